@@ -1,0 +1,192 @@
+// Package dn reads distinguished names as OpenSSL does, and so PostgreSQL.
+// crypto/x509's own reading keeps the last of several common names, regroups
+// RDNs and leaves control characters as they are.
+package dn
+
+import (
+	encodingasn1 "encoding/asn1"
+	"encoding/hex"
+	"strings"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+)
+
+// Name is a distinguished name: RDNs in DER order, each of one or more
+// attributes.
+type Name [][]Attribute
+
+// Attribute is one part of a distinguished name.
+type Attribute struct {
+	OID   string
+	Value []byte // content octets
+
+	tag asn1.Tag
+	der []byte // the whole value, for attributes without a name
+}
+
+// The string types that cryptobyte does not name.
+const (
+	numericString   = asn1.Tag(18)
+	visibleString   = asn1.Tag(26)
+	universalString = asn1.Tag(28)
+	bmpString       = asn1.Tag(30)
+)
+
+// Parse reads the DER of a Name (RFC 5280, section 4.1.2.4). ok is false if it
+// holds anything that is not one; what stands before that is returned.
+func Parse(der []byte) (name Name, ok bool) {
+	input := cryptobyte.String(der)
+	var rdns cryptobyte.String
+	if !input.ReadASN1(&rdns, asn1.SEQUENCE) {
+		return nil, false
+	}
+	for !rdns.Empty() {
+		var set cryptobyte.String
+		if !rdns.ReadASN1(&set, asn1.SET) {
+			return name, false
+		}
+		var rdn []Attribute
+		for !set.Empty() {
+			a, ok := readAttribute(&set)
+			if !ok {
+				return name, false
+			}
+			rdn = append(rdn, a)
+		}
+		name = append(name, rdn)
+	}
+	return name, input.Empty()
+}
+
+func readAttribute(set *cryptobyte.String) (a Attribute, ok bool) {
+	var pair, element, content cryptobyte.String
+	var oid encodingasn1.ObjectIdentifier
+	if !set.ReadASN1(&pair, asn1.SEQUENCE) ||
+		!pair.ReadASN1ObjectIdentifier(&oid) ||
+		!pair.ReadAnyASN1Element(&element, &a.tag) ||
+		!pair.Empty() {
+		return a, false
+	}
+	a.OID, a.der = oid.String(), element
+	if !element.ReadAnyASN1(&content, nil) {
+		return a, false
+	}
+	a.Value = content
+	return a, true
+}
+
+// Plain reports whether the value reads the same to everybody: a string type
+// that holds its own bytes, in UTF-8, without control characters. A NUL or a
+// BMPString is read by each program in its own way (CVE-2009-4034).
+func (a Attribute) Plain() bool {
+	switch a.tag {
+	case asn1.UTF8String, asn1.PrintableString, asn1.IA5String:
+	default:
+		return false
+	}
+	for _, r := range string(a.Value) {
+		if r == utf8.RuneError || unicode.IsControl(r) {
+			return false
+		}
+	}
+	return true
+}
+
+// Format prints the DER of a Name as OpenSSL's XN_FLAG_RFC2253 does, which is
+// what PostgreSQL shows in pg_stat_ssl and compares for clientname=DN: the last
+// RDN first, bytes outside ASCII and control characters as \XX.
+func Format(der []byte) string {
+	name, _ := Parse(der)
+	var b strings.Builder
+	for i := len(name) - 1; i >= 0; i-- {
+		if b.Len() > 0 {
+			b.WriteByte(',')
+		}
+		for j := len(name[i]) - 1; j >= 0; j-- {
+			name[i][j].format(&b)
+			if j > 0 {
+				b.WriteByte('+')
+			}
+		}
+	}
+	return b.String()
+}
+
+func (a Attribute) format(b *strings.Builder) {
+	name, known := shortNames[a.OID]
+	if !known {
+		name = a.OID
+	}
+	b.WriteString(name)
+	b.WriteByte('=')
+	text, ok := a.text()
+	if !known || !ok {
+		b.WriteByte('#')
+		b.WriteString(strings.ToUpper(hex.EncodeToString(a.der)))
+		return
+	}
+	escape(b, text)
+}
+
+// text returns the value as UTF-8, and false for a type that has no text.
+func (a Attribute) text() (string, bool) {
+	switch a.tag {
+	case asn1.UTF8String, asn1.PrintableString, asn1.IA5String, numericString, visibleString:
+		return string(a.Value), true
+	case asn1.T61String: // read as Latin-1, as OpenSSL does
+		return fromUnits(a.Value, 1)
+	case bmpString:
+		return fromUnits(a.Value, 2)
+	case universalString:
+		return fromUnits(a.Value, 4)
+	}
+	return "", false
+}
+
+// fromUnits decodes characters of a fixed number of bytes; of two, they are
+// UTF-16.
+func fromUnits(value []byte, size int) (string, bool) {
+	if len(value)%size != 0 {
+		return "", false
+	}
+	var runes []rune
+	for i := 0; i < len(value); i += size {
+		var r rune
+		for _, c := range value[i : i+size] {
+			r = r<<8 | rune(c)
+		}
+		runes = append(runes, r)
+	}
+	if size != 2 {
+		return string(runes), true
+	}
+	units := make([]uint16, len(runes))
+	for i, r := range runes {
+		units[i] = uint16(r)
+	}
+	return string(utf16.Decode(units)), true
+}
+
+// escape writes s as RFC 2253, section 2.4 asks. In a value of one character
+// OpenSSL looks at the rule for the last one only.
+func escape(b *strings.Builder, s string) {
+	for i := range len(s) {
+		c, first, last := s[i], i == 0, i == len(s)-1
+		switch {
+		case c < 0x20 || c >= 0x7f:
+			b.WriteByte('\\')
+			b.WriteString(strings.ToUpper(hex.EncodeToString([]byte{c})))
+		case strings.IndexByte(`,+"\<>;`, c) >= 0,
+			c == '#' && first && !last,
+			c == ' ' && (first || last):
+			b.WriteByte('\\')
+			b.WriteByte(c)
+		default:
+			b.WriteByte(c)
+		}
+	}
+}

@@ -1,0 +1,122 @@
+// Package internal_test holds the layering of docs/design.md, which depguard sees file by file and this sees as the
+// compiler does.
+package internal_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "pgwicket/"
+
+// layers says what of ours each package may import. One that is not here has not been given its place.
+var layers = map[string][]string{
+	"acl":              {"internal/dn"},
+	"metrics":          nil,
+	"internal/dn":      nil,
+	"internal/nearest": nil,
+	"internal/pgtest":  nil,
+	"internal/pgwire":  nil,
+	"internal/tlstest": nil,
+	"tlsconfig":        {"internal/dn", "internal/nearest"},
+	"proxy":            {"acl", "metrics", "internal/pgwire"},
+	"config":           {"acl", "proxy", "tlsconfig", "internal/nearest"},
+	"bench":            {"internal/pgtest", "internal/tlstest"}, // runs the binary as its users do
+	"bench/plain":      nil,
+	"cmd/pgwicket":     {"acl", "metrics", "tlsconfig", "proxy", "config", "internal/dn", "internal/nearest", "internal/pgtest", "internal/pgwire", "internal/tlstest"},
+}
+
+// owners are the only packages that may import what begins with the key.
+var owners = map[string][]string{
+	"gopkg.in/yaml":                   {"config"},
+	"go.yaml.in/yaml":                 {"config"},
+	"github.com/jackc/pgproto3":       {"internal/pgwire"}, // archived, GO-2026-4518
+	"github.com/prometheus/":          {"metrics"},
+	"github.com/fsnotify/":            {"cmd/pgwicket"},
+	"github.com/coreos/go-systemd/":   {"cmd/pgwicket"},
+	"github.com/pires/go-proxyproto":  {"proxy"},
+	"golang.org/x/time":               {"proxy"},
+	"github.com/hashicorp/golang-lru": {"proxy"},
+	"flag":                            {"cmd/pgwicket", "bench"},
+	"os/signal":                       {"cmd/pgwicket", "bench"},
+	"testing":                         nil, // its flags would be ours, and nothing that ships may need it
+	"github.com/jackc/pgx":            nil, // the oracle of the tests
+	"go.uber.org/goleak":              nil,
+	"github.com/rogpeppe/go-internal": nil,
+	"pgregory.net/rapid":              nil,
+}
+
+type listed struct {
+	Dir, ImportPath        string
+	GoFiles, Imports, Deps []string
+}
+
+// list asks the go command, which knows build constraints.
+func list(t *testing.T, goos string) (packages []listed) {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=Dir,ImportPath,GoFiles,Imports,Deps", "./...")
+	cmd.Dir = ".."
+	cmd.Env = append(os.Environ(), "GOOS="+goos, "GOFLAGS=")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.Bytes())
+	}
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p listed
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return packages
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		packages = append(packages, p)
+	}
+}
+
+func TestLayers(t *testing.T) {
+	for _, goos := range []string{"linux", "darwin"} {
+		seen := map[string]bool{}
+		for _, p := range list(t, goos) {
+			name := strings.TrimPrefix(p.ImportPath, module)
+			if len(p.GoFiles) == 0 {
+				continue // nothing but tests
+			}
+			seen[name] = true
+			// For go test, which sees what we open and not what go list does: else it would show an old result.
+			if _, err := os.ReadDir(p.Dir); err != nil {
+				t.Error(err)
+			}
+			may, ok := layers[name]
+			if !ok {
+				t.Errorf("%s has no place among the layers", name)
+			}
+			for _, path := range p.Imports {
+				if ours, ok := strings.CutPrefix(path, module); ok && !slices.Contains(may, ours) {
+					t.Errorf("%s: %s must not import %s", goos, name, ours)
+				}
+				for what, who := range owners {
+					if strings.HasPrefix(path, what) && !slices.Contains(who, name) {
+						t.Errorf("%s: %s must not import %s", goos, name, path)
+					}
+				}
+			}
+			// Not by way of a dependency either.
+			if slices.Contains(p.Deps, "testing") {
+				t.Errorf("%s: %s depends on testing", goos, name)
+			}
+		}
+		for name := range layers {
+			if !seen[name] {
+				t.Errorf("%s: there is no package %s", goos, name)
+			}
+		}
+	}
+}

@@ -1,0 +1,340 @@
+package pgwire_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"pgwicket/internal/pgwire"
+)
+
+// parse reads a startup message of that version and body.
+func parse(t *testing.T, version uint32, body string) (pgwire.StartupMessage, error) {
+	t.Helper()
+	p, err := pgwire.ReadPacket(bytes.NewReader(packet(version, []byte(body)...)))
+	if err != nil {
+		t.Fatalf("%q is not even a packet: %v", body, err)
+	}
+	return pgwire.ParseStartup(p)
+}
+
+var (
+	long63 = strings.Repeat("n", 63)
+	long64 = strings.Repeat("n", 64)
+)
+
+func TestParseStartup(t *testing.T) {
+	const v30, v31, v32, grease = 3 << 16, 3<<16 | 1, 3<<16 | 2, 3<<16 | 9999
+	for _, c := range []struct {
+		name           string
+		version        uint32
+		body           string
+		user, database string
+	}{
+		{"user only", v30, "user\x00alice\x00\x00", "alice", "alice"},
+		{"database", v30, "user\x00alice\x00database\x00sales\x00\x00", "alice", "sales"},
+		{"database first", v30, "database\x00sales\x00user\x00alice\x00\x00", "alice", "sales"},
+		// PostgreSQL opens the user's own database for an empty name too.
+		{"empty database", v30, "user\x00alice\x00database\x00\x00\x00", "alice", "alice"},
+		{"empty value", v30, "user\x00alice\x00options\x00\x00\x00", "alice", "alice"},
+		{"63 bytes", v30, "user\x00" + long63 + "\x00database\x00" + long63 + "\x00\x00", long63, long63},
+		{"long setting", v30, "user\x00a\x00application_name\x00" + long64 + "\x00\x00", "a", "a"},
+		{"not UTF-8", v30, "user\x00\xff\xfe\x00\x00", "\xff\xfe", "\xff\xfe"},
+		{"quotes", v30, "user\x00a'b\"c\n\x00\x00", "a'b\"c\n", "a'b\"c\n"},
+		// Only settings are read case-insensitively: this is one of the name
+		// «USER», which the backend will not know.
+		{"USER is not user", v30, "USER\x00x\x00\x00", "", ""},
+		{"DATABASE is not database", v30, "user\x00alice\x00DATABASE\x00x\x00\x00", "alice", "alice"},
+		// pitfall 13 (pgwire#455, pgagroal#971, pgcat#706): the backend
+		// negotiates what the gate does not know.
+		{"3.1", v31, "user\x00alice\x00\x00", "alice", "alice"},
+		{"3.2", v32, "user\x00alice\x00\x00", "alice", "alice"},
+		{"3.9999 with _pq_", grease, "user\x00alice\x00_pq_.test_protocol_negotiation\x00\x00\x00", "alice", "alice"},
+		{"3.65535", v30 | 0xffff, "user\x00alice\x00\x00", "alice", "alice"},
+		{"3.0 with _pq_", v30, "_pq_.command_tag_format\x001\x00user\x00alice\x00\x00", "alice", "alice"},
+	} {
+		m, err := parse(t, c.version, c.body)
+		if c.user == "" {
+			if err == nil {
+				t.Errorf("%s: accepted", c.name)
+			}
+			continue
+		}
+		if err != nil || m.Version != c.version || m.User() != c.user || m.Database() != c.database {
+			t.Errorf("%s: %#x, user %q, database %q, %v; want %#x, %q, %q", c.name, m.Version, m.User(), m.Database(), err, c.version, c.user, c.database)
+		}
+		if want := packet(c.version, []byte(c.body)...); !bytes.Equal(m.Encode(), want) {
+			t.Errorf("%s: encodes to %q, want %q", c.name, m.Encode(), want)
+		}
+	}
+}
+
+func TestParseStartupRefuses(t *testing.T) {
+	const v30 = 3 << 16
+	for _, c := range []struct {
+		name     string
+		version  uint32
+		body     string
+		sqlstate string
+		message  string
+	}{
+		{"2.0", 2 << 16, "alice", "0A000", "unsupported frontend protocol 2.0"},
+		{"1.0", 1 << 16, "", "0A000", "unsupported frontend protocol 1.0"},
+		{"0.0", 0, "", "0A000", "unsupported frontend protocol 0.0"},
+		{"4.0", 4 << 16, "user\x00alice\x00\x00", "0A000", "unsupported frontend protocol 4.0"},
+		// The length of a packet that is shifted by some bytes.
+		{"a code nobody knows", 1234<<16 | 5681, "", "0A000", "unsupported frontend protocol 1234.5681"},
+
+		{"empty message", v30, "", "08P01", "expected terminator as last byte"},
+		{"terminator only", v30, "\x00", "28000", "no PostgreSQL user name"},
+		{"no user", v30, "database\x00sales\x00\x00", "28000", "no PostgreSQL user name"},
+		{"empty user", v30, "user\x00\x00\x00", "28000", "no PostgreSQL user name"},
+		{"empty user, then database", v30, "user\x00\x00database\x00sales\x00\x00", "28000", "no PostgreSQL user name"},
+
+		{"no terminator", v30, "user\x00alice\x00", "08P01", "expected terminator as last byte"},
+		{"value without its terminator", v30, "user\x00alice", "08P01", `"user" without a value`},
+		{"name without its terminator", v30, "user", "08P01", "a name without its terminator"},
+		// PostgreSQL takes any last byte for the terminator.
+		{"X for the terminator", v30, "user\x00alice\x00X", "08P01", "a name without its terminator"},
+		{"name without a value", v30, "user\x00alice\x00options\x00", "08P01", `"options" without a value`},
+		// pitfall 19: parameters behind the terminator.
+		{"one byte behind", v30, "user\x00alice\x00\x00\x00", "08P01", "expected terminator as last byte"},
+		{"parameters behind", v30, "user\x00alice\x00\x00user\x00postgres\x00\x00", "08P01", "expected terminator as last byte"},
+		{"empty name", v30, "\x00alice\x00\x00", "08P01", "expected terminator as last byte"},
+
+		// pitfall 19 (tried with PostgreSQL 15): the last of two wins there,
+		// so whoever compares the first has checked somebody else.
+		{"user twice", v30, "user\x00alice\x00user\x00postgres\x00\x00", "08P01", `"user" more than once`},
+		{"user twice, the same", v30, "user\x00alice\x00user\x00alice\x00\x00", "08P01", `"user" more than once`},
+		{"user and USER", v30, "user\x00alice\x00USER\x00postgres\x00\x00", "08P01", `"user" more than once`},
+		{"database twice", v30, "user\x00a\x00database\x00b\x00database\x00c\x00\x00", "08P01", `"database" more than once`},
+		{"replication twice", v30, "user\x00a\x00replication\x00off\x00replication\x00on\x00\x00", "08P01", `"replication" more than once`},
+		{"options twice", v30, "user\x00a\x00options\x00-c x=1\x00options\x00-c x=2\x00\x00", "08P01", `"options" more than once`},
+		// pitfall 18 (materialize#38442): setting names match without case.
+		{"setting in two cases", v30, "user\x00a\x00TimeZone\x00UTC\x00timezone\x00CET\x00\x00", "08P01", `"timezone" more than once`},
+		{"_pq_ twice", v30, "user\x00a\x00_pq_.x\x001\x00_pq_.X\x002\x00\x00", "08P01", `"_pq_.x" more than once`},
+
+		// pitfall 19: PostgreSQL would log this one in as its first 63 bytes.
+		{"64-byte user", v30, "user\x00" + long64 + "\x00\x00", "08P01", "user name is 64 bytes long"},
+		{"64-byte database", v30, "user\x00a\x00database\x00" + long64 + "\x00\x00", "08P01", "database name is 64 bytes long"},
+		{"a user of 10,000 bytes", v30, "user\x00" + strings.Repeat("n", 9_980) + "\x00\x00", "08P01", "user name is 9980 bytes long"},
+	} {
+		_, err := parse(t, c.version, c.body)
+		var refused *pgwire.ProtocolError
+		if !errors.As(err, &refused) {
+			t.Errorf("%s: %v, want a *ProtocolError", c.name, err)
+			continue
+		}
+		if refused.SQLSTATE != c.sqlstate || !strings.Contains(refused.Message, c.message) {
+			t.Errorf("%s: %s %q, want %s %q", c.name, refused.SQLSTATE, refused.Message, c.sqlstate, c.message)
+		}
+	}
+}
+
+// CVE-2022-41862, CVE-2024-10977: clients show such texts to people, and the log
+// to people and machines. What a stranger chose must come quoted.
+func TestParseStartupQuotesTheClientsWords(t *testing.T) {
+	for _, body := range []string{
+		"user\x00a\x00x\x1b[2J\ny\x001\x00x\x1b[2J\ny\x002\x00\x00", // twice
+		"user\x00a\x00x\x1b[2J\ny\x00",                              // without a value
+	} {
+		_, err := parse(t, protocol3, body)
+		if err == nil || strings.ContainsAny(err.Error(), "\x1b\n\x00") {
+			t.Errorf("%q: %q", body, err)
+		}
+	}
+}
+
+// Get is of the exact name, and of nothing but parameters.
+func TestStartupMessageGet(t *testing.T) {
+	m, err := parse(t, protocol3, "user\x00alice\x00application_name\x00psql\x00search_path\x00\x00\x00")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"user": "alice", "application_name": "psql", "APPLICATION_NAME": "", "search_path": "", "alice": "", "": "",
+	} {
+		if got := m.Get(name); got != want {
+			t.Errorf("Get(%q) = %q, want %q", name, got, want)
+		}
+	}
+}
+
+// FuzzParseStartup compares with two others who read the same bytes: a model of
+// ProcessStartupPacket, and pgx. What the gate accepts must mean to PostgreSQL
+// what it means here; what it refuses, PostgreSQL must refuse too, or read in
+// its own way.
+func FuzzParseStartup(f *testing.F) {
+	for _, body := range []string{
+		"", "\x00", "user\x00alice\x00\x00", "user\x00alice\x00database\x00sales\x00\x00", "user\x00alice\x00", "user\x00alice", "user",
+		"user\x00alice\x00user\x00postgres\x00\x00", "user\x00alice\x00USER\x00postgres\x00\x00", "user\x00\x00\x00", "user\x00a\x00\x00user\x00b\x00\x00",
+		"user\x00" + long63 + "\x00\x00", "user\x00" + long64 + "\x00\x00", "user\x00a\x00database\x00" + long64 + "\x00\x00",
+		"user\x00a\x00database\x00\x00\x00", "user\x00a\x00_pq_.x\x00\x00\x00", "user\x00a\x00replication\x00tr\x00\x00", "user\x00a\x00options\x00-c a=b\x00\x00",
+		"user\x00a\x00TimeZone\x00UTC\x00timezone\x00CET\x00\x00", "user\x00a\x00k\x00\x00\xe2\x84\xaa\x00\x00\x00", "user\x00a\x00\xff\x00\x00\xfe\x00\x00\x00",
+	} {
+		for _, version := range []uint32{3 << 16, 3<<16 | 2, 3<<16 | 9999, 2 << 16, 4 << 16} {
+			f.Add(version, []byte(body))
+		}
+	}
+	f.Fuzz(func(t *testing.T, version uint32, body []byte) {
+		raw := packet(version, body...)
+		p, err := pgwire.ReadPacket(bytes.NewReader(raw))
+		if err != nil || p.Kind() != pgwire.Startup {
+			return
+		}
+		m, err := pgwire.ParseStartup(p)
+		meant, taken := postgresReads(raw)
+		if err != nil {
+			var refused *pgwire.ProtocolError
+			if !errors.As(err, &refused) {
+				t.Fatalf("%T %v is not a *ProtocolError", err, err)
+			}
+			if taken && !meant.ambiguous {
+				t.Fatalf("refused with %q, but PostgreSQL reads nothing into it: %+v", err, meant)
+			}
+			return
+		}
+		if !taken {
+			t.Fatalf("accepted as %+v, but PostgreSQL refuses it", m)
+		}
+		if !bytes.Equal(m.Encode(), raw) {
+			t.Errorf("encodes to %q, want %q", m.Encode(), raw)
+		}
+		if m.User() != meant.user || m.Database() != meant.database || m.Get("options") != meant.options || m.Get("replication") != meant.replication {
+			t.Errorf("means %+v here and %+v to PostgreSQL", m, meant)
+		}
+		for _, parameter := range m.Parameters {
+			if value, isSetting := meant.settings[lowerASCII(parameter.Name)]; isSetting && value != parameter.Value {
+				t.Errorf("%q is %q here and %q to PostgreSQL", parameter.Name, parameter.Value, value)
+			}
+		}
+		agreeWithPGX(t, raw, m)
+	})
+}
+
+// agreeWithPGX checks that pgx reads the same, if it reads that version at all.
+func agreeWithPGX(t *testing.T, raw []byte, m pgwire.StartupMessage) {
+	if m.Version != pgproto3.ProtocolVersion30 && m.Version != pgproto3.ProtocolVersion32 {
+		return
+	}
+	var theirs pgproto3.StartupMessage
+	if err := theirs.Decode(raw[4:]); err != nil {
+		t.Fatalf("pgx does not read what is accepted here: %v", err)
+	}
+	if len(theirs.Parameters) != len(m.Parameters) {
+		t.Errorf("pgx reads %q, here it is %q", theirs.Parameters, m.Parameters)
+	}
+	for _, p := range m.Parameters {
+		if theirs.Parameters[p.Name] != p.Value {
+			t.Errorf("%q is %q to pgx and %q here", p.Name, theirs.Parameters[p.Name], p.Value)
+		}
+	}
+}
+
+// meaning is what a startup message says to PostgreSQL.
+type meaning struct {
+	user, database, options, replication string
+
+	settings  map[string]string // by lower-case name, as guc_name_compare folds them
+	ambiguous bool              // taken, but not for what it says
+}
+
+// postgresReads follows the loop of ProcessStartupPacket (backend_startup.c):
+// the buffer has a NUL behind its end, strings end at the next NUL, the last of
+// several values stays, and long names are cut without a word.
+func postgresReads(raw []byte) (m meaning, taken bool) {
+	buf := append(bytes.Clone(raw[4:]), 0)
+	length := len(raw) - 4
+	if binary.BigEndian.Uint32(buf)>>16 != 3 {
+		return m, false
+	}
+	text := func(offset int) string {
+		end := offset
+		for buf[end] != 0 {
+			end++
+		}
+		return string(buf[offset:end])
+	}
+	m.settings = make(map[string]string)
+	seen := make(map[string]bool)
+	offset := 4
+	for offset < length {
+		name := text(offset)
+		if name == "" {
+			break
+		}
+		at := offset + len(name) + 1
+		if at >= length {
+			break // missing value; the check below complains
+		}
+		value := text(at)
+		switch name {
+		case "user":
+			m.user = value
+		case "database":
+			m.database = value
+		case "options":
+			m.options = value
+		case "replication":
+			m.replication = value
+		default:
+			m.settings[lowerASCII(name)] = value
+		}
+		// Two names that differ only in case are two to PostgreSQL if one
+		// of them is not a setting; refusing them is our own strictness.
+		m.ambiguous = m.ambiguous || seen[strings.ToLower(name)]
+		seen[strings.ToLower(name)] = true
+		offset = at + len(value) + 1
+	}
+	if offset != length-1 || m.user == "" {
+		return m, false
+	}
+	if m.database == "" {
+		m.database = m.user
+	}
+	// It looks at where the last byte stands and not at what it is: a name of
+	// one byte passes for the terminator.
+	m.ambiguous = m.ambiguous || len(m.user) > 63 || len(m.database) > 63 || buf[length-1] != 0
+	m.user, m.database = m.user[:min(63, len(m.user))], m.database[:min(63, len(m.database))]
+	return m, true
+}
+
+// lowerASCII folds as guc_name_compare does: A to Z, byte by byte.
+func lowerASCII(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
+}
+
+// pitfall 17 (pgbouncer#382, #1164, #1196): PostgreSQL takes any beginning of a
+// boolean for replication, and «database» for something else.
+func TestReplication(t *testing.T) {
+	for value, want := range map[string][2]bool{
+		"true": {true, false}, "t": {true, false}, "tr": {true, false}, "TRUE": {true, false}, "yes": {true, false}, "Y": {true, false},
+		"on": {true, false}, "1": {true, false}, "database": {true, true},
+		"false": {}, "f": {}, "no": {}, "n": {}, "off": {}, "of": {}, "0": {},
+	} {
+		m, err := parse(t, protocol3, "user\x00a\x00replication\x00"+value+"\x00\x00")
+		walsender, database := m.Replication()
+		if err != nil || walsender != want[0] || database != want[1] {
+			t.Errorf("%q: %v, %v (%v), want %v", value, walsender, database, err, want)
+		}
+	}
+	for _, value := range []string{"", "o", "2", "00", "truex", "Database", "physical", "da"} {
+		if _, err := parse(t, protocol3, "user\x00a\x00replication\x00"+value+"\x00\x00"); err == nil {
+			t.Errorf("%q passes", value)
+		}
+	}
+	m, err := parse(t, protocol3, "user\x00a\x00Replication\x00true\x00\x00")
+	if walsender, _ := m.Replication(); err != nil || walsender {
+		t.Errorf("the name of a parameter in capitals: %v, %v", walsender, err)
+	}
+}

@@ -1,0 +1,189 @@
+package pgwire_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"pgwicket/internal/pgwire"
+)
+
+// message is one message of the backend, as it stands on the wire.
+func message(kind byte, body ...byte) []byte {
+	b := binary.BigEndian.AppendUint32([]byte{kind}, uint32(4+len(body)))
+	return append(b, body...)
+}
+
+// login is what PostgreSQL 15 says to a client that it trusts, up to its first
+// ReadyForQuery.
+func login(t testing.TB, key []byte) []byte {
+	t.Helper()
+	var b []byte
+	for _, m := range []pgproto3.BackendMessage{
+		&pgproto3.AuthenticationOk{},
+		&pgproto3.ParameterStatus{Name: "server_version", Value: "15.18"},
+		&pgproto3.BackendKeyData{ProcessID: 4711, SecretKey: key},
+		&pgproto3.ReadyForQuery{TxStatus: 'I'},
+	} {
+		var err error
+		if b, err = m.Encode(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b
+}
+
+func TestTrackerReadsTheLogin(t *testing.T) {
+	for _, key := range [][]byte{{1, 2, 3, 4}, bytes.Repeat([]byte{7}, 32), bytes.Repeat([]byte{9}, 256)} {
+		stream := append(login(t, key), message('Z', 'T')...)
+		for chunk := 1; chunk <= len(stream); chunk++ {
+			l := new(pgwire.Login)
+			tr := pgwire.Tracker{Login: l}
+			for part := range chunks(stream, chunk) {
+				tr.Feed(part)
+			}
+			if !l.Authenticated || !l.Ready || l.PID != 4711 || !bytes.Equal(l.Key, key) || l.SQLSTATE != "" {
+				t.Fatalf("in chunks of %d: %+v", chunk, l)
+			}
+			if tr.Login != nil || !tr.AtBoundary() || !tr.Known() || tr.Status() != 'T' {
+				t.Fatalf("in chunks of %d: login %v, boundary %v, status %q", chunk, tr.Login, tr.AtBoundary(), tr.Status())
+			}
+		}
+	}
+}
+
+func chunks(b []byte, n int) func(func([]byte) bool) {
+	return func(yield func([]byte) bool) {
+		for len(b) > 0 {
+			m := min(n, len(b))
+			if !yield(b[:m]) {
+				return
+			}
+			b = b[m:]
+		}
+	}
+}
+
+// A SQLSTATE is five digits and capitals, or none: a backend may leave it out,
+// or send anything (pgbouncer's CVE-2026-6666).
+func TestTrackerReadsTheSQLSTATE(t *testing.T) {
+	for body, want := range map[string]string{
+		"SFATAL\x00VFATAL\x00C28P01\x00Mno\x00\x00": "28P01",
+		"SFATAL\x00Mno\x00\x00":                     "",
+		"C28p01\x00\x00":                            "",
+		"C28P0\x00\x00":                             "",
+		"C28P011\x00\x00":                           "",
+		"":                                          "",
+		"\x00":                                      "",
+		"MC28P01\x00C3D000\x00\x00":                 "3D000",
+		"S" + string(bytes.Repeat([]byte("x"), 5000)) + "\x00C28P01\x00\x00":         "", // no PostgreSQL puts it there
+		"SFATAL\x00C53300\x00M" + string(bytes.Repeat([]byte("y"), 100000)) + "\x00": "53300",
+	} {
+		l := new(pgwire.Login)
+		tr := pgwire.Tracker{Login: l}
+		tr.Feed(message('E', []byte(body)...))
+		if l.SQLSTATE != want || !tr.AtBoundary() {
+			t.Errorf("%.40q: SQLSTATE %q, want %q; at a boundary: %v", body, l.SQLSTATE, want, tr.AtBoundary())
+		}
+	}
+}
+
+// Lengths that no message can have end the following, and nothing else.
+func TestTrackerGivesUpOnBrokenFraming(t *testing.T) {
+	for _, length := range []uint32{0, 1, 3, 1 << 31, 1<<32 - 1} {
+		tr := pgwire.Tracker{Login: new(pgwire.Login)}
+		tr.Feed(append([]byte{'D'}, binary.BigEndian.AppendUint32(nil, length)...))
+		tr.Feed(message('Z', 'I'))
+		if tr.Known() || tr.AtBoundary() || tr.Status() != 0 || tr.Login != nil {
+			t.Errorf("length %d: known %v, boundary %v, status %q", length, tr.Known(), tr.AtBoundary(), tr.Status())
+		}
+	}
+	for _, z := range [][]byte{message('Z'), message('Z', 'I', 'I'), message('Z', 'X', 0, 'C')} {
+		for n := range len(z) {
+			tr := pgwire.Tracker{Login: new(pgwire.Login)}
+			tr.Feed(z[:n])
+			tr.Feed(z[n:])
+			tr.Feed(message('Z', 'I'))
+			if tr.Known() || tr.Login != nil || tr.Status() != 0 {
+				t.Errorf("a ReadyForQuery of %d bytes is followed: %+v", len(z), tr)
+			}
+		}
+	}
+	tr := pgwire.Tracker{}
+	tr.Feed(append([]byte{'D'}, binary.BigEndian.AppendUint32(nil, 1<<31-1)...))
+	if !tr.Known() || tr.AtBoundary() {
+		t.Error("the longest message is not followed")
+	}
+}
+
+// The tracker agrees with an obvious model on where messages end, whatever the
+// chunks, and allocates nothing after the login.
+func TestTrackerBoundaries(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	var stream []byte
+	ends := map[int]bool{0: true}
+	for range 500 {
+		body := make([]byte, rnd.IntN(1<<rnd.IntN(14)))
+		kind := "DdTCZSNA"[rnd.IntN(8)]
+		if kind == 'Z' {
+			body = []byte{'I'}
+		}
+		stream = append(stream, message(kind, body...)...)
+		ends[len(stream)] = true
+	}
+	var tr pgwire.Tracker
+	for at := 0; at < len(stream); {
+		n := min(1+rnd.IntN(1<<rnd.IntN(12)), len(stream)-at)
+		tr.Feed(stream[at : at+n])
+		at += n
+		if tr.AtBoundary() != ends[at] {
+			t.Fatalf("after %d bytes: at a boundary %v, want %v", at, tr.AtBoundary(), ends[at])
+		}
+	}
+	if n := testing.AllocsPerRun(10, func() { tr.Feed(stream) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// Any bytes in any chunks: no panic, and chunking makes no difference.
+func FuzzTracker(f *testing.F) {
+	f.Add(login(f, []byte{1, 2, 3, 4}), uint8(3))
+	f.Add(message('E', []byte("C28P01\x00\x00")...), uint8(1))
+	f.Add([]byte("S\x00\x00\x00\x00"), uint8(2))
+	f.Add([]byte("Z\x00\x00\x00\x08x\x00\x43\x00"), uint8(2))
+	f.Fuzz(func(t *testing.T, stream []byte, chunk uint8) {
+		whole := pgwire.Tracker{Login: new(pgwire.Login)}
+		a := whole.Login
+		whole.Feed(stream)
+		parts := pgwire.Tracker{Login: new(pgwire.Login)}
+		b := parts.Login
+		for p := range chunks(stream, 1+int(chunk)) {
+			parts.Feed(p)
+		}
+		if whole.AtBoundary() != parts.AtBoundary() || whole.Status() != parts.Status() || whole.Known() != parts.Known() {
+			t.Errorf("whole and in parts differ: %+v, %+v", whole, parts)
+		}
+		if a.PID != b.PID || a.SQLSTATE != b.SQLSTATE || a.Ready != b.Ready || a.Authenticated != b.Authenticated || !bytes.Equal(a.Key, b.Key) {
+			t.Errorf("whole and in parts differ: %+v, %+v", a, b)
+		}
+	})
+}
+
+// BenchmarkTracker is what following costs: small rows, and one large value.
+func BenchmarkTracker(b *testing.B) {
+	for name, stream := range map[string][]byte{
+		"rows of 100 bytes": bytes.Repeat(message('D', make([]byte, 95)...), 655),
+		"one large value":   message('D', make([]byte, 64<<10-5)...),
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(stream)))
+			var tr pgwire.Tracker
+			for b.Loop() {
+				tr.Feed(stream)
+			}
+		})
+	}
+}
