@@ -1,0 +1,129 @@
+package acl
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"pgwicket/internal/dn"
+)
+
+// Identity is what a verified certificate says of its owner. Build it only
+// from the leaf of a chain that has been verified, and only after the
+// handshake has proved possession of its key.
+type Identity struct {
+	CN     string // the one common name; empty if there is none that is safe to compare
+	DN     string // the subject as PostgreSQL prints it for clientname=DN (RFC 2253); empty if not all of it can be read
+	Issuer string // the issuer, likewise
+	Serial string // hexadecimal, as openssl prints it
+	SHA256 string // fingerprint of the certificate, hexadecimal
+	SPKI   string // fingerprint of its public key (SubjectPublicKeyInfo), likewise
+
+	// Subject alternative names, by kind, without those that are not safe to
+	// compare. DNS is in lower case.
+	DNS, Email, URI, IP []string
+}
+
+// IdentityOf reads the identity out of leaf.
+func IdentityOf(leaf *x509.Certificate) Identity {
+	sum, key := sha256.Sum256(leaf.Raw), sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
+	id := Identity{
+		CN:     commonName(leaf.RawSubject),
+		DN:     distinguishedName(leaf.RawSubject),
+		Issuer: distinguishedName(leaf.RawIssuer),
+		Serial: fmt.Sprintf("%X", leaf.SerialNumber.Bytes()),
+		SHA256: hex.EncodeToString(sum[:]),
+		SPKI:   hex.EncodeToString(key[:]),
+		DNS:    slices.DeleteFunc(slices.Clone(leaf.DNSNames), ambiguous),
+		Email:  slices.DeleteFunc(slices.Clone(leaf.EmailAddresses), ambiguous),
+	}
+	for i, name := range id.DNS {
+		id.DNS[i] = lower(name)
+	}
+	if len(leaf.URIs) == 1 || !slices.ContainsFunc(leaf.URIs, func(u *url.URL) bool { return u.Scheme == "spiffe" }) {
+		id.URI = uris(leaf) // a SPIFFE ID must be the only one (X509-SVID, section 2; keywhiz#697)
+	}
+	for _, ip := range leaf.IPAddresses {
+		if addr, ok := netip.AddrFromSlice(ip); ok {
+			id.IP = append(id.IP, addr.String())
+		}
+	}
+	return id
+}
+
+const (
+	oidCN = "2.5.4.3"
+	maxCN = 63 // the longest that can name a PostgreSQL role
+)
+
+// commonName returns the one common name of a subject. PostgreSQL and OpenSSL
+// read the first of several, crypto/x509 the last; a name that is not the same
+// to everybody is no name.
+func commonName(subject []byte) string {
+	name, ok := dn.Parse(subject)
+	if !ok {
+		return ""
+	}
+	var found []dn.Attribute
+	for _, rdn := range name {
+		for _, a := range rdn {
+			if a.OID == oidCN {
+				found = append(found, a)
+			}
+		}
+	}
+	if len(found) != 1 || len(found[0].Value) > maxCN || !found[0].Plain() {
+		return ""
+	}
+	return string(found[0].Value)
+}
+
+// distinguishedName returns nothing of a name that crypto/x509 reads otherwise:
+// its beginning could be somebody else's whole name.
+func distinguishedName(der []byte) string {
+	if _, ok := dn.Parse(der); !ok {
+		return ""
+	}
+	return dn.Format(der)
+}
+
+const oidSubjectAltName = "2.5.29.17"
+
+// uris returns the URIs as they stand in the certificate. net/url, which is all
+// that crypto/x509 keeps of them, drops an empty fragment and changes the case
+// of a scheme.
+func uris(leaf *x509.Certificate) (found []string) {
+	const uniformResourceIdentifier = asn1.Tag(6)
+	for _, e := range leaf.Extensions {
+		names := cryptobyte.String(e.Value)
+		if e.Id.String() != oidSubjectAltName || !names.ReadASN1(&names, asn1.SEQUENCE) {
+			continue
+		}
+		for !names.Empty() {
+			var name cryptobyte.String
+			var kind asn1.Tag
+			if !names.ReadAnyASN1(&name, &kind) {
+				return nil
+			}
+			if kind == uniformResourceIdentifier.ContextSpecific() && !ambiguous(string(name)) {
+				found = append(found, string(name))
+			}
+		}
+	}
+	return found
+}
+
+// ambiguous reports a name that programs could read differently.
+func ambiguous(name string) bool {
+	return name == "" || strings.ContainsFunc(name, func(r rune) bool { return r == utf8.RuneError || unicode.IsControl(r) })
+}

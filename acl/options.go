@@ -1,0 +1,324 @@
+package acl
+
+import (
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// RuleOptions is a rule as it stands in the configuration file. A list that is
+// nil matches everything; an empty one is a mistake, since it could mean either.
+type RuleOptions struct {
+	Name        string             `yaml:"name"`
+	Action      string             `yaml:"action"`
+	Sources     []string           `yaml:"sources"`
+	Listeners   []string           `yaml:"listeners"`
+	Databases   []string           `yaml:"databases"`
+	Users       []string           `yaml:"users"`
+	Certificate CertificateOptions `yaml:"certificate"`
+	SNI         []string           `yaml:"sni"`
+	Replication string             `yaml:"replication"`
+}
+
+// CertificateOptions says what the names in a certificate have to match: all
+// kinds that are given, each by at least one name.
+type CertificateOptions struct {
+	CN     string `yaml:"cn"`
+	DN     string `yaml:"dn"`
+	DNS    string `yaml:"dns"`
+	Email  string `yaml:"email"`
+	URI    string `yaml:"uri"`
+	Issuer string `yaml:"issuer"`
+	SPKI   string `yaml:"spki"`
+}
+
+// Problem is one mistake in the rules.
+type Problem struct {
+	Key     string // below acl: "rules[2].users[0]"
+	Text    string
+	Warning bool // the rules work all the same
+}
+
+// NewRules reads the rules of a configuration. listeners are the addresses that
+// there are. superusers are the roles that a rule admits only if it names them:
+// where a certificate stands for a password, a pattern must not hand out the
+// server. The Rules are nil if a problem is more than a warning.
+func NewRules(options []RuleOptions, listeners, superusers []string) (*Rules, []Problem) {
+	p := &ruleParser{listeners: listeners}
+	rules := &Rules{superusers: slices.Clone(superusers)}
+	for i, name := range superusers {
+		if q, err := parsePattern(name, roleName); err != nil || q.kind != literal || len(name) > maxCN {
+			p.errorf(fmt.Sprintf("superusers[%d]", i), "%q is not the name of a role; list superusers one by one, without patterns", name)
+		}
+	}
+	names := map[string]int{}
+	for i, o := range options {
+		p.key = fmt.Sprintf("rules[%d]", i)
+		rule := p.rule(o)
+		if rule.Name == "" {
+			rule.Name = fmt.Sprintf("rule %d", i+1)
+		}
+		if first, ok := names[rule.Name]; ok {
+			p.errorf(".name", "rule %d is called %q, too; the name stands in logs, so choose another", first, rule.Name)
+		}
+		names[rule.Name] = i + 1
+		rules.list = append(rules.list, rule)
+	}
+	failed := slices.ContainsFunc(p.problems, func(q Problem) bool { return !q.Warning })
+	for i, rule := range rules.list {
+		if !failed && rule.catchesAll() && i+1 < len(rules.list) {
+			p.key = fmt.Sprintf("rules[%d]", i+1)
+			p.warnf("", "is never reached: %q before it decides on everything", rule.Name)
+			break
+		}
+	}
+	if failed {
+		return nil, p.problems
+	}
+	return rules, p.problems
+}
+
+// catchesAll reports a rule without conditions. One that allows still leaves
+// superusers and physical replication to those behind it.
+func (rule *Rule) catchesAll() bool {
+	idle := func(list []pattern) bool {
+		return list == nil || slices.ContainsFunc(list, func(q pattern) bool { return q.kind == everything })
+	}
+	return !rule.Allow && rule.sources == nil && rule.listeners == nil && idle(rule.databases) && idle(rule.users) &&
+		rule.certificate == nil && idle(rule.sni) && rule.replication == nil
+}
+
+type ruleParser struct {
+	key       string
+	listeners []string
+	problems  []Problem
+}
+
+func (p *ruleParser) errorf(below, format string, args ...any) {
+	p.problems = append(p.problems, Problem{Key: p.key + below, Text: fmt.Sprintf(format, args...)})
+}
+
+func (p *ruleParser) warnf(below, format string, args ...any) {
+	p.problems = append(p.problems, Problem{Key: p.key + below, Text: fmt.Sprintf(format, args...), Warning: true})
+}
+
+func (p *ruleParser) rule(o RuleOptions) *Rule {
+	rule := &Rule{Name: o.Name}
+	switch o.Action {
+	case "allow":
+		rule.Allow = true
+	case "reject":
+	case "":
+		p.errorf("", "has no action; write action: allow or action: reject")
+	default:
+		p.errorf(".action", "%q is not known; write allow or reject", o.Action)
+	}
+	for i, text := range p.entries(".sources", o.Sources) {
+		prefix, err := ParsePrefix(text)
+		if err != nil {
+			p.errorf(fmt.Sprintf(".sources[%d]", i), "%v", err)
+		}
+		rule.sources = append(rule.sources, prefix)
+	}
+	for i, text := range p.entries(".listeners", o.Listeners) {
+		address := canonical(text)
+		if !slices.ContainsFunc(p.listeners, func(l string) bool { return canonical(l) == address }) {
+			p.errorf(fmt.Sprintf(".listeners[%d]", i), "%q is no address of listen, which has %s", text, strings.Join(p.listeners, ", "))
+		}
+		rule.listeners = append(rule.listeners, address)
+	}
+	rule.sni = p.patterns(".sni", o.SNI, hostName)
+	rule.certificate = p.certificate(o.Certificate)
+	rule.databases = p.patterns(".databases", o.Databases, roleName)
+	rule.users = p.users(o.Users, rule)
+	rule.replication = p.replication(o.Replication)
+	if slices.Equal(rule.replication, []Replication{PhysicalReplication}) && rule.databases != nil {
+		p.errorf(".databases", "has no effect on physical replication, which is of the whole server: remove it")
+	}
+	if everybody := o.Users == nil || slices.ContainsFunc(rule.users, func(q pattern) bool { return q.any() }); rule.Allow && everybody {
+		p.warnf(".users", "lets whoever it admits be any user but the superusers; if PostgreSQL asks them for no password (peer, trust), "+
+			`name the users, or let the certificate: samename or \1`)
+	}
+	return rule
+}
+
+// canonical writes an address of listen as a listener of it calls itself: an
+// IPv4-mapped one listens on the IPv4 address.
+func canonical(address string) string {
+	if port, ok := strings.CutPrefix(address, "*:"); ok {
+		address = "[::]:" + port
+	}
+	if a, err := netip.ParseAddrPort(address); err == nil {
+		address = netip.AddrPortFrom(a.Addr().Unmap(), a.Port()).String()
+	}
+	return address
+}
+
+// entries refuses a list that is there but empty.
+func (p *ruleParser) entries(below string, list []string) []string {
+	if list != nil && len(list) == 0 {
+		p.errorf(below, "is empty; leave it out to match everything, or name something")
+	}
+	return list
+}
+
+// misplaced are words that mean something in another place, or to PostgreSQL
+// alone. As names they would match nothing, and a rule that rejects would let
+// everybody pass.
+var misplaced = map[string]string{
+	".databases replication": "is replication: physical in a rule of pgwicket, or replication: database",
+	".databases samerole":    "means the members of a role in pg_hba.conf, whom only PostgreSQL knows; write the names",
+	".databases samegroup":   "means the members of a role in pg_hba.conf, whom only PostgreSQL knows; write the names",
+	".databases samename":    "is for users; a database of the same name as the user is sameuser",
+	".users sameuser":        "is for databases; the user that the certificate's cn names is samename",
+}
+
+func (p *ruleParser) patterns(below string, list []string, v vocabulary) (out []pattern) {
+	for i, text := range p.entries(below, list) {
+		out = append(out, p.entry(below, i, text, v))
+	}
+	return out
+}
+
+func (p *ruleParser) entry(below string, i int, text string, v vocabulary) pattern {
+	key := fmt.Sprintf("%s[%d]", below, i)
+	switch why, ok := misplaced[below+" "+text]; {
+	case ok:
+		p.errorf(key, "%s %s; if it is a name, write /^%s$", text, why, text)
+		return pattern{}
+	case below == ".databases" && text == "sameuser", below == ".users" && text == "samename":
+		return pattern{kind: same}
+	}
+	return p.pattern(key, text, v)
+}
+
+func (p *ruleParser) pattern(key, text string, v vocabulary) pattern {
+	q, err := parsePattern(text, v)
+	switch {
+	case err != nil:
+		p.errorf(key, "%q %v", text, err)
+	case v == roleName && q.kind == literal && len(text) > maxCN:
+		p.errorf(key, "%q is longer than the %d bytes of a name in PostgreSQL", text, maxCN)
+	case q.loose && !q.any():
+		p.warnf(key, "%q also matches longer names, as it would in pg_hba.conf; for whole names begin it, and each alternative in it, with ^ and end it with $", text)
+	}
+	return q
+}
+
+func (p *ruleParser) users(list []string, rule *Rule) (out []pattern) {
+	bound := len(list) > 0
+	for i, text := range p.entries(".users", list) {
+		q := pattern{kind: template}
+		if strings.Contains(text, `\1`) && !strings.ContainsAny(text[:1], "/+@") {
+			p.checkTemplate(fmt.Sprintf(".users[%d]", i), text, rule.certificate)
+			before, after, _ := strings.Cut(text, `\1`)
+			q.parts = []string{before, after}
+		} else {
+			q = p.entry(".users", i, text, roleName)
+		}
+		bound = bound && q.kind == same
+		out = append(out, q)
+	}
+	if bound && rule.certificate == nil {
+		// To no effect but that Trace says what is missing.
+		rule.certificate = []attribute{{kind: "cn", pattern: pattern{kind: everything}}}
+	}
+	return out
+}
+
+func (p *ruleParser) checkTemplate(key, text string, certificate []attribute) {
+	groups := 0
+	for i := range certificate {
+		if certificate[i].captures() {
+			groups++
+		}
+	}
+	switch rest := strings.Replace(text, `\1`, "", 1); {
+	case strings.ContainsAny(rest, `\*`):
+		p.errorf(key, `%q has more than one \1 and plain text`, text)
+	case groups == 0:
+		p.errorf(key, `%q needs a regular expression with a group below certificate, like cn: /^(.*)@example\.com$`, text)
+	case groups > 1:
+		p.errorf(key, `%q could mean the group of either of %d regular expressions below certificate; leave a group in one`, text, groups)
+	}
+}
+
+func (p *ruleParser) certificate(o CertificateOptions) (out []attribute) {
+	for _, c := range []struct{ kind, text string }{
+		{"cn", o.CN}, {"dn", o.DN}, {"dns", o.DNS}, {"email", o.Email}, {"uri", o.URI}, {"issuer", o.Issuer}, {"spki", o.SPKI},
+	} {
+		if c.text == "" {
+			continue
+		}
+		key := ".certificate." + c.kind
+		a := attribute{kind: c.kind}
+		switch c.kind {
+		case "spki":
+			a.pattern = p.pin(key, c.text)
+		case "dn", "issuer":
+			a.pattern = p.fullName(key, c.text)
+		case "dns":
+			a.pattern = p.pattern(key, c.text, hostName)
+		case "cn":
+			a.pattern = p.pattern(key, c.text, roleName)
+		default:
+			a.pattern = p.pattern(key, c.text, anyName)
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// What openssl x509 -subject prints by default has spaces and letters that are
+// not ASCII. RFC 2253 has neither, and no value without the name of its type.
+var (
+	foreign = regexp.MustCompile(`[^\\][,+] | = |[^ -~]`)
+	typed   = regexp.MustCompile(`^[A-Za-z0-9.]+=`)
+)
+
+// fullName reads a pattern for a distinguished name, and finds those that are
+// written as other programs print them, which would match nothing.
+func (p *ruleParser) fullName(key, text string) pattern {
+	q := p.pattern(key, text, fullName)
+	switch q.kind {
+	case literal, glob:
+		if foreign.MatchString(text) || q.kind == literal && !typed.MatchString(text) {
+			p.warnf(key, "%q is not written as PostgreSQL prints it, and matches nothing; get the name with: "+
+				"openssl x509 -in client.crt -noout -subject -issuer -nameopt RFC2253", text)
+		}
+	}
+	return q
+}
+
+var colons = regexp.MustCompile(`^([0-9A-Fa-f]{2}:)+[0-9A-Fa-f]{2}$`)
+
+// pin reads the SHA-256 of a public key.
+func (p *ruleParser) pin(key, text string) pattern {
+	digits := strings.ToLower(text)
+	if colons.MatchString(text) {
+		digits = strings.ReplaceAll(digits, ":", "")
+	}
+	if b, err := hex.DecodeString(digits); err != nil || len(b) != 32 {
+		p.errorf(key, "%q is not a SHA-256 in hexadecimal; get it with: openssl x509 -in client.crt -pubkey -noout | "+
+			"openssl pkey -pubin -outform DER | openssl dgst -sha256", text)
+	}
+	return pattern{kind: literal, text: digits}
+}
+
+func (p *ruleParser) replication(text string) []Replication {
+	switch text {
+	case "":
+		return nil
+	case "none":
+		return []Replication{NoReplication}
+	case "database":
+		return []Replication{LogicalReplication}
+	case "physical":
+		return []Replication{PhysicalReplication}
+	}
+	p.errorf(".replication", "%q is not known; write none, database (logical), physical, or leave it out for what pg_hba.conf's all admits: everything but physical", text)
+	return nil
+}
