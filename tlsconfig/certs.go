@@ -1,0 +1,289 @@
+package tlsconfig
+
+import (
+	"crypto"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"regexp"
+	"slices"
+	"time"
+)
+
+// fileLimit is far above any certificate, key or CA file, and far below what a wrong path could make us read.
+const fileLimit = 16 << 20
+
+// namesLimit is what a CertificateRequest has room for, less a margin: its list of CAs is a vector of 2^16-1 bytes
+// (RFC 8446, section 4.2.4), and crypto/tls fails every handshake that would need more.
+const namesLimit = 60_000
+
+// CertificateInfo describes a certificate of the gate.
+type CertificateInfo struct {
+	File                string
+	Subject             string
+	NotBefore, NotAfter time.Time
+	Key                 string    // "RSA 2048", "ECDSA P-256", "Ed25519"
+	StapledUntil        time.Time // when its OCSP response ends; zero: it has none, or one without an end
+}
+
+// readFile returns a regular file whole. Anything else is refused before it is opened: a FIFO would hold up a reload
+// for as long as nobody writes to it.
+func readFile(name string, limit int64, rule func(fs.FileInfo) error) ([]byte, error) {
+	st, err := os.Stat(name)
+	switch {
+	case err != nil:
+		return nil, cannotRead(name, err)
+	case !st.Mode().IsRegular():
+		return nil, fmt.Errorf("%q is not a regular file", name)
+	case st.Size() > limit:
+		return nil, fmt.Errorf("%q has %d bytes, and more than %d are too many", name, st.Size(), limit)
+	case rule != nil:
+		if err := rule(st); err != nil {
+			return nil, err
+		}
+	}
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, cannotRead(name, err)
+	}
+	return data, nil
+}
+
+// cannotRead leaves out the path of a PathError, which is not quoted there.
+func cannotRead(name string, err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		err = path.Err
+	}
+	return fmt.Errorf("cannot read %q: %w", name, err)
+}
+
+var beginCertificate = regexp.MustCompile(`-----BEGIN ([A-Z0-9 ]*CERTIFICATE)-----`)
+
+// readCertificates returns every certificate of a PEM file, and fails if it cannot: pem.Decode steps over a damaged
+// block without a word, and a list of CAs or a chain must not become shorter that way. Nor by a byte order mark, or by
+// a missing line break where two files were joined.
+func readCertificates(name string) ([]*x509.Certificate, error) {
+	data, err := readFile(name, fileLimit, nil)
+	if err != nil {
+		return nil, err
+	}
+	begun := beginCertificate.FindAllSubmatch(data, -1)
+	for _, m := range begun {
+		if kind := string(m[1]); kind != "CERTIFICATE" && kind != "X509 CERTIFICATE" {
+			return nil, fmt.Errorf("%q holds a %q block, which Go does not read: write it anew with openssl x509", name, kind)
+		}
+	}
+	var certs []*x509.Certificate
+	for rest := data; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" && block.Type != "X509 CERTIFICATE" {
+			continue
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d of %q cannot be parsed: %s", len(certs)+1, name, quoted(err))
+		}
+		certs = append(certs, c)
+	}
+	switch {
+	case len(begun) == 0:
+		return nil, fmt.Errorf("%q holds no certificate in PEM: convert it with openssl x509 -inform DER", name)
+	case len(certs) == 0:
+		return nil, fmt.Errorf("%q holds no certificate that can be read: its PEM is damaged or cut short", name)
+	case len(certs) != len(begun):
+		return nil, fmt.Errorf("only %d of the %d certificates in %q can be read: the PEM of the others is damaged, or a line break before it is missing",
+			len(certs), len(begun), name)
+	}
+	return certs, nil
+}
+
+// loadPairs reads the gate's own certificates with their keys.
+func loadPairs(o Options, secrets passphrases, now time.Time, r *report) ([]*served, []CertificateInfo) {
+	single := o.CertFile != "" || o.KeyFile != ""
+	if o.OCSPFile != "" && len(o.Certificates) > 0 {
+		r.errorf("ocsp_file", "cannot stand beside certificates: put it into the entry of its certificate")
+	}
+	switch {
+	case single && len(o.Certificates) > 0:
+		r.errorf("certificates", "cannot stand beside cert_file and key_file: put that pair into the list too")
+		return nil, nil
+	case !single && len(o.Certificates) == 0:
+		r.errorf("cert_file", "is missing: the gate needs a certificate of its own, and its key_file")
+		return nil, nil
+	case single:
+		o.Certificates = []Pair{{o.CertFile, o.KeyFile, o.OCSPFile}}
+	}
+	var certs []*served
+	var infos []CertificateInfo
+	for i, p := range o.Certificates {
+		prefix := ""
+		if !single {
+			prefix = fmt.Sprintf("certificates[%d].", i)
+		}
+		cert, chain, ok := loadPair(prefix, p, secrets, r)
+		if !ok {
+			continue
+		}
+		checkLeaf(prefix, p, cert.Leaf, now, r)
+		info := CertificateInfo{
+			File: p.CertFile, Subject: nameText(cert.Leaf.RawSubject),
+			NotBefore: cert.Leaf.NotBefore, NotAfter: cert.Leaf.NotAfter, Key: keyName(cert.Leaf.PublicKey),
+		}
+		s := loadStaple(prefix, p, chain, now, r)
+		if s != nil {
+			info.StapledUntil = s.until
+		}
+		certs = append(certs, newServed(cert, s))
+		infos = append(infos, info)
+	}
+	return certs, infos
+}
+
+// loadPair reads one pair; prefix is what stands before its keys in the configuration. The chain is sent whole:
+// a client has the root only.
+func loadPair(prefix string, p Pair, secrets passphrases, r *report) (cert tls.Certificate, chain []*x509.Certificate, ok bool) {
+	for _, f := range [][2]string{{"cert_file", p.CertFile}, {"key_file", p.KeyFile}} {
+		if f[1] == "" {
+			r.errorf(prefix+f[0], "is missing: a certificate and its key go together (one file may hold both)")
+			return cert, nil, false
+		}
+	}
+	chain, err := readCertificates(p.CertFile)
+	if err != nil {
+		r.errorf(prefix+"cert_file", "%v", err)
+	}
+	key, keyErr := readKey(p.KeyFile, secrets)
+	var command *passphraseError
+	switch {
+	case errors.As(keyErr, &command):
+		r.errorf("passphrase_command", "%v", keyErr)
+	case keyErr != nil:
+		r.errorf(prefix+"key_file", "%v", keyErr)
+	}
+	if err != nil || keyErr != nil {
+		return cert, nil, false
+	}
+	public := key.Public().(interface{ Equal(crypto.PublicKey) bool }) // so says crypto.PublicKey
+	place := slices.IndexFunc(chain, func(c *x509.Certificate) bool { return public.Equal(c.PublicKey) })
+	switch {
+	case place < 0:
+		r.errorf(prefix+"key_file", "%q is not the key of the certificate in %q: give the pair that was made together", p.KeyFile, p.CertFile)
+		return cert, nil, false
+	case place > 0:
+		r.errorf(prefix+"cert_file", "%q has the gate's own certificate at place %d: put it first, with its chain behind it", p.CertFile, place+1)
+		return cert, nil, false
+	}
+	for _, c := range chain {
+		cert.Certificate = append(cert.Certificate, c.Raw)
+	}
+	cert.PrivateKey, cert.Leaf = key, chain[0]
+	return cert, chain, true
+}
+
+// checkLeaf finds what PostgreSQL lets pass too, and clients do not.
+func checkLeaf(prefix string, p Pair, leaf *x509.Certificate, now time.Time, r *report) {
+	if text := dateProblem(leaf, now); text != "" {
+		r.warnf(prefix+"cert_file", "the certificate in %q %s: clients with sslmode=verify-ca or verify-full refuse it", p.CertFile, text)
+	}
+	key, ok := leaf.PublicKey.(*rsa.PublicKey)
+	switch {
+	case !ok || key.N.BitLen() >= 2048:
+	case key.N.BitLen() < 1024: // crypto/rsa signs with no such key (GODEBUG rsa1024min)
+		r.errorf(prefix+"key_file", "%q has %d bits and Go uses no RSA key below 1024: make one of 2048 or more", p.KeyFile, key.N.BitLen())
+	default:
+		r.warnf(prefix+"key_file", "%q has %d bits: make an RSA key of 2048 or more", p.KeyFile, key.N.BitLen())
+	}
+}
+
+func dateProblem(c *x509.Certificate, now time.Time) string {
+	switch {
+	case now.Before(c.NotBefore):
+		return "is not valid before " + timeText(c.NotBefore)
+	case now.After(c.NotAfter):
+		return "expired on " + timeText(c.NotAfter)
+	}
+	return ""
+}
+
+// present gives the certificates to crypto/tls. Those with a response are not put into Certificates, where a client that
+// names no server would get them from without asking choose.
+func present(config *tls.Config, certs []*served) {
+	stapled := slices.ContainsFunc(certs, func(c *served) bool { return c.staple != nil })
+	if stapled || len(certs) > 1 {
+		config.GetCertificate = choose(certs)
+	}
+	for _, c := range certs {
+		if !stapled {
+			config.Certificates = append(config.Certificates, c.bare)
+		}
+	}
+}
+
+// choose takes the first certificate that bears the name the client asked for and fits what it can verify, else
+// the first that fits at all. crypto/tls alone stops at the name: a client that knows the gate by another one gets the
+// first of the list even if it cannot use that kind of key, where OpenSSL looks at the kind only.
+func choose(certs []*served) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		now := time.Now()
+		if len(certs) == 1 {
+			return certs[0].at(now), nil
+		}
+		nameless := *hello
+		nameless.ServerName = ""
+		for _, h := range []*tls.ClientHelloInfo{hello, &nameless} {
+			for _, c := range certs {
+				if h.SupportsCertificate(&c.bare) == nil {
+					return c.at(now), nil
+				}
+			}
+		}
+		return certs[0].at(now), nil
+	}
+}
+
+// loadCA reads the certificates that a client's chain may end in or pass through.
+func loadCA(o Options, now time.Time, r *report) []*x509.Certificate {
+	if o.CAFile == "" {
+		r.errorf("ca_file", "is missing: client certificates are checked against it (or set client_cert: none)")
+		return nil
+	}
+	ca, err := readCertificates(o.CAFile)
+	if err != nil {
+		r.errorf("ca_file", "%v", err)
+		return nil
+	}
+	for i, c := range ca {
+		if text := dateProblem(c, now); text != "" {
+			r.warnf("ca_file", "certificate %d of %q (%q) %s: what it issued is refused", i+1, o.CAFile, nameText(c.RawSubject), text)
+		}
+	}
+	if !o.PartialChain && !slices.ContainsFunc(ca, isSelfSigned) {
+		r.errorf("ca_file", "%q has no self-signed certificate, so no chain can end in it: add the root, or set partial_chain to trust what is there", o.CAFile)
+	}
+	return ca
+}
+
+// announced are the CAs that a CertificateRequest names, so that a client with several certificates sends the right
+// one. Trust is not decided by it.
+func announced(o Options, ca []*x509.Certificate, r *report) *x509.CertPool {
+	pool, size := x509.NewCertPool(), 0
+	for _, c := range ca {
+		pool.AddCert(c)
+		size += 2 + len(c.RawSubject)
+	}
+	if size > namesLimit {
+		r.warnf("ca_file", "the names of the %d certificates in %q have no room in a TLS handshake, so clients are told none: "+
+			"keep only the CAs that issue client certificates", len(ca), o.CAFile)
+		return nil
+	}
+	return pool
+}

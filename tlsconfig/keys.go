@@ -1,0 +1,197 @@
+package tlsconfig
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/youmark/pkcs8"
+)
+
+// A handshake signs with one of these; crypto/tls has no others.
+const usableKeys = "RSA, ECDSA on P-256, P-384 or P-521, or Ed25519"
+
+var oidRSAPSS = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 10}
+
+// keyFileRule is check_ssl_key_file_permissions of PostgreSQL (be-secure-common.c) for a process that may run as
+// root, which the server never does and libpq may: root's file may then be readable for its group, as in libpq's
+// fe-secure-openssl.c. Group read is how Debian's ssl-cert group and fsGroup of Kubernetes hand out keys.
+func keyFileRule(name string, st fs.FileInfo, euid int) error {
+	owner := -1
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+		owner = int(sys.Uid)
+	}
+	mode := st.Mode().Perm()
+	switch {
+	case owner != euid && owner != 0:
+		return fmt.Errorf("%q belongs to user %d: it must belong to the user of the gate or to root: chown %d %[1]q", name, owner, euid)
+	case owner == 0 && mode&0o037 != 0:
+		return fmt.Errorf("%q has mode %04o, others than root and a reading group have access: chmod 0640 %[1]q", name, mode)
+	case owner != 0 && mode&0o077 != 0:
+		return fmt.Errorf("%q has mode %04o, others than its owner have access: chmod 0600 %[1]q", name, mode)
+	}
+	return nil
+}
+
+// readKey returns the first private key of a PEM file.
+func readKey(file string, secrets passphrases) (crypto.Signer, error) {
+	data, err := readFile(file, fileLimit, func(st fs.FileInfo) error { return keyFileRule(file, st, os.Geteuid()) })
+	if err != nil {
+		return nil, err
+	}
+	defer clear(data)
+	for rest := data; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return nil, fmt.Errorf("%q holds no private key in PEM: convert it with openssl pkey", file)
+		}
+		// openssl ecparam -genkey writes the curve first, and a combined file has the certificates.
+		if !strings.HasSuffix(block.Type, "PRIVATE KEY") {
+			continue
+		}
+		defer clear(block.Bytes)
+		key, err := parseKey(file, block, secrets)
+		if err != nil {
+			return nil, err
+		}
+		signer, ok := key.(crypto.Signer)
+		if !ok || keyName(signer.Public()) == "" {
+			return nil, fmt.Errorf("%q holds a key that Go's TLS cannot use: make one of %s, and its certificate", file, usableKeys)
+		}
+		return signer, nil
+	}
+}
+
+// parseKey opens an encrypted block and parses what is in it.
+func parseKey(file string, block *pem.Block, secrets passphrases) (any, error) {
+	_, legacy := block.Headers["DEK-Info"] // RFC 1421, section 4.6.1.3
+	if !legacy && block.Type != "ENCRYPTED PRIVATE KEY" {
+		key, err := parsePlain(block.Type, block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%q: %w", file, err)
+		}
+		return key, nil
+	}
+	secret, err := secrets.get(file)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(secret)
+	var key any
+	if legacy {
+		key, err = decryptLegacy(block, secret)
+	} else {
+		key, err = decryptPKCS8(block.Bytes, secret)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%q: %w", file, err)
+	}
+	return key, nil
+}
+
+// parsePlain parses a key by the type of its PEM block. The errors of crypto/x509 are left out: they speak of ASN.1
+// or of other functions to call.
+func parsePlain(kind string, der []byte) (any, error) {
+	var key any
+	var err error
+	switch kind {
+	case "PRIVATE KEY":
+		if isRSAPSS(der) {
+			return nil, fmt.Errorf("a key for RSA-PSS only (id-RSASSA-PSS) is of no use to Go: make an ordinary one of %s, and its certificate", usableKeys)
+		}
+		key, err = x509.ParsePKCS8PrivateKey(der)
+	case "RSA PRIVATE KEY":
+		key, err = x509.ParsePKCS1PrivateKey(der)
+	case "EC PRIVATE KEY":
+		key, err = x509.ParseECPrivateKey(der)
+	default: // OPENSSH, DSA, ANY, …
+		return nil, fmt.Errorf("a PEM block %q is not a form that Go reads: convert it with openssl pkey, or ssh-keygen -p -m PKCS8", kind)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the private key is damaged or of a kind that Go cannot use: make one of %s", usableKeys)
+	}
+	return key, nil
+}
+
+func isRSAPSS(der []byte) bool {
+	var info struct {
+		Version   int
+		Algorithm pkix.AlgorithmIdentifier
+		Key       []byte
+	}
+	_, err := asn1.Unmarshal(der, &info)
+	return err == nil && info.Algorithm.Algorithm.Equal(oidRSAPSS)
+}
+
+var errPassphrase = errors.New("the passphrase is wrong")
+
+// decryptLegacy opens "Proc-Type: 4,ENCRYPTED". Its padding is the only check of the passphrase, and one wrong
+// passphrase in 256 gets past it to fail as a damaged key.
+func decryptLegacy(block *pem.Block, secret []byte) (any, error) {
+	//nolint:staticcheck // deprecated because the format is weak, but openssl rsa -traditional still writes it
+	der, err := x509.DecryptPEMBlock(block, secret)
+	if errors.Is(err, x509.IncorrectPasswordError) {
+		return nil, errPassphrase
+	}
+	if err != nil {
+		return nil, errors.New("the key is encrypted in a way that Go does not read: write it anew with openssl pkcs8 -topk8 -v2 aes256")
+	}
+	defer clear(der)
+	key, err := parsePlain(block.Type, der)
+	if err != nil {
+		return nil, errPassphrase
+	}
+	return key, nil
+}
+
+// decryptPKCS8 opens PBES2 with PBKDF2 or scrypt. Nothing in the format tells a wrong passphrase from a kind of
+// key that cannot be parsed.
+func decryptPKCS8(der, secret []byte) (key any, err error) {
+	if len(secret) == 0 { // the package would take the key for one that is not encrypted
+		return nil, errPassphrase
+	}
+	// The package hands the lengths of a damaged file on to crypto/cipher, which panics over them; a reload must not
+	// end the gate.
+	defer func() {
+		if recover() != nil {
+			key, err = nil, errors.New("the encrypted private key is damaged")
+		}
+	}()
+	key, err = pkcs8.ParsePKCS8PrivateKey(der, secret)
+	switch {
+	case err == nil:
+		return key, nil
+	case strings.HasSuffix(err.Error(), "incorrect password"):
+		return nil, fmt.Errorf("%w, or the key is not one of %s", errPassphrase, usableKeys)
+	default: // PBES1 and PKCS#12 ciphers, other hashes than SHA-1 and SHA-256
+		return nil, errors.New("the key is encrypted in a way that Go does not read: write it anew with openssl pkcs8 -topk8 -v2 aes256 -v2prf hmacWithSHA256")
+	}
+}
+
+// keyName tells kind and size of a key; empty for one that crypto/tls cannot use.
+func keyName(public crypto.PublicKey) string {
+	switch k := public.(type) {
+	case *rsa.PublicKey:
+		return fmt.Sprintf("RSA %d", k.N.BitLen())
+	case *ecdsa.PublicKey:
+		switch k.Curve {
+		case elliptic.P256(), elliptic.P384(), elliptic.P521():
+			return "ECDSA " + k.Params().Name
+		}
+	case ed25519.PublicKey:
+		return "Ed25519"
+	}
+	return ""
+}

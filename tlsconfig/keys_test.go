@@ -1,0 +1,324 @@
+package tlsconfig
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/pem"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/youmark/pkcs8"
+
+	"pgwicket/internal/tlstest"
+)
+
+// keep writes a file that only its owner can read.
+func keep(t *testing.T, name string, data []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// openssl runs the real one and returns what it printed.
+func openssl(t *testing.T, stdin []byte, args ...string) []byte {
+	t.Helper()
+	path, err := exec.LookPath("openssl")
+	if err != nil {
+		t.Skip("no openssl")
+	}
+	cmd := exec.Command(path, args...)
+	cmd.Stdin = bytes.NewReader(stdin)
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		t.Fatalf("openssl %q: %s", args, exit.Stderr)
+	}
+	return out
+}
+
+func fields(s string) []string { return strings.Fields(s) }
+
+func answer(secret string) passphrases {
+	return passphrases{ask: func(string) ([]byte, error) { return []byte(secret), nil }}
+}
+
+func TestKeysOfOpenSSL(t *testing.T) {
+	rsa := openssl(t, nil, fields("genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048")...)
+	ec := openssl(t, nil, fields("ecparam -name prime256v1 -genkey")...)
+	for _, c := range []struct {
+		what string
+		key  []byte
+		want string // the kind of key, or a part of the error
+	}{
+		{"RSA, PKCS#8", rsa, "RSA 2048"},
+		{"RSA, PKCS#1", openssl(t, rsa, fields("rsa -traditional")...), "RSA 2048"},
+		{"EC, SEC 1, with parameters before it", ec, "ECDSA P-256"},
+		{"P-384", openssl(t, nil, fields("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384")...), "ECDSA P-384"},
+		{"P-521", openssl(t, nil, fields("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-521")...), "ECDSA P-521"},
+		{"Ed25519", openssl(t, nil, fields("genpkey -algorithm ED25519")...), "Ed25519"},
+
+		{"legacy, AES-256", openssl(t, rsa, fields("rsa -traditional -aes256 -passout pass:s3cret")...), "RSA 2048"},
+		{"legacy, 3DES", openssl(t, rsa, fields("rsa -traditional -des3 -passout pass:s3cret")...), "RSA 2048"},
+		{"legacy, EC", openssl(t, ec, fields("ec -aes128 -passout pass:s3cret")...), "ECDSA P-256"},
+		{"legacy, a cipher Go has not", openssl(t, rsa, fields("rsa -traditional -camellia256 -passout pass:s3cret")...), "openssl pkcs8 -topk8 -v2 aes256"},
+		{"PBES2 by default", openssl(t, rsa, fields("pkcs8 -topk8 -passout pass:s3cret")...), "RSA 2048"},
+		{"AES-128", openssl(t, rsa, fields("pkcs8 -topk8 -v2 aes128 -passout pass:s3cret")...), "RSA 2048"},
+		{"SHA-1", openssl(t, rsa, fields("pkcs8 -topk8 -v2 aes256 -v2prf hmacWithSHA1 -passout pass:s3cret")...), "RSA 2048"},
+		{"3DES", openssl(t, ec, fields("pkcs8 -topk8 -v2 des3 -passout pass:s3cret")...), "ECDSA P-256"},
+		{"scrypt", openssl(t, ec, fields("pkcs8 -topk8 -scrypt -passout pass:s3cret")...), "ECDSA P-256"},
+		{"a hash the package has not", openssl(t, rsa, fields("pkcs8 -topk8 -v2 aes256 -v2prf hmacWithSHA512 -passout pass:s3cret")...), "-v2prf hmacWithSHA256"},
+		{"PBES1", openssl(t, rsa, fields("pkcs8 -topk8 -v1 PBE-SHA1-3DES -passout pass:s3cret")...), "openssl pkcs8 -topk8 -v2 aes256"},
+		{"another passphrase", openssl(t, rsa, fields("pkcs8 -topk8 -v2 aes256 -passout pass:other")...), "the passphrase is wrong"},
+		{"another passphrase, scrypt", openssl(t, rsa, fields("pkcs8 -topk8 -scrypt -passout pass:other")...), "the passphrase is wrong"},
+		{"another passphrase, legacy", openssl(t, rsa, fields("rsa -traditional -aes256 -passout pass:other")...), "the passphrase is wrong"},
+
+		{"RSA-PSS", openssl(t, nil, fields("genpkey -algorithm RSA-PSS -pkeyopt rsa_keygen_bits:2048")...), "id-RSASSA-PSS"},
+		{"secp256k1", openssl(t, nil, fields("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:secp256k1")...), "damaged or of a kind that Go cannot use"},
+		{"P-224", openssl(t, nil, fields("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-224")...), "Go's TLS cannot use"},
+		{"X25519", openssl(t, nil, fields("genpkey -algorithm X25519")...), "Go's TLS cannot use"},
+		{"Ed448", openssl(t, nil, fields("genpkey -algorithm ED448")...), "damaged or of a kind that Go cannot use"},
+	} {
+		t.Run(c.what, func(t *testing.T) { checkKey(t, c.key, answer("s3cret"), c.want) })
+	}
+}
+
+func TestKeysOfGo(t *testing.T) {
+	pair := tlstest.NewCA("root").Server("localhost")
+	sec1, _ := x509.ParsePKCS8PrivateKey(decode(pair.KeyPEM()))
+	scrypt, err := pkcs8.MarshalPrivateKey(sec1, []byte("s3cret"), &pkcs8.Opts{
+		Cipher: pkcs8.AES256CBC, KDFOpts: pkcs8.ScryptOpts{SaltSize: 8, CostParameter: 2, BlockSize: 8, ParallelizationParameter: 1},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	encrypted := pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: scrypt})
+	block := func(kind, der string) []byte {
+		return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: []byte(der)})
+	}
+	for _, c := range []struct {
+		what    string
+		key     []byte
+		secrets passphrases
+		want    string
+	}{
+		{"plain", pair.KeyPEM(), passphrases{}, "ECDSA P-256"},
+		{"behind its certificate", append(pair.CertPEM(), pair.KeyPEM()...), passphrases{}, "ECDSA P-256"},
+		{"the first of two", append(pair.KeyPEM(), block("RSA PRIVATE KEY", "x")...), passphrases{}, "ECDSA P-256"},
+		{"encrypted", encrypted, answer("s3cret"), "ECDSA P-256"},
+		{"wrong passphrase", encrypted, answer("S3cret"), "the passphrase is wrong"},
+		{"no passphrase", encrypted, answer(""), "the passphrase is wrong"},
+		{"nobody to ask", encrypted, passphrases{}, "set passphrase_command or start from a terminal"},
+		{"nobody answers", encrypted, passphrases{ask: func(string) ([]byte, error) { return nil, io.EOF }}, `could not be read: "EOF"`},
+		{"cut short", encrypted[:len(encrypted)/2], answer("s3cret"), "holds no private key in PEM"},
+		{"damaged", block("ENCRYPTED PRIVATE KEY", string(damage(t, scrypt))), answer("s3cret"), "damaged"},
+		{"not ASN.1", block("ENCRYPTED PRIVATE KEY", "hello"), answer("s3cret"), "encrypted in a way that Go does not read"},
+		{"not a key", block("PRIVATE KEY", "hello"), passphrases{}, "damaged or of a kind"},
+		{"of ssh", block("OPENSSH PRIVATE KEY", "openssh-key-v1"), passphrases{}, "ssh-keygen -p -m PKCS8"},
+		{"empty", nil, passphrases{}, "holds no private key in PEM"},
+		{"DER", decode(pair.KeyPEM()), passphrases{}, "holds no private key in PEM"},
+		{"a certificate", pair.CertPEM(), passphrases{}, "holds no private key in PEM"},
+	} {
+		t.Run(c.what, func(t *testing.T) { checkKey(t, c.key, c.secrets, c.want) })
+	}
+}
+
+func decode(data []byte) []byte {
+	block, _ := pem.Decode(data)
+	return block.Bytes
+}
+
+// damage makes the ciphertext end in the middle of a block of the cipher.
+func damage(t *testing.T, der []byte) []byte {
+	t.Helper()
+	var info struct {
+		Algorithm asn1.RawValue
+		Data      []byte
+	}
+	if _, err := asn1.Unmarshal(der, &info); err != nil {
+		t.Fatal(err)
+	}
+	info.Data = info.Data[:len(info.Data)-1]
+	der, err := asn1.Marshal(info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+// checkKey wants a kind of key, or else a part of an error of one line that names the file and no secret.
+func checkKey(t *testing.T, data []byte, secrets passphrases, want string) {
+	t.Helper()
+	file := keep(t, "server.key", data)
+	key, err := readKey(file, secrets)
+	if err == nil {
+		if got := keyName(key.Public()); got != want {
+			t.Errorf("read a key %s, want %s", got, want)
+		}
+		return
+	}
+	text := err.Error()
+	if !strings.Contains(text, want) || !strings.Contains(text, file) || strings.Contains(text, "\n") || strings.Contains(text, "s3cret") {
+		t.Errorf("error %s\nwant: %s, with the file", text, want)
+	}
+}
+
+func TestKeyFileRule(t *testing.T) {
+	me := os.Geteuid()
+	for _, c := range []struct {
+		mode        os.FileMode
+		owner, euid int
+		want        string // a part of the error; empty is none
+	}{
+		{0o600, 0, 0, ""},
+		{0o400, 0, 0, ""},
+		{0o640, 0, 0, ""},
+		{0o640, 0, 4711, ""},
+		{0o660, 0, 4711, "chmod 0640"},
+		{0o650, 0, 4711, "chmod 0640"},
+		{0o644, 0, 4711, "chmod 0640"},
+		{0o604, 0, 0, "chmod 0640"},
+		{0o600, 4711, 4711, ""},
+		{0o700, 4711, 4711, ""},
+		{0o640, 4711, 4711, "chmod 0600"},
+		{0o604, 4711, 4711, "chmod 0600"},
+		{0o666, 4711, 4711, "chmod 0600"},
+		{0o600, 4711, 4712, "belongs to user 4711: it must belong to the user of the gate or to root: chown 4712"},
+		{0o600, 4711, 0, "chown 0"},
+		{0o600, me, me, ""},
+		{0o604, me, me, "others than"},
+	} {
+		file := keep(t, "server.key", nil)
+		if os.Chmod(file, c.mode) != nil || os.Chown(file, c.owner, -1) != nil {
+			continue // only root can give files away
+		}
+		st, err := os.Stat(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = keyFileRule(file, st, c.euid)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%04o of %d for %d: %v, want %q", c.mode, c.owner, c.euid, err, c.want)
+		}
+	}
+}
+
+func TestReadFile(t *testing.T) {
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	huge := keep(t, "huge", nil)
+	if err := os.Truncate(huge, fileLimit+1); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(keep(t, "target", []byte("text")), link); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ file, want string }{
+		{link, ""},
+		{dir, "is not a regular file"},
+		{fifo, "is not a regular file"},
+		{huge, "are too many"},
+		{filepath.Join(dir, "none"), "no such file or directory"},
+		{"two\nlines", `cannot read "two\nlines": no such file`},
+	} {
+		_, err := readFile(c.file, fileLimit, nil)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: %v, want %q", c.file, err, c.want)
+		}
+	}
+	if _, err := readKey(keep(t, "server.key", nil), passphrases{}); err == nil {
+		t.Error("an empty key file passes")
+	}
+}
+
+func TestPassphraseCommand(t *testing.T) {
+	const file = "/etc/pgwicket/server.key"
+	for _, c := range []struct{ command, want, err string }{
+		{"printf s3cret", "s3cret", ""},
+		{"echo s3cret", "s3cret", ""},
+		{`printf 's3cret\n\n'`, "s3cret\n", ""},
+		{`printf 's3cret\r\n'`, "s3cret", ""},
+		{`printf ' s3 cret '`, " s3 cret ", ""},
+		{"echo '%p'", "Enter PEM pass phrase for " + file + ":", ""},
+		{"echo '100%% %%p'", "100% %p", ""},
+		{"cat; echo s3cret", "s3cret", ""}, // standard input is empty
+		{"(sleep 10 & echo s3cret)", "s3cret", ""},
+		{"head -c 1024 /dev/zero | tr '\\0' x", strings.Repeat("x", 1024), ""},
+		{"head -c 1025 /dev/zero | tr '\\0' x", "", "more than 1024 bytes"},
+		{"head -c 9000000 /dev/zero | tr '\\0' x", "", "more than 1024 bytes"},
+		{"true", "", "printed no passphrase"},
+		{"echo", "", "printed no passphrase"},
+		{"echo locked >&2", "", `printed no passphrase on its standard output, saying "locked"`},
+		{"echo s3cret; exit 3", "", "exit status 3"},
+		{"echo the vault is; echo locked >&2; exit 1", "", `exit status 1, saying "locked"`},
+		{"echo s3cret; printf 'a\\nb\\001' >&2; exit 1", "", `saying "a b\x01"`},
+		{"set -x; echo s3cret; exit 1", "", "exit status 1"},
+		{"head -c 9000 /dev/zero | tr '\\0' x >&2; exit 1", "", strings.Repeat("x", stderrLimit) + `"`},
+		{"kill -TERM $$", "", "signal: terminated"},
+		{"echo %d s3cret", "", `only "p" (the prompt) and "%" are known`},
+		{"echo s3cret %", "", `only "p"`},
+	} {
+		p := passphrases{command: c.command, timeout: passphraseTimeout}
+		got, err := p.get(file)
+		switch {
+		case c.err == "" && (err != nil || string(got) != c.want):
+			t.Errorf("%s: %q, %v, want %q", c.command, got, err, c.want)
+		case c.err == "":
+		case err == nil || !strings.Contains(err.Error(), c.err):
+			t.Errorf("%s: %q, %v, want an error with %q", c.command, got, err, c.err)
+		case strings.Contains(err.Error(), "s3cret") || strings.Contains(err.Error(), "\n"):
+			t.Errorf("%s: the error is %v", c.command, err)
+		}
+	}
+}
+
+func TestPromptNeedsNoQuoting(t *testing.T) {
+	for _, file := range []string{`a"b`, "a'b", "a$(b)", "a`b`", `a\b`, "a\nb"} {
+		p := passphrases{command: `echo "%p"`, timeout: passphraseTimeout}
+		if got, err := p.get(file); string(got) != "Enter PEM pass phrase:" {
+			t.Errorf("%q: %q, %v", file, got, err)
+		}
+	}
+}
+
+// TestPassphraseTimeout looks at the read end of a FIFO: it ends when the last process of the command has died.
+func TestPassphraseTimeout(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := os.OpenFile(fifo, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	p := passphrases{command: "echo s3cret; sleep 60 3>" + fifo + " & sleep 60", timeout: 80 * time.Millisecond}
+	start := time.Now()
+	_, err = p.get("server.key")
+	if err == nil || !strings.Contains(err.Error(), "did not end within 80ms and was killed") {
+		t.Errorf("error %v", err)
+	}
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("took %v", took)
+	}
+	if err := r.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(r); err != nil {
+		t.Errorf("a child of the command is alive: %v", err)
+	}
+}

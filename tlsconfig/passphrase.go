@@ -1,0 +1,136 @@
+package tlsconfig
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	passphraseTimeout = 30 * time.Second
+	passphraseLimit   = 1024 // OpenSSL's PEM_BUFSIZE, and so PostgreSQL's
+	stderrLimit       = 256
+)
+
+// passphrases is where the passphrase of an encrypted key comes from: the command, or else a person. Nothing that
+// it returns as an error holds the command, which people write secrets into, or what the command printed.
+type passphrases struct {
+	command string
+	ask     func(text string) ([]byte, error)
+	timeout time.Duration
+}
+
+// passphraseError is a mistake of passphrase_command and not of the key file.
+type passphraseError struct{ text string }
+
+func (e *passphraseError) Error() string { return e.text }
+
+// get returns the passphrase for the key in file; the caller clears it.
+func (p passphrases) get(file string) ([]byte, error) {
+	text := "Enter PEM pass phrase for " + file + ":"
+	if p.command == "" && p.ask == nil {
+		return nil, fmt.Errorf("%q is encrypted and nobody can be asked: set passphrase_command or start from a terminal", file)
+	}
+	if p.command == "" {
+		secret, err := p.ask(text)
+		if err != nil {
+			return nil, fmt.Errorf("%q is encrypted and its passphrase could not be read: %q", file, err.Error())
+		}
+		return secret, nil
+	}
+	// The text goes through a shell inside whatever quotes the command has round %p, so a name that could end them
+	// is left out.
+	if strings.ContainsFunc(file, func(r rune) bool { return r < ' ' || strings.ContainsRune("'\"`$\\!", r) }) {
+		text = "Enter PEM pass phrase:"
+	}
+	command, err := expand(p.command, text)
+	if err != nil {
+		return nil, err
+	}
+	return p.run(command)
+}
+
+// expand replaces %p and %% and refuses the rest, as PostgreSQL's replace_percent_placeholders does.
+func expand(command, text string) (string, error) {
+	var b strings.Builder
+	for {
+		before, after, found := strings.Cut(command, "%")
+		b.WriteString(before)
+		switch {
+		case !found:
+			return b.String(), nil
+		case strings.HasPrefix(after, "p"):
+			b.WriteString(text)
+		case strings.HasPrefix(after, "%"):
+			b.WriteByte('%')
+		default:
+			return "", &passphraseError{`after "%" only "p" (the prompt) and "%" are known: write "%%" for a plain percent sign`}
+		}
+		command = after[1:]
+	}
+}
+
+// run gives the command a process group of its own: a shell killed alone would leave its children running, with
+// our pipe in their hands.
+func (p passphrases) run(command string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), p.timeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second
+	stdout := &bounded{limit: passphraseLimit + len("\r\n")}
+	stderr := &bounded{limit: stderrLimit}
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	err := cmd.Run()
+
+	secret := stdout.data
+	if cut, ok := bytes.CutSuffix(secret, []byte("\n")); ok {
+		secret = bytes.TrimSuffix(cut, []byte("\r"))
+	}
+	// A helper that went on in the background with our pipe open (an agent) does not spoil what was printed.
+	if errors.Is(err, exec.ErrWaitDelay) {
+		err = nil
+	}
+	switch {
+	case ctx.Err() != nil:
+		err = &passphraseError{fmt.Sprintf("the command did not end within %v and was killed: it must not wait for a person", p.timeout)}
+	case err != nil:
+		err = &passphraseError{"the command failed: " + err.Error() + stderr.quote(secret)}
+	case len(secret) == 0:
+		err = &passphraseError{"the command printed no passphrase on its standard output" + stderr.quote(nil)}
+	case len(secret) > passphraseLimit:
+		err = &passphraseError{fmt.Sprintf("the command printed more than %d bytes", passphraseLimit)}
+	}
+	if err != nil {
+		clear(stdout.data)
+		return nil, err
+	}
+	return secret, nil
+}
+
+// bounded keeps the first bytes and swallows the rest: a command that prints too much must not be stopped by
+// SIGPIPE, which would look like a failure of its own.
+type bounded struct {
+	data  []byte
+	limit int
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	b.data = append(b.data, p[:min(len(p), b.limit-len(b.data))]...)
+	return len(p), nil
+}
+
+// quote is what a command said of its failure, unless it said the secret (set -x does).
+func (b *bounded) quote(secret []byte) string {
+	text := strings.Join(strings.Fields(string(b.data)), " ")
+	if text == "" || len(secret) > 0 && strings.Contains(string(b.data), string(secret)) {
+		return ""
+	}
+	return fmt.Sprintf(", saying %q", text)
+}

@@ -1,0 +1,168 @@
+package tlsconfig
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/crypto/ocsp"
+)
+
+// staple is an OCSP response for a certificate of the gate, which is sent with it to clients that ask (RFC 6066 section
+// 8). libpq does not; drivers and proxies on other TLS libraries may.
+type staple struct {
+	der         []byte
+	from, until time.Time // until is zero: for ever
+	endless     bool      // the response itself names no end
+}
+
+// stapleLimit is far above any response with the certificates in it.
+const stapleLimit = 1 << 20
+
+// readStaple reads a response and makes sure that a client would believe it but for the date. It is the operator who
+// fetches a new one before the old one ends: the gate itself asks nobody over the network.
+func readStaple(name string, chain []*x509.Certificate) (*staple, error) {
+	data, err := readFile(name, stapleLimit, nil)
+	if err != nil {
+		return nil, err
+	}
+	if bytes.HasPrefix(data, []byte("-----BEGIN")) {
+		return nil, fmt.Errorf("%q is PEM: give the response in DER, as openssl ocsp -respout writes it", name)
+	}
+	if len(chain) < 2 {
+		return nil, fmt.Errorf("%q cannot be checked, since cert_file has no chain: add the certificate of the CA behind the gate's own", name)
+	}
+	s, err := parseStaple(data, chain[0], chain[1])
+	if err != nil {
+		return nil, fmt.Errorf("%q %w", name, err)
+	}
+	return s, nil
+}
+
+// parseStaple leaves the signer to be judged by mayAnswer: ocsp.ParseResponseForCert, given the issuer, takes any
+// certificate of the CA for a responder's, and refuses a response that the CA has signed and put its own certificate
+// into unless that one is self-signed.
+func parseStaple(der []byte, leaf, issuer *x509.Certificate) (*staple, error) {
+	r, err := ocsp.ParseResponseForCert(der, leaf, nil)
+	var failure ocsp.ResponseError
+	switch {
+	case errors.As(err, &failure):
+		return nil, fmt.Errorf("holds no answer but an error of the responder (%v): fetch it again", failure.Status)
+	case err != nil:
+		return nil, fmt.Errorf("is no OCSP response for the certificate in cert_file (%s): fetch it again", quoted(err))
+	}
+	s := &staple{der: der, from: r.ThisUpdate, until: r.NextUpdate, endless: r.NextUpdate.IsZero()}
+	switch signer := r.Certificate; {
+	case signer == nil:
+		if err := r.CheckSignatureFrom(issuer); err != nil {
+			return nil, fmt.Errorf("is not signed by the CA that stands second in cert_file (%s): fetch it again", quoted(err))
+		}
+	case bytes.Equal(signer.RawSubjectPublicKeyInfo, issuer.RawSubjectPublicKeyInfo): // with its own key
+	case !mayAnswer(signer, issuer):
+		return nil, fmt.Errorf("is signed by %q, which the CA that stands second in cert_file has not allowed to answer for it: fetch it again",
+			nameText(signer.RawSubject))
+	default:
+		s.from = latest(s.from, signer.NotBefore)
+		if s.endless || signer.NotAfter.Before(s.until) {
+			s.until = signer.NotAfter
+		}
+	}
+	switch r.Status {
+	case ocsp.Good:
+		return s, nil
+	case ocsp.Revoked:
+		reason := revocation{reason: r.RevocationReason}.reasonName()
+		return nil, fmt.Errorf("says that the gate's own certificate was revoked on %s (%s): get a new one", dateText(r.RevokedAt), reason)
+	default:
+		return nil, errors.New("says that the CA does not know the gate's own certificate: ask the CA, or get a new one")
+	}
+}
+
+// mayAnswer says whether the CA has named a certificate as its responder's (RFC 6960 section 4.2.2.2).
+func mayAnswer(signer, issuer *x509.Certificate) bool {
+	return slices.Contains(signer.ExtKeyUsage, x509.ExtKeyUsageOCSPSigning) && signer.CheckSignatureFrom(issuer) == nil
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+func (s *staple) inDate(at time.Time) bool {
+	return !at.Before(s.from) && (s.until.IsZero() || !at.After(s.until))
+}
+
+// lapse says why a response is not in date.
+func (s *staple) lapse(at time.Time) string {
+	if at.Before(s.from) {
+		return "is not valid before " + timeText(s.from)
+	}
+	return "is out of date since " + timeText(s.until)
+}
+
+// loadStaple reads the response of a pair, if it has one, and warns of what clients would make of it, or of none.
+func loadStaple(prefix string, p Pair, chain []*x509.Certificate, now time.Time, r *report) *staple {
+	var s *staple
+	if p.OCSPFile != "" {
+		var err error
+		if s, err = readStaple(p.OCSPFile, chain); err != nil {
+			r.errorf(prefix+"ocsp_file", "%v", err)
+			return nil
+		}
+		switch {
+		case !s.inDate(now):
+			r.warnf(prefix+"ocsp_file", "%q %s, and is not stapled then: fetch a new one from the CA's responder", p.OCSPFile, s.lapse(now))
+		case s.endless:
+			r.warnf(prefix+"ocsp_file", "%q has no next update, so clients may take it as out of date at any time: have the responder name one", p.OCSPFile)
+		}
+	}
+	if mustStaple(chain[0]) && (s == nil || !s.inDate(now)) {
+		r.warnf(prefix+"cert_file", "the certificate in %q demands an OCSP response with it (Must-Staple), and there is none in date: "+
+			"clients that heed that refuse the gate (libpq does not look): give it one with ocsp_file", p.CertFile)
+	}
+	return s
+}
+
+var oidTLSFeature = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}
+
+// mustStaple says whether a certificate has the TLS feature status_request (RFC 7633).
+func mustStaple(c *x509.Certificate) bool {
+	const statusRequest = 5
+	for _, x := range c.Extensions {
+		var features []int
+		if x.Id.Equal(oidTLSFeature) {
+			_, err := asn1.Unmarshal(x.Value, &features)
+			return err == nil && slices.Contains(features, statusRequest)
+		}
+	}
+	return false
+}
+
+// served is a certificate of the gate as it is sent. The response goes with it for as long as it is in date, without
+// a reload: one that has ended is worse than none, since a client that is sent it must refuse.
+type served struct {
+	bare, stapled tls.Certificate
+	staple        *staple // nil: none
+}
+
+func newServed(cert tls.Certificate, s *staple) *served {
+	c := &served{bare: cert, stapled: cert, staple: s}
+	if s != nil {
+		c.stapled.OCSPStaple = s.der
+	}
+	return c
+}
+
+func (c *served) at(now time.Time) *tls.Certificate {
+	if c.staple != nil && c.staple.inDate(now) {
+		return &c.stapled
+	}
+	return &c.bare
+}

@@ -1,0 +1,835 @@
+package tlsconfig
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"math/big"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"pgwicket/internal/tlstest"
+)
+
+// gatePKI is the usual one: a root, a CA below it that issues client certificates, and a client.
+type gatePKI struct {
+	root, inter *tlstest.CA
+	alice       *tlstest.Pair
+}
+
+func newPKI(edit ...func(*x509.Certificate)) gatePKI {
+	root := tlstest.NewCA("root")
+	inter := root.Intermediate("intermediate", edit...)
+	return gatePKI{root, inter, inter.Client("alice")}
+}
+
+// certs is the usual CA file: the root, then the intermediate.
+func (p gatePKI) certs() []*x509.Certificate { return []*x509.Certificate{p.root.Cert, p.inter.Cert} }
+
+// loadList loads a CRL file with that content, and returns the problems as lines of text.
+func loadList(t testing.TB, ca []*x509.Certificate, content []byte) (*crlSet, []string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "crl")
+	if err := os.WriteFile(file, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	set, problems := loadCRLs(Options{CRLFile: file}, ca, nil, time.Now())
+	return set, texts(problems)
+}
+
+// texts makes one line of each problem, to be searched for what it says.
+func texts(problems []Problem) []string {
+	var lines []string
+	for _, p := range problems {
+		kind := "error"
+		if p.Warning {
+			kind = "warning"
+		}
+		lines = append(lines, kind+" "+p.String())
+	}
+	return lines
+}
+
+// reasonOf returns what a verifier makes of a client, "" if it lets it in. One that knows the client and one that has
+// never seen it must say the same.
+func reasonOf(t testing.TB, v *verifier, at time.Time, peer ...*x509.Certificate) Reason {
+	t.Helper()
+	err := v.verify(peer, at)
+	cold := forgetful(v)
+	for what, again := range map[string]error{"once more": v.verify(peer, at), "without a memory": cold.verify(peer, at)} {
+		if fmt.Sprint(again) != fmt.Sprint(err) {
+			t.Errorf("%s: %v, at first %v", what, again, err)
+		}
+	}
+	if err == nil {
+		return ""
+	}
+	var refused *CertificateError
+	if !errors.As(err, &refused) {
+		t.Fatalf("not a CertificateError: %v", err)
+	}
+	if refused.Public == "" || strings.Contains(refused.Public, "crl") || refused.Detail == "" {
+		t.Errorf("%s: public %q, detail %q", refused.Reason, refused.Public, refused.Detail)
+	}
+	return refused.Reason
+}
+
+// The semantics of PostgreSQL, which sets X509_V_FLAG_CRL_CHECK and X509_V_FLAG_CRL_CHECK_ALL, row by row. Lists with
+// a fault stop the gate ("load"), where OpenSSL refuses the clients one by one.
+//
+// pitfall 29 (envoy#18268, haproxy#1201): a list for one level of the chain only.
+// pitfall 30 (rsyslog#6662, haproxy#85): an expired list neither passes in silence nor condemns a fresh one beside it.
+func TestCRLMatrix(t *testing.T) {
+	now := time.Now()
+	expired := func(l *tlstest.CRL) { l.ThisUpdate, l.NextUpdate = now.AddDate(0, 0, -9), now.AddDate(0, 0, -2) }
+	future := func(l *tlstest.CRL) { l.ThisUpdate = now.AddDate(0, 0, 2) }
+	old := func(l *tlstest.CRL) { l.ThisUpdate = now.AddDate(0, 0, -3) }
+	version1 := func(l *tlstest.CRL) { l.Version = 1 }
+	scope := func(tag int) func(*tlstest.CRL) {
+		return func(l *tlstest.CRL) { l.Extensions = append(l.Extensions, issuingPoint(flag(tag))) }
+	}
+	ext := func(x pkix.Extension) func(*tlstest.CRL) {
+		return func(l *tlstest.CRL) { l.Extensions = append(l.Extensions, x) }
+	}
+	reason := func(n int) func(*tlstest.CRL) {
+		return func(l *tlstest.CRL) {
+			for i := range l.Revoked {
+				l.Revoked[i].Reason = n
+			}
+		}
+	}
+	tomorrow := func(l *tlstest.CRL) {
+		for i := range l.Revoked {
+			l.Revoked[i].Date = now.AddDate(0, 0, 1)
+		}
+	}
+	empty := func(l *tlstest.CRL) { l.Revoked = nil }
+	forever := func(l *tlstest.CRL) { l.NextUpdate = time.Time{} }
+	otherKey := func(l *tlstest.CRL) { l.Key = tlstest.NewCA("root").Key }
+
+	pki := newPKI()
+	mallory := pki.inter.Client("mallory").Leaf()
+	revokedCA := func(l *tlstest.CRL) { l.Revoke(pki.inter.Cert) }
+	// Both write a list that revokes mallory unless edited.
+	root := func(edit ...func(*tlstest.CRL)) []byte {
+		return pki.root.CRL(func(l *tlstest.CRL) { apply(l, edit) })
+	}
+	inter := func(edit ...func(*tlstest.CRL)) []byte {
+		return pki.inter.CRL(func(l *tlstest.CRL) { l.Revoke(mallory); apply(l, edit) })
+	}
+	const load = Reason("load")
+
+	for _, c := range []struct {
+		name         string
+		lists        [][]byte
+		good, listed Reason
+	}{
+		{"root and issuing CA", list(root(), inter()), "", ReasonRevoked},
+		{"the same in version 1", list(root(version1), inter(version1)), "", ReasonRevoked},
+		{"issuing CA only", list(inter()), ReasonCRLMissing, ReasonRevoked},
+		{"root only", list(root()), ReasonCRLMissing, ReasonCRLMissing},
+		{"issuing CA past nextUpdate", list(root(), inter(expired)), ReasonCRLStale, ReasonRevoked}, // OpenSSL says that the list has expired
+		{"issuing CA twice past nextUpdate, one revokes", list(root(), inter(expired), inter(expired, empty, version1)), ReasonCRLStale, ReasonRevoked},
+		{"expired that revokes and one not yet valid", list(root(), inter(expired), inter(future, empty)), ReasonCRLStale, ReasonRevoked},
+		{"issuing CA not yet valid", list(root(), inter(future)), ReasonCRLStale, ReasonCRLStale},
+		{"root past nextUpdate", list(root(expired), inter()), ReasonCRLStale, ReasonRevoked},
+		{"expired and fresh", list(root(), inter(expired, empty), inter()), "", ReasonRevoked},
+		{"expired that revokes and fresh that does not", list(root(), inter(expired), inter(empty)), "", ""},
+		{"two valid, the first revokes", list(root(), inter(old), inter(empty)), "", ReasonRevoked},
+		{"two valid, the second revokes", list(root(), inter(empty), inter(old)), "", ReasonRevoked},
+		{"root's signed by another key", list(root(otherKey), inter()), load, load},
+		{"delta alone", list(root(), inter(ext(deltaCRL))), load, load},
+		{"base and delta", list(root(), inter(empty), inter(ext(deltaCRL))), load, load}, // OpenSSL lets both in: it never looks at the delta
+		{"only user certificates", list(root(), inter(scope(1))), "", ReasonRevoked},
+		{"only user certificates, of the root", list(root(scope(1)), inter()), ReasonCRLMissing, ReasonRevoked},
+		{"only CA certificates", list(root(), inter(scope(2))), ReasonCRLMissing, ReasonCRLMissing},
+		{"only CA certificates, of the root", list(root(scope(2)), inter()), "", ReasonRevoked},
+		{"indirect", list(root(), inter(scope(4))), load, load},
+		{"only some reasons", list(root(), inter(ext(issuingPoint(asn1.RawValue{Tag: 3, Bytes: []byte{6, 0x40}})))), load, load},
+		{"unknown critical extension", list(root(), inter(ext(tlstest.Extension(unknownExt, true, 1)))), load, load},
+		{"removeFromCRL", list(root(), inter(reason(8))), "", ""},
+		{"certificateHold", list(root(), inter(reason(6))), "", ReasonRevoked},
+		{"revoked from tomorrow on", list(root(), inter(tomorrow)), "", ReasonRevoked},
+		{"revoked intermediate", list(root(revokedCA), inter()), ReasonRevoked, ReasonRevoked},
+		{"no nextUpdate", list(root(forever), inter(forever)), "", ReasonRevoked},
+		{"several blocks, one twice", list(root(), inter(), root()), "", ReasonRevoked},
+		{"nothing revoked", list(root(), inter(empty)), "", ""},
+	} {
+		set, problems := loadList(t, pki.certs(), bytes.Join(c.lists, nil))
+		if failed := hasError(problems); failed || c.good == load {
+			if !failed || c.good != load {
+				t.Errorf("%s: %v", c.name, problems)
+			}
+			continue
+		}
+		v := newVerifier(ClientCertRequire, pki.certs(), false, set)
+		if got := reasonOf(t, v, now, pki.alice.Chain...); got != c.good {
+			t.Errorf("%s: a good certificate: %q, want %q", c.name, got, c.good)
+		}
+		if got := reasonOf(t, v, now, mallory, pki.inter.Cert); got != c.listed {
+			t.Errorf("%s: a revoked certificate: %q, want %q", c.name, got, c.listed)
+		}
+	}
+}
+
+func list(lists ...[]byte) [][]byte { return lists }
+
+func apply(l *tlstest.CRL, edits []func(*tlstest.CRL)) {
+	for _, e := range edits {
+		e(l)
+	}
+}
+
+func hasError(problems []string) bool {
+	return slices.ContainsFunc(problems, func(p string) bool { return strings.HasPrefix(p, "error") })
+}
+
+// pitfall 29 (envoy#29197, pomerium#4471): Go takes the intermediate of a CA file as an anchor, so that its own
+// revocation is never looked for; OpenSSL asks for the root's list and refuses it.
+func TestRevokedIntermediate(t *testing.T) {
+	pki := newPKI()
+	lists := slices.Concat(pki.inter.CRL(nil), pki.root.CRL(func(l *tlstest.CRL) { l.Revoke(pki.inter.Cert) }))
+	for _, c := range []struct {
+		name    string
+		ca      []*x509.Certificate
+		partial bool
+		crl     []byte
+		want    Reason
+	}{
+		{"usual file", pki.certs(), false, lists, ReasonRevoked},
+		{"root alone", pki.certs()[:1], false, lists, ReasonRevoked},
+		{"both as anchors", pki.certs(), true, lists, ReasonRevoked},
+		{"intermediate as anchor, its CRL", pki.certs()[1:], true, pki.inter.CRL(nil), ""},
+		{"intermediate as anchor, no CRL", pki.certs()[1:], true, pki.root.CRL(nil), ReasonCRLMissing},
+		// Nobody vouches for the root's list here: the root is not in the CA file.
+		{"intermediate as anchor, the lists of both", pki.certs()[1:], true, lists, ""},
+		{"intermediate alone, no partial chain", pki.certs()[1:], false, lists, ReasonUnknownCA},
+	} {
+		set, problems := loadList(t, c.ca, c.crl)
+		if hasError(problems) {
+			t.Errorf("%s: %v", c.name, problems)
+		}
+		v := newVerifier(ClientCertRequire, c.ca, c.partial, set)
+		for _, peer := range [][]*x509.Certificate{pki.alice.Chain, append(slices.Clone(pki.alice.Chain), pki.root.Cert)} {
+			if got := reasonOf(t, v, time.Now(), peer...); got != c.want {
+				t.Errorf("%s, %d certificates sent: %q, want %q", c.name, len(peer), got, c.want)
+			}
+		}
+	}
+}
+
+// A certificate that is trusted for itself can be revoked by its issuer, but not by the namesake of its issuer.
+func TestPartialChainNamesakes(t *testing.T) {
+	one, two := tlstest.NewCA("root"), tlstest.NewCA("root")
+	inter := one.Intermediate("intermediate")
+	revokes := func(l *tlstest.CRL) { l.Revoke(inter.Cert) }
+	ca := []*x509.Certificate{one.Cert, two.Cert, inter.Cert}
+	for _, c := range []struct {
+		name string
+		crl  []byte
+		want Reason
+	}{
+		{"its issuer revokes it", slices.Concat(one.CRL(revokes), two.CRL(nil)), ReasonRevoked},
+		{"the namesake revokes that serial", slices.Concat(one.CRL(nil), two.CRL(revokes)), ""},
+	} {
+		set, problems := loadList(t, ca, append(c.crl, inter.CRL(nil)...))
+		if problems != nil {
+			t.Fatal(problems)
+		}
+		if got := reasonOf(t, newVerifier(ClientCertRequire, ca, true, set), time.Now(), inter.Client("alice").Leaf()); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+// OpenSSL asks the root's list about the root, too.
+func TestRootChecksItself(t *testing.T) {
+	root := tlstest.NewCA("root")
+	ca := []*x509.Certificate{root.Cert}
+	for _, c := range []struct {
+		name string
+		crl  func(*tlstest.CRL)
+		want Reason
+	}{
+		{"good", nil, ""},
+		{"revoked by itself", func(l *tlstest.CRL) { l.Revoke(root.Cert) }, ReasonRevoked},
+		{"a list for leaves only", func(l *tlstest.CRL) { l.Extensions = []pkix.Extension{issuingPoint(flag(1))} }, ReasonCRLMissing},
+	} {
+		lists, peer := root.CRL(c.crl), root.Client("alice").Chain
+		set, _ := loadList(t, ca, lists)
+		if got := reasonOf(t, newVerifier(ClientCertRequire, ca, false, set), time.Now(), peer...); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+		if _, err := exec.LookPath("openssl"); err == nil {
+			if ok, why := opensslVerify(t, root.CertPEM(), lists, peer); ok != (c.want == "") {
+				t.Errorf("%s: OpenSSL says %t\n%s", c.name, ok, why)
+			}
+		}
+	}
+}
+
+// RFC 5280 section 3.2: a CA's new key, certified by its old one, bears the same name twice and is no root.
+func TestSelfIssuedIsNotSelfSigned(t *testing.T) {
+	before, after := tlstest.NewCA("root"), tlstest.NewCA("root")
+	bridge := crossSign(t, after.Cert, before)
+	alice := after.Client("alice").Leaf()
+	for _, c := range []struct {
+		name string
+		ca   []*x509.Certificate
+		want Reason
+	}{
+		{"the bridge alone", []*x509.Certificate{bridge}, ReasonUnknownCA},
+		{"the bridge and the old root", []*x509.Certificate{bridge, before.Cert}, ""},
+		{"the new root", []*x509.Certificate{after.Cert}, ""},
+	} {
+		if got := reasonOf(t, newVerifier(ClientCertRequire, c.ca, false, nil), time.Now(), alice); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+func TestVerifyModes(t *testing.T) {
+	pki := newPKI()
+	stranger := tlstest.NewCA("stranger").Client("alice").Chain
+	for _, c := range []struct {
+		mode                ClientCert
+		none, good, unknown Reason
+	}{
+		{ClientCertRequire, ReasonMissing, "", ReasonUnknownCA},
+		{ClientCertOptional, "", "", ReasonUnknownCA}, // pitfall 20 (pgbouncer#275): a bad one is not none
+		{ClientCertNone, "", "", ""},
+		{"", ReasonMissing, "", ReasonUnknownCA}, // fails closed
+	} {
+		v := newVerifier(c.mode, pki.certs(), false, nil)
+		none, good, unknown := reasonOf(t, v, time.Now()), reasonOf(t, v, time.Now(), pki.alice.Leaf()), reasonOf(t, v, time.Now(), stranger...)
+		if none != c.none || good != c.good || unknown != c.unknown {
+			t.Errorf("%q: without %q, good %q, unknown %q", c.mode, none, good, unknown)
+		}
+	}
+}
+
+// With an empty CA file nobody may come in: a nil pool would have x509 take the system's roots.
+func TestVerifyWithoutAnchors(t *testing.T) {
+	v := newVerifier(ClientCertRequire, nil, false, nil)
+	if got := reasonOf(t, v, time.Now(), newPKI().alice.Chain...); got != ReasonUnknownCA {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestVerifyClient(t *testing.T) {
+	now := time.Now()
+	pki := newPKI()
+	usage := func(u x509.KeyUsage) func(*x509.Certificate) { return func(c *x509.Certificate) { c.KeyUsage = u } }
+	extended := func(u ...x509.ExtKeyUsage) func(*x509.Certificate) {
+		return func(c *x509.Certificate) { c.ExtKeyUsage = u }
+	}
+	client := func(edit ...func(*x509.Certificate)) []*x509.Certificate {
+		return pki.inter.Client("alice", edit...).Chain
+	}
+	below := func(edit ...func(*x509.Certificate)) []*x509.Certificate { // below a CA of that kind
+		return pki.root.Intermediate("other", edit...).Client("alice").Chain
+	}
+	names := func(n ...string) func(*x509.Certificate) {
+		return func(c *x509.Certificate) {
+			var rdn pkix.RDNSequence
+			for _, v := range n {
+				rdn = append(rdn, pkix.RelativeDistinguishedNameSET{{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: v}})
+			}
+			c.RawSubject, _ = asn1.Marshal(rdn)
+		}
+	}
+	critical := func(x pkix.Extension) func(*x509.Certificate) {
+		return func(c *x509.Certificate) { c.ExtraExtensions = append(c.ExtraExtensions, x) }
+	}
+	eve := pki.inter.Client("eve")
+	noUsage := critical(tlstest.Extension(append(idCE, 15), true, asn1.BitString{}))
+
+	for _, c := range []struct {
+		name string
+		peer []*x509.Certificate
+		want Reason
+	}{
+		{"good", client(), ""},
+		{"the leaf alone", client()[:1], ""},
+		{"with the root", append(client(), pki.root.Cert), ""},
+		{"by the root", pki.root.Client("alice").Chain, ""},
+		{"RSA", pki.inter.WithKey(tlstest.RSA).Client("alice").Chain, ""},
+		{"Ed25519", pki.inter.WithKey(tlstest.Ed25519).Client("alice").Chain, ""},
+		{"below an intermediate that only the client has", below(), ""},
+		{"that intermediate left out", below()[:1], ReasonUnknownCA},
+
+		{"expired", client(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) }), ReasonExpired},
+		{"not yet valid", client(func(c *x509.Certificate) { c.NotBefore = now.Add(time.Minute) }), ReasonNotYetValid},
+		{"below an expired CA", below(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) }), ReasonExpired},
+		{"below a future CA", below(func(c *x509.Certificate) { c.NotBefore = now.Add(time.Minute) }), ReasonNotYetValid},
+
+		// OpenSSL's check_purpose_ssl_client: clientAuth by name, digitalSignature or keyAgreement, each only if the
+		// extension is there.
+		{"no extendedKeyUsage", client(extended()), ""},
+		{"clientAuth and serverAuth", client(extended(x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth)), ""},
+		{"clientAuth and any", client(extended(x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageAny)), ""},
+		{"any only", client(extended(x509.ExtKeyUsageAny)), ReasonWrongPurpose},
+		{"serverAuth only", client(extended(x509.ExtKeyUsageServerAuth)), ReasonWrongPurpose},
+		{"a server's certificate", pki.inter.Server("alice").Chain, ReasonWrongPurpose},
+		{"below a CA for any only", below(extended(x509.ExtKeyUsageAny)), ReasonWrongPurpose},
+		{"below a CA for serverAuth", below(extended(x509.ExtKeyUsageServerAuth)), ReasonWrongPurpose},
+		{"below a CA for clientAuth", below(extended(x509.ExtKeyUsageClientAuth)), ""},
+		{"no keyUsage", client(usage(0)), ""},
+		{"keyAgreement", client(usage(x509.KeyUsageKeyAgreement)), ""},
+		{"keyEncipherment only", client(usage(x509.KeyUsageKeyEncipherment)), ReasonWrongPurpose},
+		{"keyUsage without a bit", client(usage(0), noUsage), ReasonWrongPurpose},
+
+		{"unknown critical extension", client(critical(tlstest.Extension(unknownExt, true, 1))), ReasonInvalid},
+		{"below one that is no CA", []*x509.Certificate{(&tlstest.CA{Cert: eve.Leaf(), Key: eve.Key}).Client("alice").Leaf(), eve.Leaf()}, ReasonUnknownCA},
+		{"a CA's own certificate", below()[1:], ReasonWrongPurpose},
+		{"a CA that may sign messages", below(usage(x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature))[1:], ""},
+		{"by a stranger of the same name", tlstest.NewCA("root").Intermediate("intermediate").Client("alice").Chain, ReasonUnknownCA},
+		{"self-signed", []*x509.Certificate{tlstest.NewCA("alice").Cert}, ReasonUnknownCA},
+
+		// pitfall 21 (haproxy 7c43f85): names that mislead are for the identity to refuse, not for the chain to trip over.
+		{"NUL in the common name", client(names("alice\x00.evil")), ""},
+		{"two common names", client(names("alice", "bob")), ""},
+		{"no subject", client(names()), ""},
+		{"empty DNS name", client(func(c *x509.Certificate) { c.DNSNames = []string{""} }), ""},
+	} {
+		v := newVerifier(ClientCertRequire, pki.certs(), false, nil)
+		if got := reasonOf(t, v, now, c.peer...); got != c.want {
+			t.Errorf("%s: %q, want %q: %v", c.name, got, c.want, v.verify(c.peer, now))
+		}
+	}
+}
+
+// The words for the client name the date and no file; those for the log name serial, issuer and list.
+func TestCertificateErrorTexts(t *testing.T) {
+	pki := newPKI()
+	at := time.Date(2027, 3, 4, 5, 6, 7, 0, time.UTC)
+	dates := func(c *x509.Certificate) { c.NotBefore, c.NotAfter = at.AddDate(-1, 0, 0), at.AddDate(1, 0, 0) }
+	root := tlstest.NewCA("root", dates)
+	inter := root.Intermediate("a \"CA\"", dates, func(c *x509.Certificate) { c.NotAfter = at.AddDate(0, 3, 0) })
+	alice := inter.Client("alice", dates, func(c *x509.Certificate) {
+		c.NotAfter, c.SerialNumber = at.AddDate(0, 2, 0), big.NewInt(0xbeef)
+	})
+	current := func(l *tlstest.CRL) { l.ThisUpdate, l.NextUpdate = at.AddDate(0, 0, -2), at.AddDate(0, 0, 2) }
+	revoking := inter.CRL(func(l *tlstest.CRL) {
+		current(l)
+		l.Revoked = []tlstest.Revoked{{Serial: alice.Leaf().SerialNumber, Date: at.AddDate(0, 0, -3), Reason: 1}}
+	})
+	lapsed := func(days int) []byte {
+		return inter.CRL(func(l *tlstest.CRL) { l.ThisUpdate, l.NextUpdate = at.AddDate(0, 0, -days-9), at.AddDate(0, 0, -days) })
+	}
+	revokingCA := root.CRL(func(l *tlstest.CRL) { current(l); l.Revoke(inter.Cert) })
+	good := root.CRL(current)
+
+	for _, c := range []struct {
+		crl    []byte
+		after  time.Duration
+		public string
+		detail string
+	}{
+		{
+			slices.Concat(good, revoking), 0, "client certificate was revoked on 2027-03-01",
+			`client certificate BEEF ("CN=alice", issued by "CN=a \\\"CA\\\"") was revoked on 2027-03-01 (keyCompromise), says "FILE" (block 2, from "CN=a \\\"CA\\\"")`,
+		},
+		{revokingCA, 0, "a CA of the client certificate was revoked on 2027-03-02", `CA certificate`},
+		{
+			slices.Concat(good, lapsed(0)), 72 * time.Hour, "client certificate could not be checked for revocation",
+			`cannot be checked: "FILE" (block 2, from "CN=a \\\"CA\\\"") is out of date since 2027-03-04T05:06:07Z`,
+		},
+		{ // out of date, but what it says has not become untrue
+			slices.Concat(good, revoking), 72 * time.Hour, "client certificate was revoked on 2027-03-01",
+			`was revoked on 2027-03-01 (keyCompromise), says "FILE" (block 2, from "CN=a \\\"CA\\\"")`,
+		},
+		{ // the newest list that is out of date, wherever it stands
+			slices.Concat(good, lapsed(8), lapsed(2), lapsed(4)), 0, "client certificate could not be checked for revocation",
+			`cannot be checked: "FILE" (block 3, from "CN=a \\\"CA\\\"") is out of date since 2027-03-02T05:06:07Z`,
+		},
+		{good, 0, "client certificate could not be checked for revocation", `is not covered by any CRL: there is none from "CN=a \\\"CA\\\""`},
+		{good, 62 * 24 * time.Hour, "client certificate expired on 2027-05-04", `expired on 2027-05-04T05:06:07Z`},
+		{good, -500 * 24 * time.Hour, "client certificate is not valid before 2026-03-04", `is not valid before 2026-03-04T05:06:07Z`},
+	} {
+		file := filepath.Join(t.TempDir(), "crl")
+		if err := os.WriteFile(file, c.crl, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		ca := []*x509.Certificate{root.Cert, inter.Cert}
+		set, _ := loadCRLs(Options{CRLFile: file}, ca, nil, at)
+		err := newVerifier(ClientCertRequire, ca, false, set).verify(alice.Chain, at.Add(c.after))
+		var refused *CertificateError
+		if !errors.As(err, &refused) {
+			t.Errorf("%s: got %v", c.public, err)
+			continue
+		}
+		if refused.Public != c.public {
+			t.Errorf("got %q, want %q", refused.Public, c.public)
+		}
+		if want := strings.ReplaceAll(c.detail, "FILE", file); !strings.Contains(err.Error(), want) {
+			t.Errorf("got  %s\nwant %s", err, want)
+		}
+	}
+
+	err := newVerifier(ClientCertRequire, pki.certs(), false, nil).verify(alice.Chain, at)
+	if want := "client certificate is signed by an unknown authority"; err.(*CertificateError).Public != want {
+		t.Errorf("got %q", err.(*CertificateError).Public)
+	}
+}
+
+// A quarter of a megabyte of names and serial stays out of the log, and no line of it can be forged.
+func TestCertificateErrorIsBounded(t *testing.T) {
+	long := strings.Repeat("x", 60_000)
+	stranger := tlstest.NewCA(long).Client("a\nlevel=INFO msg=\"session\"", func(c *x509.Certificate) {
+		c.SerialNumber = new(big.Int).Lsh(big.NewInt(1), 60_000)
+		c.Subject.OrganizationalUnit = []string{long}
+	})
+	err := newVerifier(ClientCertRequire, newPKI().certs(), false, nil).verify(stranger.Chain, time.Now())
+	if text := err.Error(); len(text) > 2000 || strings.Contains(text, "\n") {
+		t.Errorf("%d bytes: %.2000s", len(text), text)
+	}
+}
+
+// pitfall 30 (azul#4871): the same session is judged again and again, by the clock that it is given.
+func TestVerifyAsTimePasses(t *testing.T) {
+	pki := newPKI()
+	start := time.Now()
+	lists := slices.Concat(pki.root.CRL(func(l *tlstest.CRL) { l.NextUpdate = start.AddDate(2, 0, 0) }), pki.inter.CRL(nil))
+	set, problems := loadList(t, pki.certs(), lists)
+	if problems != nil {
+		t.Fatal(problems)
+	}
+	v := newVerifier(ClientCertRequire, pki.certs(), false, set)
+	for _, c := range []struct {
+		days int
+		want Reason
+	}{{0, ""}, {29, ""}, {31, ReasonCRLStale}, {366, ReasonExpired}, {-1, ReasonNotYetValid}, {1, ""}} {
+		if got := reasonOf(t, v, start.AddDate(0, 0, c.days), pki.alice.Chain...); got != c.want {
+			t.Errorf("day %d: %q, want %q", c.days, got, c.want)
+		}
+	}
+}
+
+// forgetful returns the same verifier with no client in its memory.
+func forgetful(v *verifier) *verifier {
+	return &verifier{mode: v.mode, ca: v.ca, roots: v.roots, intermediates: v.intermediates, anchors: v.anchors, crls: v.crls, chains: new(chains)}
+}
+
+// What is remembered of a client is no way round anything: the lists are asked about every certificate of a known
+// chain, each time.
+func TestRevocationBitesThroughWarmCache(t *testing.T) {
+	pki := newPKI()
+	lists := func(revoked ...*x509.Certificate) *crlSet {
+		revoke := func(l *tlstest.CRL) { l.Revoke(revoked...) }
+		set, problems := loadList(t, pki.certs(), slices.Concat(pki.root.CRL(revoke), pki.inter.CRL(revoke)))
+		if hasError(problems) {
+			t.Fatal(problems)
+		}
+		return set
+	}
+	bob := pki.inter.Client("bob")
+	for _, c := range []struct {
+		name       string
+		crls       *crlSet
+		alice, bob Reason
+	}{
+		{"nobody", lists(), "", ""},
+		{"alice", lists(pki.alice.Leaf()), ReasonRevoked, ""},
+		{"the intermediate", lists(pki.inter.Cert), ReasonRevoked, ReasonRevoked},
+		{"lists are gone", &crlSet{}, ReasonCRLMissing, ReasonCRLMissing},
+		{"nobody again", lists(), "", ""},
+	} {
+		v := newVerifier(ClientCertRequire, pki.certs(), false, lists())
+		for _, peer := range [][]*x509.Certificate{pki.alice.Chain, bob.Chain} {
+			if err := v.verify(peer, time.Now()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(v.chains.known) != 2 {
+			t.Fatalf("%d clients are remembered", len(v.chains.known))
+		}
+		v.crls = c.crls // a reload makes a new verifier; this one has to do with its memory
+		if got := reasonOf(t, v, time.Now(), pki.alice.Chain...); got != c.alice {
+			t.Errorf("%s: alice %q, want %q", c.name, got, c.alice)
+		}
+		if got := reasonOf(t, v, time.Now(), bob.Chain...); got != c.bob {
+			t.Errorf("%s: bob %q, want %q", c.name, got, c.bob)
+		}
+	}
+}
+
+// A reload that leaves the CAs alone does not have to verify ten thousand live sessions again; one that changes them, or
+// what is made of them, does.
+func TestChainsAreInherited(t *testing.T) {
+	pki := newPKI()
+	before := newVerifier(ClientCertRequire, pki.certs(), false, nil)
+	if err := before.verify(pki.alice.Chain, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		v    *verifier
+		want int
+	}{
+		{"the same CAs", newVerifier(ClientCertOptional, pki.certs(), false, nil), 1},
+		{"one less", newVerifier(ClientCertRequire, pki.certs()[:1], false, nil), 0},
+		{"one more", newVerifier(ClientCertRequire, append(pki.certs(), tlstest.NewCA("more").Cert), false, nil), 0},
+		{"partial chains", newVerifier(ClientCertRequire, pki.certs(), true, nil), 0},
+	} {
+		c.v.inherit(before)
+		if n := len(c.v.chains.known); n != c.want {
+			t.Errorf("%s: %d clients are known, want %d", c.name, n, c.want)
+		}
+	}
+	// The root is gone, and with it everybody it stands for, however well known.
+	v := newVerifier(ClientCertRequire, []*x509.Certificate{tlstest.NewCA("other").Cert}, false, nil)
+	v.inherit(before)
+	if got := reasonOf(t, v, time.Now(), pki.alice.Chain...); got != ReasonUnknownCA {
+		t.Errorf("after the CA has gone: %q", got)
+	}
+}
+
+// A client is what it sent, to the byte and in that order; those who are refused are not remembered, and of the others
+// not more than there is room for.
+func TestRememberedChains(t *testing.T) {
+	pki := newPKI()
+	v := newVerifier(ClientCertRequire, pki.certs(), false, nil)
+	stranger := tlstest.NewCA("stranger").Client("alice")
+	for range 2 {
+		_ = v.verify(pki.alice.Chain, time.Now())
+		_ = v.verify(pki.alice.Chain[:1], time.Now())
+		_ = v.verify(stranger.Chain, time.Now())
+		_ = v.verify(slices.Concat(pki.alice.Chain[:1], stranger.Chain), time.Now())
+	}
+	if n := len(v.chains.known); n != 3 {
+		t.Errorf("%d clients are remembered, want 3", n)
+	}
+	for i := range 2 * chainsLimit {
+		v.chains.remember([32]byte{byte(i), byte(i >> 8), byte(i >> 16)}, nil)
+		if n := len(v.chains.known); n > chainsLimit {
+			t.Fatalf("%d clients are remembered", n)
+		}
+	}
+}
+
+// Any one chain that is good all along admits: here the intermediate is certified by two roots, of which one has
+// revoked it.
+func TestVerifyAnyChain(t *testing.T) {
+	one, two := tlstest.NewCA("one"), tlstest.NewCA("two")
+	inter := one.Intermediate("intermediate")
+	cross := crossSign(t, inter.Cert, two)
+	alice := inter.Client("alice").Leaf()
+	ca := []*x509.Certificate{one.Cert, two.Cert, inter.Cert, cross}
+	revokes := func(c *x509.Certificate) func(*tlstest.CRL) { return func(l *tlstest.CRL) { l.Revoke(c) } }
+	for _, c := range []struct {
+		name string
+		crl  []byte
+		want Reason
+	}{
+		{"both good", slices.Concat(one.CRL(nil), two.CRL(nil), inter.CRL(nil)), ""},
+		{"first revoked", slices.Concat(one.CRL(revokes(inter.Cert)), two.CRL(nil), inter.CRL(nil)), ""},
+		{"second revoked", slices.Concat(one.CRL(nil), two.CRL(revokes(cross)), inter.CRL(nil)), ""},
+		{"both revoked", slices.Concat(one.CRL(revokes(inter.Cert)), two.CRL(revokes(cross)), inter.CRL(nil)), ReasonRevoked},
+		{"one revoked, one unknown", slices.Concat(two.CRL(revokes(cross)), inter.CRL(nil)), ReasonRevoked},
+	} {
+		set, problems := loadList(t, ca, c.crl)
+		if hasError(problems) {
+			t.Fatal(problems)
+		}
+		if got := reasonOf(t, newVerifier(ClientCertRequire, ca, false, set), time.Now(), alice); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+// crossSign has another CA certify the same name and key, under another serial.
+func crossSign(t *testing.T, c *x509.Certificate, by *tlstest.CA) *x509.Certificate {
+	t.Helper()
+	template := *c
+	template.SerialNumber = new(big.Int).Add(c.SerialNumber, big.NewInt(1))
+	template.AuthorityKeyId = nil
+	der, err := x509.CreateCertificate(rand.Reader, &template, by.Cert, c.PublicKey, by.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cross, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cross
+}
+
+// CVE-2024-24783 and its kind: x509 has panicked on certificates in a chain whose key it does not know.
+func TestVerifyUnknownKeys(t *testing.T) {
+	pki := newPKI()
+	now := time.Now()
+	dsa := asn1.ObjectIdentifier{1, 2, 840, 10040, 4, 1}
+	for _, algorithm := range []asn1.ObjectIdentifier{dsa, unknownExt} {
+		odd := withKeyOf(t, pki.inter.Cert, pki.root, algorithm)
+		leaf := withKeyOf(t, pki.alice.Leaf(), pki.inter, algorithm)
+		v := newVerifier(ClientCertRequire, []*x509.Certificate{pki.root.Cert, odd}, true, nil)
+		for _, peer := range [][]*x509.Certificate{
+			{pki.alice.Leaf()},
+			{pki.alice.Leaf(), odd},
+			{odd},
+			{leaf, odd, odd},
+		} {
+			if got := reasonOf(t, v, now, peer...); got == "" && peer[0] != odd {
+				t.Errorf("%v: %d certificates are good", algorithm, len(peer))
+			}
+		}
+		if got := reasonOf(t, v, now, pki.alice.Leaf(), odd, pki.inter.Cert); got != "" {
+			t.Errorf("%v: one odd certificate spoils a good chain: %s", algorithm, got)
+		}
+	}
+}
+
+// withKeyOf replaces the public key of a certificate and has it signed again.
+func withKeyOf(t *testing.T, c *x509.Certificate, by *tlstest.CA, algorithm asn1.ObjectIdentifier) *x509.Certificate {
+	t.Helper()
+	type key struct {
+		Algorithm pkix.AlgorithmIdentifier
+		Key       asn1.BitString
+	}
+	number, _ := asn1.Marshal(7)
+	parameters, _ := asn1.Marshal([]int{23, 11, 5})
+	spki, err := asn1.Marshal(key{
+		Algorithm: pkix.AlgorithmIdentifier{Algorithm: algorithm, Parameters: asn1.RawValue{FullBytes: parameters}},
+		Key:       asn1.BitString{Bytes: number, BitLength: 8 * len(number)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tbs asn1.RawValue
+	if _, err := asn1.Unmarshal(c.RawTBSCertificate, &tbs); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := asn1.Marshal(asn1.RawValue{
+		Tag: asn1.TagSequence, IsCompound: true, Bytes: bytes.Replace(tbs.Bytes, c.RawSubjectPublicKeyInfo, spki, 1),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := sha256.Sum256(raw)
+	signature, err := by.Key.Sign(rand.Reader, digest[:], crypto.SHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := asn1.Marshal(struct {
+		TBS       asn1.RawValue
+		Algorithm pkix.AlgorithmIdentifier
+		Signature asn1.BitString
+	}{
+		asn1.RawValue{FullBytes: raw},
+		pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}}, // ecdsa-with-SHA256
+		asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	odd, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return odd
+}
+
+// A client may send what it likes, but not have us work for it: neither by the number of its certificates nor by CAs
+// that have all signed each other.
+func TestVerifyBoundsWork(t *testing.T) {
+	pki := newPKI()
+	web := []*tlstest.CA{tlstest.NewCA("web"), tlstest.NewCA("web"), tlstest.NewCA("web"), tlstest.NewCA("web")}
+	leaf := web[0].Client("alice").Leaf()
+	tangled := []*x509.Certificate{leaf}
+	for _, c := range web {
+		for _, by := range web {
+			if by != c {
+				tangled = append(tangled, crossSign(t, c.Cert, by))
+			}
+		}
+	}
+	var crowd []*x509.Certificate
+	for range 200 {
+		crowd = append(crowd, tlstest.NewCA("web").Cert)
+	}
+	for _, c := range []struct {
+		name string
+		ca   []*x509.Certificate
+		peer []*x509.Certificate
+		want Reason
+	}{
+		{"200 sent", pki.certs(), append([]*x509.Certificate{leaf}, crowd...), ReasonInvalid},
+		{"CAs that have signed each other", pki.certs(), tangled, ReasonInvalid}, // x509 gives up after a hundred signatures
+		{"200 in the CA file", append(pki.certs(), crowd...), pki.alice.Chain, ""},
+		{"200 of the issuer's name in the CA file", append(pki.certs(), crowd...), []*x509.Certificate{leaf}, ReasonInvalid},
+	} {
+		v := newVerifier(ClientCertRequire, c.ca, false, nil)
+		start := time.Now()
+		got := reasonOf(t, v, start, c.peer...)
+		if took := time.Since(start); got != c.want || took > 2*time.Second {
+			t.Errorf("%s: %q after %v, want %q", c.name, got, took, c.want)
+		}
+	}
+}
+
+func TestVerifyConcurrently(t *testing.T) {
+	pki := newPKI()
+	// The intermediate is not in the CA file, so its list is verified by the first who needs it.
+	lists := slices.Concat(pki.root.CRL(nil), pki.inter.CRL(nil))
+	set, _ := loadList(t, pki.certs()[:1], lists)
+	v := newVerifier(ClientCertRequire, pki.certs()[:1], false, set)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 20 {
+				if err := v.verify(pki.alice.Chain, time.Now()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func BenchmarkVerify(b *testing.B) {
+	pki := newPKI()
+	lists, _ := bigCRL(b, pki.inter, 10_000)
+	set, problems := loadList(b, pki.certs(), append(lists, pki.root.CRL(nil)...))
+	if hasError(problems) {
+		b.Fatal(problems)
+	}
+	now := time.Now()
+	for _, c := range []struct {
+		name string
+		crls *crlSet
+		peer []*x509.Certificate
+	}{
+		{"leaf", nil, pki.alice.Chain[:1]},
+		{"leaf with CRLs", set, pki.alice.Chain[:1]},
+		{"chain with CRLs", set, pki.alice.Chain},
+		{"stranger", set, tlstest.NewCA("stranger").Client("alice").Chain},
+	} {
+		for _, known := range []bool{true, false} {
+			v := newVerifier(ClientCertRequire, pki.certs(), false, c.crls)
+			b.Run(fmt.Sprintf("%s/known=%v", c.name, known), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					if !known {
+						v = forgetful(v)
+					}
+					if err := v.verify(c.peer, now); (err == nil) != (c.name != "stranger") {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
