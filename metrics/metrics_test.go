@@ -1,0 +1,312 @@
+package metrics
+
+import (
+	"crypto/tls"
+	"math/big"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+)
+
+// play speaks every verb, so that every series has a sample.
+func play(s *Set) {
+	accepted := s.Accepted("127.0.0.1:5432")
+	for range 6 {
+		accepted()
+		s.Started()
+	}
+	s.AcceptFailed()
+	s.Refused("probe", false)
+	s.Refused("certificate_revoked", true)
+	s.Handshake(tls.VersionTLS13, tls.TLS_AES_256_GCM_SHA384, tls.X25519MLKEM768, 3*time.Millisecond)
+	s.Handshake(tls.VersionTLS12, tls.TLS_RSA_WITH_AES_128_CBC_SHA, 0, 250*time.Millisecond)
+	s.BackendConnected(100 * time.Microsecond)
+	s.SessionOpened()
+	s.SessionOpened()
+	s.Relayed(10, 2000)
+	s.Relayed(0, 0)
+	s.Ended("client_closed")
+	s.Cancelled("forwarded")
+	s.Rechecked(3, 2*time.Millisecond)
+	at := time.Date(2027, 1, 2, 3, 4, 5, 678_000_000, time.UTC)
+	s.Loaded(at,
+		[]Certificate{
+			{File: "server.crt", NotBefore: at.Add(-time.Hour), NotAfter: at.Add(time.Hour), StapledUntil: at.Add(time.Minute)},
+			{File: "rsa.crt", NotBefore: at.Add(-time.Hour), NotAfter: at.Add(time.Hour)},
+		},
+		[]CRL{
+			{File: "ca.crl", Issuer: "CN=root", ThisUpdate: at.Add(-time.Hour), NextUpdate: at.Add(time.Hour), Number: big.NewInt(4711), Entries: 7},
+			{File: "old.crl", Issuer: "CN=old", ThisUpdate: at.Add(-time.Hour)},
+		})
+	s.LoadFailed(false)
+	s.LoadFailed(true)
+}
+
+// ours leaves out the series of Go and of the process, and the version of Go.
+func ours(text string) string {
+	var out strings.Builder
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, "pgwicket_") {
+			out.WriteString(regexp.MustCompile(`goversion="go[^"]*"`).ReplaceAllString(line, `goversion="GO"`))
+		}
+	}
+	return out.String()
+}
+
+// values returns the samples of the series whose names match, as the exposition writes them, without pgwicket_.
+func values(t *testing.T, s *Set, names string) []string {
+	t.Helper()
+	var found []string
+	for line := range strings.Lines(ours(scrape(t, s))) {
+		if regexp.MustCompile(`^pgwicket_(` + names + `)[{ ]`).MatchString(line) {
+			found = append(found, strings.TrimSpace(strings.TrimPrefix(line, "pgwicket_")))
+		}
+	}
+	return found
+}
+
+func expect(t *testing.T, s *Set, names string, want ...string) {
+	t.Helper()
+	if got := values(t, s, names); !slices.Equal(got, want) {
+		t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// Pitfall 45 (cockroach's ConnectionLatency): every verb moves the series of its name and no other.
+func TestExposition(t *testing.T) {
+	s := New("v1.2.3")
+	play(s)
+	if got := ours(scrape(t, s)); got != exposition {
+		t.Errorf("got:\n%s\nwant:\n%s", got, exposition)
+	}
+}
+
+// A scrape that fails is an alert that does not fire: nothing is described in one way and collected in another.
+func TestPedantic(t *testing.T) {
+	s := &Set{registry: prometheus.NewPedanticRegistry()}
+	s.connectionSeries()
+	s.tlsSeries()
+	s.configSeries()
+	for range 2 {
+		play(s)
+		if _, err := s.Gatherer().Gather(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestLint(t *testing.T) {
+	s := New("v1.2.3")
+	play(s)
+	families, err := s.Gatherer().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	problems, err := promlint.NewWithMetricFamilies(families).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+	series := 0
+	for _, f := range families {
+		if !strings.HasPrefix(f.GetName(), "pgwicket_") {
+			continue
+		}
+		series += len(f.GetMetric())
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				// Pitfall 45: no label is a client's choice.
+				if known := "listener outcome version cipher group reason file issuer result goversion"; !slices.Contains(strings.Fields(known), l.GetName()) {
+					t.Errorf("%s has a label %s", f.GetName(), l.GetName())
+				}
+			}
+		}
+	}
+	if series < 25 {
+		t.Errorf("only %d series", series)
+	}
+}
+
+// The manual has a row for every series, with its labels, and for no other.
+func TestOperationsManual(t *testing.T) {
+	text, err := os.ReadFile("../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]string{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `(pgwicket_[a-z_]+)` \\| ([^|]*)\\|").FindAllStringSubmatch(string(text), -1) {
+		labels := strings.Split(strings.NewReplacer("`", "", " ", "").Replace(m[2]), ",")
+		slices.Sort(labels)
+		rows[m[1]] = strings.Join(labels, ",")
+	}
+	s := New("v1.2.3")
+	play(s)
+	families, err := s.Gatherer().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if !strings.HasPrefix(f.GetName(), "pgwicket_") {
+			continue
+		}
+		var labels []string
+		for _, l := range f.GetMetric()[0].GetLabel() {
+			labels = append(labels, l.GetName())
+		}
+		if row, ok := rows[f.GetName()]; !ok || row != strings.Join(labels, ",") {
+			t.Errorf("%s has the labels %q; docs/operations.md says %q, %t", f.GetName(), labels, row, ok)
+		}
+		delete(rows, f.GetName())
+	}
+	if len(rows) > 0 {
+		t.Errorf("docs/operations.md has rows for %v, which are no series", rows)
+	}
+}
+
+// What alerts are written for is there before it first happens.
+func TestFresh(t *testing.T) {
+	s := New("v1.2.3")
+	expect(t, s, "accept_errors_total", "accept_errors_total 0")
+	expect(t, s, "config_reloads_total", `config_reloads_total{result="failure"} 0`, `config_reloads_total{result="success"} 0`)
+	expect(t, s, "sessions_open|connections_starting", "connections_starting 0", "sessions_open 0")
+	expect(t, s, "build_info", `build_info{goversion="GO",version="v1.2.3"} 1`)
+}
+
+// Every connection is counted in once and out once, whoever does it.
+func TestCountsAddUp(t *testing.T) {
+	s := New("v1.2.3")
+	accepted := s.Accepted("[::1]:5432")
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 100 {
+				for range 5 {
+					accepted()
+					s.Started()
+				}
+				s.Refused("source_denied", false)
+				s.Refused("tls_version", true)
+				s.Cancelled("over_limit")
+				for range 2 {
+					s.Handshake(tls.VersionTLS13, tls.TLS_AES_128_GCM_SHA256, tls.X25519, time.Millisecond)
+					s.BackendConnected(time.Millisecond)
+					s.SessionOpened()
+				}
+				s.Relayed(3, 5)
+				s.Ended("client_lost")
+			}
+		})
+	}
+	wg.Wait()
+	expect(t, s, "connections_accepted_total", `connections_accepted_total{listener="[::1]:5432"} 4000`)
+	expect(t, s, "connections_refused_total", `connections_refused_total{outcome="source_denied"} 800`, `connections_refused_total{outcome="tls_version"} 800`)
+	expect(t, s, "tls_handshake_failures_total", `tls_handshake_failures_total{reason="tls_version"} 800`)
+	expect(t, s, "cancel_requests_total", `cancel_requests_total{outcome="over_limit"} 800`)
+	expect(t, s, "tls_handshakes_total", `tls_handshakes_total{cipher="TLS_AES_128_GCM_SHA256",group="X25519",version="TLS 1.3"} 1600`)
+	expect(t, s, "(backend_connect|tls_handshake)_duration_seconds_count", "backend_connect_duration_seconds_count 1600", "tls_handshake_duration_seconds_count 1600")
+	expect(t, s, "sessions_open|connections_starting", "connections_starting 0", "sessions_open 800")
+	expect(t, s, "sessions_ended_total", `sessions_ended_total{outcome="client_lost"} 800`)
+	expect(t, s, "client_.*_bytes_total", "client_received_bytes_total 2400", "client_sent_bytes_total 4000")
+}
+
+// A counter that is told of a negative number would panic, in the middle of somebody's session.
+func TestRelayedNothing(t *testing.T) {
+	s := New("v1.2.3")
+	s.Relayed(-1, -1)
+	s.Relayed(0, 0)
+	s.Relayed(0, 7)
+	expect(t, s, "client_.*_bytes_total", "client_received_bytes_total 0", "client_sent_bytes_total 7")
+}
+
+func TestHandshakeNames(t *testing.T) {
+	s := New("v1.2.3")
+	s.Handshake(tls.VersionTLS10, tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA, 0, 0)
+	s.Handshake(tls.VersionTLS12, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.CurveP256, 0)
+	s.Handshake(0x0305, 0x1399, 0x9999, 0) // of a later crypto/tls
+	expect(t, s, "tls_handshakes_total",
+		`tls_handshakes_total{cipher="0x1399",group="CurveID(39321)",version="0x0305"} 1`,
+		`tls_handshakes_total{cipher="TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",group="CurveP256",version="TLS 1.2"} 1`,
+		`tls_handshakes_total{cipher="TLS_RSA_WITH_3DES_EDE_CBC_SHA",group="none",version="TLS 1.0"} 1`)
+}
+
+// What is no longer configured must not go on alarming, and a failed load leaves all as it was.
+func TestLoaded(t *testing.T) {
+	s := New("v1.2.3")
+	at, one := time.Unix(1000, 0), big.NewInt(1)
+	s.Loaded(at,
+		[]Certificate{{"old.crt", at, at.Add(time.Second), at}, {"kept.crt", at, at.Add(time.Second), at}},
+		[]CRL{{"old.crl", "CN=a", at, at.Add(time.Second), one, 1}, {"kept.crl", "CN=a", at, at.Add(time.Second), one, 1}, {"kept.crl", "CN=b", at, at.Add(time.Second), one, 1}})
+	s.LoadFailed(true)
+	expect(t, s, "config_.*",
+		"config_last_reload_success_timestamp_seconds 1000", "config_last_reload_successful 0",
+		`config_reloads_total{result="failure"} 1`, `config_reloads_total{result="success"} 1`)
+	expect(t, s, "certificate_not_after_timestamp_seconds",
+		`certificate_not_after_timestamp_seconds{file="kept.crt"} 1001`, `certificate_not_after_timestamp_seconds{file="old.crt"} 1001`)
+
+	later := at.Add(time.Minute)
+	s.Loaded(later, []Certificate{{"kept.crt", later, later, time.Time{}}}, []CRL{{"kept.crl", "CN=b", later, time.Time{}, nil, 2}})
+	expect(t, s, "config_.*",
+		"config_last_reload_success_timestamp_seconds 1060", "config_last_reload_successful 1",
+		`config_reloads_total{result="failure"} 1`, `config_reloads_total{result="success"} 2`)
+	expect(t, s, "certificate_.*",
+		`certificate_not_after_timestamp_seconds{file="kept.crt"} 1060`, `certificate_not_before_timestamp_seconds{file="kept.crt"} 1060`)
+	expect(t, s, "ocsp_.*")
+	expect(t, s, "crl_.*",
+		`crl_entries{file="kept.crl",issuer="CN=b"} 2`,
+		"crl_load_failures_total 1",
+		`crl_next_update_timestamp_seconds{file="kept.crl",issuer="CN=b"} +Inf`,
+		`crl_this_update_timestamp_seconds{file="kept.crl",issuer="CN=b"} 1060`)
+
+	s.Loaded(later, nil, nil)
+	expect(t, s, "certificate_.*|crl_.*", "crl_load_failures_total 1")
+}
+
+// Names come from certificates and paths from the file system, which both hold any byte; Prometheus takes UTF-8 only
+// and panics over the rest. A reload must not end the gate.
+func TestLoadedWithOddNames(t *testing.T) {
+	s := New("v1.2.3")
+	at := time.Unix(1000, 0)
+	defer func() {
+		if p := recover(); p != nil {
+			t.Errorf("panic: %v", p)
+		}
+	}()
+	s.Loaded(at, nil, []CRL{{"a.crl", "CN=\"\\\n", at, at, nil, 0}})
+	expect(t, s, "crl_entries", `crl_entries{file="a.crl",issuer="CN=\"\\\n"} 0`)
+	s.Loaded(at, []Certificate{{"/etc/gr\xfcn/server.crt", at, at, at}}, []CRL{{"/etc/gr\xfcn/ca.crl", "CN=M\xc3...", at, at, nil, 3}})
+	if got := values(t, s, "crl_entries|certificate_not_after_timestamp_seconds"); len(got) != 2 {
+		t.Errorf("got %q", got)
+	}
+}
+
+// Loads and scrapes meet.
+func TestLoadedWhileScraped(t *testing.T) {
+	s := New("v1.2.3")
+	at := time.Unix(1000, 0)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 50 {
+				s.Loaded(at, []Certificate{{"server.crt", at, at, at}}, []CRL{{"ca.crl", "CN=a", at, at, big.NewInt(1), 1}})
+			}
+		})
+		wg.Go(func() {
+			for range 20 {
+				if _, err := s.Gatherer().Gather(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	expect(t, s, "crl_entries", `crl_entries{file="ca.crl",issuer="CN=a"} 1`)
+}
