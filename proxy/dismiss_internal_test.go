@@ -1,0 +1,260 @@
+package proxy
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgwicket/internal/pgwire"
+)
+
+// said is one message of a backend's.
+func said(kind byte, body string) []byte {
+	return append(binary.BigEndian.AppendUint32([]byte{kind}, uint32(4+len(body))), body...)
+}
+
+// ready is a login and where it ends.
+var ready = slices.Concat(said('R', "\x00\x00\x00\x00"), said('K', "\x00\x00\x00\x07key!"), said('Z', "I"))
+
+var farewell = pgwire.Fatal("57P01", "terminating connection: for a test", "")
+
+// relayedRig returns a rig whose session the relay has.
+func relayedRig(t *testing.T, with starter) *rig {
+	t.Helper()
+	r := newRig(t, rigging{relay: with})
+	if err := r.client.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	<-r.started
+	return r
+}
+
+// hears checks what the client gets next.
+func (r *rig) hears(want []byte) {
+	r.t.Helper()
+	got := make([]byte, len(want))
+	if n, err := io.ReadFull(r.client, got); err != nil || !bytes.Equal(got, want) {
+		r.t.Fatalf("the client got %q (%v), want %q", got[:n], err, want)
+	}
+}
+
+// leaves checks that nothing more comes to the client and the backend but an
+// orderly end, and closes the client.
+func (r *rig) leaves() {
+	r.t.Helper()
+	if rest, err := io.ReadAll(r.client); err != nil || len(rest) > 0 {
+		r.t.Errorf("the client got %q (%v) after the words", rest, err)
+	}
+	_ = r.client.Close()
+	if _, err := io.Copy(io.Discard, r.backend); err != nil {
+		r.t.Errorf("the backend's end: %v", err)
+	}
+}
+
+func (r *rig) says(message ...byte) {
+	r.t.Helper()
+	if _, err := r.backend.Write(message); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// asks sends a query and waits until the backend has it.
+func (r *rig) asks() {
+	r.t.Helper()
+	query := said('Q', "select 1\x00")
+	if _, err := r.client.Write(query); err != nil {
+		r.t.Fatal(err)
+	}
+	if _, err := io.ReadFull(r.backend, make([]byte, len(query))); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// silent checks that the client gets nothing for a moment.
+func (r *rig) silent(why string) {
+	r.t.Helper()
+	_ = r.client.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	b := make([]byte, 1)
+	if n, _ := r.client.Read(b); n > 0 {
+		r.t.Errorf("%s: the client got %q", why, b)
+	}
+	_ = r.client.SetReadDeadline(time.Now().Add(patience))
+}
+
+func TestDismissAtBoundary(t *testing.T) {
+	eachRelay(t, func(t *testing.T, with starter) {
+		r := relayedRig(t, with)
+		r.says(ready...)
+		r.hears(ready)
+		r.asks() // a running query is no reason to wait
+		r.held.end(ending{cause: CertRevoked, words: farewell})
+		r.hears(farewell)
+		r.leaves()
+		r.ended(CertRevoked, 14, int64(len(ready)))
+	})
+}
+
+// A message of ours in the middle of one of the backend's would be read as a
+// part of it, wherever that is cut.
+func TestDismissWaitsForABoundary(t *testing.T) {
+	row := said('D', strings.Repeat("x", 300))
+	eachRelay(t, func(t *testing.T, with starter) {
+		for _, cut := range []int{1, 4, 5, 6, len(row) - 1} {
+			r := relayedRig(t, with)
+			r.says(ready...)
+			r.says(row[:cut]...)
+			r.hears(slices.Concat(ready, row[:cut]))
+			r.held.end(ending{cause: CertRevoked, words: farewell, by: time.Now().Add(patience)})
+			r.silent("in the middle of a row")
+			r.says(row[cut:]...)
+			r.hears(slices.Concat(row[cut:], farewell))
+			r.leaves()
+			r.ended(CertRevoked, 0, int64(len(ready)+len(row)))
+		}
+	})
+}
+
+// Where no boundary comes, or none can be known, the session is cut without a
+// word of ours.
+func TestDismissWithoutABoundary(t *testing.T) {
+	eachRelay(t, func(t *testing.T, with starter) {
+		for name, stream := range map[string][]byte{
+			"a row that does not end": slices.Concat(ready, said('D', "abcd")[:7]),
+			"no framing":              slices.Concat(ready, []byte{'D', 0, 0, 0, 1}),
+		} {
+			r := relayedRig(t, with)
+			r.says(stream...)
+			r.hears(stream)
+			r.held.end(ending{cause: CertRevoked, words: farewell, by: time.Now().Add(20 * time.Millisecond)})
+			if rest, _ := io.ReadAll(r.client); len(rest) > 0 {
+				t.Errorf("%s: the client got %q", name, rest)
+			}
+			r.ended(CertRevoked, 0, int64(len(stream)))
+		}
+	})
+}
+
+// An idle ending waits for the end of the query and of the transaction.
+func TestDismissWhenIdle(t *testing.T) {
+	eachRelay(t, func(t *testing.T, with starter) {
+		r := relayedRig(t, with)
+		idle := ending{cause: DrainTimeout, words: farewell, idle: true}
+		r.held.end(idle)
+		r.silent("before its login")
+		r.asks() // which is no client's way, and does no harm
+		r.says(ready[:len(ready)-6]...)
+		r.hears(ready[:len(ready)-6])
+		r.silent("in its login")
+		r.says(said('Z', "T")...)
+		r.hears(said('Z', "T"))
+		r.silent("in a transaction")
+		r.asks()
+		r.says(slices.Concat(said('C', "SELECT 1\x00"), said('Z', "E"))...)
+		r.hears(slices.Concat(said('C', "SELECT 1\x00"), said('Z', "E")))
+		r.silent("in a failed transaction")
+		r.asks()
+		r.says(said('C', "ROLLBACK\x00")...)
+		r.hears(said('C', "ROLLBACK\x00"))
+		r.silent("before the query is done")
+		r.says(said('Z', "I")...)
+		r.hears(slices.Concat(said('Z', "I"), farewell))
+		r.leaves()
+		<-r.done
+		if r.result.cause != DrainTimeout {
+			t.Errorf("cause %s", r.result.cause)
+		}
+	})
+}
+
+// A query that was under way when the ending came is answered first; one that
+// idles is ended at once.
+func TestDismissWhenIdleAtOnce(t *testing.T) {
+	eachRelay(t, func(t *testing.T, with starter) {
+		for _, busy := range []bool{true, false} {
+			r := relayedRig(t, with)
+			r.says(ready...)
+			r.hears(ready)
+			if busy {
+				r.asks()
+			}
+			r.held.end(ending{cause: DrainTimeout, words: farewell, idle: true})
+			if busy {
+				r.silent("while a query runs")
+				r.says(said('Z', "I")...)
+				r.hears(said('Z', "I"))
+			}
+			r.hears(farewell)
+			r.leaves()
+			<-r.done
+		}
+	})
+}
+
+// A promise to end is overtaken by an order to.
+func TestDismissThenCut(t *testing.T) {
+	eachRelay(t, func(t *testing.T, with starter) {
+		r := relayedRig(t, with)
+		r.says(said('Z', "T")...)
+		r.hears(said('Z', "T"))
+		r.held.end(ending{cause: CertRevoked, words: farewell, idle: true})
+		r.silent("in a transaction")
+		r.held.end(ending{cause: DrainTimeout})
+		if rest, _ := io.ReadAll(r.client); len(rest) > 0 {
+			t.Errorf("the client got %q", rest)
+		}
+		r.ended(DrainTimeout, 0, 6)
+		r.held.end(ending{cause: CertRevoked, words: farewell}) // and nothing happens
+	})
+}
+
+// What a client had not read yet when its session was ended comes first, and
+// whole; one that reads nothing is not waited for.
+func TestDismissWithFullBuffers(t *testing.T) {
+	eachRelay(t, func(t *testing.T, with starter) {
+		for _, reads := range []bool{true, false} {
+			r := relayedRig(t, with)
+			row := said('D', strings.Repeat("x", 1000))
+			sent := make(chan int64)
+			go func() {
+				n := int64(0)
+				for {
+					m, err := r.backend.Write(row)
+					if err != nil {
+						sent <- n
+						return
+					}
+					n += int64(m)
+				}
+			}()
+			for full := int64(-1); ; { // until the backend waits for the client
+				_, down := r.held.moved()
+				if down == full && down > 0 {
+					break
+				}
+				full = down
+				time.Sleep(50 * time.Millisecond)
+			}
+			r.held.end(ending{cause: CertRevoked, words: farewell, by: time.Now().Add(time.Second)})
+			if reads {
+				all, err := io.ReadAll(r.client)
+				for len(all) >= len(row) && bytes.HasPrefix(all, row) {
+					all = all[len(row):]
+				}
+				if err != nil || !bytes.Equal(all, farewell) {
+					t.Errorf("the client got %d bytes (%v) at the end: %.80q", len(all), err, all)
+				}
+				_ = r.client.Close()
+			}
+			<-r.done
+			if r.result.cause != CertRevoked {
+				t.Errorf("cause %s", r.result.cause)
+			}
+			_ = r.backend.Close()
+			<-sent
+		}
+	})
+}

@@ -1,0 +1,62 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"fmt"
+	"time"
+
+	"pgwicket/acl"
+)
+
+// Judge is the one predicate of the gate: it lets a client in, and is asked
+// again for as long as its session lives. It returns the rule that admits, nil
+// where there are no rules, or a *Refusal. The certificate in q is the leaf of
+// state.
+func (p *Policy) Judge(q *acl.Request, state tls.ConnectionState, at time.Time) (*acl.Rule, error) {
+	if err := p.admits(q, state, at); err != nil {
+		return nil, err
+	}
+	if p.Rules == nil {
+		return nil, nil
+	}
+	rule := p.Rules.Decide(q)
+	switch {
+	case rule == nil:
+		return nil, ruleRefusal(NoRule, "no pgwicket rule for", q, "")
+	case !rule.Allow:
+		return rule, ruleRefusal(RuleRejected, "pgwicket rejects", q, fmt.Sprintf(" (rule %q)", rule.Name))
+	}
+	return rule, nil
+}
+
+// admits judges what does not depend on the session that is asked for.
+func (p *Policy) admits(q *acl.Request, state tls.ConnectionState, at time.Time) error {
+	if err := p.admitsSource(q); err != nil {
+		return err
+	}
+	if p.Verify == nil {
+		return refuse(InternalError, "the policy verifies nothing")
+	}
+	return p.Verify(state, at)
+}
+
+func (p *Policy) admitsSource(q *acl.Request) error {
+	switch p.Networks.Judge(q.Source) {
+	case acl.Allowed:
+		return nil
+	case acl.Denied:
+		return refuse(SourceDenied, "the address is in acl.deny")
+	default:
+		return refuse(SourceNotAllowed, "the address is in no network of acl.allow")
+	}
+}
+
+// ruleRefusal speaks as pg_hba.conf does. The client learns what it asked for
+// and not which rule was meant for it.
+func ruleRefusal(o Outcome, what string, q *acl.Request, detail string) error {
+	text := fmt.Sprintf("%s host \"%v\", user \"%s\", database \"%s\"", what, q.Source, q.User, q.Database)
+	if q.Replication == acl.PhysicalReplication {
+		text = fmt.Sprintf("%s replication connection from host \"%v\", user \"%s\"", what, q.Source, q.User)
+	}
+	return &Refusal{Outcome: o, Public: text, Detail: text + detail}
+}

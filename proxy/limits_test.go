@@ -1,0 +1,277 @@
+package proxy_test
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pgwicket/internal/pgtest"
+	"pgwicket/proxy"
+)
+
+// from connects from another address of this machine and says nothing.
+func (g *gate) from(t testing.TB, source string) *net.TCPConn {
+	t.Helper()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}, Timeout: patience}
+	conn, err := d.Dial("tcp", g.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	return conn.(*net.TCPConn)
+}
+
+// Who comes above a limit is closed at once, and costs no handshake; who leaves
+// makes room.
+func TestConnectionLimits(t *testing.T) {
+	for _, c := range []struct {
+		outcome string
+		limits  proxy.Limits
+		others  bool // another source gets in all the same
+	}{
+		{"connection_limit", proxy.Limits{Connections: 3}, false},
+		{"source_limit", proxy.Limits{PerSource: 3}, true},
+	} {
+		b := newBackend(t)
+		g := newGate(t, b.SocketDir, func(p *proxy.Policy) { p.Limits = c.limits })
+		var in []*tls.Conn
+		for range 3 {
+			in = append(in, g.session(t, "app"))
+		}
+		over := g.dial(t)
+		expectEOF(t, over)
+		g.expect(t, c.outcome)
+		other := g.from(t, "127.0.0.2")
+		if c.others {
+			send(t, other, sslRequest)
+			expectByte(t, other, 'S')
+		} else {
+			expectEOF(t, other)
+			g.expect(t, c.outcome)
+		}
+		_ = other.Close()
+		_ = in[0].Close()
+		eventually(t, "there is room again", func() bool { return g.Server.Sessions() == 2 })
+		_ = g.session(t, "app")
+	}
+}
+
+// A cancel is in nobody's place: with the last session its Ctrl-C still works.
+func TestCancelTakesNoPlace(t *testing.T) {
+	release := make(chan struct{})
+	fake, err := pgtest.StartFake(func(conn net.Conn) {
+		_, _ = io.ReadFull(conn, make([]byte, 16))
+		<-release
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(fake.Stop)
+	g := newGate(t, fake.SocketDir, func(p *proxy.Policy) { p.Limits = proxy.Limits{Connections: 2} })
+	var waiting []*net.TCPConn
+	for i := range 5 {
+		raw := g.dial(t)
+		send(t, raw, cancelRequest(1, []byte{1, 2, 3, 4}))
+		eventually(t, "the backend has it", func() bool { return fake.Accepted.Load() == int64(i+1) })
+		waiting = append(waiting, raw)
+	}
+	close(release)
+	for _, raw := range waiting {
+		expectEOF(t, raw)
+	}
+}
+
+func TestRateLimit(t *testing.T) {
+	b := newBackend(t)
+	g := newGate(t, b.SocketDir, func(p *proxy.Policy) { p.Limits = proxy.Limits{Rate: 0.01, Burst: 3} })
+	for range 3 {
+		_ = g.session(t, "app").Close()
+		g.expect(t, "client_closed")
+	}
+	expectEOF(t, g.dial(t))
+	g.expect(t, "rate_limit")
+	other := g.from(t, "127.0.0.2")
+	send(t, other, sslRequest)
+	expectByte(t, other, 'S')
+	g.reload(func(p *proxy.Policy) { p.Limits.Rate = 1000 })
+	eventually(t, "the new rate holds", func() bool {
+		raw := g.dial(t)
+		defer raw.Close()
+		send(t, raw, sslRequest)
+		var b [1]byte
+		_, err := raw.Read(b[:])
+		return err == nil && b[0] == 'S'
+	})
+}
+
+// One user's crowd is told so in PostgreSQL's words, and leaves the others room.
+func TestAccountLimit(t *testing.T) {
+	b := newBackend(t)
+	g := newGate(t, b.SocketDir, func(p *proxy.Policy) { p.Limits = proxy.Limits{PerAccount: 2} })
+	first := g.session(t, "app")
+	_ = g.session(t, "app")
+	over := g.secure(t)
+	send(t, over, startup(protocol3, "user", "app", "database", "shop"))
+	expectFatal(t, over, "53300", `too many connections for role "app" in database "shop"`)
+	_ = over.Close()
+	g.expect(t, "account_limit")
+	_ = g.session(t, "other")
+	_ = first.Close()
+	g.expect(t, "client_closed")
+	eventually(t, "there is room again", func() bool { return g.Server.Sessions() == 2 })
+	_ = g.session(t, "app")
+}
+
+// loginBackend refuses with a SQLSTATE while it is told to.
+func loginBackend(t *testing.T, sqlstate *atomic.Value) *pgtest.Fake {
+	t.Helper()
+	fake, err := pgtest.StartFake(func(conn net.Conn) {
+		_, _ = conn.Read(make([]byte, 1024))
+		code, _ := sqlstate.Load().(string)
+		if code == "" {
+			_, _ = conn.Write([]byte("R\x00\x00\x00\x08\x00\x00\x00\x00Z\x00\x00\x00\x05I"))
+			_, _ = io.Copy(io.Discard, conn)
+			return
+		}
+		body := "SFATAL\x00VFATAL\x00C" + code + "\x00Mno\x00\x00"
+		_, _ = conn.Write(append([]byte{'E', 0, 0, 0, byte(4 + len(body))}, body...))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(fake.Stop)
+	return fake
+}
+
+// Whoever guesses passwords waits longer each time, and is then not let near
+// PostgreSQL; others are, from elsewhere or as somebody else, and a success
+// makes all good.
+//
+// pitfall 24 (cockroach#108343): nothing but a failed authentication counts.
+func TestAuthBackoff(t *testing.T) {
+	var sqlstate atomic.Value
+	fake := loginBackend(t, &sqlstate)
+	g := newGate(t, fake.SocketDir, func(p *proxy.Policy) { p.Limits = proxy.Limits{AuthFailures: 3, AuthRefusal: time.Hour} })
+	try := func(user, code string) time.Duration {
+		t.Helper()
+		sqlstate.Store(code)
+		conn := g.secure(t)
+		began := time.Now()
+		send(t, conn, startup(protocol3, "user", user))
+		if code == "" {
+			readReady(t, conn)
+		} else if got := fatalAfterLogin(t, conn); got != code {
+			t.Errorf("the client is told %s, want %s", got, code)
+		}
+		took := time.Since(began)
+		_ = conn.Close()
+		if code == "" {
+			g.expect(t, "client_closed")
+		} else {
+			g.expect(t, map[bool]string{true: "authentication_failed", false: "backend_refused"}[code[:2] == "28"])
+		}
+		return took
+	}
+	for _, code := range []string{"53300", "57P03", "3D000", "XX000"} {
+		for range 4 {
+			try("app", code)
+		}
+	}
+	try("app", "28P01")
+	try("app", "") // forgiven
+	for i, least := range []time.Duration{0, 100 * time.Millisecond, 200 * time.Millisecond} {
+		if took := try("app", "28P01"); took < least {
+			t.Errorf("attempt %d took %v, want %v at least", i+1, took, least)
+		}
+	}
+	before := fake.Accepted.Load()
+	conn := g.secure(t)
+	send(t, conn, startup(protocol3, "user", "app"))
+	expectFatal(t, conn, "28000", "too many failed authentications; try again later")
+	_ = conn.Close()
+	g.expect(t, "auth_backoff")
+	if n := fake.Accepted.Load(); n != before {
+		t.Errorf("PostgreSQL was asked %d times", n-before)
+	}
+	try("other", "")
+	other := tls.Client(secureFrom(t, g, "127.0.0.2"), g.clientTLS())
+	send(t, other, startup(protocol3, "user", "app"))
+	readReady(t, other)
+	g.reload(func(p *proxy.Policy) { p.Limits.AuthFailures = 4 })
+	try("app", "")
+	g.reload(func(p *proxy.Policy) { p.Limits.AuthFailures = 3 })
+	try("app", "")
+}
+
+func secureFrom(t *testing.T, g *gate, source string) net.Conn {
+	t.Helper()
+	raw := g.from(t, source)
+	send(t, raw, sslRequest)
+	expectByte(t, raw, 'S')
+	return raw
+}
+
+// pitfall 40: a shutdown waits for what is under way and for nothing else: a
+// session that idles is told why, one in a transaction may finish it.
+func TestDrain(t *testing.T) {
+	db := realPostgres(t)
+	g := newGate(t, db.SocketDir)
+	idle := g.secure(t)
+	send(t, idle, startup(protocol3, "user", "app", "database", "postgres"))
+	readReady(t, idle)
+	busy := pgxTo(t, g, "app")
+	exec := func(sql string) error {
+		_, err := busy.Exec(t.Context(), sql)
+		return err
+	}
+	if err := exec("begin"); err != nil {
+		t.Fatal(err)
+	}
+	drained := make(chan error, 1)
+	go func() { drained <- g.Server.Shutdown(t.Context()) }()
+	expectFatal(t, idle, "57P01", "terminating connection due to administrator command")
+	_ = idle.Close()
+	g.expect(t, "drained")
+	for i := range 3 {
+		if err := exec(fmt.Sprintf("select %d", i)); err != nil {
+			t.Fatalf("in the transaction: %v", err)
+		}
+	}
+	select {
+	case <-drained:
+		t.Fatal("the shutdown did not wait")
+	default:
+	}
+	if err := exec("commit"); err != nil {
+		t.Fatalf("the commit: %v", err)
+	}
+	if err := <-drained; err != nil {
+		t.Error(err)
+	}
+	g.expect(t, "drained")
+}
+
+// deploy/fail2ban reads the beginning of a line: what a client can choose comes
+// behind it.
+func TestLogLineBegins(t *testing.T) {
+	var sqlstate atomic.Value
+	sqlstate.Store("28P01")
+	g := newGate(t, loginBackend(t, &sqlstate).SocketDir)
+	conn := g.secure(t)
+	send(t, conn, startup(protocol3, "user", "app"))
+	_ = fatalAfterLogin(t, conn)
+	_ = conn.Close()
+	g.expect(t, "authentication_failed")
+	json := fmt.Sprintf(`,"level":"WARN","msg":"session ended","session":1,"client":%q,"listener":%q,"outcome":"authentication_failed",`, conn.LocalAddr(), g.Addr)
+	text := fmt.Sprintf(` level=WARN msg="session ended" session=1 client=%v listener=%v outcome=authentication_failed `, conn.LocalAddr(), g.Addr)
+	if !strings.Contains(g.Log.String(), json) || !strings.HasPrefix(g.Log.String(), `{"time":"`) {
+		t.Errorf("%s lacks %s", g.Log, json)
+	}
+	eventually(t, "the other format, too", func() bool { return strings.Contains(g.Text.String(), text) })
+}

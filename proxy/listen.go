@@ -1,0 +1,120 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A client that vanishes without a word is noticed by keepalive probes when it
+// is idle, and by TCP_USER_TIMEOUT when data for it is under way.
+var keepalive = net.KeepAliveConfig{
+	Enable:   true,
+	Idle:     time.Minute,
+	Interval: 15 * time.Second,
+	Count:    4,
+}
+
+// Listen opens a TCP listener whose connections end when their client has not
+// been heard of for userTimeout; 0 leaves that to the system.
+func Listen(ctx context.Context, address string, userTimeout time.Duration) (net.Listener, error) {
+	return listen(ctx, address, userTimeout, func(syscall.RawConn) error { return nil })
+}
+
+// ListenShared is Listen with SO_REUSEPORT: other processes of the same account
+// may listen on the address, too, and each gets a share of the connections.
+func ListenShared(ctx context.Context, address string, userTimeout time.Duration) (net.Listener, error) {
+	return listen(ctx, address, userTimeout, SharePort)
+}
+
+// SharePort sets SO_REUSEPORT on a socket that is not yet bound.
+func SharePort(c syscall.RawConn) error {
+	return control(c, func(fd int) error {
+		return os.NewSyscallError("setsockopt SO_REUSEPORT", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
+	})
+}
+
+func listen(ctx context.Context, address string, userTimeout time.Duration, prepare func(syscall.RawConn) error) (net.Listener, error) {
+	lc := net.ListenConfig{
+		KeepAliveConfig: keepalive,
+		// Accepted connections inherit the option from their listener.
+		Control: func(_, _ string, c syscall.RawConn) error {
+			return errors.Join(prepare(c), setUserTimeout(c, userTimeout))
+		},
+	}
+	network := "tcp"
+	if a, err := netip.ParseAddrPort(address); err == nil && a.Addr() == netip.IPv4Unspecified() {
+		network = "tcp4" // or it would be [::], which takes IPv6, too, and has another name in rules and logs
+	}
+	return lc.Listen(ctx, network, address)
+}
+
+// inherited is a listener that another process has opened and keeps open, and
+// that is left as it is: what others get from their listener, its connections
+// get one by one.
+type inherited struct {
+	*net.TCPListener
+	userTimeout time.Duration
+}
+
+func (l *inherited) Accept() (net.Conn, error) {
+	conn, err := l.AcceptTCP()
+	if err != nil {
+		return nil, err
+	}
+	// As in net, no failure to set an option is a reason to refuse a client.
+	_ = conn.SetKeepAliveConfig(keepalive)
+	if c, err := conn.SyscallConn(); err == nil {
+		_ = setUserTimeout(c, l.userTimeout)
+	}
+	return conn, nil
+}
+
+// Inherit is Listen on a socket that has been passed to this process. It closes
+// f.
+func Inherit(f *os.File, userTimeout time.Duration) (net.Listener, error) {
+	defer f.Close()
+	ln, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("socket %s: %w", f.Name(), err)
+	}
+	l, ok := ln.(*net.TCPListener)
+	if !ok {
+		_ = ln.Close()
+		return nil, fmt.Errorf("socket %s: %s %s is not of TCP", f.Name(), ln.Addr().Network(), ln.Addr())
+	}
+	if err := listens(l); err != nil {
+		_ = l.Close()
+		return nil, fmt.Errorf("socket %s: %w", f.Name(), err)
+	}
+	return &inherited{l, userTimeout}, nil
+}
+
+func listens(l *net.TCPListener) error {
+	c, err := l.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return control(c, func(fd int) error {
+		listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+		if err == nil && listens == 0 {
+			err = errors.New("does not listen (a socket unit must not have Accept=yes)")
+		}
+		return err
+	})
+}
+
+// control calls f with the descriptor of c.
+func control(c syscall.RawConn, f func(fd int) error) (err error) {
+	if e := c.Control(func(fd uintptr) { err = f(int(fd)) }); e != nil {
+		return e
+	}
+	return err
+}

@@ -1,0 +1,57 @@
+package proxy
+
+import (
+	"errors"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func setUserTimeout(c syscall.RawConn, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	return control(c, func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds()))
+	})
+}
+
+// acceptQueued takes the connections that wait to be accepted, which would be
+// reset if ln was closed now. Those of an inherited listener wait on for the
+// next process.
+func acceptQueued(ln net.Listener, take func(*net.TCPConn)) {
+	l, ok := ln.(*net.TCPListener)
+	if !ok {
+		return
+	}
+	c, err := l.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = c.Control(func(listener uintptr) {
+		for {
+			fd, _, err := unix.Accept4(int(listener), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+			switch {
+			case errors.Is(err, unix.EINTR) || errors.Is(err, unix.ECONNABORTED):
+				continue
+			case err != nil: // EAGAIN: there is none left
+				return
+			}
+			f := os.NewFile(uintptr(fd), "")
+			conn, err := net.FileConn(f)
+			_ = f.Close()
+			tcp, ok := conn.(*net.TCPConn)
+			switch {
+			case err != nil || !ok:
+			case tcp.RemoteAddr() == nil: // it has been reset already
+				_ = tcp.Close()
+			default:
+				_ = tcp.SetKeepAliveConfig(keepalive)
+				take(tcp)
+			}
+		}
+	})
+}

@@ -1,0 +1,358 @@
+// Package proxy is the gate itself: it accepts connections, leads each through
+// the start-up dialogue of PostgreSQL, decides by a Policy who may come in, and
+// relays the sessions of those who may.
+//
+// It reads no file and knows no flag: config builds its Policy.
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"pgwicket/acl"
+	"pgwicket/metrics"
+)
+
+// ErrServerClosed is what Serve returns after Shutdown or Close.
+var ErrServerClosed = errors.New("proxy: server closed")
+
+// SourceRefusal says how a connection from a network that is not allowed is
+// turned away.
+type SourceRefusal uint8
+
+// The ways to refuse a source. Close and Reset answer nothing and cost
+// nothing; Explain leads the client through TLS to its startup packet, where
+// it can be told in words.
+const (
+	Close SourceRefusal = iota
+	Reset
+	Explain
+)
+
+// Policy is all that a reload may change. It is immutable once a Server has it.
+type Policy struct {
+	// Networks is the source allowlist, which comes before the rules.
+	Networks *acl.Networks
+	// SourceRefusal says how others are turned away.
+	SourceRefusal SourceRefusal
+	// Proxies are, by the address of the listener, the load balancers that say
+	// in a PROXY header for whom they speak. They must, and nobody else may.
+	Proxies map[string]*acl.Networks
+	// ProxyHeaderTimeout is how long they may take to say so, within
+	// StartupTimeout; 0: no less than that.
+	ProxyHeaderTimeout time.Duration
+
+	// TLS serves the handshakes. It must ask for client certificates where
+	// Verify wants them, verify none itself, and list the ALPN protocol
+	// "postgresql".
+	TLS *tls.Config
+	// Verify judges a finished handshake at a time: version, suite and the
+	// client's certificates. Its error is a *Refusal. A nil Verify refuses
+	// everybody.
+	Verify func(state tls.ConnectionState, at time.Time) error
+
+	// Rules decide on what the allowlist and Verify let through; nil lets all
+	// of it in.
+	Rules *acl.Rules
+
+	// Recheck says what becomes of live sessions that would not be let in any
+	// more, which is asked after each SetPolicy and every RecheckInterval (0:
+	// only then).
+	Recheck         Recheck
+	RecheckInterval time.Duration
+	// EndOnStaleCRL ends live sessions, too, whose revocation list goes stale.
+	EndOnStaleCRL bool
+
+	// Backend is where admitted sessions go.
+	Backend Backend
+
+	// StartupTimeout is how long a connection may take from accept until
+	// its session begins.
+	StartupTimeout time.Duration
+	// Limits bound what clients may take.
+	Limits Limits
+	// MaxCancelRequests is how many CancelRequests may be under way at
+	// once; they count for nothing else.
+	MaxCancelRequests int
+	// KnownCancelsOnly forwards only those that have the key of a session of
+	// ours.
+	KnownCancelsOnly bool
+}
+
+// Server accepts connections and serves them. Make it with New.
+type Server struct {
+	log     *slog.Logger
+	metrics *metrics.Set
+	relay   *relay
+	policy  atomic.Pointer[Policy]
+
+	crowd      *crowd
+	handshakes turns
+	lastID     atomic.Uint64
+	cancels    atomic.Int64 // CancelRequests under way
+	draining   atomic.Bool
+	handsOver  atomic.Bool
+	probes     probes
+
+	renewed   chan struct{} // there is a new policy
+	stopOnce  sync.Once
+	stopped   chan struct{} // closed when there are no sessions any more
+	rechecked chan struct{} // closed when recheck has returned
+
+	mu        sync.Mutex
+	listeners map[net.Listener]*accepting
+	sessions  map[*session]struct{}
+	keys      map[string]struct{} // the cancel keys of live sessions
+	wg        sync.WaitGroup      // one for each session
+	accepts   sync.WaitGroup      // one for each Serve
+}
+
+// New returns a server that decides by p, logs to log and counts in m. It fails
+// only for want of descriptors. Shutdown frees what it holds.
+func New(p *Policy, log *slog.Logger, m *metrics.Set) (*Server, error) {
+	r, err := newRelay(m.Relayed, func(panicked any) { logPanic(log, panicked) })
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		relay:      r,
+		log:        log,
+		metrics:    m,
+		listeners:  make(map[net.Listener]*accepting),
+		sessions:   make(map[*session]struct{}),
+		keys:       make(map[string]struct{}),
+		crowd:      newCrowd(),
+		handshakes: newTurns(),
+		renewed:    make(chan struct{}, 1),
+		stopped:    make(chan struct{}),
+		rechecked:  make(chan struct{}),
+	}
+	s.policy.Store(p)
+	go s.recheck()
+	return s, nil
+}
+
+// SetPolicy puts p into force: for every connection that has not yet been
+// judged, and soon for the live sessions. It may be called at any time, by
+// anybody.
+func (s *Server) SetPolicy(p *Policy) {
+	s.policy.Store(p)
+	select {
+	case s.renewed <- struct{}{}:
+	default: // recheck has yet to look, and will see this one
+	}
+}
+
+// Sessions returns how many connections are open, those in their start-up
+// included.
+func (s *Server) Sessions() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.sessions)
+}
+
+// Session is an open session, as Snapshot has found it.
+type Session struct {
+	ID                   uint64
+	Client               netip.AddrPort
+	Listener             string
+	Since                time.Time // its accept
+	User, Database       string
+	FromClient, ToClient int64 // bytes so far, without TLS
+}
+
+// Snapshot returns the open sessions, in no order. Those in their start-up are
+// not among them.
+func (s *Server) Snapshot() []Session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]Session, 0, len(s.sessions))
+	for c := range s.sessions {
+		if one, ok := c.snapshot(); ok {
+			all = append(all, one)
+		}
+	}
+	return all
+}
+
+// Back-off after a failed accept, as net/http has it. Running out of file
+// descriptors is the usual cause and passes as sessions end.
+const (
+	minAcceptDelay = 5 * time.Millisecond
+	maxAcceptDelay = time.Second
+)
+
+// accepting is the accept loop of a listener.
+type accepting struct {
+	turns atomic.Uint64 // how often it has come round
+}
+
+// HandOver is for a server whose successor listens on the same sockets or
+// addresses: a Shutdown then lets in whoever it has accepted, and leaves the
+// sessions alone for half of the time that its context gives. It must be called
+// before Serve.
+func (s *Server) HandOver() { s.handsOver.Store(true) }
+
+// dismisses says that a shutdown is under way and nobody new is to stay.
+func (s *Server) dismisses() bool { return s.draining.Load() && !s.handsOver.Load() }
+
+// Serve accepts connections from ln, which must yield *net.TCPConn, until
+// Shutdown or Close, and then returns ErrServerClosed. It closes ln. It may be
+// called for several listeners at once.
+func (s *Server) Serve(ln net.Listener) error {
+	loop := s.track(ln)
+	if loop == nil {
+		_ = ln.Close()
+		return ErrServerClosed
+	}
+	defer s.accepts.Done() // when it is closed
+	defer ln.Close()
+	name := ln.Addr().String()
+	accepted := s.metrics.Accepted(name)
+	take := func(conn *net.TCPConn) {
+		if s.probes.met(conn) {
+			_ = conn.Close()
+			return
+		}
+		s.begin(conn, name)
+		accepted()
+	}
+	delay := time.Duration(0)
+	for {
+		conn, err := ln.Accept()
+		loop.turns.Add(1)
+		switch {
+		case err == nil:
+			delay = 0
+			take(conn.(*net.TCPConn))
+		case s.draining.Load():
+			acceptQueued(ln, take)
+			return ErrServerClosed
+		case errors.Is(err, net.ErrClosed):
+			return err
+		default:
+			delay = min(max(2*delay, minAcceptDelay), maxAcceptDelay)
+			s.metrics.AcceptFailed()
+			s.log.Error("accept failed", "listener", name, "error", err, "retry_in", delay.String())
+			time.Sleep(delay)
+		}
+	}
+}
+
+// track takes a listener on the books, unless it is too late for that.
+func (s *Server) track(ln net.Listener) *accepting {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining.Load() {
+		return nil
+	}
+	loop := new(accepting)
+	s.listeners[ln] = loop
+	s.accepts.Add(1)
+	return loop
+}
+
+// begin serves one connection in a goroutine of its own.
+func (s *Server) begin(conn *net.TCPConn, listener string) {
+	ctx, stop := context.WithCancel(context.Background())
+	c := newSession(s, conn, listener, stop)
+	s.mu.Lock()
+	s.sessions[c] = struct{}{}
+	s.wg.Add(1) // Shutdown waits for Serve first, so it does not wait for this yet
+	s.mu.Unlock()
+	go c.live(ctx)
+}
+
+// know keeps the cancel key of a session until it is forgotten.
+func (s *Server) know(key string) {
+	if key != "" {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.keys[key] = struct{}{}
+	}
+}
+
+func (s *Server) knows(key string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.keys[key]
+	return ok
+}
+
+// forget takes a session that has ended off the books.
+func (s *Server) forget(c *session) {
+	s.mu.Lock()
+	delete(s.sessions, c)
+	delete(s.keys, c.relayed.login.CancelKey())
+	c.giveBack()
+	s.mu.Unlock()
+	s.wg.Done()
+}
+
+// Shutdown stops accepting and ends each session, in words, as soon as its
+// backend is idle, outside of a transaction. If ctx ends first, it ends the rest
+// and returns ctx's error; it returns only when all have gone. A connection that
+// gets through its start-up meanwhile is told that the gate is shutting down.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.stopAccepting()
+	if end, ok := ctx.Deadline(); !s.handsOver.Load() {
+		s.dismiss()
+	} else if ok {
+		half := time.AfterFunc(time.Until(end)/2, s.dismiss)
+		defer half.Stop()
+	}
+	done := make(chan struct{})
+	go func() {
+		s.wg.Wait()
+		s.stopOnce.Do(func() { close(s.stopped) })
+		<-s.rechecked
+		s.relay.stop()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+	}
+	s.endAll(DrainTimeout)
+	<-done
+	return ctx.Err()
+}
+
+// dismiss begins to end the sessions.
+func (s *Server) dismiss() {
+	s.handsOver.Store(false)
+	for _, c := range s.all() {
+		c.drain()
+	}
+}
+
+// stopAccepting returns when every Serve has. Who has connected before is in: to
+// close a listener resets those that nobody has accepted yet, so it is only
+// interrupted here, and Serve closes it when it has them.
+func (s *Server) stopAccepting() {
+	s.mu.Lock()
+	s.draining.Store(true)
+	for ln := range s.listeners {
+		if i, ok := ln.(interface{ SetDeadline(time.Time) error }); !ok || i.SetDeadline(time.Unix(1, 0)) != nil {
+			_ = ln.Close()
+		}
+	}
+	s.mu.Unlock()
+	s.accepts.Wait()
+}
+
+func (s *Server) endAll(cause Outcome) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.sessions {
+		c.end(cause)
+	}
+}
