@@ -1,0 +1,216 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgwicket/internal/tlstest"
+)
+
+const exampleFile = "../config.example.yaml"
+
+func example(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(exampleFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// The example is the manual and a configuration: with the files that it names beside it, it loads.
+func TestExampleLoads(t *testing.T) {
+	s := newSite(t)
+	cfg, problems := s.load(t, "pgwicket.yaml", example(t))
+	if cfg == nil {
+		t.Fatal(problems)
+	}
+	// Whether there is a PostgreSQL is the machine's business; nothing else is to be warned of.
+	for _, p := range problems {
+		if !strings.Contains(p, "warning: backend.host: ") {
+			t.Error(p)
+		}
+	}
+
+	// So does what it shows in comments only, once the pair makes room for the list of pairs.
+	s.chained(t, "ecdsa")
+	s.pair(t, "rsa", s.ca.WithKey(tlstest.RSA).Server("db.example"))
+	s.write(t, "crl.d/ca.crl", s.ca.CRL(nil), 0o644)
+	text := regexp.MustCompile(`(?m)^  (cert|key|ocsp)_file: .*$`).ReplaceAllString(uncommented(t, example(t)), "")
+	cfg, problems = s.load(t, "pgwicket.yaml", text)
+	if cfg == nil {
+		t.Fatalf("%v in\n%s", problems, text)
+	}
+	if len(cfg.Listen) != 2 || len(cfg.TLS.Certificates) != 2 {
+		t.Errorf("listens on %q, with %v", cfg.Listen, cfg.TLS.Certificates)
+	}
+}
+
+// Every key that there is stands in the example, in use or as a comment, and no other.
+func TestExampleIsComplete(t *testing.T) {
+	_, lines, problems := parse([]byte(uncommented(t, example(t))))
+	if len(problems) > 0 {
+		t.Fatalf("%v in\n%s", problems, uncommented(t, example(t)))
+	}
+	index := regexp.MustCompile(`\[\d+\]`)
+	shown := map[string]bool{}
+	for path := range lines {
+		if path = index.ReplaceAllString(path, "[]"); !strings.HasSuffix(path, "[]") {
+			shown[path] = true
+		}
+	}
+	if got, want := slices.Sorted(maps.Keys(shown)), slices.Sorted(maps.Keys(keyPaths(reflect.TypeFor[file](), ""))); !slices.Equal(got, want) {
+		t.Errorf("the example has\n%q\nand there are\n%q", got, want)
+	}
+}
+
+// keyPaths returns the path of every key below a struct, and whether it is a section.
+func keyPaths(t reflect.Type, path string) map[string]bool {
+	paths := map[string]bool{}
+	for i := range t.NumField() {
+		key, kind := t.Field(i).Tag.Get("yaml"), t.Field(i).Type
+		if path != "" {
+			key = path + "." + key
+		}
+		below := key
+		if kind.Kind() == reflect.Slice {
+			kind, below = kind.Elem(), key+"[]"
+		}
+		paths[key] = kind.Kind() == reflect.Struct
+		if kind.Kind() == reflect.Struct {
+			maps.Copy(paths, keyPaths(kind, below))
+		}
+	}
+	return paths
+}
+
+// disabled is a comment that holds a key with a value, or an entry of a list: prose has more words.
+var disabled = regexp.MustCompile(`^( *)# ( *)((?:- )?([a-z_]+):(?: (?:\[.*\]|\{.*\}|"[^"]*"|[^ "]+))?|- (?:\{.*\}))$`)
+
+// uncommented takes away «# », as the example says, from every key that is only mentioned in a comment. It comes in
+// place of the one of the same name beside it.
+func uncommented(t *testing.T, text string) string {
+	t.Helper()
+	var out []string
+	found := 0
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\n")
+		m := disabled.FindStringSubmatch(line)
+		if m == nil {
+			out = append(out, line)
+			continue
+		}
+		found++
+		indent := m[1] + m[2]
+		if m[4] != "" && !strings.HasPrefix(m[3], "-") {
+			if i := slices.IndexFunc(out, func(l string) bool { return strings.HasPrefix(l, indent+m[4]+":") }); i >= 0 {
+				out[i] = ""
+			}
+		}
+		out = append(out, indent+m[3])
+	}
+	if found < 5 {
+		t.Errorf("only %d keys in comments", found)
+	}
+	return strings.Join(out, "\n")
+}
+
+// What the example calls a default is one: the text names it, and a file without the key means the same as one with it.
+func TestExampleDefaults(t *testing.T) {
+	text := example(t)
+	_, lines, problems := parse([]byte(text))
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	// In words where the value is none, or crypto/tls's own; all others come from the defaults.
+	words := map[string]string{
+		"tls.passphrase_command": `""`, "tls.min_protocol_version": "TLSv1.2", "tls.max_protocol_version": "no maximum",
+		"tls.ciphers": "[]", "tls.groups": "[]", "tls.client_cert": "require", "tls.ca_file": "none", "tls.partial_chain": "false",
+		"tls.crl_file": "none", "acl.allow": "[]", "acl.deny": "[]",
+	}
+	// The example is of use because it sets these.
+	set := []string{"tls.ca_file", "tls.crl_file", "acl.allow"}
+	s := newSite(t)
+	whole := meaning(t, s, text)
+	for path, section := range keyPaths(reflect.TypeFor[file](), "") {
+		line, ok := lines[path]
+		if section || !ok || strings.Contains(path, "[]") {
+			continue
+		}
+		said, ok := defaultAbove(text, line)
+		if !ok {
+			if path != "tls.cert_file" && path != "tls.key_file" { // required
+				t.Errorf("%s: no default is named", path)
+			}
+			continue
+		}
+		want, ok := words[path]
+		if !ok {
+			want = defaultOf(path)
+		}
+		if token := regexp.MustCompile(`(^|[ ,;])` + regexp.QuoteMeta(want) + `($|[ ,;.])`); !token.MatchString(said) {
+			t.Errorf("%s: the default is %s, and the example says %q", path, want, said)
+		}
+		if slices.Contains(set, path) {
+			continue
+		}
+		without := strings.Split(text, "\n")
+		without[line-1] = ""
+		if got := meaning(t, s, strings.Join(without, "\n")); got != whole {
+			t.Errorf("%s: its value is not the default:\n%s\nwithout it:\n%s", path, whole, got)
+		}
+	}
+}
+
+// defaultAbove returns what follows «Default:» in the comment above a line, or above the keys before it that have none.
+func defaultAbove(text string, line int) (string, bool) {
+	all := strings.Split(text, "\n")
+	i := line - 2
+	for i >= 0 && !strings.HasPrefix(strings.TrimSpace(all[i]), "#") && strings.TrimSpace(all[i]) != "" {
+		i--
+	}
+	comment := ""
+	for ; i >= 0 && strings.HasPrefix(strings.TrimSpace(all[i]), "#"); i-- {
+		comment = strings.TrimPrefix(strings.TrimSpace(all[i]), "#") + comment
+	}
+	_, said, ok := strings.Cut(comment, "Default: ")
+	return said, ok
+}
+
+// defaultOf prints the default at a path as one writes it.
+func defaultOf(path string) string {
+	v := reflect.ValueOf(defaults())
+	for key := range strings.SplitSeq(path, ".") {
+		for i := range v.NumField() {
+			if v.Type().Field(i).Tag.Get("yaml") == key {
+				v = v.Field(i)
+				break
+			}
+		}
+	}
+	if d, ok := v.Interface().(duration); ok {
+		return strings.Replace(time.Duration(d).String(), "m0s", "m", 1)
+	}
+	return fmt.Sprint(v.Interface())
+}
+
+// meaning is all that a configuration comes to.
+func meaning(t *testing.T, s *site, text string) string {
+	t.Helper()
+	cfg, problems := s.load(t, "pgwicket.yaml", text)
+	if cfg == nil {
+		t.Fatal(problems)
+	}
+	p := cfg.Policy
+	return fmt.Sprintln(cfg.Listen, cfg.TCPUserTimeout, cfg.DrainTimeout, cfg.Admin, cfg.LogLevel, cfg.LogFormat, cfg.WatchFiles, cfg.ReusePort,
+		p.SourceRefusal, p.Backend, p.StartupTimeout, p.MaxCancelRequests,
+		p.TLS.MinVersion, p.TLS.MaxVersion, p.TLS.CurvePreferences, p.TLS.ClientAuth,
+		cfg.TLS.Describe(), cfg.TLS.DescribeClients())
+}

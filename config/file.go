@@ -1,0 +1,105 @@
+package config
+
+import (
+	"time"
+
+	"pgwicket/acl"
+	"pgwicket/tlsconfig"
+)
+
+// file is the configuration file. config.example.yaml explains every key of
+// it; a test holds the two together.
+type file struct {
+	Listen  []listen          `yaml:"listen"`
+	TLS     tlsconfig.Options `yaml:"tls"`
+	ACL     access            `yaml:"acl"`
+	Backend backend           `yaml:"backend"`
+	Limits  limits            `yaml:"limits"`
+	Admin   admin             `yaml:"admin"`
+	Log     logging           `yaml:"log"`
+
+	WatchFiles bool `yaml:"watch_files"`
+	ReusePort  bool `yaml:"reuse_port"`
+}
+
+type listen struct {
+	Address           string   `yaml:"address"`
+	ProxyProtocolFrom []string `yaml:"proxy_protocol_from"`
+}
+
+type access struct {
+	Allow   []string `yaml:"allow"`
+	Deny    []string `yaml:"deny"`
+	Refusal string   `yaml:"refusal"`
+
+	Rules      []acl.RuleOptions `yaml:"rules"`
+	Superusers []string          `yaml:"superusers"`
+
+	RecheckInterval duration `yaml:"recheck_interval"`
+	OnRecheck       string   `yaml:"on_recheck"`
+	CancelRequests  string   `yaml:"cancel_requests"`
+}
+
+type backend struct {
+	Host           string   `yaml:"host"`
+	Port           count    `yaml:"port"`
+	ConnectTimeout duration `yaml:"connect_timeout"`
+}
+
+type limits struct {
+	StartupTimeout    duration `yaml:"startup_timeout"`
+	MaxCancelRequests count    `yaml:"max_cancel_requests"`
+
+	MaxConnections          count    `yaml:"max_connections"`
+	MaxConnectionsPerSource count    `yaml:"max_connections_per_source"`
+	MaxSessionsPerAccount   count    `yaml:"max_sessions_per_account"`
+	ConnectionRate          count    `yaml:"connection_rate"`
+	ConnectionBurst         count    `yaml:"connection_burst"`
+	MaxAuthFailures         count    `yaml:"max_auth_failures"`
+	AuthRefusal             duration `yaml:"auth_refusal"`
+
+	TCPUserTimeout duration `yaml:"tcp_user_timeout"`
+	DrainTimeout   duration `yaml:"drain_timeout"`
+}
+
+type admin struct {
+	Address string `yaml:"address"`
+}
+
+type logging struct {
+	Level  string `yaml:"level"`
+	Format string `yaml:"format"`
+}
+
+// defaults are safe on the open internet: nobody is allowed in, and nothing
+// but the loopback interface can see the metrics.
+func defaults() file {
+	return file{
+		ACL: access{
+			Refusal:         "close",
+			Superusers:      []string{"postgres"},
+			RecheckInterval: duration(30 * time.Second),
+			OnRecheck:       "immediate",
+			CancelRequests:  "any",
+		},
+		Backend: backend{Host: "/run/postgresql", Port: 5432, ConnectTimeout: duration(5 * time.Second)},
+		Limits: limits{
+			StartupTimeout:    duration(10 * time.Second),
+			MaxCancelRequests: 64,
+
+			MaxConnections:          10_000,
+			MaxConnectionsPerSource: 1000,
+			ConnectionRate:          500,
+			ConnectionBurst:         1000,
+			MaxAuthFailures:         10,
+			AuthRefusal:             duration(time.Minute),
+
+			TCPUserTimeout: duration(5 * time.Minute),
+			DrainTimeout:   duration(30 * time.Second),
+		},
+		Admin: admin{Address: "127.0.0.1:10432"},
+		Log:   logging{Level: "info", Format: "auto"},
+
+		WatchFiles: true,
+	}
+}

@@ -1,0 +1,182 @@
+package config
+
+import (
+	"log/slog"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgwicket/acl"
+	"pgwicket/proxy"
+)
+
+// loadFile loads a good file of testdata.
+func loadFile(t *testing.T, s *site, name string) *Config {
+	t.Helper()
+	cfg, problems := s.load(t, name, string(testdata(t, s, name)))
+	if cfg == nil {
+		t.Fatal(problems)
+	}
+	return cfg
+}
+
+func TestLoadDefaults(t *testing.T) {
+	cfg := loadFile(t, newSite(t), "defaults.good.yaml")
+	policy := *cfg.Policy
+	if policy.TLS != cfg.TLS.Config || policy.Verify == nil || policy.Networks == nil {
+		t.Errorf("policy %+v", policy)
+	}
+	policy.TLS, policy.Verify, policy.Networks = nil, nil, nil
+	if want := (proxy.Policy{
+		SourceRefusal:      proxy.Close,
+		Backend:            proxy.Backend{Socket: "@postgresql/.s.PGSQL.5432", ConnectTimeout: 5 * time.Second},
+		RecheckInterval:    30 * time.Second,
+		ProxyHeaderTimeout: 5 * time.Second,
+		Limits:             proxy.Limits{Connections: 10_000, PerSource: 1000, Rate: 500, Burst: 1000, AuthFailures: 10, AuthRefusal: time.Minute},
+		StartupTimeout:     10 * time.Second,
+		MaxCancelRequests:  64,
+	}); !reflect.DeepEqual(policy, want) {
+		t.Errorf("policy %+v, want %+v", policy, want)
+	}
+	rest := *cfg
+	rest.Policy, rest.TLS, rest.path = nil, nil, ""
+	if want := (Config{
+		Listen: []string{"127.0.0.1:5432"}, TCPUserTimeout: 5 * time.Minute, DrainTimeout: 30 * time.Second,
+		Admin: "127.0.0.1:10432", LogLevel: slog.LevelInfo, LogFormat: "auto", WatchFiles: true,
+	}); !reflect.DeepEqual(rest, want) {
+		t.Errorf("got %+v, want %+v", rest, want)
+	}
+}
+
+// Every key reaches the value that it is named after.
+func TestLoadEveryKey(t *testing.T) {
+	cfg := loadFile(t, newSite(t), "all-keys.good.yaml")
+	policy := *cfg.Policy
+	networks, rules, proxies := policy.Networks, policy.Rules, policy.Proxies
+	policy.TLS, policy.Verify, policy.Networks, policy.Rules, policy.Proxies = nil, nil, nil, nil, nil
+	if want := (proxy.Policy{
+		SourceRefusal:      proxy.Explain,
+		Backend:            proxy.Backend{Socket: "@postgresql/.s.PGSQL.6432", ConnectTimeout: 1500 * time.Millisecond},
+		Recheck:            proxy.WhenIdle,
+		RecheckInterval:    45 * time.Second,
+		ProxyHeaderTimeout: 5 * time.Second,
+		EndOnStaleCRL:      true,
+		Limits: proxy.Limits{
+			Connections: 11, PerSource: 12, PerAccount: 13, Rate: 14, Burst: 15, AuthFailures: 16, AuthRefusal: 17 * time.Second,
+		},
+		StartupTimeout:    time.Minute,
+		MaxCancelRequests: 7,
+		KnownCancelsOnly:  true,
+	}); !reflect.DeepEqual(policy, want) {
+		t.Errorf("policy %+v, want %+v", policy, want)
+	}
+	if got, want := cfg.TLS.Describe(), "TLSv1.2 to TLSv1.3; TLS_AES_256_GCM_SHA384, ECDHE-ECDSA-AES256-GCM-SHA384"; got != want {
+		t.Errorf("offers %s, want %s", got, want)
+	}
+	if got, want := cfg.TLS.DescribeClients(), "certificate optional, a bad one refused, checked for revocation "+
+		"(its own certificate only, a missing list allowed, lists in date for 12h0m0s more)"; got != want {
+		t.Errorf("clients: %s, want %s", got, want)
+	}
+	if cfg.TLS.Certificates[0].StapledUntil.IsZero() {
+		t.Error("nothing is stapled")
+	}
+	rest := *cfg
+	rest.Policy, rest.TLS, rest.path = nil, nil, ""
+	if want := (Config{
+		Listen: []string{"127.0.0.1:5432", "[::1]:5432"}, TCPUserTimeout: 90 * time.Second, DrainTimeout: 2 * time.Hour,
+		Admin: "127.0.0.1:9999", LogLevel: slog.LevelDebug, LogFormat: "json", ReusePort: true,
+	}); !reflect.DeepEqual(rest, want) {
+		t.Errorf("got %+v, want %+v", rest, want)
+	}
+	behind := proxies["[::1]:5432"]
+	if len(proxies) != 1 || behind == nil || behind.Judge(netip.MustParseAddr("192.0.2.2")) != acl.Allowed || behind.Judge(netip.MustParseAddr("192.0.2.3")) == acl.Allowed {
+		t.Errorf("load balancers %v", proxies)
+	}
+	if rules == nil || len(rules.All()) != 2 || rules.All()[0].Name != "first" || rules.All()[1].Line == 0 {
+		t.Errorf("rules %+v", rules)
+	}
+	for addr, want := range map[string]acl.Verdict{
+		"10.20.1.1": acl.Allowed, "192.0.2.7": acl.Allowed, "fd01::1": acl.Allowed,
+		"10.20.30.1": acl.Denied, "192.0.2.8": acl.NotAllowed,
+	} {
+		if got := networks.Judge(netip.MustParseAddr(addr)); got != want {
+			t.Errorf("%s: verdict %d, want %d", addr, got, want)
+		}
+	}
+}
+
+// Who may say for whom it speaks is known by the listener's own name, which for
+// 0.0.0.0 is [::] where there is IPv6.
+func TestLoadProxies(t *testing.T) {
+	s := newSite(t)
+	cfg, problems := s.load(t, "pgwicket.yaml", `
+listen:
+  - {address: "0.0.0.0:5432", proxy_protocol_from: [10.0.0.2]}
+  - {address: "[::ffff:127.0.0.1]:5433", proxy_protocol_from: ["::ffff:10.0.0.3", "fd00::/8"]}
+  - {address: "*:5434", proxy_protocol_from: [10.0.0.4]}
+  - {address: "127.0.0.1:5435", proxy_protocol_from: []}
+  - {address: "127.0.0.1:5436", proxy_protocol_from: [0.0.0.0/0]}
+`+strings.TrimPrefix(string(testdata(t, s, "defaults.good.yaml")), "listen: [{address: \"127.0.0.1:5432\"}]"))
+	if cfg == nil {
+		t.Fatal(problems)
+	}
+	const open = "listen[4].proxy_protocol_from: 0.0.0.0/0 lets everybody claim any address; list the load balancers"
+	if !slices.ContainsFunc(problems, func(p string) bool { return strings.HasSuffix(p, "warning: "+open) }) {
+		t.Errorf("no warning of 0.0.0.0/0 in %q", problems)
+	}
+	proxies := cfg.Policy.Proxies
+	for listener, from := range map[string]string{
+		"0.0.0.0:5432": "10.0.0.2", "[::]:5432": "10.0.0.2", "127.0.0.1:5433": "10.0.0.3", "[::]:5434": "10.0.0.4", "127.0.0.1:5436": "8.8.8.8",
+	} {
+		if n := proxies[listener]; n == nil || n.Judge(netip.MustParseAddr(from)) != acl.Allowed {
+			t.Errorf("%s: %s is not trusted", listener, from)
+		}
+	}
+	if len(proxies) != 5 {
+		t.Errorf("%d listeners with load balancers: %v", len(proxies), proxies)
+	}
+	if n := proxies["127.0.0.1:5433"]; n.Judge(netip.MustParseAddr("10.0.0.2")) == acl.Allowed {
+		t.Error("the load balancer of one listener is trusted by another")
+	}
+}
+
+// pitfall 26: how a network is written does not decide which addresses it holds.
+func TestLoadMappedNetworks(t *testing.T) {
+	n := loadFile(t, newSite(t), "networks-mapped.good.yaml").Policy.Networks
+	for addr, want := range map[string]acl.Verdict{
+		"10.0.0.1": acl.Allowed, "::ffff:10.0.0.1": acl.Allowed, "10.0.0.7": acl.Denied, "::ffff:10.0.0.7": acl.Denied, "::1": acl.NotAllowed,
+	} {
+		if got := n.Judge(netip.MustParseAddr(addr)); got != want {
+			t.Errorf("%s: verdict %d, want %d", addr, got, want)
+		}
+	}
+}
+
+// Whoever has no acl section has a gate that lets nobody in.
+func TestLoadWithoutNetworks(t *testing.T) {
+	n := loadFile(t, newSite(t), "networks-none.good.yaml").Policy.Networks
+	for _, addr := range []string{"127.0.0.1", "10.0.0.1", "::1"} {
+		if got := n.Judge(netip.MustParseAddr(addr)); got != acl.NotAllowed {
+			t.Errorf("%s: verdict %d", addr, got)
+		}
+	}
+}
+
+func TestAddresses(t *testing.T) {
+	cfg := loadFile(t, newSite(t), "wildcard.good.yaml")
+	if want := []string{"0.0.0.0:5432", "[::]:5433"}; !slices.Equal(cfg.Listen, want) || cfg.Admin != "[::]:10432" {
+		t.Errorf("listen %q, admin %q", cfg.Listen, cfg.Admin)
+	}
+}
+
+// «address: ""» switches the admin address off.
+func TestLoadWithoutAdmin(t *testing.T) {
+	s := newSite(t)
+	text := string(testdata(t, s, "defaults.good.yaml")) + "admin: {address: \"\"}\n"
+	if cfg, problems := s.load(t, "pgwicket.yaml", text); cfg == nil || cfg.Admin != "" {
+		t.Errorf("config %v, %v", cfg, problems)
+	}
+}

@@ -1,0 +1,55 @@
+package config
+
+import (
+	"path/filepath"
+	"regexp"
+	"slices"
+	"testing"
+)
+
+// Every key that is a path is watched, a new one too: the example has them all.
+func TestFilesAreAll(t *testing.T) {
+	s := newSite(t)
+	text := uncommented(t, example(t))
+	path := s.write(t, "etc/pgwicket.yaml", []byte(text), 0o600)
+	want := []string{path}
+	for _, m := range regexp.MustCompile(`\b[a-z_]+_(?:file|dir): ([^\s,}]+)`).FindAllStringSubmatch(text, -1) {
+		if file := filepath.Join(s.dir, "etc", m[1]); !slices.Contains(want, file) {
+			want = append(want, file)
+		}
+	}
+	if len(want) < 11 {
+		t.Fatalf("only %q", want)
+	}
+	got := Files(path)
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestFilesOf(t *testing.T) {
+	s := newSite(t)
+	for _, c := range []struct {
+		text string
+		want []string
+	}{
+		{"tls: {cert_file: a.crt, key_file: /b.key, ca_file: \"\", crl_dir: ../lists/}", []string{s.path("a.crt"), "/b.key", filepath.Join(filepath.Dir(s.dir), "lists")}},
+		{"tls: {cert_file: a.pem, key_file: a.pem, ca_file: ./a.pem}", []string{s.path("a.pem")}},
+		{"tls: {certificates: [{cert_file: a.crt}, {key_file: b.key}]}\nlisten: no matter", nil}, // its form is wrong
+		{"tls: {cert_file: a.crt}\nacl: {refusal: unknown}", []string{s.path("a.crt")}},          // so is its meaning, but that does not matter
+		{"tls: {cert_file: a.crt", nil},
+		{"", nil},
+	} {
+		path := s.write(t, "pgwicket.yaml", []byte(c.text), 0o600)
+		if got := Files(path); !slices.Equal(got, append([]string{path}, c.want...)) {
+			t.Errorf("%s: got %q", c.text, got)
+		}
+	}
+	for _, path := range []string{s.path("missing.yaml"), s.dir} {
+		if got := Files(path); !slices.Equal(got, []string{path}) {
+			t.Errorf("%s: got %q", path, got)
+		}
+	}
+}

@@ -1,0 +1,149 @@
+package config
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"pgwicket/internal/tlstest"
+	"pgwicket/proxy"
+	"pgwicket/tlsconfig"
+)
+
+// handshaken is the state of a finished handshake.
+func handshaken(peer ...*x509.Certificate) tls.ConnectionState {
+	return tls.ConnectionState{
+		HandshakeComplete: true, Version: tls.VersionTLS13, CipherSuite: tls.TLS_AES_128_GCM_SHA256, PeerCertificates: peer,
+	}
+}
+
+func TestVerifyOutcomes(t *testing.T) {
+	s := newSite(t)
+	alice, bob := s.ca.Client("alice"), s.ca.Client("bob")
+	s.write(t, "ca.crl", s.ca.CRL(func(l *tlstest.CRL) { l.Revoke(bob.Leaf()) }), 0o644)
+	verify := loadFile(t, s, "defaults.good.yaml").Policy.Verify
+	day := 24 * time.Hour
+
+	seen := map[proxy.Outcome]bool{}
+	for _, c := range []struct {
+		want  proxy.Outcome
+		after time.Duration
+		peer  []*x509.Certificate
+	}{
+		{proxy.CertMissing, 0, nil},
+		{proxy.CertExpired, 400 * day, alice.Chain},
+		{proxy.CertNotYetValid, -day, alice.Chain},
+		{proxy.CertRevoked, 0, bob.Chain},
+		{proxy.CertUnknownCA, 0, tlstest.NewCA("root").Client("alice").Chain},
+		{proxy.CertWrongPurpose, 0, s.ca.Server("alice").Chain},
+		{proxy.CertInvalid, 0, slices.Repeat(alice.Chain, 17)},
+		{proxy.CRLMissing, 0, s.ca.Intermediate("intermediate").Client("alice").Chain},
+		{proxy.CRLStale, 31 * day, alice.Chain},
+	} {
+		refusal := refusalOf(t, verify(handshaken(c.peer...), time.Now().Add(c.after)))
+		if refusal.Outcome != c.want || refusal.Public == "" || refusal.Detail == "" || strings.Contains(refusal.Public, s.dir) {
+			t.Errorf("%v: got %+v", c.want, refusal)
+		}
+		seen[refusal.Outcome] = true
+	}
+	if err := verify(handshaken(alice.Chain...), time.Now()); err != nil {
+		t.Errorf("a good certificate: %v", err)
+	}
+
+	// Every reason there is has an outcome of its own, and each has been seen.
+	reasons := reasonsOf(t)
+	if got := slices.Sorted(maps.Keys(outcomes)); !slices.Equal(got, reasons) {
+		t.Errorf("outcomes are known for %q, and tlsconfig has %q", got, reasons)
+	}
+	if len(seen) != len(reasons) {
+		t.Errorf("%d outcomes seen for %d reasons", len(seen), len(reasons))
+	}
+	for _, r := range reasons {
+		if o := outcomeOf(r); !seen[o] || !strings.HasSuffix(o.String(), string(r)) {
+			t.Errorf("reason %s has outcome %s", r, o)
+		}
+	}
+	if o := outcomeOf("of a later tlsconfig"); o != proxy.CertInvalid {
+		t.Errorf("an unknown reason has outcome %v", o)
+	}
+}
+
+// What crypto/tls would have to get wrong is refused too.
+func TestVerifyPolicy(t *testing.T) {
+	s := newSite(t)
+	verify := loadFile(t, s, "all-keys.good.yaml").Policy.Verify
+	alice := s.ca.Client("alice")
+	for _, c := range []struct {
+		want proxy.Outcome
+		edit func(*tls.ConnectionState)
+	}{
+		{proxy.TLSVersion, func(s *tls.ConnectionState) { s.Version = tls.VersionTLS11 }},
+		{proxy.TLSVersion, func(s *tls.ConnectionState) { s.Version = 0x0305 }},
+		{proxy.TLSCipher, func(s *tls.ConnectionState) { s.CipherSuite = tls.TLS_CHACHA20_POLY1305_SHA256 }},
+		{proxy.TLSCipher, func(s *tls.ConnectionState) { s.CipherSuite = tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 }},
+		{proxy.TLSCipher, func(s *tls.ConnectionState) { s.HandshakeComplete = false }},
+	} {
+		state := handshaken(alice.Chain...)
+		state.CipherSuite = tls.TLS_AES_256_GCM_SHA384
+		if err := verify(state, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		c.edit(&state)
+		if r := refusalOf(t, verify(state, time.Now())); r.Outcome != c.want || r.Detail == "" {
+			t.Errorf("got %+v, want %v", r, c.want)
+		}
+	}
+}
+
+func refusalOf(t *testing.T, err error) *proxy.Refusal {
+	t.Helper()
+	var r *proxy.Refusal
+	if !errors.As(err, &r) {
+		t.Fatalf("not a refusal: %v", err)
+	}
+	return r
+}
+
+// reasonsOf reads the constants of type Reason out of tlsconfig's source, so that one that is added there is missed
+// here.
+func reasonsOf(t *testing.T) (reasons []tlsconfig.Reason) {
+	t.Helper()
+	files, err := filepath.Glob("../tlsconfig/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range files {
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			spec, ok := n.(*ast.ValueSpec)
+			if !ok || len(spec.Values) != 1 {
+				return true
+			}
+			kind, _ := spec.Type.(*ast.Ident)
+			value, _ := spec.Values[0].(*ast.BasicLit)
+			if kind != nil && kind.Name == "Reason" && value != nil {
+				r, err := strconv.Unquote(value.Value)
+				if err != nil {
+					t.Fatal(err)
+				}
+				reasons = append(reasons, tlsconfig.Reason(r))
+			}
+			return true
+		})
+	}
+	slices.Sort(reasons)
+	return reasons
+}
