@@ -1,0 +1,81 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"pgwicket/config"
+)
+
+const checkHelp = `Read the configuration and every file it names, exactly as serve does up to the
+point where it would listen, and print each mistake and each warning with its
+line. What is good about the configuration follows in a few lines.
+
+Exit status: 0 serve would start, 78 it would not.
+`
+
+func check(args []string, s streams) int {
+	f := flags("check")
+	path := configFlag(f)
+	if status, ok := parse(f, args, s); !ok {
+		return status
+	}
+	now := time.Now()
+	cfg, problems := config.Load(*path, nil, passphrasePrompt(s), now)
+	printProblems(s.err, problems)
+	if cfg == nil {
+		return exitConfig
+	}
+	describe(s.out, cfg, now)
+	fmt.Fprintf(s.out, "%s is valid", *path)
+	if n := len(problems); n > 0 {
+		fmt.Fprintf(s.out, ", with %s", plural(n, "warning"))
+	}
+	fmt.Fprintln(s.out)
+	return exitOK
+}
+
+func printProblems(w io.Writer, problems []config.Problem) {
+	for _, p := range problems {
+		fmt.Fprintln(w, p)
+	}
+}
+
+// describe says in words what the gate would enforce.
+func describe(w io.Writer, cfg *config.Config, now time.Time) {
+	for _, a := range cfg.Listen {
+		fmt.Fprintf(w, "listens on      %s\n", a)
+	}
+	for _, c := range cfg.TLS.Certificates {
+		fmt.Fprintf(w, "certificate     %s, %s, until %s\n", c.Subject, c.Key, until(c.NotAfter, now))
+	}
+	fmt.Fprintf(w, "offers          %s\n", cfg.TLS.Describe())
+	fmt.Fprintf(w, "clients         %s\n", cfg.TLS.DescribeClients())
+	for _, c := range cfg.TLS.CRLs {
+		next := "no next update"
+		if !c.NextUpdate.IsZero() {
+			next = "fresh until " + until(c.NextUpdate, now)
+		}
+		fmt.Fprintf(w, "revocation list %s, %s, %s\n", c.Issuer, plural(c.Entries, "entry"), next)
+	}
+	fmt.Fprintf(w, "forwards to     %s\n", cfg.Policy.Backend.Socket)
+	if cfg.Admin != "" {
+		fmt.Fprintf(w, "metrics         http://%s/metrics\n", cfg.Admin)
+	}
+}
+
+func until(t, now time.Time) string {
+	days := int(t.Sub(now).Hours() / 24)
+	return fmt.Sprintf("%s (%s)", t.UTC().Format("2006-01-02 15:04 MST"), plural(days, "day"))
+}
+
+func plural(n int, word string) string {
+	switch {
+	case n == 1 || n == -1:
+		return fmt.Sprintf("%d %s", n, word)
+	case word == "entry":
+		return fmt.Sprintf("%d entries", n)
+	}
+	return fmt.Sprintf("%d %ss", n, word)
+}

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"time"
+
+	"pgwicket/acl"
+	"pgwicket/config"
+	"pgwicket/proxy"
+)
+
+const explainHelp = `Say who would get in, and why: the decision first, then each thing it was made
+from. It is made by the code that serves, from the files as they are now; no
+gate needs to run. The key of the certificate is not asked for.
+
+  pgwicket explain --config pgwicket.yaml --source 10.20.1.7 \
+                   --user app --database shop --cert app.crt
+
+Exit status: 0 admitted, 1 refused, 2 wrong usage, 78 the configuration is wrong.
+`
+
+// question is what explain is asked.
+type question struct {
+	source, listener, user, database, cert, sni, replication, at string
+}
+
+func explain(args []string, s streams) int {
+	f := flags("explain")
+	path := configFlag(f)
+	q := question{}
+	f.StringVar(&q.source, "source", "", "the client's address")
+	f.StringVar(&q.user, "user", "", "the role that it asks for")
+	f.StringVar(&q.database, "database", "", "the database (default: of the user's name)")
+	f.StringVar(&q.cert, "cert", "", "its certificate with the intermediates it sends, PEM (default: none)")
+	f.StringVar(&q.listener, "listener", "", "the address that it connects to (default: the first of listen)")
+	f.StringVar(&q.sni, "sni", "", "the server name that it sends (default: none)")
+	f.StringVar(&q.replication, "replication", "", "database or physical (default: an ordinary session)")
+	f.StringVar(&q.at, "at", "", "the time to judge it at, like 2027-01-31T12:00:00Z (default: now)")
+	if status, ok := parse(f, args, s); !ok {
+		return status
+	}
+	now := time.Now()
+	cfg, problems := config.Load(*path, nil, passphrasePrompt(s), now)
+	if cfg == nil {
+		printProblems(s.err, problems)
+		return exitConfig
+	}
+	request, state, err := q.read(cfg)
+	if err == nil && q.at != "" {
+		now, err = time.Parse(time.RFC3339, q.at)
+	}
+	if err != nil {
+		fmt.Fprintf(s.err, "pgwicket explain: %v; «pgwicket help explain» explains its flags\n", err)
+		return exitUsage
+	}
+	return answer(s.out, cfg, request, state, now)
+}
+
+// read turns the flags into what a session would have proved.
+func (q question) read(cfg *config.Config) (*acl.Request, tls.ConnectionState, error) {
+	state := cfg.TLS.Finished()
+	r := &acl.Request{Listener: q.listener, User: q.user, Database: q.database, SNI: q.sni}
+	if q.source == "" || q.user == "" {
+		return r, state, errors.New("--source and --user must be given")
+	}
+	source, err := netip.ParseAddr(q.source)
+	if err != nil {
+		return r, state, fmt.Errorf("--source: %q is not an IP address", q.source)
+	}
+	r.Source = source.Unmap().WithZone("")
+	if r.Listener == "" {
+		r.Listener = cfg.Listen[0]
+	}
+	if r.Database == "" {
+		r.Database = r.User
+	}
+	switch q.replication {
+	case "":
+	case "database":
+		r.Replication = acl.LogicalReplication
+	case "physical":
+		r.Replication = acl.PhysicalReplication
+	default:
+		return r, state, fmt.Errorf("--replication: %q is not known; write database or physical", q.replication)
+	}
+	if q.cert != "" {
+		if state.PeerCertificates, err = readChain(q.cert); err != nil {
+			return r, state, fmt.Errorf("--cert: %w", err)
+		}
+		id := acl.IdentityOf(state.PeerCertificates[0])
+		r.Certificate = &id
+	}
+	state.ServerName = q.sni
+	return r, state, nil
+}
+
+func readChain(path string) (chain []*x509.Certificate, err error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		chain = append(chain, c)
+	}
+	if len(chain) == 0 {
+		return nil, fmt.Errorf("%s holds no certificate in PEM", path)
+	}
+	return chain, nil
+}
+
+// answer prints the decision and what it was made from.
+func answer(w io.Writer, cfg *config.Config, q *acl.Request, state tls.ConnectionState, at time.Time) int {
+	status := exitOK
+	rule, err := cfg.Policy.Judge(q, state, at)
+	var refusal *proxy.Refusal
+	switch {
+	case errors.As(err, &refusal):
+		status = exitFailed
+		fmt.Fprintf(w, "refused: %s\n", refusal.Outcome)
+		if sqlstate, text := refusal.Message(); sqlstate != "" {
+			fmt.Fprintf(w, "  the client is told  FATAL %s: %s\n", sqlstate, text)
+		}
+		fmt.Fprintf(w, "  the log says        %s\n", refusal.Detail)
+	case rule != nil:
+		fmt.Fprintf(w, "admitted by rule %q (%s)\n", rule.Name, cfg.At(rule.Line))
+	default:
+		fmt.Fprintln(w, "admitted: there are no rules, and the allowlist and the certificate are enough")
+	}
+	fmt.Fprintf(w, "\nsource      %v is %s\n", q.Source, cfg.Policy.Networks.Explain(q.Source))
+	explainCertificate(w, cfg, q, state, at)
+	explainRules(w, cfg, q)
+	return status
+}
+
+func explainCertificate(w io.Writer, cfg *config.Config, q *acl.Request, state tls.ConnectionState, at time.Time) {
+	if q.Certificate == nil {
+		fmt.Fprintln(w, "certificate none")
+		return
+	}
+	id := q.Certificate
+	fmt.Fprintf(w, "certificate cn      %s\n", orNone(id.CN))
+	fmt.Fprintf(w, "            dn      %s\n", id.DN)
+	for _, n := range []struct {
+		kind  string
+		names []string
+	}{{"dns", id.DNS}, {"email", id.Email}, {"uri", id.URI}} {
+		for _, name := range n.names {
+			fmt.Fprintf(w, "            %-7s %s\n", n.kind, name)
+		}
+	}
+	fmt.Fprintf(w, "            issuer  %s\n            spki    %s\n", id.Issuer, id.SPKI)
+	chain, err := cfg.TLS.Explain(state.PeerCertificates, at)
+	for i, link := range chain {
+		what := "chain      "
+		if i > 0 {
+			what = "           "
+		}
+		fmt.Fprintf(w, "%s %s, until %s\n            %s\n", what, link.Subject, until(link.NotAfter, at), link.Status)
+	}
+	if len(chain) == 0 && err != nil {
+		fmt.Fprintf(w, "chain       none: %v\n", err)
+	}
+}
+
+func orNone(name string) string {
+	if name == "" {
+		return "none that is safe to compare (one, of 1 to 63 bytes, without control characters)"
+	}
+	return name
+}
+
+// explainRules asks the rules also where something before them has refused: it
+// saves whoever mends that the next surprise.
+func explainRules(w io.Writer, cfg *config.Config, q *acl.Request) {
+	if cfg.Policy.Rules == nil {
+		fmt.Fprintln(w, "rules       none")
+		return
+	}
+	fmt.Fprintln(w, "rules")
+	var last acl.Step
+	for i, step := range cfg.Policy.Rules.Trace(q) {
+		verdict := "does not fit: " + step.Lacks
+		if step.Lacks == "" {
+			verdict = "fits: " + map[bool]string{true: "allow", false: "reject"}[step.Rule.Allow]
+		}
+		fmt.Fprintf(w, "  %d %q (%s) %s\n", i+1, step.Rule.Name, cfg.At(step.Rule.Line), verdict)
+		last = step
+	}
+	if last.Lacks != "" {
+		fmt.Fprintln(w, "  none fits: reject")
+	}
+}

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"bytes"
+	"crypto/x509"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"pgwicket/internal/tlstest"
+)
+
+// documents is what stands below the rules in every configuration of
+// docs/security.md.
+const documents = `
+listen: [{address: "10.0.0.5:5432"}]
+tls: {cert_file: server.crt, key_file: server.key, ca_file: ca.crt, crl_file: ca.crl, client_cert: optional}
+`
+
+// stageExplain makes the files that the examples speak of, in a directory of
+// the test's own, and works there.
+func stageExplain(t *testing.T) (ca *tlstest.CA, alice *tlstest.Pair) {
+	t.Helper()
+	t.Chdir(t.TempDir())
+	ca = tlstest.NewCA("Example CA")
+	write := func(name string, data []byte) {
+		t.Helper()
+		if err := os.WriteFile(name, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := ca.Server("db.example.com").WriteFiles("server.crt", "server.key"); err != nil {
+		t.Fatal(err)
+	}
+	write("ca.crt", ca.CertPEM())
+	write("ca.crl", ca.CRL(nil))
+	alice = ca.Client("alice", func(c *x509.Certificate) { c.EmailAddresses = []string{"alice@example.com"} })
+	write("alice.crt", alice.CertPEM())
+	write("app.crt", ca.Client("app").CertPEM())
+	write("standby.crt", ca.Client("standby").CertPEM())
+	write("web.crt", ca.Client("web", func(c *x509.Certificate) {
+		c.URIs = []*url.URL{{Scheme: "spiffe", Host: "example.com", Path: "/ns/prod/sa/web"}}
+	}).CertPEM())
+	return ca, alice
+}
+
+// explained runs the command in the test's directory.
+func explained(t *testing.T, args ...string) (status int, out string) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	status = run(append([]string{"explain"}, args...), streams{os.Stdin, &stdout, &stderr})
+	if stderr.Len() > 0 && status != exitConfig && status != exitUsage {
+		t.Errorf("on standard error: %s", stderr.String())
+	}
+	return status, stdout.String() + stderr.String()
+}
+
+var policyBlock = regexp.MustCompile("(?s)\n### ([^\n]+)\n\n```yaml\n(.*?)```\n\n```console\n(.*?)```")
+
+// The policies of docs/security.md do what stands there.
+func TestDocumentedPolicies(t *testing.T) {
+	text, err := os.ReadFile("../../docs/security.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stageExplain(t)
+	blocks := policyBlock.FindAllStringSubmatch(string(text), -1)
+	if len(blocks) < 10 {
+		t.Fatalf("%d policies, want ten", len(blocks))
+	}
+	for _, b := range blocks {
+		t.Run(b[1], func(t *testing.T) {
+			if err := os.WriteFile("pgwicket.yaml", []byte(b[2]+documents), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for ask := range strings.SplitSeq(strings.TrimPrefix(b[3], "$ "), "\n$ ") {
+				command, answer, _ := strings.Cut(ask, "\n")
+				args := strings.Fields(strings.TrimPrefix(command, "pgwicket explain "))
+				status, out := explained(t, args...)
+				if want := strings.HasPrefix(answer, "admitted"); want != (status == exitOK) || status > exitFailed {
+					t.Errorf("%s: status %d\n%s", command, status, out)
+				}
+				rest := out
+				for line := range strings.SplitSeq(strings.TrimRight(answer, "\n"), "\n") {
+					_, after, found := strings.Cut(rest, line+"\n")
+					if !found {
+						t.Errorf("%s: does not say %q:\n%s", command, line, out)
+					}
+					rest = after
+				}
+			}
+		})
+	}
+}
+
+// The whole answer, for somebody who is let in and for one who is not.
+func TestExplain(t *testing.T) {
+	ca, alice := stageExplain(t)
+	rules := `acl:
+  allow: [10.0.0.0/8]
+  deny: [10.66.0.0/16]
+  rules:
+    - {name: first, action: allow, users: [app], certificate: {cn: app}}
+    - {name: own, action: allow, users: [samename]}
+`
+	if err := os.WriteFile("pgwicket.yaml", []byte(rules+documents), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ask := []string{"--config", "pgwicket.yaml", "--user", "alice", "--source"}
+	for _, c := range []struct {
+		name   string
+		args   []string
+		status int
+		says   []string
+	}{
+		{"admitted", []string{"10.1.2.3", "--cert", "alice.crt"}, exitOK, []string{
+			`admitted by rule "own" (pgwicket.yaml:6)`, "source      10.1.2.3 is allowed by 10.0.0.0/8 of acl.allow",
+			"cn      alice", "email   alice@example.com", "not revoked", `1 "first" (pgwicket.yaml:5) does not fit: the certificate does not match`,
+			`2 "own" (pgwicket.yaml:6) fits: allow`,
+		}},
+		{"denied network", []string{"10.66.2.3", "--cert", "alice.crt"}, exitFailed, []string{"refused: source_denied", "denied by 10.66.0.0/16 of acl.deny", `fits: allow`}},
+		{"no network", []string{"192.0.2.1"}, exitFailed, []string{"refused: source_not_allowed", "in no network of acl.allow"}},
+		{"mapped", []string{"::ffff:10.1.2.3", "--cert", "alice.crt"}, exitOK, []string{"source      10.1.2.3 is allowed"}},
+		{"no certificate", []string{"10.1.2.3"}, exitFailed, []string{"refused: no_rule", "certificate none", "it wants a certificate, and there is none", "none fits: reject"}},
+		{"expired one day", []string{"10.1.2.3", "--cert", "alice.crt", "--at", "2199-01-01T00:00:00Z"}, exitFailed, []string{"refused: certificate_expired", "the client is told  FATAL 28000"}},
+		{"not ours", []string{"10.1.2.3", "--cert", "stranger.crt"}, exitFailed, []string{"refused: certificate_unknown_ca", "not asked: its chain does not end in ca_file"}},
+		{"no such file", []string{"10.1.2.3", "--cert", "none.crt"}, exitUsage, []string{"--cert: open none.crt"}},
+		{"a key for a certificate", []string{"10.1.2.3", "--cert", "server.key"}, exitUsage, []string{"holds no certificate in PEM"}},
+		{"no address", []string{"db.example.com"}, exitUsage, []string{`--source: "db.example.com" is not an IP address`}},
+		{"no such time", []string{"10.1.2.3", "--at", "tomorrow"}, exitUsage, []string{"tomorrow"}},
+		{"no such replication", []string{"10.1.2.3", "--replication", "yes"}, exitUsage, []string{"write database or physical"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if err := os.WriteFile("stranger.crt", tlstest.NewCA("stranger").Client("alice").CertPEM(), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			status, out := explained(t, append(ask, c.args...)...)
+			if status != c.status {
+				t.Errorf("status %d, want %d", status, c.status)
+			}
+			for _, s := range c.says {
+				if !strings.Contains(out, s) {
+					t.Errorf("does not say %q:\n%s", s, out)
+				}
+			}
+		})
+	}
+	if err := os.WriteFile("ca.crl", ca.CRL(func(l *tlstest.CRL) { l.Revoke(alice.Leaf()) }), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	status, out := explained(t, append(ask, "10.1.2.3", "--cert", "alice.crt")...)
+	if status != exitFailed || !strings.Contains(out, "refused: certificate_revoked") || !strings.Contains(out, "revoked on") {
+		t.Errorf("revoked: status %d\n%s", status, out)
+	}
+	if status, out := explained(t, "--config", "pgwicket.yaml", "--source", "10.1.2.3"); status != exitUsage {
+		t.Errorf("without a user: status %d\n%s", status, out)
+	}
+	if status, out := explained(t, "--config", "none.yaml", "--source", "10.1.2.3", "--user", "x"); status != exitConfig {
+		t.Errorf("without a configuration: status %d\n%s", status, out)
+	}
+}

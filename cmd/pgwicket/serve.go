@@ -1,0 +1,442 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/term"
+
+	"pgwicket/config"
+	"pgwicket/metrics"
+	"pgwicket/proxy"
+	"pgwicket/tlsconfig"
+)
+
+const serveHelp = `Run the gate until a signal ends it. The log goes to standard error, one line
+a connection; JSON unless that is a terminal (log.format).
+
+The configuration and every file it names are read again when one of them
+changes (watch_files) and at SIGHUP; if anything is wrong, the gate says so and
+goes on as before.
+
+Signals:
+  SIGHUP           read them again, changed or not
+  SIGTERM, SIGINT  stop listening, end each session when it is outside of a
+                   transaction, and after limits.drain_timeout the rest; a
+                   second one exits at once
+
+Exit status: 0 stopped as it was told to, 1 the gate failed, or was told twice,
+78 the configuration is wrong.
+`
+
+// gate is a running serve command.
+type gate struct {
+	path     string
+	prompt   passphrases
+	log      *slog.Logger
+	level    *slog.LevelVar
+	metrics  *metrics.Set
+	server   *proxy.Server
+	started  *config.Config // what only a restart can change is from here
+	inForce  *config.Config // what the last load that worked has made
+	ready    atomic.Bool
+	failures chan error // of listeners, which should run for ever
+	admin    *http.Server
+
+	passed   passed
+	manager  *manager
+	outcome  string // of the last load, for the manager
+	stopping bool
+
+	watcher *watcher                 // nil: only SIGHUP reloads
+	tried   atomic.Pointer[contents] // of the last load, failed or not
+	putOff  int                      // loads since then that counted for nothing
+}
+
+func serve(args []string, s streams) int {
+	f := flags("serve")
+	path := configFlag(f)
+	if status, ok := parse(f, args, s); !ok {
+		return status
+	}
+	signals := make(chan os.Signal, 4)
+	sockets, err := passedSockets()
+	if err != nil {
+		fmt.Fprintf(s.err, "pgwicket: %v\n", err)
+		return exitConfig
+	}
+	signal.Notify(signals, syscall.SIGHUP) // one that comes too early is a reload, not the end
+	defer signal.Stop(signals)
+	prompt := askedFor(s)
+	files := look(config.Files(*path)) // first: what changes now is a change
+	cfg, problems := config.Load(*path, nil, prompt.ask, time.Now())
+	if cfg == nil {
+		printProblems(s.err, problems)
+		return exitConfig
+	}
+	if err := tlsconfig.FixTLS13(cfg.TLS.TLS13); err != nil {
+		fmt.Fprintf(s.err, "pgwicket: %v\n", err)
+		return exitFailed
+	}
+	if err := sockets.unused(cfg.Listen); err != nil {
+		fmt.Fprintf(s.err, "pgwicket: %v\n", err)
+		return exitConfig
+	}
+	settings := *cfg
+	settings.Policy, settings.TLS = nil, nil // which a reload makes anew, and which may be large
+	g := &gate{path: *path, prompt: prompt, passed: sockets, level: new(slog.LevelVar), started: &settings, failures: make(chan error, 1)}
+	g.level.Set(cfg.LogLevel)
+	g.log = newLogger(s, cfg.LogFormat, g.level)
+	g.manager = newManager(g.log)
+	defer g.manager.close()
+	v, _, _ := buildVersion()
+	g.metrics = metrics.New(v)
+	if g.server, err = proxy.New(cfg.Policy, g.log, g.metrics); err != nil {
+		fmt.Fprintf(s.err, "pgwicket: %v\n", err)
+		return exitFailed
+	}
+	g.tried.Store(&files)
+	g.logProblems(problems)
+	g.loaded(cfg)
+
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	if err := g.listen(); err != nil {
+		g.log.Error("cannot start", "error", err)
+		return exitFailed
+	}
+	g.ready.Store(true)
+	g.watch(cfg.WatchFiles)
+	defer g.watch(false)
+	g.manager.say(g.status(), daemon.SdNotifyReady)
+	defer g.manager.watchdog(g.server.Alive)()
+	if cfg.ReusePort && !reusePortMigrates() {
+		g.log.Warn("reuse_port: the system resets clients that connect at the moment when one of two gates stops; the sysctl net.ipv4.tcp_migrate_req=1 prevents it")
+	}
+	g.log.Info("ready", "version", v, "listen", cfg.Listen, "admin", cfg.Admin, "backend", cfg.Policy.Backend.Socket, "config", g.path)
+	return g.wait(signals)
+}
+
+func newLogger(s streams, format string, level slog.Leveler) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: level}
+	file, isFile := s.err.(*os.File)
+	if format == "text" || format == "auto" && isFile && term.IsTerminal(int(file.Fd())) {
+		return slog.New(slog.NewTextHandler(s.err, opts))
+	}
+	return slog.New(slog.NewJSONHandler(s.err, opts))
+}
+
+// listen opens every address before it serves the first, so that a gate either
+// has all of them or does not start.
+func (g *gate) listen() error {
+	var listeners []net.Listener
+	closeAll := func() {
+		for _, ln := range listeners {
+			_ = ln.Close()
+		}
+	}
+	for _, address := range g.started.Listen {
+		ln, err := g.open(address)
+		if err != nil {
+			closeAll()
+			return err
+		}
+		listeners = append(listeners, ln)
+	}
+	if g.started.Admin != "" {
+		ln, err := g.openAdmin()
+		if err != nil {
+			closeAll()
+			return fmt.Errorf("admin.address: %w", err)
+		}
+		go g.serveAdmin(ln)
+	}
+	if g.started.ReusePort || len(g.passed) > 0 {
+		g.server.HandOver()
+	}
+	for _, ln := range listeners {
+		go func() {
+			if err := g.server.Serve(ln); !errors.Is(err, proxy.ErrServerClosed) {
+				g.fail(err)
+			}
+		}()
+	}
+	return nil
+}
+
+// open listens on an address, if that has not been done for us.
+func (g *gate) open(address string) (net.Listener, error) {
+	timeout := g.started.TCPUserTimeout
+	if f, ok := g.passed[address]; ok {
+		return proxy.Inherit(f, timeout)
+	}
+	if g.started.ReusePort {
+		return proxy.ListenShared(context.Background(), address, timeout)
+	}
+	return proxy.Listen(context.Background(), address, timeout)
+}
+
+func (g *gate) openAdmin() (net.Listener, error) {
+	var lc net.ListenConfig
+	if g.started.ReusePort {
+		lc.Control = func(_, _ string, c syscall.RawConn) error { return proxy.SharePort(c) }
+	}
+	g.admin = &http.Server{
+		Handler:           g.metrics.Handler(g.ready.Load),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      time.Minute,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
+	}
+	return lc.Listen(context.Background(), "tcp", g.started.Admin)
+}
+
+func (g *gate) serveAdmin(ln net.Listener) {
+	if err := g.admin.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		g.fail(fmt.Errorf("admin address: %w", err))
+	}
+}
+
+func (g *gate) fail(err error) {
+	select {
+	case g.failures <- err:
+	default: // one is enough to end the gate
+	}
+}
+
+// watch begins to watch the files, or ends it.
+func (g *gate) watch(on bool) {
+	switch {
+	case on && g.watcher == nil:
+		g.watcher = &watcher{
+			config: g.path, list: config.Files, tried: &g.tried, log: g.log,
+			settle: settleTime, patience: patienceTime, poll: pollTime,
+		}
+		g.watcher.start()
+	case !on && g.watcher != nil:
+		g.watcher.stop()
+		g.watcher = nil
+	}
+}
+
+// What a reload is for.
+const (
+	bySignal = "signal"
+	byFiles  = "files"
+)
+
+// wait serves the signals and the changes of files until the gate has ended,
+// and returns the exit status.
+func (g *gate) wait(signals <-chan os.Signal) int {
+	var drained chan error
+	status := time.NewTicker(statusEvery)
+	defer status.Stop()
+	for {
+		var changed <-chan contents
+		if g.watcher != nil {
+			changed = g.watcher.changed
+		}
+		select {
+		case files := <-changed:
+			if !files.same(*g.tried.Load()) { // a SIGHUP may have been faster
+				g.reload(byFiles, files)
+			}
+		case sig := <-signals:
+			switch {
+			case sig == syscall.SIGHUP && drained != nil:
+				g.log.Info("no reload while shutting down")
+			case sig == syscall.SIGHUP:
+				g.reload(bySignal, look(config.Files(g.path)))
+			case drained != nil:
+				g.log.Warn("second signal, leaving at once", "signal", sig.String(), "sessions", g.server.Sessions())
+				return exitFailed
+			default:
+				drained = make(chan error, 1)
+				g.beginShutdown()
+				go g.drain(sig, drained)
+				g.watch(false)
+			}
+		case <-status.C:
+			g.manager.say(g.status())
+		case err := <-drained:
+			if err != nil {
+				g.log.Warn("stopped; the sessions that were left have been ended")
+				return exitOK
+			}
+			g.log.Info("stopped")
+			return exitOK
+		case err := <-g.failures:
+			g.log.Error("the gate has failed", "error", err)
+			return exitFailed
+		}
+	}
+}
+
+func (g *gate) drain(sig os.Signal, done chan<- error) {
+	g.ready.Store(false)
+	if g.started.ReusePort && g.admin != nil {
+		_ = g.admin.Close() // who asks for health and metrics shall find the other one
+	}
+	g.log.Info("shutting down", "signal", sig.String(), "sessions", g.server.Sessions(), "drain_timeout", g.started.DrainTimeout.String())
+	ctx, cancel := context.WithTimeout(context.Background(), g.started.DrainTimeout)
+	defer cancel()
+	done <- g.server.Shutdown(ctx)
+}
+
+// reload loads everything again and puts it into force, or nothing of it. files
+// is what was there before, and what the watcher compares with from now on.
+func (g *gate) reload(trigger string, files contents) {
+	defer g.beginReload()()
+	prompt := g.prompt.ask
+	if trigger == byFiles {
+		prompt = g.prompt.recall
+	}
+	cfg, problems := config.Load(g.path, g.inForce, prompt, time.Now())
+	const patient = 3 // times; somebody may write faster than this reads
+	if trigger == byFiles && !files.restless && g.putOff < patient && !look(files.paths).same(files) {
+		// It may have read half of something. The watcher has noticed, too.
+		g.putOff++
+		g.log.Debug("files have changed while they were read; once more when they are still")
+		return
+	}
+	g.putOff = 0
+	about := []any{"config", g.path, "trigger", trigger, "files", listed(files.since(*g.tried.Load()))}
+	g.tried.Store(&files)
+	g.logProblems(problems)
+	if cfg == nil {
+		g.metrics.LoadFailed(blamesCRL(problems))
+		g.outcome = "the last reload failed (" + now() + "), the configuration before it is in force"
+		g.log.Error("reload failed; the configuration in force stays", about...)
+		return
+	}
+	g.warnOfRestart(cfg)
+	g.level.Set(cfg.LogLevel)
+	g.server.SetPolicy(cfg.Policy)
+	g.loaded(cfg)
+	g.watch(cfg.WatchFiles)
+	g.log.Info("reloaded; newcomers and live sessions are judged by it", about...)
+}
+
+// listed keeps a line of the log short: a directory may hold thousands.
+func listed(names []string) []string {
+	const most = 10
+	if len(names) > most {
+		return append(names[:most:most], fmt.Sprintf("and %d more", len(names)-most))
+	}
+	return names
+}
+
+// warnOfRestart names what has changed in the file but not in the process.
+func (g *gate) warnOfRestart(cfg *config.Config) {
+	var keys []string
+	add := func(key string, changed bool) {
+		if changed {
+			keys = append(keys, key)
+		}
+	}
+	old := g.started
+	add("listen", !slices.Equal(old.Listen, cfg.Listen))
+	add("tls.ciphers (the TLS 1.3 suites)", tlsconfig.FixTLS13(cfg.TLS.TLS13) != nil)
+	add("limits.tcp_user_timeout", old.TCPUserTimeout != cfg.TCPUserTimeout)
+	add("limits.drain_timeout", old.DrainTimeout != cfg.DrainTimeout)
+	add("admin.address", old.Admin != cfg.Admin)
+	add("log.format", old.LogFormat != cfg.LogFormat)
+	add("reuse_port", old.ReusePort != cfg.ReusePort)
+	if len(keys) > 0 {
+		g.log.Warn("changed settings that need a restart; until then the old ones hold", "keys", keys)
+	}
+}
+
+// blamesCRL says whether a load has failed over revocation lists.
+func blamesCRL(problems []config.Problem) bool {
+	return slices.ContainsFunc(problems, func(p config.Problem) bool {
+		return !p.Warning && strings.HasPrefix(p.Key, "tls.crl_")
+	})
+}
+
+func now() string { return time.Now().UTC().Format(time.DateTime) + " UTC" }
+
+// loaded tells the metrics what is in force.
+func (g *gate) loaded(cfg *config.Config) {
+	g.inForce = cfg
+	g.outcome = "configuration loaded " + now()
+	var certs []metrics.Certificate
+	for _, c := range cfg.TLS.Certificates {
+		certs = append(certs, metrics.Certificate{File: c.File, NotBefore: c.NotBefore, NotAfter: c.NotAfter, StapledUntil: c.StapledUntil})
+	}
+	var crls []metrics.CRL
+	for _, c := range cfg.TLS.CRLs {
+		if c.Kept { // the series are of what is in the files
+			continue
+		}
+		crls = append(crls, metrics.CRL{
+			File: c.File, Issuer: c.Issuer, ThisUpdate: c.ThisUpdate, NextUpdate: c.NextUpdate, Number: c.Number, Entries: c.Entries,
+		})
+	}
+	g.metrics.Loaded(time.Now(), certs, crls)
+}
+
+func (g *gate) logProblems(problems []config.Problem) {
+	for _, p := range problems {
+		level := slog.LevelError
+		if p.Warning {
+			level = slog.LevelWarn
+		}
+		g.log.Log(context.Background(), level, "configuration: "+p.Text, "file", p.File, "line", p.Line, "key", p.Key)
+	}
+}
+
+// passphrases are those of keys, from whoever is at the terminal. Both are nil
+// if there is none.
+type passphrases struct {
+	// ask asks once for each: a reload uses what was typed at the start.
+	ask func(text string) ([]byte, error)
+	// recall is for a reload that nobody has asked for. A question would hold
+	// up the gate until somebody comes by.
+	recall func(text string) ([]byte, error)
+}
+
+func askedFor(s streams) passphrases {
+	fd := int(s.in.Fd())
+	if !term.IsTerminal(fd) {
+		return passphrases{}
+	}
+	typed := make(map[string][]byte)
+	return passphrases{
+		ask: func(text string) ([]byte, error) {
+			if p, ok := typed[text]; ok {
+				return bytes.Clone(p), nil // the one who gets it clears it
+			}
+			fmt.Fprint(s.err, text)
+			p, err := term.ReadPassword(fd)
+			fmt.Fprintln(s.err)
+			if err == nil {
+				typed[text] = bytes.Clone(p)
+			}
+			return p, err
+		},
+		recall: func(text string) ([]byte, error) {
+			if p, ok := typed[text]; ok {
+				return bytes.Clone(p), nil
+			}
+			return nil, errors.New("it has not been typed yet; send SIGHUP and it is asked for")
+		},
+	}
+}
+
+// passphrasePrompt is for those who load once.
+func passphrasePrompt(s streams) func(string) ([]byte, error) { return askedFor(s).ask }
