@@ -1,0 +1,32 @@
+package main
+
+import (
+	"context"
+	_ "embed" // the source of the forwarder
+	"os"
+	"path/filepath"
+)
+
+//go:embed floor/forward.c
+var forwardSource []byte
+
+// floor is the forwarder of bench/floor: what is left of a gate without TLS.
+func floor() contender {
+	return contender{
+		id: "floor", title: "C forwarder, no TLS",
+		about:   "one thread, epoll, one read and one write for each message (bench/floor), `cc -O2`",
+		dialect: plainText, noCert: true, program: "cc", pkg: "gcc",
+		version: func(*lab) string { return firstLine(program("cc"), "--version") },
+		start: func(l *lab, s setting) (*process, error) {
+			return s.launch(nil, l.forward, s.Port, s.SocketFile)
+		},
+	}
+}
+
+func compileForwarder(ctx context.Context, dir string) (string, error) {
+	source, to := filepath.Join(dir, "forward.c"), filepath.Join(dir, "forward")
+	if err := os.WriteFile(source, forwardSource, 0o600); err != nil {
+		return "", err
+	}
+	return to, complete(ctx, os.Environ(), program("cc"), "-O2", "-o", to, source)
+}

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+)
+
+func pgbouncer() contender {
+	return contender{
+		id: "pgbouncer", title: "PgBouncer",
+		about:   "session pooling, `auth_type=trust`, `server_reset_query` as it comes (DISCARD ALL), no logs, no statistics; `pkt_buf` of 64 KiB, which nearly halves the cost of its COPY, but in the mixed run its default of 4 KiB, which is fairer",
+		program: "pgbouncer", pkg: "pgbouncer",
+		version: func(*lab) string { return firstLine(program("pgbouncer"), "--version") },
+		start:   startPgbouncer,
+	}
+}
+
+// pgbouncerOnce shows what PgBouncer saves by pooling, which no bar is about: a
+// log-in through the others is one at PostgreSQL, too.
+func pgbouncerOnce() contender {
+	c := pgbouncer()
+	c.id, c.title, c.only = "pgbouncer-once", "PgBouncer, not reusing", "connect"
+	c.about = "the same with `server_lifetime = 0`, so that each connection is one to PostgreSQL, as with the others"
+	c.start = func(l *lab, s setting) (*process, error) {
+		s.Once = true
+		return startPgbouncer(l, s)
+	}
+	return c
+}
+
+func startPgbouncer(l *lab, s setting) (*process, error) {
+	config, err := s.render("pgbouncer.ini")
+	if err != nil {
+		return nil, err
+	}
+	users := "\"" + benchUser + "\" \"\"\n\"" + certUser + "\" \"\"\n"
+	if err := os.WriteFile(filepath.Join(s.Dir, "users.txt"), []byte(users), 0o644); err != nil { //nolint:gosec // another account reads it
+		return nil, err
+	}
+	// It refuses to run as root.
+	if err := s.giveTo(l.account); err != nil {
+		return nil, err
+	}
+	return s.launch(l.account, program("pgbouncer"), config)
+}

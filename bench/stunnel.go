@@ -1,0 +1,17 @@
+package main
+
+func stunnel() contender {
+	return contender{
+		id: "stunnel", title: "stunnel",
+		about:   "`protocol = pgsql`, no tickets, no session cache, no log, `TIMEOUTclose = 0`",
+		program: "stunnel", pkg: "stunnel4",
+		version: func(*lab) string { return firstLine(program("stunnel"), "-version") },
+		start: func(_ *lab, s setting) (*process, error) {
+			config, err := s.render("stunnel.conf")
+			if err != nil {
+				return nil, err
+			}
+			return s.launch(nil, program("stunnel"), config)
+		},
+	}
+}

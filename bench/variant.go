@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	_ "embed" // what a variant adds
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// variant is pgwicket built from this tree with a few edits, of which the tree
+// itself sees nothing (go build -overlay).
+type variant struct {
+	name  string
+	edits []edit
+}
+
+// edit replaces a text, which stands exactly once in the file, by another. With
+// nothing to replace, the file is a new one.
+type edit struct{ file, from, to string }
+
+// The variants. When the product has changed a line that one of them edits, a
+// test says so.
+var (
+	moreLoops = variant{"loops", []edit{{"proxy/relay_linux.go", "const coresPerLoop = 4\n", "const coresPerLoop = 1\n"}}}
+	profiled  = variant{"profiled", []edit{{"cmd/pgwicket/bench_profile.go", "", profileSource}}}
+)
+
+// profileSource makes pgwicket write CPU profiles: its admin address has no
+// pprof, and what pprof over HTTP costs would be in the profile.
+//
+//go:embed testdata/profile.go
+var profileSource string
+
+// variant builds it, once.
+func (l *lab) variant(ctx context.Context, v variant) (binary string, err error) {
+	binary = l.file("pgwicket-" + v.name)
+	if _, err := os.Stat(binary); err == nil { //nolint:gosec // in our own directory
+		return binary, nil
+	}
+	root, err := moduleRoot()
+	if err != nil {
+		return "", err
+	}
+	overlay, err := v.overlay(root, binary)
+	if err != nil {
+		return "", err
+	}
+	say(l.progress, "building %s", filepath.Base(binary))
+	return build(ctx, binary, gatePackage, "-overlay="+overlay)
+}
+
+func moduleRoot() (string, error) {
+	mod := firstLine("go", "env", "GOMOD")
+	if filepath.Base(mod) != "go.mod" {
+		return "", fmt.Errorf("not inside the module: %s", mod)
+	}
+	return filepath.Dir(mod), nil
+}
+
+// overlay writes the edited files, and what go build -overlay wants to know about
+// them, next to the binary.
+func (v variant) overlay(root, binary string) (string, error) {
+	replace := map[string]string{}
+	for i, e := range v.edits {
+		text, err := e.apply(root)
+		if err != nil {
+			return "", err
+		}
+		to := fmt.Sprintf("%s-%d.go", binary, i)
+		if err := os.WriteFile(to, []byte(text), 0o600); err != nil { //nolint:gosec // in our own directory
+			return "", err
+		}
+		replace[filepath.Join(root, e.file)] = to
+	}
+	b, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		return "", err
+	}
+	return binary + ".overlay", os.WriteFile(binary+".overlay", b, 0o600) //nolint:gosec // in our own directory
+}
+
+func (e edit) apply(root string) (string, error) {
+	if e.from == "" {
+		return e.to, nil
+	}
+	b, err := os.ReadFile(filepath.Join(root, e.file))
+	if err != nil {
+		return "", err
+	}
+	if n := strings.Count(string(b), e.from); n != 1 {
+		return "", fmt.Errorf("%s has %q %d times, not once", e.file, e.from, n)
+	}
+	return strings.Replace(string(b), e.from, e.to, 1), nil
+}
