@@ -1,0 +1,53 @@
+# pgwicket. «make» or «make help» lists what there is.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+LDFLAGS := -w -X main.version=$(VERSION)
+TOOL    := $(GO) tool -modfile=tools/go.mod
+# The race detector needs cgo and a C compiler.
+RACE    := $(shell command -v cc >/dev/null 2>&1 && [ "$$($(GO) env CGO_ENABLED)" = 1 ] && echo -race)
+FUZZTIME ?= 60s
+
+.PHONY: help build demo test lint fuzz bench bench-quick bench-peers bench-scale clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/pgwicket
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/pgwicket ./cmd/pgwicket
+
+demo: ## see a working gate in front of a real PostgreSQL, from nothing (ARGS=--once to leave after the story)
+	@.ci/need postgresql
+	@$(MAKE) --no-print-directory build
+	@bin/pgwicket demo $(ARGS)
+
+test: ## run every test, against a real PostgreSQL
+	@.ci/need postgresql openssl
+	@[ -n "$(RACE)" ] || echo "no C compiler: testing without the race detector"
+	$(GO) test $(RACE) -timeout 20m ./...
+
+lint: ## go vet, golangci-lint (layering included), gofumpt, go.mod; minutes when cold
+	$(GO) vet ./...
+	$(GO) mod tidy -diff
+	@echo "golangci-lint (built on first use, which takes some minutes)"
+	$(TOOL) golangci-lint run ./...
+
+fuzz: ## run every fuzz target for FUZZTIME (60s) each
+	@FUZZTIME=$(FUZZTIME) GO="$(GO)" .ci/fuzz
+
+bench: ## run the Go benchmarks, in the form that benchstat reads
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+bench-quick: ## CPU per transaction beside PgBouncer and stunnel, in two minutes (installs them as root on Debian)
+	$(GO) run ./bench quick $(ARGS)
+
+bench-peers: ## every scenario beside every peer, into docs/performance.md (close to an hour; ARGS="--rounds 3 --burst 1s" for less)
+	$(GO) run ./bench peers --into docs/performance.md $(ARGS)
+
+bench-scale: ## how pgwicket's own cost grows, and where the time goes, into docs/performance.md (a quarter of an hour)
+	$(GO) run ./bench scale --into docs/performance.md $(ARGS)
+
+clean: ## remove what was built
+	rm -rf bin
