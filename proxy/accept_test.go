@@ -109,7 +109,7 @@ func (s *starved) state(t *testing.T, with string) (st state) {
 	return st
 }
 
-// pitfall 36 (ghostunnel#757 spun, pgdog's loop ended on EMFILE): out of file
+// ghostunnel#757 spun, and pgdog's loop ended on EMFILE: out of file
 // descriptors the gate waits, counts, says so now and then, and goes on when
 // there are some again.
 func TestAcceptOutlivesWantOfDescriptors(t *testing.T) {
@@ -191,8 +191,8 @@ func ended(t *testing.T, g *gate) string {
 	}
 }
 
-// pitfall 40 (cloud-sql-proxy#206/#1805): a shutdown lets the sessions that are
-// busy come to their own end, and nobody new in.
+// cloud-sql-proxy#206, cloud-sql-proxy#1805: a shutdown lets the sessions that
+// are busy come to their own end, and nobody new in.
 func TestShutdownWaitsForSessions(t *testing.T) {
 	f := fakeBackend(t, echo)
 	g := newGate(t, f.SocketDir)
@@ -236,7 +236,7 @@ func TestShutdownWaitsForSessions(t *testing.T) {
 	}
 }
 
-// What is left when the time is up is ended, be it idle, busy or stuck, and
+// pgbouncer#234: a stop that hangs. What is left when the time is up is ended, be it idle, busy or stuck, and
 // Shutdown returns only when it has gone.
 func TestShutdownEndsWhatIsLeft(t *testing.T) {
 	f := fakeBackend(t, echo)
@@ -376,7 +376,7 @@ func TestShutdownInAStormOfConnections(t *testing.T) {
 	}
 }
 
-// pitfall 37 (pulled cables): a client that vanishes without a word is found out
+// stolon#323, alloydb-auth-proxy#282, pg_auto_failover#1180: a client that vanishes without a word is found out
 // by the kernel, if the socket asks it to: keepalive when nothing is under way,
 // TCP_USER_TIMEOUT when something is. The options are the accepted sockets',
 // not only the listener's.

@@ -31,9 +31,9 @@ var large = map[string]string{
 	"wide rows":     "select repeat('y', 1048576) from generate_series(1, 1000)",
 }
 
-// pitfall 33 (cockroach#66205, #66156): an ErrorResponse in the middle of a
-// message corrupts the stream. Sessions are ended at any moment of a large result,
-// with libpq and pgx as clients.
+// cockroach#66205, cockroach#66156: an ErrorResponse in the middle of a message
+// corrupts the stream. Sessions are ended at any moment of a large result, with
+// libpq and pgx as clients.
 func TestCleanEnd(t *testing.T) {
 	db := realPostgres(t)
 	g := newGate(t, db.SocketDir, func(p *proxy.Policy) { p.Rules = rules(t, acl.RuleOptions{Action: "allow"}) })

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -191,6 +193,158 @@ func TestPsqlWithCertificate(t *testing.T) {
 	g.expect(t, "certificate_missing")
 }
 
+// tap is what has gone through a connection on its way to somebody else.
+type tap struct{ up, down bytes.Buffer }
+
+// pass connects both until both have ended.
+func (p *tap) pass(client, server net.Conn) {
+	var both sync.WaitGroup
+	half := func(to, from net.Conn, keep io.Writer) {
+		_, _ = io.Copy(to, io.TeeReader(from, keep))
+		_ = to.(interface{ CloseWrite() error }).CloseWrite()
+	}
+	both.Go(func() { half(server, client, &p.up) })
+	both.Go(func() { half(client, server, &p.down) })
+	both.Wait()
+	_ = client.Close()
+	_ = server.Close()
+}
+
+// tapped is a gate in front of the server for one connection, with a tap on either
+// leg; they may be read when ended is closed.
+type tapped struct {
+	*gate
+	client, backend tap
+	ended           chan struct{}
+}
+
+func newTapped(t *testing.T, s *pgtest.Server) *tapped {
+	t.Helper()
+	p := &tapped{ended: make(chan struct{})}
+	b := rawBackend(t, func(c net.Conn) {
+		server, err := net.Dial("unix", filepath.Join(s.SocketDir, ".s.PGSQL.5432"))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		p.backend.pass(c, server)
+	})
+	p.gate = newGate(t, b.SocketDir)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	gate := p.Addr
+	p.Addr = ln.Addr().String()
+	go func() {
+		defer close(p.ended)
+		conn, err := ln.Accept()
+		_ = ln.Close()
+		if err != nil {
+			return
+		}
+		server, err := net.Dial("tcp", gate)
+		if err != nil {
+			return
+		}
+		p.client.pass(conn, server)
+		b.Stop() // which waits for the other leg
+	}()
+	return p
+}
+
+// kinds are the types of the messages in a stream, which must end with one.
+func kinds(t *testing.T, stream []byte) (out string) {
+	t.Helper()
+	for len(stream) > 0 {
+		if len(stream) < 5 {
+			t.Fatalf("%q is no message, after %q", stream, out)
+		}
+		n := 1 + int(binary.BigEndian.Uint32(stream[1:]))
+		if n < 5 || n > len(stream) {
+			t.Fatalf("a message %q of %d bytes, of which there are %d, after %q", stream[0], n, len(stream), out)
+		}
+		out += string(stream[0])
+		stream = stream[n:]
+	}
+	return out
+}
+
+// envoy#27808, envoy#30194, envoy#31762: the dialogue about TLS is the client's
+// and the gate's. In clear there are the request and one byte of answer, and
+// TLS ever after; PostgreSQL hears the startup packet first, and nobody asks it
+// for TLS.
+func TestTheDialogueAboutTLSStaysOnItsLeg(t *testing.T) {
+	g := newTapped(t, realPostgres(t))
+	if out, err := psql(t, libpq(t, g.gate), "select 6*7"); err != nil || out != "42" {
+		t.Fatalf("psql: %v: %s", err, out)
+	}
+	<-g.ended
+	for name, leg := range map[string]struct {
+		said, clear []byte
+	}{"the client": {g.client.up.Bytes(), sslRequest}, "the gate": {g.client.down.Bytes(), []byte("S")}} {
+		rest, ok := bytes.CutPrefix(leg.said, leg.clear)
+		if !ok || len(rest) == 0 {
+			t.Fatalf("%s said %.40q, want %q and then TLS", name, leg.said, leg.clear)
+		}
+		for len(rest) > 0 {
+			if len(rest) < 5 || rest[0] < 20 || rest[0] > 23 || rest[1] != 3 || len(rest) < 5+int(binary.BigEndian.Uint16(rest[3:])) {
+				t.Fatalf("%s said %.40q, which is no record of TLS", name, rest)
+			}
+			rest = rest[5+int(binary.BigEndian.Uint16(rest[3:])):]
+		}
+	}
+	up := g.backend.up.Bytes()
+	if len(up) < 8 || binary.BigEndian.Uint32(up[4:]) != protocol3 || len(up) < int(binary.BigEndian.Uint32(up)) {
+		t.Fatalf("the first that PostgreSQL heard is %.40q", up)
+	}
+	if got := kinds(t, up[binary.BigEndian.Uint32(up):]); got != "QX" {
+		t.Errorf("after the startup packet PostgreSQL heard messages %s, want QX", got)
+	}
+	if got := kinds(t, g.backend.down.Bytes()); !regexp.MustCompile("^RS+KZTDCZ$").MatchString(got) {
+		t.Errorf("PostgreSQL said %s", got)
+	}
+}
+
+// multigres#689: synchronous_standby_names names standbys by their
+// application_name, and one that a proxy has cut is waited for in vain. It is
+// PostgreSQL that makes 63 bytes of it.
+func TestNameOfAStandby(t *testing.T) {
+	s, err := pgtest.Start(context.Background(), pgtest.Options{HBA: "local replication all trust\nlocal all all trust"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	name := strings.Repeat("standby_", 10)
+	g := newTapped(t, s)
+	cmd := program(t, libpq(t, g.gate, "PGUSER="+pgtest.Superuser, "PGAPPNAME="+name), "pg_receivewal", "--no-loop", "-D", t.TempDir())
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	streams := ""
+	eventually(t, "pg_receivewal streams", func() bool {
+		streams, err = s.SQL("select application_name from pg_stat_replication where state = 'streaming'")
+		return err == nil && streams != ""
+	})
+	if streams != name[:63] {
+		t.Errorf("PostgreSQL calls the standby %q", streams)
+	}
+	_ = cmd.Process.Signal(os.Interrupt)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("pg_receivewal: %v: %s", err, out.String())
+	}
+	<-g.ended
+	up := g.backend.up.Bytes()
+	for _, want := range []string{"\x00replication\x00true\x00", "\x00application_name\x00" + name + "\x00"} {
+		if packet := up[:binary.BigEndian.Uint32(up)]; !bytes.Contains(packet, []byte(want)) {
+			t.Errorf("PostgreSQL got %q, without %q", packet, want)
+		}
+	}
+}
+
 func TestPgxWithCertificate(t *testing.T) {
 	g := newGate(t, realPostgres(t).SocketDir, certificateOf(testCA()))
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
@@ -214,7 +368,7 @@ func TestPgxWithCertificate(t *testing.T) {
 	}
 }
 
-// pitfall 35 (pgt-proxy#6): SCRAM through a gate whose backend leg has no TLS.
+// pgt-proxy#6: SCRAM through a gate whose backend leg has no TLS.
 // libpq's default works, what cannot work says why.
 func TestScramThroughTheGate(t *testing.T) {
 	g := newGate(t, realPostgres(t).SocketDir)
@@ -244,7 +398,7 @@ func TestScramThroughTheGate(t *testing.T) {
 	})
 }
 
-// pitfall 14 (pgx#2340, cockroach#93425): psql's Ctrl-C is a CancelRequest in
+// pgx#2340, cockroach#93425: psql's Ctrl-C is a CancelRequest in
 // clear on a connection of its own. A gate that refuses it makes Ctrl-C do
 // nothing at all.
 func TestPsqlCtrlC(t *testing.T) {
@@ -283,7 +437,8 @@ func TestPsqlCtrlC(t *testing.T) {
 	t.Logf("the request came over %q (empty is in clear)", cancel.get("tls_version"))
 }
 
-// pitfall 14: the same over TLS, as pgx and libpq's PQcancelBlocking send it.
+// cockroach#93425, cockroach#93631: the same over TLS, as pgx and libpq's
+// PQcancelBlocking send it.
 func TestPgxCancelRequest(t *testing.T) {
 	s := realPostgres(t)
 	g := newGate(t, s.SocketDir, certificateOf(testCA()))
@@ -430,7 +585,7 @@ func (n *tally) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// pitfall 11 (traefik#10675): the deadline of the start-up must not end the
+// traefik#10675: the deadline of the start-up must not end the
 // session, neither one that waits nor one that works.
 func TestSessionsOutliveTheStartupTimeout(t *testing.T) {
 	s := realPostgres(t)
@@ -446,8 +601,8 @@ func TestSessionsOutliveTheStartupTimeout(t *testing.T) {
 	}
 }
 
-// pitfall 27 (pgdog#834/#1599): the gate sends its whole chain, so a client needs
-// the root and nothing else.
+// pgdog#834, pgdog#1599: the gate sends its whole chain, so a client needs the
+// root and nothing else.
 func TestServerCertificateBelowAnIntermediate(t *testing.T) {
 	pair := testCA().Intermediate("intermediate").Server("localhost")
 	g := newGate(t, realPostgres(t).SocketDir, func(p *proxy.Policy) {

@@ -12,6 +12,7 @@ import (
 	"math"
 	"math/big"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -22,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"pgwicket/acl"
 	"pgwicket/config"
 	"pgwicket/internal/pgtest"
 	"pgwicket/internal/tlstest"
@@ -150,8 +152,8 @@ func (g *gate) play(t *testing.T, s scene) {
 	})
 }
 
-// playRefused plays dialogues none of which may reach the backend. pitfall 38
-// (kviklet#537): neither a stranger nor a port scan may cost it a connection.
+// playRefused plays dialogues none of which may reach the backend. kviklet#537:
+// neither a stranger nor a port scan may cost it a connection.
 func playRefused(t *testing.T, edit func(*proxy.Policy), scenes ...scene) {
 	t.Helper()
 	b := newBackend(t)
@@ -169,7 +171,7 @@ func playRefused(t *testing.T, edit func(*proxy.Policy), scenes ...scene) {
 // alice is an ordinary startup message.
 var alice = startup(protocol3, "user", "alice", "database", "sales")
 
-// pitfall 1 (CVE-2021-23214, CVE-2021-3935, odyssey#359, multigres#659): bytes
+// CVE-2021-23214, CVE-2021-3935, odyssey#359, multigres#659: bytes
 // behind the SSLRequest that are not TLS are an attacker's, put in front of what
 // the client will say inside TLS. They must kill the connection, and the one
 // byte of the answer must be all that is said in clear (CVE-2021-23222).
@@ -244,7 +246,7 @@ func (a *answered) Read(p []byte) (int, error) {
 	return a.Conn.Read(p)
 }
 
-// pitfall 2 (CVE-2026-6664, duckgres#727, crate#17059): lengths that no packet
+// CVE-2026-6664, duckgres#727, crate#17059: lengths that no packet
 // has, wherever one may be read. As PostgreSQL: closed without a word, and the
 // body is not waited for.
 func TestImpossibleLengths(t *testing.T) {
@@ -318,8 +320,8 @@ func (r *records) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// pitfall 3 (pgbouncer#1058, supavisor, traefik): segments are not packets.
-// pitfall 10 (traefik#12866, haproxy#3148, golang/go#80573): nor is a ClientHello
+// pgbouncer#1058, supavisor, traefik: segments are not packets.
+// traefik#12866, haproxy#3148, golang/go#80573: nor is a ClientHello
 // one segment or one record, above all not with a post-quantum key share.
 func TestSegmentsAreNotPackets(t *testing.T) {
 	long := func(c *tls.Config) { // a hello of more than 2 KB
@@ -385,10 +387,10 @@ func TestSegmentsAreNotPackets(t *testing.T) {
 	})
 }
 
-// pitfall 4 (teleport#6284, electric#630, encore#637, CVE-2026-6479): a client
+// teleport#6284, electric#630, encore#637, CVE-2026-6479: a client
 // with a Kerberos ticket asks for GSSAPI first. Each may be asked for once, and
 // neither inside TLS, where only direct TLS gets another 'N', as from PostgreSQL
-// (pitfall 8, CVE-2026-14681).
+// (CVE-2026-14681).
 func TestRequestsInEveryOrder(t *testing.T) {
 	b := newBackend(t)
 	g := newGate(t, b.SocketDir)
@@ -427,7 +429,7 @@ func TestRequestsInEveryOrder(t *testing.T) {
 	)
 }
 
-// pitfall 6 (encore#544): after 'N' the client goes on in clear, and must not be
+// encore#544: after 'N' the client goes on in clear, and must not be
 // led on into a TLS handshake, nor into a session. sslmode=allow and prefer need
 // an ErrorResponse to their startup packet, or they do not try again with TLS.
 func TestPlaintextStartup(t *testing.T) {
@@ -453,7 +455,7 @@ func TestPlaintextStartup(t *testing.T) {
 	)
 }
 
-// pitfalls 6 and 9: libpq in all its modes. sslmode=allow begins in clear and
+// encore#544, caddy-l4#256: libpq in all its modes. sslmode=allow begins in clear and
 // goes on with TLS only because it is told FATAL.
 func TestPsqlInEverySSLMode(t *testing.T) {
 	g := newGate(t, realPostgres(t).SocketDir)
@@ -475,7 +477,7 @@ func TestPsqlInEverySSLMode(t *testing.T) {
 	}
 }
 
-// pitfall 22 (pgbouncer#104) and DESIGN 3: whatever its mode and its TLS, psql
+// pgbouncer#104: whatever its mode and its TLS, psql
 // shows why the certificate was refused, and its way round in clear, which prefer
 // takes and allow begins with, ends at the gate.
 func TestPsqlShowsTheRefusal(t *testing.T) {
@@ -499,10 +501,35 @@ func TestPsqlShowsTheRefusal(t *testing.T) {
 	b.expectUntouched(t)
 }
 
-// pitfall 8 (neon#12783, lib/pq#1354): direct TLS must bring ALPN, or another
+// pgbouncer#104: libpq goes on in clear when TLS fails (prefer), or comes with TLS
+// when it was refused in clear (allow), and psql shows what it was told last. So it
+// is told in clear that TLS is required, and why TLS has failed stands in the log
+// and is counted.
+func TestPsqlFallsBackWhenTLSFails(t *testing.T) {
+	for mode, outcomes := range map[string][]string{"prefer": {"tls_version", "plaintext"}, "allow": {"plaintext", "tls_version"}, "require": {"tls_version"}} {
+		b := newBackend(t)
+		g := newGate(t, b.SocketDir, func(p *proxy.Policy) { p.TLS.MinVersion = tls.VersionTLS13 })
+		out, err := psql(t, libpq(t, g, "PGSSLMODE="+mode, "PGSSLMAXPROTOCOLVERSION=TLSv1.2"), "select 1")
+		if err == nil || mode != "require" && !strings.Contains(out, "FATAL:  connection requires TLS") {
+			t.Errorf("sslmode=%s: %v: %s", mode, err, out)
+		}
+		for _, outcome := range outcomes {
+			line := g.expect(t, outcome)
+			if outcome == "tls_version" && !strings.Contains(line.get("reason"), "303") {
+				t.Errorf("sslmode=%s: the log does not say which version was offered: %v", mode, line)
+			}
+		}
+		if n := g.metric(t, "pgwicket_tls_handshake_failures_total", "reason", "tls_version"); n != 1 {
+			t.Errorf("sslmode=%s: %v handshakes are counted as failed for their version, want 1", mode, n)
+		}
+		b.expectUntouched(t)
+	}
+}
+
+// neon#12783, lib/pq#1354: direct TLS must bring ALPN, or another
 // protocol's client can be tricked into talking to PostgreSQL. PostgreSQL
-// finishes the handshake and closes without a word. pitfall 9 (caddy-l4#256,
-// databasus#722): after an SSLRequest libpq 16 sends no ALPN and libpq 17 does.
+// finishes the handshake and closes without a word. caddy-l4#256,
+// databasus#722: after an SSLRequest libpq 16 sends no ALPN and libpq 17 does.
 // Wrong names get alert 120 either way.
 func TestALPN(t *testing.T) {
 	b := newBackend(t)
@@ -610,9 +637,9 @@ func TestBrokenTLSBeforeStartup(t *testing.T) {
 	)
 }
 
-// pitfall 12 (gate#936, pgdog, go-proxyproto#65): a client that says nothing, or
+// gate#936, pgdog, go-proxyproto#65: a client that says nothing, or
 // not enough, or goes on saying it too slowly, ends at the deadline that was set
-// at accept, wherever it has got to. pitfall 11 (traefik#10675): a session that
+// at accept, wherever it has got to. traefik#10675: a session that
 // is open does not.
 func TestStartupTimeout(t *testing.T) {
 	// Long enough to get there on a busy machine.
@@ -688,6 +715,38 @@ func TestStartupTimeout(t *testing.T) {
 	}
 }
 
+// gate#936, go-proxyproto#65 and pgdog's listener: a crowd that stops wherever
+// the gate has to wait for it keeps nobody out, and is gone at its deadline.
+func TestSilentCrowd(t *testing.T) {
+	b := newBackend(t)
+	g := newGate(t, b.SocketDir, func(p *proxy.Policy) { p.StartupTimeout = 2 * time.Second })
+	hello := clientHello(t, g)
+	stops := [][]byte{nil, sslRequest[:5], sslRequest, slices.Concat(sslRequest, hello[:len(hello)/2]), hello[:1], alice[:9]}
+	var silent []net.Conn
+	for i := range 400 {
+		raw := g.dial(t)
+		send(t, raw, stops[i%len(stops)])
+		silent = append(silent, raw)
+	}
+	for range 20 { // these have done their handshake
+		silent = append(silent, g.secure(t))
+	}
+	// Whoever comes now has more time than they.
+	g.reload(func(p *proxy.Policy) { p.StartupTimeout = patience })
+	for range 3 {
+		g.session(t, "app")
+	}
+	eventually(t, "the crowd is gone", func() bool { return g.Server.Sessions() == 3 })
+	timeouts := g.metric(t, "pgwicket_connections_refused_total", "outcome", "startup_timeout") +
+		g.metric(t, "pgwicket_connections_refused_total", "outcome", "tls_timeout")
+	if timeouts != float64(len(silent)) {
+		t.Errorf("%v of %d have ended for their time", timeouts, len(silent))
+	}
+	if n := b.Accepted.Load(); n != 3 {
+		t.Errorf("%d connections to the backend for 3 sessions", n)
+	}
+}
+
 // drip sends a byte every few milliseconds until the gate has closed.
 func (c *client) drip() {
 	for {
@@ -701,10 +760,10 @@ func (c *client) drip() {
 	}
 }
 
-// What is let in reaches the backend byte for byte: pitfall 5 (a startup packet
-// has no one length), pitfall 13 (pgwire#455, psql-wire#147: versions and _pq_.
-// are the backend's to negotiate), pitfall 17 (so is the spelling of replication),
-// pitfall 41 (application_name is not ours to cut).
+// What is let in reaches the backend byte for byte: a startup packet has no one
+// length; versions and _pq_. are the backend's to negotiate (pgwire#455,
+// pgagroal#971, psql-wire#147, pgcat#706), and so is the spelling of replication;
+// application_name is not ours to cut, above all not a standby's (multigres#689).
 func TestStartupPassesUntouched(t *testing.T) {
 	b := newBackend(t)
 	g := newGate(t, b.SocketDir)
@@ -721,6 +780,8 @@ func TestStartupPassesUntouched(t *testing.T) {
 		"replication":     startup(protocol3, "user", "a", "replication", "tr"),
 		"logical":         startup(protocol3, "user", "a", "replication", "database", "database", "d"),
 		"application":     startup(protocol3, "user", "a", "application_name", strings.Repeat("x", 100)),
+		"standby":         startup(protocol3, "user", "a", "replication", "true", "application_name", strings.Repeat("x", 64)),
+		"subscriber":      startup(protocol3, "user", "a", "replication", "database", "database", "d", "application_name", strings.Repeat("é", 500)),
 		"empty values":    startup(protocol3, "user", "a", "database", "", "options", ""),
 		"not UTF-8":       startup(protocol3, "user", "\xff\xfe\x80"),
 		"quotes":          startup(protocol3, "user", "a'b\"c", "database", `d\n`),
@@ -746,6 +807,32 @@ func TestStartupPassesUntouched(t *testing.T) {
 	}
 }
 
+// envoy#27808, envoy#30194, envoy#31762: with a negotiation on either leg, the
+// answer of one was sent on the other, or taken for the other's. The backend leg
+// has none: what the backend says first is the client's, inside TLS, even if it
+// looks like an answer to an SSLRequest; and the client hears one 'S', which is
+// ours.
+func TestTheBackendsFirstWordsAreTheClients(t *testing.T) {
+	for _, words := range []string{"S", "N", "G", "SN", "ESSL is not supported\n\x00"} {
+		got := make(chan []byte, 1)
+		b := rawBackend(t, func(c net.Conn) {
+			packet := make([]byte, len(alice))
+			_, _ = io.ReadFull(c, packet)
+			_, _ = io.WriteString(c, words)
+			_ = c.(*net.UnixConn).CloseWrite()
+			rest, _ := io.ReadAll(c)
+			got <- append(packet, rest...)
+		})
+		g := newGate(t, b.SocketDir)
+		for _, how := range []step{ssl(), directTLS()} {
+			g.play(t, scene{words, "backend_closed", do(how, say(alice), hear(words), eof)})
+			if g := <-got; !bytes.Equal(g, alice) {
+				t.Errorf("the backend got %q", g)
+			}
+		}
+	}
+}
+
 func many(n int) (out []string) {
 	for i := range n {
 		out = append(out, fmt.Sprintf("x.n%d", i), "v")
@@ -753,8 +840,8 @@ func many(n int) (out []string) {
 	return out
 }
 
-// pitfall 13 with a real backend: NegotiateProtocolVersion is its answer, and it
-// comes through.
+// pgwire#455, psql-wire#147, with a real backend: NegotiateProtocolVersion is its
+// answer, and it comes through.
 func TestProtocolNegotiationIsTheBackends(t *testing.T) {
 	pg := realPostgres(t)
 	g := newGate(t, pg.SocketDir)
@@ -769,7 +856,24 @@ func TestProtocolNegotiationIsTheBackends(t *testing.T) {
 	g.expect(t, "client_closed")
 }
 
-// pitfall 8 with a real backend: requests inside direct TLS are the gate's to
+// pgwire#455, pgagroal#971, psql-wire#147, pgcat#706: whoever speaks a later minor
+// version, or greases it as libpq 19 does, and is not let in, is told so in the
+// same words as everybody else, and is neither answered nor refused for the
+// version.
+func TestRefusalOfALaterVersion(t *testing.T) {
+	revoked := fatal("28000", "client certificate has been revoked")
+	playRefused(
+		t, func(p *proxy.Policy) {
+			p.Verify = func(tls.ConnectionState, time.Time) error { return &proxy.Refusal{Outcome: proxy.CertRevoked} }
+		},
+		scene{"3.2", "certificate_revoked", do(ssl(), say(startup(protocol3|2, "user", "alice")), revoked)},
+		scene{"3.0 with _pq_", "certificate_revoked", do(ssl(), say(startup(protocol3, "user", "alice", "_pq_.x", "1")), revoked)},
+		scene{"grease", "certificate_revoked", do(ssl(), say(startup(protocol3|9999, "user", "alice", "_pq_.test_protocol_negotiation", "")), revoked)},
+		scene{"grease, direct", "certificate_revoked", do(directTLS(), say(startup(protocol3|9999, "user", "alice", "_pq_.test_protocol_negotiation", "")), revoked)},
+	)
+}
+
+// With a real backend: requests inside direct TLS are the gate's to
 // answer, so that the backend sees a startup message first.
 func TestDirectTLSWithRealBackend(t *testing.T) {
 	pg := realPostgres(t)
@@ -782,7 +886,7 @@ func TestDirectTLSWithRealBackend(t *testing.T) {
 	}
 }
 
-// pitfall 19 (tried with PostgreSQL 15) and 18 (materialize#38442): whatever
+// materialize#38442, and tried with PostgreSQL 15: whatever
 // PostgreSQL would read in its own way is refused, inside TLS and in words.
 func TestStartupRefused(t *testing.T) {
 	n64 := strings.Repeat("n", 64)
@@ -871,7 +975,7 @@ func TestRefusalEndsWithCloseNotify(t *testing.T) {
 	}
 }
 
-// pitfall 26: a dual-stack socket reports an IPv4 client as ::ffff:127.0.0.1.
+// supabase#20478: a dual-stack socket reports an IPv4 client as ::ffff:127.0.0.1.
 func TestIPv4OnADualStackListener(t *testing.T) {
 	if ln, err := net.Listen("tcp", "[::1]:0"); err != nil {
 		t.Skip("no IPv6 here: ", err)
@@ -912,8 +1016,8 @@ func TestIPv4OnADualStackListener(t *testing.T) {
 	}
 }
 
-// pitfall 39 (cockroach#98279, warpgate#2379, traefik#9663, pgbouncer#1420):
-// health checks and port scans come every second. They are counted for
+// cockroach#98279, warpgate#2379, traefik#9663, traefik#11270, pgbouncer#1420,
+// neon#12438: health checks and port scans come every second. They are counted for
 // themselves and kept out of the log.
 func TestProbes(t *testing.T) {
 	b := newBackend(t)
@@ -968,7 +1072,7 @@ func TestForbiddenSource(t *testing.T) {
 				{"explain, direct", outcome, do(directTLS(), say(alice), fatal("28000", text))},
 				{"explain, in clear", "plaintext", do(say(alice), fatal("28000", "requires TLS"))},
 				{"explain, broken packet", "protocol_violation", do(ssl(), say(startup(protocol3, "user", "a", "user", "b")), fatal("08P01", "more than once"))},
-				// pitfall 14: nobody hears the answer to a cancel request.
+				// Nobody hears the answer to a cancel request.
 				{"explain, cancel", outcome, do(say(cancelRequest(7, []byte("abcd"))), eof)},
 				{"explain, cancel inside TLS", outcome, do(ssl(), say(cancelRequest(7, []byte("abcd"))), eof)},
 			},
@@ -993,10 +1097,68 @@ func TestForbiddenSource(t *testing.T) {
 	playRefused(t, func(p *proxy.Policy) { p.Networks = networks(nil, nil) }, scene{"no networks", "source_not_allowed", do(eof)})
 }
 
-// pitfalls 14 (cockroach#93425, #93631, pgx#2340) and 15 (teleport#68711,
-// pgx#2489): in clear, as psql up to libpq 18 always sends it, or inside TLS; with
-// a key of any legal length. The backend gets it verbatim, the client gets no
-// byte, and an orderly end, because a reset is a failure to libpq 17.
+// cockroach#66412: a denial without an end was taken for one that has ended. Ours
+// have none, and hold whatever the clock says.
+func TestDenialHasNoEnd(t *testing.T) {
+	p := &proxy.Policy{
+		Networks: networks([]string{"192.0.2.0/24"}, []string{"192.0.2.7"}),
+		Verify:   func(tls.ConnectionState, time.Time) error { return nil },
+		Rules:    rules(t, acl.RuleOptions{Action: "reject", Users: []string{"mallory"}}, acl.RuleOptions{Action: "allow"}),
+	}
+	for _, at := range []time.Time{{}, time.Unix(0, 0), time.Now(), time.Now().AddDate(200, 0, 0)} {
+		for _, c := range []struct {
+			source, user string
+			outcome      proxy.Outcome
+		}{
+			{"192.0.2.7", "alice", proxy.SourceDenied},
+			{"192.0.2.8", "mallory", proxy.RuleRejected},
+			{"192.0.2.8", "alice", 0}, // nothing against her
+		} {
+			_, err := p.Judge(&acl.Request{Source: netip.MustParseAddr(c.source), User: c.user, Database: "shop"}, tls.ConnectionState{}, at)
+			var r *proxy.Refusal
+			if errors.As(err, &r) != (c.outcome != 0) || r != nil && r.Outcome != c.outcome {
+				t.Errorf("at %v %s from %s is judged %v", at, c.user, c.source, err)
+			}
+		}
+	}
+}
+
+// cockroach#123602: the rules of one listener were asked about the clients of
+// another. Every listener is tried with the rule of each.
+func TestRulesAreTheirListeners(t *testing.T) {
+	b := newBackend(t)
+	g := newGate(t, b.SocketDir)
+	listeners := []string{g.Addr}
+	for _, address := range []string{"127.0.0.1:0", "127.0.0.2:0"} {
+		ln, err := proxy.Listen(context.Background(), address, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		listeners = append(listeners, ln.Addr().String())
+		go func() { _ = g.Server.Serve(ln) }() // until gate.stop
+	}
+	for _, own := range listeners {
+		for action, other := range map[string]string{"allow": "reject", "reject": "allow"} {
+			list, problems := acl.NewRules([]acl.RuleOptions{{Action: action, Listeners: []string{own}}, {Action: other}}, listeners, nil)
+			if list == nil {
+				t.Fatal(problems)
+			}
+			g.reload(func(p *proxy.Policy) { p.Rules = list })
+			for _, g.Addr = range listeners {
+				s := scene{fmt.Sprintf("%s at %s, came to %s", action, own, g.Addr), "rule_rejected", do(ssl(), say(alice), fatal("28000", "pgwicket rejects"))}
+				if (g.Addr == own) == (action == "allow") {
+					s.outcome, s.steps = "client_closed", do(ssl(), say(alice), opened)
+				}
+				g.play(t, s)
+			}
+		}
+	}
+}
+
+// cockroach#93425, cockroach#93631, pgx#2340, and of keys teleport#68711, pgx#2489:
+// in clear, as psql up to libpq 18 always sends it, or inside TLS; with a key of any
+// legal length. The backend gets it verbatim, the client gets no byte, and an
+// orderly end, because a reset is a failure to libpq 17.
 func TestCancelRequest(t *testing.T) {
 	b := newBackend(t)
 	g := newGate(t, b.SocketDir, func(p *proxy.Policy) {
@@ -1070,8 +1232,8 @@ func newSlowCancel(t *testing.T, last func(net.Conn)) *slowCancel {
 	return b
 }
 
-// pitfalls 14 and 16: the end of the connection tells libpq that the backend is
-// done, so it must not come before the backend's. How the backend ends does not
+// pgbouncer#833, pgbouncer#786, pgx#2340: the end of the connection tells libpq that the
+// backend is done, so it must not come before the backend's. How the backend ends does not
 // matter, and what it says stays here.
 func TestCancelEndsWhenTheBackendHasEnded(t *testing.T) {
 	for name, last := range map[string]func(net.Conn){
@@ -1099,9 +1261,33 @@ func TestCancelEndsWhenTheBackendHasEnded(t *testing.T) {
 	}
 }
 
-// pitfall 16 (pgbouncer#392, #140, #833): cancel requests have a budget of their
-// own. Beyond it they end at once, cost the backend nothing, and sessions never
-// notice.
+// pgbouncer#833, pgbouncer#786: psql waits for the end of its cancel request before
+// it shows anything else. A backend that never ends one must not keep psql for
+// ever, nor a place among the requests.
+func TestCancelIsNotWaitedForForEver(t *testing.T) {
+	t.Parallel() // it takes as long as a request may
+	b := newSlowCancel(t, func(net.Conn) {})
+	release := sync.OnceFunc(func() { close(b.release) })
+	defer release()
+	g := newGate(t, b.SocketDir, func(p *proxy.Policy) { p.MaxCancelRequests = 1 })
+	stuck := g.dial(t)
+	send(t, stuck, cancelRequest(7, []byte("abcd")))
+	<-b.got
+	expectEOF(t, stuck)
+	stuck.Close()
+	g.expect(t, "forwarded")
+	next := g.dial(t)
+	send(t, next, cancelRequest(8, []byte("abcd")))
+	eventually(t, "the next is under way", func() bool { return len(b.got) == 1 })
+	release()
+	expectEOF(t, next)
+	next.Close()
+	g.expect(t, "forwarded")
+}
+
+// pgbouncer#392, pgbouncer#140, pgbouncer#833: cancel requests have a budget of
+// their own. Beyond it they end at once, cost the backend nothing, and sessions
+// never notice.
 func TestCancelFlood(t *testing.T) {
 	const limit = 5
 	b := newSlowCancel(t, func(net.Conn) {})
@@ -1142,7 +1328,7 @@ func TestCancelFlood(t *testing.T) {
 	g.play(t, scene{"afterwards", "forwarded", do(say(request), eof)})
 }
 
-// pitfall 14: what a cancel request must still bring. pitfall 20 (pgbouncer#275):
+// pgx#2340: what a cancel request must still bring. pgbouncer#275:
 // a certificate that is shown is judged, even where none is needed.
 func TestCancelRefused(t *testing.T) {
 	request := cancelRequest(7, []byte("abcd"))
@@ -1164,7 +1350,7 @@ func TestCancelRefused(t *testing.T) {
 	none.play(t, scene{"no backend, inside TLS", "failed", do(ssl(), say(request), eof)})
 }
 
-// pitfall 23: the network that a cancel request must come from is the newest,
+// cockroach#123602: the network that a cancel request must come from is the newest,
 // as for everybody else.
 func TestCancelMeetsTheNewestNetworks(t *testing.T) {
 	b := newBackend(t)
@@ -1209,7 +1395,7 @@ func TestCancelStopsARealQuery(t *testing.T) {
 	}
 }
 
-// pitfall 47, DESIGN 3 and 6: a refused certificate is told in words, inside TLS,
+// A refused certificate is told in words, inside TLS,
 // and the words arrive although the client is still sending: an early close
 // would reset the connection and eat them. The verdicts are those of tlsconfig
 // with real files.
@@ -1442,7 +1628,8 @@ func TestShutdownEndsStartups(t *testing.T) {
 	b.expectUntouched(t)
 }
 
-// It does not wait for what a backend may or may not do, either.
+// It does not wait for what a backend may or may not do, either: pgbouncer#786,
+// pgbouncer#234.
 func TestShutdownDoesNotWaitForTheBackend(t *testing.T) {
 	held := newSlowCancel(t, func(net.Conn) {})
 	defer close(held.release)
@@ -1579,7 +1766,7 @@ func TestReloadDuringStartup(t *testing.T) {
 	}
 }
 
-// CVE-2025-58189 and PROTOCOL 8: whatever a client can write into the log is
+// CVE-2025-58189: whatever a client can write into the log is
 // escaped there, in both formats. gate.stop looks at every line of every test;
 // here are the lines to look at.
 func TestTheLogIsTheGates(t *testing.T) {

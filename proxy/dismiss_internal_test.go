@@ -145,13 +145,16 @@ func TestDismissWhenIdle(t *testing.T) {
 		idle := ending{cause: DrainTimeout, words: farewell, idle: true}
 		r.held.end(idle)
 		r.silent("before its login")
-		r.asks() // which is no client's way, and does no harm
+		r.asks() // which is no client's way; it is answered after the login
 		r.says(ready[:len(ready)-6]...)
 		r.hears(ready[:len(ready)-6])
 		r.silent("in its login")
 		r.says(said('Z', "T")...)
 		r.hears(said('Z', "T"))
 		r.silent("in a transaction")
+		r.says(said('Z', "T")...)
+		r.hears(said('Z', "T"))
+		r.silent("in a transaction, its query answered")
 		r.asks()
 		r.says(slices.Concat(said('C', "SELECT 1\x00"), said('Z', "E"))...)
 		r.hears(slices.Concat(said('C', "SELECT 1\x00"), said('Z', "E")))
@@ -191,6 +194,79 @@ func TestDismissWhenIdleAtOnce(t *testing.T) {
 			r.leaves()
 			<-r.done
 		}
+	})
+}
+
+// Of a pipeline every query is answered first.
+func TestDismissWhenIdleAfterAPipeline(t *testing.T) {
+	eachRelay(t, func(t *testing.T, with starter) {
+		r := relayedRig(t, with)
+		r.says(ready...)
+		r.hears(ready)
+		r.asks()
+		r.asks()
+		r.held.end(ending{cause: DrainTimeout, words: farewell, idle: true})
+		r.says(said('Z', "I")...)
+		r.hears(said('Z', "I"))
+		r.silent("while the second query runs")
+		r.says(said('Z', "I")...)
+		r.hears(slices.Concat(said('Z', "I"), farewell))
+		r.leaves()
+		<-r.done
+	})
+}
+
+// A session is closed for its quietness if it is still quiet: a query may have
+// come meanwhile, or be under way without a byte.
+func TestCloseIfQuiet(t *testing.T) {
+	eachRelay(t, func(t *testing.T, with starter) {
+		r := relayedRig(t, with)
+		quiet := ending{cause: IdleTimeout, words: farewell}
+		moved := func() int64 {
+			up, down := r.held.moved()
+			return up + down
+		}
+		r.held.close(quiet, moved())
+		r.silent("before its login")
+		r.says(ready...)
+		r.hears(ready)
+		r.held.close(quiet, moved()-1)
+		r.silent("something has moved")
+		r.asks()
+		r.held.close(quiet, moved())
+		r.silent("a query is under way")
+		r.says(said('Z', "T")...)
+		r.hears(said('Z', "T"))
+		r.held.close(quiet, moved()) // in a transaction
+		r.hears(farewell)
+		r.leaves()
+		<-r.done
+		if r.result.cause != IdleTimeout || r.result.busy {
+			t.Errorf("cause %s, busy %v", r.result.cause, r.result.busy)
+		}
+	})
+}
+
+// The deadline of an ending goes with it: whoever is spared stays, and a later
+// ending has its own.
+func TestSparedFromADeadline(t *testing.T) {
+	eachRelay(t, func(t *testing.T, with starter) {
+		r := relayedRig(t, with)
+		r.says(said('Z', "T")...)
+		r.hears(said('Z', "T"))
+		soon := func() time.Time { return time.Now().Add(100 * time.Millisecond) }
+		r.held.end(ending{cause: SessionLifetime, words: farewell, idle: true, by: soon()})
+		r.held.spare()
+		time.Sleep(200 * time.Millisecond)
+		r.held.end(ending{cause: SessionLifetime, words: farewell, idle: true, by: soon()})
+		r.held.end(ending{cause: Drained, words: farewell, idle: true})
+		time.Sleep(200 * time.Millisecond)
+		r.silent("in a transaction")
+		r.held.end(ending{cause: SessionLifetime, words: farewell, idle: true, by: soon()})
+		if rest, _ := io.ReadAll(r.client); len(rest) > 0 {
+			t.Errorf("the client got %q", rest)
+		}
+		r.ended(SessionLifetime, 0, 6)
 	})
 }
 

@@ -139,11 +139,12 @@ func (h *hammer) fail(s *hammered, format string, args ...any) {
 	}
 }
 
-// The messages of the hammer are PostgreSQL's: CopyData with the next bytes of
-// a stream, behind an acknowledgement where it is the backend's; Sync, which the
-// backend answers with ReadyForQuery; Terminate.
+// The messages of the hammer are PostgreSQL's by their types: one with the next
+// bytes of a stream, behind an acknowledgement where it is the backend's
+// (CommandComplete), and where it is the client's (Close) in want of a Sync; Sync,
+// which the backend answers with ReadyForQuery; Terminate.
 const (
-	copyData      = 'd'
+	next          = 'C'
 	syncMessage   = "S\x00\x00\x00\x04"
 	terminate     = "X\x00\x00\x00\x04"
 	readyForQuery = "Z\x00\x00\x00\x05I"
@@ -172,7 +173,7 @@ func (h *hammer) speaker(s *hammered, direction byte, w io.Writer) *speaker {
 // say sends up to most bytes more of the stream, in one message.
 func (p *speaker) say(most int64) error {
 	n := min(most, 1+p.rnd.Int64N(largest>>p.rnd.IntN(16)))
-	p.buf = append(p.buf[:0], copyData, 0, 0, 0, 0)
+	p.buf = append(p.buf[:0], next, 0, 0, 0, 0)
 	if p.ack != nil {
 		p.buf = binary.BigEndian.AppendUint64(p.buf, uint64(p.ack.Load()))
 	}
@@ -224,7 +225,7 @@ func (l *listener) hear() (kind byte, err error) {
 		l.h.fail(l.s, "a message %q of %d bytes", head[0], n)
 		return 0, io.ErrUnexpectedEOF
 	}
-	if head[0] == copyData && l.acked != nil {
+	if head[0] == next && l.acked != nil {
 		var ack [ackLen]byte
 		if _, err := io.ReadFull(l.r, ack[:]); err != nil {
 			return 0, err
@@ -237,7 +238,7 @@ func (l *listener) hear() (kind byte, err error) {
 	}
 	l.buf = slices.Grow(l.buf[:0], n)[:n]
 	n, err = io.ReadFull(l.r, l.buf)
-	if head[0] == copyData {
+	if head[0] == next {
 		l.compare(l.buf[:n]) // what has come of a message that was cut, too
 	}
 	return head[0], err

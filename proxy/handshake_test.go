@@ -156,7 +156,7 @@ func maxVersion(v uint16) func(*tls.Config) {
 
 // Every way in which a handshake can fail, with a real client or its bytes. The
 // text is crypto/tls's own: where a new release words it differently, this test
-// says which line of handshakeMessages to change. pitfall 22: the true reason is
+// says which line of handshakeMessages to change. pgbouncer#104: the true reason is
 // in the log and the metric, for the client can show only an alert.
 func TestHandshakeRefusal(t *testing.T) {
 	provoked := make(map[string]bool)
@@ -187,7 +187,7 @@ func TestHandshakeRefusal(t *testing.T) {
 			c.MaxVersion, c.CurvePreferences = tls.VersionTLS12, []tls.CurveID{tls.X25519}
 		}), TLSCipher, "tls: no cipher suite supported by both client and server"},
 
-		// pitfall 9: PostgreSQL sends alert 120, in both ways to begin TLS.
+		// PostgreSQL sends alert 120, in both ways to begin TLS.
 		{"other ALPN, 1.2", nil, goClient(func(c *tls.Config) {
 			c.MaxVersion, c.NextProtos = tls.VersionTLS12, []string{"h2", "http/1.1"}
 		}), TLSALPN, "tls: client requested unsupported application protocols"},
@@ -223,7 +223,7 @@ func TestHandshakeRefusal(t *testing.T) {
 		// CVE-2023-29409: the cost of a huge key is the server's.
 		{"RSA of 8,200 bits, 1.2", nil, goClient(func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12; showing(hugeRSA(8200))(c) }), TLSFailed, "tls: client sent certificate containing RSA key larger than 8192 bits"},
 		{"RSA of 16,384 bits, 1.3", nil, goClient(showing(hugeRSA(16_384))), TLSFailed, "tls: client sent certificate containing RSA key larger than 8192 bits"},
-		// DESIGN 3: possession of the key is crypto/tls's to prove.
+		// Possession of the key is crypto/tls's to prove.
 		{"a key of its own, 1.2", nil, goClient(func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12; showing(stolen())(c) }), TLSFailed, "tls: invalid signature by the client certificate"},
 		{"a key of its own, 1.3", nil, goClient(showing(stolen())), TLSFailed, "tls: invalid signature by the client certificate"},
 		{"a certificate of rubbish", nil, goClient(showing(tls.Certificate{Certificate: [][]byte{[]byte("rubbish")}, PrivateKey: handshakePair().PrivateKey})), TLSFailed, "tls: failed to parse client certificate"},

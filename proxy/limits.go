@@ -23,6 +23,13 @@ type Limits struct {
 	// for AuthRefusal. Each failure makes the next attempt wait longer.
 	AuthFailures int
 	AuthRefusal  time.Duration
+
+	// IdleTimeout ends a session in which nothing has moved for so long, either
+	// way, while no query was under way. SessionLifetime ends one that is older,
+	// as soon as it is outside of a transaction, and an eighth later in any case.
+	// Both may be late by an eighth, or 5 seconds if that is less.
+	IdleTimeout     time.Duration
+	SessionLifetime time.Duration
 }
 
 // sourcesKnown bounds the memory of a crowd: a million sources cost no more.

@@ -1,11 +1,13 @@
 package proxy_test
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -62,7 +64,9 @@ func TestConnectionLimits(t *testing.T) {
 	}
 }
 
-// A cancel is in nobody's place: with the last session its Ctrl-C still works.
+// pgbouncer#392, pgbouncer#140: cancel requests filled up the connections that
+// there may be, and nobody got in. Here one is in nobody's place; and with the last
+// session its Ctrl-C still works.
 func TestCancelTakesNoPlace(t *testing.T) {
 	release := make(chan struct{})
 	fake, err := pgtest.StartFake(func(conn net.Conn) {
@@ -73,6 +77,8 @@ func TestCancelTakesNoPlace(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(fake.Stop)
+	let := sync.OnceFunc(func() { close(release) })
+	t.Cleanup(let) // or a failure would wait for it
 	g := newGate(t, fake.SocketDir, func(p *proxy.Policy) { p.Limits = proxy.Limits{Connections: 2} })
 	var waiting []*net.TCPConn
 	for i := range 5 {
@@ -81,7 +87,7 @@ func TestCancelTakesNoPlace(t *testing.T) {
 		eventually(t, "the backend has it", func() bool { return fake.Accepted.Load() == int64(i+1) })
 		waiting = append(waiting, raw)
 	}
-	close(release)
+	let()
 	for _, raw := range waiting {
 		expectEOF(t, raw)
 	}
@@ -153,7 +159,7 @@ func loginBackend(t *testing.T, sqlstate *atomic.Value) *pgtest.Fake {
 // PostgreSQL; others are, from elsewhere or as somebody else, and a success
 // makes all good.
 //
-// pitfall 24 (cockroach#108343): nothing but a failed authentication counts.
+// cockroach#108343: nothing but a failed authentication counts.
 func TestAuthBackoff(t *testing.T) {
 	var sqlstate atomic.Value
 	fake := loginBackend(t, &sqlstate)
@@ -209,6 +215,84 @@ func TestAuthBackoff(t *testing.T) {
 	try("app", "")
 }
 
+// cockroach#108343: a throttle of failed logins that counts whatever fails locks out
+// people who have mistyped nothing. One failure is one too many here, and PostgreSQL
+// itself says what was one.
+func TestOnlyFailedAuthenticationsCount(t *testing.T) {
+	db, err := pgtest.Start(context.Background(), realOptions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Stop)
+	g := newGate(t, db.SocketDir, func(p *proxy.Policy) { p.Limits = proxy.Limits{AuthFailures: 1, AuthRefusal: time.Hour} })
+	login := func(settings ...string) string {
+		t.Helper()
+		out, _ := psql(t, libpq(t, g, append([]string{"PGUSER=scram", "PGPASSWORD=" + secret}, settings...)...), "select 'in'")
+		return out
+	}
+	limit := func(n string) {
+		t.Helper()
+		if _, err := db.SQL("alter role scram connection limit " + n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	scram := startup(protocol3, "user", "scram", "database", "postgres")
+	for _, c := range []struct {
+		name, outcome string
+		do            func()
+	}{
+		{"probe", "probe", func() { _ = g.dial(t).Close() }},
+		{"probe with TLS", "probe", func() { _ = g.secure(t).Close() }},
+		{"in clear", "plaintext", func() {
+			raw := g.dial(t)
+			send(t, raw, scram)
+			expectFatal(t, raw, "28000", "requires TLS")
+			_ = raw.Close()
+		}},
+		{"cancel request", "forwarded", func() {
+			raw := g.dial(t)
+			send(t, raw, cancelRequest(1, []byte("????")))
+			expectEOF(t, raw)
+			_ = raw.Close()
+		}},
+		{"leaves when asked for the password", "client_closed", func() {
+			conn := g.secure(t)
+			send(t, conn, scram)
+			if kind, body := readMessage(t, conn); kind != 'R' {
+				t.Errorf("got %q %q", kind, body)
+			}
+			_ = conn.Close()
+		}},
+		{"3D000", "backend_refused", func() {
+			if out := login("PGDATABASE=nowhere"); !strings.Contains(out, "does not exist") {
+				t.Error(out)
+			}
+		}},
+		{"53300", "backend_refused", func() {
+			limit("0")
+			if out := login(); !strings.Contains(out, "too many connections for role") {
+				t.Error(out)
+			}
+			limit("-1")
+		}},
+	} {
+		c.do()
+		g.expect(t, c.outcome)
+		if out := login(); out != "in" {
+			t.Errorf("%s: locked out: %s", c.name, out)
+		}
+		g.expect(t, "client_closed")
+	}
+	if out := login("PGPASSWORD=wrong"); !strings.Contains(out, "password authentication failed") {
+		t.Error(out)
+	}
+	g.expect(t, "authentication_failed")
+	if out := login(); !strings.Contains(out, "too many failed authentications") {
+		t.Error(out)
+	}
+	g.expect(t, "auth_backoff")
+}
+
 func secureFrom(t *testing.T, g *gate, source string) net.Conn {
 	t.Helper()
 	raw := g.from(t, source)
@@ -217,8 +301,8 @@ func secureFrom(t *testing.T, g *gate, source string) net.Conn {
 	return raw
 }
 
-// pitfall 40: a shutdown waits for what is under way and for nothing else: a
-// session that idles is told why, one in a transaction may finish it.
+// cloud-sql-proxy#206, cloud-sql-proxy#1805: a shutdown waits for what is under way and for
+// nothing else: a session that idles is told why, one in a transaction may finish it.
 func TestDrain(t *testing.T) {
 	db := realPostgres(t)
 	g := newGate(t, db.SocketDir)

@@ -44,7 +44,7 @@ func TestLoginOutcome(t *testing.T) {
 	}
 }
 
-// pitfall 24 (cockroach#108343): what is no failure of authentication is not
+// cockroach#108343: what is no failure of authentication is not
 // called one, whatever else a backend turns a login away for; and a client that
 // leaves as soon as it has read the answer does not hide it.
 func TestLoginOutcomeBySQLSTATE(t *testing.T) {

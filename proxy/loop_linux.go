@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -63,15 +62,13 @@ type flow struct {
 	client, backend leg
 	tls             *tls.Conn
 	wire            *wire
-	tracker         pgwire.Tracker // of what the backend says
+	tracker         pgwire.Tracker
 	slot            uint32
 	gone            bool
 	deaf            bool    // the backend takes no more; what the client still says is dropped
-	asked           bool    // the client has sent something since the last ReadyForQuery
 	thin            bool    // the client has sent many records for very few bytes
 	read            int     // bytes of the client since it was last weighed
 	worth           int64   // up, then
-	terminated      bool    // the last that the client sent was a Terminate
 	noted           bool    // relayed has its cause
 	ending          *ending // that is to come, at the next place for it
 	relayed         relayed // but for the bytes
@@ -321,12 +318,11 @@ func (l *loop) decrypt(f *flow) {
 			have += n
 		}
 		if have > 0 {
-			f.terminated = bytes.HasSuffix(l.plain[:have], terminate)
+			f.tracker.Ask(l.plain[:have])
 			l.send(f, &f.backend, l.plain[:have])
 			if f.deaf {
 				return
 			}
-			f.asked = true
 			f.up.Add(int64(have))
 			l.up += have
 		}
@@ -364,7 +360,7 @@ func (l *loop) readBackend(f *flow) {
 		// A backend that exits with unread input resets the socket, after
 		// the last of its output.
 		f.backend.ended, f.deaf = true, true
-		if f.terminated {
+		if f.tracker.Terminated() {
 			f.note(ClientClosed)
 		}
 		f.note(BackendClosed)
@@ -389,14 +385,11 @@ func (l *loop) readBackend(f *flow) {
 // follow keeps track of what the backend says, and returns how much of it the
 // client is still to hear.
 func (l *loop) follow(f *flow, p []byte) (n int) {
-	starting, before := f.tracker.Login != nil, f.tracker.Answers()
+	starting := f.tracker.Login != nil
 	if n = len(p); f.ending == nil {
 		f.tracker.Feed(p)
 	} else {
-		n = f.ending.follow(&f.tracker, p, f.asked)
-	}
-	if f.tracker.Answers() != before {
-		f.asked = false
+		n = f.ending.follow(&f.tracker, p)
 	}
 	if starting && f.tracker.Login == nil { // ready for the first query
 		delete(l.deadlines, f)
@@ -419,6 +412,7 @@ func (l *loop) dismiss(f *flow, e ending) {
 		l.end(f, e.cause)
 		return
 	}
+	l.withdraw(f)
 	f.ending = &e
 	if at, ok := l.deadlines[f]; !e.by.IsZero() && (!ok || e.by.Before(at)) {
 		l.until(f, e.by)
@@ -429,12 +423,19 @@ func (l *loop) dismiss(f *flow, e ending) {
 	})
 }
 
+// closeQuiet ends a flow at once if nothing has moved in it since so many bytes.
+func (l *loop) closeQuiet(f *flow, e ending, moved int64) {
+	if !f.tracker.Busy() && f.up.Load()+f.down.Load() == moved {
+		l.dismiss(f, e)
+	}
+}
+
 // dismissNow sends the words that end a flow, if there is an ending and this is
 // the place for it. The backend sees its client leave; ours gets all that was
 // sent before, the words, and an orderly end.
 func (l *loop) dismissNow(f *flow) {
 	e := f.ending
-	if e == nil || f.gone || f.backend.ended || !e.may(&f.tracker, f.asked) {
+	if e == nil || f.gone || f.backend.ended || !e.may(&f.tracker) {
 		return
 	}
 	f.note(e.cause)
@@ -600,14 +601,26 @@ func (l *loop) end(f *flow, cause Outcome) {
 	s.generation++
 	l.free = append(l.free, f.slot)
 	delete(l.deadlines, f)
-	f.relayed.up, f.relayed.down, f.relayed.busy = f.up.Load(), f.down.Load(), f.asked
+	f.relayed.up, f.relayed.down, f.relayed.busy = f.up.Load(), f.down.Load(), f.tracker.Busy()
 	f.relayed.settle()
 	go f.done(f.relayed)
 }
 
-func (f *flow) spare() {
+// spare takes back an ending that waits for an idle backend.
+func (l *loop) spare(f *flow) {
 	if f.ending != nil && f.ending.idle {
-		f.ending = nil
+		l.withdraw(f)
+	}
+}
+
+// withdraw takes back an ending, if there is one that has not begun.
+func (l *loop) withdraw(f *flow) {
+	if f.ending == nil || f.gone || f.backend.ended {
+		return
+	}
+	f.ending = nil
+	if f.tracker.Login == nil { // else the deadline is the login's
+		delete(l.deadlines, f)
 	}
 }
 

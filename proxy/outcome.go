@@ -66,6 +66,8 @@ const (
 	ClientLost
 	BackendClosed
 	BackendLost
+	IdleTimeout
+	SessionLifetime
 	Drained
 	DrainTimeout
 
@@ -91,6 +93,7 @@ const (
 	violation   = "08P01" // protocol_violation
 	unsupported = "0A000" // feature_not_supported
 	shutdown    = "57P01" // admin_shutdown
+	idleTimeout = "57P05" // idle_session_timeout
 	tooMany     = "53300" // too_many_connections
 	noConnect   = "57P03" // cannot_connect_now: the one that moves libpq to its next host
 	internal    = "XX000" // internal_error
@@ -150,6 +153,8 @@ var outcomes = [outcomeCount]facts{
 	ClientLost:           {"client_lost", "", "", slog.LevelInfo, false},
 	BackendClosed:        {"backend_closed", "", "", slog.LevelInfo, false},
 	BackendLost:          {"backend_lost", "", "", slog.LevelInfo, false},
+	IdleTimeout:          {"idle_timeout", "", "", slog.LevelInfo, false},
+	SessionLifetime:      {"session_lifetime", "", "", slog.LevelInfo, false},
 	Drained:              {"drained", "", "", slog.LevelInfo, false},
 	DrainTimeout:         {"drain_timeout", "", "", slog.LevelWarn, false},
 

@@ -19,7 +19,7 @@ func all(yield func(Outcome, facts) bool) {
 	}
 }
 
-// pitfall 45: an outcome is a metric label and a log attribute, so no two may
+// An outcome is a metric label and a log attribute, so no two may
 // share a name and none may lack one.
 func TestOutcomesHaveNamesOfTheirOwn(t *testing.T) {
 	plain := regexp.MustCompile(`^[a-z]+(_[a-z]+)*$`)
@@ -79,7 +79,7 @@ func TestOutcomesStandInTheirGroups(t *testing.T) {
 		if (handshake || certificate) && (f.sqlstate == "28000") != judged {
 			t.Errorf("%v has SQLSTATE %q", o, f.sqlstate)
 		}
-		// pitfall 39: a health check every second must not fill the log.
+		// cockroach#98279: a health check every second must not fill the log.
 		if o == Probe && f.level != slog.LevelDebug {
 			t.Errorf("%v is logged as %v", o, f.level)
 		}

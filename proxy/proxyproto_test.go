@@ -201,9 +201,10 @@ func TestProxyHeaderSegments(t *testing.T) {
 	}
 }
 
-// pitfall 25 (caddy#5915, gate#936, netbird#5332, go-proxyproto#11 and #131): a
-// load balancer that is listed must send a header, for without one its own
-// address would be judged in place of the client's.
+// caddy#5915, gate#936, netbird#5332, go-proxyproto#11, go-proxyproto#131: a load
+// balancer that is listed must send a header, for without one its own address would
+// be judged in place of the client's. A header without an address of TCP names
+// nobody, as that of a Unix socket (ghostunnel#751).
 func TestProxyHeaderInvalid(t *testing.T) {
 	b := newBackend(t)
 	g := newGateBehind(t, b.SocketDir, func(p *proxy.Policy) {
@@ -287,7 +288,9 @@ func TestProxyHeaderInvalid(t *testing.T) {
 	b.expectUntouched(t)
 }
 
-// pitfall 25: a header from anybody else is a client that says it is another.
+// caddy#5915, gate#936, netbird#5332, go-proxyproto#11, go-proxyproto#131: whoever
+// may send a header may say he is another, so nobody may who is not listed. To
+// trust everybody is what the libraries do by default.
 func TestProxyHeaderRefused(t *testing.T) {
 	b := newBackend(t)
 	g := newGateBehind(t, b.SocketDir)
@@ -339,7 +342,7 @@ func TestProxyHeaderRefused(t *testing.T) {
 	g.meet(t, balancer, "client_closed", ssl(), say(alice), opened)
 }
 
-// pitfalls 25 and 39 (kubernetes#57250): a load balancer asks whether we are
+// kubernetes#57250: a load balancer asks whether we are
 // there, each in its own way, and that is no attack.
 func TestProxyHealthChecks(t *testing.T) {
 	b := newBackend(t)
@@ -395,7 +398,7 @@ func TestProxyHealthCheckOfItself(t *testing.T) {
 	b.expectUntouched(t)
 }
 
-// pitfall 12 (go-proxyproto#65): whoever never finishes a header must go, and
+// go-proxyproto#65: whoever never finishes a header must go, and
 // sooner than the start-up would let it.
 func TestProxyHeaderDeadline(t *testing.T) {
 	b := newBackend(t)
@@ -434,7 +437,7 @@ func TestProxyHeaderDeadline(t *testing.T) {
 	g.reload(func(p *proxy.Policy) { p.ProxyHeaderTimeout, p.StartupTimeout = patience, long })
 	g.meet(t, balancer, "startup_timeout", say(proxyV2(cmdLocal, famUnspec)), eof)
 
-	// pitfall 11: nor does the header's stay on the session, or on its start-up.
+	// traefik#10675: nor does the header's stay on the session, or on its start-up.
 	g.reload(func(p *proxy.Policy) { p.ProxyHeaderTimeout, p.StartupTimeout = long, patience })
 	pause := func(*testing.T, *client) { time.Sleep(2 * long) }
 	g.meet(t, balancer, "client_closed", say(v2Good), pause, ssl(), say(alice), opened, pause, say([]byte("S\x00\x00\x00\x04")))

@@ -1,10 +1,10 @@
 package proxy
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -16,16 +16,16 @@ import (
 // epoll; on Linux it is what the loops are held against.
 type pump struct {
 	handover
-	count      func(up, down int)
-	alarm      func(panicked any)
-	tracker    pgwire.Tracker
-	login      pgwire.Login
-	timeout    *time.Timer // of the login
-	up, down   atomic.Int64
-	ending     atomic.Pointer[ending] // that is to come, at the next place for it
-	asked      atomic.Bool            // the client has sent something since the last ReadyForQuery
-	cause      atomic.Int32           // an Outcome plus one; the first to be noted stays
-	terminated atomic.Bool            // the last that the client sent was a Terminate
+	count    func(up, down int)
+	alarm    func(panicked any)
+	login    pgwire.Login
+	timeout  *time.Timer // of the login
+	up, down atomic.Int64
+	ending   atomic.Pointer[ending] // that is to come, at the next place for it
+	cause    atomic.Int32           // an Outcome plus one; the first to be noted stays
+
+	mu      sync.Mutex
+	tracker pgwire.Tracker
 }
 
 func newPump(h handover, count func(up, down int), alarm func(any)) *pump {
@@ -46,7 +46,7 @@ func (p *pump) run() {
 	p.guard(p.download)
 	<-uploaded
 	p.cut()
-	r := relayed{up: p.up.Load(), down: p.down.Load(), cause: Outcome(p.cause.Load() - 1), busy: p.asked.Load(), login: p.login}
+	r := relayed{up: p.up.Load(), down: p.down.Load(), cause: Outcome(p.cause.Load() - 1), busy: p.tracker.Busy(), login: p.login}
 	r.settle()
 	p.done(r)
 }
@@ -71,6 +71,7 @@ func (p *pump) end(cause Outcome) {
 func (p *pump) reins() reins {
 	return reins{
 		end:   p.dismiss,
+		close: p.closeQuiet,
 		spare: p.spare,
 		moved: func() (up, down int64) { return p.up.Load(), p.down.Load() },
 	}
@@ -93,6 +94,16 @@ func (p *pump) dismiss(e ending) {
 	}
 }
 
+// closeQuiet ends the session if nothing has moved in it since so many bytes.
+func (p *pump) closeQuiet(e ending, moved int64) {
+	p.mu.Lock()
+	quiet := !p.tracker.Busy() && p.up.Load()+p.down.Load() == moved
+	p.mu.Unlock()
+	if quiet {
+		p.dismiss(e)
+	}
+}
+
 func (p *pump) spare() {
 	if e := p.ending.Load(); e != nil && e.idle {
 		p.ending.CompareAndSwap(e, nil)
@@ -103,7 +114,7 @@ func (p *pump) spare() {
 // this is the place for it, and reports whether it did.
 func (p *pump) dismissNow() bool {
 	e := p.ending.Load()
-	if e == nil || !e.may(&p.tracker, p.asked.Load()) {
+	if e == nil || !p.may(e) {
 		return false
 	}
 	p.ending.Store(nil)
@@ -112,6 +123,12 @@ func (p *pump) dismissNow() bool {
 	_, _ = p.client.Write(e.words)
 	_ = p.backend.Close() // upload finds out, and reads the client until it is done
 	return true
+}
+
+func (p *pump) may(e *ending) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return e.may(&p.tracker)
 }
 
 func (p *pump) note(o Outcome) { p.cause.CompareAndSwap(0, int32(o)+1) }
@@ -149,7 +166,10 @@ func (p *pump) download() {
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
 		// A backend that exits with unread input resets the socket, after
 		// the last of its output.
-		if p.terminated.Load() {
+		p.mu.Lock()
+		terminated := p.tracker.Terminated()
+		p.mu.Unlock()
+		if terminated {
 			p.note(ClientClosed)
 		}
 		p.note(BackendClosed)
@@ -204,8 +224,9 @@ func (p *pump) decrypt() error {
 			have += n
 		}
 		if have > 0 {
-			p.terminated.Store(bytes.HasSuffix(plain[:have], terminate))
-			p.asked.Store(true)
+			p.mu.Lock()
+			p.tracker.Ask(plain[:have])
+			p.mu.Unlock()
 			if _, err := p.backend.Write(plain[:have]); err != nil {
 				return errBackendGone
 			}
@@ -229,7 +250,7 @@ func (p *pump) pumpDown() error {
 	socket := newReader(raw)
 	for {
 		buf, n, err := socket.read()
-		if e := p.ending.Load(); e != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+		if errors.Is(err, os.ErrDeadlineExceeded) { // an ending has come, and may have been taken back
 			_ = p.backend.SetReadDeadline(time.Time{}) // first, or it could undo another ending's
 			if p.dismissNow() {
 				return io.EOF
@@ -239,22 +260,7 @@ func (p *pump) pumpDown() error {
 		if err != nil {
 			return err
 		}
-		starting := p.tracker.Login != nil
-		before := p.tracker.Answers()
-		if e := p.ending.Load(); e == nil {
-			p.tracker.Feed(buf[:n])
-		} else {
-			n = e.follow(&p.tracker, buf[:n], p.asked.Load())
-		}
-		if p.tracker.Answers() != before {
-			p.asked.Store(false)
-		}
-		if starting && p.tracker.Login == nil {
-			p.timeout.Stop() // ready for the first query
-			if p.login.Ready {
-				p.ready(p.login)
-			}
-		}
+		n = p.follow(buf[:n])
 		_, err = p.client.Write(buf[:n])
 		buffers.Put(buf)
 		if err != nil {
@@ -266,6 +272,28 @@ func (p *pump) pumpDown() error {
 			return io.EOF
 		}
 	}
+}
+
+// follow keeps track of what the backend says, and returns how much of it the
+// client is still to hear.
+func (p *pump) follow(b []byte) (n int) {
+	p.mu.Lock()
+	starting := p.tracker.Login != nil
+	n = len(b)
+	if e := p.ending.Load(); e == nil {
+		p.tracker.Feed(b)
+	} else {
+		n = e.follow(&p.tracker, b)
+	}
+	ready := starting && p.tracker.Login == nil
+	p.mu.Unlock()
+	if ready {
+		p.timeout.Stop()
+		if p.login.Ready {
+			p.ready(p.login)
+		}
+	}
+	return n
 }
 
 // reader reads a socket into a buffer that it borrows only when there is

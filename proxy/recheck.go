@@ -22,30 +22,57 @@ const (
 // where it can be told so.
 const boundaryWait = 500 * time.Millisecond
 
-// recheck judges every session anew, whenever there is a new policy and as time
-// passes, until the server has stopped: certificates expire, and lists go stale.
-func (s *Server) recheck() {
-	defer close(s.rechecked)
+// tend looks after the live sessions until the server has stopped: it judges
+// them anew whenever there is a new policy and as time passes, for certificates
+// expire and lists go stale, and ends those whose own time is over.
+func (s *Server) tend() {
+	defer close(s.tended)
+	policy := s.policy.Load()
+	recheck, expire := every(policy.RecheckInterval), every(policy.Limits.precision())
 	for {
-		var tick <-chan time.Time
-		if d := s.policy.Load().RecheckInterval; d > 0 {
-			tick = time.After(d)
-		}
 		select {
 		case <-s.stopped:
+			recheck.Stop()
+			expire.Stop()
 			return
 		case <-s.renewed:
-		case <-tick:
+			policy = s.policy.Load()
+			reset(recheck, policy.RecheckInterval)
+			reset(expire, policy.Limits.precision())
+			s.recheck()
+		case <-recheck.C:
+			s.recheck()
+		case at := <-expire.C:
+			s.expire(at)
 		}
-		began := time.Now()
-		policy, failing := s.policy.Load(), 0
-		for _, c := range s.all() {
-			if c.recheck(policy, began) {
-				failing++
-			}
-		}
-		s.metrics.Rechecked(failing, time.Since(began))
 	}
+}
+
+// every returns a ticker; 0 is never.
+func every(d time.Duration) *time.Ticker {
+	t := time.NewTicker(time.Hour)
+	reset(t, d)
+	return t
+}
+
+func reset(t *time.Ticker, d time.Duration) {
+	if d > 0 {
+		t.Reset(d)
+	} else {
+		t.Stop()
+	}
+}
+
+// recheck judges every session anew.
+func (s *Server) recheck() {
+	began := time.Now()
+	policy, failing := s.policy.Load(), 0
+	for _, c := range s.all() {
+		if c.recheck(policy, began) {
+			failing++
+		}
+	}
+	s.metrics.Rechecked(failing, time.Since(began))
 }
 
 func (s *Server) all() []*session {

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -304,7 +306,60 @@ func TestKnownCancelsOnly(t *testing.T) {
 	eventually(t, "its key, too", func() bool { return g.metric(t, "pgwicket_cancel_requests_total", "outcome", "unknown_key") == 2 })
 }
 
-// pitfall 34 (pgbouncer#1105, ghostunnel#760): policies that change all the time
+// teleport#68711, pgx#2489: the key of a session has 4 bytes, up to 256 since
+// protocol 3.2, or there is none. The gate needs all of it, to know the requests of
+// its own sessions and to stop what a session that it ends is still doing.
+func TestCancelKeysOfEveryLength(t *testing.T) {
+	for _, length := range []int{0, 4, 32, 256} {
+		t.Run(fmt.Sprintf("%d bytes", length), func(t *testing.T) {
+			key := bytes.Repeat([]byte{0xfe, 0, 'Z', 0xff}, 64)[:length]
+			request := cancelRequest(0xfffffffe, key)
+			cancels := make(chan []byte, 8)
+			f := rawBackend(t, func(c net.Conn) {
+				packet := make([]byte, 1024)
+				n, _ := c.Read(packet)
+				if bytes.Equal(packet[4:8], request[4:8]) {
+					cancels <- packet[:n]
+					return
+				}
+				answer := []byte("R\x00\x00\x00\x08\x00\x00\x00\x00")
+				if length > 0 {
+					answer = binary.BigEndian.AppendUint32(append(answer, 'K'), uint32(8+length))
+					answer = append(answer, request[8:]...)
+				}
+				_, _ = c.Write(append(answer, "Z\x00\x00\x00\x05I"...))
+				_, _ = io.Copy(io.Discard, c)
+			})
+			g := newGate(t, f.SocketDir, func(p *proxy.Policy) { p.KnownCancelsOnly = true })
+			conn := g.session(t, "app")
+			g.play(t, scene{"a guess", "unknown_key", do(say(cancelRequest(0xfffffffe, []byte("????"))), eof)})
+			want := 0
+			if length > 0 {
+				g.play(t, scene{"the client's", "forwarded", do(say(request), eof)})
+				want = 2
+			}
+			send(t, conn, []byte("Q\x00\x00\x00\x0dselect 1\x00"))
+			eventually(t, "the query is under way", func() bool {
+				all := g.Server.Snapshot()
+				return len(all) == 1 && all[0].FromClient > 0
+			})
+			g.reload(func(p *proxy.Policy) { p.Rules = rules(t, acl.RuleOptions{Action: "reject"}) })
+			expectFatal(t, conn, "57P01", "pgwicket rejects")
+			_ = conn.Close()
+			eventually(t, "the session is gone", func() bool { return g.Server.Sessions() == 0 })
+			if len(cancels) != want {
+				t.Fatalf("%d requests have reached the backend, want %d", len(cancels), want)
+			}
+			for range want {
+				if got := <-cancels; !bytes.Equal(got, request) {
+					t.Errorf("the backend got %q, want %q", got, request)
+				}
+			}
+		})
+	}
+}
+
+// pgbouncer#1105, ghostunnel#760: policies that change all the time
 // while sessions come and go. Nobody is lost whom every policy lets in, and
 // nobody stays whom the last one does not.
 func TestReloadHammer(t *testing.T) {

@@ -44,7 +44,7 @@ type handover struct {
 type relayed struct {
 	up, down int64        // bytes to the backend and to the client
 	cause    Outcome      // what ended it first
-	busy     bool         // the client had sent something since the last ReadyForQuery
+	busy     bool         // the backend had something to do
 	login    pgwire.Login // what the backend said before it was ready
 }
 
@@ -52,6 +52,7 @@ type relayed struct {
 // called by anybody, at any time, also when the session has ended.
 type reins struct {
 	end   func(ending)            // ends the session; the last call before it has ended counts
+	close func(ending, int64)     // ends it if it is quiet: no byte has moved since so many, and nothing is under way
 	spare func()                  // takes back an ending that waits for an idle backend
 	moved func() (up, down int64) // as relayed has them, so far
 }
@@ -71,12 +72,10 @@ type ending struct {
 
 // follow has t follow p, the next bytes of the backend's stream, and returns how
 // many of them come before the words: all, if their time is not within them.
-// asked says that the client has sent something since the last ReadyForQuery.
-func (e *ending) follow(t *pgwire.Tracker, p []byte, asked bool) (n int) {
-	before := t.Answers()
+func (e *ending) follow(t *pgwire.Tracker, p []byte) (n int) {
 	for n < len(p) {
 		n += t.Next(p[n:])
-		if e.may(t, asked && t.Answers() == before) {
+		if e.may(t) {
 			break
 		}
 	}
@@ -84,8 +83,8 @@ func (e *ending) follow(t *pgwire.Tracker, p []byte, asked bool) (n int) {
 }
 
 // may says whether the words may be sent now.
-func (e *ending) may(t *pgwire.Tracker, asked bool) bool {
-	return t.AtBoundary() && (!e.idle || t.Status() == 'I' && !asked)
+func (e *ending) may(t *pgwire.Tracker) bool {
+	return t.AtBoundary() && (!e.idle || t.Status() == 'I' && !t.Busy())
 }
 
 // settle finds the cause of a session that its backend never made ready. The
@@ -104,11 +103,6 @@ func (r *relayed) settle() {
 		r.cause = AuthenticationFailed
 	}
 }
-
-// terminate is the message by which a client ends its session. PostgreSQL may
-// close its side before the client has closed its own. A value may end with the
-// same bytes, which only matters if the backend fails right then.
-var terminate = []byte("X\x00\x00\x00\x04")
 
 // A failure to write, told from a failure to read.
 var (

@@ -411,7 +411,7 @@ func segmented(t *testing.T, with starter, startup int) (*rig, *segment) {
 // A client may send its startup packet, a first query and more in one segment,
 // so that crypto/tls has decrypted or read ahead what belongs to the session
 // before the relay starts. Nobody would wake the relay for these bytes.
-// pitfall 1's other side: what TLS has buffered is the session's, not lost.
+// What TLS has buffered is the session's, not lost.
 func TestRelayStartsWithWhatTLSHasReadAhead(t *testing.T) {
 	eachRelay(t, testRelayStartsWithWhatTLSHasReadAhead)
 }
@@ -469,9 +469,8 @@ func testRelayStartsWithWhatTLSHasReadAhead(t *testing.T, with starter) {
 	}
 }
 
-// pitfall 37 (ghostunnel 1.11.1 #786/#794): a client that has said all it has
-// to say still gets all of the answer. The end may be a close_notify, a FIN, or
-// both.
+// ghostunnel#786, ghostunnel#794: a client that has said all it has to say
+// still gets all of the answer. The end may be a close_notify, a FIN, or both.
 func TestRelayHalfClosedByClient(t *testing.T) { eachRelay(t, testRelayHalfClosedByClient) }
 
 func testRelayHalfClosedByClient(t *testing.T, with starter) {
@@ -510,7 +509,38 @@ func testRelayHalfClosedByClient(t *testing.T, with starter) {
 	}
 }
 
-// pitfall 37 (pgbouncer's test_ssl_eof): a stream that is cut inside a record is
+// ghostunnel#786, ghostunnel#794: a connection that one side had ended got another
+// second, and whoever thought about the answer for longer was cut off. The backend
+// may take as long as it likes: no deadline of ours begins with the client's end.
+func TestRelayHalfClosedClientWaits(t *testing.T) {
+	rigs := make(map[string]*rig)
+	for name, with := range starters {
+		r := newRig(t, rigging{relay: with})
+		if _, err := r.client.Write([]byte("a hard question")); err != nil {
+			t.Fatal(err)
+		}
+		_ = r.client.CloseWrite()
+		_ = r.tcp.CloseWrite()
+		if question, err := io.ReadAll(r.backend); string(question) != "a hard question" || err != nil {
+			t.Fatalf("%s: the backend read %q, %v", name, question, err)
+		}
+		rigs[name] = r
+	}
+	time.Sleep(lingerTimeout + lingerTimeout/5) // thinking
+	for name, r := range rigs {
+		const answer = "42, after due consideration"
+		if _, err := io.WriteString(r.backend, answer); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		_ = r.backend.Close()
+		if got, err := io.ReadAll(r.client); string(got) != answer || err != nil {
+			t.Errorf("%s: the client read %q, %v", name, got, err)
+		}
+		r.ended(ClientClosed, int64(len("a hard question")), int64(len(answer)))
+	}
+}
+
+// As in pgbouncer's test_ssl_eof: a stream that is cut inside a record is
 // not an orderly end; the fragment must never reach the backend.
 func TestRelayCutInTheMiddleOfARecord(t *testing.T) { eachRelay(t, testRelayCutInTheMiddleOfARecord) }
 
@@ -528,8 +558,8 @@ func testRelayCutInTheMiddleOfARecord(t *testing.T, with starter) {
 	r.ended(ClientLost, 5, 0)
 }
 
-// pitfall 37 (stolon#323, kviklet#537, proxysql#6129, alloydb-auth-proxy#282,
-// pg_auto_failover#1180: leaked backend sessions): a client that is cut off
+// stolon#323, kviklet#537, proxysql#6129, alloydb-auth-proxy#282,
+// pg_auto_failover#1180 (leaked backend sessions): a client that is cut off
 // takes its backend session with it, be it idle, listening or talking.
 func TestRelayResetByClient(t *testing.T) { eachRelay(t, testRelayResetByClient) }
 

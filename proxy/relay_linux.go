@@ -59,7 +59,8 @@ func (r *relay) start(h handover) (held reins, err error) {
 	l.do(func() { l.begin(f, h.deadline) })
 	return reins{
 		end:   func(e ending) { l.do(func() { l.dismiss(f, e) }) },
-		spare: func() { l.do(func() { f.spare() }) },
+		close: func(e ending, moved int64) { l.do(func() { l.closeQuiet(f, e, moved) }) },
+		spare: func() { l.do(func() { l.spare(f) }) },
 		moved: func() (up, down int64) { return f.up.Load(), f.down.Load() },
 	}, nil
 }

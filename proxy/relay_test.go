@@ -132,7 +132,7 @@ func heap() int {
 	return int(m.HeapAlloc)
 }
 
-// pitfall 37: what the backend says last must reach a client that is talking
+// What the backend says last must reach a client that is talking
 // itself, because a reset would overtake it. PostgreSQL ends a session like
 // this in the middle of a COPY: FATAL, and exit with unread input.
 func TestLastWordsReachAClientThatIsTalking(t *testing.T) {
@@ -167,7 +167,7 @@ func TestLastWordsReachAClientThatIsTalking(t *testing.T) {
 	}
 }
 
-// pitfall 37 (tailscale's pgproxy: the first EOF kills both): a client that
+// In tailscale's pgproxy the first EOF ends both directions. Here a client that
 // ends its half in order still gets the answer, however long it is.
 func TestAnswerOutlivesTheQuestion(t *testing.T) {
 	const n = 10 << 20
@@ -237,7 +237,7 @@ func descriptors(t *testing.T) int {
 
 // A session that is ended from outside is cut, never answered: an error in the
 // middle of one of the backend's messages would be read as part of it.
-// pitfall 33 (cockroach#66205/#66156).
+// cockroach#66205, cockroach#66156.
 func TestNothingIsSaidInTheMiddleOfAMessage(t *testing.T) {
 	stop := make(chan struct{})
 	head := []byte("d\x00\x10\x00\x04") // a CopyData of 1 MiB…
@@ -261,7 +261,7 @@ func TestNothingIsSaidInTheMiddleOfAMessage(t *testing.T) {
 	g.expect(t, "drain_timeout")
 }
 
-// pitfall 37 (stolon#323, kviklet#537, proxysql#6129, alloydb-auth-proxy#282):
+// stolon#323, kviklet#537, proxysql#6129, alloydb-auth-proxy#282:
 // no backend session outlives its client, whatever the client was doing.
 func TestBackendHearsOfTheClientsEnd(t *testing.T) {
 	for _, c := range []struct {

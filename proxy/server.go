@@ -101,10 +101,10 @@ type Server struct {
 	handsOver  atomic.Bool
 	probes     probes
 
-	renewed   chan struct{} // there is a new policy
-	stopOnce  sync.Once
-	stopped   chan struct{} // closed when there are no sessions any more
-	rechecked chan struct{} // closed when recheck has returned
+	renewed  chan struct{} // there is a new policy
+	stopOnce sync.Once
+	stopped  chan struct{} // closed when there are no sessions any more
+	tended   chan struct{} // closed when tend has returned
 
 	mu        sync.Mutex
 	listeners map[net.Listener]*accepting
@@ -132,10 +132,10 @@ func New(p *Policy, log *slog.Logger, m *metrics.Set) (*Server, error) {
 		handshakes: newTurns(),
 		renewed:    make(chan struct{}, 1),
 		stopped:    make(chan struct{}),
-		rechecked:  make(chan struct{}),
+		tended:     make(chan struct{}),
 	}
 	s.policy.Store(p)
-	go s.recheck()
+	go s.tend()
 	return s, nil
 }
 
@@ -146,7 +146,7 @@ func (s *Server) SetPolicy(p *Policy) {
 	s.policy.Store(p)
 	select {
 	case s.renewed <- struct{}{}:
-	default: // recheck has yet to look, and will see this one
+	default: // tend has yet to look, and will see this one
 	}
 }
 
@@ -312,7 +312,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	go func() {
 		s.wg.Wait()
 		s.stopOnce.Do(func() { close(s.stopped) })
-		<-s.rechecked
+		<-s.tended
 		s.relay.stop()
 		close(done)
 	}()

@@ -58,6 +58,8 @@ type session struct {
 	ended   bool          // cut
 	refusal *Refusal      // why recheck has ended it, or will
 	waits   bool          // until the backend is idle
+	moved   int64         // bytes, when expire last saw that there were more
+	still   time.Time     // since then
 }
 
 func newSession(s *Server, conn *net.TCPConn, listener string, stop context.CancelFunc) *session {
@@ -347,7 +349,7 @@ func (c *session) relayEnded(r relayed) {
 		c.server.crowd.failed(c.server.policy.Load().Limits, c.suspect(), time.Now())
 	}
 	c.account(r.cause, why)
-	if why != nil && r.busy {
+	if r.busy && (why != nil || r.cause == SessionLifetime) {
 		c.server.stopQuery(r.login)
 	}
 	c.server.forget(c)

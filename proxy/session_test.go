@@ -62,8 +62,8 @@ func (c *cache) Put(key string, s *tls.ClientSessionState) {
 	c.ClientSessionCache.Put(key, s)
 }
 
-// pitfall 28 (CVE-2025-68121, golang/go#77217, Traefik GHSA-gv8r-9rw9-9697, nginx
-// CVE-2025-23419, cnpg#10478): a resumed session is one whose certificate nobody
+// CVE-2025-68121, golang/go#77217, Traefik's GHSA-gv8r-9rw9-9697, nginx's
+// CVE-2025-23419, cnpg#10478: a resumed session is one whose certificate nobody
 // has looked at again. There are no tickets, so there is nothing to resume.
 func TestNoSessionTickets(t *testing.T) {
 	b := newBackend(t)
@@ -124,7 +124,7 @@ func opensslTicket(t *testing.T, g *gate, version uint16) bool {
 	return err == nil
 }
 
-// pitfall 37 (stolon#323, kviklet#537, proxysql#6129): psql dies in the middle
+// stolon#323, kviklet#537, proxysql#6129: psql dies in the middle
 // of a result; its backend session must not go on without it.
 func TestPsqlKilledInTheMiddleOfAResult(t *testing.T) {
 	s := realPostgres(t)
@@ -163,8 +163,34 @@ func TestPsqlKilledInTheMiddleOfAResult(t *testing.T) {
 	}
 }
 
-// pitfall 37 (pgbouncer's test_ssl_eof, alloydb-auth-proxy#282,
-// pg_auto_failover#1180): every other way in which a client may go.
+// stolon#323, kviklet#537, alloydb-auth-proxy#282: psql dies while it has locks. They
+// must not be held for it any longer.
+func TestPsqlKilledInATransaction(t *testing.T) {
+	s := realPostgres(t)
+	g := newGate(t, s.SocketDir)
+	watch := control(t, s)
+	cmd := program(t, libpq(t, g), "psql", "-Xq")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	send(t, in, []byte("begin; select pg_advisory_xact_lock(37);\n"))
+	locked := func() bool {
+		return query[bool](t, watch, "select exists (select from pg_locks where locktype = 'advisory' and objid = 37 and granted)")
+	}
+	eventually(t, "psql has the lock", locked)
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	eventually(t, "the lock is free", func() bool { return !locked() })
+	eventually(t, "the backend session is gone", func() bool { return backends(t, watch, false) == 0 })
+	g.expect(t, "client_closed")
+}
+
+// alloydb-auth-proxy#282, pg_auto_failover#1180, and pgbouncer's test_ssl_eof:
+// every other way in which a client may go.
 func TestClientGoesAway(t *testing.T) {
 	s := realPostgres(t)
 	watch := control(t, s)
@@ -197,7 +223,7 @@ func TestClientGoesAway(t *testing.T) {
 	}
 }
 
-// pitfall 37: when PostgreSQL ends a session, the client hears it from
+// When PostgreSQL ends a session, the client hears it from
 // PostgreSQL, word for word, and then gets an orderly end.
 func TestBackendTerminated(t *testing.T) {
 	s := realPostgres(t)
@@ -254,7 +280,7 @@ func TestServerCrashAndReturn(t *testing.T) {
 	g.expect(t, "client_closed")
 }
 
-// pitfall 38 (tailscale's pgproxy, kviklet#537): the backend is dialled for nobody
+// kviklet#537, and tailscale's pgproxy: the backend is dialled for nobody
 // but the admitted; scanners and probes must not take its connection slots.
 func TestBackendIsDialledForTheAdmittedOnly(t *testing.T) {
 	b := newBackend(t)
@@ -302,7 +328,7 @@ func TestBackendIsDialledForTheAdmittedOnly(t *testing.T) {
 	}
 }
 
-// pitfall 45 (cockroach wired ConnectionLatency to another descriptor): after
+// cockroach wired ConnectionLatency to another descriptor. After
 // a known story every series has the value that the story gives it, and there
 // is no other series. No label tells who the client was.
 func TestMetricsTellTheStory(t *testing.T) {
@@ -397,6 +423,7 @@ func TestMetricsTellTheStory(t *testing.T) {
 		"config_reloads_total{result=\"success\"}":     0,
 		"config_reloads_total{result=\"failure\"}":     0,
 		"config_last_reload_successful":                0,
+		"log_lines_dropped_total":                      0,
 		"config_last_reload_success_timestamp_seconds": 0,
 	}
 	// The last connection is counted by its own goroutine.

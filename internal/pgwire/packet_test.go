@@ -52,7 +52,7 @@ func (c *counting) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// pitfall 2 (jackc/pgproto3#20, CVE-2026-6664, duckgres#715): a length is the
+// jackc/pgproto3#20, CVE-2026-6664, duckgres#715: a length is the
 // client's word. Refused lengths cost 4 bytes of reading and no buffer, and a
 // request of a wrong size 8.
 func TestReadPacketLength(t *testing.T) {
@@ -94,7 +94,7 @@ func TestReadPacketLength(t *testing.T) {
 	}
 }
 
-// pitfall 2 again, by the allocator: a refused length allocates the 8 bytes of
+// duckgres#715 again, by the allocator: a refused length allocates the 8 bytes of
 // the head and nothing else.
 func TestReadPacketAllocatesNothingForARefusedLength(t *testing.T) {
 	for _, length := range []uint32{0, 7, 10_005, math.MaxInt32, math.MaxUint32} {
@@ -111,7 +111,7 @@ func TestReadPacketAllocatesNothingForARefusedLength(t *testing.T) {
 	}
 }
 
-// pitfall 15 (teleport#68711, pgx#2489): keys have 4 bytes in protocol 3.0 and
+// teleport#68711, pgx#2489: keys have 4 bytes in protocol 3.0 and
 // 4 to 256 in 3.2, and PostgreSQL is told none of the others.
 func TestReadPacketCancelKey(t *testing.T) {
 	for n, want := range map[int]error{
@@ -141,8 +141,8 @@ var legal = map[pgwire.Kind][]byte{
 	pgwire.CancelRequest: cancelKey(32),
 }
 
-// pitfall 1 (CVE-2021-23214): not a byte behind the packet may be taken, for
-// the TLS handshake must see it. pitfall 3 (pgbouncer#1058): nor may it matter
+// CVE-2021-23214: not a byte behind the packet may be taken, for
+// the TLS handshake must see it. pgbouncer#1058: nor may it matter
 // how the bytes come in.
 func TestReadPacketTakesThePacketAndNoMore(t *testing.T) {
 	readers := map[string]func(io.Reader) io.Reader{
@@ -171,7 +171,7 @@ func TestReadPacketTakesThePacketAndNoMore(t *testing.T) {
 	}
 }
 
-// pitfall 3 (supavisor, traefik): a packet cut anywhere is no packet. Where
+// supavisor, traefik: a packet cut anywhere is no packet. Where
 // nothing at all was said it is a plain EOF, so that a port scan can be told
 // from a client that died.
 func TestReadPacketTorn(t *testing.T) {

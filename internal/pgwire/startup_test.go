@@ -49,7 +49,7 @@ func TestParseStartup(t *testing.T) {
 		// «USER», which the backend will not know.
 		{"USER is not user", v30, "USER\x00x\x00\x00", "", ""},
 		{"DATABASE is not database", v30, "user\x00alice\x00DATABASE\x00x\x00\x00", "alice", "alice"},
-		// pitfall 13 (pgwire#455, pgagroal#971, pgcat#706): the backend
+		// pgwire#455, pgagroal#971, psql-wire#147, pgcat#706: the backend
 		// negotiates what the gate does not know.
 		{"3.1", v31, "user\x00alice\x00\x00", "alice", "alice"},
 		{"3.2", v32, "user\x00alice\x00\x00", "alice", "alice"},
@@ -101,12 +101,12 @@ func TestParseStartupRefuses(t *testing.T) {
 		// PostgreSQL takes any last byte for the terminator.
 		{"X for the terminator", v30, "user\x00alice\x00X", "08P01", "a name without its terminator"},
 		{"name without a value", v30, "user\x00alice\x00options\x00", "08P01", `"options" without a value`},
-		// pitfall 19: parameters behind the terminator.
+		// Parameters behind the terminator.
 		{"one byte behind", v30, "user\x00alice\x00\x00\x00", "08P01", "expected terminator as last byte"},
 		{"parameters behind", v30, "user\x00alice\x00\x00user\x00postgres\x00\x00", "08P01", "expected terminator as last byte"},
 		{"empty name", v30, "\x00alice\x00\x00", "08P01", "expected terminator as last byte"},
 
-		// pitfall 19 (tried with PostgreSQL 15): the last of two wins there,
+		// Tried with PostgreSQL 15: the last of two wins there,
 		// so whoever compares the first has checked somebody else.
 		{"user twice", v30, "user\x00alice\x00user\x00postgres\x00\x00", "08P01", `"user" more than once`},
 		{"user twice, the same", v30, "user\x00alice\x00user\x00alice\x00\x00", "08P01", `"user" more than once`},
@@ -114,11 +114,11 @@ func TestParseStartupRefuses(t *testing.T) {
 		{"database twice", v30, "user\x00a\x00database\x00b\x00database\x00c\x00\x00", "08P01", `"database" more than once`},
 		{"replication twice", v30, "user\x00a\x00replication\x00off\x00replication\x00on\x00\x00", "08P01", `"replication" more than once`},
 		{"options twice", v30, "user\x00a\x00options\x00-c x=1\x00options\x00-c x=2\x00\x00", "08P01", `"options" more than once`},
-		// pitfall 18 (materialize#38442): setting names match without case.
+		// materialize#38442: setting names match without case.
 		{"setting in two cases", v30, "user\x00a\x00TimeZone\x00UTC\x00timezone\x00CET\x00\x00", "08P01", `"timezone" more than once`},
 		{"_pq_ twice", v30, "user\x00a\x00_pq_.x\x001\x00_pq_.X\x002\x00\x00", "08P01", `"_pq_.x" more than once`},
 
-		// pitfall 19: PostgreSQL would log this one in as its first 63 bytes.
+		// PostgreSQL would log this one in as its first 63 bytes.
 		{"64-byte user", v30, "user\x00" + long64 + "\x00\x00", "08P01", "user name is 64 bytes long"},
 		{"64-byte database", v30, "user\x00a\x00database\x00" + long64 + "\x00\x00", "08P01", "database name is 64 bytes long"},
 		{"a user of 10,000 bytes", v30, "user\x00" + strings.Repeat("n", 9_980) + "\x00\x00", "08P01", "user name is 9980 bytes long"},
@@ -314,8 +314,8 @@ func lowerASCII(s string) string {
 	return string(b)
 }
 
-// pitfall 17 (pgbouncer#382, #1164, #1196): PostgreSQL takes any beginning of a
-// boolean for replication, and «database» for something else.
+// pgbouncer#382, pgbouncer#1164, pgbouncer#1196: PostgreSQL takes any beginning
+// of a boolean for replication, and «database» for something else.
 func TestReplication(t *testing.T) {
 	for value, want := range map[string][2]bool{
 		"true": {true, false}, "t": {true, false}, "tr": {true, false}, "TRUE": {true, false}, "yes": {true, false}, "Y": {true, false},

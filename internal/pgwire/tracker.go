@@ -17,25 +17,26 @@ const (
 	msgReadyForQuery  = 'Z'
 )
 
-// A Tracker follows the backend's side of a session by the headers of its
+// A Tracker follows a session after its startup packet by the headers of the
 // messages, across any chunking, so that it is known at any moment whether the
-// stream stands between two of them. It steps over contents; all that it reads
-// of them is what its Login wants and the status of ReadyForQuery.
+// backend's stream stands between two of them, and whether the backend has
+// something to do. It steps over contents; all that it reads of them is what its
+// Login wants and the status of ReadyForQuery.
 //
 // A length that no message can have, or no ReadyForQuery (its status is one
 // byte), makes the rest of the stream unknown: it is no longer followed, and is
 // for the two ends to make sense of.
 //
-// The zero value stands at the beginning of a stream, without a Login. A Tracker
+// The zero value stands at the beginning of a session, without a Login. A Tracker
 // is not safe for concurrent use, and allocates nothing after the Login.
 type Tracker struct {
-	Login   *Login // gathers what the backend says until the first ReadyForQuery, and is nil from then on
-	rest    uint32 // bytes of the current message still to come
-	have    uint8  // bytes of its header so far
-	answers uint32 // ReadyForQuery so far
-	status  byte
-	broken  bool
-	header  [headerLen]byte
+	Login  *Login // gathers what the backend says until the first ReadyForQuery, and is nil from then on
+	rest   uint32 // bytes of the current message still to come
+	have   uint8  // bytes of its header so far
+	status byte
+	broken bool
+	header [headerLen]byte
+	client requests
 }
 
 // Feed follows p, the next bytes of the stream.
@@ -96,8 +97,10 @@ func (t *Tracker) read(part []byte) {
 		t.Login.read(t.header[0], part, int(t.rest) == len(part))
 	}
 	if t.header[0] == msgReadyForQuery && len(part) > 0 {
+		if t.status != 0 { // the first answers the startup packet
+			t.client.answered()
+		}
 		t.status, t.Login = part[0], nil
-		t.answers++
 	}
 }
 
@@ -113,8 +116,19 @@ func (t *Tracker) Known() bool { return !t.broken }
 // from before it.
 func (t *Tracker) Status() byte { return t.status }
 
-// Answers is how many times the backend has been ready for a query. It wraps.
-func (t *Tracker) Answers() uint32 { return t.answers }
+// Ask follows p, the next bytes of the client's stream. Its messages must be
+// followed before their answers are.
+func (t *Tracker) Ask(p []byte) { t.client.follow(p) }
+
+// Busy reports whether the backend has anything to do, or to wait for, but the
+// client's next request: it has not been ready for as many as there were, or one
+// is not complete. A pipeline has many under way at once. A client that breaks
+// the framing, or sends a Query where a Sync has to come, looks busy for good.
+func (t *Tracker) Busy() bool { return t.status == 0 || t.client.underWay() }
+
+// Terminated reports whether the last that the client has said was a Terminate.
+// PostgreSQL may then close its side before the client has closed its own.
+func (t *Tracker) Terminated() bool { return t.client.last == msgTerminate }
 
 // maxLogin is how much of one message a Login keeps: the longest cancel key
 // with its process, and the beginning of any error, where the SQLSTATE stands.

@@ -1,0 +1,84 @@
+package pgwire
+
+import "encoding/binary"
+
+// The client's messages that decide when the backend will be ready for the next.
+const (
+	msgQuery        = 'Q'
+	msgFunctionCall = 'F'
+	msgSync         = 'S'
+	msgParse        = 'P'
+	msgBind         = 'B'
+	msgDescribe     = 'D'
+	msgExecute      = 'E'
+	msgClose        = 'C'
+	msgFlush        = 'H'
+	msgCopyDone     = 'c'
+	msgCopyFail     = 'f'
+	msgTerminate    = 'X'
+)
+
+// requests follows the client's side of a session, to know how many times the
+// backend has still to say ReadyForQuery: once for each Query, FunctionCall and
+// Sync, but for a Sync that it gets while it waits for the data of a COPY, which
+// it ignores ("COPY Operations" in PostgreSQL's documentation).
+type requests struct {
+	rest   uint32 // bytes of the current message still to come
+	owed   uint32 // ReadyForQuery still to come
+	have   uint8  // bytes of its header so far
+	header [headerLen]byte
+	last   byte // message
+	synced bool // the last one that is answered by ReadyForQuery was a Sync
+	open   bool // there is more since, which a Sync has to end
+	broken bool
+}
+
+func (r *requests) follow(p []byte) {
+	for !r.broken {
+		n := min(int(r.rest), len(p))
+		r.rest -= uint32(n)
+		if p = p[n:]; len(p) == 0 {
+			return
+		}
+		header := r.header[:]
+		if r.have == 0 && len(p) >= headerLen {
+			header, p = p[:headerLen], p[headerLen:]
+		} else {
+			n := copy(r.header[r.have:], p)
+			r.have += uint8(n)
+			if p = p[n:]; r.have < headerLen {
+				return
+			}
+			r.have = 0
+		}
+		length := binary.BigEndian.Uint32(header[1:])
+		r.broken = length < 4 || length > 1<<31-1
+		r.rest = length - 4
+		r.begin(header[0])
+	}
+}
+
+func (r *requests) begin(kind byte) {
+	r.last = kind
+	switch kind {
+	case msgQuery, msgFunctionCall, msgSync:
+		r.owed++
+		r.open, r.synced = false, kind == msgSync
+	case msgParse, msgBind, msgDescribe, msgExecute, msgClose, msgFlush:
+		r.open = true
+	case msgCopyDone, msgCopyFail:
+		// The client has seen that its data is wanted, so everything before
+		// has been answered, and a Sync since then was ignored.
+		if r.owed = min(r.owed, 1); r.owed > 0 && r.synced {
+			r.owed, r.open = 0, true
+		}
+	}
+}
+
+func (r *requests) answered() {
+	if r.owed > 0 {
+		r.owed--
+	}
+}
+
+func (r *requests) underWay() bool { return r.owed > 0 || r.open || r.have > 0 || r.broken }
