@@ -24,7 +24,7 @@ func parsed(t testing.TB, der []byte) *x509.Certificate {
 	return c
 }
 
-// Pitfall 21 and CVE-2009-4034: a name is compared only if PostgreSQL, OpenSSL and crypto/x509 read the same in it.
+// CVE-2009-4034: a name is compared only if PostgreSQL, OpenSSL and crypto/x509 read the same in it.
 func TestCommonName(t *testing.T) {
 	long := strings.Repeat("x", 64)
 	for _, c := range []struct {

@@ -33,7 +33,7 @@ func TestParsePrefix(t *testing.T) {
 		"FD00::/8":            "fd00::/8",
 		"2001:db8::1":         "2001:db8::1/128",
 		"2001:db8:0:0::/64":   "2001:db8::/64",
-		"::ffff:10.0.0.1":     "10.0.0.1/32", // pitfall 26: addresses are judged unmapped, so networks must be
+		"::ffff:10.0.0.1":     "10.0.0.1/32", // supabase#20478: addresses are judged unmapped, so networks must be
 		"::ffff:a00:1":        "10.0.0.1/32",
 		"::ffff:10.0.0.0/104": "10.0.0.0/8",
 		"::ffff:0.0.0.0/96":   "0.0.0.0/0",
@@ -113,7 +113,7 @@ func TestJudge(t *testing.T) {
 		{nil, list{"10.0.0.0/8"}, "10.20.0.1", acl.Denied},
 		{nil, list{"10.0.0.0/8"}, "11.0.0.1", acl.NotAllowed},
 
-		// Pitfall 26 (supabase#20478): an IPv4 client of a dual-stack socket is an IPv4 client.
+		// supabase#20478: an IPv4 client of a dual-stack socket is an IPv4 client.
 		{list{"10.0.0.0/8"}, nil, "::ffff:10.0.0.1", acl.Allowed},
 		{list{"10.0.0.0/8"}, list{"10.0.0.0/16"}, "::ffff:10.0.0.1", acl.Denied},
 		{list{"::ffff:10.0.0.0/104"}, nil, "10.0.0.1", acl.Allowed},

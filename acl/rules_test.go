@@ -153,7 +153,7 @@ func TestRules(t *testing.T) {
 		deny("alice sni=no from=10.9.9.9 cn=alice", "users: [alice], sni: [db], sources: [10.9.0.0/16], certificate: {cn: alice}"),
 		deny("alice sni=db from=10.9.9.9 cn=bob", "users: [alice], sni: [db], sources: [10.9.0.0/16], certificate: {cn: alice}"),
 
-		// Sources. Pitfall 26 (supabase#20478): a dual-stack socket reports 10.1.2.3 as ::ffff:10.1.2.3, and a rule
+		// Sources. supabase#20478: a dual-stack socket reports 10.1.2.3 as ::ffff:10.1.2.3, and a rule
 		// that rejects the network must not be passed by for it; nor does a zone make another address.
 		allow("alice from=10.1.2.3", "sources: [10.0.0.0/8]"),
 		deny("alice from=11.1.2.3", "sources: [10.0.0.0/8]"),
@@ -168,7 +168,7 @@ func TestRules(t *testing.T) {
 		deny("alice from=::1", "sources: [0.0.0.0/0]"),
 		deny("alice from=::ffff:10.1.2.3", "sources: ['::/0']"),
 
-		// Listeners. Pitfall 23 has more of them below.
+		// Listeners. TestEveryListenerWithEveryRule has more of them.
 		allow("alice on=10.0.0.5:5432", "listeners: ['10.0.0.5:5432']"),
 		deny("alice on=10.0.0.6:5432", "listeners: ['10.0.0.5:5432']"),
 		allow("alice on=[::]:6432", "listeners: ['10.0.0.5:5432', '[0::0]:6432']"),
@@ -245,7 +245,7 @@ func TestRules(t *testing.T) {
 		deny("alice dns=*.example", "certificate: {dns: a.example}"),
 		allow("alice dns=*.example", "certificate: {dns: '*.example'}"),
 
-		// Pitfall 21: a name of one kind is none of another.
+		// A name of one kind is none of another.
 		deny("alice dns=alice", "certificate: {cn: alice}"),
 		deny("alice email=alice", "certificate: {cn: alice}"),
 		deny("alice uri=alice", "certificate: {cn: alice}"),
@@ -384,14 +384,14 @@ func TestRules(t *testing.T) {
 		allow("alice uri=spiffe://db/u/alice", `users: ['\1'], certificate: {uri: '/^spiffe://db/u/([^/]+)$'}`),
 		allow("alice dn=CN=alice,O=F", `users: ['\1'], certificate: {dn: '/^CN=([^,]*),O=F$'}`),
 
-		// Pitfall 19: names are compared as PostgreSQL will take them, so one that it would cut fits nothing.
+		// Names are compared as PostgreSQL will take them, so one that it would cut fits nothing.
 		allow(long+" cn="+long, "users: [samename]"),
 		allow(long+" cn="+long, `users: ['\1'], certificate: {cn: '/^(.*)$'}`),
 		deny(long+" email="+long+"y", `users: ['\1'], certificate: {email: '/^(.*)$'}`),
 		deny(long+" email=x"+long, `users: ['\1'], certificate: {email: '/^(.*)$'}`),
 		deny(long+" email="+long, `users: ['x\1'], certificate: {email: '/^(.*)$'}`),
 
-		// Pitfall 17: to pg_hba.conf replication=database is a session of a database, and all does not match physical
+		// To pg_hba.conf replication=database is a session of a database, and all does not match physical
 		// replication. A rule that rejects is about all that it does not exclude.
 		allow("alice replication=database", "users: [alice]"),
 		allow("alice/shop replication=database", "databases: [shop]"),
@@ -456,7 +456,7 @@ func colons(hex string) string {
 	return strings.Join(pairs, ":")
 }
 
-// Pitfall 23 (cockroach#123602): each rule is for its own listeners and for none else.
+// cockroach#123602: each rule is for its own listeners and for none else.
 func TestEveryListenerWithEveryRule(t *testing.T) {
 	for bits := range 1 << len(listeners) {
 		var own []string
@@ -483,7 +483,7 @@ func TestEveryListenerWithEveryRule(t *testing.T) {
 	}
 }
 
-// A listener of [::ffff:127.0.0.1]:5432 calls itself 127.0.0.1:5432, and a rule for it must hear of it (pitfall 26).
+// supabase#20478: a listener of [::ffff:127.0.0.1]:5432 calls itself 127.0.0.1:5432, and a rule for it must hear of it.
 func TestListenerOfMappedAddress(t *testing.T) {
 	ln, err := net.Listen("tcp", "[::ffff:127.0.0.1]:0")
 	if err != nil {
@@ -528,7 +528,7 @@ func TestLineBreaks(t *testing.T) {
 	}
 }
 
-// Pitfall 21, with real certificates: of what several programs read in several ways no rule hears, and all else is what
+// With real certificates: of what several programs read in several ways no rule hears, and all else is what
 // PostgreSQL takes it for.
 func TestRulesOfRealCertificates(t *testing.T) {
 	uri := func(uris ...string) func(*x509.Certificate) {

@@ -46,7 +46,7 @@ func TestHandler(t *testing.T) {
 		{"GET", "/readiness", yes, 200, "ok\n"},
 		{"GET", "/readyz", no, 503, "not ready\n"},
 		{"GET", "/readiness", no, 503, "not ready\n"},
-		// Pitfall 40: a gate that drains is alive, and to restart it would cut the sessions that it waits for.
+		// cloud-sql-proxy#206: a gate that drains is alive, and to restart it would cut the sessions that it waits for.
 		{"GET", "/livez", no, 200, "ok\n"},
 		{"GET", "/healthz", no, 200, "ok\n"},
 		{"GET", "/liveness", no, 200, "ok\n"},
@@ -54,7 +54,7 @@ func TestHandler(t *testing.T) {
 		{"GET", "/startup", no, 200, "ok\n"},
 		{"GET", "/readyz?verbose", no, 503, "not ready\n"},
 
-		// Pitfall 43 (ghostunnel#755): there is nothing here to be done, and nothing else to be seen.
+		// CVE-2026-6667, ghostunnel#755: there is nothing here to be done, and nothing else to be seen.
 		{"POST", "/livez", yes, 405, ""},
 		{"PUT", "/readyz", yes, 405, ""},
 		{"DELETE", "/metrics", yes, 405, ""},

@@ -82,6 +82,9 @@ pgwicket_crl_number{file="ca.crl",issuer="CN=root"} 4711
 # TYPE pgwicket_crl_this_update_timestamp_seconds gauge
 pgwicket_crl_this_update_timestamp_seconds{file="ca.crl",issuer="CN=root"} 1.798855445678e+09
 pgwicket_crl_this_update_timestamp_seconds{file="old.crl",issuer="CN=old"} 1.798855445678e+09
+# HELP pgwicket_log_lines_dropped_total Lines of the log that were not written because nobody read it, or because that failed.
+# TYPE pgwicket_log_lines_dropped_total counter
+pgwicket_log_lines_dropped_total 1
 # HELP pgwicket_ocsp_next_update_timestamp_seconds When the OCSP response of a server certificate ends and is no longer stapled.
 # TYPE pgwicket_ocsp_next_update_timestamp_seconds gauge
 pgwicket_ocsp_next_update_timestamp_seconds{file="server.crt"} 1.798859105678e+09

@@ -31,6 +31,8 @@ type Set struct {
 	fromClients   prometheus.Counter
 	toClients     prometheus.Counter
 
+	linesDropped prometheus.Counter
+
 	rechecks       prometheus.Counter
 	recheckFailing prometheus.Gauge
 	recheckTime    prometheus.Gauge
@@ -81,6 +83,7 @@ func (s *Set) connectionSeries() {
 	s.cancels = s.counterVec("cancel_requests_total", "CancelRequests from allowed sources, by outcome.", "outcome")
 	s.fromClients = s.counter("client_received_bytes_total", "Bytes of sessions received from clients, after decryption.")
 	s.toClients = s.counter("client_sent_bytes_total", "Bytes of sessions sent to clients, before encryption.")
+	s.linesDropped = s.counter("log_lines_dropped_total", "Lines of the log that were not written because nobody read it, or because that failed.")
 	s.rechecks = s.counter("rechecks_total", "Rounds in which the live sessions were judged again.")
 	s.recheckFailing = s.gauge("recheck_failing_sessions", "Live sessions that the last recheck would not have let in, whether it ended them or not.")
 	s.recheckTime = s.gauge("recheck_duration_seconds", "Time that the last recheck took.")
@@ -212,6 +215,9 @@ func (s *Set) Relayed(fromClient, toClient int) {
 		s.toClients.Add(float64(toClient))
 	}
 }
+
+// LogLineDropped counts a line that the log has lost.
+func (s *Set) LogLineDropped() { s.linesDropped.Inc() }
 
 // Rechecked records a round of judging the live sessions again: how many would
 // not be let in now, and how long it took.

@@ -23,6 +23,7 @@ func play(s *Set) {
 		s.Started()
 	}
 	s.AcceptFailed()
+	s.LogLineDropped()
 	s.Refused("probe", false)
 	s.Refused("certificate_revoked", true)
 	s.Handshake(tls.VersionTLS13, tls.TLS_AES_256_GCM_SHA384, tls.X25519MLKEM768, 3*time.Millisecond)
@@ -79,7 +80,7 @@ func expect(t *testing.T, s *Set, names string, want ...string) {
 	}
 }
 
-// Pitfall 45 (cockroach's ConnectionLatency): every verb moves the series of its name and no other.
+// cockroach showed its ConnectionLatency under another's name. Every verb moves the series of its name and no other.
 func TestExposition(t *testing.T) {
 	s := New("v1.2.3")
 	play(s)
@@ -124,7 +125,7 @@ func TestLint(t *testing.T) {
 		series += len(f.GetMetric())
 		for _, m := range f.GetMetric() {
 			for _, l := range m.GetLabel() {
-				// Pitfall 45: no label is a client's choice.
+				// No label is a client's choice: whoever has a thousand names would have a thousand series.
 				if known := "listener outcome version cipher group reason file issuer result goversion"; !slices.Contains(strings.Fields(known), l.GetName()) {
 					t.Errorf("%s has a label %s", f.GetName(), l.GetName())
 				}
