@@ -83,7 +83,9 @@ func (b *binding) structure(n *yaml.Node, v reflect.Value, path string) {
 	}
 	fields := make(map[string]reflect.Value)
 	for i := range v.NumField() {
-		fields[v.Type().Field(i).Tag.Get("yaml")] = v.Field(i)
+		if key := v.Type().Field(i).Tag.Get("yaml"); key != "-" {
+			fields[key] = v.Field(i)
+		}
 	}
 	seen := make(map[string]int)
 	for i := 0; i+1 < len(n.Content); i += 2 {

@@ -13,8 +13,10 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -36,12 +38,17 @@ type Config struct {
 	Policy         *proxy.Policy
 	TLS            *tlsconfig.Server
 	TCPUserTimeout time.Duration // 0 leaves it to the system
+	DrainDelay     time.Duration
 	DrainTimeout   time.Duration
 	Admin          string // address; empty: none
 	LogLevel       slog.Level
 	LogFormat      string // auto, json or text
 	WatchFiles     bool
-	ReusePort      bool // other processes may listen on the addresses, too
+	ReusePort      bool   // other processes may listen on the addresses, too
+	User           string // the account to become when started as root; empty: none
+	UserLine       int    // where the file says so, or its first
+	Landlock       bool
+	RunsCommands   bool // at each load, for the passphrases of keys
 
 	path string
 }
@@ -144,15 +151,21 @@ func (l *loading) load(f file, dir string, prompt func(string) ([]byte, error), 
 	c := &Config{
 		Listen:         l.listen(f.Listen),
 		TCPUserTimeout: time.Duration(f.Limits.TCPUserTimeout),
+		DrainDelay:     time.Duration(f.Limits.DrainDelay),
 		DrainTimeout:   time.Duration(f.Limits.DrainTimeout),
 		Admin:          l.admin(f.Admin.Address),
 		LogFormat:      l.oneOf("log.format", f.Log.Format, "auto", "json", "text"),
 		WatchFiles:     f.WatchFiles,
 		ReusePort:      f.ReusePort,
+		User:           f.User,
+		UserLine:       lineOf(l.lines, "user"),
+		Landlock:       f.Landlock,
+		RunsCommands:   f.TLS.PassphraseCommand != "",
 	}
 	if err := c.LogLevel.UnmarshalText([]byte(l.oneOf("log.level", f.Log.Level, "debug", "info", "warn", "error"))); err != nil {
 		c.LogLevel = slog.LevelInfo
 	}
+	f.TLS.KeyOwner = keyOwner(f.User)
 	c.TLS = l.tls(f.TLS, dir, prompt, now)
 	c.Policy = &proxy.Policy{
 		Networks:           l.networks(f.ACL),
@@ -190,6 +203,9 @@ func (l *loading) limits(f limits) proxy.Limits {
 		Burst:        int(f.ConnectionBurst),
 		AuthFailures: int(f.MaxAuthFailures),
 		AuthRefusal:  time.Duration(f.AuthRefusal),
+
+		IdleTimeout:     time.Duration(f.IdleTimeout),
+		SessionLifetime: time.Duration(f.SessionLifetime),
 	}
 }
 
@@ -324,6 +340,20 @@ func (l *loading) tls(o tlsconfig.Options, dir string, prompt func(string) ([]by
 		l.add(p.Warning, "tls."+p.Key, "%s", p.Text)
 	}
 	return server
+}
+
+// keyOwner is the account that root is about to become, whose keys the gate will
+// read at every reload; 0 where it becomes none.
+func keyOwner(account string) int {
+	if account == "" || os.Geteuid() != 0 {
+		return 0
+	}
+	u, err := user.Lookup(account)
+	if err != nil {
+		return 0
+	}
+	uid, _ := strconv.Atoi(u.Uid)
+	return uid
 }
 
 // verify speaks tlsconfig's verdicts in the words of proxy.

@@ -76,6 +76,9 @@ func keyPaths(t reflect.Type, path string) map[string]bool {
 	paths := map[string]bool{}
 	for i := range t.NumField() {
 		key, kind := t.Field(i).Tag.Get("yaml"), t.Field(i).Type
+		if key == "-" {
+			continue
+		}
 		if path != "" {
 			key = path + "." + key
 		}
@@ -133,7 +136,7 @@ func TestExampleDefaults(t *testing.T) {
 	words := map[string]string{
 		"tls.passphrase_command": `""`, "tls.min_protocol_version": "TLSv1.2", "tls.max_protocol_version": "no maximum",
 		"tls.ciphers": "[]", "tls.groups": "[]", "tls.client_cert": "require", "tls.ca_file": "none", "tls.partial_chain": "false",
-		"tls.crl_file": "none", "acl.allow": "[]", "acl.deny": "[]",
+		"tls.crl_file": "none", "acl.allow": "[]", "acl.deny": "[]", "user": `""`,
 	}
 	// The example is of use because it sets these.
 	set := []string{"tls.ca_file", "tls.crl_file", "acl.allow"}
@@ -209,7 +212,7 @@ func meaning(t *testing.T, s *site, text string) string {
 		t.Fatal(problems)
 	}
 	p := cfg.Policy
-	return fmt.Sprintln(cfg.Listen, cfg.TCPUserTimeout, cfg.DrainTimeout, cfg.Admin, cfg.LogLevel, cfg.LogFormat, cfg.WatchFiles, cfg.ReusePort,
+	return fmt.Sprintln(cfg.Listen, cfg.TCPUserTimeout, cfg.DrainTimeout, cfg.Admin, cfg.LogLevel, cfg.LogFormat, cfg.WatchFiles, cfg.ReusePort, cfg.User, cfg.Landlock,
 		p.SourceRefusal, p.Backend, p.StartupTimeout, p.MaxCancelRequests,
 		p.TLS.MinVersion, p.TLS.MaxVersion, p.TLS.CurvePreferences, p.TLS.ClientAuth,
 		cfg.TLS.Describe(), cfg.TLS.DescribeClients())

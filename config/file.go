@@ -18,8 +18,10 @@ type file struct {
 	Admin   admin             `yaml:"admin"`
 	Log     logging           `yaml:"log"`
 
-	WatchFiles bool `yaml:"watch_files"`
-	ReusePort  bool `yaml:"reuse_port"`
+	WatchFiles bool   `yaml:"watch_files"`
+	ReusePort  bool   `yaml:"reuse_port"`
+	User       string `yaml:"user"`
+	Landlock   bool   `yaml:"landlock"`
 }
 
 type listen struct {
@@ -58,7 +60,11 @@ type limits struct {
 	MaxAuthFailures         count    `yaml:"max_auth_failures"`
 	AuthRefusal             duration `yaml:"auth_refusal"`
 
+	IdleTimeout     duration `yaml:"idle_timeout"`
+	SessionLifetime duration `yaml:"session_lifetime"`
+
 	TCPUserTimeout duration `yaml:"tcp_user_timeout"`
+	DrainDelay     duration `yaml:"drain_delay"`
 	DrainTimeout   duration `yaml:"drain_timeout"`
 }
 
@@ -101,5 +107,6 @@ func defaults() file {
 		Log:   logging{Level: "info", Format: "auto"},
 
 		WatchFiles: true,
+		Landlock:   true,
 	}
 }

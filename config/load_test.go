@@ -45,7 +45,7 @@ func TestLoadDefaults(t *testing.T) {
 	rest.Policy, rest.TLS, rest.path = nil, nil, ""
 	if want := (Config{
 		Listen: []string{"127.0.0.1:5432"}, TCPUserTimeout: 5 * time.Minute, DrainTimeout: 30 * time.Second,
-		Admin: "127.0.0.1:10432", LogLevel: slog.LevelInfo, LogFormat: "auto", WatchFiles: true,
+		Admin: "127.0.0.1:10432", LogLevel: slog.LevelInfo, LogFormat: "auto", WatchFiles: true, UserLine: 1, Landlock: true,
 	}); !reflect.DeepEqual(rest, want) {
 		t.Errorf("got %+v, want %+v", rest, want)
 	}
@@ -87,9 +87,12 @@ func TestLoadEveryKey(t *testing.T) {
 	rest.Policy, rest.TLS, rest.path = nil, nil, ""
 	if want := (Config{
 		Listen: []string{"127.0.0.1:5432", "[::1]:5432"}, TCPUserTimeout: 90 * time.Second, DrainTimeout: 2 * time.Hour,
-		Admin: "127.0.0.1:9999", LogLevel: slog.LevelDebug, LogFormat: "json", ReusePort: true,
+		Admin: "127.0.0.1:9999", LogLevel: slog.LevelDebug, LogFormat: "json", ReusePort: true, User: "nobody", UserLine: rest.UserLine, RunsCommands: true,
 	}); !reflect.DeepEqual(rest, want) {
 		t.Errorf("got %+v, want %+v", rest, want)
+	}
+	if rest.UserLine < 2 {
+		t.Errorf("user is said to stand in line %d", rest.UserLine)
 	}
 	behind := proxies["[::1]:5432"]
 	if len(proxies) != 1 || behind == nil || behind.Judge(netip.MustParseAddr("192.0.2.2")) != acl.Allowed || behind.Judge(netip.MustParseAddr("192.0.2.3")) == acl.Allowed {
@@ -143,7 +146,7 @@ listen:
 	}
 }
 
-// pitfall 26: how a network is written does not decide which addresses it holds.
+// supabase#20478: how a network is written does not decide which addresses it holds.
 func TestLoadMappedNetworks(t *testing.T) {
 	n := loadFile(t, newSite(t), "networks-mapped.good.yaml").Policy.Networks
 	for addr, want := range map[string]acl.Verdict{

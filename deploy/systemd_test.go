@@ -34,6 +34,12 @@ func TestSandboxLetsTheGateWork(t *testing.T) {
 			t.Errorf("%s=%s hides the sockets or files of the gate", key, v)
 		}
 	}
+	// Without a word the gate would do without its own sandbox.
+	for _, call := range []string{"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"} {
+		if !strings.Contains(unit["SystemCallFilter"]+" ", " "+call+" ") {
+			t.Errorf("%s is not allowed", call)
+		}
+	}
 	// notify, or systemd would take the gate for ready too early; notify-reload is unknown before 253.
 	if unit["Type"] != " notify" || unit["WatchdogSec"] == "" {
 		t.Errorf("Type=%s WatchdogSec=%s", unit["Type"], unit["WatchdogSec"])

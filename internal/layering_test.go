@@ -29,6 +29,7 @@ var layers = map[string][]string{
 	"proxy":            {"acl", "metrics", "internal/pgwire"},
 	"config":           {"acl", "proxy", "tlsconfig", "internal/nearest"},
 	"bench":            {"internal/pgtest", "internal/tlstest"}, // runs the binary as its users do
+	"siege":            {"internal/pgtest", "internal/tlstest"},
 	"bench/plain":      nil,
 	"cmd/pgwicket":     {"acl", "metrics", "tlsconfig", "proxy", "config", "internal/dn", "internal/nearest", "internal/pgtest", "internal/pgwire", "internal/tlstest"},
 }
@@ -44,10 +45,10 @@ var owners = map[string][]string{
 	"github.com/pires/go-proxyproto":  {"proxy"},
 	"golang.org/x/time":               {"proxy"},
 	"github.com/hashicorp/golang-lru": {"proxy"},
-	"flag":                            {"cmd/pgwicket", "bench"},
-	"os/signal":                       {"cmd/pgwicket", "bench"},
+	"flag":                            {"cmd/pgwicket", "bench", "siege"},
+	"os/signal":                       {"cmd/pgwicket", "bench", "siege"},
 	"testing":                         nil, // its flags would be ours, and nothing that ships may need it
-	"github.com/jackc/pgx":            nil, // the oracle of the tests
+	"github.com/jackc/pgx":            {"siege"}, // and the oracle of the tests
 	"go.uber.org/goleak":              nil,
 	"github.com/rogpeppe/go-internal": nil,
 	"pgregory.net/rapid":              nil,

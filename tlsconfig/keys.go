@@ -47,7 +47,11 @@ func keyFileRule(name string, st fs.FileInfo, euid int) error {
 
 // readKey returns the first private key of a PEM file.
 func readKey(file string, secrets passphrases) (crypto.Signer, error) {
-	data, err := readFile(file, fileLimit, func(st fs.FileInfo) error { return keyFileRule(file, st, os.Geteuid()) })
+	reader := os.Geteuid()
+	if secrets.owner != 0 {
+		reader = secrets.owner
+	}
+	data, err := readFile(file, fileLimit, func(st fs.FileInfo) error { return keyFileRule(file, st, reader) })
 	if err != nil {
 		return nil, err
 	}

@@ -26,6 +26,8 @@ type Options struct {
 	OCSPFile     string `yaml:"ocsp_file"`    // the response to staple, in DER
 	Certificates []Pair `yaml:"certificates"` // in place of the three, several pairs: an RSA one beside an ECDSA one
 
+	KeyOwner int `yaml:"-"` // the account that root is about to become, whose key files are as good as its own; 0: none
+
 	PassphraseCommand string `yaml:"passphrase_command"` // for /bin/sh; %p is the prompt, its output the passphrase
 
 	MinProtocolVersion string `yaml:"min_protocol_version"` // TLSv1, TLSv1.1, TLSv1.2, TLSv1.3; empty is TLSv1.2
@@ -98,7 +100,7 @@ type Server struct {
 // nil prompt means that there is none.
 func Load(o Options, previous *Server, prompt func(text string) ([]byte, error), now time.Time) (*Server, []Problem) {
 	r := &report{}
-	secrets := passphrases{command: o.PassphraseCommand, ask: prompt, timeout: passphraseTimeout}
+	secrets := passphrases{owner: o.KeyOwner, command: o.PassphraseCommand, ask: prompt, timeout: passphraseTimeout}
 	certs, infos := loadPairs(o, secrets, now, r)
 	offered, versionsOK := readVersions(o, r)
 	chosen, suitesOK := readSuites(o.Ciphers, r)

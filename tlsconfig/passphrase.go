@@ -23,6 +23,7 @@ type passphrases struct {
 	command string
 	ask     func(text string) ([]byte, error)
 	timeout time.Duration
+	owner   int // Options.KeyOwner
 }
 
 // passphraseError is a mistake of passphrase_command and not of the key file.

@@ -10,7 +10,8 @@ import (
 
 const checkHelp = `Read the configuration and every file it names, exactly as serve does up to the
 point where it would listen, and print each mistake and each warning with its
-line. What is good about the configuration follows in a few lines.
+line; as root, also whether the gate would become another account, or stay
+root. What is good about the configuration follows in a few lines.
 
 Exit status: 0 serve would start, 78 it would not.
 `
@@ -23,11 +24,20 @@ func check(args []string, s streams) int {
 	}
 	now := time.Now()
 	cfg, problems := config.Load(*path, nil, passphrasePrompt(s), now)
+	var account *account
+	if cfg != nil {
+		var mistakes []config.Problem
+		account, mistakes = accountOf(cfg, *path)
+		problems = append(problems, mistakes...)
+	}
 	printProblems(s.err, problems)
-	if cfg == nil {
+	if config.Failed(problems) {
 		return exitConfig
 	}
 	describe(s.out, cfg, now)
+	if account != nil {
+		fmt.Fprintf(s.out, "becomes         %s, once it listens\n", account.name)
+	}
 	fmt.Fprintf(s.out, "%s is valid", *path)
 	if n := len(problems); n > 0 {
 		fmt.Fprintf(s.out, ", with %s", plural(n, "warning"))

@@ -25,7 +25,7 @@ const deadline = time.Minute
 // TestMain makes this binary the command too: the scripts run it as pgwicket,
 // in a process of its own, with the race detector if the tests have it.
 func TestMain(m *testing.M) {
-	testscript.Main(tests{m}, map[string]func(){"pgwicket": main})
+	testscript.Main(tests{m}, map[string]func(){"pgwicket": main, "confined": confined})
 }
 
 // tests are all of this package's, and what they have in common.
@@ -108,7 +108,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// condition adds [root], [proc] and [userns] to testscript's own.
+// condition adds [root], [proc], [landlock] and [userns] to testscript's own.
 func condition(name string) (bool, error) {
 	switch name {
 	case "root":
@@ -116,6 +116,9 @@ func condition(name string) (bool, error) {
 	case "proc":
 		_, err := os.Stat("/proc/self/cmdline")
 		return err == nil, nil
+	case "landlock": // as much of it as the scripts count on
+		abi, err := landlockABI()
+		return err == nil && abi >= 6 && os.Getenv("GOCOVERDIR") == "" && testing.CoverMode() == "", nil
 	case "userns": // with limits of its own
 		return exec.Command("unshare", "-Ur", "sh", "-c", "echo 1 >/proc/sys/user/max_inotify_instances").Run() == nil, nil
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -32,11 +33,15 @@ The configuration and every file it names are read again when one of them
 changes (watch_files) and at SIGHUP; if anything is wrong, the gate says so and
 goes on as before.
 
+It needs no privileges. Started as root it becomes the account that user names,
+once it listens, and on Linux the kernel then keeps it from all files but those
+in the directories of its own (landlock).
+
 Signals:
   SIGHUP           read them again, changed or not
-  SIGTERM, SIGINT  stop listening, end each session when it is outside of a
-                   transaction, and after limits.drain_timeout the rest; a
-                   second one exits at once
+  SIGTERM, SIGINT  say not ready, stop listening after limits.drain_delay, end
+                   each session when it is outside of a transaction, and after
+                   limits.drain_timeout the rest; a second one exits at once
 
 Exit status: 0 stopped as it was told to, 1 the gate failed, or was told twice,
 78 the configuration is wrong.
@@ -56,11 +61,14 @@ type gate struct {
 	failures chan error // of listeners, which should run for ever
 	admin    *http.Server
 
+	adminListener net.Listener
+
 	passed   passed
 	manager  *manager
 	outcome  string // of the last load, for the manager
 	stopping bool
 
+	sandbox *sandbox                 // nil: none
 	watcher *watcher                 // nil: only SIGHUP reloads
 	tried   atomic.Pointer[contents] // of the last load, failed or not
 	putOff  int                      // loads since then that counted for nothing
@@ -87,6 +95,12 @@ func serve(args []string, s streams) int {
 		printProblems(s.err, problems)
 		return exitConfig
 	}
+	account, mistakes := accountOf(cfg, *path)
+	problems = append(problems, mistakes...)
+	if config.Failed(mistakes) {
+		printProblems(s.err, problems)
+		return exitConfig
+	}
 	if err := tlsconfig.FixTLS13(cfg.TLS.TLS13); err != nil {
 		fmt.Fprintf(s.err, "pgwicket: %v\n", err)
 		return exitFailed
@@ -99,11 +113,13 @@ func serve(args []string, s streams) int {
 	settings.Policy, settings.TLS = nil, nil // which a reload makes anew, and which may be large
 	g := &gate{path: *path, prompt: prompt, passed: sockets, level: new(slog.LevelVar), started: &settings, failures: make(chan error, 1)}
 	g.level.Set(cfg.LogLevel)
-	g.log = newLogger(s, cfg.LogFormat, g.level)
-	g.manager = newManager(g.log)
-	defer g.manager.close()
 	v, _, _ := buildVersion()
 	g.metrics = metrics.New(v)
+	var flush func()
+	g.log, flush = newLogger(s, cfg.LogFormat, g.level, g.metrics.LogLineDropped)
+	defer flush()
+	g.manager = newManager(g.log)
+	defer g.manager.close()
 	if g.server, err = proxy.New(cfg.Policy, g.log, g.metrics); err != nil {
 		fmt.Fprintf(s.err, "pgwicket: %v\n", err)
 		return exitFailed
@@ -113,55 +129,77 @@ func serve(args []string, s streams) int {
 	g.loaded(cfg)
 
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	if err := g.listen(); err != nil {
+	listeners, err := g.listen()
+	if err != nil {
 		g.log.Error("cannot start", "error", err)
 		return exitFailed
 	}
+	if cfg.ReusePort && !reusePortMigrates() {
+		g.log.Warn("reuse_port: the system resets clients that connect at the moment when one of two gates stops; the sysctl net.ipv4.tcp_migrate_req=1 prevents it")
+	}
+	if err := g.confine(account, cfg); err != nil {
+		g.log.Error("cannot start", "error", err)
+		return exitFailed
+	}
+	g.serve(listeners)
 	g.ready.Store(true)
 	g.watch(cfg.WatchFiles)
 	defer g.watch(false)
 	g.manager.say(g.status(), daemon.SdNotifyReady)
 	defer g.manager.watchdog(g.server.Alive)()
-	if cfg.ReusePort && !reusePortMigrates() {
-		g.log.Warn("reuse_port: the system resets clients that connect at the moment when one of two gates stops; the sysctl net.ipv4.tcp_migrate_req=1 prevents it")
-	}
 	g.log.Info("ready", "version", v, "listen", cfg.Listen, "admin", cfg.Admin, "backend", cfg.Policy.Backend.Socket, "config", g.path)
 	return g.wait(signals)
 }
 
-func newLogger(s streams, format string, level slog.Leveler) *slog.Logger {
+// newLogger returns a log that never waits, and what is to be called at the end
+// so that all of it is written. dropped is called for each line that is not.
+func newLogger(s streams, format string, level slog.Leveler, dropped func()) (log *slog.Logger, flush func()) {
 	opts := &slog.HandlerOptions{Level: level}
+	handler := func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, opts) }
 	file, isFile := s.err.(*os.File)
 	if format == "text" || format == "auto" && isFile && term.IsTerminal(int(file.Fd())) {
-		return slog.New(slog.NewTextHandler(s.err, opts))
+		handler = func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, opts) }
 	}
-	return slog.New(slog.NewJSONHandler(s.err, opts))
+	surviveDeadReader()
+	w := newLogWriter(s.err, dropped, func(w io.Writer, n int64) {
+		r := slog.NewRecord(time.Now(), slog.LevelWarn, "lines of the log are missing here; nobody has read it, or it could not be written", 0)
+		r.AddAttrs(slog.Int64("lines", n))
+		_ = handler(w).Handle(context.Background(), r)
+	})
+	return slog.New(handler(w)), w.flush
 }
 
 // listen opens every address before it serves the first, so that a gate either
 // has all of them or does not start.
-func (g *gate) listen() error {
-	var listeners []net.Listener
-	closeAll := func() {
-		for _, ln := range listeners {
-			_ = ln.Close()
+func (g *gate) listen() (listeners []net.Listener, err error) {
+	defer func() {
+		if err != nil {
+			for _, ln := range listeners {
+				_ = ln.Close()
+			}
 		}
-	}
+	}()
 	for _, address := range g.started.Listen {
 		ln, err := g.open(address)
 		if err != nil {
-			closeAll()
-			return err
+			return listeners, err
 		}
 		listeners = append(listeners, ln)
 	}
 	if g.started.Admin != "" {
 		ln, err := g.openAdmin()
 		if err != nil {
-			closeAll()
-			return fmt.Errorf("admin.address: %w", err)
+			return listeners, fmt.Errorf("admin.address: %w", err)
 		}
-		go g.serveAdmin(ln)
+		g.adminListener = ln
+	}
+	return listeners, nil
+}
+
+// serve begins to accept.
+func (g *gate) serve(listeners []net.Listener) {
+	if g.adminListener != nil {
+		go g.serveAdmin(g.adminListener)
 	}
 	if g.started.ReusePort || len(g.passed) > 0 {
 		g.server.HandOver()
@@ -173,7 +211,6 @@ func (g *gate) listen() error {
 			}
 		}()
 	}
-	return nil
 }
 
 // open listens on an address, if that has not been done for us.
@@ -291,7 +328,8 @@ func (g *gate) drain(sig os.Signal, done chan<- error) {
 	if g.started.ReusePort && g.admin != nil {
 		_ = g.admin.Close() // who asks for health and metrics shall find the other one
 	}
-	g.log.Info("shutting down", "signal", sig.String(), "sessions", g.server.Sessions(), "drain_timeout", g.started.DrainTimeout.String())
+	g.log.Info("shutting down", "signal", sig.String(), "sessions", g.server.Sessions(), "drain_delay", g.started.DrainDelay.String(), "drain_timeout", g.started.DrainTimeout.String())
+	time.Sleep(g.started.DrainDelay)
 	ctx, cancel := context.WithTimeout(context.Background(), g.started.DrainTimeout)
 	defer cancel()
 	done <- g.server.Shutdown(ctx)
@@ -306,6 +344,9 @@ func (g *gate) reload(trigger string, files contents) {
 		prompt = g.prompt.recall
 	}
 	cfg, problems := config.Load(g.path, g.inForce, prompt, time.Now())
+	if problems = g.sandbox.explain(problems, g.path, config.Names(g.path)); config.Failed(problems) {
+		cfg = nil
+	}
 	const patient = 3 // times; somebody may write faster than this reads
 	if trigger == byFiles && !files.restless && g.putOff < patient && !look(files.paths).same(files) {
 		// It may have read half of something. The watcher has noticed, too.
@@ -352,10 +393,13 @@ func (g *gate) warnOfRestart(cfg *config.Config) {
 	add("listen", !slices.Equal(old.Listen, cfg.Listen))
 	add("tls.ciphers (the TLS 1.3 suites)", tlsconfig.FixTLS13(cfg.TLS.TLS13) != nil)
 	add("limits.tcp_user_timeout", old.TCPUserTimeout != cfg.TCPUserTimeout)
+	add("limits.drain_delay", old.DrainDelay != cfg.DrainDelay)
 	add("limits.drain_timeout", old.DrainTimeout != cfg.DrainTimeout)
 	add("admin.address", old.Admin != cfg.Admin)
 	add("log.format", old.LogFormat != cfg.LogFormat)
 	add("reuse_port", old.ReusePort != cfg.ReusePort)
+	add("user", old.User != cfg.User)
+	add("landlock", old.Landlock != cfg.Landlock)
 	if len(keys) > 0 {
 		g.log.Warn("changed settings that need a restart; until then the old ones hold", "keys", keys)
 	}

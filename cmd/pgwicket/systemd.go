@@ -204,7 +204,7 @@ func (g *gate) beginShutdown() {
 	g.stopping = true
 	const more = 10 * time.Second // than the drain: for what comes after it
 	g.manager.say(g.status(), daemon.SdNotifyStopping,
-		fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", (g.started.DrainTimeout+more).Microseconds()))
+		fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", (g.started.DrainDelay+g.started.DrainTimeout+more).Microseconds()))
 }
 
 // reusePortMigrates says whether connections that a closing listener has not yet

@@ -410,6 +410,18 @@ func TestNotifyWithoutManager(t *testing.T) {
 	gate.ends(0)
 }
 
+// The sandbox leaves the gate its proof, and, where it has to run a command, does
+// not name what it leaves alone.
+func TestWatchdogWithCommand(t *testing.T) {
+	u := newUnit(t)
+	n := u.notifications()
+	u.check(os.WriteFile(u.config, bytes.Replace(u.read(), []byte("tls: {"), []byte("tls: {passphrase_command: echo, "), 1), 0o600))
+	gate := u.start("gate", nil, n.env(), "WATCHDOG_USEC=400000")
+	n.wait("WATCHDOG=1", 2)
+	gate.signal(syscall.SIGTERM)
+	gate.ends(0)
+}
+
 // The pings come, leave no trace in log and metrics, and do not depend on the
 // allowlist.
 func TestWatchdog(t *testing.T) {

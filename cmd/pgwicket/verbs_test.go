@@ -33,6 +33,8 @@ import (
 // of processes that start or session has begun; the output of NAME, both
 // streams, is in NAME.log.
 var verbs = map[string]func(*testscript.TestScript, bool, []string){
+	"account":  cmdAccount,  // account: ACCOUNT, ACCOUNT_UID and so on become the database's, and the user of config
+	"backend":  cmdBackend,  // backend PATH: a new socket that leads to the database
 	"config":   cmdConfig,   // config [KEY=YAML...]: write pgwicket.yaml
 	"db":       cmdDB,       // db SQL: as the superuser, past the gate
 	"empty":    cmdEmpty,    // empty DIR: has nothing in it
@@ -53,6 +55,7 @@ var verbs = map[string]func(*testscript.TestScript, bool, []string){
 	"signal":   cmdSignal,   // signal NAME HUP|INT|TERM|ALRM
 	"socket":   cmdSocket,   // socket PATH: a Unix socket that somebody listens on
 	"start":    cmdStart,    // start NAME PROGRAM [ARG...]: in the background
+	"threads":  cmdThreads,  // threads NAME FIELD=REGEXP...: of /proc/PID/status, each thread's
 	"tmpdir":   cmdTmpDir,   // tmpdir: give TMPDIR to a directory like /tmp
 	"waitdb":   cmdWaitDB,   // waitdb WANT SQL: until it answers that
 	"waitlog":  cmdWaitLog,  // waitlog [-count=N] FILE TEXT: until it is there
@@ -475,6 +478,12 @@ func cmdConfig(ts *testscript.TestScript, neg bool, args []string) {
 		{"admin.address", fmt.Sprintf("%q", ts.Getenv("ADMIN"))},
 		{"log.format", "json"},
 		{"watch_files", "false"}, // most scripts change several files before they reload
+	}
+	if account := ts.Getenv("ACCOUNT"); account != "" {
+		entries = append(entries, [2]string{"user", account})
+	}
+	if testing.CoverMode() != "" { // what it has covered, the gate writes at its end
+		entries = append(entries, [2]string{"landlock", "false"})
 	}
 	for _, a := range args {
 		key, value, ok := strings.Cut(a, "=")

@@ -180,7 +180,7 @@ func (g *guard) quiet() {
 const serverFiles = "server.crt server.key"
 
 // changes are what people and programs do to files. Not one of them may be
-// missed, with or without inotify (pitfall 32: ghostunnel#219; pitfall 34:
+// missed, with or without inotify (ghostunnel#219,
 // crunchy#2353).
 var changes = []struct {
 	name   string
@@ -426,7 +426,7 @@ func TestDirectoryReturns(t *testing.T) {
 	}
 }
 
-// pitfall 34 (pgbouncer#1157): who writes the same again, or touches a file, has
+// pgbouncer#1157: who writes the same again, or touches a file, has
 // changed nothing. What is beside the files does not matter either.
 func TestNoChange(t *testing.T) {
 	for way, set := range ways {
@@ -473,7 +473,7 @@ func virtual(t *testing.T, do func(t *testing.T, g *guard)) {
 	})
 }
 
-// pitfall 34: a certificate or a list that is being written is not loaded, as
+// A certificate or a list that is being written is not loaded, as
 // long as its writer does not pause for longer than a moment.
 func TestDebounce(t *testing.T) {
 	virtual(t, func(t *testing.T, g *guard) {
@@ -711,7 +711,7 @@ func TestListed(t *testing.T) {
 	}
 }
 
-// pitfall 34: certificate and key are two files, and whoever renews them moves
+// Certificate and key are two files, and whoever renews them moves
 // one after the other into place. No client ever notices.
 func TestRenewal(t *testing.T) {
 	g := startGate(t, "", nil, onlyECDSA)

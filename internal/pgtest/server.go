@@ -39,6 +39,8 @@ type Server struct {
 	BinDir    string
 
 	base    string
+	account *syscall.Credential // nil: ours
+	options Options
 	process *exec.Cmd
 	exited  chan struct{}
 }
@@ -65,33 +67,34 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		Port:      5432,
 		BinDir:    bindir,
 		base:      base,
-		exited:    make(chan struct{}),
+		account:   account,
+		options:   o,
 	}
-	if err := s.start(ctx, account, o); err != nil {
+	if err := s.start(ctx); err != nil {
 		s.Stop()
 		return nil, fmt.Errorf("start a throw-away PostgreSQL: %w", err)
 	}
 	return s, nil
 }
 
-func (s *Server) start(ctx context.Context, account *syscall.Credential, o Options) error {
-	if err := s.makeDirs(account); err != nil {
+func (s *Server) start(ctx context.Context) error {
+	if err := s.makeDirs(); err != nil {
 		return err
 	}
-	if err := s.initdb(ctx, account); err != nil {
+	if err := s.initdb(ctx); err != nil {
 		return err
 	}
-	if err := s.configure(o); err != nil {
+	if err := s.configure(); err != nil {
 		return err
 	}
-	if err := s.launch(account, o); err != nil {
+	if err := s.launch(); err != nil {
 		return err
 	}
 	if err := s.waitReady(ctx); err != nil {
 		return err
 	}
-	if o.SQL != "" {
-		if _, err := s.SQL(o.SQL); err != nil {
+	if s.options.SQL != "" {
+		if _, err := s.SQL(s.options.SQL); err != nil {
 			return err
 		}
 	}
@@ -137,7 +140,7 @@ func tempDir(account *syscall.Credential) string {
 func (s *Server) data() string { return filepath.Join(s.base, "data") }
 func (s *Server) log() string  { return filepath.Join(s.base, "run", "postgresql.log") }
 
-func (s *Server) makeDirs(account *syscall.Credential) error {
+func (s *Server) makeDirs() error {
 	// The other account must get through to its own directories.
 	if err := os.Chmod(s.base, 0o711); err != nil {
 		return err
@@ -146,8 +149,8 @@ func (s *Server) makeDirs(account *syscall.Credential) error {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			return err
 		}
-		if account != nil {
-			if err := os.Chown(dir, int(account.Uid), int(account.Gid)); err != nil {
+		if s.account != nil {
+			if err := os.Chown(dir, int(s.account.Uid), int(s.account.Gid)); err != nil {
 				return err
 			}
 		}
@@ -155,13 +158,13 @@ func (s *Server) makeDirs(account *syscall.Credential) error {
 	return nil
 }
 
-func (s *Server) initdb(ctx context.Context, account *syscall.Credential) error {
+func (s *Server) initdb(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, filepath.Join(s.BinDir, "initdb"),
 		"--pgdata="+s.data(), "--username="+Superuser, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
 	cmd.Dir = s.base
 	cmd.Env = Environ()
 	// In a process group of its own, so that all it starts can be ended, too.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: account, Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.account, Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w\n%s", err, bytes.TrimSpace(out))
@@ -169,12 +172,12 @@ func (s *Server) initdb(ctx context.Context, account *syscall.Credential) error 
 	return nil
 }
 
-func (s *Server) configure(o Options) error {
-	hba := o.HBA
+func (s *Server) configure() error {
+	hba := s.options.HBA
 	if hba == "" {
 		hba = "local all all trust"
 	}
-	for name, text := range map[string]string{"pg_hba.conf": hba, "pg_ident.conf": o.Ident} {
+	for name, text := range map[string]string{"pg_hba.conf": hba, "pg_ident.conf": s.options.Ident} {
 		// initdb has made the file, so its owner stays.
 		if err := os.WriteFile(filepath.Join(s.data(), name), []byte(text+"\n"), 0o600); err != nil {
 			return err
@@ -183,12 +186,12 @@ func (s *Server) configure(o Options) error {
 	return nil
 }
 
-func (s *Server) launch(account *syscall.Credential, o Options) error {
+func (s *Server) launch() error {
 	args := []string{"-D", s.data(), "-p", strconv.Itoa(s.Port), "-k", s.SocketDir, "-h", ""}
 	for _, setting := range append([]string{
 		"fsync=off", "full_page_writes=off", "synchronous_commit=off",
 		"max_connections=200", "log_connections=on", "log_disconnections=on", "logging_collector=off",
-	}, o.Settings...) {
+	}, s.options.Settings...) {
 		args = append(args, "-c", setting)
 	}
 	log, err := os.OpenFile(s.log(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
@@ -202,16 +205,39 @@ func (s *Server) launch(account *syscall.Credential, o Options) error {
 	s.process.Stdout, s.process.Stderr = log, log
 	// A process group of its own, so that Ctrl-C at a terminal reaches the
 	// caller, who then stops the server in order.
-	s.process.SysProcAttr = &syscall.SysProcAttr{Credential: account, Setpgid: true}
+	s.process.SysProcAttr = &syscall.SysProcAttr{Credential: s.account, Setpgid: true}
 	if err := s.process.Start(); err != nil {
 		s.process = nil
 		return err
 	}
+	process, exited := s.process, make(chan struct{})
+	s.exited = exited
 	go func() {
-		_ = s.process.Wait()
-		close(s.exited)
+		_ = process.Wait()
+		close(exited)
 	}()
 	return nil
+}
+
+// PID is the process id of the postmaster.
+func (s *Server) PID() int { return s.process.Process.Pid }
+
+// Restart starts a server again that has ended, in whatever way, on the same
+// data and socket. Backends of the old one may keep it from starting for a
+// while; it tries until they have gone. A restart that fails may be repeated.
+func (s *Server) Restart(ctx context.Context) error {
+	<-s.exited
+	for deadline := time.Now().Add(startTimeout); ; {
+		if err := s.launch(); err != nil {
+			return err
+		}
+		err := s.waitReady(ctx)
+		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
+			return err
+		}
+		s.signal(syscall.SIGQUIT)
+		time.Sleep(100 * time.Millisecond)
+	}
 }
 
 func (s *Server) waitReady(ctx context.Context) error {
