@@ -9,11 +9,12 @@ TOOL    := $(GO) tool -modfile=tools/go.mod
 # The race detector needs cgo and a C compiler.
 RACE    := $(shell command -v cc >/dev/null 2>&1 && [ "$$($(GO) env CGO_ENABLED)" = 1 ] && echo -race)
 FUZZTIME ?= 60s
+TIME     ?= 10m
 
-.PHONY: help build demo test lint fuzz bench bench-quick bench-peers bench-scale clean
+.PHONY: help build demo test lint fuzz soak bench bench-quick bench-peers bench-scale faults faults-quick clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/pgwicket
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/pgwicket ./cmd/pgwicket
@@ -37,6 +38,10 @@ lint: ## go vet, golangci-lint (layering included), gofumpt, go.mod; minutes whe
 fuzz: ## run every fuzz target for FUZZTIME (60s) each
 	@FUZZTIME=$(FUZZTIME) GO="$(GO)" .ci/fuzz
 
+soak: ## mixed clients, reloads, kills and floods for TIME (10m), every answer checked (ARGS="--seed 7" for the same again)
+	@.ci/need postgresql openssl
+	$(GO) run ./siege soak --time $(TIME) $(ARGS)
+
 bench: ## run the Go benchmarks, in the form that benchstat reads
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
@@ -48,6 +53,14 @@ bench-peers: ## every scenario beside every peer, into docs/performance.md (clos
 
 bench-scale: ## how pgwicket's own cost grows, and where the time goes, into docs/performance.md (a quarter of an hour)
 	$(GO) run ./bench scale --into docs/performance.md $(ARGS)
+
+faults: ## kill, cut, stop and flood everything around a gate, into docs/reliability.md (ten minutes; as root also a network)
+	@.ci/need postgresql openssl
+	$(GO) run ./siege faults --into docs/reliability.md $(ARGS)
+
+faults-quick: ## the same in two minutes, for CI (ARGS="--only NAME" for one of them)
+	@.ci/need postgresql openssl
+	$(GO) run ./siege faults --quick $(ARGS)
 
 clean: ## remove what was built
 	rm -rf bin

@@ -47,7 +47,7 @@ var owners = map[string][]string{
 	"github.com/hashicorp/golang-lru": {"proxy"},
 	"flag":                            {"cmd/pgwicket", "bench", "siege"},
 	"os/signal":                       {"cmd/pgwicket", "bench", "siege"},
-	"testing":                         nil, // its flags would be ours, and nothing that ships may need it
+	"testing":                         nil,       // its flags would be ours, and nothing that ships may need it
 	"github.com/jackc/pgx":            {"siege"}, // and the oracle of the tests
 	"go.uber.org/goleak":              nil,
 	"github.com/rogpeppe/go-internal": nil,

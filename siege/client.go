@@ -1,0 +1,335 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"crypto/md5" //nolint:gosec // what PostgreSQL computes, too
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// tlsConfig is how clients connect: with these credentials, or with none if
+// there is no pair, and verifying the gate.
+func (l *lab) tlsConfig(c credentials) *tls.Config {
+	roots := x509.NewCertPool()
+	roots.AddCert(l.ca.Cert)
+	config := &tls.Config{RootCAs: roots, ServerName: "localhost", MinVersion: tls.VersionTLS12}
+	if c.pair != nil {
+		config.Certificates = []tls.Certificate{c.pair.TLS()}
+	}
+	return config
+}
+
+// dial opens a session of appUser through the gate, by pgx.
+func (g *gate) dial(ctx context.Context) (*pgconn.PgConn, error) {
+	config, err := pgconn.ParseConfig("host=" + g.host + " port=" + g.port + " user=" + appUser + " database=postgres sslmode=require connect_timeout=60")
+	if err != nil {
+		return nil, err
+	}
+	config.TLSConfig, config.Fallbacks = g.lab.tlsConfig(g.lab.client), nil
+	return pgconn.ConnectConfig(ctx, config)
+}
+
+// errEnded is wrapped by the error of a query in which the session has ended.
+var errEnded = errors.New("the session has ended")
+
+// one runs a query and returns the first column of its first row.
+func one(ctx context.Context, c *pgconn.PgConn, sql string) (string, error) {
+	results, err := c.Exec(ctx, sql).ReadAll()
+	if err != nil && c.IsClosed() {
+		err = fmt.Errorf("%w: %w", errEnded, err)
+	}
+	if err != nil {
+		return "", err
+	}
+	for _, r := range results {
+		if r.Err != nil {
+			return "", r.Err
+		}
+		if len(r.Rows) > 0 && len(r.Rows[0]) > 0 {
+			return string(r.Rows[0][0]), nil
+		}
+	}
+	return "", nil
+}
+
+// question is a query whose answer is known: n digests in a row, from a number on.
+type question struct{ from, n int }
+
+func (q question) sql() string {
+	return fmt.Sprintf("select string_agg(md5(g::text), '' order by g) from generate_series(%d, %d) g", q.from, q.from+q.n-1)
+}
+
+func (q question) answer() string {
+	var b strings.Builder
+	for i := range q.n {
+		sum := md5.Sum([]byte(strconv.Itoa(q.from + i))) //nolint:gosec // what PostgreSQL computes, too
+		b.WriteString(hex.EncodeToString(sum[:]))
+	}
+	return b.String()
+}
+
+// digests is a query with so many rows, each a digest repeated so many times. The
+// server makes them as they are read; a series in FROM it would store first.
+func digests(rows, times int) string {
+	return fmt.Sprintf("select repeat(md5(g::text), %d) from (select generate_series(1, %d) as g) as s", times, rows)
+}
+
+// asked has a session answer a question, and checks every byte.
+func asked(ctx context.Context, c *pgconn.PgConn, q question) error {
+	got, err := one(ctx, c, q.sql())
+	if err != nil {
+		return err
+	}
+	if got != q.answer() {
+		return fmt.Errorf("a wrong answer: %d bytes for %d", len(got), 32*q.n)
+	}
+	return nil
+}
+
+// bystanders are sessions that have no part in what happens. They ask and check
+// all the time, and nothing that is done to others may reach them.
+type bystanders struct {
+	stop    func()
+	wg      sync.WaitGroup
+	answers atomic.Int64
+
+	mu      sync.Mutex
+	longest time.Duration // that one has waited for an answer
+	failed  []error
+}
+
+// bystand opens that many sessions, each with a question every 10 ms or so,
+// large and small ones.
+func (g *gate) bystand(ctx context.Context, n int) (*bystanders, error) {
+	ctx, stop := context.WithCancel(ctx)
+	b := &bystanders{stop: stop}
+	for i := range n {
+		c, err := g.dial(ctx)
+		if err != nil {
+			b.end()
+			return nil, fmt.Errorf("a bystander: %w", err)
+		}
+		b.wg.Go(func() {
+			defer hangUp(c)
+			b.ask(ctx, c, i)
+		})
+	}
+	return b, nil
+}
+
+func (b *bystanders) ask(ctx context.Context, c *pgconn.PgConn, seed int) {
+	for i := seed * 1_000_000; ; i++ {
+		q := question{i, 8}
+		if i%16 == 0 {
+			q.n = 2048 // 64 KiB
+		}
+		began := time.Now()
+		err := asked(ctx, c, q)
+		took := time.Since(began)
+		if ctx.Err() != nil {
+			return
+		}
+		b.mu.Lock()
+		b.longest = max(b.longest, took)
+		if err != nil {
+			b.failed = append(b.failed, err)
+		}
+		b.mu.Unlock()
+		if err != nil {
+			return
+		}
+		b.answers.Add(1)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// noticed returns what reached them, and nil if nothing did.
+func (b *bystanders) noticed() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return errors.Join(b.failed...)
+}
+
+// goOn waits until n more answers have come: the bystanders are served.
+func (b *bystanders) goOn(ctx context.Context, n int64) error {
+	want := b.answers.Load() + n
+	return eventually(ctx, "the bystanders are served", patience, func() error {
+		if err := b.noticed(); err != nil {
+			return err
+		}
+		if got := b.answers.Load(); got < want {
+			return fmt.Errorf("%d answers to go", want-got)
+		}
+		return nil
+	})
+}
+
+// end closes the sessions.
+func (b *bystanders) end() {
+	b.stop()
+	b.wg.Wait()
+}
+
+// hangUp ends a session in order.
+func hangUp(c *pgconn.PgConn) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	_ = c.Close(ctx)
+}
+
+// The packets of a client that speaks the protocol by itself.
+const (
+	sslRequest = "\x00\x00\x00\x08\x04\xd2\x16\x2f"
+	terminate  = "X\x00\x00\x00\x04"
+)
+
+func startupPacket() string {
+	return message(0, "\x00\x03\x00\x00user\x00"+appUser+"\x00database\x00postgres\x00application_name\x00siege\x00\x00")[1:]
+}
+
+func query(sql string) string { return message('Q', sql+"\x00") }
+
+// message encodes one message; a startup packet is one without its type.
+func message(kind byte, body string) string {
+	b := append([]byte{kind}, 0, 0, 0, 0)
+	binary.BigEndian.PutUint32(b[1:], uint32(len(body)+4))
+	return string(b) + body
+}
+
+// raw is a client that can do what no driver does. Its methods fail by the
+// deadline of the connection, which is one of patience unless it is moved.
+type raw struct {
+	tcp *net.TCPConn
+	tls *tls.Conn // nil until handshake
+}
+
+// connect opens a connection and says nothing yet.
+func (g *gate) connect(ctx context.Context) (*raw, error) {
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", g.address)
+	if err != nil {
+		return nil, err
+	}
+	_ = c.SetDeadline(time.Now().Add(patience))
+	return &raw{tcp: c.(*net.TCPConn)}, nil
+}
+
+// askForTLS sends an SSLRequest and reads the answer.
+func (r *raw) askForTLS() error {
+	if _, err := io.WriteString(r.tcp, sslRequest); err != nil {
+		return err
+	}
+	var answer [1]byte
+	if _, err := io.ReadFull(r.tcp, answer[:]); err != nil {
+		return err
+	}
+	if answer[0] != 'S' {
+		return fmt.Errorf("the answer to SSLRequest is %q", answer)
+	}
+	return nil
+}
+
+// enter does all of a start-up: TLS, and the startup packet up to the first
+// ReadyForQuery.
+func (r *raw) enter(config *tls.Config) error {
+	if err := r.askForTLS(); err != nil {
+		return err
+	}
+	return r.goIn(config)
+}
+
+// goIn is enter from the answer to the SSLRequest on.
+func (r *raw) goIn(config *tls.Config) error {
+	r.tls = tls.Client(r.tcp, config)
+	if err := r.tls.Handshake(); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(r.tls, startupPacket()); err != nil {
+		return err
+	}
+	_, err := r.await('Z')
+	return err
+}
+
+// await reads messages up to one of this kind and returns its body. An error
+// message of the server is an error, with its SQLSTATE.
+func (r *raw) await(kind byte) ([]byte, error) {
+	for {
+		got, body, err := r.read()
+		if err != nil {
+			return nil, err
+		}
+		if got == kind {
+			return body, nil
+		}
+		if got == 'E' {
+			return nil, &pgconn.PgError{Code: field(body, 'C'), Message: field(body, 'M'), Severity: field(body, 'S')}
+		}
+	}
+}
+
+// read reads one message.
+func (r *raw) read() (kind byte, body []byte, err error) {
+	var head [5]byte
+	if _, err := io.ReadFull(r.tls, head[:]); err != nil {
+		return 0, nil, err
+	}
+	body = make([]byte, binary.BigEndian.Uint32(head[1:])-4)
+	_, err = io.ReadFull(r.tls, body)
+	return head[0], body, err
+}
+
+func field(body []byte, code byte) string {
+	for f := range strings.SplitSeq(string(body), "\x00") {
+		if f != "" && f[0] == code {
+			return f[1:]
+		}
+	}
+	return ""
+}
+
+// reset closes the connection with a TCP reset, and nothing else.
+func (r *raw) reset() {
+	_ = r.tcp.SetLinger(0)
+	_ = r.tcp.Close()
+}
+
+// state returns the SQLSTATE of an error, empty if it has none.
+func state(err error) string {
+	var e *pgconn.PgError
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return ""
+}
+
+// cut says whether an error is the end of a session or a connection, in whatever
+// way.
+func cut(err error) bool {
+	for _, end := range []error{errEnded, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	return slices.Contains([]string{"57P01", "57P02"}, state(err))
+}

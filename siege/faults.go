@@ -1,0 +1,288 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+)
+
+// scenario is one fault. run does it to a gate that it opens, and returns what
+// it has done, with numbers, for the report.
+type scenario struct {
+	name  string
+	title string
+	run   func(ctx context.Context, t *trial) (done string, err error)
+}
+
+// scenarios are all faults, in the order in which they are run.
+func scenarios() []scenario {
+	return []scenario{
+		{"client-killed", "A client is killed", clientKilled},
+		{"backend-killed", "A backend process is killed", backendKilled},
+		{"postmaster-killed", "PostgreSQL is killed and started again", postmasterKilled},
+		{"gate-killed", "The gate is killed and started again", gateKilled},
+		{"socket-gone", "The backend's socket goes and returns", socketGone},
+		{"log-stuck", "Nobody reads the log", logStuck},
+		{"log-full", "The log's disk is full", logFull},
+		{"log-gone", "The log's reader is dead", logGone},
+		{"descriptors", "No descriptor is left", descriptors},
+		{"reader-stops", "A client stops reading", readerStops},
+		{"slow-client", "A client sends a byte a second", slowClient},
+		{"reset", "A reset after each step of the dialogue", resets},
+		{"no-close-notify", "A client leaves without close_notify", noCloseNotify},
+		{"half-close", "A client closes its sending side", halfClose},
+		{"gate-stopped", "The gate stands still, and time does not", gateStopped},
+		{"network-cut", "The network is cut", networkCut},
+		{"silent-crowd", "A crowd that says nothing", silentCrowd},
+		{"handshake-flood", "A flood of handshakes", handshakeFlood},
+	}
+}
+
+// errSkipped is wrapped by the reason why a scenario cannot be run here.
+var errSkipped = errors.New("skipped")
+
+// trial is one run of a scenario.
+type trial struct {
+	*lab
+	quick  bool
+	scenes []*scene
+	after  []func() // what is to be undone when the scenes have been looked at
+}
+
+// pick returns the first of two for the bounded form, else the second.
+func pick[T any](t *trial, quick, full T) T {
+	if t.quick {
+		return quick
+	}
+	return full
+}
+
+// scene is a gate with bystanders, and what it held before anything happened.
+type scene struct {
+	*gate
+	others *bystanders
+	before level
+}
+
+// bystanding is how many sessions look on.
+const bystanding = 4
+
+// open starts a gate with bystanders. When the scenario has returned, all of it
+// is looked at: see (*scene).unharmed.
+func (t *trial) open(ctx context.Context, s setting) (*scene, error) {
+	g, err := t.start(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	sc := &scene{gate: g}
+	t.scenes = append(t.scenes, sc)
+	// What a gate makes once, with its first session and reload, is no leak.
+	c, err := g.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	hangUp(c)
+	return sc, sc.populate(ctx)
+}
+
+// populate opens the bystanders, after others that a fault was allowed to end,
+// and takes down what the gate holds with them.
+func (s *scene) populate(ctx context.Context) (err error) {
+	if s.others != nil {
+		s.others.end()
+	}
+	none := 0
+	err = eventually(ctx, "no session is left", patience, func() error {
+		if none, err = s.lab.backends(); err == nil && none > 0 {
+			err = fmt.Errorf("%d are", none)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if s.others, err = s.bystand(ctx, bystanding); err != nil {
+		return err
+	}
+	if err := s.others.goOn(ctx, bystanding); err != nil {
+		return err
+	}
+	return eventually(ctx, "the bystanders are all there is", patience, func() error {
+		m, err := s.metrics()
+		if err != nil {
+			return err
+		}
+		if open, starting := m["pgwicket_sessions_open"], m["pgwicket_connections_starting"]; open != bystanding || starting != 0 {
+			return fmt.Errorf("%v sessions and %v connections in their start-up", open, starting)
+		}
+		s.before, err = s.level()
+		return err
+	})
+}
+
+// unharmed is what holds after every fault: the bystanders are served and never
+// noticed, the gate holds no goroutine, descriptor or backend session more than
+// before, its counters add up, it ends in order, and its log has no data race and
+// no panic.
+func (s *scene) unharmed(ctx context.Context) error {
+	if s.others == nil {
+		return s.sound()
+	}
+	defer s.others.end()
+	var errs []error
+	if s.ended() {
+		return s.sound()
+	}
+	if err := s.others.goOn(ctx, 2*bystanding); err != nil {
+		errs = append(errs, fmt.Errorf("a bystander: %w", err))
+	} else if err := s.settles(ctx, s.before, patience); err != nil {
+		errs = append(errs, err)
+	}
+	s.others.end()
+	return errors.Join(append(errs, s.stop(), s.sound())...)
+}
+
+// finish looks at a scene before its scenario has ended, so that it is not
+// there for the next one.
+func (t *trial) finish(ctx context.Context, s *scene) error {
+	t.scenes = slices.DeleteFunc(t.scenes, func(other *scene) bool { return other == s })
+	return s.unharmed(ctx)
+}
+
+// result is a row of the table.
+type result struct {
+	title   string
+	done    string
+	verdict string
+}
+
+const faultsHelp = `Run every fault once, or those that --only names, and print a table.
+
+After each, whatever it was: sessions that had no part in it have gone on with
+every answer right; the gate holds no goroutine, descriptor or session of
+PostgreSQL more than before; its counters add up; and its log has no data race
+and no panic. The exit status is 1 if anything was not so.
+
+`
+
+// faults is the subcommand.
+func faults(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	f := flag.NewFlagSet("faults", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.Usage = func() {
+		fmt.Fprint(stderr, faultsHelp)
+		f.PrintDefaults()
+	}
+	only := f.String("only", "", "these only, with commas (a name or the beginning of names)")
+	quick := f.Bool("quick", false, "smaller and shorter, about two minutes, for CI")
+	list := f.Bool("list", false, "list the names and leave")
+	into := f.String("into", "", "replace the table in this Markdown file, unless --only is given")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if f.NArg() > 0 {
+		return fmt.Errorf("faults: unexpected %q", f.Arg(0))
+	}
+	chosen, err := choose(*only)
+	switch {
+	case err != nil:
+		return err
+	case *list:
+		for _, s := range chosen {
+			fmt.Fprintf(stdout, "%-18s %s\n", s.name, s.title)
+		}
+		return nil
+	case *only != "" && *into != "":
+		fmt.Fprintln(stderr, *into, "stays as it is: with --only the table is not whole")
+		*into = ""
+	}
+	results, err := suffer(ctx, chosen, *quick, stderr)
+	table := faultsTable(results)
+	fmt.Fprint(stdout, "\n", table)
+	if *into != "" && ctx.Err() == nil {
+		err = errors.Join(err, renew(*into, "faults", table))
+	}
+	return err
+}
+
+func choose(only string) ([]scenario, error) {
+	if only == "" {
+		return scenarios(), nil
+	}
+	var chosen []scenario
+	for prefix := range strings.SplitSeq(only, ",") {
+		n := len(chosen)
+		for _, s := range scenarios() {
+			if strings.HasPrefix(s.name, prefix) {
+				chosen = append(chosen, s)
+			}
+		}
+		if len(chosen) == n {
+			return nil, fmt.Errorf("faults: --only: there is no %q; --list lists them", prefix)
+		}
+	}
+	return chosen, nil
+}
+
+// suffer runs scenarios, one after another, and fails if one of them did.
+func suffer(ctx context.Context, chosen []scenario, quick bool, progress io.Writer) (results []result, err error) {
+	l, err := newLab(ctx, progress)
+	if err != nil {
+		return nil, err
+	}
+	defer l.remove()
+	var failed []string
+	for _, s := range chosen {
+		began := time.Now()
+		t := &trial{lab: l, quick: quick}
+		done, err := t.endure(ctx, s)
+		if ctx.Err() != nil {
+			return results, ctx.Err()
+		}
+		r := result{s.title, done, "passed"}
+		switch {
+		case errors.Is(err, errSkipped):
+			r.verdict = err.Error()
+		case err != nil:
+			failed = append(failed, s.name)
+			r.verdict = "**failed**: " + err.Error()
+		}
+		results = append(results, r)
+		l.say("%-18s %5.1f s  %s  %s", s.name, time.Since(began).Seconds(), r.verdict, done)
+	}
+	if len(failed) > 0 {
+		return results, fmt.Errorf("failed: %s; «go run ./siege faults --only NAME» repeats one", strings.Join(failed, ", "))
+	}
+	return results, nil
+}
+
+// endure runs one scenario and looks at what it has left.
+func (t *trial) endure(ctx context.Context, s scenario) (done string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
+	defer func() {
+		for _, undo := range slices.Backward(t.after) {
+			undo()
+		}
+	}()
+	done, err = s.run(ctx, t)
+	for _, sc := range slices.Backward(t.scenes) {
+		if err != nil { // what is left of it says no more
+			if sc.others != nil {
+				sc.others.end()
+			}
+			err = errors.Join(err, sc.sound())
+			sc.kill()
+			continue
+		}
+		err = sc.unharmed(ctx)
+	}
+	return done, err
+}

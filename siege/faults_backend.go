@@ -1,0 +1,211 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// cannotConnectNow is what a newcomer gets while there is no backend: the one
+// SQLSTATE that moves libpq to its next host.
+const cannotConnectNow = "57P03"
+
+// crashed counts how sessions have ended, and what else they have met.
+type crashed struct {
+	mu     sync.Mutex
+	wg     sync.WaitGroup
+	told   int // in words: 57P01, 57P02
+	closed int
+	other  []error
+}
+
+// sleepers opens sessions that are in a long query until somebody ends them.
+func (s *scene) sleepers(ctx context.Context, n int) (*crashed, error) {
+	c := new(crashed)
+	for range n {
+		r, err := s.connect(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if err := r.enter(s.lab.tlsConfig(s.lab.client)); err != nil {
+			return nil, err
+		}
+		if _, err := io.WriteString(r.tls, query("select pg_sleep(3600)")); err != nil {
+			return nil, err
+		}
+		c.wg.Go(func() {
+			defer r.tcp.Close()
+			told, err := r.untilItEnds()
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			switch {
+			case !cut(err):
+				c.other = append(c.other, fmt.Errorf("a session in a query: %w", err))
+			case told:
+				c.told++
+			default:
+				c.closed++
+			}
+		})
+	}
+	return c, eventually(ctx, "all are in their query", patience, func() error {
+		got, err := s.lab.count("select count(*) from pg_stat_activity where query like 'select pg_sleep(%'")
+		if err == nil && got != n {
+			err = fmt.Errorf("%d of %d are", got, n)
+		}
+		return err
+	})
+}
+
+// untilItEnds reads until the connection ends, and says whether the server has
+// told why: 57P01 or 57P02, which is a notice where another backend has crashed.
+func (r *raw) untilItEnds() (told bool, err error) {
+	for {
+		kind, body, err := r.read()
+		if err != nil {
+			return told, err
+		}
+		if kind == 'E' || kind == 'N' {
+			told = told || strings.HasPrefix(field(body[:len(body)-1], 'C'), "57P0")
+		}
+	}
+}
+
+// ended waits for the last of them.
+func (c *crashed) ended(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() { c.wg.Wait(); close(done) }()
+	select {
+	case <-done:
+		return errors.Join(c.other...)
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(patience):
+		return errors.New("sessions of a backend that has gone were not ended")
+	}
+}
+
+// lost makes sure that the bystanders, too, met nothing but the end of their
+// backends.
+func (s *scene) lost() error {
+	s.others.wg.Wait()
+	for _, err := range s.others.failed {
+		if !cut(err) {
+			return fmt.Errorf("a bystander: %w", err)
+		}
+	}
+	return nil
+}
+
+// served waits until a newcomer gets in and is answered.
+func (s *scene) served(ctx context.Context) error {
+	return eventually(ctx, "newcomers are served", patience, func() error {
+		c, err := s.dial(ctx)
+		if err != nil {
+			return err
+		}
+		defer hangUp(c)
+		return asked(ctx, c, question{1, 100})
+	})
+}
+
+// turnedAway fails unless a newcomer is told that the database cannot be reached.
+func (s *scene) turnedAway(ctx context.Context) error {
+	c, err := s.dial(ctx)
+	if err == nil {
+		hangUp(c)
+		return errors.New("a newcomer got in without a backend")
+	}
+	if state(err) != cannotConnectNow {
+		return fmt.Errorf("a newcomer without a backend: %w; want SQLSTATE %s", err, cannotConnectNow)
+	}
+	return nil
+}
+
+// One backend is killed. PostgreSQL ends the others, because their shared memory
+// may be broken, and recovers; the gate stays.
+func backendKilled(ctx context.Context, t *trial) (string, error) {
+	s, err := t.open(ctx, setting{})
+	if err != nil {
+		return "", err
+	}
+	n := pick(t, 8, 32)
+	sleeping, err := s.sleepers(ctx, n)
+	if err != nil {
+		return "", err
+	}
+	pid, err := t.count("select pid from pg_stat_activity where query like 'select pg_sleep(%' limit 1")
+	if err != nil {
+		return "", err
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		return "", err
+	}
+	if err := errors.Join(sleeping.ended(ctx), s.lost(), s.served(ctx), s.populate(ctx)); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("kill -9 of one of %d backends: %d clients in a query were told, %d only closed; newcomers are served once PostgreSQL is", n+bystanding, sleeping.told, sleeping.closed), nil
+}
+
+// The whole server is killed: its socket is there and nobody behind it.
+func postmasterKilled(ctx context.Context, t *trial) (string, error) {
+	s, err := t.open(ctx, setting{})
+	if err != nil {
+		return "", err
+	}
+	n := pick(t, 8, 32)
+	sleeping, err := s.sleepers(ctx, n)
+	if err != nil {
+		return "", err
+	}
+	if err := syscall.Kill(t.db.PID(), syscall.SIGKILL); err != nil {
+		return "", err
+	}
+	err = errors.Join(sleeping.ended(ctx), s.lost(), s.turnedAway(ctx), t.db.Restart(ctx), s.served(ctx), s.populate(ctx))
+	return fmt.Sprintf("kill -9 of the postmaster: %d sessions ended, a newcomer got %s, and newcomers are served after the restart", n+bystanding, cannotConnectNow), err
+}
+
+// The socket is moved away and back: who is in does not need it.
+func socketGone(ctx context.Context, t *trial) (string, error) {
+	s, err := t.open(ctx, setting{})
+	if err != nil {
+		return "", err
+	}
+	socket := filepath.Join(t.db.SocketDir, ".s.PGSQL."+strconv.Itoa(t.db.Port))
+	if err := os.Rename(socket, socket+".away"); err != nil {
+		return "", err
+	}
+	n := pick(t, 10, 100)
+	for range n {
+		if err = s.turnedAway(ctx); err != nil {
+			break
+		}
+	}
+	err = errors.Join(err, s.others.goOn(ctx, 5*bystanding), os.Rename(socket+".away", socket))
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d newcomers got %s, sessions went on, newcomers are served when it is back", n, cannotConnectNow), s.served(ctx)
+}
+
+// askAll asks a question of each session.
+func askAll(ctx context.Context, sessions []*pgconn.PgConn) error {
+	for i, c := range sessions {
+		if err := asked(ctx, c, question{i, 64}); err != nil {
+			return fmt.Errorf("session %d of %d: %w", i+1, len(sessions), err)
+		}
+	}
+	return nil
+}

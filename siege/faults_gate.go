@@ -1,0 +1,360 @@
+//go:build linux
+
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"golang.org/x/sys/unix"
+)
+
+// The gate is killed under load. The next one must be able to listen at once, and
+// PostgreSQL must not keep sessions that nobody is behind (stolon#323,
+// kviklet#537, proxysql#6129, pg_auto_failover#1180).
+func gateKilled(ctx context.Context, t *trial) (string, error) {
+	s, err := t.open(ctx, setting{})
+	if err != nil {
+		return "", err
+	}
+	n := pick(t, 4, 16)
+	bench, err := t.libpq(ctx, s.gate, "pgbench", "-n", "-S", "-c", fmt.Sprint(n), "-T", "600")
+	if err != nil {
+		return "", err
+	}
+	if err := bench.Start(); err != nil {
+		return "", err
+	}
+	if err := s.holds(ctx, bystanding+n); err != nil {
+		return "", err
+	}
+	times := pick(t, 2, 5)
+	for range times {
+		s.kill()
+		if err := s.launch(ctx); err != nil {
+			return "", err
+		}
+		if err := s.served(ctx); err != nil {
+			return "", err
+		}
+	}
+	_ = bench.Wait() // all of its sessions have been cut
+	err = errors.Join(s.lost(), s.populate(ctx))
+	return fmt.Sprintf("kill -9 with %d sessions under load, %d times; the next gate listened at once, and PostgreSQL dropped every session", n+bystanding, times), err
+}
+
+// holds waits until PostgreSQL has so many sessions.
+func (s *scene) holds(ctx context.Context, n int) error {
+	return eventually(ctx, "PostgreSQL has the sessions", patience, func() error {
+		got, err := s.lab.backends()
+		if err == nil && got != n {
+			err = fmt.Errorf("%d, want %d", got, n)
+		}
+		return err
+	})
+}
+
+// carriesOn fails unless all that a gate does is done: sessions, newcomers, a
+// reload, metrics.
+func (s *scene) carriesOn(ctx context.Context) error {
+	return errors.Join(s.others.goOn(ctx, 5*bystanding), s.served(ctx), s.reload(ctx, nil), s.ask("/readyz"))
+}
+
+const linesDropped = "pgwicket_log_lines_dropped_total"
+
+// chatter makes the gate log until lines are dropped.
+func (s *scene) chatter(ctx context.Context) (dropped int, err error) {
+	before, err := s.metrics()
+	if err != nil {
+		return 0, err
+	}
+	for range 400 {
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() { // each is a port scan, which is a line at level debug
+				for range 8 {
+					if c, err := new(net.Dialer).DialContext(ctx, "tcp", s.address); err == nil {
+						_ = c.Close()
+					}
+				}
+			})
+		}
+		wg.Wait()
+		m, err := s.metrics()
+		if err != nil {
+			return 0, err
+		}
+		if n := int(m[linesDropped] - before[linesDropped]); n > 0 {
+			return n, nil
+		}
+	}
+	return 0, errors.New("no line was dropped after 25,600 of them; is there still a bound?")
+}
+
+// A reader of the log that is stuck: a full pipe must hold up nobody.
+func logStuck(ctx context.Context, t *trial) (string, error) {
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		return "", err
+	}
+	defer reader.Close()
+	defer writer.Close()
+	s, err := t.open(ctx, setting{stderr: writer})
+	if err != nil {
+		return "", err
+	}
+	dropped, err := s.chatter(ctx)
+	if err != nil {
+		return "", err
+	}
+	if err := s.carriesOn(ctx); err != nil {
+		return "", err
+	}
+
+	// The reader is back. What it gets is the log of this gate, for sound.
+	file, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		_, _ = io.Copy(file, reader)
+	}()
+	missing := 0.0
+	err = eventually(ctx, "the log says what is missing", patience, func() error {
+		m, err := s.metrics()
+		if err != nil {
+			return err
+		}
+		missing = 0
+		for _, r := range s.log() {
+			if n, ok := r["lines"].(float64); ok {
+				missing += n
+			}
+		}
+		if missing != m[linesDropped] {
+			return fmt.Errorf("%v lines by the log, %v by the metric", missing, m[linesDropped])
+		}
+		return nil
+	})
+	if err := errors.Join(err, s.carriesOn(ctx), s.settles(ctx, s.before, patience)); err != nil {
+		return "", err
+	}
+
+	// It is stuck for good, and the gate is told to stop.
+	_ = reader.SetReadDeadline(time.Now())
+	<-read
+	if _, err := s.chatter(ctx); err != nil {
+		return "", err
+	}
+	if err := s.others.goOn(ctx, bystanding); err != nil {
+		return "", err
+	}
+	s.others.end()
+	return fmt.Sprintf("a full pipe: %d lines and more were dropped and counted, nobody waited; back, the log said how many (%v); stuck again, SIGTERM ended the gate", dropped, missing), s.stop()
+}
+
+// Every write to the log fails.
+func logFull(ctx context.Context, t *trial) (string, error) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		return "", err
+	}
+	defer full.Close()
+	s, err := t.open(ctx, setting{stderr: full})
+	if err != nil {
+		return "", err
+	}
+	dropped, err := s.chatter(ctx)
+	return fmt.Sprintf("standard error is /dev/full: %d lines and more were counted, all else went on", dropped), errors.Join(err, s.carriesOn(ctx))
+}
+
+// The program behind the pipe has died: the Go runtime would end the gate at its
+// next line.
+func logGone(ctx context.Context, t *trial) (string, error) {
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		return "", err
+	}
+	defer writer.Close()
+	s, err := t.open(ctx, setting{stderr: writer})
+	if err != nil {
+		_ = reader.Close()
+		return "", err
+	}
+	_ = writer.Close() // ours
+	_ = reader.Close()
+	dropped, err := s.chatter(ctx)
+	return fmt.Sprintf("a pipe without a reader: %d lines and more were counted, all else went on", dropped), errors.Join(err, s.carriesOn(ctx))
+}
+
+// The gate runs out of descriptors. Pitfall 36: a hot accept loop is what others
+// made of that (ghostunnel#757).
+func descriptors(ctx context.Context, t *trial) (string, error) {
+	const most = 64
+	s, err := t.open(ctx, setting{before: []string{"sh", "-c", fmt.Sprintf(`ulimit -n %d; exec "$@"`, most), "sh"}})
+	if err != nil {
+		return "", err
+	}
+	// More than fit, all at once. Those that do not get in wait in the kernel, or
+	// are told that PostgreSQL cannot be reached.
+	newcomers := pick(t, 60, 100)
+	var mu sync.Mutex
+	var in []*pgconn.PgConn
+	odd := make(map[string]int) // what else they were told
+	turned, left := 0, make(chan struct{})
+	var wg sync.WaitGroup
+	for range newcomers {
+		wg.Go(func() {
+			c, err := s.dial(ctx)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil:
+				in = append(in, c)
+			case state(err) == cannotConnectNow:
+				turned++
+			default:
+				odd[cmp.Or(state(err), err.Error())]++
+			}
+		})
+	}
+	go func() { wg.Wait(); close(left) }()
+	sessions := func() []*pgconn.PgConn {
+		mu.Lock()
+		defer mu.Unlock()
+		return append([]*pgconn.PgConn(nil), in...)
+	}
+	err = eventually(ctx, "every descriptor is taken", patience, func() error {
+		if n, err := s.descriptors(); err != nil || n < most {
+			return fmt.Errorf("%d of %d, %w", n, most, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	before, err := s.busy()
+	if err != nil {
+		return "", err
+	}
+	began := time.Now()
+	for time.Since(began) < pick(t, 2*time.Second, 10*time.Second) {
+		if err := errors.Join(s.others.goOn(ctx, bystanding), askAll(ctx, sessions())); err != nil {
+			return "", err
+		}
+	}
+	after, err := s.busy()
+	if err != nil {
+		return "", err
+	}
+	took := time.Since(began)
+	full := len(sessions())
+
+	// As places come free, the rest gets in.
+	for waiting := true; waiting; {
+		for _, c := range sessions() {
+			hangUp(c)
+		}
+		mu.Lock()
+		in = nil
+		mu.Unlock()
+		select {
+		case <-left:
+			waiting = len(sessions()) > 0
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	for what, n := range odd {
+		err = errors.Join(err, fmt.Errorf("%d newcomers got %s for want of descriptors, want %s", n, what, cannotConnectNow))
+	}
+	if err != nil {
+		return "", err
+	}
+	m, err := s.metrics()
+	if err != nil {
+		return "", err
+	}
+	failed := m["pgwicket_accept_errors_total"]
+	if limit := 20*took.Seconds() + 50; failed == 0 || failed > limit {
+		err = fmt.Errorf("%v failed accepts; there must be some, and %.0f at most", failed, limit)
+	}
+	return fmt.Sprintf("%d descriptors, %d newcomers: %d sessions in at the worst went on, %d got %s, the others came in later; %v failed accepts, %.0f %% of a core",
+		most, newcomers, full, turned, cannotConnectNow, failed, 100*(after-before).Seconds()/took.Seconds()), errors.Join(err, s.served(ctx))
+}
+
+// The gate stands still for a while and finds that time has passed. The clock
+// itself is everybody's on this machine and stays untouched; deadlines are
+// measured by the monotonic one, which steps of the other do not move.
+func gateStopped(ctx context.Context, t *trial) (string, error) {
+	s, err := t.open(ctx, setting{keys: map[string]string{"limits.startup_timeout": "60s"}})
+	if err != nil {
+		return "", err
+	}
+	n := pick(t, 8, 32)
+	var starting []*raw
+	defer func() {
+		for _, r := range starting {
+			r.reset()
+		}
+	}()
+	for range n {
+		r, err := s.connect(ctx)
+		if err != nil {
+			return "", err
+		}
+		starting = append(starting, r)
+		if err := r.askForTLS(); err != nil {
+			return "", err
+		}
+	}
+	pause := pick(t, 2*time.Second, 15*time.Second)
+	if err := s.signal(syscall.SIGSTOP); err != nil {
+		return "", err
+	}
+	var wg sync.WaitGroup
+	late := make([]error, n)
+	for i := range n { // they connect while nobody accepts
+		wg.Go(func() {
+			c, err := s.dial(ctx)
+			if late[i] = err; err == nil {
+				late[i] = asked(ctx, c, question{i, 100})
+				hangUp(c)
+			}
+		})
+	}
+	time.Sleep(pause)
+	if err := s.signal(syscall.SIGCONT); err != nil {
+		return "", err
+	}
+	wg.Wait()
+	for _, r := range starting {
+		late = append(late, r.goIn(s.lab.tlsConfig(s.lab.client)))
+	}
+	return fmt.Sprintf("SIGSTOP for %v: %d sessions, %d connections in their start-up and %d newcomers meanwhile, none lost (steps of the machine's clock are not made)", pause, bystanding, n, n), errors.Join(late...)
+}
+
+// raiseDescriptors lets this process have as many as it may, and returns how
+// many those are.
+func raiseDescriptors() (uint64, error) {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+		return 0, err
+	}
+	r.Cur = r.Max
+	return r.Cur, unix.Setrlimit(unix.RLIMIT_NOFILE, &r)
+}

@@ -1,0 +1,135 @@
+//go:build linux
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestReadings(t *testing.T) {
+	m := parseReadings(`# HELP pgwicket_connections_accepted_total Connections accepted, by listener.
+# TYPE pgwicket_connections_accepted_total counter
+pgwicket_connections_accepted_total{listener="127.0.0.1:5432"} 7
+pgwicket_connections_accepted_total{listener="[::1]:5432"} 3
+pgwicket_connections_refused_total{outcome="probe"} 4
+pgwicket_connections_refused_total_of_another 100
+pgwicket_sessions_ended_total{outcome="client_closed"} 2
+pgwicket_cancel_requests_total{outcome="forwarded"} 1
+pgwicket_connections_starting 1
+pgwicket_sessions_open 1
+
+go_goroutines 1.2e+01
+`)
+	if got := m.sum("pgwicket_connections_accepted_total"); got != 10 {
+		t.Errorf("accepted: %v", got)
+	}
+	if got := m.sum("pgwicket_connections_refused_total"); got != 4 {
+		t.Errorf("refused: %v", got)
+	}
+	if m["go_goroutines"] != 12 {
+		t.Errorf("goroutines: %v", m["go_goroutines"])
+	}
+	if got := m.unaccounted(); got != 1 { // 10 - 4 - 1 - 2 - 1 - 1
+		t.Errorf("unaccounted: %v", got)
+	}
+}
+
+// What must fail a run, and what must not.
+func TestSoundLog(t *testing.T) {
+	good := `{"level":"INFO","msg":"session ended","outcome":"client_closed"}` + "\n"
+	for text, want := range map[string]string{
+		"":   "",
+		good: "",
+		good + `{"level":"ERROR","msg":"accept failed","error":"too many open files"}` + "\n":                "",
+		good + "panic: runtime error: index out of range\n\ngoroutine 1 [running]:\n":                        "no line of a log",
+		good + "==================\nWARNING: DATA RACE\n":                                                    "a data race",
+		good + "fatal error: concurrent map writes\n":                                                        "no line of a log",
+		`{"level":"ERROR","msg":"panic in a session; please report this","stack":"..."}` + "\n" + good:       "an error in the gate",
+		`{"level":"ERROR","msg":"connection refused","outcome":"internal_error","reason":"x"}` + "\n" + good: "an error in the gate",
+	} {
+		err := soundLog([]byte(text))
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+}
+
+func TestTransaction(t *testing.T) {
+	took, at, ok := transaction("3 41 1250 0 1764022409 500000")
+	if !ok || took != 1250*time.Microsecond || !at.Equal(time.Unix(1764022409, 500_000_000)) {
+		t.Errorf("%v %v %v", took, at, ok)
+	}
+	for _, line := range []string{"", "3 41 1250 0 1764022409", "3 41 failed 0 1764022409 500000"} {
+		if _, _, ok := transaction(line); ok {
+			t.Errorf("%q was taken for a transaction", line)
+		}
+	}
+}
+
+// A transaction belongs to the window in which it ended, or to none.
+func TestWindows(t *testing.T) {
+	start := time.Unix(1_000_000, 0)
+	all := []window{
+		{begin: start, end: start.Add(2 * time.Second), gate: time.Second},
+		{begin: start.Add(3 * time.Second), end: start.Add(4 * time.Second), weather: stormHere, own: time.Second},
+		{begin: start.Add(5 * time.Second), end: start.Add(7 * time.Second)},
+	}
+	name := filepath.Join(t.TempDir(), "log")
+	log := "0 1 100 0 1000001 0\n0 2 200 0 1000001 5\n0 3 999 0 1000002 500000\n0 4 5000 0 1000003 5\n0 5 300 0 1000006 0\n0 6 3"
+	if err := os.WriteFile(name, []byte(log), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := sortInto(all, name); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := summary(all, fair), (pace{200 * time.Microsecond, 300 * time.Microsecond, 0.75, 0.25, 0}); got != want {
+		t.Errorf("without: %+v, want %+v", got, want)
+	}
+	if got, want := summary(all, stormHere), (pace{5 * time.Millisecond, 5 * time.Millisecond, 1, 0, 1}); got != want {
+		t.Errorf("with: %+v, want %+v", got, want)
+	}
+}
+
+func TestRenew(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "page.md")
+	page := "# Page\n\n<!-- begin of what «go run ./siege faults --into» writes -->\nold\n<!-- end of what «go run ./siege faults --into» writes -->\n\nrest\n"
+	if err := os.WriteFile(name, []byte(page), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	table := faultsTable([]result{{"a | b", "done\ntwice", "passed"}})
+	for range 2 { // the second changes nothing
+		if err := renew(name, "faults", table); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, _ := os.ReadFile(name)
+	want := "# Page\n\n<!-- begin of what «go run ./siege faults --into» writes -->\n\n" +
+		"| fault | what was done | result |\n|---|---|---|\n| a \\| b | done twice | passed |\n\n" +
+		"<!-- end of what «go run ./siege faults --into» writes -->\n\nrest\n"
+	if string(got) != want {
+		t.Errorf("got %q\nwant %q", got, want)
+	}
+	if err := renew(name, "soak", table); err == nil {
+		t.Error("a page without the block was taken")
+	}
+}
+
+func TestChoose(t *testing.T) {
+	seen := make(map[string]bool)
+	for _, s := range scenarios() {
+		if seen[s.name] {
+			t.Errorf("%s stands there twice", s.name)
+		}
+		seen[s.name] = true
+	}
+	if got, err := choose("log-,reset"); err != nil || len(got) != 4 {
+		t.Errorf("%v, %v", got, err)
+	}
+	if _, err := choose("nothing"); err == nil {
+		t.Error("an unknown name was taken")
+	}
+}

@@ -1,0 +1,237 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"pgwicket/internal/pgtest"
+	"pgwicket/internal/tlstest"
+)
+
+// patience is how long anything may take that takes a moment, on a machine that
+// is slow and busy. Whoever waits for a condition waits this long before it
+// counts as failed.
+const patience = 90 * time.Second
+
+// appUser is the role of all clients.
+const appUser = "app"
+
+// lab is where it all happens: a directory, a PKI, one PostgreSQL and the
+// binaries of pgwicket. Gates are started in it.
+type lab struct {
+	progress io.Writer
+	dir      string // everything is in it; removed at the end
+	db       *pgtest.Server
+	ca       *tlstest.CA
+	client   credentials // of appUser
+	raced    string      // pgwicket with the race detector, where there is a C compiler
+	plain    string      // pgwicket as it is released, for measurements
+	racing   bool        // raced has the race detector
+
+	mu    sync.Mutex
+	gates []*gate
+}
+
+// credentials are a client's certificate, for clients of ours and of libpq's.
+type credentials struct {
+	pair              *tlstest.Pair
+	certFile, keyFile string
+}
+
+// newLab builds and starts what all scenarios share. remove must be called.
+// settings are further ones of PostgreSQL.
+func newLab(ctx context.Context, progress io.Writer, settings ...string) (_ *lab, err error) {
+	l := &lab{progress: progress}
+	defer func() {
+		if err != nil {
+			l.remove()
+		}
+	}()
+	if l.dir, err = os.MkdirTemp("", "pgwicket-siege-"); err != nil {
+		return nil, err
+	}
+	if err := l.makeCertificates(); err != nil {
+		return nil, err
+	}
+	l.say("building pgwicket")
+	if err := l.build(ctx); err != nil {
+		return nil, err
+	}
+	l.say("starting PostgreSQL")
+	l.db, err = pgtest.Start(ctx, pgtest.Options{
+		Settings: append([]string{
+			"max_connections=400", "log_connections=off", "log_disconnections=off", "autovacuum=off", "jit=off",
+			"max_parallel_workers_per_gather=0",
+			// docs/operations.md asks for it: without it a backend in a long query does not look whether anybody waits for it.
+			"client_connection_check_interval=1s",
+		}, settings...),
+		SQL: "create role " + appUser + " login; grant all on schema public to " + appUser,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return l, l.pgbenchTables(ctx)
+}
+
+// remove ends every process that the lab has started, and removes its files.
+func (l *lab) remove() {
+	l.mu.Lock()
+	gates := l.gates
+	l.mu.Unlock()
+	for _, g := range gates {
+		g.kill()
+	}
+	if l.db != nil {
+		l.db.Stop()
+	}
+	if l.dir != "" {
+		_ = os.RemoveAll(l.dir)
+	}
+}
+
+// say writes a line of progress.
+func (l *lab) say(format string, args ...any) { fmt.Fprintf(l.progress, format+"\n", args...) }
+
+func (l *lab) file(name string) string { return filepath.Join(l.dir, name) }
+
+func (l *lab) makeCertificates() (err error) {
+	l.ca = tlstest.NewCA("pgwicket siege CA")
+	if l.client, err = l.issue(appUser); err != nil {
+		return err
+	}
+	return errors.Join(
+		l.ca.Server("localhost", "127.0.0.1").WriteFiles(l.file("server.crt"), l.file("server.key")),
+		os.WriteFile(l.file("ca.crt"), l.ca.CertPEM(), 0o600),
+		l.revoke(1),
+	)
+}
+
+// issue makes a client certificate with that common name, and its files.
+func (l *lab) issue(cn string) (credentials, error) {
+	c := credentials{l.ca.Client(cn), l.file(cn + ".crt"), l.file(cn + ".key")}
+	return c, c.pair.WriteFiles(c.certFile, c.keyFile)
+}
+
+// revoke replaces the revocation list, in one step, by one with a number and
+// these certificates. A gate that watches its files loads it by itself.
+func (l *lab) revoke(number int64, revoked ...credentials) error {
+	list := l.ca.CRL(func(c *tlstest.CRL) {
+		c.Number = big.NewInt(number)
+		for _, r := range revoked {
+			c.Revoke(r.pair.Leaf())
+		}
+	})
+	if err := os.WriteFile(l.file("ca.crl.new"), list, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(l.file("ca.crl.new"), l.file("ca.crl"))
+}
+
+// build makes both binaries. It works inside the module only.
+func (l *lab) build(ctx context.Context) error {
+	l.plain, l.raced = l.file("pgwicket"), l.file("pgwicket-race")
+	const pkg = "pgwicket/cmd/pgwicket"
+	if err := complete(ctx, append(os.Environ(), "CGO_ENABLED=0"), "go", "build", "-trimpath", "-ldflags=-w", "-o", l.plain, pkg); err != nil {
+		return err
+	}
+	if _, err := exec.LookPath("cc"); err != nil {
+		l.say("no C compiler: data races will not be noticed; install one («apt-get install gcc libc6-dev» on Debian)")
+		l.raced = l.plain
+		return nil
+	}
+	l.racing = true
+	return complete(ctx, append(os.Environ(), "CGO_ENABLED=1"), "go", "build", "-race", "-trimpath", "-o", l.raced, pkg)
+}
+
+// pgbenchTables makes what pgbench asks for.
+func (l *lab) pgbenchTables(ctx context.Context) error {
+	pgbench, err := pgtest.Program("pgbench")
+	if err != nil {
+		return err
+	}
+	if err := complete(ctx, pgtest.Environ(), pgbench, "-i", "-q", "-s", "1", "-h", l.db.SocketDir, "-U", pgtest.Superuser, "postgres"); err != nil {
+		return err
+	}
+	_, err = l.db.SQL("grant all on all tables in schema public to public; vacuum analyze; checkpoint")
+	return err
+}
+
+// backends counts the client sessions that PostgreSQL has, our own questions
+// left out.
+func (l *lab) backends() (int, error) {
+	return l.count("select count(*) from pg_stat_activity where backend_type = 'client backend' and application_name <> 'pgtest'")
+}
+
+// count asks PostgreSQL, past any gate, for a number.
+func (l *lab) count(sql string) (n int, err error) {
+	out, err := l.db.SQL(sql)
+	if err != nil {
+		return 0, err
+	}
+	_, err = fmt.Sscan(out, &n)
+	return n, err
+}
+
+// libpq makes a client program of PostgreSQL, psql or pgbench, that connects
+// through g as appUser to the database postgres. It is killed, with all that it
+// has started, when ctx ends.
+func (l *lab) libpq(ctx context.Context, g *gate, program string, args ...string) (*exec.Cmd, error) {
+	path, err := pgtest.Program(program)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Env = pgtest.Environ("HOME="+l.dir, "LC_ALL=C", "PGHOST="+g.host, "PGPORT="+g.port, "PGUSER="+appUser, "PGDATABASE=postgres",
+		"PGSSLMODE=verify-ca", "PGSSLROOTCERT="+l.file("ca.crt"), "PGSSLCERT="+l.client.certFile, "PGSSLKEY="+l.client.keyFile,
+		"PGGSSENCMODE=disable", "PGCONNECT_TIMEOUT=60")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 5 * time.Second
+	return cmd, nil
+}
+
+// complete runs a program to its end. It is killed, with all that it has
+// started, when ctx ends.
+func complete(ctx context.Context, env []string, argv ...string) error {
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Env = env
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w\n%s", filepath.Base(argv[0]), err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// eventually waits until a condition holds: until it returns nil. What it
+// returns last is the error.
+func eventually(ctx context.Context, what string, within time.Duration, holds func() error) error {
+	for deadline := time.Now().Add(within); ; {
+		err := holds()
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case time.Now().After(deadline):
+			return fmt.Errorf("%s: not within %v: %w", what, within, err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}

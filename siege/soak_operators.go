@@ -1,0 +1,298 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"pgwicket/internal/tlstest"
+)
+
+// operate does a deed of the operators. It goes on to its end whatever happens:
+// no half of a restart is left.
+func (s *soak) operate(of step) error {
+	ctx, rnd := context.Background(), of.rnd()
+	switch of.deed {
+	case hangup:
+		return s.reloads(ctx, loaded, func() error { return s.newest().signal(syscall.SIGHUP) })
+	case fileChanged:
+		more := map[string]string{"limits.max_cancel_requests": fmt.Sprint(64 + rnd.IntN(1e6))}
+		return s.reloads(ctx, loaded, func() error { return s.newest().configure(more) })
+	case fileBroken:
+		return s.breakAndMend(ctx, rnd)
+	case revocation:
+		return s.revokeOne(ctx, rnd)
+	case newList:
+		return s.renewList(ctx)
+	case newServerCert:
+		return s.renewServer(ctx)
+	case overlapping, interrupting, crashing:
+		return s.restart(ctx, of.deed)
+	}
+	return fmt.Errorf("nobody knows how to do %q", of.deed)
+}
+
+// The series that tell how a load went.
+const (
+	loaded    = `pgwicket_config_reloads_total{result="success"}`
+	notLoaded = `pgwicket_config_reloads_total{result="failure"}`
+)
+
+// reloads does something and waits until the gate has answered it with a load
+// that went in this way.
+func (s *soak) reloads(ctx context.Context, how string, do func() error) error {
+	g := s.newest()
+	before, err := g.metrics()
+	if err != nil {
+		return err
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	return eventually(ctx, "the gate has loaded its files", patience, func() error {
+		now, err := g.metrics()
+		if err == nil && now[how] <= before[how] {
+			err = fmt.Errorf("%s is still %v", how, now[how])
+		}
+		return err
+	})
+}
+
+// breakAndMend has the gate find something that it must not take, and sees that
+// all is as before: whoever had a certificate revoked is still outside.
+func (s *soak) breakAndMend(ctx context.Context, rnd *rand.Rand) error {
+	l, g := s.lab, s.newest()
+	file, text := "", ""
+	switch rnd.IntN(5) {
+	case 0:
+		file, text = l.file("server.crt"), "no certificate"
+	case 1:
+		file, text = l.file("server.key"), string(l.ca.Server("localhost").KeyPEM()) // of another certificate
+	case 2:
+		file, text = l.file("ca.crl"), string(noise(rnd, 1+rnd.IntN(2000)))
+	case 3:
+		file, text = l.file("ca.crl"), string(tlstest.NewCA(l.ca.Cert.Subject.CommonName).CRL(nil)) // by another key
+	}
+	var broken, mend func() error
+	if file == "" {
+		broken = func() error { return g.configure(map[string]string{"acl.allow": "[everybody]"}) }
+		mend = func() error { return g.configure(nil) }
+	} else {
+		good, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		broken = func() error { return os.WriteFile(file, []byte(text), 0o600) }
+		mend = func() error { return os.WriteFile(file, good, 0o600) } //nolint:gosec // it is the lab's
+	}
+	err := s.reloads(ctx, notLoaded, broken)
+	if err == nil && rnd.IntN(2) == 0 {
+		err = s.reloads(ctx, notLoaded, func() error { return g.signal(syscall.SIGHUP) })
+	}
+	if err == nil {
+		m, failed := g.metrics()
+		err = failed
+		if err == nil && m["pgwicket_config_last_reload_successful"] != 0 {
+			err = errors.New("the metrics do not tell of the failed load")
+		}
+	}
+	err = errors.Join(err, s.letsIn(s.app.current().credentials), s.keepsOut(s.pastPasses()...))
+	return errors.Join(err, s.reloads(ctx, loaded, mend))
+}
+
+// revokeOne revokes the certificate of a group. Its sessions must end, and
+// newcomers be refused; then it gets another.
+func (s *soak) revokeOne(ctx context.Context, rnd *rand.Rand) error {
+	g := s.groups[rnd.IntN(len(s.groups))]
+	old := g.current()
+	open := g.inBy(old)
+	began := time.Now()
+	old.revoked.Store(true)
+	s.mu.Lock()
+	s.revoked = append(s.revoked, old.credentials)
+	s.mu.Unlock()
+	err := s.publish()
+	if rnd.IntN(3) == 0 {
+		err = errors.Join(err, s.newest().signal(syscall.SIGHUP))
+	}
+	if err != nil {
+		return err
+	}
+	err = eventually(ctx, "newcomers are refused", patience, func() error { return s.keepsOut(old.credentials) })
+	if err == nil {
+		old.refused.Store(time.Now().UnixNano())
+	}
+	err = errors.Join(err, eventually(ctx, "the sessions of a revoked certificate have ended", patience, func() error {
+		if n := g.inBy(old); n > 0 {
+			return fmt.Errorf("%d of %d are left", n, open)
+		}
+		return nil
+	}))
+	took := time.Since(began)
+	s.mu.Lock()
+	s.slowest = max(s.slowest, took)
+	s.mu.Unlock()
+	s.say("revoked the certificate of %s: its %d sessions were over after %v", g.role, open, took.Round(time.Millisecond))
+	err = errors.Join(err, s.keepsOutPsql(ctx, old.credentials))
+	s.mu.Lock()
+	s.outside = append(s.outside, old.credentials)
+	s.mu.Unlock()
+	return errors.Join(err, s.issue(g))
+}
+
+// publish writes the next revocation list.
+func (s *soak) publish() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.list++
+	return s.lab.revoke(s.list, s.revoked...)
+}
+
+func (s *soak) renewList(ctx context.Context) error {
+	if err := s.publish(); err != nil {
+		return err
+	}
+	g, want := s.newest(), float64(s.list)
+	return eventually(ctx, "the new list is in force", patience, func() error {
+		m, err := g.metrics()
+		if got := m.sum("pgwicket_crl_number"); err == nil && got != want {
+			err = fmt.Errorf("it is still list %v, not %v", got, want)
+		}
+		return err
+	})
+}
+
+// renewServer waits until newcomers see the new certificate.
+func (s *soak) renewServer(ctx context.Context) error {
+	l := s.lab
+	pair := l.ca.Server("localhost", "127.0.0.1")
+	if err := pair.WriteFiles(l.file("server.crt"), l.file("server.key")); err != nil {
+		return err
+	}
+	return eventually(ctx, "newcomers see the new server certificate", patience, func() error {
+		r, err := s.newest().connect(ctx)
+		if err != nil {
+			return err
+		}
+		defer r.tcp.Close()
+		if err := r.askForTLS(); err != nil {
+			return err
+		}
+		c := tls.Client(r.tcp, l.tlsConfig(l.client))
+		if err := c.Handshake(); err != nil {
+			return err
+		}
+		if c.ConnectionState().PeerCertificates[0].SerialNumber.Cmp(pair.Leaf().SerialNumber) != 0 {
+			return errors.New("it is still the old one")
+		}
+		return nil
+	})
+}
+
+// restart replaces the gate: the new one begins before the old one ends, or
+// after it, or after it has been killed.
+func (s *soak) restart(ctx context.Context, how deed) error {
+	old := s.newest()
+	change := func() error {
+		g, err := s.lab.start(ctx, s.setting(old.address))
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.gate, s.gates = g, append(s.gates, g)
+		return nil
+	}
+	if how == overlapping {
+		if err := change(); err != nil {
+			return err
+		}
+	}
+	s.begin(how)
+	var err error
+	if how == crashing {
+		old.kill()
+	} else {
+		err = old.stop()
+	}
+	if how != overlapping {
+		err = errors.Join(err, change())
+	}
+	s.finish()
+	return errors.Join(err, old.sound())
+}
+
+// letsIn fails unless a certificate opens a session.
+func (s *soak) letsIn(c credentials) error {
+	conn, err := s.tryWith(c, "")
+	if err == nil {
+		hangUp(conn)
+	}
+	return err
+}
+
+// keepsOut fails unless revoked certificates are refused in words.
+func (s *soak) keepsOut(revoked ...credentials) error {
+	for _, c := range revoked {
+		conn, err := s.tryWith(c, "")
+		if err == nil {
+			hangUp(conn)
+			return fmt.Errorf("the revoked certificate %s is let in", c.certFile)
+		}
+		if state(err) != "28000" || !strings.Contains(err.Error(), "revoked") {
+			return fmt.Errorf("the revoked certificate %s is not refused as one: %w", c.certFile, err)
+		}
+		s.bad.add("revoked certificate", 1)
+	}
+	return nil
+}
+
+// keepsOutPsql is keepsOut as a user of psql sees it.
+func (s *soak) keepsOutPsql(ctx context.Context, c credentials) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	cmd, err := s.lab.libpq(ctx, s.newest(), "psql", "-XAtqc", "select 1")
+	if err != nil {
+		return err
+	}
+	cmd.Env = append(cmd.Env, "PGUSER="+role(c), "PGSSLCERT="+c.certFile, "PGSSLKEY="+c.keyFile)
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "revoked") {
+		return fmt.Errorf("psql with the revoked certificate %s: %w: %s", c.certFile, err, out)
+	}
+	s.bad.add("revoked certificate", 1)
+	return nil
+}
+
+// role is what a certificate names.
+func role(c credentials) string { return c.pair.Leaf().Subject.CommonName }
+
+// tryWith opens a session for the owner of a certificate.
+func (s *soak) tryWith(c credentials, source string) (*pgconn.PgConn, error) {
+	config, err := s.config(role(c), &pass{credentials: c}, source)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return pgconn.ConnectConfig(ctx, &config.Config)
+}
+
+// pastPasses are some of the certificates whose revocation is in force.
+func (s *soak) pastPasses() []credentials {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	const some = 2
+	return slices.Clone(s.outside[max(0, len(s.outside)-some):])
+}

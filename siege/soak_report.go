@@ -1,0 +1,258 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// mostMemory is what a gate may weigh: the race detector takes five to ten times
+// what the gate itself would, and keeps it.
+const mostMemory = 1 << 30
+
+// watch looks at the gate now and then, and says how far it all is.
+func (s *soak) watch() {
+	for n := 1; ; n++ {
+		select {
+		case <-s.over:
+			return
+		case <-time.After(time.Second):
+		}
+		if b, err := s.newest().resident(); err == nil {
+			s.mu.Lock()
+			s.heaviest = max(s.heaviest, b)
+			s.mu.Unlock()
+		}
+		if n%10 != 0 {
+			continue
+		}
+		s.say("%d sessions, %d connects, %d queries checked, %s compared, %d faults survived, %d bad inputs, %d losses",
+			s.open.now.Load(), s.connects.Load(), s.queries.total(), bytesText(s.compared.Load()), s.faults.total(), s.bad.total(), s.losses.count())
+		if n%30 == 0 {
+			s.inspect()
+		}
+	}
+}
+
+// inspect sees that the gate is sound and its counters add up. They may be read
+// while a connection is between two of them, so it looks again.
+func (s *soak) inspect() {
+	if err := s.newest().sound(); err != nil {
+		s.lose("the gate", "its log", err.Error())
+	}
+	err := eventually(context.Background(), "the counters add up", patience, func() error {
+		m, err := s.newest().metrics()
+		if err == nil && m.unaccounted() != 0 {
+			err = fmt.Errorf("%v connections are counted in and nowhere else", m.unaccounted())
+		}
+		return err
+	})
+	if err != nil {
+		s.lose("the gate", "its metrics", err.Error())
+	}
+}
+
+// audit looks at what is left when all clients have gone.
+func (s *soak) audit() {
+	check := func(what string, err error) {
+		if err != nil {
+			s.lose("the audit", what, err.Error())
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
+	defer cancel()
+	check("what the gate holds without clients", s.newest().settles(ctx, s.baseline, patience))
+	check("the sessions that the gate counts", s.allGone())
+	check("the ledger", s.auditLedger(ctx))
+	check("pgbench's ledger", s.auditPgbench())
+	check("the end of the gate", s.newest().stop())
+	for _, g := range s.gates {
+		check("the log of a gate", errors.Join(g.sound(), s.auditLog(g.rawLog())))
+	}
+	check("what the gates' logs say of the sessions that were ended", s.auditExcuses())
+	if s.heaviest > mostMemory {
+		check("memory", fmt.Errorf("a gate has taken %s", bytesText(s.heaviest)))
+	}
+}
+
+// allGone sees that a gate without clients says so.
+func (s *soak) allGone() error {
+	return eventually(context.Background(), "no session is open", patience, func() error {
+		m, err := s.newest().metrics()
+		if n := m["pgwicket_sessions_open"] + m["pgwicket_connections_starting"]; err == nil && n != 0 {
+			err = fmt.Errorf("%v are open, and there are no clients", n)
+		}
+		return err
+	})
+}
+
+func (s *soak) auditLedger(ctx context.Context) error {
+	rows, err := s.control.Query(ctx, "select client, number, md5(body) from ledger")
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	var table []written
+	for rows.Next() {
+		var w written
+		if err := rows.Scan(&w.entry.client, &w.entry.number, &w.md5); err != nil {
+			return err
+		}
+		table = append(table, w)
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	if wrong := s.ledger.audit(table); len(wrong) > 0 {
+		return fmt.Errorf("%d rows: %s", len(wrong), strings.Join(wrong[:min(5, len(wrong))], "; "))
+	}
+	return nil
+}
+
+// auditPgbench sees that no transaction is lost or done twice, and that each was
+// done whole.
+func (s *soak) auditPgbench() error {
+	sums, err := s.ask(`select concat_ws(' ', (select count(*) from pgbench_history), (select coalesce(sum(delta), 0) from pgbench_history),
+		(select sum(abalance) from pgbench_accounts), (select sum(tbalance) from pgbench_tellers), (select sum(bbalance) from pgbench_branches))`)
+	if err != nil {
+		return err
+	}
+	return s.pgbench.audit(sums)
+}
+
+// audit takes the number of transactions in the history, and four sums that must be one.
+func (t *transactions) audit(sums string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var n, history, accounts, tellers, branches int
+	if _, err := fmt.Sscan(sums, &n, &history, &accounts, &tellers, &branches); err != nil {
+		return fmt.Errorf("%w: %q", err, sums)
+	}
+	if n < t.answered || n > t.most {
+		return fmt.Errorf("there are %d transactions; %d were answered, and %d at most asked for", n, t.answered, t.most)
+	}
+	if history != accounts || history != tellers || history != branches {
+		return fmt.Errorf("the sums of the history, accounts, tellers and branches differ: %s", sums)
+	}
+	return nil
+}
+
+// auditLog sees that every line says what happened in words that the manual has.
+func (s *soak) auditLog(raw []byte) error {
+	for line := range bytes.Lines(raw) {
+		var r record
+		if err := json.Unmarshal(line, &r); err != nil {
+			continue // sound has it
+		}
+		if o, ok := r["outcome"].(string); ok && !s.outcomes[o] {
+			return fmt.Errorf("docs/operations.md does not know this outcome: %s", bytes.TrimSpace(line))
+		}
+	}
+	return nil
+}
+
+// byLog are the outcomes that the gate may log for what a client takes to be the
+// end of its session by a deed.
+var byLog = map[deed][]string{
+	revocation:   {"certificate_revoked"},
+	overlapping:  {"drained", "drain_timeout"},
+	interrupting: {"drained", "drain_timeout"},
+	// The client hears PostgreSQL's words, and may be the first to close.
+	terminating: {"backend_closed", "backend_lost", "client_closed", "client_lost"},
+}
+
+// auditExcuses sees that what has excused the end of a session is what the gate
+// says it was.
+func (s *soak) auditExcuses() error {
+	logged := make(map[string]bool)
+	for _, g := range s.gates {
+		for _, r := range g.log() {
+			if r["msg"] == "session ended" {
+				logged[fmt.Sprint(r["client"], " ", r["outcome"])] = true
+			}
+		}
+	}
+	var wrong []string
+	for _, e := range s.seen {
+		found := e.deed == crashing // which says nothing any more
+		for _, outcome := range byLog[e.deed] {
+			found = found || logged[e.client+" "+outcome]
+		}
+		if !found {
+			wrong = append(wrong, fmt.Sprintf("%s was ended by a %s, of which no log has a line", e.client, e.deed))
+		}
+	}
+	if len(wrong) > 0 {
+		return fmt.Errorf("%d sessions: %s", len(wrong), strings.Join(wrong[:min(5, len(wrong))], "; "))
+	}
+	return nil
+}
+
+// report prints the losses and the summary, and renews the page if there is one.
+// It is an error if there is any loss, or if the run was cut short.
+func (s *soak) report(stdout io.Writer, into string) error {
+	summary := s.summary()
+	fmt.Fprint(stdout, summary)
+	s.losses.write(stdout)
+	switch n := s.losses.count(); {
+	case n > 0:
+		return fmt.Errorf("%d losses; to see them again: go run ./siege soak --time %v --seed %d", n, s.length.Round(time.Second), s.seed)
+	case s.interrupted:
+		return errors.New("interrupted")
+	case into != "":
+		return renew(into, "soak", summary)
+	}
+	return nil
+}
+
+// summary is the report, in Markdown.
+func (s *soak) summary() string {
+	var b strings.Builder
+	detector := "without the race detector"
+	if s.lab.racing {
+		detector = "with the race detector"
+	}
+	fmt.Fprintf(&b, "%v with seed %d, a gate %s, %d processors, %s.\n\n", s.length.Round(time.Second), s.seed, detector, runtime.NumCPU(),
+		time.Now().UTC().Format(time.DateOnly))
+	fmt.Fprintf(&b, "| load held | |\n|---|---|\n")
+	for _, row := range [][2]any{
+		{"sessions open at the peak", s.open.peak.Load()},
+		{"connects", s.connects.Load()},
+		{"answers checked", s.queries.total()},
+		{"bytes sent to be stored or echoed", bytesText(s.sent.Load())},
+		{"bytes of answers compared", bytesText(s.compared.Load())},
+		{"rows of the ledger acknowledged, and there", s.ledger.count(acknowledged)},
+		{"rows whose commit was cut off, there or not", s.ledger.count(inDoubt)},
+		{"rows never committed, and not there", s.ledger.count(never)},
+		{"until the last session of a revoked certificate was over, at most", s.slowest.Round(time.Millisecond)},
+		{"memory of a gate at the peak", bytesText(s.heaviest)},
+		{"**losses**", fmt.Sprintf("**%d**", s.losses.count())},
+	} {
+		fmt.Fprintf(&b, "| %v | %v |\n", row[0], row[1])
+	}
+	fmt.Fprintf(&b, "\n| answers checked | %d |\n|---|---|\n%s", s.queries.total(), s.queries.rows())
+	fmt.Fprintf(&b, "\n| faults survived | %d |\n|---|---|\n%s", s.faults.total(), s.faults.rows())
+	fmt.Fprintf(&b, "\n| sessions that they ended, as they should | %d |\n|---|---|\n%s", s.sessionsEnded.total(), s.sessionsEnded.rows())
+	fmt.Fprintf(&b, "\n| bad inputs tried | %d |\n|---|---|\n%s", s.bad.total(), s.bad.rows())
+	return b.String()
+}
+
+func bytesText(n int64) string {
+	switch {
+	case n >= 10<<30:
+		return fmt.Sprintf("%d GiB", n>>30)
+	case n >= 10<<20:
+		return fmt.Sprintf("%d MiB", n>>20)
+	case n >= 10<<10:
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
+	return fmt.Sprintf("%d bytes", n)
+}

@@ -1,0 +1,300 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"pgwicket/internal/pgtest"
+)
+
+// A soak that cannot fail is worth nothing: each of these must be noticed.
+func TestCompareSeesEveryByte(t *testing.T) {
+	want := md5s("key", 100)
+	if err := compare(slices.Clone(want), want); err != nil {
+		t.Fatal(err)
+	}
+	for name, got := range map[string][]byte{
+		"cut":       want[:len(want)-1],
+		"nothing":   nil,
+		"longer":    append(slices.Clone(want), 'x'),
+		"twice":     append(slices.Clone(want), want...),
+		"reordered": append(slices.Clone(want[32:64]), want[:32]...),
+	} {
+		if compare(got, want) == nil {
+			t.Errorf("%s: taken for the same", name)
+		}
+	}
+	for i := range want {
+		got := slices.Clone(want)
+		got[i] ^= 1
+		var wrong *mismatch
+		if err := compare(got, want); !errors.As(err, &wrong) || !strings.Contains(err.Error(), fmt.Sprintf("from byte %d on", i)) {
+			t.Fatalf("byte %d flipped: %v", i, err)
+		}
+	}
+}
+
+func TestLedger(t *testing.T) {
+	a, d, n := entry{1, 1}, entry{1, 2}, entry{2, 1}
+	for name, c := range map[string]struct {
+		table []written
+		wrong string
+	}{
+		"as it must be":            {[]written{{a, "x"}}, ""},
+		"in doubt and there":       {[]written{{d, "y"}, {a, "x"}}, ""},
+		"lost":                     {nil, "row 1 of client 1 was acknowledged and is lost"},
+		"lost though in doubt is":  {[]written{{d, "y"}}, "is lost"},
+		"twice":                    {[]written{{a, "x"}, {a, "x"}}, "more than once"},
+		"in doubt and there twice": {[]written{{a, "x"}, {d, "y"}, {d, "y"}}, "more than once"},
+		"other contents":           {[]written{{a, "z"}}, "other contents"},
+		"never committed":          {[]written{{a, "x"}, {n, ""}}, "never committed"},
+		"of nobody's":              {[]written{{a, "x"}, {entry{9, 9}, ""}}, "of nobody's"},
+	} {
+		l := newLedger()
+		l.note(a, inDoubt, "x")
+		l.note(a, acknowledged, "x")
+		l.note(d, inDoubt, "y")
+		l.note(n, never, "")
+		wrong := l.audit(c.table)
+		if c.wrong == "" && len(wrong) > 0 || c.wrong != "" && (len(wrong) != 1 || !strings.Contains(wrong[0], c.wrong)) {
+			t.Errorf("%s: %q, want %q", name, wrong, c.wrong)
+		}
+	}
+}
+
+func TestTransactions(t *testing.T) {
+	var books transactions
+	if err := books.audit("0 0 0 0 0"); err != nil {
+		t.Error("nothing was asked for and nothing is there: ", err)
+	}
+	books.add(10, 12)
+	for sums, good := range map[string]bool{
+		"10 5 5 5 5": true, "12 5 5 5 5": true, "9 5 5 5 5": false, "13 5 5 5 5": false, "10 5 4 5 5": false, "10 5 5 4 5": false, "10 5 5 5 4": false, "": false,
+	} {
+		if err := books.audit(sums); (err == nil) != good {
+			t.Errorf("%q: %v", sums, err)
+		}
+	}
+}
+
+func told(code, words string) error {
+	return fmt.Errorf("wrapped: %w", &pgconn.PgError{Severity: "FATAL", Code: code, Message: words})
+}
+
+func TestOnlyWhatWasDoneExcuses(t *testing.T) {
+	const command, revoked = "terminating connection due to administrator command", "terminating connection: client certificate was revoked on Monday"
+	began := time.Now()
+	after := began.Add
+	good, bad := new(pass), new(pass)
+	bad.revoked.Store(true)
+	lost := fmt.Errorf("receive message: %w", io.ErrUnexpectedEOF)
+	for name, c := range map[string]struct {
+		end  ending
+		at   time.Time
+		want deed
+	}{
+		"drained":                           {ending{err: told("57P01", command), opened: began, idle: true}, after(7 * time.Second), overlapping},
+		"drained, noticed late":             {ending{err: told("57P01", command), opened: began, idle: true}, after(time.Minute), overlapping},
+		"drained in a transaction":          {ending{err: told("57P01", command), opened: began, midway: true}, after(7 * time.Second), ""},
+		"cut in a transaction":              {ending{err: lost, opened: began, midway: true}, after(7 * time.Second), ""},
+		"cut in a transaction, time is up":  {ending{err: lost, opened: began, midway: true}, after(drainTimeout + 2*time.Second), overlapping},
+		"cut when busy":                     {ending{err: lost, opened: began}, after(7 * time.Second), overlapping},
+		"cut when idle":                     {ending{err: lost, opened: began, idle: true}, after(7 * time.Second), ""},
+		"lost before the restart":           {ending{err: lost, opened: began}, after(time.Millisecond), ""},
+		"told before the restart":           {ending{err: told("57P01", command), opened: began}, after(time.Millisecond), ""},
+		"begun after it":                    {ending{err: told("57P01", command), opened: after(time.Minute)}, after(2 * time.Minute), ""},
+		"revoked":                           {ending{err: told("57P01", revoked), pass: bad, opened: after(time.Minute), idle: true}, after(time.Hour), revocation},
+		"revoked in a transaction":          {ending{err: told("57P01", revoked), pass: bad, opened: after(time.Minute), midway: true}, after(time.Hour), revocation},
+		"revoked without words":             {ending{err: lost, pass: bad, opened: after(time.Minute)}, after(time.Hour), revocation},
+		"revoked without words, idle":       {ending{err: lost, pass: bad, opened: after(time.Minute), idle: true}, after(time.Hour), ""},
+		"lost in a crash, in a transaction": {ending{err: lost, opened: after(time.Minute), midway: true, idle: true}, after(3 * time.Hour), crashing},
+		"told in a crash":                   {ending{err: told("57P01", command), opened: after(time.Minute)}, after(3 * time.Hour), ""},
+		"begun after a crash":               {ending{err: lost, opened: after(3 * time.Hour)}, after(4 * time.Hour), ""},
+		"another's revoked":                 {ending{err: told("57P01", revoked), pass: good, opened: after(time.Minute)}, after(time.Hour), ""},
+		"terminated":                        {ending{err: told("57P01", command), pid: 7, opened: after(time.Minute), midway: true}, after(time.Hour), terminating},
+		"another terminated":                {ending{err: told("57P01", command), pid: 8, opened: after(time.Minute)}, after(time.Hour), ""},
+		"cancelled":                         {ending{err: told("57014", "canceling statement due to user request"), pid: 7, pass: bad, opened: began}, after(7 * time.Second), ""},
+		"a wrong answer":                    {ending{err: &mismatch{"EOF"}, pid: 7, pass: bad, opened: began}, after(7 * time.Second), ""},
+		"no answer":                         {ending{err: context.DeadlineExceeded, pid: 7, pass: bad, opened: began}, after(7 * time.Second), ""},
+		"a crowd is turned away by mistake": {ending{err: told("28000", "no pgwicket rule for this session"), pid: 7, pass: bad, opened: began}, after(7 * time.Second), ""},
+	} {
+		d := disturbances{terminated: map[uint32]bool{7: true}, outages: []outage{
+			{overlapping, after(time.Second), after(12 * time.Second)},
+			{crashing, after(2 * time.Hour), after(2*time.Hour + time.Second)},
+		}}
+		why, ok := d.excuse(c.end, c.at)
+		if why != c.want && (ok || c.want != "") || ok != (c.want != "") {
+			t.Errorf("%s: excused by %q, %v; want %q", name, why, ok, c.want)
+		}
+	}
+}
+
+func TestNobodyOutlivesItsCertificate(t *testing.T) {
+	s := &soak{losses: newLosses(), over: make(chan struct{}), out: io.Discard}
+	w := s.worker(1, eager, &group{role: "somebody"})
+	w.pass = new(pass)
+	if !w.stays(1) || w.stays(0) {
+		t.Error("a session goes on for as long as it has something to ask")
+	}
+	w.pass.revoked.Store(true)
+	w.pass.refused.Store(time.Now().UnixNano())
+	if !w.stays(0) || s.losses.count() > 0 {
+		t.Error("a session whose certificate is revoked leaves before it is ended")
+	}
+	w.pass.refused.Store(time.Now().Add(-2 * grace).UnixNano())
+	if w.stays(1) || s.losses.count() != 1 {
+		t.Error("a session whose certificate was revoked long ago goes on")
+	}
+}
+
+func TestOnlyRestartsExcuseRefusals(t *testing.T) {
+	began := time.Now()
+	crash := disturbances{outages: []outage{{deed: crashing, from: began}}}
+	gap := disturbances{outages: []outage{{deed: interrupting, from: began}}}
+	overlap := disturbances{outages: []outage{{deed: overlapping, from: began}}}
+	over := disturbances{outages: []outage{{interrupting, began.Add(-time.Minute), began.Add(-time.Second)}}}
+	for name, c := range map[string]struct {
+		d    *disturbances
+		err  error
+		want bool
+	}{
+		"refused in a gap":          {&gap, syscall.ECONNREFUSED, true},
+		"reset in a gap":            {&gap, syscall.ECONNRESET, true},
+		"no rule in a gap":          {&gap, told("28000", "no pgwicket rule for this session"), false},
+		"refused in a crash":        {&crash, syscall.ECONNREFUSED, true},
+		"told in a crash":           {&crash, told("57P03", "the gate is shutting down"), false},
+		"no rule in a crash":        {&crash, told("28000", "no pgwicket rule for this session"), false},
+		"refused in an overlap":     {&overlap, syscall.ECONNREFUSED, false},
+		"half served in an overlap": {&overlap, io.ErrUnexpectedEOF, false},
+		"just too late":             {&overlap, told("57P03", "the gate is shutting down"), true},
+		"refused after a gap":       {&over, syscall.ECONNREFUSED, false},
+	} {
+		if got := c.d.excusesRefusal(c.err, began, began); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+func TestPlanIsRepeatable(t *testing.T) {
+	long, short := operators.plan(7, operatorStream, 10*time.Minute), operators.plan(7, operatorStream, time.Minute)
+	if !reflect.DeepEqual(long[:len(short)], short) {
+		t.Error("a short run is not the beginning of a long one")
+	}
+	if reflect.DeepEqual(short, operators.plan(8, operatorStream, time.Minute)) {
+		t.Error("another seed gives the same plan")
+	}
+	for _, l := range []lane{operators, world} {
+		for seed := range uint64(100) {
+			done := map[deed]bool{}
+			for _, s := range l.plan(seed, 0, time.Minute) {
+				done[s.deed] = true
+			}
+			if len(done) != len(l.deeds) {
+				t.Errorf("seed %d does not do everything in a minute: %v", seed, done)
+			}
+		}
+	}
+}
+
+// breaker relays in clear, and does to one answer what it is told to.
+type breaker struct {
+	harm func(chunk []byte) []byte // nil: a cut
+	once sync.Once
+	hurt atomic.Bool // the next large answer is to be hurt
+}
+
+// serve relays one connection to a socket.
+func (b *breaker) serve(client net.Conn, socket string) {
+	defer client.Close()
+	backend, err := net.Dial("unix", socket)
+	if err != nil {
+		return
+	}
+	defer backend.Close()
+	go func() { _, _ = io.Copy(backend, client) }()
+	chunk := make([]byte, 32<<10)
+	for {
+		n, err := backend.Read(chunk)
+		if err != nil {
+			return
+		}
+		out, cut := chunk[:n], false
+		if b.hurt.Load() && n > 500 {
+			b.once.Do(func() {
+				if cut = b.harm == nil; !cut {
+					out = b.harm(out)
+				}
+			})
+		}
+		if _, err := client.Write(out); err != nil || cut {
+			return
+		}
+	}
+}
+
+// TestWorkerSeesABrokenRelay has a client of the soak work through a relay that
+// loses its connection, or a byte, or flips a bit. PostgreSQL is real.
+func TestWorkerSeesABrokenRelay(t *testing.T) {
+	db, err := pgtest.Start(t.Context(), pgtest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Stop()
+	for name, c := range map[string]struct {
+		harm func([]byte) []byte
+		want string
+	}{
+		"a flipped bit":  {func(b []byte) []byte { b[len(b)/2] ^= 1; return b }, "from byte"},
+		"swapped bytes":  {func(b []byte) []byte { slices.Reverse(b[len(b)/2:][:40]); return b }, "from byte"},
+		"a repeated row": {func(b []byte) []byte { copy(b[len(b)/2:], b[len(b)/2-32:][:32]); return b }, "from byte"},
+		"a cut":          {nil, "EOF"},
+	} {
+		relay := &breaker{harm: c.harm}
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			if conn, err := ln.Accept(); err == nil {
+				relay.serve(conn, filepath.Join(db.SocketDir, ".s.PGSQL.5432"))
+			}
+		}()
+		s := &soak{losses: newLosses(), over: make(chan struct{}), out: io.Discard, seed: 1}
+		w := s.worker(1, eager, &group{role: "postgres", sessions: make(map[*worker]*pass)})
+		conn, err := pgx.Connect(t.Context(), fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres sslmode=disable", ln.Addr().(*net.TCPAddr).Port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.hold(conn, new(pass))
+		ask := func(w *worker, ctx context.Context) error {
+			got, err := one(ctx, w.conn.PgConn(), "select string_agg(md5('k' || g), '' order by g) from generate_series(1, 10000) g")
+			return errors.Join(err, w.matches([]byte(got), md5s("k", 10000)))
+		}
+		if !w.does("before", ask) || s.losses.count() > 0 {
+			t.Fatalf("%s: nothing has been done yet, and yet there is a loss: %+v", name, s.losses.all)
+		}
+		relay.hurt.Store(true)
+		if w.does("after", ask) || s.losses.count() != 1 || !strings.Contains(s.losses.all[0].answered, c.want) {
+			t.Errorf("%s: not noticed as %q: %+v", name, c.want, s.losses.all)
+		}
+		w.close()
+		_ = ln.Close()
+	}
+}

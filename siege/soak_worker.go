@@ -1,0 +1,403 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// pass is a client certificate, for as long as it lets its owner in.
+type pass struct {
+	credentials
+	revoked   atomic.Bool   // it is about to be on a list, or is
+	refused   atomic.Int64  // when newcomers were seen to be refused for it, in Unix nanoseconds; 0: not yet
+	succeeded chan struct{} // closed when the group has another
+}
+
+// group is clients with one role and, at any time, one certificate.
+type group struct {
+	role string
+
+	mu       sync.Mutex
+	pass     *pass
+	issued   int
+	sessions map[*worker]*pass // that are open, by what has let them in
+}
+
+// grace is how long sessions may outlive that newcomers are refused: a second is
+// promised, and the machine may be slow.
+const grace = 20 * time.Second
+
+// condemned says whether the gate must end the sessions of p, and whether it
+// should have done so by now.
+func (p *pass) condemned() (yes, overdue bool) {
+	since := p.refused.Load()
+	return p.revoked.Load(), since > 0 && time.Since(time.Unix(0, since)) > grace
+}
+
+func (g *group) current() *pass {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.pass
+}
+
+// enter and leave keep the books of the sessions.
+func (g *group) enter(w *worker, p *pass) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.sessions[w] = p
+}
+
+func (g *group) leave(w *worker) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.sessions, w)
+}
+
+// inBy counts the sessions that a certificate has let in.
+func (g *group) inBy(p *pass) (n int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, by := range g.sessions {
+		if by == p {
+			n++
+		}
+	}
+	return n
+}
+
+// manner is how a client spends its time.
+type manner struct {
+	name  string
+	life  int           // requests in a session, at most
+	pause time.Duration // between two requests, at most
+	deeds []request     // what it asks for; often is more than once
+}
+
+// worker is one client of the mixture. Its rnd decides everything that it asks
+// for. It belongs to its goroutine, but for pid.
+type worker struct {
+	s      *soak
+	number int
+	manner manner
+	group  *group
+	rnd    *rand.Rand
+	source string // the address that it comes from; empty: the usual one
+
+	second bool // the first waits for it: it must not wait for a certificate
+
+	conn    *pgx.Conn
+	pass    *pass // that has let it in
+	opened  time.Time
+	local   string // its own address, as the gate's log has it
+	kept    int    // rows in the session's temporary table
+	entries int    // of the ledger, so far
+	asked   string // the last thing
+	idle    bool   // it waits for nothing in particular
+	midway  bool   // it is in a transaction, or in the middle of an answer
+	pid     atomic.Uint32
+}
+
+// work connects and asks until the load is to end.
+func (w *worker) work() {
+	for w.s.goesOn() && w.connect() {
+		left := 1 + w.rnd.IntN(w.manner.life)
+		for ; w.stays(left); left-- {
+			r := w.manner.deeds[w.rnd.IntN(len(w.manner.deeds))]
+			pause := time.Duration(w.rnd.Int64N(int64(w.manner.pause) + 1))
+			if !w.does(r.name, r.do) || !w.does("idle", func(w *worker, _ context.Context) error { return w.rest(pause) }) {
+				break
+			}
+		}
+		w.close()
+	}
+}
+
+// stays says whether a session with so many requests to go is to go on. One
+// whose certificate is revoked does not leave by itself: it waits for its end.
+func (w *worker) stays(left int) bool {
+	condemned, overdue := w.pass.condemned()
+	if overdue {
+		w.s.lose(w.String(), "the end of its session", fmt.Sprintf("it lives on, %v after newcomers were refused for the same certificate", grace))
+		return false
+	}
+	return condemned || left > 0 && w.s.goesOn()
+}
+
+// does runs one request and judges its error. It returns whether the session
+// goes on.
+func (w *worker) does(name string, do func(*worker, context.Context) error) bool {
+	w.asked, w.idle, w.midway = name, false, false
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	err := do(w, ctx)
+	if err == nil {
+		if name != "idle" {
+			w.s.queries.add(name, 1)
+		}
+		return true
+	}
+	w.judge(err)
+	return false
+}
+
+// judge takes an error for a loss unless somebody is to blame for it.
+func (w *worker) judge(err error) {
+	e := ending{err: err, pid: w.pid.Load(), opened: w.opened, pass: w.pass, idle: w.idle, midway: w.midway}
+	why, ok := w.s.excuse(e, time.Now())
+	if !ok {
+		w.s.lose(w.String(), w.asked, err.Error())
+		return
+	}
+	how := "without words"
+	if state(err) != "" {
+		how = "in words"
+	}
+	w.s.sessionsEnded.add(string(why)+", "+how, 1)
+	w.s.excused(w.local, why)
+}
+
+func (w *worker) String() string {
+	return fmt.Sprintf("client %d (%s, %s, %s, backend %d)", w.number, w.manner.name, w.group.role, w.local, w.pid.Load())
+}
+
+// connect opens a session, however long the gate may be away on purpose. It
+// returns false if the load ended before, or after a loss.
+func (w *worker) connect() bool {
+	w.asked = "to connect"
+	for w.s.goesOn() {
+		p, began := w.group.current(), time.Now()
+		conn, err := w.dial(p)
+		if err == nil {
+			w.hold(conn, p)
+			return true
+		}
+		switch {
+		case state(err) == "28000" && p.revoked.Load() && strings.Contains(err.Error(), "revoked"):
+			if w.second {
+				return false
+			}
+			w.s.faults.add("newcomer with a revoked certificate refused", 1)
+			select {
+			case <-p.succeeded:
+			case <-w.s.over:
+			}
+		// One that is caught on its way in may hear of it as a session does, or not at all.
+		case p.revoked.Load() && cut(err) && (state(err) == "" || strings.Contains(err.Error(), "revoked")), w.s.excusesRefusal(err, began, time.Now()):
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-w.s.over:
+			}
+		default:
+			w.pass, w.local = p, ""
+			w.s.lose(w.String(), w.asked, err.Error())
+			return false
+		}
+	}
+	return false
+}
+
+func (w *worker) dial(p *pass) (*pgx.Conn, error) {
+	config, err := w.s.config(w.group.role, p, w.source)
+	if err != nil {
+		return nil, err
+	}
+	config.RuntimeParams["application_name"] = fmt.Sprintf("soak %d", w.number)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return pgx.ConnectConfig(ctx, config)
+}
+
+func (w *worker) hold(conn *pgx.Conn, p *pass) {
+	w.conn, w.pass, w.opened, w.kept = conn, p, time.Now(), 0
+	w.local = conn.PgConn().Conn().LocalAddr().String()
+	w.pid.Store(conn.PgConn().PID())
+	w.group.enter(w, p)
+	w.s.connects.Add(1)
+	w.s.open.add(1)
+}
+
+// close ends the session in order, if it has not been ended.
+func (w *worker) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	_ = w.conn.Close(ctx)
+	w.conn = nil
+	w.pid.Store(0)
+	w.group.leave(w)
+	w.s.open.add(-1)
+}
+
+// rest waits and listens, so that whatever comes is heard at once.
+func (w *worker) rest(d time.Duration) error {
+	w.idle = true
+	const turn = 300 * time.Millisecond
+	for end := time.Now().Add(d); w.s.goesOn() || w.pass.revoked.Load(); {
+		left := time.Until(end)
+		if left <= 0 {
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), min(left, turn))
+		n, err := w.conn.WaitForNotification(ctx)
+		waited := ctx.Err() != nil
+		cancel()
+		switch {
+		case err == nil:
+			return &mismatch{fmt.Sprintf("a notification that nobody has asked for: %q on %q", n.Payload, n.Channel)}
+		case waited && !w.conn.IsClosed():
+		default:
+			return err
+		}
+	}
+	return nil
+}
+
+// another returns a second client of the same kind, for what takes two.
+func (w *worker) another() *worker {
+	return &worker{s: w.s, number: w.number, manner: w.manner, group: w.group, rnd: w.rnd, source: w.source, second: true}
+}
+
+// matches counts what is compared.
+func (w *worker) matches(got, want []byte) error {
+	w.s.compared.Add(int64(len(got)))
+	return compare(got, want)
+}
+
+// ending is what a client knows of the end of its session.
+type ending struct {
+	err    error
+	pid    uint32
+	opened time.Time
+	pass   *pass
+	idle   bool
+	midway bool
+}
+
+// outage is a restart of the gate.
+type outage struct {
+	deed        deed
+	from, until time.Time // until is zero while it is under way
+}
+
+// touches says whether something that began and ended then can have met it.
+func (o outage) touches(began, ended time.Time) bool {
+	return !ended.Before(o.from) && (o.until.IsZero() || !began.After(o.until))
+}
+
+// disturbances are what may excuse the end of a session. Safe for concurrent use.
+type disturbances struct {
+	mu         sync.Mutex
+	outages    []outage
+	terminated map[uint32]bool // backends
+	seen       []excusal
+}
+
+// excusal is an end that was excused; the gate's log must say the same.
+type excusal struct {
+	client string
+	deed   deed
+}
+
+func (d *disturbances) begin(what deed) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.outages = append(d.outages, outage{deed: what, from: time.Now()})
+}
+
+func (d *disturbances) finish() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.outages[len(d.outages)-1].until = time.Now()
+}
+
+func (d *disturbances) terminate(pid uint32) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.terminated[pid] = true
+}
+
+func (d *disturbances) excused(client string, why deed) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.seen = append(d.seen, excusal{client, why})
+}
+
+// drainTimeout is the limit of the gate's. A session is left alone for half of it.
+const drainTimeout = 10 * time.Second
+
+// excuse says what of the plan explains the end of a session, if anything does.
+// Whoever was idle must have been told in words. No restart may cut a transaction
+// or an answer before its time is up.
+func (d *disturbances) excuse(e ending, now time.Time) (deed, bool) {
+	var told *pgconn.PgError
+	inWords := errors.As(e.err, &told)
+	revoked := e.pass != nil && e.pass.revoked.Load()
+	if inWords && told.Code == "57P01" && strings.HasPrefix(told.Message, "terminating connection: client certificate was revoked") {
+		return revocation, revoked
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !inWords && ended(e.err) && d.met(crashing, e.opened, now) {
+		return crashing, true
+	}
+	byCommand := inWords && told.Code == "57P01" && told.Message == "terminating connection due to administrator command"
+	if !byCommand && (inWords || e.idle || !ended(e.err)) {
+		return "", false
+	}
+	switch {
+	case d.terminated[e.pid]:
+		return terminating, true
+	case revoked && !byCommand:
+		return revocation, true
+	}
+	for _, o := range slices.Backward(d.outages) {
+		if o.deed == crashing || !o.touches(e.opened, now) {
+			continue
+		}
+		if timely := now.Sub(o.from) >= drainTimeout; e.midway && (byCommand || !timely) {
+			continue
+		}
+		return o.deed, true
+	}
+	return "", false
+}
+
+// met says whether something that lasted so long can have met such an outage. The
+// caller holds mu.
+func (d *disturbances) met(what deed, began, ended time.Time) bool {
+	return slices.ContainsFunc(d.outages, func(o outage) bool { return o.deed == what && o.touches(began, ended) })
+}
+
+// excusesRefusal says whether a connect can have failed because the gate was
+// being restarted.
+func (d *disturbances) excusesRefusal(err error, began, now time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if errors.Is(err, syscall.ECONNREFUSED) || cut(err) && state(err) != "57P01" {
+		if d.met(interrupting, began, now) || d.met(crashing, began, now) {
+			return true
+		}
+	}
+	late := state(err) == "57P01" || state(err) == "57P03"
+	return late && (d.met(overlapping, began, now) || d.met(interrupting, began, now))
+}
+
+// ended says whether an error is the end of a connection, and no answer or a
+// lack of one.
+func ended(err error) bool {
+	var wrong *mismatch
+	return !errors.As(err, &wrong) && !errors.Is(err, context.DeadlineExceeded) && state(err) == "" &&
+		(cut(err) || errors.Is(err, syscall.ECONNABORTED) || strings.Contains(err.Error(), "conn closed") || strings.Contains(err.Error(), "closed network connection"))
+}

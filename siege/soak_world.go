@@ -1,0 +1,318 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// befall does a deed of the world.
+func (s *soak) befall(of step) error {
+	ctx, rnd := context.Background(), of.rnd()
+	switch of.deed {
+	case killing:
+		return s.killClient(ctx, rnd)
+	case resetting:
+		return s.resetClient(ctx, rnd)
+	case terminating:
+		return s.terminateBackend(rnd)
+	case badCrowd:
+		return s.floodWithBad(rnd, 20+rnd.IntN(60))
+	case connectCrowd:
+		return s.floodWithConnects(rnd, 40+rnd.IntN(100))
+	case wrongCancels:
+		return s.cancelOthers(rnd, 5+rnd.IntN(20))
+	case guessing:
+		return s.guessPasswords(ctx, rnd)
+	case stalling:
+		return s.stallStarts(rnd, 5+rnd.IntN(20))
+	}
+	return fmt.Errorf("nobody knows how to do %q", of.deed)
+}
+
+// from connects from another address of this machine.
+func from(source string) *net.Dialer {
+	return &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}}
+}
+
+// somewhere is an address of this machine that few use.
+func somewhere(rnd *rand.Rand) string {
+	return fmt.Sprintf("127.%d.%d.%d", 1+rnd.IntN(250), rnd.IntN(250), 1+rnd.IntN(250))
+}
+
+// during says whether an error is that of a restart that was under way.
+func (s *soak) during(began time.Time, err error) bool {
+	now := time.Now()
+	if s.excusesRefusal(err, began, now) {
+		return true
+	}
+	_, ok := s.excuse(ending{err: err, opened: began}, now)
+	return ok
+}
+
+// lostClient is who the rows of those are by who did not live to hear of their
+// commit. The clients of the mixture have lower numbers.
+const lostClient = 1 << 24
+
+// lostRow is the next of them.
+func (s *soak) lostRow() entry { return entry{lostClient, int(s.lost.Add(1))} }
+
+// killClient kills a psql in mid-query: in mid-answer, or in a transaction that
+// then must not have been.
+func (s *soak) killClient(ctx context.Context, rnd *rand.Rand) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	began, row := time.Now(), s.lostRow()
+	name := fmt.Sprintf("killed %d", row.number)
+	sql := "copy (select repeat('x', 1000) from generate_series(1, 1000000000)) to stdout"
+	if rnd.IntN(2) == 0 {
+		s.ledger.note(row, never, "")
+		sql = fmt.Sprintf("begin; insert into ledger values (%d, %d, ''); select pg_sleep(3600); commit", row.client, row.number)
+	}
+	cmd, err := s.lab.libpq(ctx, s.newest(), "psql", "-XAtqc", sql)
+	if err != nil {
+		return err
+	}
+	cmd.Env = append(cmd.Env, "PGAPPNAME="+name)
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	exited := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(exited) }()
+	const there = "select count(*)::text from pg_stat_activity where application_name = $1 and state = 'active'"
+	err = eventually(ctx, "psql is in its query", patience, func() error {
+		count, err := s.ask(there, name)
+		select {
+		case <-exited:
+			return nil
+		default:
+		}
+		if err == nil && count != "1" {
+			err = errors.New("it is not yet")
+		}
+		return err
+	})
+	select {
+	case <-exited:
+		if !s.during(began, io.EOF) {
+			return errors.New("psql has ended before it was killed")
+		}
+	default:
+	}
+	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	<-exited
+	return errors.Join(err, s.gone(ctx, "application_name = '"+name+"'"))
+}
+
+// gone waits until PostgreSQL has no such session any more.
+func (s *soak) gone(ctx context.Context, which string) error {
+	return eventually(ctx, "the backend of a lost client has gone", patience, func() error {
+		count, err := s.ask("select count(*)::text from pg_stat_activity where " + which)
+		if err == nil && count != "0" {
+			err = errors.New("it is still there: " + which)
+		}
+		return err
+	})
+}
+
+// resetClient reads a part of a large answer and cuts the connection, or asks for
+// a commit and does not wait for it.
+func (s *soak) resetClient(ctx context.Context, rnd *rand.Rand) error {
+	began := time.Now()
+	pid, err := s.resetOne(ctx, rnd)
+	if err != nil {
+		if s.during(began, err) {
+			return nil
+		}
+		return err
+	}
+	return s.gone(ctx, "pid = "+pid)
+}
+
+func (s *soak) resetOne(ctx context.Context, rnd *rand.Rand) (pid string, err error) {
+	r, err := s.newest().connect(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer r.reset()
+	if err := r.enter(s.lab.tlsConfig(s.lab.client)); err != nil {
+		return "", err
+	}
+	if _, err := io.WriteString(r.tls, query("select pg_backend_pid()")); err != nil {
+		return "", err
+	}
+	row, err := r.await('D')
+	if err != nil {
+		return "", err
+	}
+	pid = string(row[6:]) // behind the number of columns and the length of the one
+	if rnd.IntN(2) == 0 {
+		row := s.lostRow()
+		s.ledger.note(row, inDoubt, md5hex("x"))
+		_, err := io.WriteString(r.tls, query(fmt.Sprintf("begin; insert into ledger values (%d, %d, 'x'); commit", row.client, row.number)))
+		return pid, err
+	}
+	if _, err := io.WriteString(r.tls, query("select repeat('x', 100000) from generate_series(1, 1000000)")); err != nil {
+		return "", err
+	}
+	_, err = io.CopyN(io.Discard, r.tls, int64(size(rnd, 16<<20)))
+	return pid, err
+}
+
+// somebody returns a client of the mixture that has a session, and its backend.
+func (s *soak) somebody(rnd *rand.Rand) (pid uint32) {
+	first := rnd.IntN(len(s.workers))
+	for i := range s.workers {
+		if pid := s.workers[(first+i)%len(s.workers)].pid.Load(); pid != 0 {
+			return pid
+		}
+	}
+	return 0
+}
+
+// terminateBackend has PostgreSQL end the session of somebody, who will hear it.
+func (s *soak) terminateBackend(rnd *rand.Rand) error {
+	pid := s.somebody(rnd)
+	if pid == 0 {
+		return nil
+	}
+	s.terminate(pid)
+	if _, err := s.ask("select pg_terminate_backend($1)::text", int32(pid)); err != nil {
+		return err
+	}
+	return s.gone(context.Background(), fmt.Sprintf("pid = %d", pid))
+}
+
+// together does something n times, a few at once, each with a rnd of its own.
+// The errors of a restart that is under way do not count.
+func (s *soak) together(rnd *rand.Rand, n int, do func(i int, rnd *rand.Rand) error) error {
+	var wg sync.WaitGroup
+	const atOnce = 24
+	places, errs := make(chan struct{}, atOnce), make([]error, n)
+	for i := range n {
+		rnd := rand.New(rand.NewPCG(rnd.Uint64(), 0)) //nolint:gosec // it must be repeatable
+		places <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-places }()
+			began := time.Now()
+			if err := do(i, rnd); err != nil && !s.during(began, err) {
+				errs[i] = err
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// floodWithConnects is a crowd of good clients that come at once.
+func (s *soak) floodWithConnects(rnd *rand.Rand, n int) error {
+	return s.together(rnd, n, func(i int, rnd *rand.Rand) error {
+		w := s.worker(1<<16+i, brief, s.app)
+		w.rnd, w.source = rnd, somewhere(rnd)
+		if w.connect() {
+			w.does(simple.name, simple.do)
+			w.close()
+		}
+		return nil
+	})
+}
+
+// cancelOthers tries to cancel the queries of others without their keys. Whoever
+// was cancelled by that would report it.
+func (s *soak) cancelOthers(rnd *rand.Rand, n int) error {
+	return s.together(rnd, n, func(_ int, rnd *rand.Rand) error {
+		pid := s.somebody(rnd)
+		body := binary.BigEndian.AppendUint32([]byte("\x04\xd2\x16\x2e"), pid)
+		body = binary.BigEndian.AppendUint32(body, rnd.Uint32())
+		r, err := s.newest().connect(context.Background())
+		if err != nil {
+			return err
+		}
+		defer r.tcp.Close()
+		if _, err := io.WriteString(r.tcp, message(0, string(body))[1:]); err != nil {
+			return err
+		}
+		answer, err := io.ReadAll(r.tcp)
+		if err != nil || len(answer) > 0 {
+			return fmt.Errorf("a cancel is answered by %q, %w", answer, err)
+		}
+		s.bad.add("cancel with a wrong key", 1)
+		return nil
+	})
+}
+
+// guessPasswords logs in with wrong passwords, from an address that nobody else
+// uses: the gate has whoever does that wait.
+func (s *soak) guessPasswords(ctx context.Context, rnd *rand.Rand) error {
+	source := somewhere(rnd)
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for range 2 + rnd.IntN(3) {
+		config, err := s.config(s.keyed.role, s.keyed.current(), source)
+		if err != nil {
+			return err
+		}
+		config.Password = fmt.Sprintf("guess %d", rnd.Uint32())
+		began := time.Now()
+		c, err := pgconn.ConnectConfig(ctx, &config.Config)
+		if err == nil {
+			hangUp(c)
+			return errors.New("a wrong password has opened a session")
+		}
+		switch {
+		case state(err) == "28P01", state(err) == "28000" && strings.Contains(err.Error(), "failed authentications"):
+			s.bad.add("wrong password", 1)
+		case !s.during(began, err):
+			return fmt.Errorf("a wrong password is answered otherwise: %w", err)
+		}
+	}
+	return nil
+}
+
+// stallStarts opens connections that say a part of what they have to say, and
+// closes them in several ways.
+func (s *soak) stallStarts(rnd *rand.Rand, n int) error {
+	patiently := time.Duration(500+rnd.IntN(2500)) * time.Millisecond
+	return s.together(rnd, n, func(_ int, rnd *rand.Rand) error {
+		r, err := s.newest().connect(context.Background())
+		if err != nil {
+			return err
+		}
+		defer r.tcp.Close()
+		switch rnd.IntN(3) {
+		case 0:
+			_, err = io.WriteString(r.tcp, sslRequest[:rnd.IntN(8)])
+		case 1:
+			err = r.askForTLS()
+		case 2:
+			if err = r.askForTLS(); err == nil {
+				hello := clientHello(rnd)
+				_, err = r.tcp.Write(hello[:1+rnd.IntN(len(hello)-1)])
+			}
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case <-time.After(patiently):
+		case <-s.over:
+		}
+		if rnd.IntN(2) == 0 {
+			r.reset()
+		}
+		s.bad.add("start-up that stalls", 1)
+		return nil
+	})
+}
