@@ -326,7 +326,7 @@ func (c *session) handOver(backend *net.UnixConn) error {
 	if err != nil {
 		c.open = false
 		c.server.metrics.SessionAborted()
-		return refuse(InternalError, err.Error())
+		return refuse(BackendUnavailable, err.Error()) // want of descriptors, as in reach
 	}
 	c.stop()
 	c.relay, c.backend, c.stop = held, nil, nil

@@ -14,7 +14,7 @@ import (
 )
 
 // handshakesAtATime is the bound, in the words of docs/design.md.
-func handshakesAtATime() int { return max(2, runtime.GOMAXPROCS(0)/2) }
+func handshakesAtATime() int { return max(1, runtime.GOMAXPROCS(0)/2) }
 
 // A crowd of newcomers is served a few at a time, and all are.
 func TestHandshakesTakeTurns(t *testing.T) {
