@@ -21,6 +21,8 @@ type RuleOptions struct {
 	Certificate CertificateOptions `yaml:"certificate"`
 	SNI         []string           `yaml:"sni"`
 	Replication string             `yaml:"replication"`
+	Backend     string             `yaml:"backend"`
+	DatabaseAs  string             `yaml:"database_as"`
 }
 
 // CertificateOptions says what the names in a certificate have to match: all
@@ -106,7 +108,7 @@ func (p *ruleParser) warnf(below, format string, args ...any) {
 }
 
 func (p *ruleParser) rule(o RuleOptions) *Rule {
-	rule := &Rule{Name: o.Name}
+	rule := &Rule{Name: o.Name, Backend: o.Backend, DatabaseAs: o.DatabaseAs}
 	switch o.Action {
 	case "allow":
 		rule.Allow = true
@@ -137,6 +139,12 @@ func (p *ruleParser) rule(o RuleOptions) *Rule {
 	rule.replication = p.replication(o.Replication)
 	if slices.Equal(rule.replication, []Replication{PhysicalReplication}) && rule.databases != nil {
 		p.errorf(".databases", "has no effect on physical replication, which is of the whole server: remove it")
+	}
+	if o.Action == "reject" && (o.Backend != "" || o.DatabaseAs != "") {
+		p.errorf("", "rejects, so it leads nowhere: remove backend and database_as, or write action: allow")
+	}
+	if len(o.DatabaseAs) > maxCN {
+		p.errorf(".database_as", "%q is longer than the %d bytes of a name in PostgreSQL", o.DatabaseAs, maxCN)
 	}
 	if everybody := o.Users == nil || slices.ContainsFunc(rule.users, func(q pattern) bool { return q.any() }); rule.Allow && everybody {
 		p.warnf(".users", "lets whoever it admits be any user but the superusers; if PostgreSQL asks them for no password (peer, trust), "+

@@ -33,6 +33,9 @@ type Rule struct {
 	Name  string
 	Line  int // in the configuration file; 0: not known
 	Allow bool
+	// Backend is where a session goes that the rule admits, and DatabaseAs the
+	// database that it gets there; empty: where all go, and what it asks for.
+	Backend, DatabaseAs string
 
 	sources     []netip.Prefix
 	listeners   []string

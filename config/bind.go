@@ -82,9 +82,9 @@ func (b *binding) structure(n *yaml.Node, v reflect.Value, path string) {
 		return
 	}
 	fields := make(map[string]reflect.Value)
-	for i := range v.NumField() {
-		if key := v.Type().Field(i).Tag.Get("yaml"); key != "-" {
-			fields[key] = v.Field(i)
+	for _, f := range reflect.VisibleFields(v.Type()) {
+		if key := f.Tag.Get("yaml"); key != "-" && !f.Anonymous {
+			fields[key] = v.FieldByIndex(f.Index)
 		}
 	}
 	seen := make(map[string]int)
@@ -118,6 +118,7 @@ var impossible = map[string]string{
 	"tls13_ciphers":                      "the suites of TLS 1.3 belong into ciphers, with the others",
 	"ecdh_curve":                         "write groups, a list, such as [X25519, prime256v1]",
 	"passphrase_command_supports_reload": "passphrase_command is run at every reload; remove it",
+	"socket":                             "write host, the directory of the socket, and port, which is part of its name",
 	"renegotiation_limit":                "there is no renegotiation; remove it",
 }
 
@@ -222,6 +223,31 @@ func (d *duration) set(text, _ string) string {
 func endsWithUnit(text string) bool {
 	unit := strings.TrimLeft(text, "0123456789.")
 	return slices.Contains([]string{"ns", "us", "µs", "ms", "s", "m", "h"}, unit) && strings.Count(text, ".") <= 1
+}
+
+// ports are one port, or several with commas between them.
+type ports string
+
+func (*ports) wanted() string { return "a port" }
+
+func (p *ports) set(text, tag string) string {
+	several := tag == "!!str" && strings.Contains(text, ",")
+	for one := range strings.SplitSeq(text, ",") {
+		if _, err := strconv.ParseUint(strings.TrimSpace(one), 10, 31); err != nil || !several && tag != "!!int" {
+			return "is not a port; write it in digits, without quotes, or several with commas between"
+		}
+	}
+	*p = ports(text)
+	return ""
+}
+
+// list returns them as numbers.
+func (p ports) list() (out []int) {
+	for one := range strings.SplitSeq(string(p), ",") {
+		n, _ := strconv.Atoi(strings.TrimSpace(one)) // set has looked
+		out = append(out, n)
+	}
+	return out
 }
 
 // count is a whole number that is not negative.

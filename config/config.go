@@ -138,6 +138,7 @@ type loading struct {
 	lines    map[string]int
 	problems []Problem
 	inForce  *tlsconfig.Server // nil: none
+	client   func(tlsconfig.ClientOptions) (*tls.Config, []tlsconfig.Problem)
 }
 
 func (l *loading) add(warning bool, key, format string, args ...any) {
@@ -165,8 +166,13 @@ func (l *loading) load(f file, dir string, prompt func(string) ([]byte, error), 
 	if err := c.LogLevel.UnmarshalText([]byte(l.oneOf("log.level", f.Log.Level, "debug", "info", "warn", "error"))); err != nil {
 		c.LogLevel = slog.LevelInfo
 	}
+	f.paths(dir)
 	f.TLS.KeyOwner = keyOwner(f.User)
-	c.TLS = l.tls(f.TLS, dir, prompt, now)
+	l.client = func(o tlsconfig.ClientOptions) (*tls.Config, []tlsconfig.Problem) {
+		o.PassphraseCommand, o.KeyOwner = f.TLS.PassphraseCommand, f.TLS.KeyOwner
+		return tlsconfig.LoadClient(o, prompt, now)
+	}
+	c.TLS = l.tls(f.TLS, prompt, now)
 	c.Policy = &proxy.Policy{
 		Networks:           l.networks(f.ACL),
 		SourceRefusal:      l.sourceRefusal(f.ACL.Refusal),
@@ -176,11 +182,12 @@ func (l *loading) load(f file, dir string, prompt func(string) ([]byte, error), 
 		Recheck:            l.recheck(f.ACL.OnRecheck),
 		RecheckInterval:    time.Duration(f.ACL.RecheckInterval),
 		KnownCancelsOnly:   l.oneOf("acl.cancel_requests", f.ACL.CancelRequests, "any", "known") == "known",
-		Backend:            l.backend(f.Backend),
 		StartupTimeout:     l.positive("limits.startup_timeout", f.Limits.StartupTimeout),
 		Limits:             l.limits(f.Limits),
 		MaxCancelRequests:  int(f.Limits.MaxCancelRequests),
 	}
+	c.Policy.Backend, c.Policy.Backends = l.backends(f)
+	l.destinations(f.ACL.Rules, c.Policy)
 	if c.TLS != nil {
 		c.Policy.TLS, c.Policy.Verify = c.TLS.Config, verify(c.TLS)
 		c.Policy.EndOnStaleCRL = c.TLS.EndOnStaleCRL
@@ -331,10 +338,7 @@ func (l *loading) sourceRefusal(s string) proxy.SourceRefusal {
 	return proxy.SourceRefusal(max(slices.Index(known, l.oneOf("acl.refusal", s, known...)), 0))
 }
 
-// tls loads the tls section, whose relative paths start at the configuration
-// file.
-func (l *loading) tls(o tlsconfig.Options, dir string, prompt func(string) ([]byte, error), now time.Time) *tlsconfig.Server {
-	tlsPaths(&o, dir)
+func (l *loading) tls(o tlsconfig.Options, prompt func(string) ([]byte, error), now time.Time) *tlsconfig.Server {
 	server, problems := tlsconfig.Load(o, l.inForce, prompt, now)
 	for _, p := range problems {
 		l.add(p.Warning, "tls."+p.Key, "%s", p.Text)

@@ -43,6 +43,8 @@ func TestExampleLoads(t *testing.T) {
 	s.chained(t, "ecdsa")
 	s.pair(t, "rsa", s.ca.WithKey(tlstest.RSA).Server("db.example"))
 	s.write(t, "crl.d/ca.crl", s.ca.CRL(nil), 0o644)
+	s.write(t, "db-ca.crt", s.ca.CertPEM(), 0o644)
+	s.pair(t, "gate", s.ca.Client("gate"))
 	text := regexp.MustCompile(`(?m)^  (cert|key|ocsp)_file: .*$`).ReplaceAllString(uncommented(t, example(t)), "")
 	cfg, problems = s.load(t, "pgwicket.yaml", text)
 	if cfg == nil {
@@ -74,8 +76,11 @@ func TestExampleIsComplete(t *testing.T) {
 // keyPaths returns the path of every key below a struct, and whether it is a section.
 func keyPaths(t reflect.Type, path string) map[string]bool {
 	paths := map[string]bool{}
-	for i := range t.NumField() {
-		key, kind := t.Field(i).Tag.Get("yaml"), t.Field(i).Type
+	for _, f := range reflect.VisibleFields(t) {
+		if f.Anonymous {
+			continue
+		}
+		key, kind := f.Tag.Get("yaml"), f.Type
 		if key == "-" {
 			continue
 		}

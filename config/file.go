@@ -14,9 +14,11 @@ type file struct {
 	TLS     tlsconfig.Options `yaml:"tls"`
 	ACL     access            `yaml:"acl"`
 	Backend backend           `yaml:"backend"`
-	Limits  limits            `yaml:"limits"`
-	Admin   admin             `yaml:"admin"`
-	Log     logging           `yaml:"log"`
+	// Those that rules name.
+	Backends []destination `yaml:"backends"`
+	Limits   limits        `yaml:"limits"`
+	Admin    admin         `yaml:"admin"`
+	Log      logging       `yaml:"log"`
 
 	WatchFiles bool   `yaml:"watch_files"`
 	ReusePort  bool   `yaml:"reuse_port"`
@@ -42,10 +44,22 @@ type access struct {
 	CancelRequests  string   `yaml:"cancel_requests"`
 }
 
+// destination is a backend that rules name.
+type destination struct {
+	Name    string `yaml:"name"`
+	backend `yaml:",inline"`
+}
+
 type backend struct {
 	Host           string   `yaml:"host"`
-	Port           count    `yaml:"port"`
+	Port           ports    `yaml:"port"`
 	ConnectTimeout duration `yaml:"connect_timeout"`
+	SSLMode        string   `yaml:"sslmode"`
+	SSLNegotiation string   `yaml:"sslnegotiation"`
+	SSLRootCert    string   `yaml:"sslrootcert"`
+	SSLCert        string   `yaml:"sslcert"`
+	SSLKey         string   `yaml:"sslkey"`
+	ClientInfo     bool     `yaml:"client_info"`
 }
 
 type limits struct {
@@ -88,7 +102,7 @@ func defaults() file {
 			OnRecheck:       "immediate",
 			CancelRequests:  "any",
 		},
-		Backend: backend{Host: "/run/postgresql", Port: 5432, ConnectTimeout: duration(5 * time.Second)},
+		Backend: backend{Host: "/run/postgresql", Port: "5432", ConnectTimeout: duration(5 * time.Second)},
 		Limits: limits{
 			StartupTimeout:    duration(10 * time.Second),
 			MaxCancelRequests: 64,

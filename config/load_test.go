@@ -32,7 +32,7 @@ func TestLoadDefaults(t *testing.T) {
 	policy.TLS, policy.Verify, policy.Networks = nil, nil, nil
 	if want := (proxy.Policy{
 		SourceRefusal:      proxy.Close,
-		Backend:            proxy.Backend{Socket: "@postgresql/.s.PGSQL.5432", ConnectTimeout: 5 * time.Second},
+		Backend:            &proxy.Backend{Hosts: []proxy.Host{{Network: "unix", Address: "@postgresql/.s.PGSQL.5432"}}, ConnectTimeout: 5 * time.Second},
 		RecheckInterval:    30 * time.Second,
 		ProxyHeaderTimeout: 5 * time.Second,
 		Limits:             proxy.Limits{Connections: 10_000, PerSource: 1000, Rate: 500, Burst: 1000, AuthFailures: 10, AuthRefusal: time.Minute},
@@ -55,17 +55,18 @@ func TestLoadDefaults(t *testing.T) {
 func TestLoadEveryKey(t *testing.T) {
 	cfg := loadFile(t, newSite(t), "all-keys.good.yaml")
 	policy := *cfg.Policy
-	networks, rules, proxies := policy.Networks, policy.Rules, policy.Proxies
-	policy.TLS, policy.Verify, policy.Networks, policy.Rules, policy.Proxies = nil, nil, nil, nil, nil
+	networks, rules, proxies, others := policy.Networks, policy.Rules, policy.Proxies, policy.Backends
+	policy.TLS, policy.Verify, policy.Networks, policy.Rules, policy.Proxies, policy.Backends = nil, nil, nil, nil, nil, nil
 	if want := (proxy.Policy{
 		SourceRefusal:      proxy.Explain,
-		Backend:            proxy.Backend{Socket: "@postgresql/.s.PGSQL.6432", ConnectTimeout: 1500 * time.Millisecond},
+		Backend:            &proxy.Backend{Hosts: []proxy.Host{{Network: "unix", Address: "@postgresql/.s.PGSQL.6432"}}, ConnectTimeout: 1500 * time.Millisecond},
 		Recheck:            proxy.WhenIdle,
 		RecheckInterval:    45 * time.Second,
 		ProxyHeaderTimeout: 5 * time.Second,
 		EndOnStaleCRL:      true,
 		Limits: proxy.Limits{
 			Connections: 11, PerSource: 12, PerAccount: 13, Rate: 14, Burst: 15, AuthFailures: 16, AuthRefusal: 17 * time.Second,
+			IdleTimeout: 18 * time.Second, SessionLifetime: 19 * time.Hour,
 		},
 		StartupTimeout:    time.Minute,
 		MaxCancelRequests: 7,
@@ -86,13 +87,31 @@ func TestLoadEveryKey(t *testing.T) {
 	rest := *cfg
 	rest.Policy, rest.TLS, rest.path = nil, nil, ""
 	if want := (Config{
-		Listen: []string{"127.0.0.1:5432", "[::1]:5432"}, TCPUserTimeout: 90 * time.Second, DrainTimeout: 2 * time.Hour,
+		Listen: []string{"127.0.0.1:5432", "[::1]:5432"}, TCPUserTimeout: 90 * time.Second, DrainDelay: 5 * time.Second, DrainTimeout: 2 * time.Hour,
 		Admin: "127.0.0.1:9999", LogLevel: slog.LevelDebug, LogFormat: "json", ReusePort: true, User: "nobody", UserLine: rest.UserLine, RunsCommands: true,
 	}); !reflect.DeepEqual(rest, want) {
 		t.Errorf("got %+v, want %+v", rest, want)
 	}
 	if rest.UserLine < 2 {
 		t.Errorf("user is said to stand in line %d", rest.UserLine)
+	}
+	replicas := others["replicas"]
+	if len(others) != 1 || replicas == nil || len(replicas.Hosts) != 3 || replicas.ConnectTimeout != 2*time.Second || !replicas.ClientInfo {
+		t.Fatalf("backends %+v", others)
+	}
+	for i, want := range []struct{ network, address, name string }{
+		{"tcp", "db1.example:5433", "db1.example"}, {"tcp", "[fd00::2]:5434", "fd00::2"}, {"unix", "@third/.s.PGSQL.5435", ""},
+	} {
+		h := replicas.Hosts[i]
+		if h.Network != want.network || h.Address != want.address || (h.TLS != nil) != (want.name != "") || h.Direct != (want.name != "") {
+			t.Errorf("host %d: %+v", i, h)
+		}
+		if h.TLS != nil && (h.TLS.ServerName != want.name || h.TLS.RootCAs == nil || len(h.TLS.Certificates) != 1 || h.UserTimeout != 90*time.Second) {
+			t.Errorf("host %d: %+v", i, h)
+		}
+	}
+	if r := rules.All()[0]; r.Backend != "replicas" || r.DatabaseAs != "shop2" {
+		t.Errorf("the first rule leads to %q, %q", r.Backend, r.DatabaseAs)
 	}
 	behind := proxies["[::1]:5432"]
 	if len(proxies) != 1 || behind == nil || behind.Judge(netip.MustParseAddr("192.0.2.2")) != acl.Allowed || behind.Judge(netip.MustParseAddr("192.0.2.3")) == acl.Allowed {

@@ -2,8 +2,10 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"path/filepath"
 	"slices"
+	"strconv"
 
 	"pgwicket/tlsconfig"
 )
@@ -14,15 +16,14 @@ type Name struct {
 	Key  string
 	Line int
 	Path string
+	// Backend says that it is nothing to read, but where PostgreSQL is: the
+	// directory of its socket, an abstract name that begins with @, or host:port.
+	Backend bool
 }
-
-// BackendKey is the Key of the Name that is no file to read, but where
-// PostgreSQL's socket is: a directory, or an abstract name that begins with @.
-const BackendKey = "backend.host"
 
 // Names returns every path that the configuration at path consists of: first its
 // own, then every file and directory that it names, whether or not they are
-// there, and its backend. A file whose form is wrong names none, for Load would
+// there, and its backends. A file whose form is wrong names none, for Load would
 // read none of them.
 func Names(path string) []Name {
 	names := []Name{{Line: 1, Path: path}}
@@ -34,42 +35,74 @@ func Names(path string) []Name {
 	if len(problems) > 0 {
 		return names
 	}
-	for _, p := range tlsPaths(&f.TLS, filepath.Dir(path)) {
-		names = append(names, Name{p.key, lineOf(lines, p.key), *p.path})
+	for _, p := range f.paths(filepath.Dir(path)) {
+		names = append(names, Name{Key: p.key, Line: lineOf(lines, p.key), Path: *p.path})
 	}
-	return append(names, Name{BackendKey, lineOf(lines, BackendKey), f.Backend.Host})
+	return append(names, f.places(lines)...)
+}
+
+// places are where the backends are, as far as that can be read.
+func (f *file) places(lines map[string]int) (names []Name) {
+	add := func(key string, b backend) {
+		ports := b.Port.list()
+		for i, host := range b.hosts() {
+			if !isSocket(host) {
+				host = net.JoinHostPort(host, strconv.Itoa(ports[min(i, len(ports)-1)]))
+			}
+			names = append(names, Name{Key: key + ".host", Line: lineOf(lines, key+".host"), Path: host, Backend: true})
+		}
+	}
+	if _, written := lines["backend"]; written || len(f.Backends) == 0 {
+		add("backend", f.Backend)
+	}
+	for i, b := range f.Backends {
+		key := fmt.Sprintf("backends[%d]", i)
+		add(key, completed(lines, key, b.backend))
+	}
+	return names
 }
 
 // Files returns the Names that are read, each path once.
 func Files(path string) (files []string) {
 	for _, n := range Names(path) {
-		if n.Key != BackendKey && !slices.Contains(files, n.Path) {
+		if !n.Backend && !slices.Contains(files, n.Path) {
 			files = append(files, n.Path)
 		}
 	}
 	return files
 }
 
-// named is a path of the tls section, with its key.
+// named is a path, with its key.
 type named struct {
 	key  string
 	path *string
 }
 
-// tlsPaths makes the paths of the tls section that are relative start at dir,
-// and returns those that are set.
-func tlsPaths(o *tlsconfig.Options, dir string) (set []named) {
+// paths makes the paths that are relative start at dir, and returns those that are
+// set.
+func (f *file) paths(dir string) (set []named) {
+	o := &f.TLS
 	all := []named{
-		{"cert_file", &o.CertFile},
-		{"key_file", &o.KeyFile},
-		{"ocsp_file", &o.OCSPFile},
-		{"ca_file", &o.CAFile},
-		{"crl_file", &o.CRLFile},
-		{"crl_dir", &o.CRLDir},
+		{"tls.cert_file", &o.CertFile},
+		{"tls.key_file", &o.KeyFile},
+		{"tls.ocsp_file", &o.OCSPFile},
+		{"tls.ca_file", &o.CAFile},
+		{"tls.crl_file", &o.CRLFile},
+		{"tls.crl_dir", &o.CRLDir},
 	}
 	for i := range o.Certificates {
-		p, prefix := &o.Certificates[i], fmt.Sprintf("certificates[%d].", i)
+		p, prefix := &o.Certificates[i], fmt.Sprintf("tls.certificates[%d].", i)
 		all = append(all, named{prefix + "cert_file", &p.CertFile}, named{prefix + "key_file", &p.KeyFile}, named{prefix + "ocsp_file", &p.OCSPFile})
+	}
+	add := func(key string, b *backend) {
+		if b.SSLRootCert != tlsconfig.SystemRoots {
+			all = append(all, named{key + ".sslrootcert", &b.SSLRootCert})
+		}
+		all = append(all, named{key + ".sslcert", &b.SSLCert}, named{key + ".sslkey", &b.SSLKey})
+	}
+	add("backend", &f.Backend)
+	for i := range f.Backends {
+		add(fmt.Sprintf("backends[%d]", i), &f.Backends[i].backend)
 	}
 	for _, n := range all {
 		if *n.path == "" {
@@ -78,7 +111,7 @@ func tlsPaths(o *tlsconfig.Options, dir string) (set []named) {
 		if !filepath.IsAbs(*n.path) {
 			*n.path = filepath.Join(dir, *n.path)
 		}
-		set = append(set, named{"tls." + n.key, n.path})
+		set = append(set, n)
 	}
 	return set
 }

@@ -2,7 +2,9 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"pgwicket/acl"
 	"pgwicket/proxy"
@@ -52,6 +54,25 @@ func (l *loading) unfinished(key string, rule acl.RuleOptions) {
 		if _, there := l.lines[key+".certificate."+kind]; there && text == "" {
 			l.errorf(key+".certificate."+kind, "is empty; write all, a name, a glob or a regular expression")
 		}
+	}
+}
+
+// destinations checks that every rule that admits leads to a backend.
+func (l *loading) destinations(rules []acl.RuleOptions, p *proxy.Policy) {
+	known := slices.Sorted(maps.Keys(p.Backends))
+	for i, rule := range rules {
+		key := fmt.Sprintf("acl.rules[%d]", i)
+		switch {
+		case rule.Backend != "" && p.Backends[rule.Backend] == nil && len(known) == 0:
+			l.errorf(key+".backend", "%q is not among backends, of which there are none", rule.Backend)
+		case rule.Backend != "" && p.Backends[rule.Backend] == nil:
+			l.errorf(key+".backend", "%q is not among backends, which has %s", rule.Backend, strings.Join(known, ", "))
+		case rule.Backend == "" && rule.Action == "allow" && p.Backend == nil:
+			l.errorf(key, "leads to no backend: name one of %s, or write a backend section for all rules without one", strings.Join(known, ", "))
+		}
+	}
+	if len(rules) == 0 && p.Backend == nil {
+		l.errorf("backends", "has backends that no rule leads to; write rules with backend: and a name, or a backend section")
 	}
 }
 

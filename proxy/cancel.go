@@ -2,7 +2,10 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"io"
+	"maps"
+	"slices"
 	"time"
 
 	"pgwicket/internal/pgwire"
@@ -31,43 +34,69 @@ func (c *session) forwardCancel(ctx context.Context, packet pgwire.Packet) (Outc
 			return refused(err)
 		}
 	}
-	if policy.KnownCancelsOnly && !c.server.knows(packet.CancelKey()) {
+	hosts := policy.Hosts() // whoever else's session it may be for
+	if h := c.server.knows(packet.CancelKey()); h != nil {
+		hosts = []*Host{h}
+	} else if policy.KnownCancelsOnly {
 		return CancelUnknownKey, nil
 	}
 	defer c.server.cancels.Add(-1)
 	if c.server.cancels.Add(1) > int64(policy.MaxCancelRequests) {
 		return CancelOverLimit, nil
 	}
-	backend, err := c.dial(ctx, policy)
-	if err != nil {
-		return CancelFailed, refuse(CancelFailed, err.Error())
+	var failures []error
+	for _, h := range hosts {
+		backend, err := c.connect(ctx, func(ctx context.Context) (*upstream, error) { return h.connect(ctx, cancelTimeout) })
+		if err == nil {
+			err = backend.cancel(packet.Bytes())
+			_ = backend.Close()
+		}
+		failures = append(failures, err)
 	}
-	_ = backend.SetDeadline(time.Now().Add(cancelTimeout))
-	if _, err := backend.Write(packet.Bytes()); err != nil {
-		return CancelFailed, refuse(CancelFailed, err.Error())
+	if slices.Contains(failures, nil) {
+		return CancelForwarded, nil
 	}
-	// The end of the stream is the backend's «done»; how it ends is not ours
-	// to judge.
-	_, _ = io.Copy(io.Discard, backend)
-	return CancelForwarded, nil
+	return CancelFailed, refuse(CancelFailed, errors.Join(failures...).Error())
+}
+
+// Hosts returns those of every backend.
+func (p *Policy) Hosts() (all []*Host) {
+	add := func(b *Backend) {
+		for i := range b.Hosts {
+			all = append(all, &b.Hosts[i])
+		}
+	}
+	if p.Backend != nil {
+		add(p.Backend)
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Backends)) {
+		add(p.Backends[name])
+	}
+	return all
+}
+
+// cancel sends a CancelRequest. The end of the stream is the backend's «done»;
+// how it ends is not ours to judge.
+func (u *upstream) cancel(packet []byte) error {
+	_ = u.SetDeadline(time.Now().Add(cancelTimeout))
+	if _, err := u.Write(packet); err != nil {
+		return err
+	}
+	_, _ = io.Copy(io.Discard, u)
+	return nil
 }
 
 // stopQuery cancels what the backend of an ended session is still doing.
 // PostgreSQL only notices that its client has gone when it writes, and a DELETE
 // of a revoked client would run to its end.
-func (s *Server) stopQuery(login pgwire.Login) {
+func (h *Host) stopQuery(login pgwire.Login) {
 	if login.PID == 0 || len(login.Key) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), cancelTimeout)
-	defer cancel()
-	backend, err := s.policy.Load().Backend.dial(ctx)
+	backend, err := h.connect(context.Background(), cancelTimeout)
 	if err != nil {
 		return // then it has nobody to go on for either
 	}
 	defer backend.Close()
-	_ = backend.SetDeadline(time.Now().Add(cancelTimeout))
-	if _, err := backend.Write(pgwire.Cancel(login.PID, login.Key)); err == nil {
-		_, _ = io.Copy(io.Discard, backend)
-	}
+	_ = backend.cancel(pgwire.Cancel(login.PID, login.Key))
 }

@@ -788,7 +788,7 @@ func TestStartupPassesUntouched(t *testing.T) {
 		"upper case":      startup(protocol3, "user", "a", "TimeZone", "UTC", "USER1", "b"),
 		"10,004 bytes":    startup(protocol3, "user", "a", "options", strings.Repeat("x", 10_004-8-5-2-8-2)),
 		"200 parameters":  startup(protocol3, append([]string{"user", "a"}, many(200)...)...),
-		"GUC of a client": startup(protocol3, "user", "a", "pgwicket.user", "postgres"),
+		"GUC of a client": startup(protocol3, "user", "a", "shop.user", "postgres"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, how := range []func(*testing.T, *client){ssl(), directTLS(), ssl(withVersion(tls.VersionTLS12))} {
@@ -1516,14 +1516,14 @@ func TestBackendDown(t *testing.T) {
 	ln.Close()
 	for name, edit := range map[string]func(*proxy.Policy){
 		"no socket":      func(*proxy.Policy) {},
-		"no directory":   func(p *proxy.Policy) { p.Backend.Socket = filepath.Join(noSocket, "no", "such", "dir") },
-		"nobody listens": func(p *proxy.Policy) { p.Backend.Socket = filepath.Join(noSocket, "gone") },
-		"too long":       func(p *proxy.Policy) { p.Backend.Socket = "/" + strings.Repeat("x", 200) },
+		"no directory":   func(p *proxy.Policy) { p.Backend = socketBackend(filepath.Join(noSocket, "no", "such", "dir")) },
+		"nobody listens": func(p *proxy.Policy) { p.Backend = socketBackend(filepath.Join(noSocket, "gone")) },
+		"too long":       func(p *proxy.Policy) { p.Backend = socketBackend("/" + strings.Repeat("x", 200)) },
 	} {
 		g := newGate(t, noSocket, edit)
 		g.play(t, scene{name, "backend_unavailable", do(ssl(), say(alice), fatal("57P03", "the database cannot be reached"))})
 		// And the gate is as ready as before when the backend is back.
-		g.reload(func(p *proxy.Policy) { p.Backend.Socket = filepath.Join(nobodyListens, ".s.PGSQL.5432") })
+		g.reload(func(p *proxy.Policy) { p.Backend = socketBackend(filepath.Join(nobodyListens, ".s.PGSQL.5432")) })
 		g.play(t, scene{name + ", then up", "client_closed", do(ssl(), say(alice), opened)})
 	}
 }
@@ -1541,7 +1541,9 @@ func TestBackendQueueFull(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
 			fillQueue(t, filepath.Join(dir, ".s.PGSQL.5432"))
-			g := newGate(t, dir, func(p *proxy.Policy) { p.Backend.ConnectTimeout, p.StartupTimeout = c.connect, c.startup })
+			g := newGate(t, dir, func(p *proxy.Policy) {
+				p.Backend.ConnectTimeout, p.StartupTimeout = c.connect, c.startup
+			})
 			conn := g.secure(t)
 			began := time.Now()
 			send(t, conn, alice)
@@ -1644,7 +1646,7 @@ func TestShutdownDoesNotWaitForTheBackend(t *testing.T) {
 			t.Helper()
 			eventually(t, "the gate connects", func() bool {
 				stacks := make([]byte, 1<<20)
-				return bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("proxy.Backend.dial("))
+				return bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("proxy.(*Host).dial("))
 			})
 		})},
 	} {
@@ -1737,7 +1739,7 @@ func TestReloadDuringStartup(t *testing.T) {
 		{"certificate reinstated", refuse, accept, "client_closed", "", b},
 		{"network withdrawn", accept, func(p *proxy.Policy) { p.Networks = networks([]string{"192.0.2.0/24"}, nil) }, "source_not_allowed", "28000", nil},
 		{"network denied", accept, func(p *proxy.Policy) { p.Networks = networks([]string{"127.0.0.1"}, []string{"127.0.0.1"}) }, "source_denied", "28000", nil},
-		{"backend moved", accept, func(p *proxy.Policy) { p.Backend.Socket = filepath.Join(next.SocketDir, ".s.PGSQL.5432") }, "client_closed", "", next},
+		{"backend moved", accept, func(p *proxy.Policy) { p.Backend = socketBackend(filepath.Join(next.SocketDir, ".s.PGSQL.5432")) }, "client_closed", "", next},
 	} {
 		for _, inside := range []string{"TLS", "a half-sent packet"} {
 			t.Run(c.name+" inside "+inside, func(t *testing.T) {

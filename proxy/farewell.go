@@ -59,7 +59,7 @@ func (c *session) close() {
 	c.mu.Unlock()
 	if c.drop {
 		if c.policy.SourceRefusal == Reset {
-			_ = c.wire.SetLinger(0)
+			_ = c.wire.socket.(*net.TCPConn).SetLinger(0)
 		}
 		_ = c.wire.Close()
 		return
@@ -69,7 +69,7 @@ func (c *session) close() {
 		_ = c.tls.CloseWrite()
 	}
 	if c.wire.CloseWrite() == nil {
-		_, _ = io.CopyN(io.Discard, c.wire.TCPConn, farewellBytes)
+		_, _ = io.CopyN(io.Discard, c.wire.socket, farewellBytes)
 	}
 	_ = c.wire.Close()
 }
@@ -136,12 +136,20 @@ func (c *session) facts(o Outcome, err error) []slog.Attr {
 		attrs = append(attrs, slog.Uint64("backend_pid", uint64(login.PID)))
 	} else if login.SQLSTATE != "" {
 		attrs = append(attrs, slog.String("sqlstate", login.SQLSTATE))
+		if login.Binding && login.SQLSTATE == policy { // a wrong password is 28P01
+			attrs = append(attrs, slog.String("hint", bindingHint))
+		}
 	}
 	return append(attrs,
 		slog.Int64("bytes_from_client", c.relayed.up),
 		slog.Int64("bytes_to_client", c.relayed.down),
 		slog.Float64("duration_seconds", time.Since(c.began).Seconds()))
 }
+
+// bindingHint is for a client that has bound its password to the certificate it
+// sees (SCRAM-SHA-256-PLUS), which is not the one that the backend shows.
+const bindingHint = "the client may have bound its password to this gate's certificate: set channel_binding=disable in the client, " +
+	"reach PostgreSQL over a Unix socket, or let the gate show PostgreSQL's certificate"
 
 func certificateFacts(id *acl.Identity) []slog.Attr {
 	return []slog.Attr{

@@ -85,7 +85,7 @@ func newGateOn(t testing.TB, address, socketDir string, edit ...func(*proxy.Poli
 				SessionTicketsDisabled: true,
 			},
 			Verify:            func(tls.ConnectionState, time.Time) error { return nil },
-			Backend:           proxy.Backend{Socket: filepath.Join(socketDir, ".s.PGSQL.5432"), ConnectTimeout: patience},
+			Backend:           unixBackend(socketDir),
 			StartupTimeout:    patience,
 			MaxCancelRequests: 64,
 		},
@@ -100,6 +100,15 @@ func newGateOn(t testing.TB, address, socketDir string, edit ...func(*proxy.Poli
 	go func() { g.served <- g.Server.Serve(ln) }()
 	t.Cleanup(func() { g.stop(t) })
 	return g
+}
+
+// unixBackend is PostgreSQL on a Unix socket in a directory.
+func unixBackend(dir string) *proxy.Backend {
+	return socketBackend(filepath.Join(dir, ".s.PGSQL.5432"))
+}
+
+func socketBackend(path string) *proxy.Backend {
+	return &proxy.Backend{Hosts: []proxy.Host{{Network: "unix", Address: path}}, ConnectTimeout: patience}
 }
 
 func newServer(t testing.TB, p *proxy.Policy, log *slog.Logger, m *metrics.Set) *proxy.Server {

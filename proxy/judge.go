@@ -29,6 +29,19 @@ func (p *Policy) Judge(q *acl.Request, state tls.ConnectionState, at time.Time) 
 	return rule, nil
 }
 
+// BackendOf returns where a session goes that a rule has admitted; nil: none was
+// asked.
+func (p *Policy) BackendOf(rule *acl.Rule) (*Backend, error) {
+	b := p.Backend
+	if rule != nil && rule.Backend != "" {
+		b = p.Backends[rule.Backend]
+	}
+	if b == nil {
+		return nil, refuse(InternalError, "the policy has no backend for this session")
+	}
+	return b, nil
+}
+
 // admits judges what does not depend on the session that is asked for.
 func (p *Policy) admits(q *acl.Request, state tls.ConnectionState, at time.Time) error {
 	if err := p.admitsSource(q); err != nil {

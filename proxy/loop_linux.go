@@ -44,6 +44,7 @@ type loop struct {
 	in        [bufferSize]byte    // what was read from either leg
 	plain     [bufferSize]byte    // what was decrypted of it
 	out       []byte              // the records of one write to a client
+	outUp     []byte              // and to a backend
 	deadlines map[*flow]time.Time // of the flows that have one
 	next      time.Time           // not after the first of them
 	up, down  int                 // bytes moved since count was last called
@@ -62,6 +63,7 @@ type flow struct {
 	client, backend leg
 	tls             *tls.Conn
 	wire            *wire
+	upstream        *upstream // nil: the backend leg has no TLS
 	tracker         pgwire.Tracker
 	slot            uint32
 	gone            bool
@@ -109,6 +111,7 @@ func newLoop(count func(up, down int), alarm func(any)) (*loop, error) {
 		count:     count,
 		alarm:     alarm,
 		out:       make([]byte, 0, bufferSize+4<<10),
+		outUp:     make([]byte, 0, bufferSize+4<<10),
 		deadlines: make(map[*flow]time.Time),
 	}
 	if err := l.open(); err != nil {
@@ -217,7 +220,7 @@ func (l *loop) dispatch(ev unix.EpollEvent) {
 func (l *loop) guard(f *flow, step func(*flow)) {
 	defer func() {
 		if p := recover(); p != nil {
-			l.out = l.out[:0]
+			l.out, l.outUp = l.out[:0], l.outUp[:0]
 			l.alarm(p)
 			l.end(f, InternalError)
 		}
@@ -247,10 +250,16 @@ func (l *loop) begin(f *flow, deadline time.Time) {
 	}
 	l.slots[f.slot].flow = f
 	f.wire.fed, f.wire.sink = true, &l.out
+	if f.upstream != nil {
+		f.upstream.fed, f.upstream.sink = true, &l.outUp
+	}
 	f.tracker.Login = &f.relayed.login
 	l.until(f, deadline)
 	l.guard(f, func(f *flow) {
 		l.decrypt(f)
+		if f.upstream != nil && !f.gone {
+			l.decryptUp(f)
+		}
 		l.settle(f)
 	})
 }
@@ -319,7 +328,7 @@ func (l *loop) decrypt(f *flow) {
 		}
 		if have > 0 {
 			f.tracker.Ask(l.plain[:have])
-			l.send(f, &f.backend, l.plain[:have])
+			l.sendUp(f, l.plain[:have])
 			if f.deaf {
 				return
 			}
@@ -359,27 +368,82 @@ func (l *loop) readBackend(f *flow) {
 	case n == 0 && errno == 0, errno == syscall.ECONNRESET:
 		// A backend that exits with unread input resets the socket, after
 		// the last of its output.
-		f.backend.ended, f.deaf = true, true
-		if f.tracker.Terminated() {
-			f.note(ClientClosed)
+		if f.upstream != nil && !f.tracker.Terminated() {
+			f.note(BackendLost) // a backend that ends in order says so by close_notify
 		}
-		f.note(BackendClosed)
-		_ = f.tls.CloseWrite()
-		l.sendRecords(f)
-		return
+		l.backendEnded(f)
 	case errno != 0:
 		l.end(f, BackendLost)
-		return
+	case f.upstream != nil:
+		f.upstream.pending = l.in[:n]
+		l.decryptUp(f)
+	default:
+		l.deliver(f, l.in[:n])
+		l.dismissNow(f)
 	}
-	n = l.follow(f, l.in[:n])
-	if _, err := f.tls.Write(l.in[:n]); err != nil {
+}
+
+// backendEnded passes on that the backend has said all it had to say.
+func (l *loop) backendEnded(f *flow) {
+	f.backend.ended, f.deaf = true, true
+	if f.tracker.Terminated() {
+		f.note(ClientClosed)
+	}
+	f.note(BackendClosed)
+	_ = f.tls.CloseWrite()
+	l.sendRecords(f)
+}
+
+// deliver sends the client what the backend has said.
+func (l *loop) deliver(f *flow, p []byte) {
+	n := l.follow(f, p)
+	if _, err := f.tls.Write(p[:n]); err != nil {
 		l.end(f, ClientLost) // a fatal alert of its own has gone before
 		return
 	}
 	f.down.Add(int64(n))
 	l.down += n
 	l.sendRecords(f)
-	l.dismissNow(f)
+}
+
+// decryptUp delivers all that the bytes fed to the backend's TLS hold.
+func (l *loop) decryptUp(f *flow) {
+	for !f.gone && !f.backend.ended {
+		have, err := 0, error(nil)
+		for err == nil && have < len(l.plain) {
+			var n int
+			n, err = f.upstream.tls.Read(l.plain[have:])
+			have += n
+		}
+		if have > 0 {
+			l.deliver(f, l.plain[:have])
+			l.dismissNow(f)
+		}
+		l.sendUp(f, nil) // an answer to a KeyUpdate, an alert
+		switch {
+		case err == nil || f.gone:
+		case errors.Is(err, errWouldBlock):
+			return
+		case errors.Is(err, io.EOF): // its close_notify
+			l.backendEnded(f)
+		default:
+			l.end(f, BackendLost)
+		}
+	}
+}
+
+// sendUp sends the backend p, by whichever way it hears.
+func (l *loop) sendUp(f *flow, p []byte) {
+	if f.upstream != nil {
+		if len(p) > 0 && !f.deaf {
+			_, _ = f.upstream.tls.Write(p) // into outUp; it fails only where the stream has
+		}
+		p = l.outUp
+	}
+	if len(p) > 0 && !f.gone {
+		l.send(f, &f.backend, p)
+	}
+	l.outUp = l.outUp[:0]
 }
 
 // follow keeps track of what the backend says, and returns how much of it the
@@ -439,6 +503,10 @@ func (l *loop) dismissNow(f *flow) {
 		return
 	}
 	f.note(e.cause)
+	if f.upstream != nil {
+		_ = f.upstream.tls.CloseWrite()
+		l.sendUp(f, nil)
+	}
 	f.backend.ended, f.backend.shut, f.backend.queue, f.deaf = true, true, nil, true
 	_ = unix.Shutdown(f.backend.fd, unix.SHUT_RDWR)
 	_, _ = f.tls.Write(e.words)
@@ -503,6 +571,14 @@ func (l *loop) unwritable(f *flow, to *leg, errno syscall.Errno) {
 // settle passes ends on once the bytes before them have gone, and tells epoll
 // what the flow waits for now.
 func (l *loop) settle(f *flow) {
+	if f.gone {
+		return
+	}
+	if f.client.ended && f.upstream != nil && !f.upstream.done {
+		f.upstream.done = true
+		_ = f.upstream.tls.CloseWrite()
+		l.sendUp(f, nil)
+	}
 	if f.gone {
 		return
 	}

@@ -50,6 +50,7 @@ const (
 	ProtocolViolation
 	UnsupportedProtocol
 	NoUser
+	ReservedSetting
 	NoRule
 	RuleRejected
 	AccountLimit
@@ -91,6 +92,7 @@ type facts struct {
 const (
 	policy      = "28000" // invalid_authorization_specification
 	violation   = "08P01" // protocol_violation
+	privilege   = "42501" // insufficient_privilege
 	unsupported = "0A000" // feature_not_supported
 	shutdown    = "57P01" // admin_shutdown
 	idleTimeout = "57P05" // idle_session_timeout
@@ -138,6 +140,7 @@ var outcomes = [outcomeCount]facts{
 	ProtocolViolation:   {"protocol_violation", violation, "invalid startup packet", slog.LevelWarn, false},
 	UnsupportedProtocol: {"unsupported_protocol", unsupported, "unsupported frontend protocol", slog.LevelWarn, false},
 	NoUser:              {"no_user", policy, "no PostgreSQL user name specified in startup packet", slog.LevelWarn, false},
+	ReservedSetting:     {"reserved_setting", privilege, "settings that begin with pgwicket. are not a client's to send", slog.LevelWarn, false},
 	NoRule:              {"no_rule", policy, "no pgwicket rule for this session", slog.LevelWarn, false},
 	RuleRejected:        {"rule_rejected", policy, "pgwicket rejects this session", slog.LevelWarn, false},
 	AccountLimit:        {"account_limit", tooMany, "too many connections for this role and database", slog.LevelWarn, false},

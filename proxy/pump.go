@@ -146,7 +146,7 @@ func (p *pump) upload() {
 		// download delivers what the backend said before. Until then the
 		// client must be read: closing a socket with unread bytes in it
 		// resets it, and the rest would be lost.
-		_, _ = io.Copy(io.Discard, p.wire.TCPConn)
+		_, _ = io.Copy(io.Discard, p.wire.socket)
 	case errors.Is(err, io.EOF):
 		p.note(ClientClosed)
 		_ = p.backend.CloseWrite()
@@ -163,7 +163,7 @@ func (p *pump) download() {
 	switch err := p.pumpDown(); {
 	case errors.Is(err, errClientGone):
 		p.end(ClientLost)
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
 		// A backend that exits with unread input resets the socket, after
 		// the last of its output.
 		p.mu.Lock()
@@ -171,6 +171,9 @@ func (p *pump) download() {
 		p.mu.Unlock()
 		if terminated {
 			p.note(ClientClosed)
+		}
+		if p.backend.tls != nil && !errors.Is(err, io.EOF) {
+			p.note(BackendLost) // a backend that ends in order says so by close_notify
 		}
 		p.note(BackendClosed)
 		_ = p.client.CloseWrite()
@@ -243,13 +246,16 @@ func (p *pump) decrypt() error {
 }
 
 func (p *pump) pumpDown() error {
-	raw, err := p.backend.SyscallConn()
-	if err != nil {
-		return err
+	read := p.readTLS
+	if p.backend.tls == nil {
+		raw, err := p.backend.SyscallConn()
+		if err != nil {
+			return err
+		}
+		read = newReader(raw).read
 	}
-	socket := newReader(raw)
 	for {
-		buf, n, err := socket.read()
+		buf, n, err := read()
 		if errors.Is(err, os.ErrDeadlineExceeded) { // an ending has come, and may have been taken back
 			_ = p.backend.SetReadDeadline(time.Time{}) // first, or it could undo another ending's
 			if p.dismissNow() {
@@ -294,6 +300,17 @@ func (p *pump) follow(b []byte) (n int) {
 		}
 	}
 	return n
+}
+
+// readTLS waits for bytes of a backend with TLS, as reader.read does, but with the
+// buffer in hand.
+func (p *pump) readTLS() (buf *[bufferSize]byte, n int, err error) {
+	buf = buffers.Get().(*[bufferSize]byte)
+	if n, err = p.backend.tls.Read(buf[:]); n > 0 {
+		return buf, n, nil // an error comes again
+	}
+	buffers.Put(buf)
+	return nil, 0, err
 }
 
 // reader reads a socket into a buffer that it borrows only when there is

@@ -3,7 +3,6 @@ package proxy
 import (
 	"crypto/tls"
 	"errors"
-	"net"
 	"sync"
 	"time"
 
@@ -30,7 +29,7 @@ var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 type handover struct {
 	client   *tls.Conn
 	wire     *wire // under client
-	backend  *net.UnixConn
+	backend  *upstream
 	deadline time.Time
 	// ready is called once if the backend gets ready for queries, by the relay
 	// itself, which waits for it.

@@ -60,6 +60,7 @@ func eachRelay(t *testing.T, test func(t *testing.T, with starter)) {
 	t.Helper()
 	for name, with := range starters {
 		t.Run(name, func(t *testing.T) { test(t, with) })
+		t.Run(name+", TLS to the backend", func(t *testing.T) { test(t, behindTLS(t, with)) })
 	}
 }
 
@@ -67,6 +68,48 @@ func startPump(h handover, count func(up, down int), alarm func(any)) reins {
 	p := newPump(h, count, alarm)
 	go p.run()
 	return p.reins()
+}
+
+// behindTLS puts TLS between a relay and its backend, which keeps its plain
+// socket.
+func behindTLS(t *testing.T, with starter) starter {
+	return func(h handover, count func(up, down int), alarm func(any)) reins {
+		near, far := unixPair(t)
+		server := tls.Server(far, &tls.Config{Certificates: []tls.Certificate{rigPair.TLS()}, SessionTicketsDisabled: true})
+		go terminateTLS(server, far, h.backend.socket.(*net.UnixConn))
+		u := &upstream{wire: &wire{socket: near}}
+		client := tls.Client(u.wire, &tls.Config{InsecureSkipVerify: true, DynamicRecordSizingDisabled: true})
+		if err := client.Handshake(); err != nil {
+			t.Error(err)
+		}
+		u.tls = client
+		h.backend = u
+		return with(h, count, alarm)
+	}
+}
+
+// terminateTLS moves bytes and ends between TLS and a plain connection.
+func terminateTLS(secure *tls.Conn, under, plain *net.UnixConn) {
+	down := make(chan struct{})
+	go func() {
+		defer close(down)
+		_, _ = io.Copy(secure, plain)
+		_ = secure.CloseWrite()
+		_ = under.CloseWrite()
+	}()
+	_, err := io.Copy(plain, secure)
+	var gone *net.OpError
+	switch {
+	case err == nil: // in order
+		_ = plain.CloseWrite()
+	case errors.As(err, &gone) && gone.Op == "write": // the backend has closed
+		_, _ = io.Copy(io.Discard, secure)
+	default:
+		_ = plain.Close()
+	}
+	<-down
+	_ = plain.Close()
+	_ = under.Close()
 }
 
 // rigging says how a rig differs from the plainest one.
@@ -106,7 +149,7 @@ func newRig(t *testing.T, with rigging) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.wire = &wire{TCPConn: conn.(*net.TCPConn)}
+	r.wire = &wire{socket: conn.(*net.TCPConn)}
 	t.Cleanup(r.close)
 	go r.run(with)
 	return r
@@ -146,7 +189,7 @@ func (r *rig) run(with rigging) {
 	r.held = with.relay(handover{
 		client:   server,
 		wire:     r.wire,
-		backend:  r.near,
+		backend:  &upstream{wire: &wire{socket: r.near}},
 		deadline: time.Now().Add(2 * patience),
 		ready:    func(pgwire.Login) {},
 		done: func(result relayed) {
@@ -981,7 +1024,7 @@ func testRelayBrokenTLS(t *testing.T, with starter) {
 		// Garbage in the gate's name makes the client give up with an alert.
 		forged := make(chan *os.File, 1)
 		r := newRig(t, rigging{relay: func(h handover, count func(up, down int), alarm func(any)) reins {
-			f, err := h.wire.File()
+			f, err := h.wire.socket.(*net.TCPConn).File()
 			if err != nil {
 				t.Error(err)
 			}

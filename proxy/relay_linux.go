@@ -1,10 +1,8 @@
 package proxy
 
 import (
-	"net"
 	"runtime"
 	"sync/atomic"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -45,16 +43,20 @@ func (r *relay) stop() {
 // h.done is not called.
 func (r *relay) start(h handover) (held reins, err error) {
 	f := &flow{tls: h.client, wire: h.wire, ready: h.ready, done: h.done}
-	if f.client.fd, err = take(h.wire.TCPConn); err != nil {
+	if f.client.fd, err = take(h.wire.socket); err != nil {
 		return held, err
 	}
-	if f.backend.fd, err = take(h.backend); err != nil {
+	if f.backend.fd, err = take(h.backend.socket); err != nil {
 		_ = unix.Close(f.client.fd)
 		return held, err
 	}
 	_ = h.wire.Close()
 	_ = h.backend.Close()
-	h.wire.TCPConn = nil
+	h.wire.socket = nil
+	if h.backend.tls != nil {
+		h.backend.socket = nil
+		f.upstream = h.backend
+	}
 	l := r.loops[int(r.last.Add(1))%len(r.loops)]
 	l.do(func() { l.begin(f, h.deadline) })
 	return reins{
@@ -67,11 +69,7 @@ func (r *relay) start(h handover) (held reins, err error) {
 
 // take duplicates a connection's descriptor, out of the runtime's poller, which
 // knows the original alone.
-func take(conn interface {
-	net.Conn
-	syscall.Conn
-},
-) (fd int, err error) {
+func take(conn socket) (fd int, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return 0, err

@@ -70,8 +70,10 @@ type Policy struct {
 	// EndOnStaleCRL ends live sessions, too, whose revocation list goes stale.
 	EndOnStaleCRL bool
 
-	// Backend is where admitted sessions go.
-	Backend Backend
+	// Backend is where admitted sessions go, unless the rule that has admitted one
+	// names another of Backends. It may be nil if every rule does.
+	Backend  *Backend
+	Backends map[string]*Backend
 
 	// StartupTimeout is how long a connection may take from accept until
 	// its session begins.
@@ -109,9 +111,9 @@ type Server struct {
 	mu        sync.Mutex
 	listeners map[net.Listener]*accepting
 	sessions  map[*session]struct{}
-	keys      map[string]struct{} // the cancel keys of live sessions
-	wg        sync.WaitGroup      // one for each session
-	accepts   sync.WaitGroup      // one for each Serve
+	keys      map[string]*Host // the cancel keys of live sessions, and where they are known
+	wg        sync.WaitGroup   // one for each session
+	accepts   sync.WaitGroup   // one for each Serve
 }
 
 // New returns a server that decides by p, logs to log and counts in m. It fails
@@ -127,7 +129,7 @@ func New(p *Policy, log *slog.Logger, m *metrics.Set) (*Server, error) {
 		metrics:    m,
 		listeners:  make(map[net.Listener]*accepting),
 		sessions:   make(map[*session]struct{}),
-		keys:       make(map[string]struct{}),
+		keys:       make(map[string]*Host),
 		crowd:      newCrowd(),
 		handshakes: newTurns(),
 		renewed:    make(chan struct{}, 1),
@@ -270,20 +272,20 @@ func (s *Server) begin(conn *net.TCPConn, listener string) {
 	go c.live(ctx)
 }
 
-// know keeps the cancel key of a session until it is forgotten.
-func (s *Server) know(key string) {
+// know keeps the cancel key of a session at a host until it is forgotten.
+func (s *Server) know(key string, at *Host) {
 	if key != "" {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.keys[key] = struct{}{}
+		s.keys[key] = at
 	}
 }
 
-func (s *Server) knows(key string) bool {
+// knows returns the host of the session with that key; nil if it is none of ours.
+func (s *Server) knows(key string) *Host {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, ok := s.keys[key]
-	return ok
+	return s.keys[key]
 }
 
 // forget takes a session that has ended off the books.

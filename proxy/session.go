@@ -50,16 +50,18 @@ type session struct {
 	who         account // that the crowd counts it for; empty: none yet
 	relayed     relayed
 
+	host *Host // that the relay has a connection to
+
 	stop    context.CancelFunc // ends what the session waits for
 	mu      sync.Mutex
-	proved  bool          // the client has shown all it had to show
-	backend *net.UnixConn // nil until the dial
-	relay   reins         // once the relay has the session
-	ended   bool          // cut
-	refusal *Refusal      // why recheck has ended it, or will
-	waits   bool          // until the backend is idle
-	moved   int64         // bytes, when expire last saw that there were more
-	still   time.Time     // since then
+	proved  bool      // the client has shown all it had to show
+	backend *upstream // nil until the dial
+	relay   reins     // once the relay has the session
+	ended   bool      // cut
+	refusal *Refusal  // why recheck has ended it, or will
+	waits   bool      // until the backend is idle
+	moved   int64     // bytes, when expire last saw that there were more
+	still   time.Time // since then
 }
 
 func newSession(s *Server, conn *net.TCPConn, listener string, stop context.CancelFunc) *session {
@@ -70,7 +72,7 @@ func newSession(s *Server, conn *net.TCPConn, listener string, stop context.Canc
 		id:      s.lastID.Add(1),
 		request: acl.Request{Listener: listener},
 		began:   time.Now(),
-		wire:    &wire{TCPConn: conn},
+		wire:    &wire{socket: conn},
 	}
 	if addr, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
 		c.source = addr.AddrPort()
@@ -286,7 +288,7 @@ func (c *session) serve(ctx context.Context) (Outcome, error) {
 	}
 
 	// 5 The backend, which hears of a client only now.
-	backend, err := c.reach(ctx, policy, startup)
+	backend, err := c.reach(ctx, policy, rule, startup)
 	if err != nil {
 		return refused(err)
 	}
@@ -300,20 +302,21 @@ func (c *session) serve(ctx context.Context) (Outcome, error) {
 
 // handOver gives the session to the relay, which closes its connections when it
 // has ended.
-func (c *session) handOver(backend *net.UnixConn) error {
+func (c *session) handOver(backend *upstream) error {
 	_ = c.wire.SetDeadline(time.Time{})
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended {
 		return refuse(ShuttingDown, "") // or what live knows better
 	}
+	host := backend.host
 	h := handover{
 		client:   c.tls,
 		wire:     c.wire,
 		backend:  backend,
 		deadline: c.began.Add(c.policy.StartupTimeout),
 		ready: func(login pgwire.Login) {
-			c.server.know(login.CancelKey())
+			c.server.know(login.CancelKey(), host)
 			c.server.crowd.passed(c.suspect())
 		},
 		done: c.relayEnded,
@@ -329,7 +332,7 @@ func (c *session) handOver(backend *net.UnixConn) error {
 		return refuse(BackendUnavailable, err.Error()) // want of descriptors, as in reach
 	}
 	c.stop()
-	c.relay, c.backend, c.stop = held, nil, nil
+	c.relay, c.backend, c.stop, c.host = held, nil, nil, host
 	if c.server.dismisses() {
 		c.dismiss()
 	}
@@ -350,7 +353,7 @@ func (c *session) relayEnded(r relayed) {
 	}
 	c.account(r.cause, why)
 	if r.busy && (why != nil || r.cause == SessionLifetime) {
-		c.server.stopQuery(r.login)
+		c.host.stopQuery(r.login)
 	}
 	c.server.forget(c)
 }
@@ -509,15 +512,25 @@ func (c *session) readStartup(direct bool) (pgwire.Packet, error) {
 	}
 }
 
-// reach connects to the backend and opens the session there with what was
-// checked.
-func (c *session) reach(ctx context.Context, p *Policy, startup pgwire.StartupMessage) (*net.UnixConn, error) {
+// reach connects to the backend that the rule chooses, if there is one, and opens
+// the session there with what was checked.
+func (c *session) reach(ctx context.Context, p *Policy, rule *acl.Rule, startup pgwire.StartupMessage) (*upstream, error) {
 	if c.server.dismisses() {
 		return nil, refuse(ShuttingDown, "")
 	}
 	ctx, cancel := context.WithDeadline(ctx, c.began.Add(p.StartupTimeout))
 	defer cancel()
-	backend, err := c.dial(ctx, p)
+	to, err := p.BackendOf(rule)
+	if err != nil {
+		return nil, err
+	}
+	if rule != nil && rule.DatabaseAs != "" {
+		startup.Set("database", rule.DatabaseAs)
+	}
+	if to.ClientInfo {
+		c.introduce(&startup)
+	}
+	backend, err := c.connect(ctx, to.connect)
 	if err != nil {
 		return nil, refuse(BackendUnavailable, err.Error())
 	}
@@ -527,10 +540,10 @@ func (c *session) reach(ctx context.Context, p *Policy, startup pgwire.StartupMe
 	return backend, nil
 }
 
-// dial connects to the backend, which is closed with the session from then on.
-func (c *session) dial(ctx context.Context, p *Policy) (*net.UnixConn, error) {
+// connect connects to a backend, which is closed with the session from then on.
+func (c *session) connect(ctx context.Context, to func(context.Context) (*upstream, error)) (*upstream, error) {
 	began := time.Now()
-	backend, err := p.Backend.dial(ctx)
+	backend, err := to(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -542,6 +555,19 @@ func (c *session) dial(ctx context.Context, p *Policy) (*net.UnixConn, error) {
 		return nil, net.ErrClosed // close closes the backend, too
 	}
 	return backend, nil
+}
+
+// introduce tells PostgreSQL who the client is. An application_name means
+// something to a standby's primary, so a replication connection keeps its own.
+func (c *session) introduce(m *pgwire.StartupMessage) {
+	if c.request.Replication == acl.NoReplication {
+		m.Set("application_name", nameWithAddress(c.application, c.source.String()))
+	}
+	info := clientInfo{addr: c.source.Addr().String(), session: c.id}
+	if id := c.request.Certificate; id != nil {
+		info.cn, info.serial = id.CN, id.Serial
+	}
+	info.set(m)
 }
 
 // readRefusal says why a start-up packet could not be read.
@@ -579,6 +605,8 @@ func startupRefusal(err error) error {
 		r.Outcome = UnsupportedProtocol
 	case policy:
 		r.Outcome = NoUser
+	case privilege:
+		r.Outcome = ReservedSetting
 	}
 	return r
 }

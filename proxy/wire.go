@@ -7,7 +7,14 @@ import (
 	"time"
 )
 
-// wire is the client's socket under its TLS connection. Until a relay takes
+// socket is what a relay can take over: *net.TCPConn or *net.UnixConn.
+type socket interface {
+	net.Conn
+	syscall.Conn
+	CloseWrite() error
+}
+
+// wire is the socket under a TLS connection, a client's or a backend's. Until a relay takes
 // over, it is the socket. From then on the relay reads the socket and feeds
 // what it got: Read hands that out and then reports errWouldBlock, which
 // tls.Conn survives, so that nobody waits for a record with a buffer in hand.
@@ -16,7 +23,7 @@ import (
 //
 // Not safe for concurrent use by two readers; writing beside reading is fine.
 type wire struct {
-	*net.TCPConn
+	socket
 	pending []byte  // to be read before anything else
 	fed     bool    // the relay reads the socket
 	err     error   // how the socket's stream ended, once pending is used up
@@ -47,9 +54,9 @@ func (w *wire) Read(p []byte) (int, error) {
 	case !w.fed && w.turns != nil:
 		w.turns.give()
 		defer w.turns.take()
-		return w.TCPConn.Read(p)
+		return w.socket.Read(p)
 	case !w.fed:
-		return w.TCPConn.Read(p)
+		return w.socket.Read(p)
 	case w.err != nil:
 		return 0, w.err
 	}
@@ -58,7 +65,7 @@ func (w *wire) Read(p []byte) (int, error) {
 
 func (w *wire) Write(p []byte) (int, error) {
 	if w.sink == nil {
-		return w.TCPConn.Write(p)
+		return w.socket.Write(p)
 	}
 	*w.sink = append(*w.sink, p...)
 	return len(p), nil
@@ -68,7 +75,7 @@ func (w *wire) Write(p []byte) (int, error) {
 // none.
 func (w *wire) SetWriteDeadline(t time.Time) error {
 	if w.sink == nil {
-		return w.TCPConn.SetWriteDeadline(t)
+		return w.socket.SetWriteDeadline(t)
 	}
 	return nil
 }
@@ -91,7 +98,7 @@ func (w *wire) begins(with string) bool {
 	for i := range len(with) {
 		if len(w.pending) <= i {
 			var next [1]byte
-			if n, _ := w.TCPConn.Read(next[:]); n == 0 {
+			if n, _ := w.socket.Read(next[:]); n == 0 {
 				return false // whoever reads on sees why
 			}
 			w.pending = append(w.pending, next[0])

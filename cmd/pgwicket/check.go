@@ -3,9 +3,12 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"time"
 
 	"pgwicket/config"
+	"pgwicket/proxy"
 )
 
 const checkHelp = `Read the configuration and every file it names, exactly as serve does up to the
@@ -69,10 +72,41 @@ func describe(w io.Writer, cfg *config.Config, now time.Time) {
 		}
 		fmt.Fprintf(w, "revocation list %s, %s, %s\n", c.Issuer, plural(c.Entries, "entry"), next)
 	}
-	fmt.Fprintf(w, "forwards to     %s\n", cfg.Policy.Backend.Socket)
+	describeBackends(w, cfg.Policy)
 	if cfg.Admin != "" {
 		fmt.Fprintf(w, "metrics         http://%s/metrics\n", cfg.Admin)
 	}
+}
+
+// describeBackends tells where sessions go: to those without a name first.
+func describeBackends(w io.Writer, p *proxy.Policy) {
+	one := func(b *proxy.Backend, name string) {
+		for _, h := range b.Hosts {
+			fmt.Fprintf(w, "forwards to     %s%s%s\n", h.Address, overTLS(h), name)
+		}
+	}
+	if p.Backend != nil {
+		one(p.Backend, "")
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Backends)) {
+		one(p.Backends[name], fmt.Sprintf(" (rules with backend: %s)", name))
+	}
+}
+
+func overTLS(h proxy.Host) string {
+	switch {
+	case h.Network == "unix":
+		return ""
+	case h.TLS == nil:
+		return ", in clear"
+	case h.Clear:
+		return ", with TLS if it has any"
+	case h.TLS.InsecureSkipVerify && h.TLS.VerifyConnection == nil:
+		return ", with TLS, whoever it is"
+	case h.TLS.InsecureSkipVerify:
+		return ", with TLS, verified but for its name"
+	}
+	return ", with TLS, verified"
 }
 
 func until(t, now time.Time) string {

@@ -46,6 +46,9 @@ const (
 	abiUDP    = 10
 )
 
+// domain is the port of DNS.
+const domain = 53
+
 // landlockABI is how much of Landlock there is; 0 with the reason if it is none.
 func landlockABI() (int, error) {
 	abi, err := ll.LandlockGetABIVersion()
@@ -95,6 +98,13 @@ func (s *sandbox) enter(log *slog.Logger, listen []string) (*sandbox, error) {
 				log.Warn("the sandbox leaves a directory of the system readable, passwords included, as a file of the configuration is in it; give them one of their own", "directory", d.name)
 			}
 		}
+		if s.resolves {
+			rules = append(rules, landlock.ConnectTCP(domain), landlock.ConnectSendUDP(domain), landlock.BindUDP(0),
+				landlock.PathAccess(ll.AccessFSReadFile, "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services").IgnoreIfMissing())
+		}
+		for _, port := range s.ports {
+			rules = append(rules, landlock.ConnectTCP(port))
+		}
 		for _, d := range s.sockets {
 			rules = append(rules, landlock.PathAccess(ll.AccessFSResolveUnix, d.name).IgnoreIfMissing())
 		}
@@ -119,6 +129,7 @@ func (s *sandbox) enter(log *slog.Logger, listen []string) (*sandbox, error) {
 		}
 	}
 	s.abstract = s.abstract || abi < abiScopes
+	s.anywhere = abi < abiTCP
 	if abi < abiUnix {
 		s.sockets = nil
 	}

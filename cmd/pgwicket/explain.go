@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"pgwicket/acl"
@@ -139,6 +140,12 @@ func answer(w io.Writer, cfg *config.Config, q *acl.Request, state tls.Connectio
 		fmt.Fprintf(w, "admitted by rule %q (%s)\n", rule.Name, cfg.At(rule.Line))
 	default:
 		fmt.Fprintln(w, "admitted: there are no rules, and the allowlist and the certificate are enough")
+	}
+	if to, err := cfg.Policy.BackendOf(rule); status == exitOK && err == nil && len(cfg.Policy.Hosts()) > 1 {
+		fmt.Fprintf(w, "goes to     %s\n", strings.Join(addresses(&proxy.Policy{Backend: to}), ", else "))
+	}
+	if status == exitOK && rule != nil && rule.DatabaseAs != "" {
+		fmt.Fprintf(w, "there       database %q\n", rule.DatabaseAs)
 	}
 	fmt.Fprintf(w, "\nsource      %v is %s\n", q.Source, cfg.Policy.Networks.Explain(q.Source))
 	explainCertificate(w, cfg, q, state, at)

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"pgwicket/config"
+	"pgwicket/proxy"
 )
 
 // account is what a gate that was started as root becomes.
@@ -111,13 +112,15 @@ func (a *account) become() error {
 
 // warnUnreadable names what root has read and the account, which this process is
 // by now, will not: the next reload would fail over it.
-func (a *account) warnUnreadable(log *slog.Logger, names []config.Name, socket string) {
+func (a *account) warnUnreadable(log *slog.Logger, names []config.Name, hosts []*proxy.Host) {
+	for _, h := range hosts {
+		if h.Network == "unix" && errors.Is(syscall.Access(h.Address, writable), fs.ErrPermission) {
+			log.Warn("PostgreSQL's socket is closed to the account; no session will get through until it is let in",
+				"socket", h.Address, "user", a.name)
+		}
+	}
 	for _, n := range names {
-		if n.Key == config.BackendKey {
-			if errors.Is(syscall.Access(socket, writable), fs.ErrPermission) {
-				log.Warn("PostgreSQL's socket is closed to the account; no session will get through until it is let in",
-					"socket", socket, "key", n.Key, "line", n.Line, "user", a.name)
-			}
+		if n.Backend {
 			continue
 		}
 		if path, fix := a.closed(n.Path); fix != "" {

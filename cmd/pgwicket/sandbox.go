@@ -3,9 +3,12 @@ package main
 import (
 	"fmt"
 	"io/fs"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"pgwicket/config"
@@ -20,6 +23,9 @@ type sandbox struct {
 	commands bool        // programs may be run, and with that anything be read and connected to
 	abstract bool        // Unix sockets with abstract names can be connected to
 	sockets  []directory // Unix sockets below these can, too; nil: any
+	ports    []uint16    // of TCP can be connected to,
+	anywhere bool        // or any
+	resolves bool        // names can be looked up
 
 	// held keeps what is left of /proc: the kernel would forget it when memory is
 	// short, make it anew, and that would not be in the sandbox.
@@ -59,7 +65,7 @@ func below(path string, dirs []directory) bool {
 // started so, then all that its sandbox does not name. Every listener must be
 // open, and nobody served yet.
 func (g *gate) confine(a *account, cfg *config.Config) error {
-	names := config.Names(g.path)
+	names, hosts := config.Names(g.path), cfg.Policy.Hosts()
 	if a != nil {
 		if err := a.become(); err != nil {
 			return err
@@ -68,23 +74,38 @@ func (g *gate) confine(a *account, cfg *config.Config) error {
 			return fmt.Errorf("user: %w", err)
 		}
 		g.log.Info("no longer root", "user", a.name, "uid", a.uid, "gid", a.gid, "groups", a.groups)
-		a.warnUnreadable(g.log, names, cfg.Policy.Backend.Socket)
+		a.warnUnreadable(g.log, names, hosts)
 	}
 	if !cfg.Landlock {
 		g.log.Info("no sandbox: landlock is false")
 		return nil
 	}
-	s := &sandbox{
-		dirs:     directories(readable(names)),
-		commands: cfg.RunsCommands,
-		abstract: cfg.RunsCommands || isAbstract(cfg.Policy.Backend.Socket) || isAbstract(os.Getenv("NOTIFY_SOCKET")),
-		sockets:  directories(socketDirs(cfg.Policy.Backend.Socket, os.Getenv("NOTIFY_SOCKET"))),
+	s := &sandbox{dirs: directories(readable(names)), commands: cfg.RunsCommands, abstract: cfg.RunsCommands}
+	sockets := []string{os.Getenv("NOTIFY_SOCKET")}
+	for _, h := range hosts {
+		if h.Network == "unix" {
+			sockets = append(sockets, h.Address)
+			continue
+		}
+		port, resolves := remote(h.Address)
+		s.ports, s.resolves = append(s.ports, port), s.resolves || resolves
 	}
+	s.abstract = s.abstract || slices.ContainsFunc(sockets, isAbstract)
+	s.sockets = directories(socketDirs(sockets...))
 	var err error
 	if g.sandbox, err = s.enter(g.log, cfg.Listen); err != nil {
 		return fmt.Errorf("landlock: %w; landlock: false does without", err)
 	}
 	return nil
+}
+
+// remote takes host:port apart: the port, and whether the host is a name, to be
+// looked up.
+func remote(address string) (port uint16, resolves bool) {
+	host, text, _ := net.SplitHostPort(address)
+	n, _ := strconv.ParseUint(text, 10, 16)
+	_, err := netip.ParseAddr(host)
+	return uint16(n), err != nil
 }
 
 func isAbstract(socket string) bool { return strings.HasPrefix(socket, "@") }
@@ -97,7 +118,7 @@ func isAbstract(socket string) bool { return strings.HasPrefix(socket, "@") }
 func readable(names []config.Name) []string {
 	var paths []string
 	for _, n := range names {
-		if n.Key != config.BackendKey {
+		if !n.Backend {
 			paths = append(paths, n.Path)
 		}
 	}
@@ -208,10 +229,13 @@ func (s *sandbox) explain(problems []config.Problem, file string, names []config
 // nowhere is not its business.
 func (s *sandbox) lets(n config.Name) bool {
 	switch {
-	case n.Key == config.BackendKey && isAbstract(n.Path):
+	case n.Backend && isAbstract(n.Path):
 		return s.abstract
-	case n.Key == config.BackendKey:
+	case n.Backend && strings.HasPrefix(n.Path, "/"):
 		return s.sockets == nil || below(existing(n.Path), s.sockets)
+	case n.Backend:
+		port, resolves := remote(n.Path)
+		return s.commands || s.anywhere || slices.Contains(s.ports, port) && (s.resolves || !resolves)
 	case s.commands:
 		return true
 	}

@@ -147,12 +147,19 @@ func serve(args []string, s streams) int {
 	defer g.watch(false)
 	g.manager.say(g.status(), daemon.SdNotifyReady)
 	defer g.manager.watchdog(g.server.Alive)()
-	g.log.Info("ready", "version", v, "listen", cfg.Listen, "admin", cfg.Admin, "backend", cfg.Policy.Backend.Socket, "config", g.path)
+	g.log.Info("ready", "version", v, "listen", cfg.Listen, "admin", cfg.Admin, "backends", addresses(cfg.Policy), "config", g.path)
 	return g.wait(signals)
 }
 
 // newLogger returns a log that never waits, and what is to be called at the end
 // so that all of it is written. dropped is called for each line that is not.
+func addresses(p *proxy.Policy) (all []string) {
+	for _, h := range p.Hosts() {
+		all = append(all, h.Address)
+	}
+	return all
+}
+
 func newLogger(s streams, format string, level slog.Leveler, dropped func()) (log *slog.Logger, flush func()) {
 	opts := &slog.HandlerOptions{Level: level}
 	handler := func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, opts) }

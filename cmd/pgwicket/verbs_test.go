@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -26,6 +27,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/youmark/pkcs8"
 
+	"pgwicket/internal/pgtest"
 	"pgwicket/internal/tlstest"
 )
 
@@ -55,6 +57,7 @@ var verbs = map[string]func(*testscript.TestScript, bool, []string){
 	"signal":   cmdSignal,   // signal NAME HUP|INT|TERM|ALRM
 	"socket":   cmdSocket,   // socket PATH: a Unix socket that somebody listens on
 	"start":    cmdStart,    // start NAME PROGRAM [ARG...]: in the background
+	"tcpdb":    cmdTCPDB,    // tcpdb: a PostgreSQL with TLS at 127.0.0.1:$DBPORT; db-ca.crt, and gate.crt and gate.key for its role cert
 	"threads":  cmdThreads,  // threads NAME FIELD=REGEXP...: of /proc/PID/status, each thread's
 	"tmpdir":   cmdTmpDir,   // tmpdir: give TMPDIR to a directory like /tmp
 	"waitdb":   cmdWaitDB,   // waitdb WANT SQL: until it answers that
@@ -661,4 +664,23 @@ func processes(part string) map[int]string {
 		}
 	}
 	return found
+}
+
+// cmdTCPDB starts a PostgreSQL for this script alone.
+func cmdTCPDB(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) == 0, "tcpdb")
+	ca := tlstest.NewCA("database CA")
+	pair := ca.Server("localhost", "127.0.0.1")
+	db, err := pgtest.Start(context.Background(), pgtest.Options{
+		Host:     "127.0.0.1",
+		HBA:      "local all all trust\nhostssl all cert all cert\nhostssl all all all trust",
+		Files:    map[string][]byte{"server.crt": pair.CertPEM(), "server.key": pair.KeyPEM(), "ca.crt": ca.CertPEM()},
+		Settings: []string{"ssl=on", "ssl_ca_file=ca.crt"},
+		SQL:      "create role app login; create role cert login; create database app; create database other; create database cert",
+	})
+	ts.Check(err)
+	ts.Defer(db.Stop)
+	ts.Setenv("DBPORT", strconv.Itoa(db.Port))
+	writeFile(ts, "db-ca.crt", ca.CertPEM(), 0o644)
+	ts.Check(ca.Client("cert").WriteFiles(ts.MkAbs("gate.crt"), ts.MkAbs("gate.key")))
 }

@@ -1,6 +1,9 @@
 package pgtest
 
-import "net"
+import (
+	"net"
+	"strconv"
+)
 
 // FreeAddress returns a loopback address with a port that nobody uses now.
 func FreeAddress() (string, error) {
@@ -10,4 +13,16 @@ func FreeAddress() (string, error) {
 	}
 	defer ln.Close()
 	return ln.Addr().String(), nil
+}
+
+func freePort() (int, error) {
+	address, err := FreeAddress()
+	if err != nil {
+		return 0, err
+	}
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(port)
 }

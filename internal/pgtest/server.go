@@ -26,10 +26,12 @@ const startTimeout = 2 * time.Minute
 // Options say how a Server differs from the plainest one. The zero value gives
 // a server that trusts everybody who reaches its socket.
 type Options struct {
-	HBA      string   // contents of pg_hba.conf; empty: local all all trust
-	Ident    string   // contents of pg_ident.conf
-	Settings []string // further settings, as name=value
-	SQL      string   // run as the superuser once the server answers
+	HBA      string            // contents of pg_hba.conf; empty: local all all trust
+	Ident    string            // contents of pg_ident.conf
+	Settings []string          // further settings, as name=value
+	SQL      string            // run as the superuser once the server answers
+	Host     string            // an address to listen on over TCP, too, at Port; empty: none
+	Files    map[string][]byte // further files in the data directory
 }
 
 // Server is a running PostgreSQL in a directory of its own.
@@ -69,6 +71,11 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		base:      base,
 		account:   account,
 		options:   o,
+	}
+	if o.Host != "" {
+		if s.Port, err = freePort(); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.start(ctx); err != nil {
 		s.Stop()
@@ -183,11 +190,22 @@ func (s *Server) configure() error {
 			return err
 		}
 	}
+	for name, data := range s.options.Files {
+		path := filepath.Join(s.data(), name)
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			return err
+		}
+		if s.account != nil {
+			if err := os.Chown(path, int(s.account.Uid), int(s.account.Gid)); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 
 func (s *Server) launch() error {
-	args := []string{"-D", s.data(), "-p", strconv.Itoa(s.Port), "-k", s.SocketDir, "-h", ""}
+	args := []string{"-D", s.data(), "-p", strconv.Itoa(s.Port), "-k", s.SocketDir, "-h", s.options.Host}
 	for _, setting := range append([]string{
 		"fsync=off", "full_page_writes=off", "synchronous_commit=off",
 		"max_connections=200", "log_connections=on", "log_disconnections=on", "logging_collector=off",

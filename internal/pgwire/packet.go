@@ -140,6 +140,12 @@ func Cancel(pid uint32, key []byte) []byte {
 	return append(b, key...)
 }
 
+// RequestTLS returns the SSLRequest.
+func RequestTLS() []byte {
+	b := binary.BigEndian.AppendUint32(nil, minPacket)
+	return binary.BigEndian.AppendUint32(b, codeSSL)
+}
+
 // CancelKey returns what a CancelRequest proves itself with: the process and its
 // key, as they stand in it.
 func (p Packet) CancelKey() string { return string(p.raw[minPacket:]) }

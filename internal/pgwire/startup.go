@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -15,6 +16,9 @@ const maxName = 63
 // protocolMajor is the only major version that PostgreSQL has spoken since
 // release 14; every minor one is the backend's to negotiate.
 const protocolMajor = 3
+
+// Reserved begins the names of the settings that only the gate may send.
+const Reserved = "pgwicket."
 
 // A ProtocolError is a startup message that must be refused, in the words and
 // with the SQLSTATE that the client is told.
@@ -74,6 +78,9 @@ func ParseStartup(p Packet) (StartupMessage, error) {
 	if len(body) != 1 {
 		return m, violation("invalid startup packet layout: expected terminator as last byte")
 	}
+	if err := m.checkReserved(); err != nil {
+		return m, err
+	}
 	return m, m.checkNames()
 }
 
@@ -97,6 +104,33 @@ func (m StartupMessage) checkNames() error {
 		}
 	}
 	return nil
+}
+
+// checkReserved refuses settings that PostgreSQL would take for the gate's own
+// word: of a setting that is sent twice the last one counts, whatever the letters'
+// case. In options a setting is -c name=value or --name=value, and a backslash
+// hides any letter behind it (pg_split_opts).
+func (m StartupMessage) checkReserved() error {
+	for _, p := range m.Parameters {
+		options := strings.ReplaceAll(p.Value, "\\", "")
+		if strings.HasPrefix(strings.ToLower(p.Name), Reserved) ||
+			strings.EqualFold(p.Name, "options") && strings.Contains(strings.ToLower(options), Reserved) {
+			return &ProtocolError{SQLSTATE: "42501", Message: "settings that begin with " + Reserved + " are not a client's to send"}
+		}
+	}
+	return nil
+}
+
+// Set gives a parameter its value, the last one if there is none of that name.
+func (m *StartupMessage) Set(name, value string) {
+	for i, p := range m.Parameters {
+		if p.Name == name {
+			m.Parameters = slices.Clone(m.Parameters)
+			m.Parameters[i].Value = value
+			return
+		}
+	}
+	m.Parameters = append(m.Parameters, Parameter{name, value})
 }
 
 // Get returns the value of the parameter of that exact name, or "".

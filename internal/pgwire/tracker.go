@@ -17,6 +17,9 @@ const (
 	msgReadyForQuery  = 'Z'
 )
 
+// authSASL is the kind of AuthenticationSASL, which lists mechanisms.
+const authSASL = 10
+
 // A Tracker follows a session after its startup packet by the headers of the
 // messages, across any chunking, so that it is known at any moment whether the
 // backend's stream stands between two of them, and whether the backend has
@@ -142,6 +145,7 @@ type Login struct {
 	PID           uint32 // BackendKeyData; 0: not sent, as behind some poolers
 	Key           []byte // the cancel key: 4 bytes in protocol 3.0, up to 256 in 3.2
 	SQLSTATE      string // of the last ErrorResponse; empty: none
+	Binding       bool   // it has offered an authentication that is bound to its certificate (SCRAM-SHA-256-PLUS)
 
 	part []byte
 }
@@ -169,6 +173,8 @@ func (l *Login) read(kind byte, part []byte, last bool) {
 	switch {
 	case kind == msgAuthentication && len(body) == 4 && binary.BigEndian.Uint32(body) == 0:
 		l.Authenticated = true
+	case kind == msgAuthentication && len(body) > 4 && binary.BigEndian.Uint32(body) == authSASL:
+		l.Binding = bytes.Contains(body[4:], []byte("-PLUS\x00"))
 	case kind == msgBackendKeyData && len(body) > 4:
 		l.PID = binary.BigEndian.Uint32(body)
 		l.Key = bytes.Clone(body[4:])

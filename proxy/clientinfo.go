@@ -1,0 +1,53 @@
+package proxy
+
+import (
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"pgwicket/internal/pgwire"
+)
+
+// maxApplicationName is NAMEDATALEN-1, to which PostgreSQL cuts it.
+const maxApplicationName = 63
+
+// nameWithAddress puts an address behind an application's name, of which as much
+// is kept as PostgreSQL has room for.
+func nameWithAddress(name, address string) string {
+	if name == "" {
+		return address
+	}
+	const between = " - "
+	if room := maxApplicationName - len(between) - len(address); len(name) > room {
+		for room > 0 && !utf8.RuneStart(name[room]) {
+			room--
+		}
+		name = name[:max(room, 0)]
+	}
+	return name + between + address
+}
+
+// clientInfo is what PostgreSQL is told of a client, as settings that
+// current_setting() reads.
+type clientInfo struct {
+	addr, cn, serial string
+	session          uint64
+}
+
+// maxInfo is how long a name may be that is passed on. Part of a name may be the
+// whole of another's, so a longer one is left out.
+const maxInfo = 255
+
+func (i clientInfo) set(m *pgwire.StartupMessage) {
+	for _, s := range []struct{ name, value string }{
+		{"client_addr", i.addr},
+		{"client_cn", i.cn},
+		{"client_serial", i.serial},
+		{"session_id", strconv.FormatUint(i.session, 10)},
+	} {
+		if len(s.value) > maxInfo || strings.ContainsRune(s.value, 0) || !utf8.ValidString(s.value) {
+			s.value = ""
+		}
+		m.Set(pgwire.Reserved+s.name, s.value)
+	}
+}

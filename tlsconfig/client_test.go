@@ -1,0 +1,116 @@
+package tlsconfig
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"pgwicket/internal/tlstest"
+)
+
+// TestLoadClient: each sslmode believes the servers that libpq would believe, and no other.
+func TestLoadClient(t *testing.T) {
+	dir := t.TempDir()
+	ca, stranger := tlstest.NewCA("server root"), tlstest.NewCA("stranger")
+	root := filepath.Join(dir, "root.crt")
+	if err := os.WriteFile(root, ca.CertPEM(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	right, other, unknown := ca.Server("db.example"), ca.Server("other.example"), stranger.Server("db.example")
+	misused := ca.Client("client only")
+	for _, c := range []struct {
+		mode                           SSLMode
+		root                           string
+		right, other, unknown, misused bool
+	}{
+		{SSLPrefer, "", true, true, true, true},
+		{SSLRequire, "", true, true, true, true},
+		{SSLRequire, root, true, true, false, false}, // as libpq: a root that is there is used
+		{SSLVerifyCA, root, true, true, false, false},
+		{SSLVerifyFull, root, true, false, false, false},
+		{SSLVerifyFull, SystemRoots, false, false, false, false},
+	} {
+		config, problems := LoadClient(ClientOptions{Mode: c.mode, RootCert: c.root}, nil, time.Now())
+		if config == nil || len(problems) > 0 {
+			t.Fatalf("%s %s: %v", c.mode, c.root, problems)
+		}
+		config.ServerName = "db.example"
+		for _, s := range []struct {
+			name string
+			pair *tlstest.Pair
+			want bool
+		}{{"the right one", right, c.right}, {"another host", other, c.other}, {"a stranger", unknown, c.unknown}, {"a client's", misused, c.misused}} {
+			if err := shakeWith(t, config, s.pair); (err == nil) != s.want {
+				t.Errorf("%s with root %q: the certificate of %s: %v", c.mode, c.root, s.name, err)
+			}
+		}
+	}
+	if config, problems := LoadClient(ClientOptions{Mode: SSLDisable}, nil, time.Now()); config != nil || len(problems) > 0 {
+		t.Errorf("disable: %v %v", config, problems)
+	}
+}
+
+// shakeWith does a handshake with a server that shows a certificate.
+func shakeWith(t *testing.T, config *tls.Config, pair *tlstest.Pair) error {
+	t.Helper()
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	go func() { _ = tls.Server(far, &tls.Config{Certificates: []tls.Certificate{pair.TLS()}}).Handshake() }()
+	_ = near.SetDeadline(time.Now().Add(time.Minute))
+	return tls.Client(near, config).Handshake()
+}
+
+func TestLoadClientMistakes(t *testing.T) {
+	dir := t.TempDir()
+	ca := tlstest.NewCA("server root")
+	at := func(name string) string { return filepath.Join(dir, name) }
+	if err := os.WriteFile(at("root.crt"), ca.CertPEM(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	old := tlstest.NewCA("old root", func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Now().Add(-48*time.Hour), time.Now().Add(-24*time.Hour)
+	})
+	if err := os.WriteFile(at("old.crt"), old.CertPEM(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := ca.Client("gate").WriteFiles(at("gate.crt"), at("gate.key")); err != nil {
+		t.Fatal(err)
+	}
+	if err := ca.Client("late", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Hour) }).WriteFiles(at("late.crt"), at("late.key")); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		o    ClientOptions
+		want string // a part of the one problem; with a W in front it is a warning
+	}{
+		{ClientOptions{Mode: "allow"}, "sslmode: allow would ask"},
+		{ClientOptions{Mode: "verify_full"}, `sslmode: "verify_full" is not known`},
+		{ClientOptions{Mode: SSLVerifyFull}, "sslrootcert: is missing: sslmode verify-full"},
+		{ClientOptions{Mode: SSLVerifyCA}, "sslrootcert: is missing: sslmode verify-ca"},
+		{ClientOptions{Mode: SSLVerifyCA, RootCert: SystemRoots}, "sslrootcert: system goes with sslmode verify-full only"},
+		{ClientOptions{Mode: SSLVerifyFull, RootCert: at("none.crt")}, "sslrootcert: cannot read"},
+		{ClientOptions{Mode: SSLVerifyFull, RootCert: at("gate.key")}, "sslrootcert: "},
+		{ClientOptions{Mode: SSLVerifyFull, RootCert: at("old.crt")}, "W sslrootcert: certificate 1 of"},
+		{ClientOptions{Mode: SSLPrefer, RootCert: at("root.crt")}, "W sslrootcert: has no effect"},
+		{ClientOptions{Mode: SSLVerifyFull, RootCert: at("root.crt"), Cert: at("gate.crt")}, "sslkey: is missing"},
+		{ClientOptions{Mode: SSLVerifyFull, RootCert: at("root.crt"), Key: at("gate.key")}, "sslcert: is missing"},
+		{ClientOptions{Mode: SSLVerifyFull, RootCert: at("root.crt"), Cert: at("gate.crt"), Key: at("late.key")}, "sslkey: "},
+		{ClientOptions{Mode: SSLVerifyFull, RootCert: at("root.crt"), Cert: at("late.crt"), Key: at("late.key")}, "W sslcert: the certificate in"},
+	} {
+		config, problems := LoadClient(c.o, nil, time.Now())
+		want, warning := strings.CutPrefix(c.want, "W ")
+		if len(problems) != 1 || problems[0].Warning != warning || !strings.Contains(problems[0].String(), want) || (config != nil) != warning {
+			t.Errorf("%+v: %v, want %s", c.o, problems, c.want)
+		}
+	}
+	config, problems := LoadClient(ClientOptions{Mode: SSLVerifyFull, RootCert: at("root.crt"), Cert: at("gate.crt"), Key: at("gate.key")}, nil, time.Now())
+	if len(problems) > 0 || len(config.Certificates) != 1 {
+		t.Errorf("with a certificate: %v", problems)
+	}
+}
