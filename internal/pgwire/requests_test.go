@@ -1,6 +1,7 @@
 package pgwire_test
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -129,4 +130,21 @@ func FuzzTrackerAsk(f *testing.F) {
 			}
 		}
 	})
+}
+
+// BenchmarkTrackerAsk is what following the client costs: a COPY of small rows,
+// and one large value.
+func BenchmarkTrackerAsk(b *testing.B) {
+	for name, stream := range map[string][]byte{
+		"rows of 100 bytes": bytes.Repeat(message('d', make([]byte, 95)...), 655),
+		"one large value":   message('d', make([]byte, 64<<10-5)...),
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(stream)))
+			var tr pgwire.Tracker
+			for b.Loop() {
+				tr.Ask(stream)
+			}
+		})
+	}
 }
