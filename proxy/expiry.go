@@ -10,14 +10,12 @@ import (
 // precision is how often the sessions are looked at for the end of their time,
 // so that none has an eighth more than it should.
 func (l Limits) precision() time.Duration {
-	least := max(l.IdleTimeout, l.SessionLifetime)
+	least := min(l.IdleTimeout, l.SessionLifetime)
+	if least <= 0 {
+		least = max(l.IdleTimeout, l.SessionLifetime)
+	}
 	if least <= 0 {
 		return 0
-	}
-	for _, d := range []time.Duration{l.IdleTimeout, l.SessionLifetime} {
-		if d > 0 {
-			least = min(least, d)
-		}
 	}
 	return min(max(least/8, 10*time.Millisecond), 5*time.Second)
 }
