@@ -136,7 +136,7 @@ func (c *session) facts(o Outcome, err error) []slog.Attr {
 		attrs = append(attrs, slog.Uint64("backend_pid", uint64(login.PID)))
 	} else if login.SQLSTATE != "" {
 		attrs = append(attrs, slog.String("sqlstate", login.SQLSTATE))
-		if login.Binding && login.SQLSTATE == policy { // a wrong password is 28P01
+		if login.Binding && !login.Authenticated && login.SQLSTATE == policy { // a wrong password is 28P01
 			attrs = append(attrs, slog.String("hint", bindingHint))
 		}
 	}

@@ -90,7 +90,7 @@ func runSoak(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	}
 	s := &soak{
 		seed: *seed, length: *length, out: stderr, over: make(chan struct{}), losses: newLosses(), ledger: newLedger(),
-		disturbances: disturbances{terminated: make(map[uint32]bool)},
+		disturbances: disturbances{terminated: make(map[uint32]time.Time)},
 	}
 	if err := s.prepare(ctx); err != nil {
 		s.remove()

@@ -165,8 +165,9 @@ var byLog = map[deed][]string{
 	revocation:   {"certificate_revoked"},
 	overlapping:  {"drained", "drain_timeout"},
 	interrupting: {"drained", "drain_timeout"},
-	// The client hears PostgreSQL's words, and may be the first to close.
-	terminating: {"backend_closed", "backend_lost", "client_closed", "client_lost"},
+	// The client hears PostgreSQL's words, and may be the first to close. A gate that is
+	// just draining may have said the same words before.
+	terminating: {"backend_closed", "backend_lost", "client_closed", "client_lost", "drained", "drain_timeout"},
 }
 
 // auditExcuses sees that what has excused the end of a session is what the gate

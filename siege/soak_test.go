@@ -130,12 +130,13 @@ func TestOnlyWhatWasDoneExcuses(t *testing.T) {
 		"another's revoked":                 {ending{err: told("57P01", revoked), pass: good, opened: after(time.Minute)}, after(time.Hour), ""},
 		"terminated":                        {ending{err: told("57P01", command), pid: 7, opened: after(time.Minute), midway: true}, after(time.Hour), terminating},
 		"another terminated":                {ending{err: told("57P01", command), pid: 8, opened: after(time.Minute)}, after(time.Hour), ""},
+		"another session of its number":     {ending{err: told("57P01", command), pid: 7, opened: after(90 * time.Minute)}, after(100 * time.Minute), ""},
 		"cancelled":                         {ending{err: told("57014", "canceling statement due to user request"), pid: 7, pass: bad, opened: began}, after(7 * time.Second), ""},
 		"a wrong answer":                    {ending{err: &mismatch{"EOF"}, pid: 7, pass: bad, opened: began}, after(7 * time.Second), ""},
 		"no answer":                         {ending{err: context.DeadlineExceeded, pid: 7, pass: bad, opened: began}, after(7 * time.Second), ""},
 		"a crowd is turned away by mistake": {ending{err: told("28000", "no pgwicket rule for this session"), pid: 7, pass: bad, opened: began}, after(7 * time.Second), ""},
 	} {
-		d := disturbances{terminated: map[uint32]bool{7: true}, outages: []outage{
+		d := disturbances{terminated: map[uint32]time.Time{7: after(time.Hour)}, outages: []outage{
 			{overlapping, after(time.Second), after(12 * time.Second)},
 			{crashing, after(2 * time.Hour), after(2*time.Hour + time.Second)},
 		}}

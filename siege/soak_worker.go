@@ -300,7 +300,7 @@ func (o outage) touches(began, ended time.Time) bool {
 type disturbances struct {
 	mu         sync.Mutex
 	outages    []outage
-	terminated map[uint32]bool // backends
+	terminated map[uint32]time.Time // backends; a number may come again
 	seen       []excusal
 }
 
@@ -325,7 +325,7 @@ func (d *disturbances) finish() {
 func (d *disturbances) terminate(pid uint32) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.terminated[pid] = true
+	d.terminated[pid] = time.Now()
 }
 
 func (d *disturbances) excused(client string, why deed) {
@@ -357,7 +357,7 @@ func (d *disturbances) excuse(e ending, now time.Time) (deed, bool) {
 		return "", false
 	}
 	switch {
-	case d.terminated[e.pid]:
+	case d.terminated[e.pid].After(e.opened):
 		return terminating, true
 	case revoked && !byCommand:
 		return revocation, true

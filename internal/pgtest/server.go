@@ -32,6 +32,8 @@ type Options struct {
 	SQL      string            // run as the superuser once the server answers
 	Host     string            // an address to listen on over TCP, too, at Port; empty: none
 	Files    map[string][]byte // further files in the data directory
+	BinDir   string            // where initdb and postgres are; empty: what Find finds
+	LibDir   string            // where their libraries are; empty: where the system looks
 }
 
 // Server is a running PostgreSQL in a directory of its own.
@@ -52,7 +54,10 @@ type Server struct {
 // under an unprivileged account, because initdb and postgres refuse root. Stop
 // must be called.
 func Start(ctx context.Context, o Options) (*Server, error) {
-	bindir, err := Find()
+	bindir, err := o.BinDir, error(nil)
+	if bindir == "" {
+		bindir, err = Find()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +174,7 @@ func (s *Server) initdb(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, filepath.Join(s.BinDir, "initdb"),
 		"--pgdata="+s.data(), "--username="+Superuser, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
 	cmd.Dir = s.base
-	cmd.Env = Environ()
+	cmd.Env = s.environ()
 	// In a process group of its own, so that all it starts can be ended, too.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.account, Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
@@ -177,6 +182,14 @@ func (s *Server) initdb(ctx context.Context) error {
 		return fmt.Errorf("initdb: %w\n%s", err, bytes.TrimSpace(out))
 	}
 	return nil
+}
+
+// environ is the environment for the server's own programs.
+func (s *Server) environ() []string {
+	if s.options.LibDir == "" {
+		return Environ()
+	}
+	return Environ("LD_LIBRARY_PATH=" + s.options.LibDir)
 }
 
 func (s *Server) configure() error {
@@ -219,7 +232,7 @@ func (s *Server) launch() error {
 	defer log.Close()
 	s.process = exec.Command(filepath.Join(s.BinDir, "postgres"), args...)
 	s.process.Dir = s.base
-	s.process.Env = Environ()
+	s.process.Env = s.environ()
 	s.process.Stdout, s.process.Stderr = log, log
 	// A process group of its own, so that Ctrl-C at a terminal reaches the
 	// caller, who then stops the server in order.

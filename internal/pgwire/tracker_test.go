@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -91,6 +92,50 @@ func TestTrackerReadsTheSQLSTATE(t *testing.T) {
 	}
 }
 
+// pgt-proxy#6: whether PostgreSQL has offered a channel binding, in the list of its
+// mechanisms and nowhere else, wherever the stream is cut.
+func TestTrackerReadsTheBinding(t *testing.T) {
+	const list = "\x00\x00\x00\x0a" // AuthenticationSASL
+	for _, c := range []struct {
+		name   string
+		stream []byte
+		want   bool
+	}{
+		{"offered", message('R', []byte(list+"SCRAM-SHA-256-PLUS\x00SCRAM-SHA-256\x00\x00")...), true},
+		{"offered last", message('R', []byte(list+"SCRAM-SHA-256\x00SCRAM-SHA-256-PLUS\x00\x00")...), true},
+		{"another hash", message('R', []byte(list+"SCRAM-SHA-512-PLUS\x00\x00")...), true},
+		{"not offered", message('R', []byte(list+"SCRAM-SHA-256\x00\x00")...), false},
+		{"an empty list", message('R', []byte(list+"\x00")...), false},
+		{"no list", message('R', []byte(list)...), false},
+		{"within a name", message('R', []byte(list+"X-PLUS-MINUS\x00\x00")...), false},
+		{"in the next step", message('R', []byte("\x00\x00\x00\x0bSCRAM-SHA-256-PLUS\x00\x00")...), false},
+		{"in a notice", message('N', []byte(list+"SCRAM-SHA-256-PLUS\x00\x00")...), false},
+		{"after a notice", append(message('N', 'M', 'x', 0, 0), message('R', []byte(list+"SCRAM-SHA-256-PLUS\x00\x00")...)...), true},
+	} {
+		stream := append(slices.Clone(c.stream), message('E', []byte("SFATAL\x00C28000\x00Mno\x00\x00")...)...)
+		for first := range stream {
+			for second := first; second < len(stream); second++ {
+				l := new(pgwire.Login)
+				tr := pgwire.Tracker{Login: l}
+				for _, part := range [][]byte{stream[:first], stream[first:second], stream[second:]} {
+					tr.Feed(part)
+				}
+				if l.Binding != c.want || l.Authenticated || l.SQLSTATE != "28000" {
+					t.Fatalf("%s, cut at %d and %d: %+v", c.name, first, second, l)
+				}
+			}
+		}
+		l := new(pgwire.Login)
+		tr := pgwire.Tracker{Login: l}
+		for part := range chunks(stream, 1) {
+			tr.Feed(part)
+		}
+		if l.Binding != c.want {
+			t.Errorf("%s, byte by byte: %+v", c.name, l)
+		}
+	}
+}
+
 // Lengths that no message can have end the following, and nothing else.
 func TestTrackerGivesUpOnBrokenFraming(t *testing.T) {
 	for _, length := range []uint32{0, 1, 3, 1 << 31, 1<<32 - 1} {
@@ -166,7 +211,7 @@ func FuzzTracker(f *testing.F) {
 		if whole.AtBoundary() != parts.AtBoundary() || whole.Status() != parts.Status() || whole.Known() != parts.Known() {
 			t.Errorf("whole and in parts differ: %+v, %+v", whole, parts)
 		}
-		if a.PID != b.PID || a.SQLSTATE != b.SQLSTATE || a.Ready != b.Ready || a.Authenticated != b.Authenticated || !bytes.Equal(a.Key, b.Key) {
+		if a.PID != b.PID || a.SQLSTATE != b.SQLSTATE || a.Ready != b.Ready || a.Authenticated != b.Authenticated || a.Binding != b.Binding || !bytes.Equal(a.Key, b.Key) {
 			t.Errorf("whole and in parts differ: %+v, %+v", a, b)
 		}
 	})
