@@ -26,6 +26,7 @@ demo: ## see a working gate in front of a real PostgreSQL, from nothing (ARGS=--
 
 test: ## run every test, against a real PostgreSQL
 	@.ci/need postgresql openssl
+	@.ci/need --optional sslscan
 	@[ -n "$(RACE)" ] || echo "no C compiler: testing without the race detector"
 	$(GO) test $(RACE) -timeout 20m ./...
 
