@@ -11,10 +11,10 @@ RACE    := $(shell command -v cc >/dev/null 2>&1 && [ "$$($(GO) env CGO_ENABLED)
 FUZZTIME ?= 60s
 TIME     ?= 10m
 
-.PHONY: help build demo test lint fuzz soak bench bench-quick bench-peers bench-scale faults faults-quick clean
+.PHONY: help build demo test lint fuzz soak bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-replication interop-tools clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/pgwicket
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/pgwicket ./cmd/pgwicket
@@ -62,6 +62,22 @@ faults: ## kill, cut, stop and flood everything around a gate, into docs/reliabi
 faults-quick: ## the same in two minutes, for CI (ARGS="--only NAME" for one of them)
 	@.ci/need postgresql openssl
 	$(GO) run ./siege faults --quick $(ARGS)
+
+interop: ## every release of PostgreSQL and every client through a gate, into docs/interop.md (installs them into .interop)
+	@.ci/need postgresql openssl
+	$(GO) run ./interop matrix --into docs/interop.md $(ARGS)
+
+interop-quick: ## the same with a small value and short waits, for CI (ARGS="--only psql" for one client)
+	@.ci/need postgresql openssl
+	$(GO) run ./interop matrix --quick $(ARGS)
+
+interop-replication: ## backups, standbys, WAL and logical replication through a gate, by checksum (ARGS=--quick for CI)
+	@.ci/need postgresql openssl
+	$(GO) run ./interop replication $(ARGS)
+
+interop-tools: ## pg_dump, pg_restore, psql -f and pgbench through a gate, by checksum (ARGS=--quick for CI)
+	@.ci/need postgresql openssl
+	$(GO) run ./interop tools $(ARGS)
 
 clean: ## remove what was built
 	rm -rf bin

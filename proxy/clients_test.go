@@ -615,3 +615,27 @@ func TestServerCertificateBelowAnIntermediate(t *testing.T) {
 		t.Errorf("pgx: select 1 yields %d", got)
 	}
 }
+
+// A copy of a whole server comes through, with its checksums. It hung, now and then,
+// while records were longer than libpq's reads (TestRelayRecordsAreShort).
+func TestBasebackup(t *testing.T) {
+	s, err := pgtest.Start(context.Background(), pgtest.Options{
+		HBA: "local replication all trust\nlocal all all trust",
+		SQL: "create table t as select n, md5(n::text) from generate_series(1, 200000) n",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	g := newGate(t, s.SocketDir)
+	env := libpq(t, g, "PGUSER="+pgtest.Superuser)
+	for i := range 3 {
+		dir := filepath.Join(t.TempDir(), "copy")
+		if out, err := program(t, env, "pg_basebackup", "-D", dir, "-X", "stream", "-c", "fast").CombinedOutput(); err != nil {
+			t.Fatalf("copy %d: %v: %s", i, err, out)
+		}
+		if out, err := program(t, env, "pg_verifybackup", dir).CombinedOutput(); err != nil {
+			t.Errorf("copy %d: %v: %s", i, err, out)
+		}
+	}
+}

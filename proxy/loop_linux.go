@@ -397,7 +397,7 @@ func (l *loop) backendEnded(f *flow) {
 // deliver sends the client what the backend has said.
 func (l *loop) deliver(f *flow, p []byte) {
 	n := l.follow(f, p)
-	if _, err := f.tls.Write(p[:n]); err != nil {
+	if err := say(f.tls, p[:n]); err != nil {
 		l.end(f, ClientLost) // a fatal alert of its own has gone before
 		return
 	}

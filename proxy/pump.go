@@ -267,7 +267,7 @@ func (p *pump) pumpDown() error {
 			return err
 		}
 		n = p.follow(buf[:n])
-		_, err = p.client.Write(buf[:n])
+		err = say(p.client, buf[:n])
 		buffers.Put(buf)
 		if err != nil {
 			return errClientGone

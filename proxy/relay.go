@@ -13,7 +13,7 @@ import (
 // backend has ended the session and all it said has been delivered.
 const lingerTimeout = 5 * time.Second
 
-// bufferSize holds four full TLS records, so that one system call can move
+// bufferSize holds many records of a client, so that one system call can move
 // several of them.
 const bufferSize = 64 << 10
 
@@ -101,6 +101,24 @@ func (r *relayed) settle() {
 	if r.login.SQLSTATE[:2] == "28" { // invalid authorization specification
 		r.cause = AuthenticationFailed
 	}
+}
+
+// recordSize is the most that a TLS record for a client holds. A libpq that is used
+// asynchronously reads 8 KiB, waits for its socket, and may never ask for what
+// OpenSSL still has of a longer record: pg_basebackup hangs. PostgreSQL's own
+// records are no longer, up to version 16.
+const recordSize = 8 << 10
+
+// say writes p to a client in records that it can take.
+func say(client *tls.Conn, p []byte) error {
+	for len(p) > 0 {
+		n := min(len(p), recordSize)
+		if _, err := client.Write(p[:n]); err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	return nil
 }
 
 // A failure to write, told from a failure to read.

@@ -1090,3 +1090,38 @@ func testRelayContainsPanics(t *testing.T, with starter) {
 		t.Error("the backend's socket is still open")
 	}
 }
+
+// Records for a client are as short as PostgreSQL's own, for the sake of libpq's
+// asynchronous readers, and hold all of it.
+func TestRelayRecordsAreShort(t *testing.T) {
+	eachRelay(t, func(t *testing.T, with starter) {
+		var rec *recorder
+		r := newRig(t, rigging{relay: with, wrap: func(c *net.TCPConn) net.Conn {
+			rec = &recorder{TCPConn: c}
+			return rec
+		}})
+		if err := r.client.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		want := bytes.Repeat([]byte("0123456789abcdef"), 64<<10)
+		go func() {
+			_, _ = r.backend.Write(want)
+			_ = r.backend.Close()
+		}()
+		if got, err := io.ReadAll(r.client); !bytes.Equal(got, want) || err != nil {
+			t.Errorf("the client read %d bytes, %v", len(got), err)
+		}
+		longest := 0
+		for b := rec.read; len(b) >= 5; {
+			n := int(b[3])<<8 + int(b[4])
+			longest = max(longest, n)
+			b = b[min(len(b), 5+n):]
+		}
+		const overhead = 1 + 16 // of TLS 1.3 with AES-GCM
+		if longest > 8<<10+overhead || longest < 4<<10 {
+			t.Errorf("the longest record has %d bytes", longest)
+		}
+		_ = r.client.Close()
+		r.ended(BackendClosed, 0, int64(len(want)))
+	})
+}

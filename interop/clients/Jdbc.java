@@ -1,0 +1,237 @@
+// PostgreSQL's JDBC driver as a client.
+
+import java.io.StringReader;
+import java.io.StringWriter;
+import java.sql.Connection;
+import java.sql.DriverManager;
+import java.sql.PreparedStatement;
+import java.sql.ResultSet;
+import java.sql.SQLException;
+import java.sql.SQLWarning;
+import java.sql.Statement;
+import java.util.Map;
+import java.util.Properties;
+import java.util.TreeMap;
+import org.postgresql.PGConnection;
+import org.postgresql.PGNotification;
+import org.postgresql.largeobject.LargeObject;
+import org.postgresql.largeobject.LargeObjectManager;
+
+public final class Jdbc {
+    interface Use { String of(Connection c) throws Exception; }
+
+    interface Feature { String see() throws Exception; }
+
+    static final class Unsupported extends Exception {
+        Unsupported(String why) { super(why); }
+    }
+
+    static String env(String name) { return System.getenv("INTEROP_" + name); }
+
+    static Connection connect(String... more) throws SQLException {
+        Properties p = new Properties();
+        p.setProperty("user", "app");
+        p.setProperty("password", env("PASSWORD"));
+        p.setProperty("sslmode", "verify-full");
+        p.setProperty("sslrootcert", env("CA"));
+        p.setProperty("gssEncMode", "disable");
+        p.setProperty("connectTimeout", "20");
+        for (int i = 0; i < more.length; i += 2) {
+            p.setProperty(more[i], more[i + 1]);
+        }
+        return DriverManager.getConnection("jdbc:postgresql://" + env("HOST") + ":" + env("PORT") + "/postgres", p);
+    }
+
+    static Feature with(Use use, String... more) {
+        return () -> {
+            try (Connection c = connect(more)) {
+                return use.of(c);
+            }
+        };
+    }
+
+    static String one(Connection c, String sql) throws SQLException {
+        try (Statement s = c.createStatement(); ResultSet r = s.executeQuery(sql)) {
+            r.next();
+            return r.getString(1);
+        }
+    }
+
+    static Use ask(String sql) { return c -> one(c, sql); }
+
+    static Feature lacks(String why) {
+        return () -> { throw new Unsupported(why); };
+    }
+
+    static String cancel(Connection c) throws Exception {
+        int pid = c.unwrap(PGConnection.class).getBackendPID();
+        try (Statement s = c.createStatement()) {
+            Thread t = new Thread(() -> {
+                try (Connection other = connect()) {
+                    for (int i = 0; i < 200 && one(other, "select count(*) from pg_stat_activity where pid = " + pid + " and query like '%pg_sleep%'").equals("0"); i++) {
+                        Thread.sleep(50);
+                    }
+                    s.cancel();
+                } catch (Exception e) {
+                    System.err.println(e);
+                }
+            });
+            t.start();
+            try {
+                s.execute("select pg_sleep(40)");
+                return "not cancelled";
+            } catch (SQLException e) {
+                return e.getSQLState();
+            } finally {
+                t.join();
+            }
+        }
+    }
+
+    static String notified(Connection c) throws Exception {
+        try (Statement s = c.createStatement()) {
+            s.execute("listen ch");
+        }
+        with(ask("select pg_notify('ch', 'word')")).see();
+        PGNotification[] got = c.unwrap(PGConnection.class).getNotifications(20000);
+        return got.length == 0 ? "nothing" : got[0].getName() + " " + got[0].getParameter();
+    }
+
+    static String largeObject(Connection c) throws Exception {
+        c.setAutoCommit(false);
+        LargeObjectManager m = c.unwrap(PGConnection.class).getLargeObjectAPI();
+        long id = m.createLO();
+        LargeObject o = m.open(id);
+        o.write(new byte[3000000]);
+        o.seek(0);
+        int n = o.read(4000000).length;
+        o.close();
+        m.delete(id);
+        c.commit();
+        return String.valueOf(n);
+    }
+
+    static String large(Connection c) throws Exception {
+        String got = one(c, "select repeat('x', " + env("SIZE") + ")");
+        try (PreparedStatement p = c.prepareStatement("select length(?::text)")) {
+            p.setString(1, got);
+            ResultSet r = p.executeQuery();
+            r.next();
+            return got.length() + " down, " + r.getInt(1) + " up";
+        }
+    }
+
+    static String prepared(Connection c, int times) throws Exception {
+        StringBuilder b = new StringBuilder();
+        try (PreparedStatement p = c.prepareStatement("select ?::int")) {
+            for (int n = 0; n < times; n++) {
+                p.setInt(1, n);
+                ResultSet r = p.executeQuery();
+                r.next();
+                b.append(r.getInt(1)).append(' ');
+            }
+        }
+        return b.toString().trim();
+    }
+
+    static String batch(Connection c) throws Exception {
+        try (Statement s = c.createStatement()) {
+            s.execute("create temp table b (n int)");
+        }
+        try (PreparedStatement p = c.prepareStatement("insert into b values (?)")) {
+            for (int n = 0; n < 1000; n++) {
+                p.setInt(1, n);
+                p.addBatch();
+            }
+            return String.valueOf(p.executeBatch().length);
+        }
+    }
+
+    static String copyIn(Connection c) throws Exception {
+        try (Statement s = c.createStatement()) {
+            s.execute("create temp table t (n int8)");
+        }
+        StringBuilder rows = new StringBuilder();
+        for (int n = 0; n < 50000; n++) {
+            rows.append(n).append('\n');
+        }
+        return String.valueOf(c.unwrap(PGConnection.class).getCopyAPI().copyIn("copy t from stdin", new StringReader(rows.toString())));
+    }
+
+    static String copyOut(Connection c) throws Exception {
+        StringWriter w = new StringWriter();
+        c.unwrap(PGConnection.class).getCopyAPI().copyOut("copy (select generate_series(1, 50000)) to stdout", w);
+        return String.valueOf(w.getBuffer().length());
+    }
+
+    static String error(Connection c) {
+        try {
+            return one(c, "select 1/0");
+        } catch (SQLException e) {
+            return e.getSQLState() + " " + e.getMessage();
+        }
+    }
+
+    static String notice(Connection c) throws Exception {
+        try (Statement s = c.createStatement()) {
+            s.execute("do $$ begin raise notice 'word'; end $$");
+            SQLWarning w = s.getWarnings();
+            return w == null ? "nothing" : w.getMessage();
+        }
+    }
+
+    public static void main(String[] args) throws Exception {
+        Use user = ask("select current_user");
+        Map<String, Feature> all = new TreeMap<>();
+        all.put("sslrequest", with(user));
+        all.put("direct", lacks("this release of the driver has no sslNegotiation"));
+        for (String mode : new String[] {"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}) {
+            all.put("sslmode-" + mode, with(user, "sslmode", mode));
+        }
+        all.put("gssencmode", with(user, "gssEncMode", "prefer"));
+        all.put("scram", with(user));
+        all.put("channel-binding", lacks("this release of the driver cannot require it"));
+        all.put("md5", with(user, "user", "md5_user"));
+        all.put("clear", with(user, "user", "clear_user"));
+        all.put("cert", with(user, "user", "cert_user", "password", "", "sslcert", env("CERT"), "sslkey", env("KEY_DER")));
+        all.put("simple", with(ask("select 7"), "preferQueryMode", "simple"));
+        all.put("extended", with(c -> prepared(c, 1)));
+        all.put("prepared", with(c -> prepared(c, 5), "prepareThreshold", "1"));
+        all.put("pipeline", with(Jdbc::batch));
+        all.put("copy-in", with(Jdbc::copyIn));
+        all.put("copy-out", with(Jdbc::copyOut));
+        all.put("notify", with(Jdbc::notified));
+        all.put("lo", with(Jdbc::largeObject));
+        all.put("large", with(Jdbc::large));
+        all.put("cancel", with(Jdbc::cancel));
+        all.put("protocol-3.0", with(user, "protocolVersion", "3"));
+        all.put("protocol-3.2", lacks("this release of the driver speaks 3.0"));
+        all.put("protocol-latest", lacks("this release of the driver speaks 3.0"));
+        all.put("error", with(Jdbc::error));
+        all.put("notice", with(Jdbc::notice));
+        all.put("idle", with(c -> {
+            Thread.sleep(1000L * Integer.parseInt(env("IDLE")));
+            return one(c, "select current_user");
+        }));
+        all.put("options", with(ask("show statement_timeout"), "options", "-c statement_timeout=7min"));
+        all.put("application-name", with(ask("select length(current_setting('application_name')) || ' bytes of 70'"), "ApplicationName", "n".repeat(70)));
+        all.put("client-encoding", lacks("the driver allows UTF8 only"));
+        all.put("search-path", with(ask("show search_path"), "currentSchema", "interop,public"));
+
+        System.out.println("version\tJDBC " + org.postgresql.Driver.getVersion() + ", Java " + System.getProperty("java.version"));
+        for (String name : args) {
+            String state = "ok";
+            String seen;
+            try {
+                seen = all.get(name).see();
+            } catch (Unsupported e) {
+                state = "unsupported";
+                seen = e.getMessage();
+            } catch (Exception e) {
+                state = "error";
+                seen = String.valueOf(e.getMessage());
+            }
+            System.out.println(name + "\t" + state + "\t" + seen.replaceAll("\\s+", " ").replace(env("PORT"), "PORT"));
+        }
+    }
+}

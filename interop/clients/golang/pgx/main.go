@@ -1,0 +1,258 @@
+// Command pgx is pgx as a client.
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// lacks is what pgx does not have.
+type lacks string
+
+func (l lacks) Error() string { return string(l) }
+
+func connect(ctx context.Context, more string, edit ...func(*pgx.ConnConfig)) (*pgx.Conn, error) {
+	dsn := fmt.Sprintf("host=%s port=%s dbname=postgres user=app password='%s' sslmode=verify-full sslrootcert=%s connect_timeout=20 %s",
+		os.Getenv("INTEROP_HOST"), os.Getenv("INTEROP_PORT"), os.Getenv("INTEROP_PASSWORD"), os.Getenv("INTEROP_CA"), more)
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range edit {
+		f(config)
+	}
+	return pgx.ConnectConfig(ctx, config)
+}
+
+// with opens a connection for as long as f uses it.
+func with(more string, f func(context.Context, *pgx.Conn) (string, error), edit ...func(*pgx.ConnConfig)) func(context.Context) (string, error) {
+	return func(ctx context.Context) (string, error) {
+		c, err := connect(ctx, more, edit...)
+		if err != nil {
+			return "", err
+		}
+		defer c.Close(ctx)
+		return f(ctx, c)
+	}
+}
+
+func one(ctx context.Context, c *pgx.Conn, sql string, args ...any) (s string, err error) {
+	err = c.QueryRow(ctx, sql, args...).Scan(&s)
+	return s, err
+}
+
+func ask(sql string, args ...any) func(context.Context, *pgx.Conn) (string, error) {
+	return func(ctx context.Context, c *pgx.Conn) (string, error) { return one(ctx, c, sql, args...) }
+}
+
+func overTLS(_ context.Context, c *pgx.Conn) (string, error) {
+	if _, ok := c.PgConn().Conn().(interface{ HandshakeContext(context.Context) error }); ok {
+		return "over TLS", nil
+	}
+	return "without TLS", nil
+}
+
+func number(name string) int {
+	n, _ := strconv.Atoi(os.Getenv(name))
+	return n
+}
+
+func missing(why string) func(context.Context) (string, error) {
+	return func(context.Context) (string, error) { return "", lacks(why) }
+}
+
+func features() map[string]func(context.Context) (string, error) {
+	whoami := ask("select current_user::text")
+	var notices []string
+	all := map[string]func(context.Context) (string, error){
+		"sslrequest":      with("", overTLS),
+		"direct":          with("sslnegotiation=direct", overTLS),
+		"gssencmode":      missing("pgx has no GSS encryption"),
+		"scram":           with("", whoami),
+		"channel-binding": with("channel_binding=require", whoami),
+		"md5":             with("user=md5_user", whoami),
+		"clear":           with("user=clear_user", whoami),
+		"cert":            with(fmt.Sprintf("user=cert_user sslcert=%s sslkey=%s", os.Getenv("INTEROP_CERT"), os.Getenv("INTEROP_KEY")), whoami),
+		"simple":          with("", ask("select 7::text"), func(c *pgx.ConnConfig) { c.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol }),
+		"extended":        with("", ask("select $1::text", "7"), func(c *pgx.ConnConfig) { c.DefaultQueryExecMode = pgx.QueryExecModeExec }),
+		"prepared": with("", func(ctx context.Context, c *pgx.Conn) (string, error) {
+			if _, err := c.Prepare(ctx, "p", "select $1::text"); err != nil {
+				return "", err
+			}
+			return one(ctx, c, "p", "7")
+		}),
+		"pipeline": with("", func(ctx context.Context, c *pgx.Conn) (string, error) {
+			b := &pgx.Batch{}
+			for n := range 5 {
+				b.Queue("select $1::int", n)
+			}
+			results := c.SendBatch(ctx, b)
+			defer results.Close()
+			sum := 0
+			for range 5 {
+				var n int
+				if err := results.QueryRow().Scan(&n); err != nil {
+					return "", err
+				}
+				sum += n
+			}
+			return strconv.Itoa(sum), nil
+		}),
+		"copy-in": with("", func(ctx context.Context, c *pgx.Conn) (string, error) {
+			if _, err := c.Exec(ctx, "create temp table t (n int8)"); err != nil {
+				return "", err
+			}
+			n, err := c.CopyFrom(ctx, pgx.Identifier{"t"}, []string{"n"}, pgx.CopyFromSlice(50000, func(i int) ([]any, error) { return []any{int64(i)}, nil }))
+			return strconv.FormatInt(n, 10), err
+		}),
+		"copy-out": with("", func(ctx context.Context, c *pgx.Conn) (string, error) {
+			var b bytes.Buffer
+			_, err := c.PgConn().CopyTo(ctx, &b, "copy (select generate_series(1, 50000)) to stdout")
+			return strconv.Itoa(b.Len()), err
+		}),
+		"notify": with("", func(ctx context.Context, c *pgx.Conn) (string, error) {
+			if _, err := c.Exec(ctx, "listen ch"); err != nil {
+				return "", err
+			}
+			if _, err := with("", ask("select pg_notify('ch', 'word')::text"))(ctx); err != nil {
+				return "", err
+			}
+			n, err := c.WaitForNotification(ctx)
+			if err != nil {
+				return "", err
+			}
+			return n.Channel + " " + n.Payload, nil
+		}),
+		"lo": with("", func(ctx context.Context, c *pgx.Conn) (string, error) {
+			tx, err := c.Begin(ctx)
+			if err != nil {
+				return "", err
+			}
+			defer tx.Rollback(ctx)
+			los := tx.LargeObjects()
+			id, err := los.Create(ctx, 0)
+			if err != nil {
+				return "", err
+			}
+			o, err := los.Open(ctx, id, pgx.LargeObjectModeRead|pgx.LargeObjectModeWrite)
+			if err != nil {
+				return "", err
+			}
+			n, err := o.Write(make([]byte, 3000000))
+			return strconv.Itoa(n), err
+		}),
+		"large": with("", func(ctx context.Context, c *pgx.Conn) (string, error) {
+			got, err := one(ctx, c, "select repeat('x', $1)", number("INTEROP_SIZE"))
+			if err != nil {
+				return "", err
+			}
+			up, err := one(ctx, c, "select length($1::text)::text", got)
+			return fmt.Sprintf("%d down, %s up", len(got), up), err
+		}),
+		"cancel": with("", func(ctx context.Context, c *pgx.Conn) (string, error) {
+			return cancelled(ctx, c)
+		}),
+		"protocol-3.0":    with("min_protocol_version=3.0 max_protocol_version=3.0", whoami),
+		"protocol-3.2":    with("min_protocol_version=3.2 max_protocol_version=3.2", cancelled),
+		"protocol-latest": with("max_protocol_version=latest", whoami),
+		"error": with("", func(ctx context.Context, c *pgx.Conn) (string, error) {
+			_, err := c.Exec(ctx, "select 1/0")
+			var e *pgconn.PgError
+			if errors.As(err, &e) {
+				return e.Severity + " " + e.Code + " " + e.Message, nil
+			}
+			return "", err
+		}),
+		"notice": with("", func(ctx context.Context, c *pgx.Conn) (string, error) {
+			_, err := c.Exec(ctx, "do $$ begin raise notice 'word' using detail = 'more'; end $$")
+			return strings.Join(notices, " "), err
+		}, func(c *pgx.ConnConfig) {
+			c.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
+				notices = append(notices, n.Severity, n.Message, n.Detail)
+			}
+		}),
+		"idle": with("", func(ctx context.Context, c *pgx.Conn) (string, error) {
+			time.Sleep(time.Duration(number("INTEROP_IDLE")) * time.Second)
+			return whoami(ctx, c)
+		}),
+		"options":          with("options='-c statement_timeout=7min'", ask("show statement_timeout")),
+		"application-name": with("application_name="+strings.Repeat("n", 70), ask("select length(current_setting('application_name')) || ' bytes of 70'")),
+		"client-encoding":  with("client_encoding=latin1", ask("show client_encoding")),
+		"search-path":      with("search_path='interop, public'", ask("show search_path")),
+	}
+	for _, mode := range []string{"disable", "allow", "prefer", "require", "verify-ca", "verify-full"} {
+		all["sslmode-"+mode] = with("sslmode="+mode, overTLS)
+	}
+	return all
+}
+
+// cancelled cancels a query on that connection.
+func cancelled(ctx context.Context, c *pgx.Conn) (string, error) {
+	done := make(chan error, 1)
+	go func() {
+		// Once it sleeps: a request that comes before the query cancels nothing.
+		_, err := with("", func(ctx context.Context, other *pgx.Conn) (string, error) {
+			for range 200 {
+				n, err := one(ctx, other, "select count(*)::text from pg_stat_activity where pid = $1 and query like '%pg_sleep%'", c.PgConn().PID())
+				if err != nil || n == "1" {
+					return n, err
+				}
+				time.Sleep(50 * time.Millisecond)
+			}
+			return "", errors.New("the query does not begin")
+		})(ctx)
+		if err == nil {
+			err = c.PgConn().CancelRequest(ctx)
+		}
+		done <- err
+	}()
+	_, err := c.Exec(ctx, "select pg_sleep(40)")
+	if failure := <-done; failure != nil {
+		return "", failure
+	}
+	var e *pgconn.PgError
+	if errors.As(err, &e) {
+		return e.Code, nil
+	}
+	return "", fmt.Errorf("not cancelled: %w", err)
+}
+
+func main() {
+	version := "?"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, d := range info.Deps {
+			if strings.HasPrefix(d.Path, "github.com/jackc/pgx") {
+				version = d.Version
+			}
+		}
+	}
+	fmt.Println("version\tpgx " + version)
+	all := features()
+	for _, name := range os.Args[1:] {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute+time.Duration(number("INTEROP_IDLE"))*time.Second)
+		f, known := all[name]
+		if !known {
+			f = missing("the driver does not know it")
+		}
+		seen, err := f(ctx)
+		cancel()
+		state := "ok"
+		var l lacks
+		if errors.As(err, &l) {
+			state, seen = "unsupported", err.Error()
+		} else if err != nil {
+			state, seen = "error", strings.ReplaceAll(strings.Join(strings.Fields(err.Error()), " "), os.Getenv("INTEROP_PORT"), "PORT")
+		}
+		fmt.Printf("%s\t%s\t%s\n", name, state, seen)
+	}
+}

@@ -1,0 +1,183 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"strings"
+)
+
+// page is docs/interop.md, in the making.
+type page struct {
+	quick   bool
+	servers []string
+	rows    []string // the names of clients, in the order of the page
+	cells   map[[2]string][]verdict
+	version map[string]string
+	absent  []string
+	wire    []string
+	wired   map[string][]verdict
+}
+
+// verdict is a cell: what one client saw of one feature at one server.
+type verdict struct {
+	server            string
+	straight, through cell
+	note              string // why it may differ
+	failed            bool
+}
+
+func (p *page) server(s *server) {
+	p.servers = append(p.servers, fmt.Sprintf("%s (%s)", s.version, s.origin))
+}
+
+func (p *page) missing(name string, why error) {
+	p.absent = append(p.absent, fmt.Sprintf("| %s | cannot be had here: %s |\n", name, tableCell(why.Error())))
+}
+
+// judge compares. Only what works straight must work through the gate, and then
+// with the same answer.
+func judge(s *server, name string, straight, through cell) verdict {
+	v := verdict{server: s.major, straight: straight, through: through}
+	if straight.state == "ok" && straight != through {
+		v.note = byDesign(name)
+		v.failed = v.note == ""
+	}
+	return v
+}
+
+// client adds what a client saw, and returns the cells that failed.
+func (p *page) client(s *server, name string, straight, through answers) (failed []string) {
+	if p.cells == nil {
+		p.cells, p.version = make(map[[2]string][]verdict), make(map[string]string)
+	}
+	p.version[name] = through.version
+	for _, f := range features() {
+		v := judge(s, f.name, straight.cells[f.name], through.cells[f.name])
+		key := [2]string{name, f.name}
+		p.cells[key] = append(p.cells[key], v)
+		if v.failed {
+			failed = append(failed, fmt.Sprintf("%s, PostgreSQL %s, %s: straight %s %q, through the gate %s %q",
+				name, s.version, f.name, v.straight.state, v.straight.seen, v.through.state, v.through.seen))
+		}
+	}
+	return failed
+}
+
+// raw adds what the wire said, and returns the rows that failed.
+func (p *page) raw(s *server, rows []rawRow) (failed []string) {
+	if p.wired == nil {
+		p.wired = make(map[string][]verdict)
+	}
+	for _, r := range rows {
+		if _, known := p.wired[r.title]; !known {
+			p.wire = append(p.wire, r.title)
+		}
+		v := verdict{server: s.major, straight: cell{"ok", r.straight}, through: cell{"ok", r.through}}
+		if r.straight != r.through {
+			v.note = r.byDesign
+		}
+		v.failed = r.straight != r.through && r.byDesign == ""
+		if v.failed {
+			failed = append(failed, fmt.Sprintf("the wire, PostgreSQL %s, %s: straight %q, through the gate %q", s.version, r.title, r.straight, r.through))
+		}
+		p.wired[r.title] = append(p.wired[r.title], v)
+	}
+	return failed
+}
+
+const pageHead = `# What works through a gate
+
+Written by ` + "`make interop`" + `. Each cell is what the run saw, done twice: through a gate, and straight to the same server over its
+own TLS. «ok» is the same answer on both ways. «refused» is an error on both ways: the server's or the client's own, not the gate's.
+«–» is what the client or its release of libpq does not have. A cell fails the run if it works straight and
+differs through the gate. Where the servers differ, the cell names the releases.
+
+`
+
+// undriven are the clients that people use and that no driver speaks for.
+const undriven = `| lib/pq | no driver is written yet |
+| postgres.js | no driver is written yet |
+| psycopg2 | no driver is written yet |
+| asyncpg | no driver is written yet |
+| DBD::Pg | no driver is written yet |
+| psql and pgbench of 14, 16, 17 and 18 | the packages of npm have the libraries and no programs: Debian's psql and pgbench, of 15, use their libpq |
+`
+
+func (p *page) markdown() string {
+	var b strings.Builder
+	b.WriteString(pageHead)
+	fmt.Fprintf(&b, "Servers: PostgreSQL %s.\n", strings.Join(p.servers, ", "))
+	if p.quick {
+		b.WriteString("\nA quick run: the large value has 8 MiB, the idle session is idle for a second.\n")
+	} else {
+		b.WriteString("\nThe large value has 256 MiB; the idle session is idle for a minute.\n")
+	}
+	b.WriteString("\n## Clients\n\n")
+	for _, row := range p.rows {
+		fmt.Fprintf(&b, "### %s\n\nVersion: %s\n\n| feature | through the gate | straight |\n|---|---|---|\n", row, p.version[row])
+		for _, f := range features() {
+			all := p.cells[[2]string{row, f.name}]
+			fmt.Fprintf(&b, "| %s | %s | %s |\n", f.title, byServer(all, throughGate), byServer(all, straightOn))
+		}
+		b.WriteString("\n")
+	}
+	b.WriteString("## Not run\n\n| client | why |\n|---|---|\n" + strings.Join(p.absent, "") + undriven + "\n")
+	b.WriteString("## The wire\n\nWhat no library sends, byte by byte.\n\n| what is sent | through the gate | straight |\n|---|---|---|\n")
+	for _, title := range p.wire {
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", tableCell(title), byServer(p.wired[title], throughGate), byServer(p.wired[title], straightOn))
+	}
+	return b.String()
+}
+
+func throughGate(v verdict) string {
+	text := inWords(v.through)
+	switch {
+	case v.failed:
+		return "**differs**: " + text
+	case v.note != "":
+		return text + " (pgwicket's limit: " + v.note + ")"
+	}
+	return text
+}
+
+func straightOn(v verdict) string { return inWords(v.straight) }
+
+func inWords(c cell) string {
+	switch c.state {
+	case "ok":
+		return strings.TrimSpace("ok " + c.seen)
+	case "unsupported":
+		return "– " + c.seen
+	default:
+		return "refused: " + c.seen
+	}
+}
+
+// byServer says once what is the same at all servers.
+func byServer(all []verdict, words func(verdict) string) string {
+	var order []string
+	releases := make(map[string][]string)
+	for _, v := range all {
+		text := tableCell(words(v))
+		if releases[text] == nil {
+			order = append(order, text)
+		}
+		releases[text] = append(releases[text], v.server)
+	}
+	if len(order) == 1 {
+		return order[0]
+	}
+	for i, text := range order {
+		order[i] = strings.Join(releases[text], ", ") + ": " + text
+	}
+	return strings.Join(order, "; ")
+}
+
+func tableCell(text string) string {
+	text = strings.ReplaceAll(strings.Join(strings.Fields(text), " "), "|", `\|`)
+	if len(text) > 160 {
+		text = strings.ToValidUTF8(text[:160], "") + "…"
+	}
+	return text
+}

@@ -1,0 +1,271 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"pgwicket/internal/pgtest"
+)
+
+const toolsHelp = `Run PostgreSQL's own tools through a gate, and compare what they leave behind with
+what they read, or with what they do straight.
+
+PostgreSQL's regression suite needs the source of the very release that is
+installed, with src/test/regress, and a C compiler with the server's headers for
+the suite's library.
+
+`
+
+// runTools is the subcommand.
+func runTools(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	return walk(ctx, "tools", toolsHelp, args, stdout, stderr, func(t *trial) []step {
+		steps := []step{
+			{"`pg_isready`", isReady},
+			{"`pg_dump -Fd -j4`, `pg_restore -j4`", dumpDirectory},
+			{"`pg_dump -Fc`, `pg_restore -j4`", dumpCustom},
+			{"`psql -f`", script},
+			{"`pgbench --connect`", connects},
+		}
+		if t.source != "" {
+			steps = append(steps, step{"PostgreSQL's regression suite", regression})
+		}
+		return steps
+	}, []string{"max_wal_size=4GB"})
+}
+
+// database is that of the superuser who comes straight.
+func (t *trial) database(name string) []string { return past(t.server.SocketDir, t.server.Port, name) }
+
+// big makes the database that is dumped, once, and returns how it is described.
+func (t *trial) big(ctx context.Context) (string, error) {
+	size, rows := "1 GiB", 650_000
+	if t.quick {
+		size, rows = "64 MiB", 41_000
+	}
+	have, err := t.ask(ctx, t.straight(), "select count(*) from pg_database where datname = 'big'")
+	if err != nil || have == "1" {
+		return size, err
+	}
+	if err := t.empty(ctx, "big"); err != nil {
+		return "", err
+	}
+	for i := range 4 {
+		// Values that do not compress, some that do, nulls, bytes and letters of many lengths.
+		_, err := t.ask(ctx, t.through(t.gate, scramUser, "big"), fmt.Sprintf(`create table t%d (id bigint, digests text, bytes bytea, words text, n numeric, at timestamptz, list int[]);
+			insert into t%d select g, repeat(md5(g::text), 3) || md5((g * 7)::text) , sha512(g::text::bytea) || sha512((-g)::text::bytea), case when g %% 5 > 0 then 'żółć € ' || E'\t\\\n' || g end,
+				g / 7.0, 'epoch'::timestamptz + g * interval '1 minute', array[g, null, -g] from generate_series(1, %d) g;
+			alter table t%d add primary key (id); create index on t%d (n)`, i, i, rows, i, i))
+		if err != nil {
+			return "", err
+		}
+	}
+	least := int64(rows) * 4 * 400
+	got, err := t.ask(ctx, t.database("big"), "select pg_database_size('big')")
+	if err != nil {
+		return "", err
+	}
+	if n, err := strconv.ParseInt(got, 10, 64); err != nil || n < least {
+		return "", fmt.Errorf("the database has %s bytes, want %d: %w", got, least, err)
+	}
+	return size, nil
+}
+
+// empty makes an empty database in place of any of that name.
+func (t *trial) empty(ctx context.Context, name string) error {
+	for _, sql := range []string{"drop database if exists " + name, "create database " + name + " template template0 owner " + scramUser} {
+		if _, err := t.ask(ctx, t.straight(), sql); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func isReady(ctx context.Context, t *trial) (string, error) {
+	for range 10 {
+		out, err := t.program(ctx, t.through(t.gate, scramUser, "postgres"), "pg_isready")
+		if err != nil || !strings.Contains(out, "accepting connections") {
+			return "", fmt.Errorf("it says %q: %w", out, err)
+		}
+	}
+	return "10 times «accepting connections»", nil
+}
+
+func dumpDirectory(ctx context.Context, t *trial) (string, error) {
+	return t.dumpAndRestore(ctx, "-Fd", "-j4")
+}
+
+func dumpCustom(ctx context.Context, t *trial) (string, error) { return t.dumpAndRestore(ctx, "-Fc") }
+
+func (t *trial) dumpAndRestore(ctx context.Context, how ...string) (string, error) {
+	size, err := t.big(ctx)
+	if err != nil {
+		return "", err
+	}
+	dump := t.file("dump" + how[0])
+	defer os.RemoveAll(dump)
+	if _, err := t.program(ctx, t.through(t.gate, scramUser, "big"), "pg_dump", append(how, "-Z1", "-f", dump)...); err != nil {
+		return "", err
+	}
+	if err := t.empty(ctx, "copy"); err != nil {
+		return "", err
+	}
+	if _, err := t.program(ctx, t.through(t.gate, scramUser, "copy"), "pg_restore", "-j4", "-d", "copy", "--exit-on-error", dump); err != nil {
+		return "", err
+	}
+	return "a database of " + size + " or so, dumped and restored through the gate; all tables have equal checksums", t.same(ctx, t.database("big"), t.database("copy"))
+}
+
+func script(ctx context.Context, t *trial) (string, error) {
+	size, err := t.big(ctx)
+	if err != nil {
+		return "", err
+	}
+	straight, through := t.file("straight.sql"), t.file("through.sql")
+	defer os.Remove(straight)
+	defer os.Remove(through)
+	if _, err := t.program(ctx, t.database("big"), "pg_dump", "-f", straight); err != nil {
+		return "", err
+	}
+	if _, err := t.program(ctx, t.through(t.gate, scramUser, "big"), "pg_dump", "-f", through); err != nil {
+		return "", err
+	}
+	// Newer releases put a random word behind \restrict into every dump.
+	const compare = `cmp <(grep -av '^\\\(un\)\?restrict ' "$0") <(grep -av '^\\\(un\)\?restrict ' "$1")`
+	if _, err := t.complete(ctx, os.Environ(), "bash", "-c", compare, straight, through); err != nil {
+		return "", err
+	}
+	if err := t.empty(ctx, "copy"); err != nil {
+		return "", err
+	}
+	if _, err := t.program(ctx, t.through(t.gate, scramUser, "copy"), "psql", "-Xq", "-v", "ON_ERROR_STOP=1", "-f", through); err != nil {
+		return "", err
+	}
+	return "a plain dump of " + size + " or so, as straight but for its random key, run as a script; all tables have equal checksums", t.same(ctx, t.database("big"), t.database("copy"))
+}
+
+func connects(ctx context.Context, t *trial) (string, error) {
+	if err := t.empty(ctx, "bench"); err != nil {
+		return "", err
+	}
+	env := t.through(t.gate, scramUser, "bench")
+	if _, err := t.program(ctx, env, "pgbench", "-i", "-q", "-s", "4"); err != nil {
+		return "", err
+	}
+	each := t.transactions() / 4
+	out, err := t.program(ctx, env, "pgbench", "-n", "--connect", "-c", "4", "-t", strconv.Itoa(each))
+	if err != nil {
+		return "", err
+	}
+	want := fmt.Sprintf("%d/%d", 4*each, 4*each)
+	if !strings.Contains(out, want) {
+		return "", fmt.Errorf("no %s in %s", want, out)
+	}
+	got, err := t.ask(ctx, t.database("bench"), "select count(*), (select sum(abalance) from pgbench_accounts) = sum(delta) from pgbench_history")
+	if err == nil && got != fmt.Sprintf("%d|t", 4*each) {
+		err = fmt.Errorf("the history says %s", got)
+	}
+	return fmt.Sprintf("%d connections by 4 clients, a transaction each; the history has as many, and the balances are its sum", 4*each), err
+}
+
+// regression runs the suite straight and through the gate, each in a server's
+// database of its own, and compares the verdict on every test.
+func regression(ctx context.Context, t *trial) (string, error) {
+	// The suite is the superuser's, whom a gate lets in by name only.
+	through := t.through(t.gate, pgtest.Superuser, "postgres")
+	err := t.reconfigure(ctx, t.gate, "  rules:\n", "  rules:\n    - {name: suite, action: allow, users: [postgres]}\n", func() error {
+		_, err := t.ask(ctx, through, "select 1")
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	suite := filepath.Join(t.source, "src", "test", "regress")
+	headers := t.headers
+	if headers == "" {
+		out, err := t.program(ctx, os.Environ(), "pg_config", "--includedir-server")
+		if err != nil {
+			return "", err
+		}
+		headers = strings.TrimSpace(out)
+	}
+	// The server, under another account, reads the suite's data and writes beside them.
+	base, err := os.MkdirTemp(filepath.Dir(filepath.Dir(t.server.SocketDir)), "pgwicket-regress-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(base)
+	if _, err := t.complete(ctx, os.Environ(), "cc", "-O1", "-fPIC", "-shared", "-I", headers, "-I", suite, "-o", filepath.Join(base, "regress.so"), filepath.Join(suite, "regress.c")); err != nil {
+		return "", err
+	}
+	library, err := t.program(ctx, os.Environ(), "pg_config", "--pkglibdir")
+	if err != nil {
+		return "", err
+	}
+	regress := filepath.Join(strings.TrimSpace(library), "pgxs", "src", "test", "regress", "pg_regress")
+	st, err := os.Stat(t.server.SocketDir)
+	if err != nil {
+		return "", err
+	}
+	owner := st.Sys().(*syscall.Stat_t)
+	straight := pgtest.Environ("PGSSLMODE=disable")
+	said := make(map[string]string)
+	for way, run := range map[string]struct {
+		env        []string
+		host, port string
+	}{
+		"straight": {straight, t.server.SocketDir, strconv.Itoa(t.server.Port)},
+		"through":  {through, t.gate.host, strconv.Itoa(t.gate.port)},
+	} {
+		input := filepath.Join(base, "suite")
+		if _, err := t.complete(ctx, os.Environ(), "cp", "-r", suite, input); err != nil {
+			return "", err
+		}
+		if err := os.MkdirAll(filepath.Join(input, "testtablespace"), 0o700); err != nil {
+			return "", err
+		}
+		if _, err := t.complete(ctx, os.Environ(), "chown", "-R", fmt.Sprintf("%d:%d", owner.Uid, owner.Gid), base); err != nil {
+			return "", err
+		}
+		if err := os.Chmod(base, 0o755); err != nil { //nolint:gosec // for the server's account to read
+			return "", err
+		}
+		// A failed test is an exit status other than 0; what counts is that both ways are alike.
+		out, _ := t.complete(ctx, run.env, regress, "--inputdir="+input, "--outputdir="+input, "--bindir="+t.server.BinDir, "--dlpath="+base,
+			"--host="+run.host, "--port="+run.port, "--user="+pgtest.Superuser, "--schedule="+filepath.Join(input, "parallel_schedule"), "--max-connections=20")
+		var verdicts strings.Builder
+		for line := range strings.Lines(out) {
+			if i := strings.Index(line, " ... "); i > 0 {
+				f := strings.Fields(line[i+len(" ... "):])
+				if len(f) > 0 {
+					fmt.Fprintln(&verdicts, strings.TrimSpace(line[:i]), f[0])
+				}
+			}
+		}
+		diffs, _ := os.ReadFile(filepath.Join(input, "regression.diffs"))
+		t.say("%s: %d bytes of differences from what is expected", way, len(diffs))
+		said[way] = verdicts.String()
+		if err := os.RemoveAll(input); err != nil {
+			return "", err
+		}
+		if _, err := t.ask(ctx, t.straight(), "drop database regression with (force)"); err != nil {
+			return "", errors.Join(err, errors.New(out))
+		}
+	}
+	ok, failed := strings.Count(said["through"], " ok\n"), strings.Count(said["through"], " FAILED\n")
+	if said["straight"] != said["through"] {
+		return "", fmt.Errorf("straight:\n%s\nthrough the gate:\n%s", said["straight"], said["through"])
+	}
+	if ok == 0 {
+		return "", errors.New("no test has passed")
+	}
+	return fmt.Sprintf("%d tests passed and %d failed, the same ones as straight", ok, failed), nil
+}
