@@ -89,7 +89,7 @@ func (p *page) raw(s *server, rows []rawRow) (failed []string) {
 const pageHead = `# What works through a gate
 
 Written by ` + "`make interop`" + `. Each cell is what the run saw, done twice: through a gate, and straight to the same server over its
-own TLS. «ok» is the same answer on both ways. «refused» is an error on both ways: the server's or the client's own, not the gate's.
+own TLS. «ok» is the same answer on both ways. «refused» is an error on both ways, in its own words on each.
 «–» is what the client or its release of libpq does not have. A cell fails the run if it works straight and
 differs through the gate. Where the servers differ, the cell names the releases.
 
