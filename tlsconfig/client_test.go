@@ -55,15 +55,28 @@ func TestLoadClient(t *testing.T) {
 	}
 }
 
-// shakeWith does a handshake with a server that shows a certificate.
+// shakeWith does a handshake with a server that shows a certificate. It needs a
+// socket's buffers: over a pipe both would wait to be read.
 func shakeWith(t *testing.T, config *tls.Config, pair *tlstest.Pair) error {
 	t.Helper()
-	near, far := net.Pipe()
-	defer near.Close()
-	defer far.Close()
-	go func() { _ = tls.Server(far, &tls.Config{Certificates: []tls.Certificate{pair.TLS()}}).Handshake() }()
-	_ = near.SetDeadline(time.Now().Add(time.Minute))
-	return tls.Client(near, config).Handshake()
+	ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair.TLS()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		if conn, err := ln.Accept(); err == nil {
+			_ = conn.(*tls.Conn).Handshake()
+			_ = conn.Close()
+		}
+	}()
+	conn, err := net.DialTimeout("tcp", ln.Addr().String(), time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
+	return tls.Client(conn, config).Handshake()
 }
 
 func TestLoadClientMistakes(t *testing.T) {
