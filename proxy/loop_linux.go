@@ -181,10 +181,7 @@ func (l *loop) run() {
 		for _, ev := range l.events[:l.ready] {
 			l.dispatch(ev)
 		}
-		if l.up|l.down != 0 {
-			l.count(l.up, l.down)
-			l.up, l.down = 0, 0
-		}
+		l.tally()
 		if late || len(l.deadlines) > 0 {
 			l.expire(time.Now())
 		}
@@ -194,6 +191,14 @@ func (l *loop) run() {
 	l.closed = true
 	_ = unix.Close(l.wake)
 	_ = l.file.Close() // epoll itself
+}
+
+// tally counts what has moved since the last time: once a round, not once a read.
+func (l *loop) tally() {
+	if l.up|l.down != 0 {
+		l.count(l.up, l.down)
+		l.up, l.down = 0, 0
+	}
 }
 
 // stop ends the loop, which must have no flows any more.
@@ -329,7 +334,7 @@ func (l *loop) decrypt(f *flow) {
 		if have > 0 {
 			f.tracker.Ask(l.plain[:have])
 			l.sendUp(f, l.plain[:have])
-			if f.deaf {
+			if f.deaf || f.gone {
 				return
 			}
 			f.up.Add(int64(have))
@@ -679,6 +684,7 @@ func (l *loop) end(f *flow, cause Outcome) {
 	delete(l.deadlines, f)
 	f.relayed.up, f.relayed.down, f.relayed.busy = f.up.Load(), f.down.Load(), f.tracker.Busy()
 	f.relayed.settle()
+	l.tally() // whoever hears of the end finds the session's bytes counted
 	go f.done(f.relayed)
 }
 
