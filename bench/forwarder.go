@@ -5,6 +5,8 @@ import (
 	_ "embed" // the source of the forwarder
 	"os"
 	"path/filepath"
+
+	"pgwicket/internal/harness"
 )
 
 //go:embed floor/forward.c
@@ -28,5 +30,5 @@ func compileForwarder(ctx context.Context, dir string) (string, error) {
 	if err := os.WriteFile(source, forwardSource, 0o600); err != nil {
 		return "", err
 	}
-	return to, complete(ctx, os.Environ(), program("cc"), "-O2", "-o", to, source)
+	return to, harness.Complete(ctx, os.Environ(), program("cc"), "-O2", "-o", to, source)
 }

@@ -70,7 +70,7 @@ func (l *lab) remove() {
 		l.db.Stop()
 	}
 	if l.dir != "" {
-		_ = os.RemoveAll(l.dir) //nolint:gosec // it is ours
+		_ = os.RemoveAll(l.dir)
 	}
 }
 

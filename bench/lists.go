@@ -93,5 +93,5 @@ func revocations(l *lab, n int) (func(*setting), error) {
 			c.Revoked[i] = tlstest.Revoked{Serial: new(big.Int).SetBytes(serial[:]), Date: c.ThisUpdate}
 		}
 	})
-	return func(s *setting) { s.CRL = file }, os.WriteFile(file, pem, 0o600) //nolint:gosec // in our own directory
+	return func(s *setting) { s.CRL = file }, os.WriteFile(file, pem, 0o600)
 }

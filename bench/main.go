@@ -16,11 +16,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
+
+	"pgwicket/internal/harness"
 )
 
 // options are the flags of peers and quick.
@@ -46,16 +46,7 @@ type page struct {
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	if err != nil && ctx.Err() != nil {
-		err = errors.New("interrupted; everything that was started has been ended and removed")
-	}
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1) //nolint:forbidigo // this is main
-	}
+	os.Exit(harness.Main("bench", run)) //nolint:forbidigo // this is main
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {

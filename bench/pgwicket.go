@@ -5,6 +5,8 @@ import (
 	"context"
 	"os"
 	"strings"
+
+	"pgwicket/internal/harness"
 )
 
 const gatePackage = "pgwicket/cmd/pgwicket"
@@ -36,5 +38,5 @@ func build(ctx context.Context, to, pkg string, flags ...string) (string, error)
 		version = ""
 	}
 	argv := append([]string{"go", "build", "-trimpath", "-ldflags=-w -X main.version=" + version, "-o", to}, flags...)
-	return to, complete(ctx, append(os.Environ(), "CGO_ENABLED=0"), append(argv, pkg)...)
+	return to, harness.Complete(ctx, append(os.Environ(), "CGO_ENABLED=0"), append(argv, pkg)...)
 }

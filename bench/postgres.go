@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 
+	"pgwicket/internal/harness"
 	"pgwicket/internal/pgtest"
 )
 
@@ -88,7 +89,7 @@ func (db *database) finish(ctx context.Context, l *lab) error {
 	if err != nil {
 		return err
 	}
-	err = complete(ctx, pgtest.Environ(), pgbench, "-i", "-q", "-s", "1", "-h", db.SocketDir, "-U", pgtest.Superuser, "postgres")
+	err = harness.Complete(ctx, pgtest.Environ(), pgbench, "-i", "-q", "-s", "1", "-h", db.SocketDir, "-U", pgtest.Superuser, "postgres")
 	if err != nil {
 		return err
 	}

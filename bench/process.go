@@ -196,20 +196,6 @@ func (g *gate) refusesStrangers(ctx context.Context) error {
 	return nil
 }
 
-// complete runs a program to its end. It is killed, with all that it has
-// started, when ctx ends.
-func complete(ctx context.Context, env []string, argv ...string) error {
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Env = env
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%s: %w\n%s", filepath.Base(argv[0]), err, out)
-	}
-	return nil
-}
-
 // copyFile copies with a mode and an owner, because some refuse keys of others.
 func copyFile(from, to string, mode os.FileMode, account *syscall.Credential) error {
 	in, err := os.ReadFile(from)

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"pgwicket/internal/harness"
 )
 
 // block is a generated part of a page, which stands between two lines that name
@@ -18,8 +20,8 @@ type block struct {
 	markdown func(images string) string // with images, a directory, it shows the pictures
 }
 
-func (b block) begin() string { return "<!-- begin of what «" + b.command + "» writes -->" }
-func (b block) end() string   { return "<!-- end of what «" + b.command + "» writes -->" }
+func (b block) begin() string { begin, _ := harness.Marks(b.command); return begin }
+func (b block) end() string   { _, end := harness.Marks(b.command); return end }
 
 // The commands that the blocks are named after.
 const (
@@ -91,20 +93,19 @@ func picture(s series) string { return "bench-" + s.Scenario + ".svg" }
 
 // renew replaces the block of a page, or appends it.
 func (b block) renew(file, images string) error {
-	old, err := os.ReadFile(file)
+	page, err := os.ReadFile(file)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	block := b.begin() + "\n\n" + b.markdown(images) + "\n" + b.end() + "\n"
-	before, rest, found := strings.Cut(string(old), b.begin())
-	if !found && before != "" {
-		before = strings.TrimRight(before, "\n") + "\n\n"
+	if text := string(page); !strings.Contains(text, b.begin()) {
+		if text != "" {
+			text = strings.TrimRight(text, "\n") + "\n\n"
+		}
+		if err := os.WriteFile(file, []byte(text+b.begin()+"\n"+b.end()+"\n"), 0o644); err != nil { //nolint:gosec // documentation
+			return err
+		}
 	}
-	_, after, closed := strings.Cut(rest, b.end()+"\n")
-	if found && !closed {
-		return fmt.Errorf("%s: the block begins but does not end", file)
-	}
-	return os.WriteFile(file, []byte(before+block+after), 0o644) //nolint:gosec // documentation
+	return harness.Renew(file, b.command, b.markdown(images))
 }
 
 // markdown is the report of peers.

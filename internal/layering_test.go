@@ -25,12 +25,13 @@ var layers = map[string][]string{
 	"internal/pgtest":  nil,
 	"internal/pgwire":  nil,
 	"internal/tlstest": nil,
+	"internal/harness": nil,
 	"tlsconfig":        {"internal/dn", "internal/nearest"},
 	"proxy":            {"acl", "metrics", "internal/pgwire"},
 	"config":           {"acl", "proxy", "tlsconfig", "internal/nearest"},
-	"bench":            {"internal/pgtest", "internal/tlstest"}, // runs the binary as its users do
-	"siege":            {"internal/pgtest", "internal/tlstest"},
-	"interop":          {"internal/pgtest", "internal/tlstest"},
+	"bench":            {"internal/harness", "internal/pgtest", "internal/tlstest"}, // runs the binary as its users do
+	"siege":            {"internal/harness", "internal/pgtest", "internal/tlstest"},
+	"interop":          {"internal/harness", "internal/pgtest", "internal/tlstest"},
 	"bench/plain":      nil,
 	"cmd/pgwicket":     {"acl", "metrics", "tlsconfig", "proxy", "config", "internal/dn", "internal/nearest", "internal/pgtest", "internal/pgwire", "internal/tlstest"},
 }
@@ -46,8 +47,8 @@ var owners = map[string][]string{
 	"github.com/pires/go-proxyproto":  {"proxy"},
 	"golang.org/x/time":               {"proxy"},
 	"github.com/hashicorp/golang-lru": {"proxy"},
-	"flag":                            {"cmd/pgwicket", "bench", "siege", "interop"},
-	"os/signal":                       {"cmd/pgwicket", "bench", "siege", "interop"},
+	"flag":                            {"cmd/pgwicket", "internal/harness", "bench", "siege", "interop"},
+	"os/signal":                       {"cmd/pgwicket", "internal/harness"},
 	"testing":                         nil,       // its flags would be ours, and nothing that ships may need it
 	"github.com/jackc/pgx":            {"siege"}, // and the oracle of the tests
 	"go.uber.org/goleak":              nil,

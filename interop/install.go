@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"pgwicket/internal/harness"
 	"pgwicket/internal/pgtest"
 )
 
@@ -81,12 +82,12 @@ func (l *lab) installNpm(ctx context.Context) error {
 	if err := os.WriteFile(filepath.Join(dir, "package.json"), []byte(manifest), 0o600); err != nil {
 		return err
 	}
-	if _, err := complete(ctx, dir, os.Environ(), "npm", "install", "--no-audit", "--no-fund", "--ignore-scripts"); err != nil {
+	if _, err := harness.Output(ctx, dir, os.Environ(), "npm", "install", "--no-audit", "--no-fund", "--ignore-scripts"); err != nil {
 		return err
 	}
 	for _, major := range []string{"14", "16", "17", "18"} {
 		// Packages of npm hold no symbolic links; this makes them.
-		if _, err := complete(ctx, filepath.Join(dir, "node_modules", "pg"+major), os.Environ(), "node", "scripts/hydrate-symlinks.js"); err != nil {
+		if _, err := harness.Output(ctx, filepath.Join(dir, "node_modules", "pg"+major), os.Environ(), "node", "scripts/hydrate-symlinks.js"); err != nil {
 			return err
 		}
 	}
@@ -107,10 +108,10 @@ func (l *lab) need(ctx context.Context, pkg, pattern string) error {
 	l.say("installing %s with apt-get", pkg)
 	env := append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 	install := []string{"apt-get", "install", "-y", "-qq", "--no-install-recommends", pkg}
-	if _, err := complete(ctx, "", env, install...); err != nil {
+	if _, err := harness.Output(ctx, "", env, install...); err != nil {
 		// The lists of packages may be missing or old.
-		_, _ = complete(ctx, "", env, "apt-get", "update", "-qq")
-		if _, err := complete(ctx, "", env, install...); err != nil {
+		_, _ = harness.Output(ctx, "", env, "apt-get", "update", "-qq")
+		if _, err := harness.Output(ctx, "", env, install...); err != nil {
 			return err
 		}
 	}
@@ -124,7 +125,7 @@ func (l *lab) need(ctx context.Context, pkg, pattern string) error {
 // dependencies are none of the product's.
 func (l *lab) buildGo(ctx context.Context, name string) (string, error) {
 	binary := filepath.Join(l.store, "bin", name)
-	_, err := complete(ctx, filepath.Join("interop", "clients", "golang"), append(os.Environ(), "CGO_ENABLED=0"), "go", "build", "-o", binary, "./"+name)
+	_, err := harness.Output(ctx, filepath.Join("interop", "clients", "golang"), append(os.Environ(), "CGO_ENABLED=0"), "go", "build", "-o", binary, "./"+name)
 	return binary, err
 }
 

@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"pgwicket/internal/harness"
 	"pgwicket/internal/pgtest"
 	"pgwicket/internal/tlstest"
 )
@@ -82,7 +83,7 @@ func newLab(ctx context.Context, progress io.Writer) (_ *lab, err error) {
 	}
 	l.binary = l.file("pgwicket")
 	l.say("building pgwicket")
-	_, err = l.complete(ctx, append(os.Environ(), "CGO_ENABLED=0"), "go", "build", "-trimpath", "-o", l.binary, "pgwicket/cmd/pgwicket")
+	_, err = harness.Output(ctx, "", append(os.Environ(), "CGO_ENABLED=0"), "go", "build", "-trimpath", "-o", l.binary, "pgwicket/cmd/pgwicket")
 	return l, err
 }
 
@@ -348,24 +349,4 @@ func (g *gate) sound() error {
 func (g *gate) kill() {
 	_ = syscall.Kill(-g.cmd.Process.Pid, syscall.SIGKILL)
 	<-g.exited
-}
-
-// complete runs a program to its end and returns what it prints. It is killed,
-// with all that it has started, when ctx ends.
-func (l *lab) complete(ctx context.Context, env []string, argv ...string) (string, error) {
-	return complete(ctx, "", env, argv...)
-}
-
-// complete does so in a directory; empty is ours.
-func complete(ctx context.Context, dir string, env []string, argv ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Dir, cmd.Env = dir, env
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = 5 * time.Second
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("%s: %w\n%s", filepath.Base(argv[0]), err, strings.TrimSpace(string(out)))
-	}
-	return string(out), err
 }

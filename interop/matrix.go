@@ -15,9 +15,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
+	"pgwicket/internal/harness"
 	"pgwicket/internal/pgtest"
 )
 
@@ -248,9 +248,7 @@ func (m *matrix) drive(ctx context.Context, argv, env []string, port int, gated 
 	cmd.Env = append(slices.Clone(env), "HOME="+home, "INTEROP_HOST=localhost", "INTEROP_PORT="+strconv.Itoa(port), "INTEROP_WAY="+way,
 		"INTEROP_CA="+m.caFile, "INTEROP_CERT="+m.clientCert, "INTEROP_KEY="+m.clientKey, "INTEROP_KEY_DER="+m.file("client.der"),
 		"INTEROP_PASSWORD="+password, "INTEROP_SIZE="+strconv.Itoa(m.size), "INTEROP_IDLE="+strconv.Itoa(m.idle))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = 5 * time.Second
+	harness.Bound(cmd)
 	var complaints strings.Builder
 	cmd.Stderr = &complaints
 	out, err := cmd.Output()
@@ -307,11 +305,11 @@ func clients(all []release) (rows []client) {
 			return nil, nil, err
 		}
 		key := []string{"openssl", "pkcs8", "-topk8", "-nocrypt", "-in", l.clientKey, "-outform", "DER", "-out", l.file("client.der")}
-		if _, err := l.complete(ctx, os.Environ(), key...); err != nil {
+		if _, err := harness.Output(ctx, "", os.Environ(), key...); err != nil {
 			return nil, nil, err
 		}
 		classes := filepath.Join(l.store, "java")
-		_, err := l.complete(ctx, os.Environ(), "javac", "-cp", jar, "-d", classes, script("Jdbc.java"))
+		_, err := harness.Output(ctx, "", os.Environ(), "javac", "-cp", jar, "-d", classes, script("Jdbc.java"))
 		return []string{"java", "-Xmx4g", "-cp", jar + ":" + classes, "Jdbc"}, pgtest.Environ(), err
 	}})
 }

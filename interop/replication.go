@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"pgwicket/internal/harness"
 	"pgwicket/internal/pgtest"
 )
 
@@ -157,7 +158,7 @@ func tarBackup(ctx context.Context, t *trial) (string, error) {
 		return "", err
 	}
 	for archive, to := range map[string]string{"base.tar": unpacked, "pg_wal.tar": filepath.Join(unpacked, "pg_wal")} {
-		if _, err := t.complete(ctx, os.Environ(), "tar", "-xf", filepath.Join(dir, archive), "-C", to); err != nil {
+		if _, err := harness.Output(ctx, "", os.Environ(), "tar", "-xf", filepath.Join(dir, archive), "-C", to); err != nil {
 			return "", err
 		}
 	}
@@ -216,7 +217,7 @@ func receiveWAL(ctx context.Context, t *trial) (string, error) {
 		return "", fmt.Errorf("%d whole segments, want 4 or more", len(segments))
 	}
 	for _, segment := range segments {
-		out, err := t.complete(ctx, os.Environ(), "md5sum", segment)
+		out, err := harness.Output(ctx, "", os.Environ(), "md5sum", segment)
 		if err != nil {
 			return "", err
 		}
@@ -366,7 +367,7 @@ func (t *trial) follow(ctx context.Context, g *gate, application string) (*stand
 	var account *syscall.Credential
 	if int(owner.Uid) != os.Geteuid() {
 		account = &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid}
-		if _, err := t.complete(ctx, os.Environ(), "chown", "-R", fmt.Sprintf("%d:%d", owner.Uid, owner.Gid), base); err != nil {
+		if _, err := harness.Output(ctx, "", os.Environ(), "chown", "-R", fmt.Sprintf("%d:%d", owner.Uid, owner.Gid), base); err != nil {
 			return nil, err
 		}
 	}

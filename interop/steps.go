@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"pgwicket/internal/harness"
 	"pgwicket/internal/pgtest"
 )
 
@@ -88,11 +89,11 @@ func walk(ctx context.Context, name, help string, args []string, stdout, stderr 
 			verdict = "**failed**: " + err.Error()
 		}
 		t.say("%s: %s; %s", s.title, verdict, done)
-		fmt.Fprintf(&table, "| %s | %s | %s |\n", inCell(s.title), inCell(done), inCell(verdict))
+		fmt.Fprintf(&table, "| %s | %s | %s |\n", harness.Cell(s.title), harness.Cell(done), harness.Cell(verdict))
 	}
 	fmt.Fprint(stdout, "\n", table.String())
 	if *into != "" {
-		err = replaceSection(*into, name, table.String())
+		err = harness.Renew(*into, "go run ./interop "+name+" --into", table.String())
 	}
 	if failed > 0 {
 		return fmt.Errorf("%s: %d steps have failed", name, failed)
@@ -108,26 +109,6 @@ func (t *trial) take(ctx context.Context, s step) (string, error) {
 		err = t.gate.sound()
 	}
 	return done, err
-}
-
-func inCell(text string) string {
-	return strings.ReplaceAll(strings.ReplaceAll(strings.TrimSpace(text), "\n", " "), "|", `\|`)
-}
-
-// replaceSection replaces the block of a page that a subcommand writes.
-func replaceSection(file, name, table string) error {
-	begin := "<!-- begin of what «go run ./interop " + name + " --into» writes -->\n"
-	end := "<!-- end of what «go run ./interop " + name + " --into» writes -->\n"
-	page, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	before, rest, found := strings.Cut(string(page), begin)
-	_, after, closed := strings.Cut(rest, end)
-	if !found || !closed {
-		return fmt.Errorf("%s: it must have the lines\n%s%s", file, begin, end)
-	}
-	return os.WriteFile(file, []byte(before+begin+"\n"+table+"\n"+end+after), 0o644) //nolint:gosec // documentation
 }
 
 // through is the environment of a client program that goes through a gate with a
@@ -146,7 +127,7 @@ func past(socketDir string, port int, database string) []string {
 
 // program runs one of the server's programs.
 func (t *trial) program(ctx context.Context, env []string, name string, args ...string) (string, error) {
-	return t.complete(ctx, env, append([]string{filepath.Join(t.server.BinDir, name)}, args...)...)
+	return harness.Output(ctx, "", env, append([]string{filepath.Join(t.server.BinDir, name)}, args...)...)
 }
 
 func (t *trial) ask(ctx context.Context, env []string, sql string) (string, error) {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 
+	"pgwicket/internal/harness"
 	"pgwicket/internal/pgtest"
 )
 
@@ -140,7 +141,7 @@ func script(ctx context.Context, t *trial) (string, error) {
 	}
 	// Newer releases put a random word behind \restrict into every dump.
 	const compare = `cmp <(grep -av '^\\\(un\)\?restrict ' "$0") <(grep -av '^\\\(un\)\?restrict ' "$1")`
-	if _, err := t.complete(ctx, os.Environ(), "bash", "-c", compare, straight, through); err != nil {
+	if _, err := harness.Output(ctx, "", os.Environ(), "bash", "-c", compare, straight, through); err != nil {
 		return "", err
 	}
 	if err := t.empty(ctx, "copy"); err != nil {
@@ -203,7 +204,7 @@ func regression(ctx context.Context, t *trial) (string, error) {
 		return "", err
 	}
 	defer os.RemoveAll(base)
-	if _, err := t.complete(ctx, os.Environ(), "cc", "-O1", "-fPIC", "-shared", "-I", headers, "-I", suite, "-o", filepath.Join(base, "regress.so"), filepath.Join(suite, "regress.c")); err != nil {
+	if _, err := harness.Output(ctx, "", os.Environ(), "cc", "-O1", "-fPIC", "-shared", "-I", headers, "-I", suite, "-o", filepath.Join(base, "regress.so"), filepath.Join(suite, "regress.c")); err != nil {
 		return "", err
 	}
 	library, err := t.program(ctx, os.Environ(), "pg_config", "--pkglibdir")
@@ -226,20 +227,20 @@ func regression(ctx context.Context, t *trial) (string, error) {
 		"through":  {through, t.gate.host, strconv.Itoa(t.gate.port)},
 	} {
 		input := filepath.Join(base, "suite")
-		if _, err := t.complete(ctx, os.Environ(), "cp", "-r", suite, input); err != nil {
+		if _, err := harness.Output(ctx, "", os.Environ(), "cp", "-r", suite, input); err != nil {
 			return "", err
 		}
 		if err := os.MkdirAll(filepath.Join(input, "testtablespace"), 0o700); err != nil {
 			return "", err
 		}
-		if _, err := t.complete(ctx, os.Environ(), "chown", "-R", fmt.Sprintf("%d:%d", owner.Uid, owner.Gid), base); err != nil {
+		if _, err := harness.Output(ctx, "", os.Environ(), "chown", "-R", fmt.Sprintf("%d:%d", owner.Uid, owner.Gid), base); err != nil {
 			return "", err
 		}
 		if err := os.Chmod(base, 0o755); err != nil { //nolint:gosec // for the server's account to read
 			return "", err
 		}
 		// A failed test is an exit status other than 0; what counts is that both ways are alike.
-		out, _ := t.complete(ctx, run.env, regress, "--inputdir="+input, "--outputdir="+input, "--bindir="+t.server.BinDir, "--dlpath="+base,
+		out, _ := harness.Output(ctx, "", run.env, regress, "--inputdir="+input, "--outputdir="+input, "--bindir="+t.server.BinDir, "--dlpath="+base,
 			"--host="+run.host, "--port="+run.port, "--user="+pgtest.Superuser, "--schedule="+filepath.Join(input, "parallel_schedule"), "--max-connections=20")
 		var verdicts strings.Builder
 		for line := range strings.Lines(out) {

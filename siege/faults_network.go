@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"pgwicket/internal/harness"
 )
 
 // cable is a network of three: this machine, a router and a far end, the last
@@ -70,7 +72,7 @@ func layCable(ctx context.Context) (c *cable, err error) {
 }
 
 func (c *cable) ip(ctx context.Context, args string) error {
-	return complete(ctx, os.Environ(), append([]string{"ip"}, strings.Fields(args)...)...)
+	return harness.Complete(ctx, os.Environ(), append([]string{"ip"}, strings.Fields(args)...)...)
 }
 
 // cut has the router lose what is sent, in both directions, and tell nobody.

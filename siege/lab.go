@@ -11,11 +11,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
-	"syscall"
 	"time"
 
+	"pgwicket/internal/harness"
 	"pgwicket/internal/pgtest"
 	"pgwicket/internal/tlstest"
 )
@@ -143,7 +142,7 @@ func (l *lab) revoke(number int64, revoked ...credentials) error {
 func (l *lab) build(ctx context.Context) error {
 	l.plain, l.raced = l.file("pgwicket"), l.file("pgwicket-race")
 	const pkg = "pgwicket/cmd/pgwicket"
-	if err := complete(ctx, append(os.Environ(), "CGO_ENABLED=0"), "go", "build", "-trimpath", "-ldflags=-w", "-o", l.plain, pkg); err != nil {
+	if err := harness.Complete(ctx, append(os.Environ(), "CGO_ENABLED=0"), "go", "build", "-trimpath", "-ldflags=-w", "-o", l.plain, pkg); err != nil {
 		return err
 	}
 	if _, err := exec.LookPath("cc"); err != nil {
@@ -152,7 +151,7 @@ func (l *lab) build(ctx context.Context) error {
 		return nil
 	}
 	l.racing = true
-	return complete(ctx, append(os.Environ(), "CGO_ENABLED=1"), "go", "build", "-race", "-trimpath", "-o", l.raced, pkg)
+	return harness.Complete(ctx, append(os.Environ(), "CGO_ENABLED=1"), "go", "build", "-race", "-trimpath", "-o", l.raced, pkg)
 }
 
 // pgbenchTables makes what pgbench asks for.
@@ -161,7 +160,7 @@ func (l *lab) pgbenchTables(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := complete(ctx, pgtest.Environ(), pgbench, "-i", "-q", "-s", "1", "-h", l.db.SocketDir, "-U", pgtest.Superuser, "postgres"); err != nil {
+	if err := harness.Complete(ctx, pgtest.Environ(), pgbench, "-i", "-q", "-s", "1", "-h", l.db.SocketDir, "-U", pgtest.Superuser, "postgres"); err != nil {
 		return err
 	}
 	_, err = l.db.SQL("grant all on all tables in schema public to public; vacuum analyze; checkpoint")
@@ -196,24 +195,8 @@ func (l *lab) libpq(ctx context.Context, g *gate, program string, args ...string
 	cmd.Env = pgtest.Environ("HOME="+l.dir, "LC_ALL=C", "PGHOST="+g.host, "PGPORT="+g.port, "PGUSER="+appUser, "PGDATABASE=postgres",
 		"PGSSLMODE=verify-ca", "PGSSLROOTCERT="+l.file("ca.crt"), "PGSSLCERT="+l.client.certFile, "PGSSLKEY="+l.client.keyFile,
 		"PGGSSENCMODE=disable", "PGCONNECT_TIMEOUT=60")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = 5 * time.Second
+	harness.Bound(cmd)
 	return cmd, nil
-}
-
-// complete runs a program to its end. It is killed, with all that it has
-// started, when ctx ends.
-func complete(ctx context.Context, env []string, argv ...string) error {
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Env = env
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%s: %w\n%s", filepath.Base(argv[0]), err, strings.TrimSpace(string(out)))
-	}
-	return nil
 }
 
 // eventually waits until a condition holds: until it returns nil. What it

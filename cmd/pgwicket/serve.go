@@ -151,8 +151,6 @@ func serve(args []string, s streams) int {
 	return g.wait(signals)
 }
 
-// newLogger returns a log that never waits, and what is to be called at the end
-// so that all of it is written. dropped is called for each line that is not.
 func addresses(p *proxy.Policy) (all []string) {
 	for _, h := range p.Hosts() {
 		all = append(all, h.Address)
@@ -160,6 +158,8 @@ func addresses(p *proxy.Policy) (all []string) {
 	return all
 }
 
+// newLogger returns a log that never waits, and what is to be called at the end
+// so that all of it is written. dropped is called for each line that is not.
 func newLogger(s streams, format string, level slog.Leveler, dropped func()) (log *slog.Logger, flush func()) {
 	opts := &slog.HandlerOptions{Level: level}
 	handler := func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, opts) }
