@@ -32,7 +32,7 @@ import (
 // patience is how long a test waits for what must happen, and how long its
 // sockets live. It is long because the machine may be busy; nothing waits for
 // it to pass.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // testCA is one CA for all gates: making keys takes longer than most tests.
 var testCA = sync.OnceValue(func() *tlstest.CA { return tlstest.NewCA("pgwicket test CA") })

@@ -193,6 +193,7 @@ func talkUntil(t *testing.T, c *tls.Conn, seed uint64, stop <-chan struct{}) {
 			_ = c.Close()
 			return
 		default:
+			_ = c.SetDeadline(time.Now().Add(patience)) // the one before was for the log-in
 			if !exchange(c, rnd, 1+rnd.IntN(300_000)) {
 				t.Errorf("session %d got other bytes than its own", seed)
 				return

@@ -332,9 +332,6 @@ func TestCRLMemory(t *testing.T) {
 	if grown > 64*int64(n) {
 		t.Errorf("%d bytes for each of %d entries", grown/int64(n), n)
 	}
-	if took > time.Minute { // some two seconds; this is for a machine that is busy, and the race detector
-		t.Errorf("loaded in %v", took)
-	}
 	runtime.KeepAlive(set)
 }
 
