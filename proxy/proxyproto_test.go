@@ -552,6 +552,7 @@ listen postgresql
 			eventually(t, "health checks", func() bool {
 				return g.metric(t, "pgwicket_connections_refused_total", "outcome", "probe") >= 5
 			})
+			eventually(t, "the session's end", func() bool { return g.metric(t, "pgwicket_sessions_ended_total", "outcome", "client_closed") == 1 })
 			stop()
 			found := false
 			for {
