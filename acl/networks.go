@@ -5,6 +5,7 @@ package acl
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/gaissmai/bart"
@@ -53,6 +54,12 @@ func (n *Networks) Judge(addr netip.Addr) Verdict {
 	}
 	return NotAllowed
 }
+
+// Allowed returns the networks that may come in, in order, but for those of Denied.
+func (n *Networks) Allowed() []netip.Prefix { return slices.Collect(n.allow.AllSorted()) }
+
+// Denied returns the networks that may not, in order.
+func (n *Networks) Denied() []netip.Prefix { return slices.Collect(n.deny.AllSorted()) }
 
 // Explain says in words how Judge comes to its verdict: the narrowest network
 // that decides.

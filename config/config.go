@@ -40,7 +40,7 @@ type Config struct {
 	TCPUserTimeout time.Duration // 0 leaves it to the system
 	DrainDelay     time.Duration
 	DrainTimeout   time.Duration
-	Admin          string // address; empty: none
+	Admin          Admin
 	LogLevel       slog.Level
 	LogFormat      string // auto, json or text
 	WatchFiles     bool
@@ -94,9 +94,9 @@ func Load(path string, previous *Config, prompt func(string) ([]byte, error), no
 		return nil, []Problem{{File: path, Line: 1, Text: err.Error()}}
 	}
 	f, lines, problems := parse(text)
-	l := &loading{lines: lines, problems: problems}
-	if previous != nil {
-		l.inForce = previous.TLS
+	l := &loading{lines: lines, problems: problems, inForce: previous}
+	if previous == nil {
+		l.inForce = new(Config)
 	}
 	var c *Config
 	if len(problems) == 0 {
@@ -137,8 +137,9 @@ func read(path string) ([]byte, error) {
 type loading struct {
 	lines    map[string]int
 	problems []Problem
-	inForce  *tlsconfig.Server // nil: none
+	inForce  *Config // empty at the start
 	client   func(tlsconfig.ClientOptions) (*tls.Config, []tlsconfig.Problem)
+	server   func(section string, o tlsconfig.Options, inForce *tlsconfig.Server) *tlsconfig.Server
 }
 
 func (l *loading) add(warning bool, key, format string, args ...any) {
@@ -154,25 +155,33 @@ func (l *loading) load(f file, dir string, prompt func(string) ([]byte, error), 
 		TCPUserTimeout: time.Duration(f.Limits.TCPUserTimeout),
 		DrainDelay:     time.Duration(f.Limits.DrainDelay),
 		DrainTimeout:   time.Duration(f.Limits.DrainTimeout),
-		Admin:          l.admin(f.Admin.Address),
 		LogFormat:      l.oneOf("log.format", f.Log.Format, "auto", "json", "text"),
 		WatchFiles:     f.WatchFiles,
 		ReusePort:      f.ReusePort,
 		User:           f.User,
 		UserLine:       lineOf(l.lines, "user"),
 		Landlock:       f.Landlock,
-		RunsCommands:   f.TLS.PassphraseCommand != "",
+		RunsCommands:   f.TLS.PassphraseCommand != "" || f.Admin.TLS.PassphraseCommand != "",
 	}
 	if err := c.LogLevel.UnmarshalText([]byte(l.oneOf("log.level", f.Log.Level, "debug", "info", "warn", "error"))); err != nil {
 		c.LogLevel = slog.LevelInfo
 	}
 	f.paths(dir)
 	f.TLS.KeyOwner = keyOwner(f.User)
+	f.Admin.TLS.KeyOwner = f.TLS.KeyOwner
 	l.client = func(o tlsconfig.ClientOptions) (*tls.Config, []tlsconfig.Problem) {
 		o.PassphraseCommand, o.KeyOwner = f.TLS.PassphraseCommand, f.TLS.KeyOwner
 		return tlsconfig.LoadClient(o, prompt, now)
 	}
-	c.TLS = l.tls(f.TLS, prompt, now)
+	l.server = func(section string, o tlsconfig.Options, inForce *tlsconfig.Server) *tlsconfig.Server {
+		server, problems := tlsconfig.Load(o, inForce, prompt, now)
+		for _, p := range problems {
+			l.add(p.Warning, section+"."+p.Key, "%s", p.Text)
+		}
+		return server
+	}
+	c.TLS = l.server("tls", f.TLS, l.inForce.TLS)
+	c.Admin = l.admin(f.Admin, dir, c.TLS)
 	c.Policy = &proxy.Policy{
 		Networks:           l.networks(f.ACL),
 		SourceRefusal:      l.sourceRefusal(f.ACL.Refusal),
@@ -285,17 +294,6 @@ func addressOf(s string) (addr netip.AddrPort, ok bool) {
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), err == nil && ap.Port() != 0
 }
 
-func (l *loading) admin(address string) string {
-	if address == "" {
-		return ""
-	}
-	address = l.address("admin.address", address)
-	if ap, err := netip.ParseAddrPort(address); err == nil && !ap.Addr().IsLoopback() {
-		l.warnf("admin.address", "%s is not a loopback address, and whoever reaches it can read the metrics; keep it behind a firewall", address)
-	}
-	return address
-}
-
 func (l *loading) oneOf(key, value string, known ...string) string {
 	if !slices.Contains(known, value) {
 		l.errorf(key, "%q is not known; write one of %s", value, strings.Join(known, ", "))
@@ -336,14 +334,6 @@ func (l *loading) prefixes(key string, texts []string, warnOpen bool) (out []net
 func (l *loading) sourceRefusal(s string) proxy.SourceRefusal {
 	known := []string{proxy.Close: "close", proxy.Reset: "reset", proxy.Explain: "explain"}
 	return proxy.SourceRefusal(max(slices.Index(known, l.oneOf("acl.refusal", s, known...)), 0))
-}
-
-func (l *loading) tls(o tlsconfig.Options, prompt func(string) ([]byte, error), now time.Time) *tlsconfig.Server {
-	server, problems := tlsconfig.Load(o, l.inForce, prompt, now)
-	for _, p := range problems {
-		l.add(p.Warning, "tls."+p.Key, "%s", p.Text)
-	}
-	return server
 }
 
 // keyOwner is the account that root is about to become, whose keys the gate will

@@ -83,7 +83,11 @@ type limits struct {
 }
 
 type admin struct {
-	Address string `yaml:"address"`
+	Address     string            `yaml:"address"`
+	TLS         tlsconfig.Options `yaml:"tls"` // counts if it is written
+	Unprotected bool              `yaml:"unprotected"`
+	Socket      string            `yaml:"socket"`
+	ShowClients bool              `yaml:"show_clients"`
 }
 
 type logging struct {

@@ -3,6 +3,7 @@ package config
 import (
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -45,7 +46,7 @@ func TestLoadDefaults(t *testing.T) {
 	rest.Policy, rest.TLS, rest.path = nil, nil, ""
 	if want := (Config{
 		Listen: []string{"127.0.0.1:5432"}, TCPUserTimeout: 5 * time.Minute, DrainTimeout: 30 * time.Second,
-		Admin: "127.0.0.1:10432", LogLevel: slog.LevelInfo, LogFormat: "auto", WatchFiles: true, UserLine: 1, Landlock: true,
+		Admin: Admin{Address: "127.0.0.1:10432"}, LogLevel: slog.LevelInfo, LogFormat: "auto", WatchFiles: true, UserLine: 1, Landlock: true,
 	}); !reflect.DeepEqual(rest, want) {
 		t.Errorf("got %+v, want %+v", rest, want)
 	}
@@ -85,12 +86,18 @@ func TestLoadEveryKey(t *testing.T) {
 		t.Error("nothing is stapled")
 	}
 	rest := *cfg
-	rest.Policy, rest.TLS, rest.path = nil, nil, ""
+	if admin := rest.Admin.TLS; admin == nil || admin.DescribeClients() != "certificate required, checked for revocation" {
+		t.Errorf("the TLS of admin.address: %+v", admin)
+	}
+	rest.Policy, rest.TLS, rest.Admin.TLS, rest.path = nil, nil, nil, ""
 	if want := (Config{
 		Listen: []string{"127.0.0.1:5432", "[::1]:5432"}, TCPUserTimeout: 90 * time.Second, DrainDelay: 5 * time.Second, DrainTimeout: 2 * time.Hour,
-		Admin: "127.0.0.1:9999", LogLevel: slog.LevelDebug, LogFormat: "json", ReusePort: true, User: "nobody", UserLine: rest.UserLine, RunsCommands: true,
+		Admin: Admin{Address: "192.0.2.1:9999", Socket: rest.Admin.Socket, ShowClients: true}, LogLevel: slog.LevelDebug, LogFormat: "json", ReusePort: true, User: "nobody", UserLine: rest.UserLine, RunsCommands: true,
 	}); !reflect.DeepEqual(rest, want) {
 		t.Errorf("got %+v, want %+v", rest, want)
+	}
+	if filepath.Base(rest.Admin.Socket) != "admin.sock" || !filepath.IsAbs(rest.Admin.Socket) {
+		t.Errorf("the socket of admin is %q", rest.Admin.Socket)
 	}
 	if rest.UserLine < 2 {
 		t.Errorf("user is said to stand in line %d", rest.UserLine)
@@ -189,8 +196,8 @@ func TestLoadWithoutNetworks(t *testing.T) {
 
 func TestAddresses(t *testing.T) {
 	cfg := loadFile(t, newSite(t), "wildcard.good.yaml")
-	if want := []string{"0.0.0.0:5432", "[::]:5433"}; !slices.Equal(cfg.Listen, want) || cfg.Admin != "[::]:10432" {
-		t.Errorf("listen %q, admin %q", cfg.Listen, cfg.Admin)
+	if want := []string{"0.0.0.0:5432", "[::]:5433"}; !slices.Equal(cfg.Listen, want) || cfg.Admin.Address != "[::]:10432" {
+		t.Errorf("listen %q, admin %+v", cfg.Listen, cfg.Admin)
 	}
 }
 
@@ -198,7 +205,7 @@ func TestAddresses(t *testing.T) {
 func TestLoadWithoutAdmin(t *testing.T) {
 	s := newSite(t)
 	text := string(testdata(t, s, "defaults.good.yaml")) + "admin: {address: \"\"}\n"
-	if cfg, problems := s.load(t, "pgwicket.yaml", text); cfg == nil || cfg.Admin != "" {
+	if cfg, problems := s.load(t, "pgwicket.yaml", text); cfg == nil || cfg.Admin != (Admin{}) {
 		t.Errorf("config %v, %v", cfg, problems)
 	}
 }

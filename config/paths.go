@@ -81,19 +81,7 @@ type named struct {
 // paths makes the paths that are relative start at dir, and returns those that are
 // set.
 func (f *file) paths(dir string) (set []named) {
-	o := &f.TLS
-	all := []named{
-		{"tls.cert_file", &o.CertFile},
-		{"tls.key_file", &o.KeyFile},
-		{"tls.ocsp_file", &o.OCSPFile},
-		{"tls.ca_file", &o.CAFile},
-		{"tls.crl_file", &o.CRLFile},
-		{"tls.crl_dir", &o.CRLDir},
-	}
-	for i := range o.Certificates {
-		p, prefix := &o.Certificates[i], fmt.Sprintf("tls.certificates[%d].", i)
-		all = append(all, named{prefix + "cert_file", &p.CertFile}, named{prefix + "key_file", &p.KeyFile}, named{prefix + "ocsp_file", &p.OCSPFile})
-	}
+	all := append(pathsOf("tls.", &f.TLS), pathsOf("admin.tls.", &f.Admin.TLS)...)
 	add := func(key string, b *backend) {
 		if b.SSLRootCert != tlsconfig.SystemRoots {
 			all = append(all, named{key + ".sslrootcert", &b.SSLRootCert})
@@ -114,4 +102,20 @@ func (f *file) paths(dir string) (set []named) {
 		set = append(set, n)
 	}
 	return set
+}
+
+func pathsOf(section string, o *tlsconfig.Options) []named {
+	all := []named{
+		{section + "cert_file", &o.CertFile},
+		{section + "key_file", &o.KeyFile},
+		{section + "ocsp_file", &o.OCSPFile},
+		{section + "ca_file", &o.CAFile},
+		{section + "crl_file", &o.CRLFile},
+		{section + "crl_dir", &o.CRLDir},
+	}
+	for i := range o.Certificates {
+		p, prefix := &o.Certificates[i], fmt.Sprintf("%scertificates[%d].", section, i)
+		all = append(all, named{prefix + "cert_file", &p.CertFile}, named{prefix + "key_file", &p.KeyFile}, named{prefix + "ocsp_file", &p.OCSPFile})
+	}
+	return all
 }

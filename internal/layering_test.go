@@ -23,6 +23,7 @@ var layers = map[string][]string{
 	"internal/dn":      nil,
 	"internal/nearest": nil,
 	"internal/pgtest":  nil,
+	"internal/status":  nil,
 	"internal/pgwire":  nil,
 	"internal/tlstest": nil,
 	"internal/harness": nil,
@@ -33,7 +34,7 @@ var layers = map[string][]string{
 	"siege":            {"internal/harness", "internal/pgtest", "internal/tlstest"},
 	"interop":          {"internal/harness", "internal/pgtest", "internal/tlstest"},
 	"bench/plain":      nil,
-	"cmd/pgwicket":     {"acl", "metrics", "tlsconfig", "proxy", "config", "internal/dn", "internal/nearest", "internal/pgtest", "internal/pgwire", "internal/tlstest"},
+	"cmd/pgwicket":     {"acl", "metrics", "tlsconfig", "proxy", "config", "internal/dn", "internal/nearest", "internal/pgtest", "internal/pgwire", "internal/status", "internal/tlstest"},
 }
 
 // owners are the only packages that may import what begins with the key.

@@ -67,6 +67,8 @@ func TestHandler(t *testing.T) {
 		{"GET", "/debug/pprof/", yes, 404, ""},
 		{"POST", "/_shutdown", yes, 404, ""},
 		{"POST", "/-/reload", yes, 404, ""},
+		{"POST", "/reload", yes, 404, ""},
+		{"GET", "/sessions.json", yes, 404, ""},
 	} {
 		w := ask(s, c.method, c.path, c.ready)
 		if w.Code != c.status || c.body != "" && w.Body.String() != c.body {

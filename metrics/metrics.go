@@ -16,6 +16,7 @@ import (
 // be called concurrently. Make it with New.
 type Set struct {
 	registry *prometheus.Registry
+	counts   *prometheus.Registry // those that Totals reads
 
 	accepted      *prometheus.CounterVec
 	acceptErrors  prometheus.Counter
@@ -60,6 +61,8 @@ func New(version string) *Set {
 	s.connectionSeries()
 	s.tlsSeries()
 	s.configSeries()
+	s.counts = prometheus.NewRegistry()
+	s.counts.MustRegister(s.accepted, s.refused, s.ended, s.cancels, s.starting, s.open)
 	info := s.gaugeVec("build_info", "Build of the running pgwicket; always 1.", "version", "goversion")
 	info.WithLabelValues(version, goVersion()).Set(1)
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -88,6 +88,7 @@ func (c *session) account(o Outcome, err error) {
 		message = "connection refused"
 		c.server.metrics.Refused(f.label, f.tls)
 	}
+	c.remember(o, err)
 	if ctx := context.Background(); c.server.log.Enabled(ctx, f.level) {
 		c.server.log.LogAttrs(ctx, f.level, message, c.facts(o, err)...)
 	}

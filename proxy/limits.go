@@ -132,6 +132,20 @@ func (c *crowd) open(l Limits, a account) error {
 	return nil
 }
 
+// usage says who has most.
+func (c *crowd) usage() (u Usage) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	u.Connections = c.all
+	for _, n := range c.sources {
+		u.PerSource = max(u.PerSource, n)
+	}
+	for _, n := range c.accounts {
+		u.PerAccount = max(u.PerAccount, n)
+	}
+	return u
+}
+
 func (c *crowd) close(a account) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -102,6 +102,7 @@ type Server struct {
 	draining   atomic.Bool
 	handsOver  atomic.Bool
 	probes     probes
+	refusals   refusals
 
 	renewed  chan struct{} // there is a new policy
 	stopOnce sync.Once
@@ -166,8 +167,10 @@ type Session struct {
 	Client               netip.AddrPort
 	Listener             string
 	Since                time.Time // its accept
-	User, Database       string
-	FromClient, ToClient int64 // bytes so far, without TLS
+	User, Database       string    // printable
+	Rule                 string    // that has admitted it; empty: there are none
+	Subject              string    // of its certificate; empty: none
+	FromClient, ToClient int64     // bytes so far, without TLS
 }
 
 // Snapshot returns the open sessions, in no order. Those in their start-up are

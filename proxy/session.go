@@ -181,10 +181,15 @@ func (c *session) snapshot() (Session, bool) {
 		return Session{}, false
 	}
 	up, down := c.relay.moved()
-	return Session{
+	one := Session{
 		ID: c.id, Client: c.source, Listener: c.request.Listener, Since: c.began,
-		User: c.request.User, Database: c.request.Database, FromClient: up, ToClient: down,
-	}, true
+		User: printable(c.request.User), Database: printable(c.request.Database), Rule: c.rule,
+		FromClient: up, ToClient: down,
+	}
+	if id := c.request.Certificate; id != nil {
+		one.Subject = printable(id.DN)
+	}
+	return one, true
 }
 
 // live serves the connection and accounts for it, unless the relay has taken it

@@ -483,9 +483,39 @@ func TestSnapshot(t *testing.T) {
 		s.ToClient == 0 || s.ID == 0 || time.Since(s.Since) > patience {
 		t.Errorf("%+v", s)
 	}
+	if u := g.Server.Usage(); u != (proxy.Usage{Connections: 2, PerSource: 2, PerAccount: 1}) {
+		t.Errorf("%+v", u)
+	}
 	if n := g.Server.Sessions(); n != 2 {
 		t.Errorf("%d connections, want 2", n)
 	}
 	_ = conn.Close()
 	eventually(t, "nobody is left in", func() bool { return len(g.Server.Snapshot()) == 0 })
+}
+
+// Who was turned away is remembered with what it claimed to be; a port scan is not.
+func TestRefusalsOfAGate(t *testing.T) {
+	b := newBackend(t)
+	g := newGate(t, b.SocketDir, func(p *proxy.Policy) {
+		p.Verify = func(tls.ConnectionState, time.Time) error {
+			return &proxy.Refusal{Outcome: proxy.CertRevoked, Detail: "on a list"}
+		}
+	})
+	_ = g.dial(t).Close()
+	conn := g.dial(t)
+	send(t, conn, startup(protocol3, "user", "a\x07pp", "database", "shop"))
+	eventually(t, "it is refused", func() bool { return len(g.Server.Refusals()) == 1 })
+	inTLS := g.secure(t)
+	send(t, inTLS, startup(protocol3, "user", "app"))
+	var all []proxy.Refused
+	eventually(t, "the other one, too", func() bool {
+		all = g.Server.Refusals()
+		return len(all) == 2
+	})
+	if r := all[1]; r.Outcome != proxy.Plaintext || r.User != `a\app` || r.Database != "shop" || r.Client.String() != conn.LocalAddr().String() || r.Listener != g.Addr || r.Session {
+		t.Errorf("%+v", r)
+	}
+	if r := all[0]; r.Outcome != proxy.CertRevoked || r.Reason != "on a list" || r.Database != "app" || time.Since(r.At) > patience {
+		t.Errorf("%+v", r)
+	}
 }

@@ -27,8 +27,15 @@ type CertificateInfo struct {
 	File                string
 	Subject             string
 	NotBefore, NotAfter time.Time
-	Key                 string    // "RSA 2048", "ECDSA P-256", "Ed25519"
-	StapledUntil        time.Time // when its OCSP response ends; zero: it has none, or one without an end
+	Key                 string     // "RSA 2048", "ECDSA P-256", "Ed25519"
+	Chain               []LinkInfo // what is sent behind it, in that order
+	StapledUntil        time.Time  // when its OCSP response ends; zero: it has none, or one without an end
+}
+
+// LinkInfo describes a certificate of its chain.
+type LinkInfo struct {
+	Subject  string
+	NotAfter time.Time
 }
 
 // readFile returns a regular file whole. Anything else is refused before it is opened: a FIFO would hold up a reload
@@ -137,6 +144,9 @@ func loadPairs(o Options, secrets passphrases, now time.Time, r *report) ([]*ser
 		info := CertificateInfo{
 			File: p.CertFile, Subject: nameText(cert.Leaf.RawSubject),
 			NotBefore: cert.Leaf.NotBefore, NotAfter: cert.Leaf.NotAfter, Key: keyName(cert.Leaf.PublicKey),
+		}
+		for _, c := range chain[1:] {
+			info.Chain = append(info.Chain, LinkInfo{nameText(c.RawSubject), c.NotAfter})
 		}
 		s := loadStaple(prefix, p, chain, now, r)
 		if s != nil {

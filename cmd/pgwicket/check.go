@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"pgwicket/config"
+	"pgwicket/internal/status"
 	"pgwicket/proxy"
 )
 
@@ -57,32 +58,43 @@ func printProblems(w io.Writer, problems []config.Problem) {
 
 // describe says in words what the gate would enforce.
 func describe(w io.Writer, cfg *config.Config, now time.Time) {
+	say := func(what, format string, args ...any) {
+		fmt.Fprintf(w, "%-15s %s\n", what, fmt.Sprintf(format, args...))
+	}
 	for _, a := range cfg.Listen {
-		fmt.Fprintf(w, "listens on      %s\n", a)
+		say("listens on", "%s", a)
 	}
 	for _, c := range cfg.TLS.Certificates {
-		fmt.Fprintf(w, "certificate     %s, %s, until %s\n", c.Subject, c.Key, until(c.NotAfter, now))
+		say("certificate", "%s, %s, until %s", c.Subject, c.Key, until(c.NotAfter, now))
 	}
-	fmt.Fprintf(w, "offers          %s\n", cfg.TLS.Describe())
-	fmt.Fprintf(w, "clients         %s\n", cfg.TLS.DescribeClients())
+	for _, l := range policyOf(cfg) {
+		say(l.What, "%s", l.Text)
+	}
 	for _, c := range cfg.TLS.CRLs {
 		next := "no next update"
 		if !c.NextUpdate.IsZero() {
 			next = "fresh until " + until(c.NextUpdate, now)
 		}
-		fmt.Fprintf(w, "revocation list %s, %s, %s\n", c.Issuer, plural(c.Entries, "entry"), next)
+		say("revocation list", "%s, %s, %s", c.Issuer, plural(c.Entries, "entry"), next)
 	}
-	describeBackends(w, cfg.Policy)
-	if cfg.Admin != "" {
-		fmt.Fprintf(w, "metrics         http://%s/metrics\n", cfg.Admin)
+	if a := cfg.Admin; a.Address != "" {
+		scheme := "http"
+		if a.TLS != nil {
+			scheme = "https"
+		}
+		say("metrics", "%s://%s/metrics", scheme, a.Address)
+		say("status page", "%s://%s/", scheme, a.Address)
+	}
+	if cfg.Admin.Socket != "" {
+		say("admin socket", "%s", cfg.Admin.Socket)
 	}
 }
 
-// describeBackends tells where sessions go: to those without a name first.
-func describeBackends(w io.Writer, p *proxy.Policy) {
+// backendsOf tells where sessions go: to those without a name first.
+func backendsOf(p *proxy.Policy) (lines []status.Line) {
 	one := func(b *proxy.Backend, name string) {
 		for _, h := range b.Hosts {
-			fmt.Fprintf(w, "forwards to     %s%s%s\n", h.Address, overTLS(h), name)
+			lines = append(lines, status.Line{What: "forwards to", Text: h.Address + overTLS(h) + name})
 		}
 	}
 	if p.Backend != nil {
@@ -91,6 +103,7 @@ func describeBackends(w io.Writer, p *proxy.Policy) {
 	for _, name := range slices.Sorted(maps.Keys(p.Backends)) {
 		one(p.Backends[name], fmt.Sprintf(" (rules with backend: %s)", name))
 	}
+	return lines
 }
 
 func overTLS(h proxy.Host) string {

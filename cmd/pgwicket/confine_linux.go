@@ -109,6 +109,9 @@ func (s *sandbox) enter(log *slog.Logger, listen []string) (*sandbox, error) {
 			rules = append(rules, landlock.PathAccess(ll.AccessFSResolveUnix, d.name).IgnoreIfMissing())
 		}
 	}
+	if s.removes != "" {
+		rules = append(rules, landlock.PathAccess(ll.AccessFSRemoveFile, s.removes))
+	}
 	if s.abstract {
 		config.Scoped &^= ll.ScopeAbstractUnixSocket
 	}

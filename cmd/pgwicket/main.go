@@ -44,6 +44,10 @@ func commands() []command {
 		{"serve", "--config FILE", "run the gate", serveHelp, serve},
 		{"check", "--config FILE", "say whether serve would start, and all that is wrong", checkHelp, check},
 		{"explain", "--source ADDRESS --user ROLE ...", "say who would get in, and why", explainHelp, explain},
+		{"healthcheck", "[--ready]", "say whether the gate is alive, for containers", healthcheckHelp, healthcheck},
+		{"wait", "[--timeout 30s]", "wait until the gate is ready", waitHelp, waitReady},
+		{"sessions", "[--json]", "list the open sessions", sessionsHelp, sessions},
+		{"reload", "", "have the gate reload, and say how that went", reloadHelp, askReload},
 		{"demo", "[--once]", "see a working gate, with a PostgreSQL and certificates of its own", demoHelp, demo},
 		{"version", "", "print the version", "Print the version of pgwicket, of the Go that built it, and the platform.\n", printVersion},
 	}

@@ -26,6 +26,7 @@ type sandbox struct {
 	ports    []uint16    // of TCP can be connected to,
 	anywhere bool        // or any
 	resolves bool        // names can be looked up
+	removes  string      // files in this directory can be removed; empty: none
 
 	// held keeps what is left of /proc: the kernel would forget it when memory is
 	// short, make it anew, and that would not be in the sandbox.
@@ -81,6 +82,9 @@ func (g *gate) confine(a *account, cfg *config.Config) error {
 		return nil
 	}
 	s := &sandbox{dirs: directories(readable(names)), commands: cfg.RunsCommands, abstract: cfg.RunsCommands}
+	if cfg.Admin.Socket != "" && !cfg.ReusePort {
+		s.removes = filepath.Dir(cfg.Admin.Socket)
+	}
 	sockets := []string{os.Getenv("NOTIFY_SOCKET")}
 	for _, h := range hosts {
 		if h.Network == "unix" {
@@ -213,7 +217,7 @@ func (s *sandbox) explain(problems []config.Problem, file string, names []config
 		}
 	}
 	for i, p := range problems {
-		if p.Key != "tls.passphrase_command" || p.Warning {
+		if !strings.HasSuffix(p.Key, "tls.passphrase_command") || p.Warning {
 			continue
 		}
 		if s.commands {

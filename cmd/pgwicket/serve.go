@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"slices"
@@ -21,6 +20,7 @@ import (
 	"golang.org/x/term"
 
 	"pgwicket/config"
+	"pgwicket/internal/status"
 	"pgwicket/metrics"
 	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
@@ -59,14 +59,15 @@ type gate struct {
 	inForce  *config.Config // what the last load that worked has made
 	ready    atomic.Bool
 	failures chan error // of listeners, which should run for ever
-	admin    *http.Server
-
-	adminListener net.Listener
+	admin    admin
+	asked    chan chan *status.Reload // for a reload, by the socket
+	shown    atomic.Pointer[shown]
+	build    status.Build
 
 	passed   passed
 	manager  *manager
 	outcome  string // of the last load, for the manager
-	stopping bool
+	stopping atomic.Bool
 
 	sandbox *sandbox                 // nil: none
 	watcher *watcher                 // nil: only SIGHUP reloads
@@ -111,10 +112,9 @@ func serve(args []string, s streams) int {
 	}
 	settings := *cfg
 	settings.Policy, settings.TLS = nil, nil // which a reload makes anew, and which may be large
-	g := &gate{path: *path, prompt: prompt, passed: sockets, level: new(slog.LevelVar), started: &settings, failures: make(chan error, 1)}
+	g := &gate{path: *path, prompt: prompt, passed: sockets, level: new(slog.LevelVar), started: &settings, failures: make(chan error, 1), asked: make(chan chan *status.Reload), build: buildNow(*path)}
 	g.level.Set(cfg.LogLevel)
-	v, _, _ := buildVersion()
-	g.metrics = metrics.New(v)
+	g.metrics = metrics.New(g.build.Version)
 	var flush func()
 	g.log, flush = newLogger(s, cfg.LogFormat, g.level, g.metrics.LogLineDropped)
 	defer flush()
@@ -127,9 +127,11 @@ func serve(args []string, s streams) int {
 	g.tried.Store(&files)
 	g.logProblems(problems)
 	g.loaded(cfg)
+	g.note("start", true, []string{}, problems)
 
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	listeners, err := g.listen()
+	listeners, err := g.listen(account)
+	defer g.admin.close()
 	if err != nil {
 		g.log.Error("cannot start", "error", err)
 		return exitFailed
@@ -147,7 +149,7 @@ func serve(args []string, s streams) int {
 	defer g.watch(false)
 	g.manager.say(g.status(), daemon.SdNotifyReady)
 	defer g.manager.watchdog(g.server.Alive)()
-	g.log.Info("ready", "version", v, "listen", cfg.Listen, "admin", cfg.Admin, "backends", addresses(cfg.Policy), "config", g.path)
+	g.log.Info("ready", "version", g.build.Version, "listen", cfg.Listen, "admin", cfg.Admin.Address, "socket", cfg.Admin.Socket, "backends", addresses(cfg.Policy), "config", g.path)
 	return g.wait(signals)
 }
 
@@ -178,7 +180,7 @@ func newLogger(s streams, format string, level slog.Leveler, dropped func()) (lo
 
 // listen opens every address before it serves the first, so that a gate either
 // has all of them or does not start.
-func (g *gate) listen() (listeners []net.Listener, err error) {
+func (g *gate) listen(account *account) (listeners []net.Listener, err error) {
 	defer func() {
 		if err != nil {
 			for _, ln := range listeners {
@@ -193,21 +195,12 @@ func (g *gate) listen() (listeners []net.Listener, err error) {
 		}
 		listeners = append(listeners, ln)
 	}
-	if g.started.Admin != "" {
-		ln, err := g.openAdmin()
-		if err != nil {
-			return listeners, fmt.Errorf("admin.address: %w", err)
-		}
-		g.adminListener = ln
-	}
-	return listeners, nil
+	return listeners, g.openAdmin(account)
 }
 
 // serve begins to accept.
 func (g *gate) serve(listeners []net.Listener) {
-	if g.adminListener != nil {
-		go g.serveAdmin(g.adminListener)
-	}
+	g.serveAdmin()
 	if g.started.ReusePort || len(g.passed) > 0 {
 		g.server.HandOver()
 	}
@@ -230,29 +223,6 @@ func (g *gate) open(address string) (net.Listener, error) {
 		return proxy.ListenShared(context.Background(), address, timeout)
 	}
 	return proxy.Listen(context.Background(), address, timeout)
-}
-
-func (g *gate) openAdmin() (net.Listener, error) {
-	var lc net.ListenConfig
-	if g.started.ReusePort {
-		lc.Control = func(_, _ string, c syscall.RawConn) error { return proxy.SharePort(c) }
-	}
-	g.admin = &http.Server{
-		Handler:           g.metrics.Handler(g.ready.Load),
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      time.Minute,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
-	}
-	return lc.Listen(context.Background(), "tcp", g.started.Admin)
-}
-
-func (g *gate) serveAdmin(ln net.Listener) {
-	if err := g.admin.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-		g.fail(fmt.Errorf("admin address: %w", err))
-	}
 }
 
 func (g *gate) fail(err error) {
@@ -279,12 +249,13 @@ func (g *gate) watch(on bool) {
 
 // What a reload is for.
 const (
-	bySignal = "signal"
-	byFiles  = "files"
+	bySignal  = "signal"
+	byFiles   = "files"
+	byCommand = "command"
 )
 
-// wait serves the signals and the changes of files until the gate has ended,
-// and returns the exit status.
+// wait serves the signals, the changes of files and what is asked by the socket
+// until the gate has ended, and returns the exit status.
 func (g *gate) wait(signals <-chan os.Signal) int {
 	var drained chan error
 	status := time.NewTicker(statusEvery)
@@ -299,6 +270,12 @@ func (g *gate) wait(signals <-chan os.Signal) int {
 			if !files.same(*g.tried.Load()) { // a SIGHUP may have been faster
 				g.reload(byFiles, files)
 			}
+		case done := <-g.asked:
+			if drained != nil {
+				done <- nil
+				continue
+			}
+			done <- g.reload(byCommand, look(config.Files(g.path)))
 		case sig := <-signals:
 			switch {
 			case sig == syscall.SIGHUP && drained != nil:
@@ -332,8 +309,8 @@ func (g *gate) wait(signals <-chan os.Signal) int {
 
 func (g *gate) drain(sig os.Signal, done chan<- error) {
 	g.ready.Store(false)
-	if g.started.ReusePort && g.admin != nil {
-		_ = g.admin.Close() // who asks for health and metrics shall find the other one
+	if g.started.ReusePort {
+		g.admin.close() // who asks for health and metrics shall find the other one
 	}
 	g.log.Info("shutting down", "signal", sig.String(), "sessions", g.server.Sessions(), "drain_delay", g.started.DrainDelay.String(), "drain_timeout", g.started.DrainTimeout.String())
 	time.Sleep(g.started.DrainDelay)
@@ -343,8 +320,9 @@ func (g *gate) drain(sig os.Signal, done chan<- error) {
 }
 
 // reload loads everything again and puts it into force, or nothing of it. files
-// is what was there before, and what the watcher compares with from now on.
-func (g *gate) reload(trigger string, files contents) {
+// is what was there before, and what the watcher compares with from now on. The
+// result is nil if another attempt is to follow.
+func (g *gate) reload(trigger string, files contents) *status.Reload {
 	defer g.beginReload()()
 	prompt := g.prompt.ask
 	if trigger == byFiles {
@@ -359,17 +337,18 @@ func (g *gate) reload(trigger string, files contents) {
 		// It may have read half of something. The watcher has noticed, too.
 		g.putOff++
 		g.log.Debug("files have changed while they were read; once more when they are still")
-		return
+		return nil
 	}
 	g.putOff = 0
-	about := []any{"config", g.path, "trigger", trigger, "files", listed(files.since(*g.tried.Load()))}
+	changed := listed(files.since(*g.tried.Load()))
+	about := []any{"config", g.path, "trigger", trigger, "files", changed}
 	g.tried.Store(&files)
 	g.logProblems(problems)
 	if cfg == nil {
 		g.metrics.LoadFailed(blamesCRL(problems))
 		g.outcome = "the last reload failed (" + now() + "), the configuration before it is in force"
 		g.log.Error("reload failed; the configuration in force stays", about...)
-		return
+		return g.note(trigger, false, changed, problems)
 	}
 	g.warnOfRestart(cfg)
 	g.level.Set(cfg.LogLevel)
@@ -377,6 +356,7 @@ func (g *gate) reload(trigger string, files contents) {
 	g.loaded(cfg)
 	g.watch(cfg.WatchFiles)
 	g.log.Info("reloaded; newcomers and live sessions are judged by it", about...)
+	return g.note(trigger, true, changed, problems)
 }
 
 // listed keeps a line of the log short: a directory may hold thousands.
@@ -402,7 +382,9 @@ func (g *gate) warnOfRestart(cfg *config.Config) {
 	add("limits.tcp_user_timeout", old.TCPUserTimeout != cfg.TCPUserTimeout)
 	add("limits.drain_delay", old.DrainDelay != cfg.DrainDelay)
 	add("limits.drain_timeout", old.DrainTimeout != cfg.DrainTimeout)
-	add("admin.address", old.Admin != cfg.Admin)
+	add("admin.address", old.Admin.Address != cfg.Admin.Address)
+	add("admin.tls (that there is one)", (old.Admin.TLS == nil) != (cfg.Admin.TLS == nil))
+	add("admin.socket", old.Admin.Socket != cfg.Admin.Socket)
 	add("log.format", old.LogFormat != cfg.LogFormat)
 	add("reuse_port", old.ReusePort != cfg.ReusePort)
 	add("user", old.User != cfg.User)

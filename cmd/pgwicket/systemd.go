@@ -185,7 +185,7 @@ func (m *manager) prove(ctx context.Context, every time.Duration, alive proof) {
 // status is what the manager shows of the gate.
 func (g *gate) status() string {
 	connections := plural(g.server.Sessions(), "connection")
-	if g.stopping {
+	if g.stopping.Load() {
 		return "shutting down, " + connections + " left"
 	}
 	return connections + "; " + g.outcome
@@ -201,7 +201,7 @@ func (g *gate) beginReload() (end func()) {
 // beginShutdown says that the gate is going, and how long that may take: the
 // manager's own limit need not be kept in step with the configuration.
 func (g *gate) beginShutdown() {
-	g.stopping = true
+	g.stopping.Store(true)
 	const more = 10 * time.Second // than the drain: for what comes after it
 	g.manager.say(g.status(), daemon.SdNotifyStopping,
 		fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", (g.started.DrainDelay+g.started.DrainTimeout+more).Microseconds()))

@@ -1,0 +1,77 @@
+package status
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// number groups digits, as one reads them.
+func number[N int | uint64](n N) string {
+	digits := strconv.FormatUint(uint64(max(n, 0)), 10)
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return digits
+}
+
+func plural(n int, word string) string {
+	if n == 1 {
+		return "1 " + word
+	}
+	return number(n) + " " + word + "s"
+}
+
+// span is a length of time, no more exact than one cares for.
+func span(d time.Duration) string {
+	switch d = d.Abs(); {
+	case d < time.Minute:
+		return plural(int(d.Seconds()), "second")
+	case d < time.Hour:
+		return plural(int(d.Minutes()), "minute")
+	case d < 48*time.Hour:
+		return plural(int(d.Hours()), "hour")
+	}
+	return plural(int(d.Hours()/24), "day")
+}
+
+// ago says when something was or will be.
+func ago(t, now time.Time) string {
+	if t.After(now) {
+		return "in " + span(t.Sub(now))
+	}
+	return span(now.Sub(t)) + " ago"
+}
+
+func ends(t, now time.Time) string {
+	if t.After(now) {
+		return "ends in " + span(t.Sub(now))
+	}
+	return "has ended " + ago(t, now)
+}
+
+func moment(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+func date(t time.Time) string   { return t.UTC().Format(time.DateOnly) }
+
+// clock is the time of a day, with the day if it is not today.
+func clock(t, now time.Time) string {
+	if date(t) == date(now) {
+		return t.UTC().Format(time.TimeOnly)
+	}
+	return t.UTC().Format(time.DateTime)
+}
+
+// why says what a load was for.
+func why(trigger string) string {
+	switch trigger {
+	case "start":
+		return "at the start"
+	case "signal":
+		return "for a signal"
+	case "files":
+		return "because files have changed"
+	case "command":
+		return "for «pgwicket reload»"
+	}
+	return fmt.Sprintf("for %q", trigger)
+}

@@ -1,0 +1,106 @@
+package proxy
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Refused is a connection that was turned away, by the gate or by PostgreSQL, or a
+// session that the gate has ended for what would keep a newcomer out.
+type Refused struct {
+	At       time.Time
+	Outcome  Outcome
+	Session  bool // it had been let in
+	Listener string
+
+	// What follows is the client's, printable and cut.
+	Client         netip.AddrPort
+	User, Database string
+	Subject        string // of its certificate
+	Reason         string // more than it was told
+}
+
+// refusalsKept bounds what a flood can make the gate remember, textKept each text
+// of it.
+const (
+	refusalsKept = 100
+	textKept     = 200
+)
+
+// refusals are the last of them.
+type refusals struct {
+	mu   sync.Mutex
+	kept [refusalsKept]Refused
+	n    int // since the start
+}
+
+func (r *refusals) add(one Refused) {
+	for _, text := range []*string{&one.User, &one.Database, &one.Subject, &one.Reason} {
+		*text = kept(*text)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.kept[r.n%refusalsKept] = one
+	r.n++
+}
+
+// kept is a copy, or a few bytes would keep the packet alive that they are from.
+func kept(s string) string {
+	if s = printable(s); len(s) > textKept {
+		return strings.ToValidUTF8(s[:textKept], "") + "…"
+	}
+	return strings.Clone(s)
+}
+
+// last returns them, the newest first.
+func (r *refusals) last() []Refused {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]Refused, 0, min(r.n, refusalsKept))
+	for i := r.n - 1; i >= 0 && len(all) < refusalsKept; i-- {
+		all = append(all, r.kept[i%refusalsKept])
+	}
+	return all
+}
+
+// remember keeps a connection among the refusals, if it is one. Port scans and
+// health checks would soon be all of them.
+func (c *session) remember(o Outcome, err error) {
+	if o == Probe || o >= ClientClosed {
+		return
+	}
+	one := Refused{
+		At: time.Now(), Outcome: o, Session: c.open, Listener: c.request.Listener,
+		Client: c.source, User: c.request.User, Database: c.request.Database,
+	}
+	if r := (*Refusal)(nil); errors.As(err, &r) {
+		one.Reason = r.Detail
+	} else if sqlstate := c.relayed.login.SQLSTATE; sqlstate != "" {
+		one.Reason = "PostgreSQL says " + sqlstate
+	}
+	if id := c.request.Certificate; id != nil {
+		one.Subject = id.DN
+	}
+	c.server.refusals.add(one)
+}
+
+// Refusals returns the last hundred, the newest first.
+func (s *Server) Refusals() []Refused { return s.refusals.last() }
+
+// Usage is what clients take at the moment of what Limits bounds.
+type Usage struct {
+	Connections    int // those in their start-up included
+	PerSource      int // of the source that has most
+	PerAccount     int // of the user and database that have most
+	CancelRequests int // under way
+}
+
+// Usage counts it.
+func (s *Server) Usage() Usage {
+	u := s.crowd.usage()
+	u.CancelRequests = int(s.cancels.Load())
+	return u
+}
