@@ -11,7 +11,7 @@ RACE    := $(shell command -v cc >/dev/null 2>&1 && [ "$$($(GO) env CGO_ENABLED)
 FUZZTIME ?= 60s
 TIME     ?= 10m
 
-.PHONY: help build demo test lint fuzz soak bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-replication interop-tools clean
+.PHONY: help build demo test lint fuzz soak bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-replication interop-tools screenshots clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,7 @@ demo: ## see a working gate in front of a real PostgreSQL, from nothing (ARGS=--
 test: ## run every test, against a real PostgreSQL
 	@.ci/need postgresql openssl
 	@.ci/need --optional sslscan
+	@.ci/need --optional chromium
 	@[ -n "$(RACE)" ] || echo "no C compiler: testing without the race detector"
 	$(GO) test $(RACE) -timeout 20m ./...
 
@@ -78,6 +79,10 @@ interop-replication: ## backups, standbys, WAL and logical replication through a
 interop-tools: ## pg_dump, pg_restore, psql -f and pgbench through a gate, by checksum (ARGS=--quick for CI)
 	@.ci/need postgresql openssl
 	$(GO) run ./interop tools $(ARGS)
+
+screenshots: ## take the pictures of the status page in docs/img anew
+	@.ci/need chromium
+	SCREENSHOTS=1 $(GO) test -count=1 -run TestScreenshots ./internal/status
 
 clean: ## remove what was built
 	rm -rf bin

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -44,7 +45,7 @@ var verbs = map[string]func(*testscript.TestScript, bool, []string){
 	"exits":    cmdExits,    // exits STATUS PROGRAM [ARG...]
 	"expand":   cmdExpand,   // expand FROM TO: with the variables of the script
 	"freeport": cmdFreePort, // freeport NAME...: NAME becomes 127.0.0.1:PORT
-	"http":     cmdHTTP,     // http STATUS METHOD URL: the answer becomes stdout
+	"http":     cmdHTTP,     // http [OPTION...] STATUS METHOD URL: the answer becomes stdout, see there
 	"jsonlog":  cmdJSONLog,  // jsonlog FILE: every line is a JSON record
 	"logline":  cmdLogLine,  // logline FILE KEY=VALUE|KEY~REGEXP...: of just one line, see there
 	"pki":      cmdPKI,      // pki [VARIANT...]: write certificates, see there
@@ -54,7 +55,7 @@ var verbs = map[string]func(*testscript.TestScript, bool, []string){
 	"reloads":  cmdReloads,  // reloads N NAME: one as soon as the other is done
 	"send":     cmdSend,     // send NAME TEXT: a line of input
 	"session":  cmdSession,  // session NAME [KEYWORD=VALUE...]: a psql that waits for send
-	"signal":   cmdSignal,   // signal NAME HUP|INT|TERM|ALRM
+	"signal":   cmdSignal,   // signal NAME HUP|INT|TERM|ALRM|KILL
 	"socket":   cmdSocket,   // socket PATH: a Unix socket that somebody listens on
 	"start":    cmdStart,    // start NAME PROGRAM [ARG...]: in the background
 	"tcpdb":    cmdTCPDB,    // tcpdb: a PostgreSQL with TLS at 127.0.0.1:$DBPORT; db-ca.crt, and gate.crt and gate.key for its role cert
@@ -170,8 +171,8 @@ func lookPath(ts *testscript.TestScript, program string) string {
 }
 
 func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
-	signals := map[string]syscall.Signal{"HUP": syscall.SIGHUP, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "ALRM": syscall.SIGALRM}
-	need(ts, !neg && len(args) == 2 && signals[args[1]] != 0, "signal NAME HUP|INT|TERM|ALRM")
+	signals := map[string]syscall.Signal{"HUP": syscall.SIGHUP, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "ALRM": syscall.SIGALRM, "KILL": syscall.SIGKILL}
+	need(ts, !neg && len(args) == 2 && signals[args[1]] != 0, "signal NAME HUP|INT|TERM|ALRM|KILL")
 	ts.Check(stateOf(ts).process(ts, args[0]).cmd.Process.Signal(signals[args[1]]))
 }
 
@@ -373,10 +374,40 @@ func reload(ts *testscript.TestScript, p *process, fails bool) {
 }
 
 func cmdHTTP(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, !neg && len(args) == 3, "http STATUS METHOD URL")
+	transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	host := ""
+	for ; len(args) > 0 && strings.HasPrefix(args[0], "-"); args = args[1:] {
+		option, value, _ := strings.Cut(args[0], "=")
+		switch option {
+		case "-host":
+			host = value
+		case "-socket":
+			transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "unix", ts.MkAbs(value))
+			}
+		case "-cert":
+			pair, err := tls.LoadX509KeyPair(ts.MkAbs(value+".crt"), ts.MkAbs(value+".key"))
+			ts.Check(err)
+			transport.TLSClientConfig.Certificates = []tls.Certificate{pair}
+		case "-server":
+			want := readCertificate(ts, value)
+			transport.TLSClientConfig.VerifyConnection = func(s tls.ConnectionState) error {
+				if !s.PeerCertificates[0].Equal(want) {
+					return fmt.Errorf("the server does not show %s", value)
+				}
+				return nil
+			}
+		default:
+			ts.Fatalf("http: unknown option %s", option)
+		}
+	}
+	need(ts, !neg && len(args) == 3, "http [-host=NAME] [-socket=PATH] [-cert=NAME] [-server=FILE] STATUS METHOD URL")
 	req, err := http.NewRequest(args[1], args[2], http.NoBody)
 	ts.Check(err)
-	client := http.Client{Timeout: deadline, Transport: &http.Transport{DisableKeepAlives: true}}
+	if host != "" {
+		req.Host = host
+	}
+	client := http.Client{Timeout: deadline, Transport: transport}
 	resp, err := client.Do(req)
 	ts.Check(err)
 	defer resp.Body.Close()

@@ -33,7 +33,7 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"counts": func(caption, name, unit string, all []Count) map[string]any {
 		return map[string]any{"Caption": caption, "Name": name, "Unit": unit, "All": all}
 	},
-	"share": share, "sum": sum, "join": strings.Join,
+	"share": share, "join": strings.Join, "fields": strings.Fields,
 	"style": func() template.CSS { return template.CSS(style) }, //nolint:gosec // it is our own file
 }).Parse(markup))
 

@@ -182,6 +182,7 @@ const soon = 14 * 24 * time.Hour
 // be shared.
 func (s Status) settle() Status {
 	s.Attention = []Notice{}
+	s.whole()
 	s.attendState()
 	s.Certificates = each(s.Certificates, s.settleCertificate)
 	for _, c := range s.Certificates {
@@ -208,6 +209,18 @@ func each[T any](list []T, change func(T) T) []T {
 	}
 	return out
 }
+
+// whole makes every list one, if it is nil.
+func (s *Status) whole() {
+	s.Listeners, s.Policy, s.Refusals = each(s.Listeners, func(l Listener) Listener {
+		l.LoadBalancers = each(l.LoadBalancers, same)
+		return l
+	}), each(s.Policy, same), each(s.Refusals, same)
+	s.Totals.Refused, s.Totals.Ended, s.Totals.CancelRequests = each(s.Totals.Refused, same), each(s.Totals.Ended, same), each(s.Totals.CancelRequests, same)
+	s.Reload.Files, s.Reload.Problems = each(s.Reload.Files, same), each(s.Reload.Problems, same)
+}
+
+func same[T any](one T) T { return one }
 
 func (s *Status) attend(l Level, format string, args ...any) {
 	s.Attention = append(s.Attention, Notice{l, fmt.Sprintf(format, args...)})
@@ -301,14 +314,20 @@ func settleLimit(l Limit) Limit {
 }
 
 // Let is how many sessions there have been.
-func (s Status) Let() uint64 { return sum(s.Totals.Ended) + uint64(s.Sessions.Open) }
-
-// TurnedAway is how many connections were refused, port scans included.
-func (s Status) TurnedAway() uint64 { return sum(s.Totals.Refused) }
-
-func sum(counts []Count) (n uint64) {
-	for _, c := range counts {
+func (s Status) Let() (n uint64) {
+	for _, c := range s.Totals.Ended {
 		n += c.Count
+	}
+	return n + uint64(s.Sessions.Open)
+}
+
+// TurnedAway is how many connections were refused, without port scans and health
+// checks, which are no clients.
+func (s Status) TurnedAway() (n uint64) {
+	for _, c := range s.Totals.Refused {
+		if c.Name != "probe" {
+			n += c.Count
+		}
 	}
 	return n
 }
