@@ -211,7 +211,7 @@ func TestPageSays(t *testing.T) {
 			"Sessions of the busiest user and database limits.max_sessions_per_account 142 no limit",
 			"In force since 2026-11-26 08:20:30 UTC, 3 hours ago; loaded because files have changed.", "Changed: /etc/pgwicket/crl.d/clients.crl",
 			"11:19:50 40 seconds ago certificate_missing 10.20.7.31:51022 at 10.0.0.5:5432 app in shop",
-			"certificate_revoked its session was ended", "2026-11-25 04:20:30 31 hours ago plaintext", "not said the address is in no network of acl.allow",
+			"certificate_revoked its session was ended", "2026-11-25 04:20:30 31 hours ago plaintext", "source_not_allowed the address is in no network of acl.allow 203.0.113.77:44210 at 10.0.0.5:5432 not said",
 			"pgwicket v1.4.0 · go1.26.6 · linux/amd64 · started 2026-11-03",
 		},
 		"degraded": {
