@@ -434,8 +434,10 @@ func TestServeWholeChain(t *testing.T) {
 	}
 	info := server.Certificates[0]
 	leaf := seen.PeerCertificates[0]
-	if want := (CertificateInfo{File: pair.CertFile, Subject: "CN=db.example", NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Key: "ECDSA P-256",
-		Chain: []LinkInfo{{"CN=two", seen.PeerCertificates[1].NotAfter}, {"CN=one", seen.PeerCertificates[2].NotAfter}}}); !reflect.DeepEqual(info, want) {
+	if want := (CertificateInfo{
+		File: pair.CertFile, Subject: "CN=db.example", NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Key: "ECDSA P-256",
+		Chain: []LinkInfo{{"CN=two", seen.PeerCertificates[1].NotAfter}, {"CN=one", seen.PeerCertificates[2].NotAfter}},
+	}); !reflect.DeepEqual(info, want) {
 		t.Errorf("described as %+v", info)
 	}
 	if len(server.CRLs) != 1 || server.CRLs[0].File != o.CRLFile {

@@ -36,7 +36,7 @@ var shots = []struct {
 }
 
 // tallest is more than any of them.
-const tallest = 6500
+const tallest = 8000
 
 // browser runs Chromium once, in a profile of its own.
 func browser(t *testing.T, url string, args ...string) string {

@@ -439,8 +439,11 @@ func TestWords(t *testing.T) {
 		life, left time.Duration
 		want       Level
 	}{
-		{24 * time.Hour, 12 * time.Hour, Good}, {24 * time.Hour, 5 * time.Hour, Warn}, {24 * time.Hour, -time.Second, Bad},
-		{8760 * time.Hour, 15 * 24 * time.Hour, Good}, {8760 * time.Hour, 13 * 24 * time.Hour, Warn},
+		{24 * time.Hour, 12 * time.Hour, Good},
+		{24 * time.Hour, 5 * time.Hour, Warn},
+		{24 * time.Hour, -time.Second, Bad},
+		{8760 * time.Hour, 15 * 24 * time.Hour, Good},
+		{8760 * time.Hour, 13 * 24 * time.Hour, Warn},
 	} {
 		s := Status{Time: at, Reload: Reload{Successful: true}, Certificates: []Certificate{{NotBefore: at.Add(c.left - c.life), NotAfter: at.Add(c.left)}}}
 		if got := s.settle().Certificates[0].Level; got != c.want {
