@@ -112,6 +112,9 @@ func serve(args []string, s streams) int {
 	}
 	settings := *cfg
 	settings.Policy, settings.TLS = nil, nil // which a reload makes anew, and which may be large
+	if settings.Admin.TLS != nil {
+		settings.Admin.TLS = new(tlsconfig.Server) // that there is one is for the whole life of the gate
+	}
 	g := &gate{path: *path, prompt: prompt, passed: sockets, level: new(slog.LevelVar), started: &settings, failures: make(chan error, 1), asked: make(chan chan *status.Reload), build: buildNow(*path)}
 	g.level.Set(cfg.LogLevel)
 	g.metrics = metrics.New(g.build.Version)
