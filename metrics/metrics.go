@@ -5,7 +5,11 @@ package metrics
 
 import (
 	"crypto/tls"
+	"math"
 	"runtime/debug"
+	"slices"
+	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,6 +33,8 @@ type Set struct {
 	failures      *prometheus.CounterVec
 	handshakeTime prometheus.Histogram
 	backendTime   prometheus.Histogram
+	backends      *prometheus.CounterVec
+	limit         prometheus.Gauge
 	fromClients   prometheus.Counter
 	toClients     prometheus.Counter
 
@@ -49,7 +55,17 @@ type Set struct {
 	reloads       *prometheus.CounterVec
 	reloadOK      prometheus.Gauge
 	reloadTime    prometheus.Gauge
+
+	mu    sync.Mutex
+	hosts []Host // with series of their own
 }
+
+// Outcomes are the label values of the counters that have such. Each is a closed
+// set.
+type Outcomes struct{ Refused, Handshakes, Ended, Cancelled []string }
+
+// Host is an address of a backend. Both are the operator's own words.
+type Host struct{ Backend, Address string }
 
 // latency has buckets from a fifth of a millisecond, an ECDSA handshake on a
 // fast machine, to the longest that a start-up may take.
@@ -91,6 +107,8 @@ func (s *Set) connectionSeries() {
 	s.recheckFailing = s.gauge("recheck_failing_sessions", "Live sessions that the last recheck would not have let in, whether it ended them or not.")
 	s.recheckTime = s.gauge("recheck_duration_seconds", "Time that the last recheck took.")
 	s.backendTime = s.histogram("backend_connect_duration_seconds", "Time to connect to the backend.")
+	s.backends = s.counterVec("backend_connects_total", "Attempts of sessions to connect to an address of a backend, by result.", "backend", "address", "result")
+	s.limit = s.gauge("limit_connections", "Connections that there may be at once, those in their start-up included; +Inf without a limit.")
 }
 
 func (s *Set) tlsSeries() {
@@ -142,9 +160,70 @@ func (s *Set) gaugeVec(name, help string, labels ...string) *prometheus.GaugeVec
 }
 
 func (s *Set) histogram(name, help string) prometheus.Histogram {
-	h := prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Name: name, Help: help, Buckets: latency})
+	h := prometheus.NewHistogram(prometheus.HistogramOpts{
+		Namespace: namespace, Name: name, Help: help, Buckets: latency,
+		// Native beside classic, for scrapers that ask in protobuf: every bucket is
+		// at most a tenth wider than the one before, and memory is bounded.
+		NativeHistogramBucketFactor:     1.1,
+		NativeHistogramMaxBucketNumber:  160,
+		NativeHistogramMinResetDuration: time.Hour,
+		NativeHistogramMaxExemplars:     -1, // the classic buckets have theirs
+	})
 	s.registry.MustRegister(h)
 	return h
+}
+
+// exemplar is the label by which a sample leads to the line of the session in the
+// log. Only OpenMetrics and protobuf show it. 0 is no session, and has none.
+func exemplar(session uint64) prometheus.Labels {
+	if session == 0 {
+		return nil
+	}
+	return prometheus.Labels{"session_id": strconv.FormatUint(session, 10)}
+}
+
+func count(c *prometheus.CounterVec, outcome string, session uint64) {
+	c.WithLabelValues(outcome).(prometheus.ExemplarAdder).AddWithExemplar(1, exemplar(session))
+}
+
+func observe(h prometheus.Histogram, d time.Duration, session uint64) {
+	h.(prometheus.ExemplarObserver).ObserveWithExemplar(d.Seconds(), exemplar(session))
+}
+
+// Expect has the counters begin at 0 for each outcome: an alert on a rate would
+// else miss the first of a kind, which makes its series.
+func (s *Set) Expect(o Outcomes) {
+	for _, e := range []struct {
+		counter *prometheus.CounterVec
+		values  []string
+	}{{s.refused, o.Refused}, {s.failures, o.Handshakes}, {s.ended, o.Ended}, {s.cancels, o.Cancelled}} {
+		for _, v := range e.values {
+			e.counter.WithLabelValues(v)
+		}
+	}
+}
+
+// InForce records a new policy: how many connections there may be (0: any
+// number), and to which hosts sessions go. Hosts that it does not name any more
+// lose their series.
+func (s *Set) InForce(connections int, hosts []Host) {
+	limit := math.Inf(1)
+	if connections > 0 {
+		limit = float64(connections)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limit.Set(limit)
+	for _, h := range s.hosts {
+		if !slices.Contains(hosts, h) {
+			s.backends.DeletePartialMatch(prometheus.Labels{"backend": label(h.Backend), "address": label(h.Address)})
+		}
+	}
+	s.hosts = slices.Clone(hosts)
+	for _, h := range hosts {
+		s.backends.WithLabelValues(label(h.Backend), label(h.Address), "success")
+		s.backends.WithLabelValues(label(h.Backend), label(h.Address), "failure")
+	}
 }
 
 // Accepted returns what to call for each connection that a listener accepts.
@@ -158,12 +237,13 @@ func (s *Set) AcceptFailed() { s.acceptErrors.Inc() }
 func (s *Set) Started() { s.starting.Inc() }
 
 // Refused counts a connection that was not let in; handshake says that its TLS
-// or its certificate was the reason.
-func (s *Set) Refused(outcome string, handshake bool) {
+// or its certificate was the reason. session is the number of it in the log, here
+// and below.
+func (s *Set) Refused(session uint64, outcome string, handshake bool) {
 	s.starting.Dec()
-	s.refused.WithLabelValues(outcome).Inc()
+	count(s.refused, outcome, session)
 	if handshake {
-		s.failures.WithLabelValues(outcome).Inc()
+		count(s.failures, outcome, session)
 	}
 }
 
@@ -180,9 +260,9 @@ func (s *Set) SessionAborted() {
 }
 
 // Ended counts a session that was open.
-func (s *Set) Ended(outcome string) {
+func (s *Set) Ended(session uint64, outcome string) {
 	s.open.Dec()
-	s.ended.WithLabelValues(outcome).Inc()
+	count(s.ended, outcome, session)
 }
 
 // Cancelled counts a connection that brought a CancelRequest.
@@ -192,9 +272,9 @@ func (s *Set) Cancelled(outcome string) {
 }
 
 // Handshake counts a finished TLS handshake and the time it took.
-func (s *Set) Handshake(version, cipher uint16, group tls.CurveID, d time.Duration) {
-	s.handshakes.WithLabelValues(tls.VersionName(version), tls.CipherSuiteName(cipher), GroupName(group)).Inc()
-	s.handshakeTime.Observe(d.Seconds())
+func (s *Set) Handshake(session uint64, state tls.ConnectionState, d time.Duration) {
+	s.handshakes.WithLabelValues(tls.VersionName(state.Version), tls.CipherSuiteName(state.CipherSuite), GroupName(state.CurveID)).Inc()
+	observe(s.handshakeTime, d, session)
 }
 
 // GroupName names a key exchange group for a label or a log line; RSA key
@@ -207,7 +287,16 @@ func GroupName(g tls.CurveID) string {
 }
 
 // BackendConnected records how long a connect to the backend took.
-func (s *Set) BackendConnected(d time.Duration) { s.backendTime.Observe(d.Seconds()) }
+func (s *Set) BackendConnected(session uint64, d time.Duration) { observe(s.backendTime, d, session) }
+
+// BackendTried counts an attempt of a session to connect to one host.
+func (s *Set) BackendTried(h Host, ok bool) {
+	result := "success"
+	if !ok {
+		result = "failure"
+	}
+	s.backends.WithLabelValues(label(h.Backend), label(h.Address), result).Inc()
+}
 
 // Relayed counts bytes of a session, from and to the client.
 func (s *Set) Relayed(fromClient, toClient int) {

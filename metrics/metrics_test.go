@@ -3,6 +3,7 @@ package metrics
 import (
 	"crypto/tls"
 	"math/big"
+	"net/http"
 	"os"
 	"regexp"
 	"slices"
@@ -15,6 +16,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 )
 
+func state(version, cipher uint16, group tls.CurveID) tls.ConnectionState {
+	return tls.ConnectionState{Version: version, CipherSuite: cipher, CurveID: group}
+}
+
 // play speaks every verb, so that every series has a sample.
 func play(s *Set) {
 	accepted := s.Accepted("127.0.0.1:5432")
@@ -24,16 +29,19 @@ func play(s *Set) {
 	}
 	s.AcceptFailed()
 	s.LogLineDropped()
-	s.Refused("probe", false)
-	s.Refused("certificate_revoked", true)
-	s.Handshake(tls.VersionTLS13, tls.TLS_AES_256_GCM_SHA384, tls.X25519MLKEM768, 3*time.Millisecond)
-	s.Handshake(tls.VersionTLS12, tls.TLS_RSA_WITH_AES_128_CBC_SHA, 0, 250*time.Millisecond)
-	s.BackendConnected(100 * time.Microsecond)
+	s.Refused(1, "probe", false)
+	s.Refused(2, "certificate_revoked", true)
+	s.Handshake(3, state(tls.VersionTLS13, tls.TLS_AES_256_GCM_SHA384, tls.X25519MLKEM768), 3*time.Millisecond)
+	s.Handshake(4, state(tls.VersionTLS12, tls.TLS_RSA_WITH_AES_128_CBC_SHA, 0), 250*time.Millisecond)
+	s.InForce(10_000, []Host{{"default", "/run/postgresql/.s.PGSQL.5432"}, {"reports", "db1:5432"}})
+	s.BackendTried(Host{"default", "/run/postgresql/.s.PGSQL.5432"}, true)
+	s.BackendTried(Host{"reports", "db1:5432"}, false)
+	s.BackendConnected(3, 100*time.Microsecond)
 	s.SessionOpened()
 	s.SessionOpened()
 	s.Relayed(10, 2000)
 	s.Relayed(0, 0)
-	s.Ended("client_closed")
+	s.Ended(4, "client_closed")
 	s.Cancelled("forwarded")
 	s.Rechecked(3, 2*time.Millisecond)
 	at := time.Date(2027, 1, 2, 3, 4, 5, 678_000_000, time.UTC)
@@ -81,11 +89,16 @@ func expect(t *testing.T, s *Set, names string, want ...string) {
 }
 
 // cockroach showed its ConnectionLatency under another's name. Every verb moves the series of its name and no other.
+// The file is what a scraper sees after play, and what the tests of the rules and the dashboard go by.
 func TestExposition(t *testing.T) {
+	want, err := os.ReadFile("testdata/exposition.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := New("v1.2.3")
 	play(s)
-	if got := ours(scrape(t, s)); got != exposition {
-		t.Errorf("got:\n%s\nwant:\n%s", got, exposition)
+	if got := ours(scrape(t, s)); got != string(want) {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}
 }
 
@@ -126,7 +139,7 @@ func TestLint(t *testing.T) {
 		for _, m := range f.GetMetric() {
 			for _, l := range m.GetLabel() {
 				// No label is a client's choice: whoever has a thousand names would have a thousand series.
-				if known := "listener outcome version cipher group reason file issuer result goversion"; !slices.Contains(strings.Fields(known), l.GetName()) {
+				if known := "listener outcome version cipher group reason file issuer backend address result goversion"; !slices.Contains(strings.Fields(known), l.GetName()) {
 					t.Errorf("%s has a label %s", f.GetName(), l.GetName())
 				}
 			}
@@ -137,17 +150,20 @@ func TestLint(t *testing.T) {
 	}
 }
 
-// The manual has a row for every series, with its labels, and for no other.
+// row is what the manual says of a series.
+type row struct{ kind, labels, help string }
+
+// The manual has a row for every series, with its type, its labels and its help text, and for no other.
 func TestOperationsManual(t *testing.T) {
 	text, err := os.ReadFile("../docs/operations.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows := map[string]string{}
-	for _, m := range regexp.MustCompile("(?m)^\\| `(pgwicket_[a-z_]+)` \\| ([^|]*)\\|").FindAllStringSubmatch(string(text), -1) {
-		labels := strings.Split(strings.NewReplacer("`", "", " ", "").Replace(m[2]), ",")
+	rows := map[string]row{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `(pgwicket_[a-z_]+)` \\| ([^|]*) \\|([^|]*)\\| ([^|]*) \\|$").FindAllStringSubmatch(string(text), -1) {
+		labels := strings.Split(strings.NewReplacer("`", "", " ", "").Replace(m[3]), ",")
 		slices.Sort(labels)
-		rows[m[1]] = strings.Join(labels, ",")
+		rows[m[1]] = row{m[2], strings.Join(labels, ","), m[4]}
 	}
 	s := New("v1.2.3")
 	play(s)
@@ -163,8 +179,9 @@ func TestOperationsManual(t *testing.T) {
 		for _, l := range f.GetMetric()[0].GetLabel() {
 			labels = append(labels, l.GetName())
 		}
-		if row, ok := rows[f.GetName()]; !ok || row != strings.Join(labels, ",") {
-			t.Errorf("%s has the labels %q; docs/operations.md says %q, %t", f.GetName(), labels, row, ok)
+		is := row{strings.ToLower(f.GetType().String()), strings.Join(labels, ","), f.GetHelp()}
+		if says, ok := rows[f.GetName()]; says != is {
+			t.Errorf("%s is %q; docs/operations.md says %q (%t)", f.GetName(), is, says, ok)
 		}
 		delete(rows, f.GetName())
 	}
@@ -182,6 +199,90 @@ func TestFresh(t *testing.T) {
 	expect(t, s, "build_info", `build_info{goversion="GO",version="v1.2.3"} 1`)
 }
 
+// The first of a kind is one more than before, not a series out of nothing, which a rate does not see.
+func TestExpect(t *testing.T) {
+	s := New("v1.2.3")
+	s.Expect(Outcomes{Refused: []string{"probe", "no_rule"}, Handshakes: []string{"tls_version"}, Ended: []string{"drained"}, Cancelled: []string{"failed"}})
+	s.Started()
+	s.Refused(1, "no_rule", false)
+	expect(t, s, "connections_refused_total", `connections_refused_total{outcome="no_rule"} 1`, `connections_refused_total{outcome="probe"} 0`)
+	expect(t, s, "tls_handshake_failures_total", `tls_handshake_failures_total{reason="tls_version"} 0`)
+	expect(t, s, "sessions_ended_total", `sessions_ended_total{outcome="drained"} 0`)
+	expect(t, s, "cancel_requests_total", `cancel_requests_total{outcome="failed"} 0`)
+}
+
+// A host that a reload takes away takes its series along; those that stay count on.
+func TestInForce(t *testing.T) {
+	s := New("v1.2.3")
+	one, two := Host{"default", "/run/a"}, Host{"default", "/run/\xfc"}
+	s.InForce(7, []Host{one, two})
+	expect(t, s, "limit_connections", "limit_connections 7")
+	s.BackendTried(two, false)
+	s.BackendTried(one, true)
+	s.InForce(0, []Host{two})
+	expect(t, s, "limit_connections", "limit_connections +Inf")
+	expect(t, s, "backend_connects_total",
+		"backend_connects_total{address=\"/run/\uFFFD\",backend=\"default\",result=\"failure\"} 1",
+		"backend_connects_total{address=\"/run/\uFFFD\",backend=\"default\",result=\"success\"} 0")
+}
+
+// Whoever sees a bar of a histogram or a refusal asks the log for the session; no sample of ours names a client.
+func TestExemplars(t *testing.T) {
+	s := New("v1.2.3")
+	play(s)
+	text := ask(s, http.MethodGet, "/metrics", yes, "Accept", "application/openmetrics-text; version=1.0.0").Body.String()
+	for _, want := range []string{
+		`tls_handshake_duration_seconds_bucket{le="0.005"} 1 # {session_id="3"} 0.003 `,
+		`tls_handshake_duration_seconds_bucket{le="0.25"} 2 # {session_id="4"} 0.25 `,
+		`backend_connect_duration_seconds_bucket{le="0.0002"} 1 # {session_id="3"} 0.0001 `,
+		`connections_refused_total{outcome="probe"} 1.0 # {session_id="1"} 1.0 `,
+		`tls_handshake_failures_total{reason="certificate_revoked"} 1.0 # {session_id="2"} 1.0 `,
+		`sessions_ended_total{outcome="client_closed"} 1.0 # {session_id="4"} 1.0 `,
+	} {
+		if !strings.Contains(text, "\npgwicket_"+want) {
+			t.Errorf("no %s in\n%s", want, ours(text))
+		}
+	}
+	if plain := scrape(t, s); strings.Contains(plain, "session_id") {
+		t.Errorf("a scraper that knows no exemplars gets some:\n%s", ours(plain))
+	}
+}
+
+// Prometheus asks in protobuf where it wants native histograms. However the times scatter, there are not many buckets.
+func TestNativeHistograms(t *testing.T) {
+	s := New("v1.2.3")
+	for d := time.Microsecond; d < 100*time.Hour; d += d/50 + 1 {
+		s.Handshake(0, state(tls.VersionTLS13, tls.TLS_AES_128_GCM_SHA256, tls.X25519), d)
+		s.BackendConnected(0, d)
+	}
+	const protobuf = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
+	w := ask(s, http.MethodGet, "/metrics", yes, "Accept", protobuf)
+	if got := strings.ReplaceAll(w.Header().Get("Content-Type"), " ", ""); !strings.HasPrefix(got, protobuf) {
+		t.Errorf("asked for protobuf, got %q", got)
+	}
+	families, err := s.Gatherer().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	native := 0
+	for _, f := range families {
+		if !strings.HasPrefix(f.GetName(), "pgwicket_") || f.GetType().String() != "HISTOGRAM" {
+			continue
+		}
+		native++
+		h, buckets := f.GetMetric()[0].GetHistogram(), 0
+		for _, span := range h.GetPositiveSpan() {
+			buckets += int(span.GetLength())
+		}
+		if len(h.GetBucket()) < len(latency) || buckets < 50 || buckets > 200 {
+			t.Errorf("%s has %d classic and %d native buckets", f.GetName(), len(h.GetBucket()), buckets)
+		}
+	}
+	if native != 2 {
+		t.Errorf("%d histograms, want 2", native)
+	}
+}
+
 // Every connection is counted in once and out once, whoever does it.
 func TestCountsAddUp(t *testing.T) {
 	s := New("v1.2.3")
@@ -194,16 +295,16 @@ func TestCountsAddUp(t *testing.T) {
 					accepted()
 					s.Started()
 				}
-				s.Refused("source_denied", false)
-				s.Refused("tls_version", true)
+				s.Refused(7, "source_denied", false)
+				s.Refused(7, "tls_version", true)
 				s.Cancelled("over_limit")
 				for range 2 {
-					s.Handshake(tls.VersionTLS13, tls.TLS_AES_128_GCM_SHA256, tls.X25519, time.Millisecond)
-					s.BackendConnected(time.Millisecond)
+					s.Handshake(7, state(tls.VersionTLS13, tls.TLS_AES_128_GCM_SHA256, tls.X25519), time.Millisecond)
+					s.BackendConnected(7, time.Millisecond)
 					s.SessionOpened()
 				}
 				s.Relayed(3, 5)
-				s.Ended("client_lost")
+				s.Ended(7, "client_lost")
 			}
 		})
 	}
@@ -230,9 +331,9 @@ func TestRelayedNothing(t *testing.T) {
 
 func TestHandshakeNames(t *testing.T) {
 	s := New("v1.2.3")
-	s.Handshake(tls.VersionTLS10, tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA, 0, 0)
-	s.Handshake(tls.VersionTLS12, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.CurveP256, 0)
-	s.Handshake(0x0305, 0x1399, 0x9999, 0) // of a later crypto/tls
+	s.Handshake(1, state(tls.VersionTLS10, tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA, 0), 0)
+	s.Handshake(2, state(tls.VersionTLS12, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.CurveP256), 0)
+	s.Handshake(3, state(0x0305, 0x1399, 0x9999), 0) // of a later crypto/tls
 	expect(t, s, "tls_handshakes_total",
 		`tls_handshakes_total{cipher="0x1399",group="CurveID(39321)",version="0x0305"} 1`,
 		`tls_handshakes_total{cipher="TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",group="CurveP256",version="TLS 1.2"} 1`,

@@ -77,11 +77,12 @@ func (u *upstream) CloseWrite() error {
 	return u.wire.CloseWrite()
 }
 
-// connect tries the hosts in their order.
-func (b *Backend) connect(ctx context.Context) (*upstream, error) {
+// connect tries the hosts in their order, and says of each how that went.
+func (b *Backend) connect(ctx context.Context, tried func(*Host, error)) (*upstream, error) {
 	var failures []error
 	for i := range b.Hosts {
 		u, err := b.Hosts[i].connect(ctx, b.ConnectTimeout)
+		tried(&b.Hosts[i], err)
 		if err == nil {
 			return u, nil
 		}

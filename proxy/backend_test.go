@@ -10,7 +10,9 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"math"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -277,6 +279,47 @@ func TestBackendThatStallsItsTLS(t *testing.T) {
 	_ = g.Server.Shutdown(ctx)
 	if d := time.Since(began); d > patience/2 {
 		t.Errorf("the shutdown took %v", d)
+	}
+	if n := g.metric(t, "pgwicket_backend_connects_total", "result", "failure"); n != 1 {
+		t.Errorf("%v failures, want the one that was the server's", n)
+	}
+}
+
+// Which of several hosts is down is seen while the others still serve, under the name that the rules have for them; a
+// reload takes a host that has gone out of the metrics.
+func TestBackendsAreCounted(t *testing.T) {
+	b := newBackend(t)
+	up, down := unixBackend(b.SocketDir).Hosts[0], proxy.Host{Network: "unix", Address: t.TempDir() + "/.s.PGSQL.5432"}
+	g := newGate(t, b.SocketDir, func(p *proxy.Policy) {
+		p.Limits.Connections = 7
+		p.Backends = map[string]*proxy.Backend{"pair": backendOf(down, up)}
+		p.Rules = rules(t, acl.RuleOptions{Action: "allow", Users: []string{"report"}, Backend: "pair"}, acl.RuleOptions{Action: "allow"})
+	})
+	for _, user := range []string{"report", "report", "app"} {
+		conn := g.secure(t)
+		send(t, conn, startup(protocol3, "user", user))
+		readReady(t, conn)
+		_ = conn.Close()
+		g.expect(t, "client_closed")
+	}
+	tries := func(backend string, h proxy.Host, result string) float64 {
+		return g.metric(t, "pgwicket_backend_connects_total", "backend", backend, "address", h.Address, "result", result)
+	}
+	if n := []float64{tries("pair", down, "failure"), tries("pair", up, "success"), tries("default", up, "success")}; !slices.Equal(n, []float64{2, 2, 1}) {
+		t.Errorf("%v failures of the first, successes of the second and of the default; want 2, 2, 1", n)
+	}
+	if n := g.metric(t, "pgwicket_backend_connects_total"); n != 5 {
+		t.Errorf("%v attempts, want 5", n)
+	}
+	if n := g.metric(t, "pgwicket_limit_connections"); n != 7 {
+		t.Errorf("the limit is %v, want 7", n)
+	}
+	g.reload(func(p *proxy.Policy) { p.Backends, p.Rules, p.Limits.Connections = nil, nil, 0 })
+	if n := g.metric(t, "pgwicket_backend_connects_total"); n != 1 {
+		t.Errorf("%v attempts at what is still there, want 1", n)
+	}
+	if n := g.metric(t, "pgwicket_limit_connections"); !math.IsInf(n, 1) {
+		t.Errorf("the limit is %v, want none", n)
 	}
 }
 

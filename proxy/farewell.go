@@ -80,13 +80,13 @@ func (c *session) account(o Outcome, err error) {
 	message := "session ended"
 	switch {
 	case c.open:
-		c.server.metrics.Ended(f.label)
+		c.server.metrics.Ended(c.id, f.label)
 	case o >= CancelForwarded:
 		message = "cancel request"
 		c.server.metrics.Cancelled(f.label)
 	default:
 		message = "connection refused"
-		c.server.metrics.Refused(f.label, f.tls)
+		c.server.metrics.Refused(c.id, f.label, f.tls)
 	}
 	c.remember(o, err)
 	if ctx := context.Background(); c.server.log.Enabled(ctx, f.level) {

@@ -48,8 +48,9 @@ type gate struct {
 	Log     *logBook // every line, as JSON, from debug upwards
 	Text    *logBook // the same, in slog's other format
 
-	policy proxy.Policy // the one in force
-	served chan error
+	policy   proxy.Policy // the one in force
+	outcomes []string     // that the counters had before anything was counted
+	served   chan error
 }
 
 // newGate serves the backend whose socket (port 5432) is in socketDir. Without
@@ -97,6 +98,7 @@ func newGateOn(t testing.TB, address, socketDir string, edit ...func(*proxy.Poli
 	all := &slog.HandlerOptions{Level: slog.LevelDebug}
 	log := slog.NewMultiHandler(slog.NewJSONHandler(g.Log, all), slog.NewTextHandler(g.Text, all))
 	g.Server = newServer(t, &policy, slog.New(log), g.Metrics)
+	g.outcomes = g.counted(t)
 	go func() { g.served <- g.Server.Serve(ln) }()
 	t.Cleanup(func() { g.stop(t) })
 	return g
@@ -147,6 +149,11 @@ func (g *gate) stop(t testing.TB) {
 			t.Errorf("%s = %v after the shutdown", gauge, n)
 		}
 	}
+	for _, series := range g.counted(t) {
+		if !slices.Contains(g.outcomes, series) {
+			t.Errorf("%s was not there at 0 from the start, so that an alert on its rate would miss the first", series)
+		}
+	}
 	for _, book := range []*logBook{g.Log, g.Text} {
 		for _, line := range book.all() {
 			if i := strings.IndexFunc(line, unicode.IsControl); i != len(line)-1 {
@@ -176,6 +183,25 @@ func (g *gate) balance(t testing.TB) {
 
 // metric sums a counter or gauge over all series that have these labels, given
 // as name, value, name, value.
+// counted returns the series that have an outcome or a reason.
+func (g *gate) counted(t testing.TB) (all []string) {
+	t.Helper()
+	families, err := g.Metrics.Gatherer().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == "outcome" || l.GetName() == "reason" {
+					all = append(all, f.GetName()+"/"+l.GetValue())
+				}
+			}
+		}
+	}
+	return all
+}
+
 func (g *gate) metric(t testing.TB, name string, labels ...string) (sum float64) {
 	t.Helper()
 	families, err := g.Metrics.Gatherer().Gather()

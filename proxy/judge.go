@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"pgwicket/acl"
+	"pgwicket/metrics"
 )
 
 // Judge is the one predicate of the gate: it lets a client in, and is asked
@@ -40,6 +41,33 @@ func (p *Policy) BackendOf(rule *acl.Rule) (*Backend, error) {
 		return nil, refuse(InternalError, "the policy has no backend for this session")
 	}
 	return b, nil
+}
+
+// mainBackend is what Policy.Backend, which has no name, is called in the metrics.
+const mainBackend = "default"
+
+// backendName returns what the metrics call the backend of BackendOf.
+func backendName(rule *acl.Rule) string {
+	if rule != nil && rule.Backend != "" {
+		return rule.Backend
+	}
+	return mainBackend
+}
+
+// addresses names those of every backend for the metrics.
+func (p *Policy) addresses() (all []metrics.Host) {
+	add := func(name string, b *Backend) {
+		for _, h := range b.Hosts {
+			all = append(all, metrics.Host{Backend: name, Address: h.Address})
+		}
+	}
+	if p.Backend != nil {
+		add(mainBackend, p.Backend)
+	}
+	for name, b := range p.Backends {
+		add(name, b)
+	}
+	return all
 }
 
 // admits judges what does not depend on the session that is asked for.

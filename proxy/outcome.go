@@ -1,6 +1,10 @@
 package proxy
 
-import "log/slog"
+import (
+	"log/slog"
+
+	"pgwicket/metrics"
+)
 
 // Outcome says how a connection ended. The set is closed: an outcome is the
 // label of a metric, the reason in the log, and what decides which SQLSTATE
@@ -169,6 +173,38 @@ var outcomes = [outcomeCount]facts{
 
 // String returns the outcome as metrics and logs name it.
 func (o Outcome) String() string { return outcomes[o].label }
+
+// expected returns what each counter may have to count.
+func expected() (e metrics.Outcomes) {
+	for o := range outcomeCount {
+		f := outcomes[o]
+		switch {
+		case o >= CancelForwarded:
+			e.Cancelled = append(e.Cancelled, f.label)
+		case o >= AuthenticationFailed:
+			e.Ended = append(e.Ended, f.label)
+		default:
+			e.Refused = append(e.Refused, f.label)
+			if f.tls {
+				e.Handshakes = append(e.Handshakes, f.label)
+			}
+			if o.mayEnd() {
+				e.Ended = append(e.Ended, f.label)
+			}
+		}
+	}
+	return e
+}
+
+// mayEnd says of an outcome of newcomers that a recheck may end a live session
+// with it.
+func (o Outcome) mayEnd() bool {
+	switch o {
+	case SourceNotAllowed, SourceDenied, ProxyHeaderRefused, TLSVersion, TLSCipher, NoRule, RuleRejected, InternalError:
+		return true
+	}
+	return CertMissing <= o && o <= CRLStale
+}
 
 // A Refusal is why a connection is not let in.
 type Refusal struct {

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -86,6 +87,30 @@ func TestOutcomesStandInTheirGroups(t *testing.T) {
 		if o != Probe && f.level < slog.LevelInfo {
 			t.Errorf("%v is not in the log by default", o)
 		}
+	}
+}
+
+// Each outcome is foreseen by the counters that it may come to, and by no other. The gates of the other tests hold
+// themselves to it when they stop.
+func TestOutcomesAreExpected(t *testing.T) {
+	e := expected()
+	has := func(list []string, o Outcome) bool { return slices.Contains(list, o.String()) }
+	for o, f := range all {
+		cancel, session := o >= CancelForwarded, o >= AuthenticationFailed && o < CancelForwarded
+		if has(e.Cancelled, o) != cancel || has(e.Refused, o) == (cancel || session) || has(e.Handshakes, o) != f.tls {
+			t.Errorf("%v: cancelled %v, refused %v, handshakes %v", o, has(e.Cancelled, o), has(e.Refused, o), has(e.Handshakes, o))
+		}
+		if session && !has(e.Ended, o) || cancel && has(e.Ended, o) {
+			t.Errorf("%v: ended %v", o, has(e.Ended, o))
+		}
+	}
+	for _, o := range []Outcome{SourceDenied, CertRevoked, CRLStale, NoRule} {
+		if !has(e.Ended, o) {
+			t.Errorf("a recheck may end a session with %v", o)
+		}
+	}
+	if has(e.Ended, Probe) || has(e.Ended, Plaintext) {
+		t.Error("a live session cannot be a probe")
 	}
 }
 

@@ -137,16 +137,22 @@ func New(p *Policy, log *slog.Logger, m *metrics.Set) (*Server, error) {
 		stopped:    make(chan struct{}),
 		tended:     make(chan struct{}),
 	}
-	s.policy.Store(p)
+	m.Expect(expected())
+	s.putInForce(p)
 	go s.tend()
 	return s, nil
+}
+
+func (s *Server) putInForce(p *Policy) {
+	s.policy.Store(p)
+	s.metrics.InForce(p.Limits.Connections, p.addresses())
 }
 
 // SetPolicy puts p into force: for every connection that has not yet been
 // judged, and soon for the live sessions. It may be called at any time, by
 // anybody.
 func (s *Server) SetPolicy(p *Policy) {
-	s.policy.Store(p)
+	s.putInForce(p)
 	select {
 	case s.renewed <- struct{}{}:
 	default: // tend has yet to look, and will see this one

@@ -16,6 +16,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/internal/pgwire"
+	"pgwicket/metrics"
 )
 
 // tlsRecordHandshake is the first byte of a TLS ClientHello's record, and of no
@@ -438,7 +439,7 @@ func (c *session) handshake(direct bool) error {
 	}
 	c.tls = conn
 	c.shown(conn.ConnectionState())
-	c.server.metrics.Handshake(c.state.Version, c.state.CipherSuite, c.state.CurveID, time.Since(began))
+	c.server.metrics.Handshake(c.id, c.state, time.Since(began))
 	if direct && c.state.NegotiatedProtocol != alpn {
 		// As PostgreSQL: without ALPN this may be another protocol's client,
 		// tricked into talking to us.
@@ -535,7 +536,13 @@ func (c *session) reach(ctx context.Context, p *Policy, rule *acl.Rule, startup 
 	if to.ClientInfo {
 		c.introduce(&startup)
 	}
-	backend, err := c.connect(ctx, to.connect)
+	name := backendName(rule)
+	tried := func(h *Host, err error) {
+		if !errors.Is(ctx.Err(), context.Canceled) { // else nobody has waited for the host
+			c.server.metrics.BackendTried(metrics.Host{Backend: name, Address: h.Address}, err == nil)
+		}
+	}
+	backend, err := c.connect(ctx, func(ctx context.Context) (*upstream, error) { return to.connect(ctx, tried) })
 	if err != nil {
 		return nil, refuse(BackendUnavailable, err.Error())
 	}
@@ -552,7 +559,7 @@ func (c *session) connect(ctx context.Context, to func(context.Context) (*upstre
 	if err != nil {
 		return nil, err
 	}
-	c.server.metrics.BackendConnected(time.Since(began))
+	c.server.metrics.BackendConnected(c.id, time.Since(began))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.backend = backend
