@@ -12,9 +12,10 @@ FUZZTIME ?= 60s
 TIME     ?= 10m
 
 .PHONY: help build demo test lint fuzz soak bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-replication interop-tools screenshots clean
+.PHONY: help build demo test lint fuzz soak bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-replication interop-tools deploy-test-prometheus clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-23s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/pgwicket
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/pgwicket ./cmd/pgwicket
@@ -83,6 +84,9 @@ interop-tools: ## pg_dump, pg_restore, psql -f and pgbench through a gate, by ch
 screenshots: ## take the pictures of the status page in docs/img anew
 	@.ci/need chromium
 	SCREENSHOTS=1 $(GO) test -count=1 -run TestScreenshots ./internal/status
+deploy-test-prometheus: ## hold the Prometheus files and the dashboard to the series of a gate (promtool is installed as root on Debian)
+	@.ci/need --optional prometheus
+	cd deploy/prometheus/test && $(GO) test ./...
 
 clean: ## remove what was built
 	rm -rf bin
