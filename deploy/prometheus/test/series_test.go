@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 
@@ -122,7 +123,7 @@ func (c *checker) selector(e *parser.VectorSelector) names {
 		c.errorf("no gate has the series %s", e.Name)
 	}
 	for _, m := range e.LabelMatchers {
-		if m.Name == labels.MetricName {
+		if m.Name == model.MetricNameLabel {
 			continue
 		}
 		if ok && !has[m.Name] {
@@ -185,7 +186,7 @@ func (c *checker) call(e *parser.Call) (result names) {
 		parser.Inspect(e.Args[0], func(n parser.Node, _ []parser.Node) error {
 			if s, ok := n.(*parser.VectorSelector); ok {
 				for _, m := range s.LabelMatchers {
-					result[m.Name] = m.Type == labels.MatchEqual && m.Name != labels.MetricName
+					result[m.Name] = m.Type == labels.MatchEqual && m.Name != model.MetricNameLabel
 				}
 			}
 			return nil

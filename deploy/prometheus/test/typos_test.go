@@ -2,7 +2,9 @@ package prometheus_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -14,8 +16,35 @@ var files = []string{
 	"docs/operations.md", "metrics/testdata/exposition.txt", "config.example.yaml",
 }
 
+// misspelt returns a copy of the files with a typo.
+func misspelt(t *testing.T, file, from, to string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	for _, f := range files {
+		text, err := os.ReadFile(filepath.Join(root, f))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f == file {
+			if !strings.Contains(string(text), from) {
+				t.Errorf("%s: no %q to misspell", f, from)
+			}
+			text = []byte(strings.ReplaceAll(string(text), from, to))
+		}
+		path := filepath.Join(dir, f)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
 // A test of files that finds nothing may be one that looks at nothing: each of these typos must be noticed.
 func TestTypos(t *testing.T) {
+	report(t, slices.Concat(checkConfig(root), checkRules(root), checkDashboard(root))) // or any typo would pass for noticed
 	const prometheus, rules, alerts, tests, dashboard = "deploy/prometheus/prometheus.yml", "deploy/prometheus/pgwicket.rules.yml",
 		"deploy/prometheus/pgwicket.alerts.yml", "deploy/prometheus/pgwicket.test.yml", "deploy/grafana/pgwicket.json"
 	for _, c := range []struct{ file, text, typo string }{
@@ -30,7 +59,7 @@ func TestTypos(t *testing.T) {
 		{rules, "sum by (job, outcome)", "sum by (job, reason)"},
 		{rules, "sum by (job, le)", "sum by (job)"},
 		{rules, `outcome!="probe"`, `outcome!="prob"`},
-		{rules, "record:", "recrod:"},
+		{rules, "record:", "records:"},
 		{rules, "instance:pgwicket_connections_used:ratio", "instance:pgwicket_connections_use:ratio"},
 
 		{alerts, "== 0\n", "= 0\n"},
@@ -45,7 +74,7 @@ func TestTypos(t *testing.T) {
 		{alerts, "operations.md#pgwicketdown", "operations.md#pgwicketdwon"},
 		{alerts, "alert: PgwicketDown", "alert: PgwicketDwon"},
 		{alerts, "        for: 2m", "        for: 2 m"},
-		{alerts, "summary:", "sumary:"},
+		{alerts, "summary:", "summaries:"},
 
 		{tests, "alertname: PgwicketDown", "alertname: PgwicketDwon"},
 		{tests, "series: 'pgwicket_backend_connects_total{", "series: 'pgwicket_backend_connect_total{"},
@@ -61,35 +90,36 @@ func TestTypos(t *testing.T) {
 		{dashboard, `outcome!=\"probe\"`, `outcome!=\"prob\"`},
 		{dashboard, `instance=~\"$instance\"`, `instance=~\"$instanc\"`},
 		{dashboard, `"${datasource}"`, `"${datsource}"`},
-		{dashboard, `"type": "gauge"`, `"type": "guage"`},
+		{dashboard, `"type": "gauge"`, `"type": "gauges"`},
 		{dashboard, "label_values(pgwicket_build_info, job)", "label_values(pgwicket_buildinfo, job)"},
 		{dashboard, `"x": 12`, `"x": 13`},
 
 		{"docs/operations.md", "### PgwicketDown\n", "### PgwicketDwon\n"},
 		{"metrics/testdata/exposition.txt", "pgwicket_accept_errors_total", "pgwicket_accept_failures_total"},
 	} {
-		dir := t.TempDir()
-		for _, f := range files {
-			text, err := os.ReadFile(filepath.Join(root, f))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if f == c.file {
-				if !strings.Contains(string(text), c.text) {
-					t.Errorf("%s: no %q to misspell", f, c.text)
-				}
-				text = []byte(strings.ReplaceAll(string(text), c.text, c.typo))
-			}
-			path := filepath.Join(dir, f)
-			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(path, text, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if wrong := append(append(checkConfig(dir), checkRules(dir)...), checkDashboard(dir)...); len(wrong) == 0 {
+		dir := misspelt(t, c.file, c.text, c.typo)
+		if wrong := slices.Concat(checkConfig(dir), checkRules(dir), checkDashboard(dir)); len(wrong) == 0 {
 			t.Errorf("%s: %q for %q is not noticed", c.file, c.typo, c.text)
 		}
+	}
+}
+
+// What is well-formed and means something else is for the unit tests to notice.
+func TestWrongConditions(t *testing.T) {
+	if _, err := exec.LookPath("promtool"); err != nil {
+		t.Skip("no promtool; on Debian it is in the package prometheus")
+	}
+	for _, c := range []struct{ text, typo string }{
+		{"unless ignoring (result)", "and ignoring (result)"},
+		{"used:ratio > 0.8", "used:ratio > 0.95"},
+		{"timestamp_seconds - time() < 86400", "timestamp_seconds - time() < 864000"},
+		{"for: 10m", "for: 1m"},
+	} {
+		t.Run(c.text, func(t *testing.T) {
+			t.Parallel()
+			if wrong := promtool(misspelt(t, "deploy/prometheus/pgwicket.alerts.yml", c.text, c.typo)); len(wrong) == 0 {
+				t.Errorf("%q for %q is not noticed", c.typo, c.text)
+			}
+		})
 	}
 }
