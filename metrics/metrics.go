@@ -1,6 +1,6 @@
 // Package metrics holds the Prometheus series of pgwicket and the handler of
 // its admin address. It is spoken to in verbs; no label is ever a client's
-// choice: no address, user, database or serial number.
+// choice: no client address, user, database or serial number.
 package metrics
 
 import (
