@@ -75,6 +75,54 @@ func (n *Networks) Explain(addr netip.Addr) string {
 	return "in no network of acl.allow"
 }
 
+// Prefixes returns the networks that are allowed and those that are denied, in
+// order, and of each no more than it takes to hold the same addresses.
+func (n *Networks) Prefixes() (allow, deny []netip.Prefix) { return fewest(&n.allow), fewest(&n.deny) }
+
+func fewest(t *bart.Lite) []netip.Prefix {
+	c := t.Clone()
+	c.Aggregate()
+	return slices.Collect(c.AllSorted())
+}
+
+// Admitted returns networks that hold the addresses that Judge allows, and no
+// others.
+func (n *Networks) Admitted() []netip.Prefix {
+	var out bart.Lite
+	for p := range n.allow.All() {
+		n.remain(p, &out)
+	}
+	return fewest(&out)
+}
+
+// remain adds what of a network is not denied: itself, or its halves' remains.
+func (n *Networks) remain(p netip.Prefix, out *bart.Lite) {
+	if n.deny.LookupPrefix(p) {
+		return
+	}
+	denied := false
+	for range n.deny.Subnets(p) {
+		denied = true
+		break
+	}
+	if !denied {
+		out.Insert(p)
+		return
+	}
+	low := netip.PrefixFrom(p.Addr(), p.Bits()+1)
+	n.remain(low, out)
+	n.remain(netip.PrefixFrom(upper(low), p.Bits()+1), out)
+}
+
+// upper is the first address of the network behind the lower half of one.
+func upper(low netip.Prefix) netip.Addr {
+	b := low.Addr().AsSlice()
+	bit := low.Bits() - 1
+	b[bit/8] |= 0x80 >> (bit % 8)
+	addr, _ := netip.AddrFromSlice(b)
+	return addr
+}
+
 // ParsePrefix reads a network as an operator writes it: a CIDR, or a single
 // address. Bits behind the mask are a mistake, as in PostgreSQL's cidr type:
 // 10.0.0.5/8 may have been meant as either. An IPv4-mapped network becomes the

@@ -256,3 +256,63 @@ func BenchmarkJudge(b *testing.B) {
 		})
 	}
 }
+
+// Prefixes and Admitted hold the addresses that Judge speaks of, at the edges of every network, too, and no network
+// that another one of them holds.
+func TestNetworksInOtherWords(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	for range 300 {
+		allow, deny := nested(rnd, rnd.IntN(6)), nested(rnd, rnd.IntN(6))
+		n := acl.NewNetworks(allow, deny)
+		allowed, denied := n.Prefixes()
+		admitted := n.Admitted()
+		for _, list := range [][]netip.Prefix{allowed, denied, admitted} {
+			for i, p := range list {
+				if p != p.Masked() || i > 0 && p.Overlaps(list[i-1]) || i > 0 && p.Addr().Less(list[i-1].Addr()) {
+					t.Fatalf("%v of %v", p, list)
+				}
+			}
+		}
+		holds := func(list []netip.Prefix, a netip.Addr) bool {
+			return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(a) })
+		}
+		for _, p := range slices.Concat(allow, deny, nested(rnd, 4)) {
+			for _, a := range edges(p) {
+				verdict := n.Judge(a)
+				if holds(denied, a) != (verdict == acl.Denied) || holds(allowed, a) != holds(allow, a) || holds(admitted, a) != (verdict == acl.Allowed) {
+					t.Fatalf("%v: verdict %v with allow %v, deny %v; but %v, %v, %v", a, verdict, allow, deny, allowed, denied, admitted)
+				}
+			}
+		}
+	}
+}
+
+// nested returns networks that are likely to hold one another.
+func nested(rnd *rand.Rand, n int) (out []netip.Prefix) {
+	for range n {
+		addr := netip.AddrFrom4([4]byte{10, byte(rnd.IntN(2)), byte(rnd.IntN(256)), byte(rnd.IntN(256))})
+		if rnd.IntN(2) == 0 {
+			addr = netip.AddrFrom16([16]byte{0xfd, byte(rnd.IntN(2)), byte(rnd.IntN(256)), 15: byte(rnd.IntN(256))})
+		}
+		p, _ := addr.Prefix(rnd.IntN(addr.BitLen() + 1))
+		out = append(out, p)
+	}
+	return out
+}
+
+// edges are the first and last addresses of a network, and those beside it.
+func edges(p netip.Prefix) (out []netip.Addr) {
+	last := p.Addr().AsSlice()
+	for bit := p.Bits(); bit < p.Addr().BitLen(); bit++ {
+		last[bit/8] |= 0x80 >> (bit % 8)
+	}
+	end, _ := netip.AddrFromSlice(last)
+	for _, a := range []netip.Addr{p.Addr(), p.Addr().Prev(), end, end.Next()} {
+		if a.IsValid() {
+			out = append(out, a)
+		}
+	}
+	return out
+}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,18 +23,12 @@ type Admin struct {
 // TLS. It loads none of the files and forgives mistakes elsewhere: a gate goes on
 // serving while its file is being edited, and so must who asks for its health.
 func AdminOf(path string) (a Admin, overTLS bool, problems []Problem) {
-	text, err := read(path)
-	if err != nil {
-		return a, false, []Problem{{File: path, Line: 1, Text: err.Error()}}
-	}
-	f, lines, problems := parse(text)
-	if len(lines) == 0 {
-		for i := range problems {
-			problems[i].File = path
-		}
+	read, problems := readSettings(path, os.Environ())
+	if len(read.lines) == 0 {
 		return a, false, problems
 	}
-	_, overTLS = lines["admin.tls"]
+	f := read.file
+	_, overTLS = read.lines["admin.tls"]
 	return Admin{Address: f.Admin.Address, Socket: beside(filepath.Dir(path), f.Admin.Socket)}, overTLS, nil
 }
 

@@ -23,8 +23,7 @@ const maxSocket = 107
 
 // backends reads the backend section, and the list of those that rules name.
 func (l *loading) backends(f file) (one *proxy.Backend, others map[string]*proxy.Backend) {
-	_, written := l.lines["backend"]
-	if written || len(f.Backends) == 0 {
+	if hasBackend(l.lines) || len(f.Backends) == 0 {
 		one = l.backend("backend", f.Backend, f.Limits)
 	}
 	if len(f.Backends) > 0 {

@@ -46,27 +46,43 @@ type Config struct {
 	WatchFiles     bool
 	ReusePort      bool   // other processes may listen on the addresses, too
 	User           string // the account to become when started as root; empty: none
-	UserLine       int    // where the file says so, or its first
+	UserLine       int    // where the file says so, or its first; 0: not in the file
 	Landlock       bool
 	RunsCommands   bool // at each load, for the passphrases of keys
+
+	// Variables of the environment that set keys, by their names.
+	Variables []string
 
 	path string
 }
 
-// At names a line of the configuration file.
-func (c *Config) At(line int) string { return fmt.Sprintf("%s:%d", c.path, line) }
+// At names the line of a rule in the configuration file, or the variable that has
+// it in place of one.
+func (c *Config) At(line int) string { return at(c.path, line, "acl.rules") }
+
+// at names where a key stands. Nothing stands in line 0 of a file, but in the
+// environment.
+func at(path string, line int, key string) string {
+	if line == 0 {
+		return Variable(key)
+	}
+	return fmt.Sprintf("%s:%d", path, line)
+}
 
 // Problem is one mistake in the configuration or in a file that it names.
 type Problem struct {
-	File    string
-	Line    int
-	Key     string // empty where the mistake is in the file's form
+	File    string // or the variable of the environment
+	Line    int    // 0 where it is a variable
+	Key     string // empty where the mistake is in the form of the file or the variable
 	Text    string // what is wrong and what to do, in one line
 	Warning bool   // the gate works all the same
 }
 
 func (p Problem) String() string {
-	s := fmt.Sprintf("%s:%d: ", p.File, p.Line)
+	s := p.File + ": "
+	if p.Line > 0 {
+		s = fmt.Sprintf("%s:%d: ", p.File, p.Line)
+	}
 	if p.Warning {
 		s += "warning: "
 	}
@@ -81,37 +97,57 @@ func Failed(problems []Problem) bool {
 	return slices.ContainsFunc(problems, func(p Problem) bool { return !p.Warning })
 }
 
-// Load reads the configuration at path and every file that it names, and
-// reports all mistakes at once, in the order of their lines. The Config is nil
-// if any of them is more than a warning; nothing is changed in the process.
+// Load reads the configuration at path, over it the environment, and every file
+// that they name, and reports all mistakes at once, in the order of their lines.
+// The Config is nil if any of them is more than a warning; nothing is changed in
+// the process. Without a path, all is from the environment.
 //
 // previous is the configuration in force, which revocation lists must not fall
 // behind; nil at the start. prompt asks a person for the passphrase of a key;
 // nil means that nobody is there.
 func Load(path string, previous *Config, prompt func(string) ([]byte, error), now time.Time) (*Config, []Problem) {
-	text, err := read(path)
-	if err != nil {
-		return nil, []Problem{{File: path, Line: 1, Text: err.Error()}}
-	}
-	f, lines, problems := parse(text)
-	l := &loading{lines: lines, problems: problems, inForce: previous}
+	s, problems := readSettings(path, os.Environ())
+	l := &loading{path: path, lines: s.lines, problems: problems, inForce: previous}
 	if previous == nil {
 		l.inForce = new(Config)
 	}
 	var c *Config
 	if len(problems) == 0 {
 		// With the file's form in doubt, its values would be too.
-		c = l.load(f, filepath.Dir(path), prompt, now)
-	}
-	for i := range l.problems {
-		l.problems[i].File = path
+		c = l.load(s.file, filepath.Dir(path), prompt, now)
 	}
 	slices.SortStableFunc(l.problems, func(a, b Problem) int { return cmp.Compare(a.Line, b.Line) })
 	if Failed(l.problems) {
 		return nil, l.problems
 	}
-	c.path = path
+	c.path, c.Variables = path, s.variables
 	return c, l.problems
+}
+
+// settings are what the file and the environment say, and where.
+type settings struct {
+	file
+	lines     map[string]int // see parse
+	variables []string       // that are set
+}
+
+// readSettings reads the file at path, unless that is empty, and over it the
+// environment.
+func readSettings(path string, environ []string) (s settings, problems []Problem) {
+	s.file, s.lines = defaults(), make(map[string]int)
+	if path != "" {
+		text, err := read(path)
+		if err != nil {
+			return s, []Problem{{File: path, Line: 1, Text: err.Error()}}
+		}
+		s.file, s.lines, problems = parse(text)
+		for i := range problems {
+			problems[i].File = path
+		}
+	}
+	var mistakes []Problem
+	s.variables, mistakes = environment(&s.file, s.lines, environ)
+	return s, append(problems, mistakes...)
 }
 
 func read(path string) ([]byte, error) {
@@ -135,6 +171,7 @@ func read(path string) ([]byte, error) {
 
 // loading gathers the problems of one Load.
 type loading struct {
+	path     string // empty: there is no file
 	lines    map[string]int
 	problems []Problem
 	inForce  *Config // empty at the start
@@ -143,7 +180,20 @@ type loading struct {
 }
 
 func (l *loading) add(warning bool, key, format string, args ...any) {
-	l.problems = append(l.problems, Problem{Line: lineOf(l.lines, key), Key: key, Text: fmt.Sprintf(format, args...), Warning: warning})
+	p := Problem{File: l.path, Line: l.line(key), Key: key, Text: fmt.Sprintf(format, args...), Warning: warning}
+	if p.Line == 0 {
+		p.File = Variable(key)
+	}
+	l.problems = append(l.problems, p)
+}
+
+// line is that of a key, or the nearest to it; 0 where it stands in the
+// environment, or would have to.
+func (l *loading) line(key string) int {
+	if l.path == "" {
+		return 0
+	}
+	return lineOf(l.lines, key)
 }
 
 func (l *loading) errorf(key, format string, args ...any) { l.add(false, key, format, args...) }
@@ -159,7 +209,7 @@ func (l *loading) load(f file, dir string, prompt func(string) ([]byte, error), 
 		WatchFiles:     f.WatchFiles,
 		ReusePort:      f.ReusePort,
 		User:           f.User,
-		UserLine:       lineOf(l.lines, "user"),
+		UserLine:       l.line("user"),
 		Landlock:       f.Landlock,
 		RunsCommands:   f.TLS.PassphraseCommand != "" || f.Admin.TLS.PassphraseCommand != "",
 	}

@@ -101,8 +101,18 @@ func syntaxError(err error, text []byte) Problem {
 	return p
 }
 
+// hasBackend reports whether the backend section, or a key of it, is set anywhere.
+func hasBackend(lines map[string]int) bool {
+	for key := range lines {
+		if within(key, "backend") {
+			return true
+		}
+	}
+	return false
+}
+
 // lineOf returns the line of a key, or of the nearest thing around it that is
-// in the file.
+// in the file; 0 if the environment sets it.
 func lineOf(lines map[string]int, key string) int {
 	for key != "" {
 		if line, ok := lines[key]; ok {

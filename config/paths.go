@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -14,7 +15,7 @@ import (
 // has no key.
 type Name struct {
 	Key  string
-	Line int
+	Line int // 0 where the environment names it
 	Path string
 	// Backend says that it is nothing to read, but where PostgreSQL is: the
 	// directory of its socket, an abstract name that begins with @, or host:port.
@@ -22,23 +23,21 @@ type Name struct {
 }
 
 // Names returns every path that the configuration at path consists of: first its
-// own, then every file and directory that it names, whether or not they are
-// there, and its backends. A file whose form is wrong names none, for Load would
-// read none of them.
-func Names(path string) []Name {
-	names := []Name{{Line: 1, Path: path}}
-	text, err := read(path)
-	if err != nil {
-		return names
+// own, if it has one, then every file and directory that it or the environment
+// names, whether or not they are there, and its backends. A file whose form is
+// wrong names none, for Load would read none of them.
+func Names(path string) (names []Name) {
+	if path != "" {
+		names = []Name{{Line: 1, Path: path}}
 	}
-	f, lines, problems := parse(text)
+	s, problems := readSettings(path, os.Environ())
 	if len(problems) > 0 {
 		return names
 	}
-	for _, p := range f.paths(filepath.Dir(path)) {
-		names = append(names, Name{Key: p.key, Line: lineOf(lines, p.key), Path: *p.path})
+	for _, p := range s.paths(filepath.Dir(path)) {
+		names = append(names, Name{Key: p.key, Line: lineOf(s.lines, p.key), Path: *p.path})
 	}
-	return append(names, f.places(lines)...)
+	return append(names, s.places(s.lines)...)
 }
 
 // places are where the backends are, as far as that can be read.
@@ -52,7 +51,7 @@ func (f *file) places(lines map[string]int) (names []Name) {
 			names = append(names, Name{Key: key + ".host", Line: lineOf(lines, key+".host"), Path: host, Backend: true})
 		}
 	}
-	if _, written := lines["backend"]; written || len(f.Backends) == 0 {
+	if hasBackend(lines) || len(f.Backends) == 0 {
 		add("backend", f.Backend)
 	}
 	for i, b := range f.Backends {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -42,7 +43,7 @@ func check(args []string, s streams) int {
 	if account != nil {
 		fmt.Fprintf(s.out, "becomes         %s, once it listens\n", account.name)
 	}
-	fmt.Fprintf(s.out, "%s is valid", *path)
+	fmt.Fprintf(s.out, "%s is valid", cmp.Or(*path, "the environment"))
 	if n := len(problems); n > 0 {
 		fmt.Fprintf(s.out, ", with %s", plural(n, "warning"))
 	}
@@ -76,6 +77,9 @@ func describe(w io.Writer, cfg *config.Config, now time.Time) {
 			next = "fresh until " + until(c.NextUpdate, now)
 		}
 		say("revocation list", "%s, %s, %s", c.Issuer, plural(c.Entries, "entry"), next)
+	}
+	for _, name := range cfg.Variables {
+		say("environment", "%s", name)
 	}
 	if a := cfg.Admin; a.Address != "" {
 		scheme := "http"

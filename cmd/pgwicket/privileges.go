@@ -27,6 +27,9 @@ type account struct {
 // accountOf returns the account that this process is to become, nil for none. A
 // Problem that is not a warning means that it cannot.
 func accountOf(cfg *config.Config, file string) (*account, []config.Problem) {
+	if cfg.UserLine == 0 {
+		file = config.Variable("user")
+	}
 	say := func(warning bool, format string, args ...any) []config.Problem {
 		return []config.Problem{{File: file, Line: cfg.UserLine, Key: "user", Text: fmt.Sprintf(format, args...), Warning: warning}}
 	}

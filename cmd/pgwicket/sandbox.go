@@ -213,7 +213,11 @@ func (s *sandbox) explain(problems []config.Problem, file string, names []config
 			}
 		}
 		if !blamed {
-			problems = append(problems, config.Problem{File: file, Line: n.Line, Key: n.Key, Text: fmt.Sprintf("%q is %s", n.Path, why)})
+			where := file
+			if n.Line == 0 {
+				where = config.Variable(n.Key)
+			}
+			problems = append(problems, config.Problem{File: where, Line: n.Line, Key: n.Key, Text: fmt.Sprintf("%q is %s", n.Path, why)})
 		}
 	}
 	for i, p := range problems {

@@ -128,6 +128,9 @@ func serve(args []string, s streams) int {
 		return exitFailed
 	}
 	g.tried.Store(&files)
+	if len(cfg.Variables) > 0 {
+		g.log.Info("keys are set by the environment, whatever the configuration file says of them", "variables", cfg.Variables)
+	}
 	g.logProblems(problems)
 	g.loaded(cfg)
 	g.note("start", true, []string{}, problems)

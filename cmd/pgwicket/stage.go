@@ -148,6 +148,7 @@ func (st *stage) startGate(ctx context.Context) (err error) {
 		return err
 	}
 	st.gate = exec.Command(self, "serve", "--config", st.file("pgwicket.yaml"))
+	st.gate.Env = pgtest.Environ() // without a person's PGWICKET_ variables
 	// A process group of its own: Ctrl-C is for the demo, which then ends it.
 	st.gate.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	log, err := st.gate.StderrPipe()

@@ -158,7 +158,9 @@ func (w *watcher) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	w.cancel, w.done = cancel, make(chan struct{})
 	w.changed = make(chan contents)
-	w.paths = []string{w.config}
+	if w.paths = []string{w.config}; w.config == "" { // what the environment names does not change
+		w.paths = w.list("")
+	}
 	go w.run(ctx)
 }
 

@@ -1,0 +1,182 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"gopkg.in/yaml.v3"
+)
+
+// Effective returns the configuration that the file at path, the environment and
+// the defaults come to, as a file that means the same wherever it is put: its paths
+// are absolute. A comment behind each value says where it is from. No file that it
+// names is read, and whether its values are good is for Load to say.
+func Effective(path string) (text []byte, problems []Problem) {
+	s, problems := readSettings(path, os.Environ())
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	dir, err := filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		return nil, []Problem{{File: path, Line: 1, Text: err.Error()}}
+	}
+	s.paths(dir)
+	for i := range s.Backends {
+		s.Backends[i].backend = completed(s.lines, fmt.Sprintf("backends[%d]", i), s.Backends[i].backend)
+	}
+	p := &printing{path: path, lines: s.lines}
+	root := p.section(reflect.ValueOf(&s.file).Elem(), reflect.ValueOf(defaults()), "")
+	if len(s.Backends) > 0 && !hasBackend(s.lines) {
+		root.Content = without(root.Content, "backend") // it would be one more
+	}
+	var b bytes.Buffer
+	enc := yaml.NewEncoder(&b)
+	enc.SetIndent(2)
+	if err := enc.Encode(root); err != nil {
+		return nil, []Problem{{File: path, Line: 1, Text: err.Error()}}
+	}
+	return b.Bytes(), nil
+}
+
+// printing makes YAML of what a binding has made of YAML.
+type printing struct {
+	path  string
+	lines map[string]int
+}
+
+// standard are the defaults that tlsconfig has for an empty text, as far as it says
+// the same to the words.
+var standard = map[string]string{"tls.min_protocol_version": "TLSv1.2", "tls.client_cert": "require"}
+
+// section prints a section with all its keys, or, below a list, where there are no
+// defaults, with those that are set.
+func (p *printing) section(v, byDefault reflect.Value, path string) *yaml.Node {
+	n := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
+	for _, f := range reflect.VisibleFields(v.Type()) {
+		key := f.Tag.Get("yaml")
+		if f.Anonymous || key == "-" {
+			continue
+		}
+		below := strings.TrimPrefix(path+"."+key, ".")
+		field, standard := v.FieldByIndex(f.Index), reflect.Value{}
+		if byDefault.IsValid() {
+			standard = byDefault.FieldByIndex(f.Index)
+		}
+		if _, set := p.lines[below]; !set && !standard.IsValid() && field.IsZero() {
+			continue
+		}
+		name := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: key}
+		value := p.value(field, standard, below)
+		switch {
+		case field.Kind() == reflect.Struct:
+		case value.Kind == yaml.ScalarNode || value.Style == yaml.FlowStyle:
+			value.LineComment = p.origin(field, standard, below)
+		default:
+			name.LineComment = p.origin(field, standard, below)
+		}
+		n.Content = append(n.Content, name, value)
+	}
+	return n
+}
+
+func (p *printing) value(v, byDefault reflect.Value, path string) *yaml.Node {
+	switch x := v.Addr().Interface().(type) {
+	case *duration:
+		return scalar(plainDuration(time.Duration(*x)), "!!str")
+	case *time.Duration:
+		return scalar(plainDuration(*x), "!!str")
+	case *count:
+		return scalar(strconv.Itoa(int(*x)), "!!int")
+	case *ports:
+		n := &yaml.Node{Kind: yaml.ScalarNode, Value: string(*x)}
+		n.Tag = n.ShortTag()
+		return n
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		return p.section(v, byDefault, path)
+	case reflect.Slice:
+		return p.list(v, path)
+	case reflect.Bool:
+		return scalar(strconv.FormatBool(v.Bool()), "!!bool")
+	}
+	if v.Len() == 0 && byDefault.IsValid() {
+		return scalar(standard[path], "!!str")
+	}
+	return scalar(v.String(), "!!str")
+}
+
+func scalar(text, tag string) *yaml.Node {
+	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: tag, Value: text}
+	if text == "<<" { // which the library leaves bare, and others take for more than text
+		n.Style = yaml.DoubleQuotedStyle
+	}
+	return n
+}
+
+// list prints on one line what has stood on one, and else each entry on its own,
+// with where it is from.
+func (p *printing) list(v reflect.Value, path string) *yaml.Node {
+	if _, set := p.lines[path]; set && v.IsNil() {
+		return scalar("", "!!null") // which is not always as good as []
+	}
+	var entryDefault reflect.Value
+	if path == "backends" {
+		entryDefault = reflect.ValueOf(destination{backend: defaults().Backend})
+	}
+	n := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Style: yaml.FlowStyle}
+	for i := range v.Len() {
+		key := path + "[" + strconv.Itoa(i) + "]"
+		entry := p.value(v.Index(i), entryDefault, key)
+		if entry.Kind == yaml.MappingNode || lineOf(p.lines, key) != lineOf(p.lines, path) {
+			n.Style = 0
+		}
+		n.Content = append(n.Content, entry)
+	}
+	for i, entry := range n.Content {
+		if n.Style == 0 && entry.Kind == yaml.ScalarNode {
+			entry.LineComment = p.comment(path + "[" + strconv.Itoa(i) + "]")
+		}
+	}
+	return n
+}
+
+// origin says in a comment where a value is from. What nobody has set, and is not
+// the default all the same, stands behind an alias.
+func (p *printing) origin(v, byDefault reflect.Value, key string) string {
+	_, set := p.lines[key]
+	if !set && byDefault.IsValid() && reflect.DeepEqual(v.Interface(), byDefault.Interface()) {
+		return "# default"
+	}
+	return p.comment(key)
+}
+
+func (p *printing) comment(key string) string { return "# " + at(p.path, lineOf(p.lines, key), key) }
+
+// plainDuration prints a duration as people write it: 5m, and not 5m0s.
+func plainDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// without leaves a key out of the contents of a mapping.
+func without(content []*yaml.Node, key string) []*yaml.Node {
+	for i := 0; i < len(content); i += 2 {
+		if content[i].Value == key {
+			return append(content[:i:i], content[i+2:]...)
+		}
+	}
+	return content
+}
