@@ -39,7 +39,7 @@ func explain(args []string, s streams) int {
 	f.StringVar(&q.source, "source", "", "the client's address")
 	f.StringVar(&q.user, "user", "", "the role that it asks for")
 	f.StringVar(&q.database, "database", "", "the database (default: of the user's name)")
-	f.StringVar(&q.cert, "cert", "", "its certificate with the intermediates it sends, PEM (default: none)")
+	f.StringVar(&q.cert, "cert", "", "a `file` with its certificate and the intermediates it sends, PEM (default: none)")
 	f.StringVar(&q.listener, "listener", "", "the address that it connects to (default: the first of listen)")
 	f.StringVar(&q.sni, "sni", "", "the server name that it sends (default: none)")
 	f.StringVar(&q.replication, "replication", "", "database or physical (default: an ordinary session)")

@@ -8,10 +8,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"runtime/debug"
 	"slices"
 	"strings"
+
+	"pgwicket/config"
 )
 
 // Exit statuses. 78 is EX_CONFIG of sysexits.h.
@@ -48,7 +51,11 @@ func commands() []command {
 		{"wait", "[--timeout 30s]", "wait until the gate is ready", waitHelp, waitReady},
 		{"sessions", "[--json]", "list the open sessions", sessionsHelp, sessions},
 		{"reload", "", "have the gate reload, and say how that went", reloadHelp, askReload},
+		{"config", "--config FILE", "print every key as it comes out, and where its value is from", configHelp, printConfig},
+		{"firewall", "--config FILE", "print the allowlist as a firewall's rules", firewallHelp, firewall},
 		{"demo", "[--once]", "see a working gate, with a PostgreSQL and certificates of its own", demoHelp, demo},
+		{"completion", "bash|zsh|fish", "print a script with which the shell completes commands and flags", completionHelp, completion},
+		{"man", "", "print the manual page", manHelp, man},
 		{"version", "", "print the version", "Print the version of pgwicket, of the Go that built it, and the platform.\n", printVersion},
 	}
 }
@@ -90,11 +97,12 @@ Usage: pgwicket COMMAND [FLAGS]
 
 `)
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-22s %s\n", strings.TrimSpace(c.name+" "+c.args), c.summary)
+		fmt.Fprintf(w, "  %-24s %s\n", strings.TrimSpace(c.name+" "+c.args), c.summary)
 	}
 	fmt.Fprint(w, `
 «pgwicket help COMMAND» explains one of them. The keys of the configuration
-file are explained in config.example.yaml.
+file are explained in config.example.yaml. Each can be set by a variable of the
+environment, too: PGWICKET_TLS_CERT_FILE for cert_file below tls.
 
 Exit status: 0 done, 1 failed while running, 2 wrong usage, 78 the
 configuration is wrong.
@@ -118,6 +126,9 @@ func parse(f *flag.FlagSet, args []string, s streams) (status int, goOn bool) {
 	case err != nil:
 		fmt.Fprintf(s.err, "pgwicket %s: %v; «pgwicket help %s» explains its flags\n", f.Name(), err, f.Name())
 		return exitUsage, false
+	case namesNothing(f):
+		fmt.Fprintf(s.err, "pgwicket %s: --config names no file; «pgwicket help %s» explains its flags\n", f.Name(), f.Name())
+		return exitUsage, false
 	case f.NArg() > 0:
 		fmt.Fprintf(s.err, "pgwicket %s: unexpected %q; «pgwicket help %s» explains its flags\n", f.Name(), f.Arg(0), f.Name())
 		return exitUsage, false
@@ -125,7 +136,31 @@ func parse(f *flag.FlagSet, args []string, s streams) (status int, goOn bool) {
 	return exitOK, true
 }
 
+// namesNothing reports a --config of an empty text: a variable that the caller
+// has not set, most often, and no wish to do without a file.
+func namesNothing(f *flag.FlagSet) (yes bool) {
+	f.Visit(func(fl *flag.Flag) { yes = yes || fl.Name == "config" && fl.Value.String() == "" })
+	return yes
+}
+
+// flagsOf returns the flags of a command, which are those that its help would
+// show: parse ends it before it does anything.
+func flagsOf(c command) *flag.FlagSet {
+	asked := new(flagTaker)
+	c.run([]string{"--help"}, streams{os.Stdin, asked, io.Discard})
+	return asked.FlagSet
+}
+
+// flagTaker stands where the help would be written, and takes the flags themselves.
+type flagTaker struct{ *flag.FlagSet }
+
+func (*flagTaker) Write(p []byte) (int, error) { return len(p), nil }
+
 func commandHelp(f *flag.FlagSet, w io.Writer) {
+	if t, ok := w.(*flagTaker); ok {
+		t.FlagSet = f
+		return
+	}
 	for _, c := range commands() {
 		if c.name == f.Name() {
 			fmt.Fprintf(w, "Usage: %s\n\n%s", strings.TrimSpace("pgwicket "+c.name+" "+c.args), c.help)
@@ -137,13 +172,55 @@ func commandHelp(f *flag.FlagSet, w io.Writer) {
 			fmt.Fprint(w, "\nFlags:\n")
 			first = false
 		}
-		fmt.Fprintf(w, "  --%-14s %s\n", fl.Name, fl.Usage)
+		_, usage := flag.UnquoteUsage(fl)
+		fmt.Fprintf(w, "  --%-14s %s\n", fl.Name, usage)
 	})
 }
 
-// configFlag adds the flag that names the configuration file.
+const defaultConfig = "/etc/pgwicket/pgwicket.yaml"
+
+// configFlag adds the flag that names the configuration file; empty is none, and
+// all is in the environment. As in the usage of every flag that takes a file, it is
+// the word in backquotes that says so to the shell's completion.
 func configFlag(f *flag.FlagSet) *string {
-	return f.String("config", "/etc/pgwicket/pgwicket.yaml", "the configuration file (default /etc/pgwicket/pgwicket.yaml)")
+	return f.String("config", configFile(os.Environ()), "the configuration `file` (default $PGWICKET_CONFIG, or else "+defaultConfig+")")
+}
+
+// configFile is the one that is read where no flag names one. Only the last resort
+// may be missing, where the environment has keys to do without it: whoever names
+// a file wants it read. What is decided here holds for as long as the process
+// lives, so a file that goes away later is a failed reload.
+func configFile(environ []string) string {
+	if path := os.Getenv(config.FileVariable); path != "" {
+		return path
+	}
+	if _, err := os.Stat(defaultConfig); errors.Is(err, fs.ErrNotExist) && config.InEnvironment(environ) {
+		return ""
+	}
+	return defaultConfig
+}
+
+// choice is a flag that takes one of a few words.
+type choice struct {
+	value string
+	words []string
+}
+
+// choiceFlag adds one; the first of the words is the default.
+func choiceFlag(f *flag.FlagSet, name, usage string, words ...string) *choice {
+	c := &choice{words[0], words}
+	f.Var(c, name, usage+": "+strings.Join(words, " or ")+" (default "+words[0]+")")
+	return c
+}
+
+func (c *choice) String() string { return c.value }
+
+func (c *choice) Set(word string) error {
+	if !slices.Contains(c.words, word) {
+		return fmt.Errorf("it is one of %s", strings.Join(c.words, ", "))
+	}
+	c.value = word
+	return nil
 }
 
 func printVersion(args []string, s streams) int {

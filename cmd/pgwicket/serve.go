@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -129,7 +130,7 @@ func serve(args []string, s streams) int {
 	}
 	g.tried.Store(&files)
 	if len(cfg.Variables) > 0 {
-		g.log.Info("keys are set by the environment, whatever the configuration file says of them", "variables", cfg.Variables)
+		g.log.Info("keys are set by the environment", "variables", cfg.Variables)
 	}
 	g.logProblems(problems)
 	g.loaded(cfg)
@@ -155,9 +156,12 @@ func serve(args []string, s streams) int {
 	defer g.watch(false)
 	g.manager.say(g.status(), daemon.SdNotifyReady)
 	defer g.manager.watchdog(g.server.Alive)()
-	g.log.Info("ready", "version", g.build.Version, "listen", cfg.Listen, "admin", cfg.Admin.Address, "socket", cfg.Admin.Socket, "backends", addresses(cfg.Policy), "config", g.path)
+	g.log.Info("ready", "version", g.build.Version, "listen", cfg.Listen, "admin", cfg.Admin.Address, "socket", cfg.Admin.Socket, "backends", addresses(cfg.Policy), "config", g.source())
 	return g.wait(signals)
 }
+
+// source is where the configuration is from, in words for the log.
+func (g *gate) source() string { return cmp.Or(g.path, "environment") }
 
 func addresses(p *proxy.Policy) (all []string) {
 	for _, h := range p.Hosts() {
@@ -347,7 +351,7 @@ func (g *gate) reload(trigger string, files contents) *status.Reload {
 	}
 	g.putOff = 0
 	changed := listed(files.since(*g.tried.Load()))
-	about := []any{"config", g.path, "trigger", trigger, "files", changed}
+	about := []any{"config", g.source(), "trigger", trigger, "files", changed}
 	g.tried.Store(&files)
 	g.logProblems(problems)
 	if cfg == nil {
@@ -435,7 +439,11 @@ func (g *gate) logProblems(problems []config.Problem) {
 		if p.Warning {
 			level = slog.LevelWarn
 		}
-		g.log.Log(context.Background(), level, "configuration: "+p.Text, "file", p.File, "line", p.Line, "key", p.Key)
+		about := []any{"file", p.File, "line", p.Line, "key", p.Key}
+		if p.Line == 0 {
+			about = []any{"variable", p.File, "key", p.Key}
+		}
+		g.log.Log(context.Background(), level, "configuration: "+p.Text, about...)
 	}
 }
 
