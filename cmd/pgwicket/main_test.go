@@ -108,8 +108,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// condition adds [root], [proc], [landlock], [userns] and [configured] to
-// testscript's own.
+// condition adds [root], [proc], [landlock], [userns], [netns] and
+// [configured] to testscript's own.
 func condition(name string) (bool, error) {
 	switch name {
 	case "root":
@@ -122,6 +122,8 @@ func condition(name string) (bool, error) {
 		return err == nil && abi >= 6 && os.Getenv("GOCOVERDIR") == "" && testing.CoverMode() == "", nil
 	case "userns": // with limits of its own
 		return exec.Command("unshare", "-Ur", "sh", "-c", "echo 1 >/proc/sys/user/max_inotify_instances").Run() == nil, nil
+	case "netns":
+		return os.Geteuid() == 0 && exec.Command("unshare", "--net", "nft", "list", "ruleset").Run() == nil, nil
 	case "configured": // a machine that has a pgwicket of its own
 		_, err := os.Stat(defaultConfig)
 		return err == nil, nil

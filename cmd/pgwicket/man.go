@@ -52,7 +52,7 @@ client certificates against a CA and revocation lists, admits the networks and t
 sessions that its configuration allows, and hands them to PostgreSQL over a Unix
 socket.
 .SH COMMANDS
-`, roff(date), roff(version))
+`, date, roff(version))
 	for _, c := range commands() {
 		fmt.Fprintf(w, ".SS %s\n", roff(strings.TrimSpace(c.name+" "+c.args)))
 		roffText(w, c.help)
