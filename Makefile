@@ -29,6 +29,8 @@ test: ## run every test, against a real PostgreSQL
 	@.ci/need postgresql openssl
 	@.ci/need --optional sslscan
 	@.ci/need --optional chromium
+	@.ci/need --optional nftables iproute2
+	@.ci/need --optional mandoc fish zsh
 	@[ -n "$(RACE)" ] || echo "no C compiler: testing without the race detector"
 	$(GO) test $(RACE) -timeout 20m ./...
 
