@@ -4,6 +4,8 @@ SHELL := /bin/bash
 
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+# What dpkg and rpm can compare.
+PACKAGE := $(if $(filter v%,$(VERSION)),$(VERSION:v%=%),0.0.0+$(VERSION))
 LDFLAGS := -w -X main.version=$(VERSION)
 TOOL    := $(GO) tool -modfile=tools/go.mod
 # The race detector needs cgo and a C compiler.
@@ -13,12 +15,17 @@ TIME     ?= 10m
 
 .PHONY: help build demo test lint fuzz soak bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-replication interop-tools screenshots clean
 .PHONY: help build demo test lint fuzz soak bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-replication interop-tools deploy-test-prometheus clean
+.PHONY: help build packages demo test deploy-test lint fuzz soak bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-replication interop-tools clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-23s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/pgwicket
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/pgwicket ./cmd/pgwicket
+
+packages: build ## make the deb and the rpm, in bin
+	nfpm=$$($(GO) -C deploy/test tool -n nfpm) && for format in deb rpm; do \
+		GOARCH=$$($(GO) env GOARCH) VERSION=$(PACKAGE) $$nfpm package -f deploy/packages/nfpm.yaml -p $$format -t bin/; done
 
 demo: ## see a working gate in front of a real PostgreSQL, from nothing (ARGS=--once to leave after the story)
 	@.ci/need postgresql
@@ -33,6 +40,12 @@ test: ## run every test, against a real PostgreSQL
 	@.ci/need --optional mandoc fish zsh
 	@[ -n "$(RACE)" ] || echo "no C compiler: testing without the race detector"
 	$(GO) test $(RACE) -timeout 20m ./...
+
+deploy-test: ## hold every file of deploy, and the release, to the programs that read them (installs those as root on Debian)
+	@.ci/need postgresql haproxy shellcheck rpm
+	@.ci/need --optional fail2ban
+	@.ci/need --optional systemd
+	$(GO) test -C deploy/test -timeout 20m ./...
 
 lint: ## go vet, golangci-lint (layering included), gofumpt, go.mod; minutes when cold
 	$(GO) vet ./...
