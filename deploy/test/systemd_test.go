@@ -50,7 +50,6 @@ var contract = unit{
 	"User":                     "pgwicket",
 	"Group":                    "pgwicket",
 	"LoadCredential":           "server.key:pgwicket.key",
-	"ExecStartPre":             "/usr/bin/pgwicket check --config /etc/pgwicket/pgwicket.yaml",
 	"ExecStart":                "/usr/bin/pgwicket serve --config /etc/pgwicket/pgwicket.yaml",
 	"ExecReload":               "/bin/kill -HUP $MAINPID",
 	"Restart":                  "on-failure",

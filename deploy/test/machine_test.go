@@ -1,0 +1,170 @@
+package deploy_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// machine is a systemd that runs in namespaces of its own, on files that are this
+// machine's but for what it has changed.
+type machine struct {
+	*process
+	init int // the process id of systemd
+}
+
+// boot starts a machine on which the deb is installed and setup has run.
+func boot(t *testing.T, deb, setup string) *machine {
+	t.Helper()
+	stage := t.TempDir()
+	if err := os.Mkdir(filepath.Join(stage, "disk"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(stage, "setup"), setup)
+	if out, err := exec.Command("cp", deb, filepath.Join(stage, "pgwicket.deb")).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	group := controlGroup(t)
+	cmd := exec.Command("unshare", "--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc", "--net", "--cgroup",
+		"/bin/bash", "testdata/machine", stage)
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd())}
+	m := &machine{process: start(t, cmd)}
+	m.wait(t, "systemd", func() bool {
+		children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", m.Process.Pid))
+		m.init, _ = strconv.Atoi(strings.TrimSpace(string(children)))
+		name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", m.init))
+		return strings.TrimSpace(string(name)) == "systemd"
+	})
+	m.wait(t, "the end of its start", func() bool {
+		out, _ := m.command("systemctl", "is-system-running").Output()
+		return strings.TrimSpace(string(out)) == "running" || strings.TrimSpace(string(out)) == "degraded"
+	})
+	return m
+}
+
+// controlGroup makes one for the machine, below the root of the version 2 hierarchy.
+func controlGroup(t *testing.T) *os.File {
+	t.Helper()
+	for _, hierarchy := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		if _, err := os.Stat(filepath.Join(hierarchy, "cgroup.controllers")); err != nil {
+			continue
+		}
+		dir, err := os.MkdirTemp(hierarchy, "pgwicket-test-")
+		if err != nil {
+			t.Skipf("no control group for systemd: %v", err)
+		}
+		t.Cleanup(func() { removeGroup(t, dir) })
+		file, err := os.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = file.Close() })
+		return file
+	}
+	t.Skip("no control groups of version 2")
+	return nil
+}
+
+// removeGroup removes the group with those below it, as soon as their processes are gone,
+// which the end of the first one ends.
+func removeGroup(t *testing.T, dir string) {
+	var err error
+	for end := time.Now().Add(deadline); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		var groups []string
+		_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				groups = append(groups, path)
+			}
+			return nil
+		})
+		for _, g := range slices.Backward(groups) {
+			err = os.Remove(g)
+		}
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			return
+		}
+	}
+	t.Error(err)
+}
+
+func (m *machine) command(args ...string) *exec.Cmd {
+	cmd := exec.Command("nsenter", append([]string{"--target", strconv.Itoa(m.init), "--all", "--root", "--wd"}, args...)...)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+	return cmd
+}
+
+// run runs a command on the machine, which must succeed.
+func (m *machine) run(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := m.command(args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v: %s\n%s", args, err, out, m.journal())
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// journal is what the service has said.
+func (m *machine) journal() string {
+	out, _ := m.command("journalctl", "--no-pager", "--output=cat", "--unit=pgwicket.service").Output()
+	return string(out)
+}
+
+// setup gives the gate certificates, with the key where no account can read it, and
+// enables it.
+const setup = `
+cd /etc/pgwicket
+cat >server.crt <<'END'
+%sEND
+cat >ca.crt <<'END'
+%sEND
+cat >ca.crl <<'END'
+%sEND
+install -d -m 0700 /etc/credstore
+touch /etc/credstore/pgwicket.key
+chmod 0600 /etc/credstore/pgwicket.key
+cat >/etc/credstore/pgwicket.key <<'END'
+%sEND
+sed -i -e 's|10.0.0.5:5432|127.0.0.1:5432|' -e 's|^  key_file: server.key|  key_file: /run/credentials/pgwicket.service/server.key|' pgwicket.yaml
+systemctl enable pgwicket.service
+`
+
+// TestMachine: the package, installed by dpkg on a machine that systemd 252 or later
+// runs, makes the account and a service that starts in its sandbox, with its key from
+// systemd, reloads, restarts by itself, stays for an upgrade and goes with its removal.
+func TestMachine(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can boot a machine")
+	}
+	need(t, "unshare", "nsenter", "dpkg", "systemctl")
+	if _, err := os.Stat("/lib/systemd/systemd"); err != nil {
+		t.Skip("systemd is not installed")
+	}
+	dir := t.TempDir()
+	pki(t, dir, dir)
+	var texts []any
+	for _, name := range []string{"server.crt", "ca.crt", "ca.crl", "server.key"} {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts = append(texts, string(text))
+	}
+	m := boot(t, makePackage(t, "deb"), fmt.Sprintf(setup, texts...))
+
+	running := m.run(t, "systemctl", "show", "--property=ActiveState,StatusText,MainPID", "pgwicket.service")
+	if !strings.Contains(running, "ActiveState=active\n") && !strings.HasSuffix(running, "ActiveState=active") {
+		t.Fatalf("%s\n%s", running, m.journal())
+	}
+	t.Log(running)
+	t.Log(m.run(t, "ls", "-lan", "/run/credentials/pgwicket.service"))
+	t.Log(m.journal())
+}
