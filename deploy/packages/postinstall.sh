@@ -20,8 +20,9 @@ fi
 systemctl daemon-reload
 [ -n "$before" ] || exit 0
 systemctl --quiet is-active pgwicket.service || exit 0
-# A gate that runs goes on with its old program if the new one would not start.
-if pgwicket check >/dev/null; then
+# A gate that runs goes on with its old program if the new one would not start. Asked as
+# its account, whose the key is.
+if runuser -u pgwicket -- pgwicket check >/dev/null; then
 	systemctl --no-block restart pgwicket.service
 else
 	echo "pgwicket: the new version does not take the configuration; the old one runs on until you restart it" >&2

@@ -13,7 +13,6 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/types"
-
 	"pgwicket/internal/pgtest"
 	"pgwicket/internal/tlstest"
 )

@@ -14,7 +14,6 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
-
 	"pgwicket/internal/pgtest"
 )
 

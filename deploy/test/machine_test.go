@@ -160,11 +160,49 @@ func TestMachine(t *testing.T) {
 	}
 	m := boot(t, makePackage(t, "deb"), fmt.Sprintf(setup, texts...))
 
-	running := m.run(t, "systemctl", "show", "--property=ActiveState,StatusText,MainPID", "pgwicket.service")
-	if !strings.Contains(running, "ActiveState=active\n") && !strings.HasSuffix(running, "ActiveState=active") {
-		t.Fatalf("%s\n%s", running, m.journal())
+	if got := m.show(t, "ActiveState"); got != "active" {
+		t.Fatalf("it is %s: %s", got, m.journal())
 	}
-	t.Log(running)
-	t.Log(m.run(t, "ls", "-lan", "/run/credentials/pgwicket.service"))
-	t.Log(m.journal())
+	if got := m.run(t, "stat", "--format=%a %U", "/run/credentials/pgwicket.service/server.key"); got != "400 pgwicket" && got != "440 root" {
+		t.Errorf("the key is %s", got)
+	}
+
+	m.run(t, "systemctl", "reload", "pgwicket.service")
+	m.wait(t, "the reload", func() bool { return strings.Contains(m.journal(), `"msg":"reloaded;`) })
+
+	first := m.show(t, "MainPID")
+	m.run(t, "kill", "-KILL", first)
+	m.wait(t, "the restart after its death", func() bool { return m.show(t, "NRestarts") == "1" && m.show(t, "ActiveState") == "active" })
+
+	second := m.show(t, "MainPID")
+	m.run(t, "dpkg", "--install", "/stage/pgwicket.deb")
+	m.wait(t, "the restart after the upgrade", func() bool { return m.show(t, "MainPID") != second && m.show(t, "ActiveState") == "active" })
+
+	// A configuration that is wrong is not tried again.
+	m.run(t, "sed", "-i", "s/^listen:/lissten:/", "/etc/pgwicket/pgwicket.yaml")
+	third := m.show(t, "MainPID")
+	m.run(t, "dpkg", "--install", "/stage/pgwicket.deb")
+	if got := m.show(t, "MainPID"); got != third {
+		t.Errorf("an upgrade has stopped a gate that will not start: %s", m.journal())
+	}
+	if out, err := m.command("systemctl", "restart", "pgwicket.service").CombinedOutput(); err == nil {
+		t.Errorf("it starts all the same: %s", out)
+	}
+	if state, status := m.show(t, "ActiveState"), m.show(t, "ExecMainStatus"); state != "failed" || status != "78" {
+		t.Errorf("it is %s, with status %s: %s", state, status, m.journal())
+	}
+
+	m.run(t, "sed", "-i", "s/^lissten:/listen:/", "/etc/pgwicket/pgwicket.yaml")
+	m.run(t, "systemctl", "restart", "pgwicket.service")
+	m.run(t, "dpkg", "--remove", "pgwicket")
+	if state, load := m.show(t, "ActiveState"), m.show(t, "LoadState"); state != "inactive" || load != "not-found" {
+		t.Errorf("after its removal it is %s, %s", state, load)
+	}
+	m.run(t, "test", "-f", "/etc/pgwicket/pgwicket.yaml")
+}
+
+// show is a property of the service.
+func (m *machine) show(t *testing.T, property string) string {
+	t.Helper()
+	return m.run(t, "systemctl", "show", "--value", "--property="+property, "pgwicket.service")
 }

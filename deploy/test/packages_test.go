@@ -122,7 +122,8 @@ const (
 	refreshed = "systemctl daemon-reload\n"
 	asked     = "systemctl --quiet is-active pgwicket.service\n"
 	accounted = "systemd-sysusers pgwicket.conf\n"
-	restarted = "pgwicket check\nsystemctl --no-block restart pgwicket.service\n"
+	checked   = "runuser -u pgwicket -- pgwicket check\n"
+	restarted = checked + "systemctl --no-block restart pgwicket.service\n"
 	disabled  = "systemctl --quiet disable --now pgwicket.socket pgwicket.service\n"
 )
 
@@ -137,7 +138,7 @@ var scriptCalls = map[string][]call{
 		{args: "configure 1.0.0", want: accounted + refreshed + asked + restarted},
 		{args: "2", want: accounted + refreshed + asked + restarted},
 		{args: "configure 1.0.0", failing: strings.TrimSpace(asked), want: accounted + refreshed + asked},
-		{args: "configure 1.0.0", failing: "pgwicket check", want: accounted + refreshed + asked + "pgwicket check\n" +
+		{args: "configure 1.0.0", failing: strings.TrimSpace(checked), want: accounted + refreshed + asked + checked +
 			"says pgwicket: the new version does not take the configuration; the old one runs on until you restart it\n"},
 		{args: "configure 1.0.0", failing: strings.TrimSpace(refreshed), fails: true, want: accounted + refreshed},
 		{args: "abort-upgrade", want: ""},
@@ -164,7 +165,7 @@ func (c call) check(script string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	for _, name := range []string{"systemctl", "systemd-sysusers", "getent", "useradd", "pgwicket"} {
+	for _, name := range []string{"systemctl", "systemd-sysusers", "getent", "useradd", "runuser"} {
 		if name == c.without {
 			continue
 		}
