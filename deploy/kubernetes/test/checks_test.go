@@ -290,10 +290,9 @@ func (g *gate) checkGateway(p *problems) {
 			s.Metrics[0].Resource.Target.Type != "Utilization" || s.Metrics[0].Resource.Target.AverageUtilization == nil {
 			p.addf("the autoscaler looks at %v", s.Metrics)
 		}
-		grace, _ := g.grace()
 		if b := s.Behavior; b == nil || b.ScaleDown == nil || b.ScaleDown.StabilizationWindowSeconds == nil || len(b.ScaleDown.Policies) != 1 ||
-			b.ScaleDown.Policies[0].Type != "Pods" || b.ScaleDown.Policies[0].Value != 1 || float64(*b.ScaleDown.StabilizationWindowSeconds) < grace.Seconds()-25 {
-			p.addf("the autoscaler takes Pods away faster than they drain")
+			b.ScaleDown.Policies[0].Type != "Pods" || b.ScaleDown.Policies[0].Value != 1 || *b.ScaleDown.StabilizationWindowSeconds < 300 || b.ScaleDown.Policies[0].PeriodSeconds < 60 {
+			p.addf("the autoscaler takes Pods away in a hurry")
 		}
 	}
 	if b := g.objects.budgets; len(b) != 1 || !g.selects(b[0].Spec.Selector) || b[0].Spec.MaxUnavailable == nil || b[0].Spec.MaxUnavailable.IntValue() != 1 {
@@ -325,7 +324,7 @@ func (g *gate) checkSidecar(p *problems) {
 		return
 	}
 	server, socket := pod.Containers[0], g.settings.Backend.Host
-	if server.Ports != nil {
+	if len(server.Ports) > 0 {
 		p.addf("PostgreSQL has ports: %v", server.Ports)
 	}
 	if len(server.Args)%2 != 0 {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -168,21 +167,8 @@ func (g *gate) pgwicketCheck(t *testing.T, r *rendering, p *pki, binary string) 
 	return nil
 }
 
-// buildPgwicket builds the tree's own binary, where the account of the container can run it.
-func buildPgwicket(t *testing.T) string {
-	t.Helper()
-	binary := filepath.Join(sharedDir(t), "pgwicket")
-	cmd := exec.Command("go", "build", "-o", binary, "./cmd/pgwicket")
-	cmd.Dir = "../../.."
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return binary
-}
-
 func TestManifests(t *testing.T) {
-	files, binary := readTree(t), buildPgwicket(t)
+	files, binary := readTree(t), pgwicket(t)
 	for _, r := range renderings() {
 		t.Run(r.name, func(t *testing.T) {
 			if _, err := r.examine(t, files, newPKI("pgwicket"), binary); err != nil {
@@ -206,7 +192,7 @@ func TestKeyOfTheKubelet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, binary := newPKI("pgwicket"), buildPgwicket(t)
+	p, binary := newPKI("pgwicket"), pgwicket(t)
 	files, _, err := g.files(r.external, p.text)
 	if err != nil {
 		t.Fatal(err)
@@ -243,7 +229,7 @@ func TestChartIsLinted(t *testing.T) {
 		if err := yaml.Unmarshal([]byte(r.values), &values); err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range lint.RunAll("../../helm/pgwicket", values, namespace).Messages {
+		for _, m := range lint.AllWithKubeVersion("../../helm/pgwicket", values, namespace, nil).Messages {
 			if m.Severity > support.UnknownSev {
 				t.Errorf("%s: %v", r.name, m)
 			}
