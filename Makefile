@@ -16,6 +16,7 @@ TIME     ?= 10m
 .PHONY: help build demo test lint fuzz soak bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-replication interop-tools screenshots clean
 .PHONY: help build demo test lint fuzz soak bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-replication interop-tools deploy-test-prometheus clean
 .PHONY: help build packages demo test deploy-test lint fuzz soak bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-replication interop-tools clean
+.PHONY: help build demo test lint fuzz soak bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-replication interop-tools deploy-test-kubernetes clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-23s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -102,6 +103,9 @@ screenshots: ## take the pictures of the status page in docs/img anew
 deploy-test-prometheus: ## hold the Prometheus files and the dashboard to the series of a gate (promtool is installed as root on Debian)
 	@.ci/need --optional prometheus
 	cd deploy/prometheus/test && $(GO) test ./...
+deploy-test-kubernetes: ## render the manifests and the chart of deploy, run pgwicket on what they mount, follow the quick start
+	@.ci/need postgresql openssl
+	cd deploy/kubernetes/test && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) test -timeout 20m ./...
 
 clean: ## remove what was built
 	rm -rf bin

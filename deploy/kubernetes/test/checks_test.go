@@ -2,6 +2,7 @@ package kubernetes_test
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"path"
 	"regexp"
@@ -54,14 +55,9 @@ func (g *gate) checkNames(p *problems) {
 	if !strings.Contains(path.Base(g.container.Image), ":") && g.objects.namespace != "" {
 		p.addf("image %q has no tag", g.container.Image)
 	}
-	known := regexp.MustCompile(`^(prometheus\.io/(scrape|port)|service\.beta\.kubernetes\.io/aws-load-balancer-(type|nlb-target-type|proxy-protocol))$`)
-	annotations := []map[string]string{g.workload.template.Annotations}
 	for _, s := range g.objects.services {
-		annotations = append(annotations, s.Annotations)
-	}
-	for _, list := range annotations {
-		for key := range list {
-			if !known.MatchString(key) {
+		for key := range s.Annotations {
+			if _, ok := proxyAnnotations()[key]; !ok {
 				p.addf("who reads the annotation %s?", key)
 			}
 		}
@@ -255,10 +251,19 @@ func (g *gate) checkServices(p *problems) {
 		if !outside && len(g.settings.Listen[0].ProxyProtocolFrom) > 0 {
 			p.addf("there is no load balancer to send PROXY headers")
 		}
+		if want := proxyAnnotations(); len(g.settings.Listen[0].ProxyProtocolFrom) > 0 && g.objects.namespace != "" && !maps.Equal(s.Annotations, want) {
+			p.addf("nobody tells the load balancer to send PROXY headers: %v", s.Annotations)
+		}
 		if s.Spec.Type == "" && s.Spec.ClusterIP != corev1.ClusterIPNone {
 			p.addf("the Service of a StatefulSet has no clusterIP: None")
 		}
 	}
+}
+
+// proxyAnnotations are those of the AWS Load Balancer Controller, which the examples are for.
+func proxyAnnotations() map[string]string {
+	const prefix = "service.beta.kubernetes.io/aws-load-balancer-"
+	return map[string]string{prefix + "type": "external", prefix + "nlb-target-type": "ip", prefix + "proxy-protocol": "*"}
 }
 
 func matches(selector, labels map[string]string) bool {
@@ -295,8 +300,12 @@ func (g *gate) checkGateway(p *problems) {
 			p.addf("the autoscaler takes Pods away in a hurry")
 		}
 	}
-	if b := g.objects.budgets; len(b) != 1 || !g.selects(b[0].Spec.Selector) || b[0].Spec.MaxUnavailable == nil || b[0].Spec.MaxUnavailable.IntValue() != 1 {
+	if b := g.objects.budgets; len(b) != 1 || !g.selects(b[0].Spec.Selector) || b[0].Spec.MaxUnavailable == nil || b[0].Spec.MaxUnavailable.IntValue() != 1 ||
+		b[0].Spec.UnhealthyPodEvictionPolicy == nil || *b[0].Spec.UnhealthyPodEvictionPolicy != "AlwaysAllow" {
 		p.addf("the PodDisruptionBudget is %v", b)
+	}
+	if u := g.workload.strategy.RollingUpdate; u == nil || u.MaxUnavailable == nil || u.MaxUnavailable.IntValue() != 0 || u.MaxSurge == nil || u.MaxSurge.IntValue() != 1 {
+		p.addf("Pods go before others have come: %v", u)
 	}
 	var spread []string
 	for _, c := range g.workload.template.Spec.TopologySpreadConstraints {
@@ -434,7 +443,8 @@ func (g *gate) checkEgress(p *problems, rules []networkingv1.NetworkPolicyEgress
 		p.addf("%d rules let out", len(rules))
 		return
 	}
-	if got := peers(rules[0].To); len(got) == 0 || !slices.Equal(portsOf(rules[0].Ports), []string{fmt.Sprint("TCP ", g.settings.Backend.Port)}) {
+	known := []string{"network 10.30.0.0/24", "network 172.31.8.0/24", "pods app.kubernetes.io/name=postgresql"}
+	if got := peers(rules[0].To); len(got) != 1 || !slices.Contains(known, got[0]) || !slices.Equal(portsOf(rules[0].Ports), []string{fmt.Sprint("TCP ", g.settings.Backend.Port)}) {
 		p.addf("the NetworkPolicy lets out to %q, %v", got, portsOf(rules[0].Ports))
 	}
 	dns := []string{"namespaces kubernetes.io/metadata.name=kube-system pods k8s-app=kube-dns"}

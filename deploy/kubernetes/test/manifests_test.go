@@ -1,17 +1,22 @@
 package kubernetes_test
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/lint"
 	"helm.sh/helm/v3/pkg/lint/support"
+	"sigs.k8s.io/kustomize/api/types"
 	"sigs.k8s.io/yaml"
 )
 
@@ -20,6 +25,7 @@ type rendering struct {
 	name     string
 	dir      string // of a kustomization, or
 	values   string // for the chart
+	release  string // its name; default: shop
 	external external
 	warnings string // what pgwicket check says of it besides
 }
@@ -40,7 +46,7 @@ func renderings() []rendering {
 		{name: "examples/gateway", dir: "kubernetes/examples/gateway", external: whole},
 		{name: "examples/sidecar", dir: "kubernetes/examples/sidecar", external: sidecar, warnings: hostless},
 		{name: "chart", external: gateway, warnings: `acl\.allow: .*`},
-		{name: "chart without", external: bare, warnings: `tls\.crl_file: .*|tls: .*revo.*`, values: bareValues},
+		{name: "chart without", release: "pgwicket", external: bare, warnings: `tls\.crl_file: .*|tls: .*revo.*`, values: bareValues},
 		{name: "chart with everything", external: own, values: everything},
 	}
 }
@@ -51,7 +57,6 @@ acl: {allow: [10.244.0.0/16]}
 service: {type: ClusterIP}
 networkPolicy: {enabled: false}
 autoscaling: {enabled: false}
-replicas: 3
 `
 
 const everything = `
@@ -77,7 +82,13 @@ config:
   limits: {max_connections: 2000}
   log: {level: debug}
 loadBalancers: [172.31.0.0/24]
-service: {type: LoadBalancer, port: 5432, annotations: {service.beta.kubernetes.io/aws-load-balancer-proxy-protocol: "*"}}
+service:
+  type: LoadBalancer
+  port: 5432
+  annotations:
+    service.beta.kubernetes.io/aws-load-balancer-type: external
+    service.beta.kubernetes.io/aws-load-balancer-nlb-target-type: ip
+    service.beta.kubernetes.io/aws-load-balancer-proxy-protocol: "*"
 admin: {port: 11000}
 networkPolicy:
   enabled: true
@@ -87,7 +98,7 @@ networkPolicy:
 autoscaling: {enabled: true, minReplicas: 3, maxReplicas: 20, averageUtilization: 50}
 replicas: 2
 resources: {requests: {cpu: "1", memory: 256Mi}, limits: {memory: 2Gi}}
-podAnnotations: {}
+podAnnotations: {example.com/team: databases}
 nodeSelector: {kubernetes.io/os: linux}
 tolerations: [{key: gates, operator: Exists, effect: NoSchedule}]
 `
@@ -100,17 +111,23 @@ const (
 // objects renders and decodes.
 func (r *rendering) objects(files tree) (*objects, error) {
 	if r.dir != "" {
+		if err := r.sources(files); err != nil {
+			return nil, err
+		}
 		manifests, err := files.kustomize(r.dir)
 		if err != nil {
 			return nil, err
 		}
 		return decode(manifests)
 	}
+	if err := files.checkChart(); err != nil {
+		return nil, err
+	}
 	values := map[string]any{}
 	if err := yaml.UnmarshalStrict([]byte(r.values), &values); err != nil {
 		return nil, err
 	}
-	manifests, notes, err := files.template(release, namespace, values)
+	manifests, notes, err := files.template(cmp.Or(r.release, release), namespace, values)
 	if err != nil {
 		return nil, err
 	}
@@ -118,10 +135,81 @@ func (r *rendering) objects(files tree) (*objects, error) {
 		return nil, fmt.Errorf("the notes are %s", notes)
 	}
 	o, err := decode(manifests)
-	if err == nil {
-		o.namespace = namespace
+	if err != nil {
+		return nil, err
 	}
-	return o, err
+	o.namespace = namespace
+	if r.values == everything {
+		err = o.everythingArrives()
+	}
+	return o, errors.Join(err, o.labelled())
+}
+
+// sources reads the files of a kustomization one by one, for what a patch takes away has been there before.
+func (r *rendering) sources(files tree) error {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		switch base := path.Base(name); {
+		case !r.uses(name) || base == "pgwicket.yaml" || path.Ext(base) != ".yaml":
+		case base == "kustomization.yaml":
+			var k types.Kustomization
+			if err := unmarshal(files[name], &k); err != nil || k.Kind == "" || k.APIVersion == "" {
+				return fmt.Errorf("%s is a %q of %q: %w", name, k.Kind, k.APIVersion, err)
+			}
+		default:
+			o, err := decode(files[name])
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			for _, c := range o.certificates {
+				if !c.Spec.IsCA && c.Spec.DNSNames == nil {
+					return fmt.Errorf("%s: a certificate without a name", name)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// checkChart is for what helm lint does not ask.
+func (f tree) checkChart() error {
+	var m chart.Metadata
+	err := unmarshal(f[chartDir+"Chart.yaml"], &m)
+	if err != nil || m.APIVersion != chart.APIVersionV2 || m.Type != "application" || m.Description == "" || m.AppVersion == "" || m.KubeVersion == "" || m.Icon == "" {
+		return fmt.Errorf("Chart.yaml has %+v: %w", m, err)
+	}
+	return nil
+}
+
+// labelled: helm and people find by these labels what belongs together.
+func (o *objects) labelled() error {
+	for i, name := range o.names {
+		for _, key := range []string{"app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/version", "app.kubernetes.io/managed-by", "helm.sh/chart"} {
+			if o.labels[i][key] == "" {
+				return fmt.Errorf("%s has no label %s", name, key)
+			}
+		}
+	}
+	return nil
+}
+
+// everythingArrives looks for the values that nothing else depends on.
+func (o *objects) everythingArrives() error {
+	w, c, err := o.gate()
+	if err != nil {
+		return err
+	}
+	pod := w.template.Spec
+	switch {
+	case c.Image != "registry.example.com/pgwicket:v1.2.3" || c.ImagePullPolicy != "Always" || len(pod.ImagePullSecrets) != 1:
+		return fmt.Errorf("the image is %s, %s", c.Image, c.ImagePullPolicy)
+	case len(pod.NodeSelector) != 1 || len(pod.Tolerations) != 1 || w.template.Annotations["example.com/team"] != "databases":
+		return fmt.Errorf("the Pod is %+v", w.template)
+	case w.name != release+"-pgwicket":
+		return fmt.Errorf("the Deployment is %s", w.name)
+	case len(o.certificates) != 1 || !slices.Contains(o.certificates[0].Spec.DNSNames, "db.example.com"):
+		return fmt.Errorf("the certificates are %+v", o.certificates)
+	}
+	return nil
 }
 
 // examine is everything that can be found out about a rendering without a cluster.

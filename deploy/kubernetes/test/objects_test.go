@@ -61,11 +61,13 @@ type workload struct {
 	template   corev1.PodTemplateSpec
 	claims     []string // volumes of volumeClaimTemplates
 	service    string   // serviceName of a StatefulSet
+	strategy   appsv1.DeploymentStrategy
 }
 
 // objects is what a rendering would bring into a cluster.
 type objects struct {
 	names        []string // Kind/name
+	labels       []map[string]string
 	namespace    string
 	workloads    []workload
 	configMaps   []corev1.ConfigMap
@@ -109,7 +111,7 @@ func (o *objects) add(meta metav1.PartialObjectMetadata, text []byte) error {
 	case len(o.names) > 0 && meta.Namespace != o.namespace:
 		return fmt.Errorf("is in namespace %q, others are in %q", meta.Namespace, o.namespace)
 	}
-	o.names, o.namespace = append(o.names, name), meta.Namespace
+	o.names, o.labels, o.namespace = append(o.names, name), append(o.labels, meta.Labels), meta.Namespace
 	switch meta.APIVersion + " " + meta.Kind {
 	case "v1 ConfigMap":
 		return into(&o.configMaps, text)
@@ -156,7 +158,7 @@ func unmarshal(text []byte, to any) error {
 func (o *objects) deployment(text []byte) error {
 	var d appsv1.Deployment
 	err := unmarshal(text, &d)
-	o.workloads = append(o.workloads, workload{d.Kind, d.Name, d.Spec.Replicas, d.Spec.Selector, d.Spec.Template, nil, ""})
+	o.workloads = append(o.workloads, workload{d.Kind, d.Name, d.Spec.Replicas, d.Spec.Selector, d.Spec.Template, nil, "", d.Spec.Strategy})
 	return err
 }
 
@@ -165,7 +167,7 @@ func (o *objects) statefulSet(text []byte) error {
 	if err := unmarshal(text, &s); err != nil {
 		return err
 	}
-	w := workload{s.Kind, s.Name, s.Spec.Replicas, s.Spec.Selector, s.Spec.Template, nil, s.Spec.ServiceName}
+	w := workload{s.Kind, s.Name, s.Spec.Replicas, s.Spec.Selector, s.Spec.Template, nil, s.Spec.ServiceName, appsv1.DeploymentStrategy{}}
 	for _, c := range s.Spec.VolumeClaimTemplates {
 		if len(c.Spec.AccessModes) == 0 || c.Spec.Resources.Requests.Storage().IsZero() {
 			return fmt.Errorf("%s asks for no storage", c.Name)

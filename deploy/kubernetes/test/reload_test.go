@@ -52,7 +52,7 @@ func swap(t *testing.T, r *rendering, g *gate) {
 	_, lists := files["ca.crl"]
 	listen, admin := freePort(t), freePort(t)
 	config := path.Base(g.config)
-	files[config] = onLoopback(t, files[config], listen, admin)
+	files[config] = onLoopback(t, files[config], listen, admin, sharedDir(t))
 	volume := g.mount(t, mode)
 	if err := volume.write(files); err != nil {
 		t.Fatal(err)
@@ -60,7 +60,7 @@ func swap(t *testing.T, r *rendering, g *gate) {
 	log := serve(t, g, filepath.Join(volume.dir, config))
 	log.wait(t, `"msg":"ready"`)
 	g.probed(t, admin)
-	if seen, err := connect(t, p, client, listen); !code(err, "57P03") || !seen.Equal(p.server.Leaf()) {
+	if seen, err := connect(t, p, client, listen, "user=app"); !code(err, "57P03") || !seen.Equal(p.server.Leaf()) {
 		t.Fatalf("with a good certificate: %v", err)
 	}
 
@@ -78,7 +78,7 @@ func swap(t *testing.T, r *rendering, g *gate) {
 		t.Fatal(err)
 	}
 	log.wait(t, `"msg":"reloaded;`)
-	seen, err := connect(t, p, client, listen)
+	seen, err := connect(t, p, client, listen, "user=app")
 	if lists && (!code(err, "28000") || !strings.Contains(err.Error(), "revoked")) || !lists && !code(err, "57P03") {
 		t.Errorf("with a revoked certificate: %v", err)
 	}
@@ -91,7 +91,7 @@ func swap(t *testing.T, r *rendering, g *gate) {
 }
 
 // onLoopback is the configuration of the manifests, for a machine that is no Pod.
-func onLoopback(t *testing.T, text []byte, listen, admin int) []byte {
+func onLoopback(t *testing.T, text []byte, listen, admin int, socket string) []byte {
 	t.Helper()
 	var config map[string]map[string]any
 	var list struct {
@@ -114,7 +114,7 @@ func onLoopback(t *testing.T, text []byte, listen, admin int) []byte {
 	allow, _ := config["acl"]["allow"].([]any)
 	config["acl"]["allow"] = append(allow, "127.0.0.0/8")
 	if host := config["backend"]["host"].(string); strings.HasPrefix(host, "/") {
-		config["backend"]["host"] = sharedDir(t)
+		config["backend"]["host"] = socket
 	} else {
 		config["backend"]["host"], config["backend"]["port"] = "127.0.0.1", freePort(t)
 	}
@@ -191,12 +191,12 @@ func (g *gate) probed(t *testing.T, admin int) {
 	}
 }
 
-// connect returns the certificate that the gate has shown, and its refusal: there is no PostgreSQL behind it.
-func connect(t *testing.T, p *pki, client *tlstest.Pair, port int) (seen *x509.Certificate, err error) {
+// connect returns the certificate that the gate has shown, and its refusal or PostgreSQL's.
+func connect(t *testing.T, p *pki, client *tlstest.Pair, port int, as string) (seen *x509.Certificate, err error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	config, err := pgconn.ParseConfig(fmt.Sprintf("host=127.0.0.1 port=%d user=app dbname=shop sslmode=require", port))
+	config, err := pgconn.ParseConfig(fmt.Sprintf("host=127.0.0.1 port=%d dbname=postgres sslmode=require %s", port, as))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +211,10 @@ func connect(t *testing.T, p *pki, client *tlstest.Pair, port int) (seen *x509.C
 			return nil
 		},
 	}
-	_, err = pgconn.ConnectConfig(ctx, config)
+	conn, err := pgconn.ConnectConfig(ctx, config)
+	if err == nil {
+		err = conn.Close(ctx)
+	}
 	return seen, err
 }
 
