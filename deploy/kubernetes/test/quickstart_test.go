@@ -18,11 +18,10 @@ import (
 	"helm.sh/helm/v3/pkg/lint"
 	"helm.sh/helm/v3/pkg/lint/support"
 	corev1 "k8s.io/api/core/v1"
+	"pgwicket/internal/tlstest"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
-
-	"pgwicket/internal/tlstest"
 )
 
 const clusterVariable = "CLUSTER_UNDER_TEST" // a directory with what the cluster would answer, and what it was sent
@@ -30,7 +29,7 @@ const clusterVariable = "CLUSTER_UNDER_TEST" // a directory with what the cluste
 // kubectl does what the quick start asks of it, as far as that needs no cluster; what it does not know fails.
 func kubectl(args []string) error {
 	var words []string
-	namespace, flags := "", map[string]string{}
+	flags := map[string]string{}
 	for i := 0; i < len(args); i++ {
 		name, value, cut := strings.Cut(args[i], "=")
 		switch {
@@ -43,7 +42,7 @@ func kubectl(args []string) error {
 			flags[name] = args[i]
 		}
 	}
-	namespace = flags["--namespace"]
+	namespace := flags["--namespace"]
 	delete(flags, "--namespace")
 	switch command := strings.Join(words[:min(2, len(words))], " "); {
 	case len(words) == 1 && words[0] == "apply":

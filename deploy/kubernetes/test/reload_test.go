@@ -18,9 +18,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	corev1 "k8s.io/api/core/v1"
-	"sigs.k8s.io/yaml"
-
 	"pgwicket/internal/tlstest"
+	"sigs.k8s.io/yaml"
 )
 
 // TestSwapOfData: what cert-manager renews and the operator revokes comes into force with the swap of ..data, in the
