@@ -316,3 +316,10 @@ func edges(p netip.Prefix) (out []netip.Addr) {
 	}
 	return out
 }
+
+func TestAllowed(t *testing.T) {
+	n := acl.NewNetworks([]netip.Prefix{netip.MustParsePrefix("fd00::/8"), netip.MustParsePrefix("10.0.0.0/8")}, []netip.Prefix{netip.MustParsePrefix("10.9.0.0/16")})
+	if got := fmt.Sprint(n.Allowed()); got != "[10.0.0.0/8 fd00::/8]" {
+		t.Error(got)
+	}
+}

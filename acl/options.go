@@ -69,28 +69,14 @@ func NewRules(options []RuleOptions, listeners, superusers []string) (*Rules, []
 		names[rule.Name] = i + 1
 		rules.list = append(rules.list, rule)
 	}
-	failed := slices.ContainsFunc(p.problems, func(q Problem) bool { return !q.Warning })
-	for i, rule := range rules.list {
-		if !failed && rule.catchesAll() && i+1 < len(rules.list) {
-			p.key = fmt.Sprintf("rules[%d]", i+1)
-			p.warnf("", "is never reached: %q before it decides on everything", rule.Name)
-			break
-		}
-	}
-	if failed {
+	if slices.ContainsFunc(p.problems, func(q Problem) bool { return !q.Warning }) {
 		return nil, p.problems
 	}
-	return rules, p.problems
-}
-
-// catchesAll reports a rule without conditions. One that allows still leaves
-// superusers and physical replication to those behind it.
-func (rule *Rule) catchesAll() bool {
-	idle := func(list []pattern) bool {
-		return list == nil || slices.ContainsFunc(list, func(q pattern) bool { return q.kind == everything })
+	for _, s := range rules.Shadowed() {
+		p.key = fmt.Sprintf("rules[%d]", slices.Index(rules.list, s.Rule))
+		p.warnf("", "is never reached: %q before it decides on all that it fits; remove it, or move it up", s.By.Name)
 	}
-	return !rule.Allow && rule.sources == nil && rule.listeners == nil && idle(rule.databases) && idle(rule.users) &&
-		rule.certificate == nil && idle(rule.sni) && rule.replication == nil
+	return rules, p.problems
 }
 
 type ruleParser struct {

@@ -794,15 +794,15 @@ func TestNewRulesMistakesAmongSeveral(t *testing.T) {
 		want  []string
 	}{
 		{"none", nil, nil},
-		{"names", []string{"users: [a], name: one", "users: [a]", "users: [a], name: two"}, nil},
+		{"names", []string{"users: [a], name: one", "users: [b]", "users: [c], name: two"}, nil},
 		{
 			"a name twice",
-			[]string{"users: [a], name: one", "users: [a]", "users: [a], name: one"},
+			[]string{"users: [a], name: one", "users: [b]", "users: [c], name: one"},
 			[]string{`rules[2].name: rule 1 is called "one", too; the name stands in logs, so choose another`},
 		},
 		{
 			"a name like that of one without",
-			[]string{"users: [a], name: rule 2", "users: [a]"},
+			[]string{"users: [a], name: rule 2", "users: [b]"},
 			[]string{`rules[1].name: rule 1 is called "rule 2", too; the name stands in logs, so choose another`},
 		},
 		{
@@ -813,12 +813,15 @@ func TestNewRulesMistakesAmongSeveral(t *testing.T) {
 		{
 			"behind one that rejects everything",
 			[]string{"users: [a]", "name: rest, action: reject", "users: [b]", "users: [c]"},
-			[]string{`warning: rules[2]: is never reached: "rest" before it decides on everything`},
+			[]string{
+				`warning: rules[2]: is never reached: "rest" before it decides on all that it fits; remove it, or move it up`,
+				`warning: rules[3]: is never reached: "rest" before it decides on all that it fits; remove it, or move it up`,
+			},
 		},
 		{
 			"behind one that rejects everything, in more words",
 			[]string{"databases: [all], users: [a, all], sni: [all], action: reject", "users: [b]"},
-			[]string{`warning: rules[1]: is never reached: "rule 1" before it decides on everything`},
+			[]string{`warning: rules[1]: is never reached: "rule 1" before it decides on all that it fits; remove it, or move it up`},
 		},
 		{"behind one that rejects nearly everything", []string{"databases: [all], users: [all], replication: none, action: reject", "users: [b]"}, nil},
 		{"the last", []string{"users: [a]", "action: reject"}, nil},
