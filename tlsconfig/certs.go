@@ -24,18 +24,13 @@ const namesLimit = 60_000
 
 // CertificateInfo describes a certificate of the gate.
 type CertificateInfo struct {
-	File                string
+	File, KeyFile       string
 	Subject             string
 	NotBefore, NotAfter time.Time
-	Key                 string     // "RSA 2048", "ECDSA P-256", "Ed25519"
-	Chain               []LinkInfo // what is sent behind it, in that order
-	StapledUntil        time.Time  // when its OCSP response ends; zero: it has none, or one without an end
-}
+	Key                 string    // "RSA 2048", "ECDSA P-256", "Ed25519"
+	StapledUntil        time.Time // when its OCSP response ends; zero: it has none, or one without an end
 
-// LinkInfo describes a certificate of its chain.
-type LinkInfo struct {
-	Subject  string
-	NotAfter time.Time
+	Chain []*x509.Certificate // as it is sent, its own first
 }
 
 // readFile returns a regular file whole. Anything else is refused before it is opened: a FIFO would hold up a reload
@@ -142,11 +137,8 @@ func loadPairs(o Options, secrets passphrases, now time.Time, r *report) ([]*ser
 		}
 		checkLeaf(prefix, p, cert.Leaf, now, r)
 		info := CertificateInfo{
-			File: p.CertFile, Subject: nameText(cert.Leaf.RawSubject),
+			File: p.CertFile, KeyFile: p.KeyFile, Chain: chain, Subject: nameText(cert.Leaf.RawSubject),
 			NotBefore: cert.Leaf.NotBefore, NotAfter: cert.Leaf.NotAfter, Key: keyName(cert.Leaf.PublicKey),
-		}
-		for _, c := range chain[1:] {
-			info.Chain = append(info.Chain, LinkInfo{nameText(c.RawSubject), c.NotAfter})
 		}
 		s := loadStaple(prefix, p, chain, now, r)
 		if s != nil {

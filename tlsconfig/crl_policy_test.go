@@ -2,6 +2,7 @@ package tlsconfig
 
 import (
 	"bytes"
+	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"os"
@@ -285,6 +286,24 @@ func TestIssuerThatMayNotSignLists(t *testing.T) {
 		set, _ := loadLists(t, ca, Options{CRLMissing: missing}, nil, root.CRL(nil), noSign.CRL(nil))
 		if got := reasonOf(t, newVerifier(ClientCertRequire, ca, false, set), time.Now(), noSign.Client("alice").Chain...); got != want {
 			t.Errorf("%s: %q, want %q", missing, got, want)
+		}
+	}
+}
+
+func TestDescribeHandshake(t *testing.T) {
+	for _, c := range []struct {
+		version, suite   uint16
+		want, wantIsWeak string
+	}{
+		{tls.VersionTLS13, tls.TLS_AES_128_GCM_SHA256, "TLSv1.3 with TLS_AES_128_GCM_SHA256", ""},
+		{tls.VersionTLS12, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, "TLSv1.2 with ECDHE-RSA-AES128-GCM-SHA256", ""},
+		{tls.VersionTLS12, tls.TLS_RSA_WITH_AES_128_GCM_SHA256, "TLSv1.2 with AES128-GCM-SHA256", "no forward secrecy"},
+		{tls.VersionTLS11, tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA, "TLSv1.1 with ECDHE-RSA-AES128-SHA", "TLSv1.1 is out of use (RFC 8996)"},
+		{tls.VersionTLS12, 0xfefe, "TLSv1.2 with 0xFEFE", "not known"},
+	} {
+		name, weakness := DescribeHandshake(c.version, c.suite)
+		if name != c.want || !strings.Contains(weakness, c.wantIsWeak) || (c.wantIsWeak == "") != (weakness == "") {
+			t.Errorf("%q, %q; want %q, %q", name, weakness, c.want, c.wantIsWeak)
 		}
 	}
 }

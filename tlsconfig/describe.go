@@ -1,6 +1,9 @@
 package tlsconfig
 
-import "strings"
+import (
+	"crypto/tls"
+	"strings"
+)
 
 // Describe says in a line what a client is offered, for a person to compare with what was meant.
 func (s *Server) Describe() string {
@@ -28,4 +31,21 @@ func (s *Server) DescribeClients() string {
 		return text + ", not checked for revocation"
 	}
 	return text + ", checked for revocation" + v.crls.policy.describe()
+}
+
+// ClientCert is what is asked of clients.
+func (s *Server) ClientCert() ClientCert { return s.verifier.mode }
+
+// DescribeHandshake names what a handshake has agreed on, and says what is weak about it; "" for what is not.
+func DescribeHandshake(version, id uint16) (name, weakness string) {
+	name = versionName(version) + " with " + suiteName(id)
+	if version < tls.VersionTLS12 {
+		return name, versionName(version) + " is out of use (RFC 8996)"
+	}
+	for _, s := range suites {
+		if s.id == id {
+			return name, s.weakness()
+		}
+	}
+	return name, "it is not known to pgwicket"
 }

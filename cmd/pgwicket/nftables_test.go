@@ -313,7 +313,7 @@ func TestReadNFT(t *testing.T) {
 // systemd's drop-in allows whom the gate allows, where it allows over what it denies.
 func TestSystemdRules(t *testing.T) {
 	cfg := &config.Config{
-		Listen: []string{"10.0.0.5:5432", "[::]:5433", "127.0.0.1:5432"}, Admin: "10.0.0.5:10432",
+		Listen: []string{"10.0.0.5:5432", "[::]:5433", "127.0.0.1:5432"}, Admin: config.Admin{Address: "10.0.0.5:10432"},
 		Policy: &proxy.Policy{
 			Networks: networksOf(t, "10.20.0.0/16 fd00::/8", "10.20.128.0/17 10.20.0.7"),
 			Proxies:  map[string]*acl.Networks{"[::]:5433": networksOf(t, "10.0.0.2", "")},

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pgwicket/config"
+	"pgwicket/internal/dn"
 	"pgwicket/internal/status"
 	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
@@ -177,8 +178,8 @@ func certificatesOf(s *tlsconfig.Server) (all []status.Certificate) {
 		if !c.StapledUntil.IsZero() {
 			one.StapledUntil = &c.StapledUntil
 		}
-		for _, l := range c.Chain {
-			one.Chain = append(one.Chain, status.Link{Subject: l.Subject, NotAfter: l.NotAfter})
+		for _, l := range c.Chain[1:] {
+			one.Chain = append(one.Chain, status.Link{Subject: dn.Format(l.RawSubject), NotAfter: l.NotAfter})
 		}
 		all = append(all, one)
 	}
