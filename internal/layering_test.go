@@ -22,6 +22,7 @@ var layers = map[string][]string{
 	"metrics":          nil,
 	"internal/dn":      nil,
 	"internal/nearest": nil,
+	"internal/pgconf":  nil,
 	"internal/pgtest":  nil,
 	"internal/status":  nil,
 	"internal/pgwire":  nil,
@@ -34,7 +35,7 @@ var layers = map[string][]string{
 	"siege":            {"internal/harness", "internal/pgtest", "internal/tlstest"},
 	"interop":          {"internal/harness", "internal/pgtest", "internal/tlstest"},
 	"bench/plain":      nil,
-	"cmd/pgwicket":     {"acl", "metrics", "tlsconfig", "proxy", "config", "internal/dn", "internal/nearest", "internal/pgtest", "internal/pgwire", "internal/status", "internal/tlstest"},
+	"cmd/pgwicket":     {"acl", "metrics", "tlsconfig", "proxy", "config", "internal/dn", "internal/nearest", "internal/pgconf", "internal/pgtest", "internal/pgwire", "internal/status", "internal/tlstest"},
 }
 
 // owners are the only packages that may import what begins with the key.
@@ -50,8 +51,8 @@ var owners = map[string][]string{
 	"github.com/hashicorp/golang-lru": {"proxy"},
 	"flag":                            {"cmd/pgwicket", "internal/harness", "bench", "siege", "interop"},
 	"os/signal":                       {"cmd/pgwicket", "internal/harness"},
-	"testing":                         nil,       // its flags would be ours, and nothing that ships may need it
-	"github.com/jackc/pgx":            {"siege"}, // and the oracle of the tests
+	"testing":                         nil,                       // its flags would be ours, and nothing that ships may need it
+	"github.com/jackc/pgx":            {"cmd/pgwicket", "siege"}, // doctor's questions; and the oracle of the tests
 	"go.uber.org/goleak":              nil,
 	"github.com/rogpeppe/go-internal": nil,
 	"pgregory.net/rapid":              nil,

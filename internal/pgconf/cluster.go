@@ -1,0 +1,96 @@
+// Package pgconf reads the configuration files of a PostgreSQL as it reads them
+// itself: postgresql.conf, postgresql.auto.conf, pg_hba.conf, pg_ident.conf, and
+// what they include.
+package pgconf
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Cluster is what the files of a PostgreSQL say. What its command line or
+// environment says instead, they do not show.
+type Cluster struct {
+	Settings map[string]string // those that are set, by their names in lower case
+	Rules    []Rule
+	Mappings []Mapping
+}
+
+// Read reads the files of the PostgreSQL whose postgresql.conf is in dir.
+func Read(dir string) (*Cluster, error) {
+	c := &Cluster{Settings: make(map[string]string)}
+	if err := c.readSettings(filepath.Join(dir, "postgresql.conf"), 0); err != nil {
+		return nil, err
+	}
+	data := dir
+	if d := c.Settings["data_directory"]; d != "" {
+		data = d
+	}
+	// What ALTER SYSTEM has written decides.
+	err := c.readSettings(filepath.Join(data, "postgresql.auto.conf"), 0)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	place := func(setting, name string) string {
+		if set := c.Settings[setting]; set != "" {
+			return beside(filepath.Join(data, "postgresql.conf"), set)
+		}
+		return filepath.Join(dir, name)
+	}
+	if c.Rules, err = readRules(place("hba_file", "pg_hba.conf")); err != nil {
+		return nil, err
+	}
+	c.Mappings, err = readMappings(place("ident_file", "pg_ident.conf"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // PostgreSQL starts without it
+		return nil, err
+	}
+	return c, nil
+}
+
+// maxDepth is CONF_FILE_MAX_DEPTH.
+const maxDepth = 10
+
+func tooDeep(file string, depth int) error {
+	if depth > maxDepth {
+		return fmt.Errorf("%s: files include each other more than %d deep", file, maxDepth)
+	}
+	return nil
+}
+
+// beside resolves a name as a file means it.
+func beside(file, name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(filepath.Dir(file), name)
+}
+
+// included returns the files that a directive of a file names; isDirective says
+// whether it is one.
+func included(file, directive, name string) (files []string, isDirective bool, err error) {
+	path := beside(file, name)
+	switch directive {
+	case "include":
+		return []string{path}, true, nil
+	case "include_if_exists":
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			return nil, true, nil
+		}
+		return []string{path}, true, nil
+	case "include_dir":
+		entries, err := os.ReadDir(path)
+		for _, e := range entries {
+			if n := e.Name(); strings.HasSuffix(n, ".conf") && !strings.HasPrefix(n, ".") && !e.IsDir() {
+				files = append(files, filepath.Join(path, n))
+			}
+		}
+		slices.Sort(files)
+		return files, true, err
+	}
+	return nil, false, nil
+}

@@ -1,0 +1,261 @@
+package pgconf
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+)
+
+// Rule is a line of pg_hba.conf.
+type Rule struct {
+	File             string // empty: not known
+	Line             int
+	Type             string // local, host, hostssl, hostnossl, hostgssenc or hostnogssenc
+	Databases, Users []string
+	Address          string // a network, a host's name, all, samehost or samenet; empty: local
+	Method           string
+	Options          []string // name=value
+	Mistake          string   // why PostgreSQL cannot use it; empty: it can
+}
+
+// Mapping is a line of pg_ident.conf.
+type Mapping struct {
+	File              string
+	Line              int
+	Map, System, Role string
+	Mistake           string
+}
+
+// String writes the rule as a line.
+func (r Rule) String() string {
+	words := []string{r.Type, strings.Join(r.Databases, ","), strings.Join(r.Users, ","), r.Address, r.Method}
+	words = append(words, r.Options...)
+	return strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), " ")
+}
+
+// At names the line.
+func (r Rule) At() string { return at(r.File, r.Line) }
+
+// At names the line.
+func (m Mapping) At() string { return at(m.File, m.Line) }
+
+func at(file string, line int) string { return fmt.Sprintf("%s:%d", file, line) }
+
+// Remote says whether the rule is for other machines, too.
+func (r Rule) Remote() bool {
+	if r.Type == "local" || r.Address == "samehost" || r.Address == "localhost" {
+		return false
+	}
+	p, err := netip.ParsePrefix(r.Address)
+	return err != nil || !Loopback(p)
+}
+
+// Loopback says whether a network is within this machine.
+func Loopback(p netip.Prefix) bool {
+	return p.Addr().IsLoopback() && (p.Addr().Is6() || p.Bits() >= 8)
+}
+
+// Option returns the value of an option; empty: it is not there.
+func (r Rule) Option(name string) string {
+	for _, o := range r.Options {
+		if value, ok := strings.CutPrefix(o, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// Network writes an address and its mask, if it has one, as a network; what is
+// neither stays as it is.
+func Network(address, mask string) string {
+	a, err := netip.ParseAddr(address)
+	if err != nil || mask == "" {
+		return address
+	}
+	m, err := netip.ParseAddr(mask)
+	if err != nil {
+		return address
+	}
+	bits := 0
+	for _, b := range m.AsSlice() {
+		for ; b&0x80 != 0; b <<= 1 {
+			bits++
+		}
+	}
+	return netip.PrefixFrom(a, bits).String()
+}
+
+func readRules(file string) (rules []Rule, err error) {
+	lines, err := readLines(file, 0)
+	for _, l := range lines {
+		rules = append(rules, l.rule())
+	}
+	return rules, err
+}
+
+func readMappings(file string) (mappings []Mapping, err error) {
+	lines, err := readLines(file, 0)
+	for _, l := range lines {
+		m := Mapping{File: l.file, Line: l.number}
+		if len(l.fields) == 3 {
+			m.Map, m.System, m.Role = l.word(0), l.word(1), l.word(2)
+		} else {
+			m.Mistake = "a line has a map, an account of the system and a role"
+		}
+		mappings = append(mappings, m)
+	}
+	return mappings, err
+}
+
+func (l line) rule() Rule {
+	r := Rule{File: l.file, Line: l.number, Type: l.word(0), Databases: l.list(1), Users: l.list(2)}
+	next := 3
+	switch r.Type {
+	case "local":
+	case "host", "hostssl", "hostnossl", "hostgssenc", "hostnogssenc":
+		r.Address, next = l.word(3), 4
+		if a, err := netip.ParseAddr(r.Address); err == nil {
+			r.Address, next = Network(a.String(), l.word(4)), 5
+		}
+	default:
+		r.Mistake = fmt.Sprintf("%q is not a type of connection", r.Type)
+	}
+	r.Method = l.word(next)
+	for i := next + 1; i < len(l.fields); i++ {
+		r.Options = append(r.Options, strings.Join(l.fields[i], ","))
+	}
+	if r.Mistake == "" && r.Method == "" {
+		r.Mistake = "the line ends before its authentication method"
+	}
+	return r
+}
+
+// line is one of pg_hba.conf or pg_ident.conf, in fields that are lists of words.
+type line struct {
+	file   string
+	number int
+	fields [][]string
+}
+
+func (l line) list(i int) []string {
+	if i >= len(l.fields) {
+		return nil
+	}
+	return l.fields[i]
+}
+
+// word is a field that is no list.
+func (l line) word(i int) string { return strings.Join(l.list(i), ",") }
+
+func readLines(file string, depth int) (lines []line, err error) {
+	if err := tooDeep(file, depth); err != nil {
+		return nil, err
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	rest := strings.Split(string(text), "\n")
+	for number := 1; len(rest) > 0; {
+		first := number
+		whole, more := strings.CutSuffix(strings.TrimRight(rest[0], "\r"), `\`)
+		rest, number = rest[1:], number+1
+		for more && len(rest) > 0 {
+			var next string
+			next, more = strings.CutSuffix(strings.TrimRight(rest[0], "\r"), `\`)
+			whole, rest, number = whole+next, rest[1:], number+1
+		}
+		fields, err := split(file, whole, depth)
+		if err != nil {
+			return nil, fmt.Errorf("%s:%d: %w", file, first, err)
+		}
+		if len(fields) == 0 {
+			continue
+		}
+		l := line{file, first, fields}
+		files, isDirective, err := included(file, l.word(0), l.word(1))
+		if err != nil {
+			return nil, fmt.Errorf("%s:%d: %w", file, first, err)
+		}
+		for _, f := range files {
+			inner, err := readLines(f, depth+1)
+			if err != nil {
+				return nil, err
+			}
+			lines = append(lines, inner...)
+		}
+		if !isDirective {
+			lines = append(lines, l)
+		}
+	}
+	return lines, nil
+}
+
+// split cuts a line into fields. A word that begins with @ names a file with more
+// of the list.
+func split(file, text string, depth int) (fields [][]string, err error) {
+	for {
+		var field []string
+		comma := true
+		for comma {
+			var w word
+			if w, text = nextWord(text); !w.there {
+				break
+			}
+			comma = w.comma
+			name, isFile := strings.CutPrefix(w.text, "@")
+			if !isFile || name == "" || w.quoted {
+				field = append(field, w.text)
+				continue
+			}
+			inner, err := readLines(beside(file, name), depth+1)
+			if err != nil {
+				return nil, err
+			}
+			for _, l := range inner {
+				field = append(field, slices.Concat(l.fields...)...)
+			}
+		}
+		if field == nil {
+			return fields, nil
+		}
+		fields = append(fields, field)
+	}
+}
+
+type word struct {
+	text          string
+	there         bool
+	quoted, comma bool // begins with a quote; has a comma behind it
+}
+
+// nextWord is next_token of PostgreSQL's hba.c: quotes may stand anywhere, and two
+// of them within quotes are one.
+func nextWord(s string) (w word, rest string) {
+	s = strings.TrimLeft(s, " \t\r,")
+	var b strings.Builder
+	within, was := false, false
+	i := 0
+	for ; i < len(s) && (within || !strings.ContainsRune(" \t\r,#", rune(s[i]))); i++ {
+		c := s[i]
+		if c != '"' || was {
+			b.WriteByte(c)
+		}
+		was = within && c == '"' && !was
+		if c == '"' {
+			w.quoted = w.quoted || i == 0
+			within = !within
+		}
+	}
+	w.text, w.there = b.String(), i > 0
+	switch {
+	case i < len(s) && s[i] == '#':
+		return w, ""
+	case i < len(s) && s[i] == ',':
+		w.comma = true
+		i++
+	}
+	return w, s[i:]
+}
