@@ -25,6 +25,21 @@ func (r *Rules) Shadowed() (found []Shadow) {
 // Superusers are the roles that a rule must name to let them in.
 func (r *Rules) Superusers() []string { return slices.Clone(r.superusers) }
 
+// MayAdmit returns a rule by which somebody could come in as a user, nil if there is
+// none.
+func (r *Rules) MayAdmit(user string) *Rule {
+	named := slices.Contains(r.superusers, user)
+	for _, rule := range r.list {
+		if rule.Allow && rule.mayBeFor(user) && (!named || rule.namesUser(user)) {
+			return rule
+		}
+	}
+	return nil
+}
+
+// Names says whether the rule names a user outright, and not by a pattern.
+func (rule *Rule) Names(user string) bool { return rule.namesUser(user) }
+
 // covers says that whatever fits b fits a: condition by condition, those of lacks.
 func (r *Rules) covers(a, b *Rule) bool {
 	return coversUsers(a, b) && // by which most rules differ

@@ -99,7 +99,9 @@ func checkFirewall(s streams, cfg *config.Config) int {
 	return exitOK
 }
 
-// kernelRules asks nft for the table, as JSON.
+var errNoTable = errors.New("the kernel has no table inet pgwicket; load it with: pgwicket firewall --config FILE | nft -f -")
+
+// kernelRules asks nft for the table, as JSON. It is errNoTable that there is none.
 func kernelRules(ctx context.Context) ([]byte, error) {
 	var said strings.Builder
 	cmd := exec.CommandContext(ctx, "nft", "-j", "list", "table", "inet", nftTableName)
@@ -109,7 +111,7 @@ func kernelRules(ctx context.Context) ([]byte, error) {
 	case errors.Is(err, exec.ErrNotFound):
 		return nil, errors.New("there is no program nft; install nftables")
 	case err != nil && strings.Contains(said.String(), "No such file or directory"):
-		return nil, errors.New("the kernel has no table inet pgwicket; load it with: pgwicket firewall --config FILE | nft -f -")
+		return nil, errNoTable
 	case err != nil:
 		return nil, fmt.Errorf("nft cannot list the table inet pgwicket, which takes CAP_NET_ADMIN: %s (%w)", firstLine(said.String()), err)
 	}

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -108,7 +109,10 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// condition adds [root], [proc], [landlock], [userns], [netns] and
+// alone runs a program in a network of its own, without an account of its own.
+const alone = "unshare --map-current-user --net"
+
+// condition adds [root], [proc], [landlock], [userns], [netns], [alone] and
 // [configured] to testscript's own.
 func condition(name string) (bool, error) {
 	switch name {
@@ -127,6 +131,12 @@ func condition(name string) (bool, error) {
 	case "configured": // a machine that has a pgwicket of its own
 		_, err := os.Stat(defaultConfig)
 		return err == nil, nil
+	case "alone": // for PostgreSQL's account, too
+		cmd := exec.Command("sh", "-c", alone+" true")
+		if nobody, err := findAccount("nobody"); os.Geteuid() == 0 && err == nil {
+			cmd.Dir, cmd.SysProcAttr = "/", &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(nobody.uid), Gid: uint32(nobody.gid)}}
+		}
+		return cmd.Run() == nil, nil
 	}
 	return false, fmt.Errorf("unknown condition %q", name)
 }

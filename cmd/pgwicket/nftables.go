@@ -233,10 +233,10 @@ func (t nftTable) differences(should nftTable) (found []string) {
 			continue
 		}
 		if less := lacks(t.sets[i].spans, s.spans); len(less) > 0 {
-			add("set %s lacks %s", s.name, few(less))
+			add("set %s lacks %s", s.name, spelt(less))
 		}
 		if more := lacks(s.spans, t.sets[i].spans); len(more) > 0 {
-			add("set %s has %s besides", s.name, few(more))
+			add("set %s has %s besides", s.name, spelt(more))
 		}
 	}
 	for _, c := range should.chains {
@@ -272,8 +272,8 @@ func lacks(set, spans []span) (out []span) {
 	return out
 }
 
-// few keeps a list to what a line can hold.
-func few(spans []span) string {
+// spelt keeps a list to what a line can hold.
+func spelt(spans []span) string {
 	var names []string
 	for _, s := range spans {
 		names = append(names, s.String())

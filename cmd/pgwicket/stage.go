@@ -3,9 +3,12 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
@@ -17,6 +20,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/youmark/pkcs8"
+
 	"pgwicket/internal/pgtest"
 	"pgwicket/internal/tlstest"
 )
@@ -27,6 +32,7 @@ import (
 type stage struct {
 	out      io.Writer
 	dir      string
+	account  *account // that the gate becomes; nil: ours
 	password string
 	address  string // of the gate
 	admin    string
@@ -49,7 +55,7 @@ func newStage(ctx context.Context, out io.Writer) (_ *stage, err error) {
 	if st.psql, err = pgtest.Program("psql"); err != nil {
 		return nil, err
 	}
-	if st.dir, err = os.MkdirTemp("", "pgwicket-demo-"); err != nil {
+	if err := st.makeDir(); err != nil {
 		return nil, err
 	}
 	fmt.Fprintln(out, "making a CA, certificates and a revocation list in", st.dir)
@@ -58,15 +64,50 @@ func newStage(ctx context.Context, out io.Writer) (_ *stage, err error) {
 	}
 	fmt.Fprintln(out, "starting a PostgreSQL that listens on a Unix socket only (a few seconds)")
 	st.db, err = pgtest.Start(ctx, pgtest.Options{
-		// The superuser, for setting up, from the socket's own directory only.
-		HBA: "local all postgres trust\nlocal all all scram-sha-256",
-		SQL: "create role app login password '" + st.password + "'; create database app owner app",
+		// The superuser, for setting up, from accounts that need no gate anyway.
+		HBA:   "local all postgres peer map=setup\nlocal all all scram-sha-256",
+		Ident: st.ident(),
+		SQL:   "create role app login password '" + st.password + "'; create database app owner app",
 	})
 	if err != nil {
 		return nil, err
 	}
+	if err := st.lend(st.db.SocketDir, 0o750); err != nil {
+		return nil, err
+	}
 	fmt.Fprintln(out, "starting pgwicket in front of it")
 	return st, st.startGate(ctx)
+}
+
+// makeDir makes the directory. Root does as one should: the gate becomes another
+// account, and has of root's files what its group may read.
+func (st *stage) makeDir() (err error) {
+	if os.Geteuid() == 0 {
+		if st.account, err = findAccount("nobody"); err != nil {
+			return err
+		}
+	}
+	if st.dir, err = os.MkdirTemp(pgtest.TempDir(st.account != nil), "pgwicket-demo-"); err != nil {
+		return err
+	}
+	return st.lend(st.dir, 0o750)
+}
+
+// lend lets the gate's account read a file or enter a directory, by its group.
+func (st *stage) lend(name string, mode os.FileMode) error {
+	if st.account == nil {
+		return nil
+	}
+	return cmp.Or(os.Chown(name, -1, st.account.gid), os.Chmod(name, mode))
+}
+
+// ident maps whom the database belongs to anyway to its superuser: us, and as root
+// the account that it runs under.
+func (st *stage) ident() string {
+	if st.account != nil {
+		return "setup root postgres\nsetup postgres postgres"
+	}
+	return "setup " + accountName(os.Geteuid()) + " postgres"
 }
 
 // remove ends the processes and deletes all files. It may be called at any
@@ -97,9 +138,16 @@ func (st *stage) makeCertificates() error {
 			return err
 		}
 	}
+	passphrase := rand.Text()
+	key, err := encrypted(st.file("server.key"), passphrase)
+	if err != nil {
+		return err
+	}
 	for name, text := range map[string][]byte{
-		"ca.crt": ca.CertPEM(),
-		"ca.crl": crl,
+		"ca.crt":     ca.CertPEM(),
+		"ca.crl":     crl,
+		"server.key": key,
+		"passphrase": []byte(passphrase), // which one would keep elsewhere
 		// OpenSSL's defaults would not let psql even try an old TLS version.
 		"openssl-old.cnf": []byte("openssl_conf = o\n[o]\nssl_conf = s\n[s]\nsystem_default = d\n[d]\nMinProtocol = TLSv1\nCipherString = DEFAULT@SECLEVEL=0\n"),
 	} {
@@ -107,16 +155,38 @@ func (st *stage) makeCertificates() error {
 			return err
 		}
 	}
+	for _, name := range []string{"server.crt", "server.key", "passphrase", "ca.crt", "ca.crl"} {
+		if err := st.lend(st.file(name), 0o640); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// encrypted returns the key of a file as one that takes a passphrase.
+func encrypted(file, passphrase string) ([]byte, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(text)
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	der, err := pkcs8.MarshalPrivateKey(key, []byte(passphrase), nil)
+	return pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: der}), err
 }
 
 // configure writes the configuration with these networks allowed.
 func (st *stage) configure(allow string) error {
-	return os.WriteFile(st.file("pgwicket.yaml"), fmt.Appendf(nil, `listen:
+	file := st.file("pgwicket.yaml")
+	text := fmt.Appendf(nil, `listen:
   - address: %s
 tls:
   cert_file: server.crt
   key_file: server.key
+  passphrase_command: %q
   min_protocol_version: TLSv1.2
   client_cert: require
   ca_file: ca.crt
@@ -124,13 +194,19 @@ tls:
 acl:
   allow: [%s]
   refusal: explain
+  rules:
+    - {name: app, action: allow, users: [app], databases: [app], certificate: {cn: app}}
 backend:
   host: %s
 admin:
   address: %s
 log:
   format: json
-`, st.address, allow, st.db.SocketDir, st.admin), 0o600)
+`, st.address, "cat '"+strings.ReplaceAll(st.file("passphrase"), "%", "%%")+"'", allow, st.db.SocketDir, st.admin)
+	if st.account != nil {
+		text = fmt.Appendf(text, "user: %s\n", st.account.name)
+	}
+	return cmp.Or(os.WriteFile(file, text, 0o600), st.lend(file, 0o640))
 }
 
 func (st *stage) startGate(ctx context.Context) (err error) {
@@ -148,7 +224,7 @@ func (st *stage) startGate(ctx context.Context) (err error) {
 		return err
 	}
 	st.gate = exec.Command(self, "serve", "--config", st.file("pgwicket.yaml"))
-	st.gate.Env = pgtest.Environ() // without a person's PGWICKET_ variables
+	st.gate.Env = pgtest.Environ("TMPDIR=" + filepath.Dir(st.dir)) // without a person's PGWICKET_ variables; where the account can enter
 	// A process group of its own: Ctrl-C is for the demo, which then ends it.
 	st.gate.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	log, err := st.gate.StderrPipe()

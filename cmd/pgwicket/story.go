@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 )
 
@@ -127,9 +128,11 @@ The gate stays up. Try it from another terminal:
 
   PGPASSWORD=%s psql '%s'
 
-Its metrics:        curl http://%s/metrics
-Its configuration:  %s
+It shows itself:    http://%[3]s/
+Its metrics:        curl http://%[3]s/metrics
+Its configuration:  %[4]s
+Is all well?        %[5]s doctor --user postgres --config %[4]s
 
 Ctrl-C ends everything and removes all files.
-`, st.password, st.conninfo(), st.admin, st.file("pgwicket.yaml"))
+`, st.password, st.conninfo(), st.admin, st.file("pgwicket.yaml"), os.Args[0])
 }

@@ -48,6 +48,7 @@ var verbs = map[string]func(*testscript.TestScript, bool, []string){
 	"http":     cmdHTTP,     // http [OPTION...] STATUS METHOD URL: the answer becomes stdout, see there
 	"jsonlog":  cmdJSONLog,  // jsonlog FILE: every line is a JSON record
 	"logline":  cmdLogLine,  // logline FILE KEY=VALUE|KEY~REGEXP...: of just one line, see there
+	"opendb":   cmdOpenDB,   // opendb: a PostgreSQL that is as open as can be, at $DBSOCKET and $DBPORT, its files in $DBDATA
 	"pki":      cmdPKI,      // pki [VARIANT...]: write certificates, see there
 	"process":  cmdProcess,  // [!] process TEXT: is part of a command line
 	"psql":     cmdPsql,     // [!] psql [KEYWORD=VALUE...] [ARG...]: through the gate
@@ -714,4 +715,31 @@ func cmdTCPDB(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("DBPORT", strconv.Itoa(db.Port))
 	writeFile(ts, "db-ca.crt", ca.CertPEM(), 0o644)
 	ts.Check(ca.Client("cert").WriteFiles(ts.MkAbs("gate.crt"), ts.MkAbs("gate.key")))
+}
+
+// cmdOpenDB starts a PostgreSQL that everybody is let into, in a network of its own,
+// where nobody is.
+func cmdOpenDB(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) == 0, "opendb")
+	real, err := pgtest.Find()
+	ts.Check(err)
+	dir, err := os.MkdirTemp(pgtest.TempDir(true), "pgw-")
+	ts.Check(err)
+	ts.Defer(func() { _ = os.RemoveAll(dir) })
+	ts.Check(os.Chmod(dir, 0o755))
+	for name, before := range map[string]string{"initdb": "", "postgres": alone + " "} {
+		text := fmt.Sprintf("#!/bin/sh\nexec %s%s/%s \"$@\"\n", before, real, name)
+		ts.Check(os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755))
+	}
+	db, err := pgtest.Start(context.Background(), pgtest.Options{
+		BinDir: dir, Host: "*", HBA: "local all all trust\nhost all all 0.0.0.0/0 trust",
+	})
+	ts.Check(err)
+	ts.Defer(db.Stop)
+	data, err := db.SQL("show data_directory")
+	ts.Check(err)
+	ts.Check(os.Chmod(db.SocketDir, 0o755))
+	ts.Setenv("DBSOCKET", db.SocketDir)
+	ts.Setenv("DBPORT", strconv.Itoa(db.Port))
+	ts.Setenv("DBDATA", data)
 }

@@ -65,7 +65,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	base, err := os.MkdirTemp(tempDir(account), "pgwicket-pg-")
+	base, err := os.MkdirTemp(TempDir(account != nil), "pgwicket-pg-")
 	if err != nil {
 		return nil, err
 	}
@@ -132,11 +132,12 @@ func unprivileged() (*syscall.Credential, error) {
 	return nil, errors.New("running as root, and there is no account «postgres» or «nobody» to run PostgreSQL under")
 }
 
-// tempDir returns where the account gets through to: the usual place, or /tmp
-// where root has a private one.
-func tempDir(account *syscall.Credential) string {
+// TempDir returns where to make a directory that other accounts can be let into:
+// the usual place, or /tmp where root has a private one. For none but ours, it is
+// the usual place.
+func TempDir(others bool) string {
 	dir := os.TempDir()
-	if account == nil {
+	if !others {
 		return dir
 	}
 	for d := dir; ; d = filepath.Dir(d) {
