@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"pgwicket/internal/pgtest"
+)
+
+// TestQuickStart does what docs/quickstart.md says, command by command, with a
+// PostgreSQL for each of its two ways. Only what its reader must adapt is
+// adapted, and systemd is not asked.
+func TestQuickStart(t *testing.T) {
+	for _, name := range []string{"bash", "make", "openssl"} {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Skipf("%s is not installed", name)
+		}
+	}
+	g := newGuide(t)
+	var section string
+	g.shell.follow(blocks(t, "quickstart.md"), func(b block) string {
+		if b.section != section && b.lang == "sh" {
+			section = b.section
+			if values := g.values(section); values != nil {
+				return adapted(t, b, values)
+			}
+		}
+		return g.adapt(b.text)
+	}, func(b block) {
+		// What systemd does on the page is done here.
+		if b.lang == "console" && strings.Contains(b.text, "systemctl restart postgresql") {
+			g.db.Kill()
+			if err := g.db.Restart(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	if section == "" || g.asked != 2 {
+		t.Errorf("%d blocks of values, want two", g.asked)
+	}
+}
+
+// guide is whoever follows the quick start.
+type guide struct {
+	t     *testing.T
+	dir   string
+	shell *shell
+	db    *pgtest.Server
+	asked int
+	texts []string // what stands in the page, and here instead
+}
+
+func newGuide(t *testing.T) *guide {
+	t.Helper()
+	g := &guide{t: t}
+	var err error
+	// As root the gate runs under another account, which does not get through
+	// to a directory of t.TempDir.
+	if g.dir, err = os.MkdirTemp("", "pgw-"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(g.dir) })
+	bin := filepath.Join(g.dir, "bin")
+	for _, err := range []error{os.Chmod(g.dir, 0o755), os.Mkdir(bin, 0o755)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	psql, err := pgtest.Program("psql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := strings.Join([]string{bin, os.Getenv("PATH"), filepath.Dir(psql)}, string(os.PathListSeparator))
+	g.shell = newShell(t, "../..", pgtest.Environ("PATH="+path, "LC_ALL=C", "PSQLRC=/dev/null", "PGCONNECT_TIMEOUT=60"))
+	return g
+}
+
+// values are those of a section that asks its reader for some.
+func (g *guide) values(section string) map[string]string {
+	switch section {
+	case "What to adapt":
+		g.start(pgtest.Options{HBA: "local all all trust"})
+		gate, admin := g.freeAddress(), g.freeAddress()
+		host, port, _ := net.SplitHostPort(gate)
+		owner, asOwner := g.owner()
+		g.texts = []string{
+			"10.0.0.5:5432", gate, "127.0.0.1:10432", admin, "/run/pgwicket-db", g.db.SocketDir,
+			"/etc/pgwicket", g.dir + "/etc", "10.0.1.5", "127.0.0.1",
+		}
+		return map[string]string{
+			"GATE": host, "PORT": port, "ADMIN": admin, "CLIENTS": "127.0.0.0/8, 10.20.0.0/16",
+			"SOCKETS": g.db.SocketDir, "CA": g.dir + "/ca", "ETC": g.dir + "/etc", "BIN": g.dir + "/bin",
+			"GATE_USER": owner, "AS_ROOT": "env", "AS_GATE": asOwner, "AS_POSTGRES": g.asPostgres(),
+		}
+	case "Bastion":
+		g.start(pgtest.Options{HBA: "local all all trust", Host: "127.0.0.1"})
+		owner, _ := g.owner()
+		port := strconv.Itoa(g.db.Port)
+		g.texts = append(g.texts, "10.0.1.9:5432", "127.0.0.1:"+port)
+		return map[string]string{
+			"DB": "127.0.0.1", "DB_PORT": port, "BASTION": "127.0.0.1", "DB_OWNER": owner, "AS_POSTGRES": g.asPostgres(),
+		}
+	}
+	return nil
+}
+
+func (g *guide) start(o pgtest.Options) {
+	g.t.Helper()
+	g.asked++
+	db, err := pgtest.Start(context.Background(), o)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(db.Stop)
+	g.db = db
+}
+
+func (g *guide) freeAddress() string {
+	g.t.Helper()
+	port, err := freePort()
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", port)
+}
+
+func (g *guide) asPostgres() string {
+	return fmt.Sprintf("env PGHOST=%s PGPORT=%d PGUSER=%s", g.db.SocketDir, g.db.Port, pgtest.Superuser)
+}
+
+// owner is the account that PostgreSQL runs under, the only one beside root that
+// gets through to its socket, and how to become it.
+func (g *guide) owner() (name, how string) {
+	g.t.Helper()
+	st, err := os.Stat(g.db.SocketDir)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	id := st.Sys().(*syscall.Stat_t)
+	u, err := user.LookupId(fmt.Sprint(id.Uid))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	if os.Geteuid() != 0 {
+		return u.Username, "env"
+	}
+	return u.Username, fmt.Sprintf("setpriv --reuid=%d --regid=%d --clear-groups", id.Uid, id.Gid)
+}
+
+// peerLine asks for an account of PostgreSQL's own, which may have another name
+// here or not be ours.
+var peerLine = regexp.MustCompile(`(local\s+all\s+postgres\s+|local\|\{all}\|\{postgres}\|\|?)peer`)
+
+func (g *guide) adapt(text string) string {
+	return strings.NewReplacer(g.texts...).Replace(peerLine.ReplaceAllString(text, "${1}trust"))
+}
+
+// TestQuickStartNames: what the page has systemd do is about the files of
+// deploy/systemd, and its values are theirs.
+func TestQuickStartNames(t *testing.T) {
+	unit, err := os.ReadFile("../../deploy/systemd/pgwicket.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := blocks(t, "quickstart.md")
+	value := func(name string) string {
+		for _, b := range page {
+			if m := regexp.MustCompile(`(?m)^` + name + `=(\S+)`).FindStringSubmatch(b.text); b.lang == "sh" && m != nil {
+				return m[1]
+			}
+		}
+		t.Fatalf("no variable %s", name)
+		return ""
+	}
+	for _, line := range []string{
+		"User=" + value("GATE_USER"),
+		"ExecStart=" + value("BIN") + "/pgwicket serve --config " + value("ETC") + "/pgwicket.yaml",
+		"file:///usr/share/doc/pgwicket/operations.md",
+	} {
+		if !strings.Contains(string(unit), line+"\n") {
+			t.Errorf("%s is not in the unit", line)
+		}
+	}
+	commands := ""
+	for _, b := range page {
+		if b.lang == "console" {
+			commands += b.text
+		}
+	}
+	for _, line := range []string{
+		"useradd --system --home /nonexistent --shell /usr/sbin/nologin " + value("GATE_USER"),
+		"'d " + value("SOCKETS") + " 0750 postgres " + value("GATE_USER") + "'",
+	} {
+		if !strings.Contains(commands, line) {
+			t.Errorf("%s is not among\n%s", line, commands)
+		}
+	}
+	for _, path := range regexp.MustCompile(`deploy/\S+[a-z]`).FindAllString(commands, -1) {
+		if _, err := os.Stat(filepath.Join("../..", path)); err != nil {
+			t.Error(err)
+		}
+	}
+}
