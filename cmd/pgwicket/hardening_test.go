@@ -1,0 +1,322 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"pgwicket/config"
+	"pgwicket/internal/pgtest"
+	"pgwicket/internal/tlstest"
+)
+
+// TestHardening takes every block of docs/hardening.md to the program that it is
+// for.
+func TestHardening(t *testing.T) {
+	page := blocks(t, "hardening.md")
+	h := newHardened(t)
+	tried := make(map[string]int)
+	for i, b := range page {
+		b.text = strings.TrimSpace(b.text)
+		kind := b.lang
+		if kind == "conf" {
+			kind = strings.Fields(b.text)[1]
+		}
+		tried[kind]++
+		t.Run(fmt.Sprintf("%s, line %d", b.section, b.line), func(t *testing.T) {
+			switch kind {
+			case "postgresql.conf":
+				h.conf(t, b)
+			case "pg_hba.conf":
+				h.hba(t, b)
+			case "pg_ident.conf":
+				h.ident(t, b)
+			case "sql":
+				out := h.sql(t, b)
+				if i+1 < len(page) && page[i+1].lang == "text" && !looksLike(out, page[i+1].text) {
+					t.Errorf("%s\nprints\n%s\nand the page shows\n%s", b.text, out, page[i+1].text)
+				}
+			case "yaml":
+				loads(t, b)
+			case "nft":
+				nftables(t, b)
+			case "console", "text": // see TestPagesCommands
+			default:
+				t.Errorf("nobody knows what a block of %q is", kind)
+			}
+		})
+	}
+	for _, kind := range []string{"postgresql.conf", "pg_hba.conf", "pg_ident.conf", "sql", "yaml", "nft"} {
+		if tried[kind] == 0 {
+			t.Errorf("no block of %s", kind)
+		}
+	}
+}
+
+// hardened is the PostgreSQL that the page is tried on.
+type hardened struct {
+	db      *pgtest.Server
+	data    string
+	release int
+}
+
+// ours lets this test in, whatever the page makes of the rest.
+const (
+	ourHBA   = "local all " + pgtest.Superuser + " peer map=ours\n"
+	ourIdent = "ours %s " + pgtest.Superuser + "\n"
+)
+
+func newHardened(t *testing.T) *hardened {
+	t.Helper()
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca := tlstest.NewCA("hardening CA")
+	pair := ca.Server("localhost")
+	db, err := pgtest.Start(context.Background(), pgtest.Options{
+		HBA: ourHBA, Ident: fmt.Sprintf(ourIdent, me.Username),
+		Files: map[string][]byte{
+			"server.crt": pair.CertPEM(), "server.key": pair.KeyPEM(), "root.crt": ca.CertPEM(), "root.crl": ca.CRL(nil), "page.conf": nil,
+		},
+		Settings: []string{"ssl=on", "ssl_ca_file=root.crt"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Stop)
+	h := &hardened{db: db}
+	h.data = h.ask(t, "show data_directory")
+	if h.release, err = strconv.Atoi(h.ask(t, "show server_version_num")); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(filepath.Join(h.data, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString("\ninclude = 'page.conf'\n"); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func (h *hardened) ask(t *testing.T, sql string) string {
+	t.Helper()
+	out, err := h.db.SQL(sql)
+	if err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return out
+}
+
+// write replaces a file in the data directory, whose owner stays.
+func (h *hardened) write(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(h.data, name), []byte(text+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// reload waits until the server has read its files: its time of the last one is
+// to the microsecond.
+func (h *hardened) reload(t *testing.T) {
+	t.Helper()
+	before := h.ask(t, "select pg_conf_load_time()")
+	h.ask(t, "select pg_reload_conf()")
+	for end := time.Now().Add(deadline); h.ask(t, "select pg_conf_load_time()") == before; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("PostgreSQL does not reload")
+		}
+	}
+}
+
+var (
+	forRelease = regexp.MustCompile(`of PostgreSQL (\d+)`)
+	setting    = regexp.MustCompile(`(?m)^([a-z_0-9]+) = '?([^'\n]*)'?`)
+)
+
+// conf puts a block into a file that postgresql.conf includes. A setting that
+// waits for a restart has been read all the same; one that the command line of
+// the test has is read, and does not come into force.
+func (h *hardened) conf(t *testing.T, b block) {
+	if m := forRelease.FindStringSubmatch(b.text); m != nil {
+		if n, _ := strconv.Atoi(m[1]); h.release < n*10000 {
+			t.Skipf("for PostgreSQL %s, and here is %d", m[1], h.release)
+		}
+	}
+	logged := len(h.db.Log())
+	h.write(t, "page.conf", b.text)
+	wrong := h.ask(t, "select name, error from pg_file_settings where sourcefile like '%/page.conf' and error is not null and error <> 'setting could not be applied'")
+	h.reload(t)
+	if said := h.db.Log()[logged:]; wrong != "" || strings.Contains(said, "could not load") || strings.Contains(said, "not reloaded") {
+		t.Errorf("%s\n%s\n%s", b.text, wrong, said)
+	}
+	read := h.ask(t, "select count(*) from pg_file_settings where sourcefile like '%/page.conf'")
+	settings := setting.FindAllStringSubmatch(b.text, -1)
+	if read != strconv.Itoa(len(settings)) || len(settings) == 0 {
+		t.Errorf("PostgreSQL reads %s settings in\n%s", read, b.text)
+	}
+	for _, s := range settings {
+		if s[1] == "shared_preload_libraries" { // nobody looks for these before a restart
+			h.ask(t, "load '"+s[2]+"'")
+		}
+	}
+}
+
+// hba has PostgreSQL read the block, and refuse none of its lines.
+func (h *hardened) hba(t *testing.T, b block) {
+	h.write(t, "pg_hba.conf", ourHBA+b.text)
+	if wrong := h.ask(t, "select line_number, error from pg_hba_file_rules where error is not null"); wrong != "" {
+		t.Errorf("%s\n%s", b.text, wrong)
+	}
+	lines := len(strings.Split(b.text, "\n")) // the comment is not one, and ours is
+	if got := h.ask(t, "select count(*) from pg_hba_file_rules"); got != strconv.Itoa(lines) {
+		t.Errorf("PostgreSQL sees %s lines in\n%s", got, b.text)
+	}
+	h.reload(t)
+}
+
+func (h *hardened) ident(t *testing.T, b block) {
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.write(t, "pg_ident.conf", b.text+"\n"+fmt.Sprintf(ourIdent, me.Username))
+	if h.release >= 150000 {
+		lines := len(strings.Split(b.text, "\n"))
+		if got := h.ask(t, "select count(*) from pg_ident_file_mappings where error is null"); got != strconv.Itoa(lines) {
+			t.Errorf("PostgreSQL sees %s lines in\n%s", got, b.text)
+		}
+	}
+	h.reload(t)
+}
+
+var (
+	extension = regexp.MustCompile(`create extension (\w+)`)
+	// ourMapping is the one that a question of the page must not find.
+	ourMapping = regexp.MustCompile(`(?m)^ours\|.*\n?`)
+)
+
+func (h *hardened) sql(t *testing.T, b block) string {
+	if m := extension.FindStringSubmatch(b.text); m != nil &&
+		h.ask(t, "select count(*) from pg_available_extensions where name = '"+m[1]+"'") == "0" {
+		t.Skipf("PostgreSQL has come without %s", m[1])
+	}
+	if strings.Contains(b.text, "pg_ident_file_mappings") && h.release < 150000 {
+		t.Skip("pg_ident_file_mappings is of PostgreSQL 15")
+	}
+	return ourMapping.ReplaceAllString(h.ask(t, b.text), "")
+}
+
+// loads reads a part of a configuration, with what must stand in every one
+// added to it and the files that it names beside it.
+func loads(t *testing.T, b block) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "pgwicket.yaml")
+	if err := os.WriteFile(path, []byte(complete(b.text)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ca := tlstest.NewCA("hardening CA")
+	for name, pair := range map[string]*tlstest.Pair{"server": ca.Server("db.example.com"), "gate": ca.Client("gate")} {
+		if err := pair.WriteFiles(filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range map[string][]byte{"ca.crt": ca.CertPEM(), "db-ca.crt": ca.CertPEM(), "ca.crl": ca.CRL(nil)} {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg, problems := config.Load(path, nil, nil, time.Now())
+	for _, p := range problems {
+		if !p.Warning || p.Key != "backend.host" { // there is no such PostgreSQL here
+			t.Error(p)
+		}
+	}
+	if cfg == nil {
+		t.Fatalf("does not load:\n%s", complete(b.text))
+	}
+}
+
+// complete adds what a configuration must have to a part of one.
+func complete(part string) string {
+	text := part + "\n"
+	for section, lines := range map[string]string{
+		"listen:":  "  - address: 10.0.0.5:5432\n",
+		"tls:":     "  cert_file: server.crt\n  key_file: server.key\n  ca_file: ca.crt\n  crl_file: ca.crl\n",
+		"acl:":     "  allow: [10.20.0.0/16]\n",
+		"backend:": "  host: /run/pgwicket-db\n",
+	} {
+		if !strings.Contains("\n"+text, "\n"+section) {
+			text += section + "\n"
+		}
+		before, after, _ := strings.Cut("\n"+text, "\n"+section+"\n")
+		for line := range strings.Lines(lines) {
+			key, _, _ := strings.Cut(line, ":")
+			if !strings.Contains("\n"+after, "\n"+key+":") {
+				after = line + after
+			}
+		}
+		text = strings.TrimPrefix(before+"\n"+section+"\n"+after, "\n")
+	}
+	return text
+}
+
+// nftables has nft read the rules in a network of its own, where they do no
+// harm.
+func nftables(t *testing.T, b block) {
+	for _, name := range []string{"nft", "unshare"} {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Skipf("%s is not installed", name)
+		}
+	}
+	if err := exec.Command("unshare", "-Urn", "true").Run(); err != nil {
+		t.Skipf("no network of its own can be made here: %v", err)
+	}
+	cmd := exec.Command("unshare", "-Urn", "nft", "-f", "-")
+	cmd.Stdin = strings.NewReader(b.text)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("nft: %v\n%s", err, out)
+	}
+}
+
+var pageCommand = regexp.MustCompile(`pgwicket ([a-z]+)((?: --?[a-z-]+(?: [^-\s|]\S*)?)*)`)
+
+// TestPagesCommands: each command of ours in a block that nobody runs is there, with
+// its flags.
+func TestPagesCommands(t *testing.T) {
+	for _, page := range []string{"quickstart.md", "hardening.md"} {
+		for _, b := range blocks(t, page) {
+			if b.lang != "console" {
+				continue
+			}
+			for _, m := range pageCommand.FindAllStringSubmatch(b.text, -1) {
+				t.Run(fmt.Sprintf("%s, line %d, %s", page, b.line, m[1]), func(t *testing.T) { hasFlags(t, m[1], m[2]) })
+			}
+		}
+	}
+}
+
+func hasFlags(t *testing.T, name, args string) {
+	if !slices.ContainsFunc(commands(), func(c command) bool { return c.name == name }) {
+		t.Skipf("this pgwicket has no command %s", name)
+	}
+	var help bytes.Buffer
+	run([]string{name, "--help"}, streams{os.Stdin, &help, &help})
+	for word := range strings.FieldsSeq(args) {
+		if strings.HasPrefix(word, "--") && !strings.Contains(help.String(), "  "+word+" ") {
+			t.Errorf("pgwicket %s has no flag %s", name, word)
+		}
+	}
+}
