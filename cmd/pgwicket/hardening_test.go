@@ -23,7 +23,18 @@ import (
 // TestHardening takes every block of docs/hardening.md to the program that it is
 // for.
 func TestHardening(t *testing.T) {
-	page := blocks(t, "hardening.md")
+	tryBlocks(t, "hardening.md", "postgresql.conf", "pg_hba.conf", "pg_ident.conf", "sql", "yaml", "nft")
+}
+
+// TestComingFrom does so with docs/coming-from.md.
+func TestComingFrom(t *testing.T) {
+	tryBlocks(t, "coming-from.md", "postgresql.conf", "pg_hba.conf", "sql", "yaml")
+}
+
+// tryBlocks tries those of a page, which must have some of each of these kinds.
+func tryBlocks(t *testing.T, name string, kinds ...string) {
+	t.Parallel()
+	page := blocks(t, name)
 	h := newHardened(t)
 	tried := make(map[string]int)
 	for i, b := range page {
@@ -56,7 +67,7 @@ func TestHardening(t *testing.T) {
 			}
 		})
 	}
-	for _, kind := range []string{"postgresql.conf", "pg_hba.conf", "pg_ident.conf", "sql", "yaml", "nft"} {
+	for _, kind := range kinds {
 		if tried[kind] == 0 {
 			t.Errorf("no block of %s", kind)
 		}
@@ -296,7 +307,7 @@ var pageCommand = regexp.MustCompile(`pgwicket ([a-z]+)((?: --?[a-z-]+(?: [^-\s|
 // TestPagesCommands: each command of ours in a block that nobody runs is there, with
 // its flags.
 func TestPagesCommands(t *testing.T) {
-	for _, page := range []string{"quickstart.md", "hardening.md"} {
+	for _, page := range []string{"quickstart.md", "hardening.md", "coming-from.md"} {
 		for _, b := range blocks(t, page) {
 			if b.lang != "console" {
 				continue

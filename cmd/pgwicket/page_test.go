@@ -29,18 +29,20 @@ func blocks(t *testing.T, page string) (all []block) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var section string
+	var section, indent string
 	var open *block
 	n := 0
 	for line := range strings.Lines(string(text)) {
 		n++
-		switch {
-		case open != nil && strings.HasPrefix(line, "```"):
+		before, lang, fence := strings.Cut(line, "```")
+		switch fence = fence && strings.TrimSpace(before) == ""; {
+		case open != nil && fence:
 			all, open = append(all, *open), nil
 		case open != nil:
-			open.text += line
-		case strings.HasPrefix(line, "```"):
-			open = &block{lang: strings.TrimSpace(line[3:]), line: n + 1, section: section}
+			open.text += strings.TrimPrefix(line, indent)
+		case fence: // within a list it is indented
+			indent = before
+			open = &block{lang: strings.TrimSpace(lang), line: n + 1, section: section}
 		case strings.HasPrefix(line, "#"):
 			section = strings.TrimSpace(strings.TrimLeft(line, "#"))
 		}
@@ -185,6 +187,47 @@ func TestLooksLike(t *testing.T) {
 	} {
 		if got := looksLike(c.out, c.shown); got != c.want {
 			t.Errorf("%q and %q: %t", c.out, c.shown, got)
+		}
+	}
+}
+
+var (
+	link    = regexp.MustCompile(`\]\(([a-z-]*\.md)?(?:#([^)]+))?\)`)
+	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	dropped = regexp.MustCompile(`[^\w\- ]`)
+)
+
+// TestPagesLinks: what a page of docs refers to within docs has a heading of that
+// name.
+func TestPagesLinks(t *testing.T) {
+	pages, err := filepath.Glob("../../docs/*.md")
+	if err != nil || len(pages) == 0 {
+		t.Fatal(pages, err)
+	}
+	text := make(map[string]string)
+	anchors := make(map[string]bool)
+	for _, path := range pages {
+		page, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := filepath.Base(path)
+		text[name] = string(page)
+		for _, m := range heading.FindAllStringSubmatch(text[name], -1) {
+			anchors[name+"#"+strings.ReplaceAll(dropped.ReplaceAllString(strings.ToLower(m[1]), ""), " ", "-")] = true
+		}
+	}
+	for name, page := range text {
+		for _, m := range link.FindAllStringSubmatch(page, -1) {
+			to, anchor := m[1], m[2]
+			if to == "" {
+				to = name
+			}
+			if text[to] == "" {
+				t.Errorf("docs/%s refers to %s, which is not there", name, to)
+			} else if anchor != "" && !anchors[to+"#"+anchor] {
+				t.Errorf("docs/%s refers to %s, which has no heading %s", name, to, anchor)
+			}
 		}
 	}
 }

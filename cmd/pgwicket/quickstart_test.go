@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -21,33 +22,37 @@ import (
 // PostgreSQL for each of its two ways. Only what its reader must adapt is
 // adapted, and systemd is not asked.
 func TestQuickStart(t *testing.T) {
-	for _, name := range []string{"bash", "make", "openssl"} {
-		if _, err := exec.LookPath(name); err != nil {
-			t.Skipf("%s is not installed", name)
-		}
-	}
+	t.Parallel()
 	g := newGuide(t)
-	var section string
-	g.shell.follow(blocks(t, "quickstart.md"), func(b block) string {
-		if b.section != section && b.lang == "sh" {
-			section = b.section
-			if values := g.values(section); values != nil {
-				return adapted(t, b, values)
-			}
-		}
-		return g.adapt(b.text)
-	}, func(b block) {
-		// What systemd does on the page is done here.
-		if b.lang == "console" && strings.Contains(b.text, "systemctl restart postgresql") {
-			g.db.Kill()
-			if err := g.db.Restart(context.Background()); err != nil {
-				t.Fatal(err)
-			}
-		}
-	})
-	if section == "" || g.asked != 2 {
+	g.follow(blocks(t, "quickstart.md"))
+	if g.asked != 2 {
 		t.Errorf("%d blocks of values, want two", g.asked)
 	}
+}
+
+// rotation are the sections of docs/operations.md that go on from a gate of the
+// quick start, in their order.
+var rotation = []string{
+	"A new server certificate", "A new passphrase", "A fresh revocation list", "Revoking a client certificate", "A new CA",
+	"Draining", "Upgrading",
+}
+
+// TestRotation does what they say.
+func TestRotation(t *testing.T) {
+	t.Parallel()
+	start := blocks(t, "quickstart.md")
+	manual := slices.DeleteFunc(blocks(t, "operations.md"), func(b block) bool { return !slices.Contains(rotation, b.section) })
+	end := slices.IndexFunc(start, func(b block) bool { return b.section == "Revoke" })
+	var sections []string
+	for _, b := range manual {
+		sections = append(sections, b.section)
+	}
+	if end < 0 || !slices.Equal(slices.Compact(sections), rotation) {
+		t.Fatalf("the quick start without Revoke, or the manual with %q", slices.Compact(sections))
+	}
+	g := newGuide(t)
+	g.follow(start[:end])
+	g.follow(manual)
 }
 
 // guide is whoever follows the quick start.
@@ -62,6 +67,11 @@ type guide struct {
 
 func newGuide(t *testing.T) *guide {
 	t.Helper()
+	for _, name := range []string{"bash", "make", "openssl"} {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Skipf("%s is not installed", name)
+		}
+	}
 	g := &guide{t: t}
 	var err error
 	// As root the gate runs under another account, which does not get through
@@ -83,6 +93,31 @@ func newGuide(t *testing.T) *guide {
 	path := strings.Join([]string{bin, os.Getenv("PATH"), filepath.Dir(psql)}, string(os.PathListSeparator))
 	g.shell = newShell(t, "../..", pgtest.Environ("PATH="+path, "LC_ALL=C", "PSQLRC=/dev/null", "PGCONNECT_TIMEOUT=60"))
 	return g
+}
+
+// follow does what stands in blocks. What systemd would do is done here.
+func (g *guide) follow(page []block) {
+	var section string
+	g.shell.follow(page, func(b block) string {
+		if b.section != section && b.lang == "sh" {
+			section = b.section
+			if values := g.values(section); values != nil {
+				return adapted(g.t, b, values)
+			}
+		}
+		return g.adapt(b.text)
+	}, func(b block) {
+		switch {
+		case strings.Contains(b.text, "systemctl restart postgresql"):
+			g.db.Kill()
+			if err := g.db.Restart(context.Background()); err != nil {
+				g.t.Fatal(err)
+			}
+		case strings.Contains(b.text, "systemctl restart pgwicket"):
+			g.shell.run(`$AS_GATE pgwicket serve --config "$ETC/pgwicket.yaml" 2>"$CA/gate.log" &
+until grep -q ready "$CA/gate.log"; do sleep 0.1; done`)
+		}
+	})
 }
 
 // values are those of a section that asks its reader for some.
