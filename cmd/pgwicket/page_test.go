@@ -53,6 +53,10 @@ func blocks(t *testing.T, page string) (all []block) {
 	return all
 }
 
+// blockDeadline is how long a block may take: one of them builds pgwicket, which
+// takes minutes on a busy machine that has never done so.
+const blockDeadline = 8 * deadline
+
 // shell is the bash that a reader pastes blocks into.
 type shell struct {
 	t     *testing.T
@@ -99,7 +103,7 @@ func (s *shell) run(text string) (out, failed string) {
 		s.t.Fatal(err)
 	}
 	fmt.Fprintf(s.stdin, "source %s.sh </dev/null >%[1]s.out 2>&1; : >%[1]s.done\n", path)
-	for end := time.Now().Add(2 * deadline); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(blockDeadline); ; time.Sleep(10 * time.Millisecond) {
 		if _, err := os.Stat(path + ".done"); err == nil {
 			break
 		}
@@ -109,7 +113,7 @@ func (s *shell) run(text string) (out, failed string) {
 		default:
 		}
 		if time.Now().After(end) {
-			s.t.Fatalf("after %v it still runs\n%s\n%s", 2*deadline, text, s.read(path+".out"))
+			s.t.Fatalf("after %v it still runs\n%s\n%s", blockDeadline, text, s.read(path+".out"))
 		}
 	}
 	failed = s.read(filepath.Join(s.dir, "failed"))

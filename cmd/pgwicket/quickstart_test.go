@@ -37,9 +37,9 @@ var rotation = []string{
 	"Draining", "Upgrading",
 }
 
-// TestRotation does what they say.
+// TestRotation does what they say. It is not parallel to TestQuickStart, for both
+// build bin/pgwicket.
 func TestRotation(t *testing.T) {
-	t.Parallel()
 	start := blocks(t, "quickstart.md")
 	manual := slices.DeleteFunc(blocks(t, "operations.md"), func(b block) bool { return !slices.Contains(rotation, b.section) })
 	end := slices.IndexFunc(start, func(b block) bool { return b.section == "Revoke" })
