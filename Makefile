@@ -13,10 +13,7 @@ RACE    := $(shell command -v cc >/dev/null 2>&1 && [ "$$($(GO) env CGO_ENABLED)
 FUZZTIME ?= 60s
 TIME     ?= 10m
 
-.PHONY: help build demo test lint fuzz soak bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-replication interop-tools screenshots clean
-.PHONY: help build demo test lint fuzz soak bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-replication interop-tools deploy-test-prometheus clean
-.PHONY: help build packages demo test deploy-test lint fuzz soak bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-replication interop-tools clean
-.PHONY: help build demo test lint fuzz soak bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-replication interop-tools deploy-test-kubernetes clean
+.PHONY: help build packages demo test deploy-test lint fuzz soak bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-replication interop-tools screenshots clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-23s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,10 +41,12 @@ test: ## run every test, against a real PostgreSQL
 	$(GO) test $(RACE) -timeout 20m ./...
 
 deploy-test: ## hold every file of deploy, and the release, to the programs that read them (installs those as root on Debian)
-	@.ci/need postgresql haproxy shellcheck rpm
+	@.ci/need postgresql openssl haproxy shellcheck rpm
 	@.ci/need --optional fail2ban
 	@.ci/need --optional systemd
-	$(GO) test -C deploy/test -timeout 20m ./...
+	@.ci/need --optional prometheus
+	for module in deploy/test deploy/prometheus/test deploy/kubernetes/test; do \
+		$(GO) vet -C $$module ./... && $(GO) test -C $$module -timeout 20m ./... || exit 1; done
 
 lint: ## go vet, golangci-lint (layering included), gofumpt, go.mod; minutes when cold
 	$(GO) vet ./...
@@ -101,12 +100,6 @@ interop-tools: ## pg_dump, pg_restore, psql -f and pgbench through a gate, by ch
 screenshots: ## take the pictures of the status page in docs/img anew
 	@.ci/need chromium
 	SCREENSHOTS=1 $(GO) test -count=1 -run TestScreenshots ./internal/status
-deploy-test-prometheus: ## hold the Prometheus files and the dashboard to the series of a gate (promtool is installed as root on Debian)
-	@.ci/need --optional prometheus
-	cd deploy/prometheus/test && $(GO) test ./...
-deploy-test-kubernetes: ## render the manifests and the chart of deploy, run pgwicket on what they mount, follow the quick start
-	@.ci/need postgresql openssl
-	cd deploy/kubernetes/test && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) test -timeout 20m ./...
 
 clean: ## remove what was built
 	rm -rf bin

@@ -49,4 +49,5 @@ limits:
   drain_timeout: {{ .Values.drain.timeoutSeconds }}s
 admin:
   address: 0.0.0.0:{{ .Values.admin.port }}
+  unprotected: true
 {{- end -}}
