@@ -323,8 +323,9 @@ func TestPagesCommands(t *testing.T) {
 }
 
 func hasFlags(t *testing.T, name, args string) {
+	t.Helper()
 	if !slices.ContainsFunc(commands(), func(c command) bool { return c.name == name }) {
-		t.Skipf("this pgwicket has no command %s", name)
+		t.Fatalf("there is no command %s", name)
 	}
 	var help bytes.Buffer
 	run([]string{name, "--help"}, streams{os.Stdin, &help, &help})
