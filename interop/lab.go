@@ -221,7 +221,8 @@ type gate struct {
 	exited chan struct{}
 }
 
-// startGate starts a gate in front of a server: certUser needs a certificate,
+// startGate starts a gate in front of a server, whose clients may be slow to begin
+// on a busy machine: certUser needs a certificate,
 // the other roles need none, and replicatorUser may replicate. more are further
 // sections or keys, as lines of YAML. The lab ends it.
 func (l *lab) startGate(ctx context.Context, s *server, more string) (*gate, error) {
@@ -263,6 +264,7 @@ limits:
   max_connections_per_source: 0
   connection_rate: 0
   max_auth_failures: 0
+  startup_timeout: 90s
 admin:
   address: %s
 log:

@@ -8,8 +8,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -68,6 +70,20 @@ func features() []feature {
 	}
 }
 
+// needless says why a feature is refused as it should be: by a server that has not
+// got it, or by both for the sake of safety. It is empty for what is to work.
+func needless(name, major string, gated bool) string {
+	switch {
+	case name == "sslmode-disable":
+		return "nobody gets in without TLS"
+	case name == "direct" && major < "17" && !gated:
+		return "PostgreSQL's limit: it has direct TLS since 17"
+	case name == "protocol-3.2" && major < "18":
+		return "PostgreSQL's limit: it speaks 3.2 since 18"
+	}
+	return ""
+}
+
 // byDesign says why a feature that works straight need not work through a gate.
 func byDesign(name string) string {
 	if name == "channel-binding" {
@@ -83,9 +99,14 @@ type client struct {
 	prepare func(ctx context.Context, l *lab) (argv, env []string, err error)
 }
 
-// A driver is called with features as arguments. For each it prints a line: the
-// feature, one of ok, unsupported and error, and what it has seen, with tabs
-// between. A line with the name «version» says what it is.
+// driver is a client that is installed. It is called with features as arguments.
+// For each it prints a line: the feature, one of ok, unsupported and error, and
+// what it has seen, with tabs between. A line with the name «version» says what it
+// is.
+type driver struct {
+	name      string
+	argv, env []string
+}
 
 // answers are what a client said at one server by one way.
 type answers struct {
@@ -100,10 +121,20 @@ type cell struct {
 
 type matrix struct {
 	*lab
-	quick   bool
 	timeout time.Duration
 	size    int
 	idle    int
+	// A processor is what a client waits for, and many would have one another's
+	// connections time out; an idle session only waits.
+	turns, idlers chan struct{}
+}
+
+func newMatrix(l *lab, quick bool) *matrix {
+	m := &matrix{lab: l, timeout: 20 * time.Minute, size: 256 << 20, idle: 60, turns: make(chan struct{}, 2), idlers: make(chan struct{}, 8)}
+	if quick {
+		m.timeout, m.size, m.idle = 2*time.Minute, 8<<20, 1
+	}
+	return m
 }
 
 func runMatrix(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -124,10 +155,7 @@ func runMatrix(ctx context.Context, args []string, stdout, stderr io.Writer) err
 		return err
 	}
 	defer l.remove()
-	m := &matrix{lab: l, quick: *quick, timeout: 10 * time.Minute, size: 256 << 20, idle: 60}
-	if *quick {
-		m.timeout, m.size, m.idle = 2*time.Minute, 8<<20, 1
-	}
+	m := newMatrix(l, *quick)
 	all, missing := l.releases(ctx)
 	if missing != nil {
 		return missing
@@ -166,11 +194,7 @@ func runMatrix(ctx context.Context, args []string, stdout, stderr io.Writer) err
 
 // all runs every client at every server, and returns the cells that failed.
 func (m *matrix) all(ctx context.Context, rows []client, chosen []release, p *page) (failed []string, err error) {
-	type ready struct {
-		client
-		argv, env []string
-	}
-	var drivers []ready
+	var drivers []driver
 	for _, c := range rows {
 		argv, env, err := c.prepare(ctx, m.lab)
 		if err != nil {
@@ -178,7 +202,7 @@ func (m *matrix) all(ctx context.Context, rows []client, chosen []release, p *pa
 			p.missing(c.name, err)
 			continue
 		}
-		drivers = append(drivers, ready{c, argv, env})
+		drivers = append(drivers, driver{c.name, argv, env})
 		p.rows = append(p.rows, c.name)
 	}
 	for _, r := range chosen {
@@ -197,21 +221,16 @@ func (m *matrix) all(ctx context.Context, rows []client, chosen []release, p *pa
 			return nil, err
 		}
 		failed = append(failed, p.raw(s, raw)...)
-		// Two at a time: more would only make them wait for a processor.
-		turns := make(chan struct{}, 2)
 		var wg sync.WaitGroup
 		var mu sync.Mutex
 		for _, d := range drivers {
 			wg.Go(func() {
-				turns <- struct{}{}
-				straight := m.drive(ctx, d.argv, d.env, s.Port, false)
-				through := m.drive(ctx, d.argv, d.env, g.port, true)
-				<-turns
+				straight, through := m.visit(ctx, d, s.Port, false), m.visit(ctx, d, g.port, true)
 				mu.Lock()
 				defer mu.Unlock()
-				bad := p.client(s, d.name, straight, through)
+				bad := p.client(s, d.name, straight(), through())
 				failed = append(failed, bad...)
-				m.say("  %s (%s): %d of %d cells failed", d.name, through.version, len(bad), len(features()))
+				m.say("  %s (%s): %d of %d cells failed", d.name, p.version[d.name], len(bad), len(features()))
 			})
 		}
 		wg.Wait()
@@ -228,31 +247,56 @@ func (m *matrix) all(ctx context.Context, rows []client, chosen []release, p *pa
 	return failed, nil
 }
 
-// drive runs a client's driver, for all features, at a port.
-func (m *matrix) drive(ctx context.Context, argv, env []string, port int, gated bool) answers {
+// visit starts to ask a client for all features at a port. The answers are there
+// when what is returned returns.
+func (m *matrix) visit(ctx context.Context, d driver, port int, gated bool) func() answers {
+	var all, idle answers
+	var wg sync.WaitGroup
+	var busy []string
+	for _, f := range features() {
+		if f.name != "idle" {
+			busy = append(busy, f.name)
+		}
+	}
+	wg.Go(func() {
+		m.turns <- struct{}{}
+		defer func() { <-m.turns }()
+		all = m.drive(ctx, d, port, gated, busy...)
+	})
+	wg.Go(func() {
+		m.idlers <- struct{}{}
+		defer func() { <-m.idlers }()
+		idle = m.drive(ctx, d, port, gated, "idle")
+	})
+	return func() answers {
+		wg.Wait()
+		maps.Copy(all.cells, idle.cells)
+		return all
+	}
+}
+
+// drive runs a client's driver, for some features, at a port.
+func (m *matrix) drive(ctx context.Context, d driver, port int, gated bool, asked ...string) answers {
 	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
-	args := slices.Clone(argv)
-	for _, f := range features() {
-		args = append(args, f.name)
-	}
+	args := slices.Concat(d.argv, asked)
+	result := answers{cells: make(map[string]cell)}
 	way := "straight"
 	if gated {
 		way = "gate"
 	}
 	home, err := os.MkdirTemp(m.dir, "home-")
 	if err != nil {
-		return answers{}
+		return result
 	}
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Env = append(slices.Clone(env), "HOME="+home, "INTEROP_HOST=localhost", "INTEROP_PORT="+strconv.Itoa(port), "INTEROP_WAY="+way,
+	cmd.Env = append(slices.Clone(d.env), "HOME="+home, "INTEROP_HOST=localhost", "INTEROP_PORT="+strconv.Itoa(port), "INTEROP_WAY="+way,
 		"INTEROP_CA="+m.caFile, "INTEROP_CERT="+m.clientCert, "INTEROP_KEY="+m.clientKey, "INTEROP_KEY_DER="+m.file("client.der"),
 		"INTEROP_PASSWORD="+password, "INTEROP_SIZE="+strconv.Itoa(m.size), "INTEROP_IDLE="+strconv.Itoa(m.idle))
 	harness.Bound(cmd)
 	var complaints strings.Builder
 	cmd.Stderr = &complaints
 	out, err := cmd.Output()
-	result := answers{cells: make(map[string]cell)}
 	for line := range strings.Lines(string(out)) {
 		name, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
 		state, seen, _ := strings.Cut(rest, "\t")
@@ -262,10 +306,10 @@ func (m *matrix) drive(ctx context.Context, argv, env []string, port int, gated 
 		}
 		result.cells[name] = cell{state, seen}
 	}
-	for _, f := range features() {
-		if _, said := result.cells[f.name]; !said {
+	for _, name := range asked {
+		if _, said := result.cells[name]; !said {
 			last := complaints.String()
-			result.cells[f.name] = cell{"error", fmt.Sprintf("the driver said nothing: %v %s", err, last[max(0, len(last)-300):])}
+			result.cells[name] = cell{"error", fmt.Sprintf("the driver said nothing: %v %s", err, last[max(0, len(last)-300):])}
 		}
 	}
 	return result
@@ -280,22 +324,37 @@ func clients(all []release) (rows []client) {
 			return []string{"bash", script("psql.sh")}, r.environ("PSQL="+psql, "PGBENCH="+pgbench), err
 		}})
 	}
-	rows = append(rows, client{"pgx", func(ctx context.Context, l *lab) ([]string, []string, error) {
-		binary, err := l.buildGo(ctx, "pgx")
-		return []string{binary}, pgtest.Environ(), err
-	}})
-	rows = append(rows, client{"node-postgres", func(ctx context.Context, l *lab) ([]string, []string, error) {
-		if err := l.installNpm(ctx); err != nil {
-			return nil, nil, err
-		}
-		return []string{"node", script("node-postgres.js")}, pgtest.Environ("NODE_PATH=" + filepath.Join(l.store, "npm", "node_modules")), nil
-	}})
-	for _, r := range all {
-		rows = append(rows, client{"psycopg3-" + r.major, func(ctx context.Context, l *lab) ([]string, []string, error) {
-			err := l.need(ctx, "python3-psycopg", "/usr/lib/python3/dist-packages/psycopg/__init__.py")
-			return []string{"/usr/bin/python3", "-I", script("psycopg.py")}, r.environ(), err
+	for _, name := range []string{"pgx", "lib/pq"} {
+		rows = append(rows, client{name, func(ctx context.Context, l *lab) ([]string, []string, error) {
+			binary, err := l.buildGo(ctx, path.Base(name))
+			return []string{binary}, pgtest.Environ(), err
 		}})
 	}
+	for _, name := range []string{"node-postgres", "postgres.js"} {
+		rows = append(rows, client{name, func(ctx context.Context, l *lab) ([]string, []string, error) {
+			file := script("node/" + strings.TrimSuffix(name, ".js") + ".js")
+			return []string{"node", file}, pgtest.Environ("NODE_PATH=" + filepath.Join(l.store, "npm", "node_modules")), l.installNpm(ctx)
+		}})
+	}
+	python := func(name, module string, r release) client {
+		return client{name, func(ctx context.Context, l *lab) ([]string, []string, error) {
+			// Not the user's modules: -I would leave out those beside the script, too.
+			argv := []string{"/usr/bin/python3", "-E", "-s", "-B", script("python/with_" + module + ".py")}
+			return argv, r.environ(), l.need(ctx, "python3-"+module, "/usr/lib/python3/dist-packages/"+module+"/__init__.py")
+		}}
+	}
+	for _, r := range all {
+		rows = append(rows, python("psycopg3-"+r.major, "psycopg", r))
+	}
+	for i, r := range all {
+		if r.libDir == "" || i == len(all)-1 { // the libpq that it was built with, and the newest
+			rows = append(rows, python("psycopg2-"+r.major, "psycopg2", r))
+		}
+	}
+	rows = append(rows, python("asyncpg", "asyncpg", release{}), client{"DBD::Pg", func(ctx context.Context, l *lab) ([]string, []string, error) {
+		err := l.need(ctx, "libdbd-pg-perl", "/usr/lib/*/perl5/*/DBD/Pg.pm")
+		return []string{"/usr/bin/perl", script("dbd-pg.pl")}, release{}.environ(), err
+	}})
 	return append(rows, client{"JDBC", func(ctx context.Context, l *lab) ([]string, []string, error) {
 		const jar = "/usr/share/java/postgresql.jar"
 		if _, err := exec.LookPath("javac"); err != nil {

@@ -22,6 +22,7 @@ type page struct {
 // verdict is a cell: what one client saw of one feature at one server.
 type verdict struct {
 	server            string
+	feature           string // empty: of the wire
 	straight, through cell
 	note              string // why it may differ
 	failed            bool
@@ -32,16 +33,19 @@ func (p *page) server(s *server) {
 }
 
 func (p *page) missing(name string, why error) {
-	p.absent = append(p.absent, fmt.Sprintf("| %s | cannot be had here: %s |\n", name, tableCell(why.Error())))
+	p.absent = append(p.absent, fmt.Sprintf("| %s | cannot be had here: %s |\n", name, tableCell(shortened(why.Error()))))
 }
 
 // judge compares. Only what works straight must work through the gate, and then
-// with the same answer.
+// with the same answer; and nobody may get in without TLS.
 func judge(s *server, name string, straight, through cell) verdict {
-	v := verdict{server: s.major, straight: straight, through: through}
-	if straight.state == "ok" && straight != through {
+	v := verdict{server: s.major, feature: name, straight: straight, through: through}
+	switch {
+	case straight.state == "ok" && straight != through:
 		v.note = byDesign(name)
 		v.failed = v.note == ""
+	case name == "sslmode-disable":
+		v.failed = through.state == "ok"
 	}
 	return v
 }
@@ -89,19 +93,15 @@ func (p *page) raw(s *server, rows []rawRow) (failed []string) {
 const pageHead = `# What works through a gate
 
 Written by ` + "`make interop`" + `. Each cell is what the run saw, done twice: through a gate, and straight to the same server over its
-own TLS. «ok» is the same answer on both ways. «refused» is an error on both ways, in its own words on each.
+own TLS. «ok» is the same answer on both ways. «refused» is an error that is in its place, in its own words on each,
+with whose limit it is. «fails both ways» is a client that cannot do it straight either, so that the cell shows nothing of pgwicket.
 «–» is what the client or its release of libpq does not have. A cell fails the run if it works straight and
 differs through the gate. Where the servers differ, the cell names the releases.
 
 `
 
 // undriven are the clients that people use and that no driver speaks for.
-const undriven = `| lib/pq | no driver is written yet |
-| postgres.js | no driver is written yet |
-| psycopg2 | no driver is written yet |
-| asyncpg | no driver is written yet |
-| DBD::Pg | no driver is written yet |
-| psql and pgbench of 14, 16, 17 and 18 | the packages of npm have the libraries and no programs: Debian's psql and pgbench, of 15, use their libpq |
+const undriven = `| psql and pgbench of 14, 16, 17 and 18 | the packages of npm have the libraries and no programs: Debian's psql and pgbench, of 15, use their libpq |
 `
 
 func (p *page) markdown() string {
@@ -131,7 +131,7 @@ func (p *page) markdown() string {
 }
 
 func throughGate(v verdict) string {
-	text := inWords(v.through)
+	text := inWords(v.through, v.straight, needless(v.feature, v.server, true))
 	switch {
 	case v.failed:
 		return "**differs**: " + text
@@ -141,17 +141,25 @@ func throughGate(v verdict) string {
 	return text
 }
 
-func straightOn(v verdict) string { return inWords(v.straight) }
+func straightOn(v verdict) string {
+	return inWords(v.straight, v.through, needless(v.feature, v.server, false))
+}
 
-func inWords(c cell) string {
-	switch c.state {
-	case "ok":
-		return strings.TrimSpace("ok " + c.seen)
-	case "unsupported":
-		return "– " + c.seen
-	default:
-		return "refused: " + c.seen
+// inWords says what a client saw. What it can do on neither way, and should, shows
+// nothing of the gate: that must not be read as a refusal.
+func inWords(c, other cell, needless string) string {
+	seen := shortened(c.seen)
+	switch {
+	case c.state == "ok":
+		return strings.TrimSpace("ok " + seen)
+	case c.state == "unsupported":
+		return "– " + seen
+	case needless != "":
+		return "refused: " + seen + " (" + needless + ")"
+	case other.state == "error":
+		return "fails both ways: " + seen
 	}
+	return "refused: " + seen
 }
 
 // byServer says once what is the same at all servers.
@@ -174,10 +182,14 @@ func byServer(all []verdict, words func(verdict) string) string {
 	return strings.Join(order, "; ")
 }
 
-func tableCell(text string) string {
-	text = strings.ReplaceAll(strings.Join(strings.Fields(text), " "), "|", `\|`)
+func shortened(text string) string {
+	text = strings.Join(strings.Fields(text), " ")
 	if len(text) > 160 {
 		text = strings.ToValidUTF8(text[:160], "") + "…"
 	}
 	return text
+}
+
+func tableCell(text string) string {
+	return strings.ReplaceAll(strings.Join(strings.Fields(text), " "), "|", `\|`)
 }

@@ -48,6 +48,16 @@ func rawScripts() []rawScript {
 		{"GSSENCRequest, then SSLRequest", "", func(w *wire) (string, error) {
 			return w.steps(w.request(codeGSS), w.request(codeSSL), w.handshake("postgresql"), w.startup(protocol30, "user", clearUser))
 		}},
+		// A server that is built with GSSAPI says G, and waits for its handshake.
+		{"GSSENCRequest twice", "", func(w *wire) (string, error) {
+			return w.steps(w.request(codeGSS), w.request(codeGSS))
+		}},
+		{"GSSENCRequest, SSLRequest, GSSENCRequest inside TLS", "", func(w *wire) (string, error) {
+			return w.steps(w.request(codeGSS), w.request(codeSSL), w.handshake("postgresql"), w.request(codeGSS))
+		}},
+		{"SSLRequest, TLS, SSLRequest", "", func(w *wire) (string, error) {
+			return w.steps(w.request(codeSSL), w.handshake("postgresql"), w.request(codeSSL))
+		}},
 		// caddy-l4#256, databasus#722.
 		{"SSLRequest, TLS without ALPN", "", func(w *wire) (string, error) {
 			return w.steps(w.request(codeSSL), w.handshake(), w.startup(protocol30, "user", clearUser))
@@ -61,6 +71,10 @@ func rawScripts() []rawScript {
 		}},
 		{"direct TLS without ALPN", "", func(w *wire) (string, error) {
 			return w.steps(w.handshake(), w.startup(protocol30, "user", clearUser))
+		}},
+		// neon#12783: PostgreSQL says N to it.
+		{"direct TLS with ALPN postgresql, SSLRequest", "", func(w *wire) (string, error) {
+			return w.steps(w.handshake("postgresql"), w.request(codeSSL), w.startup(protocol30, "user", clearUser))
 		}},
 		{"protocol 3.0", "", func(w *wire) (string, error) {
 			return w.steps(w.request(codeSSL), w.handshake("postgresql"), w.startup(protocol30, "user", clearUser))
@@ -79,13 +93,23 @@ func rawScripts() []rawScript {
 			return w.steps(w.request(codeSSL), w.handshake("postgresql"), w.cancelNobody)
 		}},
 	}
+	// cockroach#93631, pgx#2340, teleport#68711, pgx#2489: a query is cancelled in
+	// clear and inside of TLS, by a key of 4 bytes and by 3.2's longer one.
+	for _, version := range []uint32{protocol30, protocol32} {
+		for _, inTLS := range []bool{false, true} {
+			title := fmt.Sprintf("a session of 3.%d, CancelRequest in clear", version&0xffff)
+			if inTLS {
+				title = fmt.Sprintf("a session of 3.%d, CancelRequest inside of TLS", version&0xffff)
+			}
+			all = append(all, rawScript{title, "", func(w *wire) (string, error) {
+				return w.steps(w.request(codeSSL), w.handshake("postgresql"),
+					w.startup(version, "user", clearUser, "database", "postgres"), w.cancelled(inTLS))
+			}})
+		}
+	}
 	// pgbouncer#382, #1164, #1196: how one asks for replication.
 	for _, value := range []string{"true", "on", "yes", "1", "t", "TRUE", "database", "false", "off", "0", "perhaps"} {
-		limit := ""
-		if value == "perhaps" {
-			limit = "refused as by PostgreSQL, but with the SQLSTATE of a malformed packet"
-		}
-		all = append(all, rawScript{"replication=" + value, limit, func(w *wire) (string, error) {
+		all = append(all, rawScript{"replication=" + value, "", func(w *wire) (string, error) {
 			return w.steps(w.request(codeSSL), w.handshake("postgresql"),
 				w.startup(protocol30, "user", replicatorUser, "database", "postgres", "replication", value))
 		}})
@@ -106,7 +130,7 @@ func (m *matrix) rawTable(ctx context.Context, s *server, g *gate) (rows []rawRo
 		if strings.HasPrefix(script.title, "direct TLS") && s.major < "17" {
 			row.byDesign = "pgwicket has direct TLS in front of every release"
 		}
-		if strings.HasPrefix(row.straight, "G,") { // a server that was built with GSSAPI
+		if strings.HasPrefix(row.straight, "G") { // a server that was built with GSSAPI
 			row.byDesign = "pgwicket does TLS, and no encryption by GSSAPI"
 		}
 		rows = append(rows, row)
@@ -117,33 +141,45 @@ func (m *matrix) rawTable(ctx context.Context, s *server, g *gate) (rows []rawRo
 // rawRun returns what was answered, the end of the connection included. An error
 // is one of ours.
 func (m *matrix) rawRun(ctx context.Context, port int, script rawScript) (string, error) {
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	c, err := dialRaw(ctx, address)
 	if err != nil {
 		return "", err
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
-		return "", err
-	}
 	pem, err := os.ReadFile(m.caFile)
 	if err != nil {
 		return "", err
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
-	return script.run(&wire{Conn: c, roots: roots})
+	return script.run(&wire{Conn: c, roots: roots, again: func() (net.Conn, error) { return dialRaw(ctx, address) }})
+}
+
+// dialRaw opens a connection that does not outlast a script.
+func dialRaw(ctx context.Context, address string) (net.Conn, error) {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.SetDeadline(time.Now().Add(patience))
 }
 
 // wire is a connection that a script speaks on.
 type wire struct {
 	net.Conn
 	roots *x509.CertPool
+	again func() (net.Conn, error) // another one to the same place
+	key   []byte                   // BackendKeyData: the process and its key
 }
 
 // move does something and says what was answered; an error is the end of the
 // script, and of what it says.
 type move func() (string, error)
+
+// errEnough is the end of a script that has nobody to talk to any more.
+var errEnough = errors.New("enough")
 
 // steps takes them one after the other.
 func (w *wire) steps(all ...move) (string, error) {
@@ -156,6 +192,8 @@ func (w *wire) steps(all ...move) (string, error) {
 		var timeout net.Error
 		switch {
 		case err == nil:
+		case errors.Is(err, errEnough):
+			return strings.Join(said, ", "), nil
 		case errors.As(err, &timeout) && timeout.Timeout():
 			return strings.Join(append(said, "no answer"), ", "), nil
 		default:
@@ -165,15 +203,25 @@ func (w *wire) steps(all ...move) (string, error) {
 	return strings.Join(said, ", "), nil
 }
 
-// request asks for encryption, and returns the byte that is the answer.
+// request asks for encryption, and returns the byte that is the answer, or the
+// refusal.
 func (w *wire) request(code uint32) move {
 	return func() (string, error) {
 		if _, err := w.Write(binary.BigEndian.AppendUint32([]byte{0, 0, 0, 8}, code)); err != nil {
 			return "", err
 		}
 		var b [1]byte
-		_, err := io.ReadFull(w, b[:])
-		return strings.Trim(string(b[:]), "\x00"), err
+		if _, err := io.ReadFull(w, b[:]); err != nil {
+			return "", err
+		}
+		switch b[0] {
+		case 'E':
+			message, err := w.body()
+			return "error " + sqlstate(message), errors.Join(err, errEnough)
+		case 'G':
+			return "G", errEnough
+		}
+		return string(b[:]), nil
 	}
 }
 
@@ -191,13 +239,77 @@ func (w *wire) handshake(alpn ...string) move {
 
 // cancelNobody asks for a query to be cancelled that there is not.
 func (w *wire) cancelNobody() (string, error) {
-	packet := binary.BigEndian.AppendUint32([]byte{0, 0, 0, 16}, codeCancel)
-	if _, err := w.Write(append(packet, 0x7f, 0xff, 0xff, 0xff, 1, 2, 3, 4)); err != nil {
-		return "", err
+	return "", askToCancel(w, []byte{0x7f, 0xff, 0xff, 0xff, 1, 2, 3, 4})
+}
+
+// askToCancel sends a CancelRequest, and returns when the other side has closed.
+func askToCancel(c net.Conn, key []byte) error {
+	packet := binary.BigEndian.AppendUint32(nil, uint32(8+len(key)))
+	packet = binary.BigEndian.AppendUint32(packet, codeCancel)
+	if _, err := c.Write(append(packet, key...)); err != nil {
+		return err
 	}
 	var b [1]byte
-	_, err := io.ReadFull(w, b[:])
-	return "", err
+	_, err := io.ReadFull(c, b[:])
+	return err
+}
+
+// cancelled starts a query and has it cancelled by its key. A request that comes
+// before the query cancels nothing, so it is sent until there is an answer.
+func (w *wire) cancelled(inTLS bool) move {
+	return func() (string, error) {
+		query := append([]byte("select pg_sleep(60)"), 0)
+		if _, err := w.Write(append(binary.BigEndian.AppendUint32([]byte{'Q'}, uint32(len(query)+4)), query...)); err != nil {
+			return "", err
+		}
+		answered := make(chan string, 1)
+		go func() {
+			for {
+				kind, message, err := w.message()
+				switch {
+				case err != nil:
+					answered <- err.Error()
+					return
+				case kind == 'E':
+					answered <- "error " + sqlstate(message)
+					return
+				case kind == 'Z':
+					answered <- "not cancelled"
+					return
+				}
+			}
+		}()
+		for {
+			if err := w.cancelOnce(inTLS); err != nil {
+				return "", err
+			}
+			select {
+			case said := <-answered:
+				return said, nil
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}
+}
+
+func (w *wire) cancelOnce(inTLS bool) error {
+	c, err := w.again()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	other := &wire{Conn: c, roots: w.roots}
+	if inTLS {
+		for _, m := range []move{other.request(codeSSL), other.handshake("postgresql")} {
+			if _, err := m(); err != nil {
+				return err
+			}
+		}
+	}
+	if err := askToCancel(other, w.key); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("a CancelRequest ended with %w", err)
+	}
+	return nil
 }
 
 // startup starts a session, gives the password where it is asked for in clear, and
@@ -237,6 +349,7 @@ func (w *wire) startup(version uint32, parameters ...string) move {
 			case 'v':
 				said = append(said, fmt.Sprintf("NegotiateProtocolVersion %d %q", binary.BigEndian.Uint32(message), bytes.Split(bytes.Trim(message[8:], "\x00"), []byte{0})))
 			case 'K':
+				w.key = message
 				said = append(said, fmt.Sprintf("a key of %d bytes", len(message)-4))
 			case 'E':
 				return strings.Join(append(said, "error "+sqlstate(message)), ", "), nil
@@ -249,17 +362,27 @@ func (w *wire) startup(version uint32, parameters ...string) move {
 
 // message reads one, of at most a megabyte.
 func (w *wire) message() (kind byte, body []byte, err error) {
-	var head [5]byte
+	var head [1]byte
 	if _, err := io.ReadFull(w, head[:]); err != nil {
 		return 0, nil, err
 	}
-	n := binary.BigEndian.Uint32(head[1:])
-	if n < 4 || n > 1<<20 {
-		return 0, nil, errors.New("no message has that length")
-	}
-	body = make([]byte, n-4)
-	_, err = io.ReadFull(w, body)
+	body, err = w.body()
 	return head[0], body, err
+}
+
+// body reads what comes after a message's kind.
+func (w *wire) body() ([]byte, error) {
+	var head [4]byte
+	if _, err := io.ReadFull(w, head[:]); err != nil {
+		return nil, err
+	}
+	n := binary.BigEndian.Uint32(head[:])
+	if n < 4 || n > 1<<20 {
+		return nil, errors.New("no message has that length")
+	}
+	body := make([]byte, n-4)
+	_, err := io.ReadFull(w, body)
+	return body, err
 }
 
 // sqlstate finds it among the fields of an error.

@@ -55,6 +55,7 @@ const (
 	UnsupportedProtocol
 	NoUser
 	ReservedSetting
+	InvalidParameter
 	NoRule
 	RuleRejected
 	AccountLimit
@@ -94,15 +95,16 @@ type facts struct {
 }
 
 const (
-	policy      = "28000" // invalid_authorization_specification
-	violation   = "08P01" // protocol_violation
-	privilege   = "42501" // insufficient_privilege
-	unsupported = "0A000" // feature_not_supported
-	shutdown    = "57P01" // admin_shutdown
-	idleTimeout = "57P05" // idle_session_timeout
-	tooMany     = "53300" // too_many_connections
-	noConnect   = "57P03" // cannot_connect_now: the one that moves libpq to its next host
-	internal    = "XX000" // internal_error
+	policy       = "28000" // invalid_authorization_specification
+	violation    = "08P01" // protocol_violation
+	invalidValue = "22023" // invalid_parameter_value
+	privilege    = "42501" // insufficient_privilege
+	unsupported  = "0A000" // feature_not_supported
+	shutdown     = "57P01" // admin_shutdown
+	idleTimeout  = "57P05" // idle_session_timeout
+	tooMany      = "53300" // too_many_connections
+	noConnect    = "57P03" // cannot_connect_now: the one that moves libpq to its next host
+	internal     = "XX000" // internal_error
 )
 
 // outcomes says what each outcome means. PostgreSQL's habits decide: policy is
@@ -145,6 +147,7 @@ var outcomes = [outcomeCount]facts{
 	UnsupportedProtocol: {"unsupported_protocol", unsupported, "unsupported frontend protocol", slog.LevelWarn, false},
 	NoUser:              {"no_user", policy, "no PostgreSQL user name specified in startup packet", slog.LevelWarn, false},
 	ReservedSetting:     {"reserved_setting", privilege, "settings that begin with pgwicket. are not a client's to send", slog.LevelWarn, false},
+	InvalidParameter:    {"invalid_parameter", invalidValue, "invalid value for a parameter", slog.LevelWarn, false},
 	NoRule:              {"no_rule", policy, "no pgwicket rule for this session", slog.LevelWarn, false},
 	RuleRejected:        {"rule_rejected", policy, "pgwicket rejects this session", slog.LevelWarn, false},
 	AccountLimit:        {"account_limit", tooMany, "too many connections for this role and database", slog.LevelWarn, false},

@@ -619,6 +619,8 @@ func startupRefusal(err error) error {
 		r.Outcome = NoUser
 	case privilege:
 		r.Outcome = ReservedSetting
+	case invalidValue:
+		r.Outcome = InvalidParameter
 	}
 	return r
 }

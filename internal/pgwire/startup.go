@@ -72,6 +72,11 @@ func ParseStartup(p Packet) (StartupMessage, error) {
 		} else {
 			seen[key] = true
 		}
+		// PostgreSQL reads this one as it comes to it, before it has seen the rest.
+		if _, ok := parseBool(value); name == "replication" && value != "database" && !ok {
+			return m, &ProtocolError{SQLSTATE: "22023", Message: fmt.Sprintf(
+				"invalid value for parameter \"replication\": %q; valid values are false, 0, true, 1 and database", value)}
+		}
 		m.Parameters = append(m.Parameters, Parameter{name, value})
 		body = rest
 	}
@@ -96,11 +101,6 @@ func (m StartupMessage) checkNames() error {
 	for _, name := range []string{"user", "database"} {
 		if v := m.Get(name); len(v) > maxName {
 			return violation("%s name is %d bytes long, the limit is %d", name, len(v), maxName)
-		}
-	}
-	for _, p := range m.Parameters {
-		if _, ok := parseBool(p.Value); p.Name == "replication" && p.Value != "database" && !ok {
-			return violation("invalid value for parameter \"replication\": %q", p.Value)
 		}
 	}
 	return nil

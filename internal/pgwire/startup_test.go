@@ -100,6 +100,10 @@ func TestParseStartupRefuses(t *testing.T) {
 		{"name without its terminator", v30, "user", "08P01", "a name without its terminator"},
 		// PostgreSQL takes any last byte for the terminator.
 		{"X for the terminator", v30, "user\x00alice\x00X", "08P01", "a name without its terminator"},
+		// PostgreSQL reads the value before it looks at the rest.
+		{"replication without a sense", v30, "user\x00a\x00replication\x00perhaps\x00\x00", "22023", `parameter "replication": "perhaps"; valid values are false, 0, true, 1 and database`},
+		{"the same without a user", v30, "replication\x00\x00\x00", "22023", `parameter "replication": ""`},
+		{"the same and a byte behind", v30, "user\x00a\x00replication\x00o\x00\x00\x00", "22023", `parameter "replication": "o"`},
 		{"name without a value", v30, "user\x00alice\x00options\x00", "08P01", `"options" without a value`},
 		// Parameters behind the terminator.
 		{"one byte behind", v30, "user\x00alice\x00\x00\x00", "08P01", "expected terminator as last byte"},

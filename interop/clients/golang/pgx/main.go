@@ -6,25 +6,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"runtime/debug"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"interop/answer"
 )
 
-// lacks is what pgx does not have.
-type lacks string
-
-func (l lacks) Error() string { return string(l) }
-
 func connect(ctx context.Context, more string, edit ...func(*pgx.ConnConfig)) (*pgx.Conn, error) {
-	dsn := fmt.Sprintf("host=%s port=%s dbname=postgres user=app password='%s' sslmode=verify-full sslrootcert=%s connect_timeout=20 %s",
-		os.Getenv("INTEROP_HOST"), os.Getenv("INTEROP_PORT"), os.Getenv("INTEROP_PASSWORD"), os.Getenv("INTEROP_CA"), more)
-	config, err := pgx.ParseConfig(dsn)
+	config, err := pgx.ParseConfig(answer.DSN(more))
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +27,7 @@ func connect(ctx context.Context, more string, edit ...func(*pgx.ConnConfig)) (*
 }
 
 // with opens a connection for as long as f uses it.
-func with(more string, f func(context.Context, *pgx.Conn) (string, error), edit ...func(*pgx.ConnConfig)) func(context.Context) (string, error) {
+func with(more string, f func(context.Context, *pgx.Conn) (string, error), edit ...func(*pgx.ConnConfig)) answer.Feature {
 	return func(ctx context.Context) (string, error) {
 		c, err := connect(ctx, more, edit...)
 		if err != nil {
@@ -62,27 +54,18 @@ func overTLS(_ context.Context, c *pgx.Conn) (string, error) {
 	return "without TLS", nil
 }
 
-func number(name string) int {
-	n, _ := strconv.Atoi(os.Getenv(name))
-	return n
-}
-
-func missing(why string) func(context.Context) (string, error) {
-	return func(context.Context) (string, error) { return "", lacks(why) }
-}
-
-func features() map[string]func(context.Context) (string, error) {
+func features() map[string]answer.Feature {
 	whoami := ask("select current_user::text")
 	var notices []string
-	all := map[string]func(context.Context) (string, error){
+	all := map[string]answer.Feature{
 		"sslrequest":      with("", overTLS),
 		"direct":          with("sslnegotiation=direct", overTLS),
-		"gssencmode":      missing("pgx has no GSS encryption"),
+		"gssencmode":      answer.Lacks("pgx has no GSS encryption"),
 		"scram":           with("", whoami),
 		"channel-binding": with("channel_binding=require", whoami),
 		"md5":             with("user=md5_user", whoami),
 		"clear":           with("user=clear_user", whoami),
-		"cert":            with(fmt.Sprintf("user=cert_user sslcert=%s sslkey=%s", os.Getenv("INTEROP_CERT"), os.Getenv("INTEROP_KEY")), whoami),
+		"cert":            with(answer.Certificate(), whoami),
 		"simple":          with("", ask("select 7::text"), func(c *pgx.ConnConfig) { c.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol }),
 		"extended":        with("", ask("select $1::text", "7"), func(c *pgx.ConnConfig) { c.DefaultQueryExecMode = pgx.QueryExecModeExec }),
 		"prepared": with("", func(ctx context.Context, c *pgx.Conn) (string, error) {
@@ -152,7 +135,7 @@ func features() map[string]func(context.Context) (string, error) {
 			return strconv.Itoa(n), err
 		}),
 		"large": with("", func(ctx context.Context, c *pgx.Conn) (string, error) {
-			got, err := one(ctx, c, "select repeat('x', $1)", number("INTEROP_SIZE"))
+			got, err := one(ctx, c, "select repeat('x', $1)", answer.Number("INTEROP_SIZE"))
 			if err != nil {
 				return "", err
 			}
@@ -182,7 +165,7 @@ func features() map[string]func(context.Context) (string, error) {
 			}
 		}),
 		"idle": with("", func(ctx context.Context, c *pgx.Conn) (string, error) {
-			time.Sleep(time.Duration(number("INTEROP_IDLE")) * time.Second)
+			answer.Idle()
 			return whoami(ctx, c)
 		}),
 		"options":          with("options='-c statement_timeout=7min'", ask("show statement_timeout")),
@@ -200,16 +183,8 @@ func features() map[string]func(context.Context) (string, error) {
 func cancelled(ctx context.Context, c *pgx.Conn) (string, error) {
 	done := make(chan error, 1)
 	go func() {
-		// Once it sleeps: a request that comes before the query cancels nothing.
 		_, err := with("", func(ctx context.Context, other *pgx.Conn) (string, error) {
-			for range 200 {
-				n, err := one(ctx, other, "select count(*)::text from pg_stat_activity where pid = $1 and query like '%pg_sleep%'", c.PgConn().PID())
-				if err != nil || n == "1" {
-					return n, err
-				}
-				time.Sleep(50 * time.Millisecond)
-			}
-			return "", errors.New("the query does not begin")
+			return "", answer.Asleep(strconv.FormatUint(uint64(c.PgConn().PID()), 10), func(sql string) (string, error) { return one(ctx, other, sql) })
 		})(ctx)
 		if err == nil {
 			err = c.PgConn().CancelRequest(ctx)
@@ -227,32 +202,4 @@ func cancelled(ctx context.Context, c *pgx.Conn) (string, error) {
 	return "", fmt.Errorf("not cancelled: %w", err)
 }
 
-func main() {
-	version := "?"
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, d := range info.Deps {
-			if strings.HasPrefix(d.Path, "github.com/jackc/pgx") {
-				version = d.Version
-			}
-		}
-	}
-	fmt.Println("version\tpgx " + version)
-	all := features()
-	for _, name := range os.Args[1:] {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute+time.Duration(number("INTEROP_IDLE"))*time.Second)
-		f, known := all[name]
-		if !known {
-			f = missing("the driver does not know it")
-		}
-		seen, err := f(ctx)
-		cancel()
-		state := "ok"
-		var l lacks
-		if errors.As(err, &l) {
-			state, seen = "unsupported", err.Error()
-		} else if err != nil {
-			state, seen = "error", strings.ReplaceAll(strings.Join(strings.Fields(err.Error()), " "), os.Getenv("INTEROP_PORT"), "PORT")
-		}
-		fmt.Printf("%s\t%s\t%s\n", name, state, seen)
-	}
-}
+func main() { answer.Main("pgx", "github.com/jackc/pgx/v5", features()) }
