@@ -61,31 +61,14 @@ func IdentityOf(leaf *x509.Certificate) Identity {
 	return id
 }
 
-const (
-	oidCN = "2.5.4.3"
-	maxCN = 63 // the longest that can name a PostgreSQL role
-)
+const maxCN = 63 // the longest that can name a PostgreSQL role
 
-// commonName returns the one common name of a subject. PostgreSQL and OpenSSL
-// read the first of several, crypto/x509 the last; a name that is not the same
-// to everybody is no name.
 func commonName(subject []byte) string {
-	name, ok := dn.Parse(subject)
-	if !ok {
+	cn := dn.CommonName(subject)
+	if len(cn) > maxCN {
 		return ""
 	}
-	var found []dn.Attribute
-	for _, rdn := range name {
-		for _, a := range rdn {
-			if a.OID == oidCN {
-				found = append(found, a)
-			}
-		}
-	}
-	if len(found) != 1 || len(found[0].Value) > maxCN || !found[0].Plain() {
-		return ""
-	}
-	return string(found[0].Value)
+	return cn
 }
 
 // distinguishedName returns nothing of a name that crypto/x509 reads otherwise:

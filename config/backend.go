@@ -1,7 +1,6 @@
 package config
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -81,7 +80,7 @@ func (l *loading) backend(key string, b backend, limits limits) *proxy.Backend {
 			l.errorf(key+".port", "%d is not a port; PostgreSQL's is 5432 unless its configuration says otherwise", port)
 		}
 	}
-	var config *tls.Config
+	var client *tlsconfig.Client
 	remote := slices.ContainsFunc(hosts, func(h string) bool { return !isSocket(h) })
 	if slices.Contains(hosts, "") {
 		l.errorf(key+".host", "names no host; write the directory of a Unix socket (the first of PostgreSQL's unix_socket_directories, like /run/postgresql), or names with commas between them")
@@ -93,11 +92,11 @@ func (l *loading) backend(key string, b backend, limits limits) *proxy.Backend {
 		}
 	}
 	if remote {
-		config = l.clientTLS(key, b)
+		client = l.clientTLS(key, b)
 	} else {
 		for name, set := range map[string]bool{
 			"sslmode": b.SSLMode != "", "sslnegotiation": b.SSLNegotiation != "",
-			"sslrootcert": b.SSLRootCert != "", "sslcert": b.SSLCert != "", "sslkey": b.SSLKey != "",
+			"sslrootcert": b.SSLRootCert != "", "sslcrl": b.SSLCRL != "", "sslcrldir": b.SSLCRLDir != "", "sslcert": b.SSLCert != "", "sslkey": b.SSLKey != "",
 		} {
 			if set {
 				l.warnf(key+"."+name, "has no effect on a Unix socket, which needs no TLS")
@@ -111,9 +110,8 @@ func (l *loading) backend(key string, b backend, limits limits) *proxy.Backend {
 			continue
 		}
 		h := proxy.Host{Network: "tcp", Address: net.JoinHostPort(host, strconv.Itoa(port)), UserTimeout: time.Duration(limits.TCPUserTimeout)}
-		if config != nil {
-			h.TLS = config.Clone()
-			h.TLS.ServerName = host
+		if client != nil {
+			h.TLS, h.SSLMode = client.For(host), string(client.Mode)
 			h.Clear = b.SSLMode == string(tlsconfig.SSLPrefer)
 			h.Direct = b.SSLNegotiation == "direct"
 		}
@@ -135,7 +133,7 @@ func isSocket(host string) bool { return strings.HasPrefix(host, "/") || strings
 
 // clientTLS reads how a backend on TCP is to be asked for TLS. Other than in libpq
 // nobody has to ask for the safe way.
-func (l *loading) clientTLS(key string, b backend) *tls.Config {
+func (l *loading) clientTLS(key string, b backend) *tlsconfig.Client {
 	mode := tlsconfig.SSLMode(b.SSLMode)
 	if mode == "" {
 		mode = tlsconfig.SSLVerifyFull
@@ -144,7 +142,9 @@ func (l *loading) clientTLS(key string, b backend) *tls.Config {
 	if b.SSLNegotiation == "direct" && (mode == tlsconfig.SSLDisable || mode == tlsconfig.SSLPrefer) {
 		l.errorf(key+".sslnegotiation", "direct begins with TLS, which sslmode %s does not insist on; write require or more", mode)
 	}
-	config, problems := l.client(tlsconfig.ClientOptions{Mode: mode, RootCert: b.SSLRootCert, Cert: b.SSLCert, Key: b.SSLKey})
+	client, problems := l.client(tlsconfig.ClientOptions{
+		Mode: mode, RootCert: b.SSLRootCert, CRL: b.SSLCRL, CRLDir: b.SSLCRLDir, Cert: b.SSLCert, Key: b.SSLKey,
+	})
 	for _, p := range problems {
 		where := key + "." + p.Key
 		if p.Key == "passphrase_command" {
@@ -152,7 +152,7 @@ func (l *loading) clientTLS(key string, b backend) *tls.Config {
 		}
 		l.add(p.Warning, where, "%s", p.Text)
 	}
-	return config
+	return client
 }
 
 // checkHost looks at a host on TCP, and reports whether it can be one.

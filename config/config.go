@@ -175,7 +175,7 @@ type loading struct {
 	lines    map[string]int
 	problems []Problem
 	inForce  *Config // empty at the start
-	client   func(tlsconfig.ClientOptions) (*tls.Config, []tlsconfig.Problem)
+	client   func(tlsconfig.ClientOptions) (*tlsconfig.Client, []tlsconfig.Problem)
 	server   func(section string, o tlsconfig.Options, inForce *tlsconfig.Server) *tlsconfig.Server
 }
 
@@ -219,7 +219,7 @@ func (l *loading) load(f file, dir string, prompt func(string) ([]byte, error), 
 	f.paths(dir)
 	f.TLS.KeyOwner = keyOwner(f.User)
 	f.Admin.TLS.KeyOwner = f.TLS.KeyOwner
-	l.client = func(o tlsconfig.ClientOptions) (*tls.Config, []tlsconfig.Problem) {
+	l.client = func(o tlsconfig.ClientOptions) (*tlsconfig.Client, []tlsconfig.Problem) {
 		o.PassphraseCommand, o.KeyOwner = f.TLS.PassphraseCommand, f.TLS.KeyOwner
 		return tlsconfig.LoadClient(o, prompt, now)
 	}

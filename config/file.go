@@ -57,6 +57,8 @@ type backend struct {
 	SSLMode        string   `yaml:"sslmode"`
 	SSLNegotiation string   `yaml:"sslnegotiation"`
 	SSLRootCert    string   `yaml:"sslrootcert"`
+	SSLCRL         string   `yaml:"sslcrl"`
+	SSLCRLDir      string   `yaml:"sslcrldir"`
 	SSLCert        string   `yaml:"sslcert"`
 	SSLKey         string   `yaml:"sslkey"`
 	ClientInfo     bool     `yaml:"client_info"`

@@ -85,7 +85,8 @@ func (f *file) paths(dir string) (set []named) {
 		if b.SSLRootCert != tlsconfig.SystemRoots {
 			all = append(all, named{key + ".sslrootcert", &b.SSLRootCert})
 		}
-		all = append(all, named{key + ".sslcert", &b.SSLCert}, named{key + ".sslkey", &b.SSLKey})
+		all = append(all, named{key + ".sslcrl", &b.SSLCRL}, named{key + ".sslcrldir", &b.SSLCRLDir},
+			named{key + ".sslcert", &b.SSLCert}, named{key + ".sslkey", &b.SSLKey})
 	}
 	add("backend", &f.Backend)
 	for i := range f.Backends {

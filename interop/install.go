@@ -71,6 +71,9 @@ func (l *lab) installNpm(ctx context.Context) error {
 	if b, err := os.ReadFile(done); err == nil && string(b) == manifest {
 		return nil
 	}
+	if l.frozen {
+		return errors.New("nothing is installed from npm here")
+	}
 	if _, err := exec.LookPath("npm"); err != nil {
 		return errors.New("npm is missing; install it with «apt-get install npm»")
 	}
@@ -102,7 +105,7 @@ func (l *lab) need(ctx context.Context, pkg, pattern string) error {
 	}
 	installing.Lock()
 	defer installing.Unlock()
-	if _, err := exec.LookPath("apt-get"); err != nil || os.Geteuid() != 0 {
+	if _, err := exec.LookPath("apt-get"); err != nil || os.Geteuid() != 0 || l.frozen {
 		return fmt.Errorf("%s is missing; install it with «apt-get install %s»", pkg, pkg)
 	}
 	l.say("installing %s with apt-get", pkg)

@@ -44,6 +44,7 @@ type lab struct {
 	progress io.Writer
 	dir      string // temporary; removed at the end
 	store    string // what is installed, kept from run to run: .interop in the module
+	frozen   bool   // nothing more is installed
 	binary   string // pgwicket, as it is released
 	ca       *tlstest.CA
 

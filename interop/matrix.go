@@ -70,20 +70,6 @@ func features() []feature {
 	}
 }
 
-// needless says why a feature is refused as it should be: by a server that has not
-// got it, or by both for the sake of safety. It is empty for what is to work.
-func needless(name, major string, gated bool) string {
-	switch {
-	case name == "sslmode-disable":
-		return "nobody gets in without TLS"
-	case name == "direct" && major < "17" && !gated:
-		return "PostgreSQL's limit: it has direct TLS since 17"
-	case name == "protocol-3.2" && major < "18":
-		return "PostgreSQL's limit: it speaks 3.2 since 18"
-	}
-	return ""
-}
-
 // byDesign says why a feature that works straight need not work through a gate.
 func byDesign(name string) string {
 	if name == "channel-binding" {

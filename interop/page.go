@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -22,7 +23,7 @@ type page struct {
 // verdict is a cell: what one client saw of one feature at one server.
 type verdict struct {
 	server            string
-	feature           string // empty: of the wire
+	client, feature   string // empty: of the wire
 	straight, through cell
 	note              string // why it may differ
 	failed            bool
@@ -38,8 +39,8 @@ func (p *page) missing(name string, why error) {
 
 // judge compares. Only what works straight must work through the gate, and then
 // with the same answer; and nobody may get in without TLS.
-func judge(s *server, name string, straight, through cell) verdict {
-	v := verdict{server: s.major, feature: name, straight: straight, through: through}
+func judge(s *server, client, name string, straight, through cell) verdict {
+	v := verdict{server: s.major, client: client, feature: name, straight: straight, through: through}
 	switch {
 	case straight.state == "ok" && straight != through:
 		v.note = byDesign(name)
@@ -57,7 +58,7 @@ func (p *page) client(s *server, name string, straight, through answers) (failed
 	}
 	p.version[name] = through.version
 	for _, f := range features() {
-		v := judge(s, f.name, straight.cells[f.name], through.cells[f.name])
+		v := judge(s, name, f.name, straight.cells[f.name], through.cells[f.name])
 		key := [2]string{name, f.name}
 		p.cells[key] = append(p.cells[key], v)
 		if v.failed {
@@ -131,7 +132,7 @@ func (p *page) markdown() string {
 }
 
 func throughGate(v verdict) string {
-	text := inWords(v.through, v.straight, needless(v.feature, v.server, true))
+	text := v.inWords(v.through, v.straight, true)
 	switch {
 	case v.failed:
 		return "**differs**: " + text
@@ -142,24 +143,46 @@ func throughGate(v verdict) string {
 }
 
 func straightOn(v verdict) string {
-	return inWords(v.straight, v.through, needless(v.feature, v.server, false))
+	return v.inWords(v.straight, v.through, false)
 }
+
+// lame begins what is to be mended in a driver.
+const lame = "fails both ways: "
 
 // inWords says what a client saw. What it can do on neither way, and should, shows
 // nothing of the gate: that must not be read as a refusal.
-func inWords(c, other cell, needless string) string {
-	seen := shortened(c.seen)
+func (v verdict) inWords(c, other cell, gated bool) string {
+	seen, why := shortened(c.seen), v.needless(gated)
 	switch {
 	case c.state == "ok":
 		return strings.TrimSpace("ok " + seen)
 	case c.state == "unsupported":
 		return "– " + seen
-	case needless != "":
-		return "refused: " + seen + " (" + needless + ")"
+	case why != "" && v.feature == "direct": // how such a connection ends is a matter of moments
+		return "refused (" + why + ")"
+	case why != "":
+		return "refused: " + seen + " (" + why + ")"
 	case other.state == "error":
-		return "fails both ways: " + seen
+		return lame + seen
 	}
 	return "refused: " + seen
+}
+
+// needless says why a feature is refused as it should be: by a server or a client
+// that has not got it, or by both for the sake of safety. It is empty for what is
+// to work.
+func (v verdict) needless(gated bool) string {
+	switch {
+	case v.feature == "sslmode-disable":
+		return "nobody gets in without TLS"
+	case v.feature == "direct" && v.server < "17" && !gated:
+		return "PostgreSQL's limit: it has direct TLS since 17"
+	case v.feature == "direct" && slices.Contains([]string{"lib/pq", "asyncpg"}, v.client):
+		return v.client + "'s limit: it has no ALPN, which direct TLS must have"
+	case v.feature == "protocol-3.2" && v.server < "18":
+		return "PostgreSQL's limit: it speaks 3.2 since 18"
+	}
+	return ""
 }
 
 // byServer says once what is the same at all servers.

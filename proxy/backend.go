@@ -33,6 +33,8 @@ type Host struct {
 	// TLS is what the host is asked for, and verified by; nil: nothing, it is
 	// spoken to in clear. It must list the ALPN protocol "postgresql".
 	TLS *tls.Config
+	// SSLMode is libpq's word for what TLS verifies, for whoever describes a host.
+	SSLMode string
 	// Direct begins with TLS, which PostgreSQL understands from version 17 on,
 	// and else with an SSLRequest.
 	Direct bool

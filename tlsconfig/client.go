@@ -2,9 +2,6 @@ package tlsconfig
 
 import (
 	"crypto/tls"
-	"crypto/x509"
-	"errors"
-	"fmt"
 	"time"
 )
 
@@ -27,6 +24,8 @@ const SystemRoots = "system"
 type ClientOptions struct {
 	Mode     SSLMode
 	RootCert string // the CAs that may vouch for the server, or "system"
+	CRL      string // the lists of those CAs, in a file and in a directory; without either nothing is revoked
+	CRLDir   string
 	Cert     string // the gate's certificate with its chain, and its key; empty: none
 	Key      string
 
@@ -34,10 +33,29 @@ type ClientOptions struct {
 	KeyOwner          int
 }
 
+// Client is what LoadClient made of its options. Nothing in it changes afterwards.
+type Client struct {
+	// Mode is how much is asked of a server after all: require checks the chain where there is a root, and prefer
+	// nothing.
+	Mode SSLMode
+
+	config  *tls.Config
+	servers *serverVerifier // nil: crypto/tls decides
+}
+
+// For returns the configuration for one host, whose name or address is what verify-full compares.
+func (c *Client) For(host string) *tls.Config {
+	config := c.config.Clone()
+	config.ServerName = host
+	if c.servers != nil {
+		config.VerifyConnection = func(s tls.ConnectionState) error { return c.servers.verify(s.PeerCertificates, host, time.Now()) }
+	}
+	return config
+}
+
 // LoadClient reads the files that o names and reports all mistakes at once, by libpq's names of the parameters. The
-// configuration is nil if any of them is more than a warning, or if there is to be no TLS. Whoever uses it for a host
-// must give it a ServerName, which verify-full compares with the server's certificate. prompt is Load's.
-func LoadClient(o ClientOptions, prompt func(text string) ([]byte, error), now time.Time) (*tls.Config, []Problem) {
+// client is nil if any of them is more than a warning, or if there is to be no TLS. prompt is Load's.
+func LoadClient(o ClientOptions, prompt func(text string) ([]byte, error), now time.Time) (*Client, []Problem) {
 	r := &report{}
 	switch o.Mode {
 	case SSLDisable:
@@ -50,12 +68,12 @@ func LoadClient(o ClientOptions, prompt func(text string) ([]byte, error), now t
 		r.errorf("sslmode", "%q is not known: write %s, %s, %s, %s or %s", string(o.Mode), SSLDisable, SSLPrefer, SSLRequire, SSLVerifyCA, SSLVerifyFull)
 		return nil, r.problems
 	}
-	config := &tls.Config{
+	c := &Client{Mode: o.Mode, config: &tls.Config{
 		MinVersion:                  tls.VersionTLS12,
 		NextProtos:                  []string{"postgresql"},
 		DynamicRecordSizingDisabled: true,
-	}
-	trust(config, o, now, r)
+	}}
+	c.trust(o, now, r)
 	if o.Cert != "" || o.Key != "" {
 		secrets := passphrases{owner: o.KeyOwner, command: o.PassphraseCommand, ask: prompt, timeout: passphraseTimeout}
 		pair := &report{}
@@ -70,7 +88,7 @@ func LoadClient(o ClientOptions, prompt func(text string) ([]byte, error), now t
 			r.problems = append(r.problems, p)
 		}
 		if ok {
-			config.Certificates = []tls.Certificate{cert}
+			c.config.Certificates = []tls.Certificate{cert}
 			if text := dateProblem(chain[0], now); text != "" {
 				r.warnf("sslcert", "the certificate in %q %s: the server will refuse it", o.Cert, text)
 			}
@@ -79,60 +97,35 @@ func LoadClient(o ClientOptions, prompt func(text string) ([]byte, error), now t
 	if r.failed() {
 		return nil, r.problems
 	}
-	return config, r.problems
+	return c, r.problems
 }
 
 // trust decides which servers are believed. A root that is there is used, whatever the mode, as in libpq.
-func trust(config *tls.Config, o ClientOptions, now time.Time, r *report) {
+func (c *Client) trust(o ClientOptions, now time.Time, r *report) {
 	verifies := o.Mode == SSLVerifyCA || o.Mode == SSLVerifyFull
+	if o.RootCert == "" || o.RootCert == SystemRoots || o.Mode == SSLPrefer {
+		for _, list := range []struct{ key, path string }{{"sslcrl", o.CRL}, {"sslcrldir", o.CRLDir}} {
+			if list.path != "" {
+				r.errorf(list.key, "has no effect here: certificates are checked for revocation where sslrootcert is a file and sslmode is require or more")
+			}
+		}
+	}
+	// What crypto/tls would do is done by serverVerifier, or by nobody.
+	c.config.InsecureSkipVerify = true
 	switch {
 	case o.RootCert == "" && verifies:
 		r.errorf("sslrootcert", "is missing: sslmode %s checks the server's certificate against it (or write system for the CAs of the operating system)", o.Mode)
-		return
 	case o.RootCert == "":
-		config.InsecureSkipVerify = true
-		return
 	case o.RootCert == SystemRoots && o.Mode != SSLVerifyFull:
 		r.errorf("sslrootcert", "system goes with sslmode verify-full only, for anybody can get a certificate from a public CA")
-		return
 	case o.RootCert == SystemRoots:
-		return
+		c.config.InsecureSkipVerify = false
 	case o.Mode == SSLPrefer:
 		r.warnf("sslrootcert", "has no effect with sslmode prefer, which takes a server without TLS as well; write verify-full")
-		config.InsecureSkipVerify = true
-		return
-	}
-	certs, err := readCertificates(o.RootCert)
-	if err != nil {
-		r.errorf("sslrootcert", "%v", err)
-		return
-	}
-	roots := x509.NewCertPool()
-	for i, c := range certs {
-		if text := dateProblem(c, now); text != "" {
-			r.warnf("sslrootcert", "certificate %d of %q (%q) %s: what it issued is refused", i+1, o.RootCert, nameText(c.RawSubject), text)
+	default:
+		if c.Mode == SSLRequire {
+			c.Mode = SSLVerifyCA
 		}
-		roots.AddCert(c)
+		c.servers = loadServers(o, now, r)
 	}
-	config.RootCAs = roots
-	if o.Mode == SSLVerifyFull {
-		return
-	}
-	// What is left out of crypto/tls's own verification is the name.
-	config.InsecureSkipVerify = true
-	config.VerifyConnection = func(s tls.ConnectionState) error { return verifyChain(s, roots) }
-}
-
-func verifyChain(s tls.ConnectionState, roots *x509.CertPool) error {
-	if len(s.PeerCertificates) == 0 {
-		return errors.New("the server has shown no certificate")
-	}
-	between := x509.NewCertPool()
-	for _, c := range s.PeerCertificates[1:] {
-		between.AddCert(c)
-	}
-	if _, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between}); err != nil {
-		return fmt.Errorf("the server's certificate: %w", err)
-	}
-	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -35,11 +36,11 @@ func TestLoadClient(t *testing.T) {
 		{SSLVerifyFull, root, true, false, false, false},
 		{SSLVerifyFull, SystemRoots, false, false, false, false},
 	} {
-		config, problems := LoadClient(ClientOptions{Mode: c.mode, RootCert: c.root}, nil, time.Now())
-		if config == nil || len(problems) > 0 {
+		client, problems := LoadClient(ClientOptions{Mode: c.mode, RootCert: c.root}, nil, time.Now())
+		if client == nil || len(problems) > 0 {
 			t.Fatalf("%s %s: %v", c.mode, c.root, problems)
 		}
-		config.ServerName = "db.example"
+		config := client.For("db.example")
 		for _, s := range []struct {
 			name string
 			pair *tlstest.Pair
@@ -86,6 +87,14 @@ func TestLoadClientMistakes(t *testing.T) {
 	if err := os.WriteFile(at("root.crt"), ca.CertPEM(), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	for name, content := range map[string][]byte{
+		"between.crt":  ca.Intermediate("between").CertPEM(),
+		"stranger.crl": tlstest.NewCA("server root").CRL(nil),
+	} {
+		if err := os.WriteFile(at(name), content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	old := tlstest.NewCA("old root", func(c *x509.Certificate) {
 		c.NotBefore, c.NotAfter = time.Now().Add(-48*time.Hour), time.Now().Add(-24*time.Hour)
 	})
@@ -109,6 +118,11 @@ func TestLoadClientMistakes(t *testing.T) {
 		{ClientOptions{Mode: SSLVerifyCA, RootCert: SystemRoots}, "sslrootcert: system goes with sslmode verify-full only"},
 		{ClientOptions{Mode: SSLVerifyFull, RootCert: at("none.crt")}, "sslrootcert: cannot read"},
 		{ClientOptions{Mode: SSLVerifyFull, RootCert: at("gate.key")}, "sslrootcert: "},
+		{ClientOptions{Mode: SSLVerifyFull, RootCert: at("between.crt")}, "sslrootcert: " + strconv.Quote(at("between.crt")) + " has no self-signed certificate"},
+		{ClientOptions{Mode: SSLVerifyFull, RootCert: SystemRoots, CRL: at("none.crl")}, "sslcrl: has no effect here"},
+		{ClientOptions{Mode: SSLRequire, CRLDir: at("lists")}, "sslcrldir: has no effect here"},
+		{ClientOptions{Mode: SSLVerifyCA, RootCert: at("root.crt"), CRL: at("none.crl")}, "sslcrl: cannot read"},
+		{ClientOptions{Mode: SSLVerifyCA, RootCert: at("root.crt"), CRL: at("stranger.crl")}, "sslcrl: " + strconv.Quote(at("stranger.crl")) + ` (block 1, from "CN=server root") is signed by somebody else than the CA of that name in sslrootcert`},
 		{ClientOptions{Mode: SSLVerifyFull, RootCert: at("old.crt")}, "W sslrootcert: certificate 1 of"},
 		{ClientOptions{Mode: SSLPrefer, RootCert: at("root.crt")}, "W sslrootcert: has no effect"},
 		{ClientOptions{Mode: SSLVerifyFull, RootCert: at("root.crt"), Cert: at("gate.crt")}, "sslkey: is missing"},
@@ -122,8 +136,8 @@ func TestLoadClientMistakes(t *testing.T) {
 			t.Errorf("%+v: %v, want %s", c.o, problems, c.want)
 		}
 	}
-	config, problems := LoadClient(ClientOptions{Mode: SSLVerifyFull, RootCert: at("root.crt"), Cert: at("gate.crt"), Key: at("gate.key")}, nil, time.Now())
-	if len(problems) > 0 || len(config.Certificates) != 1 {
+	client, problems := LoadClient(ClientOptions{Mode: SSLVerifyFull, RootCert: at("root.crt"), Cert: at("gate.crt"), Key: at("gate.key")}, nil, time.Now())
+	if len(problems) > 0 || len(client.For("db.example").Certificates) != 1 {
 		t.Errorf("with a certificate: %v", problems)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,30 +16,46 @@ import (
 // crlLimit keeps offsets into a list within 32 bits. It is some twenty million revoked certificates.
 const crlLimit = 1 << 30
 
-// loadCRLs reads the lists of crl_file and of crl_dir, of which either may be empty; with neither there is no
-// revocation checking, and the set is nil. Lists with a fault that is not just a warning are left out of the set, which
-// is then not fit for use. previous is the set in force, or nil.
+// crlSource is where lists come from, with the names of the options for messages.
+type crlSource struct {
+	file, dir                     string // either may be empty; with neither there is no revocation checking
+	policy                        crlPolicy
+	fileOption, dirOption, caFile string
+	peers                         string // whose certificates are asked about
+}
+
+// loadCRLs reads the lists that clients are judged by. previous is the set in force, or nil.
 func loadCRLs(o Options, ca []*x509.Certificate, previous *crlSet, now time.Time) (*crlSet, []Problem) {
-	if !o.hasCRLs() {
+	return crlSource{
+		file: o.CRLFile, dir: o.CRLDir, policy: o.crlPolicy(),
+		fileOption: "crl_file", dirOption: "crl_dir", caFile: "ca_file", peers: "clients",
+	}.load(ca, previous, now)
+}
+
+// load reads the lists. Without a file and a directory the set is nil. Lists with a fault that is not just a warning
+// are left out of the set, which is then not fit for use.
+func (src crlSource) load(ca []*x509.Certificate, previous *crlSet, now time.Time) (*crlSet, []Problem) {
+	if src.file == "" && src.dir == "" {
 		return nil, nil
 	}
 	l := crlLoader{
-		set:  &crlSet{policy: o.crlPolicy(), byIssuer: map[string][]*crl{}},
-		ca:   ca,
-		now:  now,
-		seen: map[[sha256.Size]byte]bool{},
+		source: src,
+		set:    &crlSet{policy: src.policy, byIssuer: map[string][]*crl{}},
+		ca:     ca,
+		now:    now,
+		seen:   map[[sha256.Size]byte]bool{},
 	}
-	if o.CRLFile != "" {
-		l.key = "crl_file"
-		l.file(o.CRLFile)
+	if src.file != "" {
+		l.key = src.fileOption
+		l.file(src.file)
 	}
-	if o.CRLDir != "" {
-		l.key = "crl_dir"
-		l.dir(o.CRLDir)
+	if src.dir != "" {
+		l.key = src.dirOption
+		l.dir(src.dir)
 	}
 	if !l.failed() {
-		if o.CRLFile != "" {
-			l.key = "crl_file"
+		if src.file != "" {
+			l.key = src.fileOption
 		}
 		if previous != nil {
 			l.keep(previous)
@@ -51,11 +68,12 @@ func loadCRLs(o Options, ca []*x509.Certificate, previous *crlSet, now time.Time
 
 type crlLoader struct {
 	report
-	set  *crlSet
-	ca   []*x509.Certificate
-	now  time.Time
-	key  string // of the option being read
-	seen map[[sha256.Size]byte]bool
+	source crlSource
+	set    *crlSet
+	ca     []*x509.Certificate
+	now    time.Time
+	key    string // of the option being read
+	seen   map[[sha256.Size]byte]bool
 }
 
 // dir reads every file of a directory. OpenSSL would look for names made by c_rehash only; here any name will do, and
@@ -141,11 +159,11 @@ func (l *crlLoader) attach(list *crl) error {
 		return errors.New("is signed by a CA whose certificate does not allow it to sign CRLs (keyUsage without cRLSign): " +
 			"have the CA's certificate issued again")
 	case named:
-		return errors.New("is signed by somebody else than the CA of that name in ca_file: " +
-			"fetch it again, and see that ca_file holds the CA's present certificate")
+		return fmt.Errorf("is signed by somebody else than the CA of that name in %[1]s: "+
+			"fetch it again, and see that %[1]s holds the CA's present certificate", l.source.caFile)
 	default:
-		// Not an error: clients may bring the intermediate themselves.
-		l.warnf(l.key, "%s is issued by no CA of ca_file: it only counts for clients that send that CA's certificate", list.where())
+		// Not an error: they may bring the intermediate themselves.
+		l.warnf(l.key, "%s is issued by no CA of %s: it only counts for %s that send that CA's certificate", list.where(), l.source.caFile, l.source.peers)
 		return nil
 	}
 }
@@ -214,9 +232,9 @@ func (l *crlLoader) gaps() {
 		switch {
 		case has:
 		case policy.allowMissing:
-			l.warnf(l.key, "there is no CRL from %q of ca_file: what it has issued cannot be revoked (crl_missing: allow)", nameText(c.RawSubject))
+			l.warnf(l.key, "there is no CRL from %q of %s: what it has issued cannot be revoked (crl_missing: allow)", nameText(c.RawSubject), l.source.caFile)
 		default:
-			l.warnf(l.key, "there is no CRL from %q of ca_file: certificates that it has issued are refused until there is one", nameText(c.RawSubject))
+			l.warnf(l.key, "there is no CRL from %q of %s: certificates that it has issued are refused until there is one", nameText(c.RawSubject), l.source.caFile)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"pgwicket/config"
 	"pgwicket/internal/status"
 	"pgwicket/proxy"
+	"pgwicket/tlsconfig"
 )
 
 const checkHelp = `Read the configuration and every file it names, exactly as serve does up to the
@@ -118,9 +119,9 @@ func overTLS(h proxy.Host) string {
 		return ", in clear"
 	case h.Clear:
 		return ", with TLS if it has any"
-	case h.TLS.InsecureSkipVerify && h.TLS.VerifyConnection == nil:
+	case h.SSLMode == string(tlsconfig.SSLRequire):
 		return ", with TLS, whoever it is"
-	case h.TLS.InsecureSkipVerify:
+	case h.SSLMode == string(tlsconfig.SSLVerifyCA):
 		return ", with TLS, verified but for its name"
 	}
 	return ", with TLS, verified"

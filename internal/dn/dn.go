@@ -96,6 +96,30 @@ func (a Attribute) Plain() bool {
 	return true
 }
 
+const oidCN = "2.5.4.3"
+
+// CommonName returns the one common name in the DER of a Name. PostgreSQL and
+// OpenSSL read the first of several, crypto/x509 the last; a name that is not the
+// same to everybody is no name.
+func CommonName(der []byte) string {
+	name, ok := Parse(der)
+	if !ok {
+		return ""
+	}
+	var found []Attribute
+	for _, rdn := range name {
+		for _, a := range rdn {
+			if a.OID == oidCN {
+				found = append(found, a)
+			}
+		}
+	}
+	if len(found) != 1 || !found[0].Plain() {
+		return ""
+	}
+	return string(found[0].Value)
+}
+
 // Format prints the DER of a Name as OpenSSL's XN_FLAG_RFC2253 does, which is
 // what PostgreSQL shows in pg_stat_ssl and compares for clientname=DN: the last
 // RDN first, bytes outside ASCII and control characters as \XX.

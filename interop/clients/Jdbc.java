@@ -35,7 +35,7 @@ public final class Jdbc {
         p.setProperty("sslmode", "verify-full");
         p.setProperty("sslrootcert", env("CA"));
         p.setProperty("gssEncMode", "disable");
-        p.setProperty("connectTimeout", "20");
+        p.setProperty("connectTimeout", "90");
         for (int i = 0; i < more.length; i += 2) {
             p.setProperty(more[i], more[i + 1]);
         }
@@ -78,7 +78,7 @@ public final class Jdbc {
             });
             t.start();
             try {
-                s.execute("select pg_sleep(40)");
+                s.execute("select pg_sleep(120)");
                 return "not cancelled";
             } catch (SQLException e) {
                 return e.getSQLState();
@@ -93,7 +93,7 @@ public final class Jdbc {
             s.execute("listen ch");
         }
         with(ask("select pg_notify('ch', 'word')")).see();
-        PGNotification[] got = c.unwrap(PGConnection.class).getNotifications(20000);
+        PGNotification[] got = c.unwrap(PGConnection.class).getNotifications(90000);
         return got.length == 0 ? "nothing" : got[0].getName() + " " + got[0].getParameter();
     }
 

@@ -8,7 +8,7 @@ use DBD::Pg qw(:async);
 $| = 1;
 my %base = (
 	host => $ENV{INTEROP_HOST}, port => $ENV{INTEROP_PORT}, dbname => 'postgres', user => 'app', password => $ENV{INTEROP_PASSWORD},
-	sslmode => 'require', sslrootcert => $ENV{INTEROP_CA}, sslcert => 'none', sslkey => 'none', gssencmode => 'disable', connect_timeout => 20,
+	sslmode => 'require', sslrootcert => $ENV{INTEROP_CA}, sslcert => 'none', sslkey => 'none', gssencmode => 'disable', connect_timeout => 90,
 );
 
 # Words of libpq, with the quotes that its connection strings have.
@@ -92,7 +92,7 @@ sub large {
 
 sub cancelled {
 	my ($c) = @_;
-	$c->do('select pg_sleep(40)', { pg_async => PG_ASYNC });
+	$c->do('select pg_sleep(120)', { pg_async => PG_ASYNC });
 	my $other = open_with();
 	for (1 .. 400) {
 		# A request that comes before the query cancels nothing.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # psql and pgbench as clients: both are libpq's, whichever that is.
 set -u
-base="host=$INTEROP_HOST port=$INTEROP_PORT dbname=postgres user=app sslrootcert=$INTEROP_CA sslcert=none sslkey=none connect_timeout=20 gssencmode=disable"
+base="host=$INTEROP_HOST port=$INTEROP_PORT dbname=postgres user=app sslrootcert=$INTEROP_CA sslcert=none sslkey=none connect_timeout=90 gssencmode=disable"
 export PGPASSWORD="$INTEROP_PASSWORD"
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
@@ -34,7 +34,7 @@ tls() { # FEATURE CONNINFO
 bench() { # FEATURE MODE SCRIPT
 	local out status
 	printf '%s\n' "$3" >"$tmp/$1.sql"
-	out=$(timeout 60 "$PGBENCH" -n -M "$2" -t 20 -c 2 -f "$tmp/$1.sql" "$base sslmode=require" 2>&1); status=$?
+	out=$(timeout 240 "$PGBENCH" -n -M "$2" -t 20 -c 2 -f "$tmp/$1.sql" "$base sslmode=require" 2>&1); status=$?
 	[ $status != 0 ] || out=$(grep -E 'transactions actually' <<<"$out" | sed 's/.*: /pgbench: /')
 	judge "$1" $status "$out"
 }
@@ -76,7 +76,7 @@ for f in "$@"; do
 		out=$(sql "" -c "select repeat('x', $INTEROP_SIZE)" | wc -c); judge "$f" 0 "$out" $((INTEROP_SIZE + 1)) ;;
 	cancel)
 		# psql cancels at SIGINT.
-		timeout 60 "$PSQL" -XAtq -v VERBOSITY=sqlstate "$base sslmode=require application_name=cancel-$$" -c 'select pg_sleep(40)' >"$tmp/cancel" 2>&1 &
+		timeout 240 "$PSQL" -XAtq -v VERBOSITY=sqlstate "$base sslmode=require application_name=cancel-$$" -c 'select pg_sleep(120)' >"$tmp/cancel" 2>&1 &
 		pid=$!
 		for _ in $(seq 100); do
 			[ "$(sql "" -c "select count(*) from pg_stat_activity where application_name = 'cancel-$$' and query like '%pg_sleep%'")" = 1 ] && break

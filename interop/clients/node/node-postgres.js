@@ -6,7 +6,7 @@ const { Client } = require("pg");
 const { from, to } = require("pg-copy-streams");
 const { E, ca, lacks, common, asleep, main } = require("./driver.js");
 
-const base = { host: E.INTEROP_HOST, port: +E.INTEROP_PORT, database: "postgres", user: "app", password: E.INTEROP_PASSWORD, ssl: { ca }, connectionTimeoutMillis: 20000 };
+const base = { host: E.INTEROP_HOST, port: +E.INTEROP_PORT, database: "postgres", user: "app", password: E.INTEROP_PASSWORD, ssl: { ca }, connectionTimeoutMillis: 90000 };
 
 async function withClient(more, f) {
   const c = new Client({ ...base, ...more });
@@ -54,7 +54,7 @@ main(`node-postgres ${require("pg/package.json").version}`, {
     return got;
   }),
   "cancel": () => withClient({}, async (c) => {
-    const sleeping = c.query("select pg_sleep(40)").then(() => "not cancelled", (e) => e.code);
+    const sleeping = c.query("select pg_sleep(120)").then(() => "not cancelled", (e) => e.code);
     await asleep(withClient, one, c.processID);
     // Its own cancel() knows the query, and opens a connection as the first one.
     const canceller = new Client(base);

@@ -10,7 +10,7 @@ const { E, ca, lacks, common, asleep, main } = require("./driver.js");
 // Its package shows no other way to its version.
 const { version } = JSON.parse(fs.readFileSync(path.join(E.NODE_PATH, "postgres", "package.json")));
 
-const base = { host: E.INTEROP_HOST, port: +E.INTEROP_PORT, database: "postgres", user: "app", password: E.INTEROP_PASSWORD, ssl: { ca }, connect_timeout: 20, max: 1, fetch_types: false, onnotice: () => {}, backoff: () => 0 };
+const base = { host: E.INTEROP_HOST, port: +E.INTEROP_PORT, database: "postgres", user: "app", password: E.INTEROP_PASSWORD, ssl: { ca }, connect_timeout: 90, max: 1, fetch_types: false, onnotice: () => {}, backoff: () => 0 };
 
 async function withClient(more, f) {
   const sql = postgres({ ...base, ...more });
@@ -58,7 +58,7 @@ main(`postgres.js ${version}`, {
   }),
   "cancel": () => withClient({}, async (sql) => {
     const pid = await one(sql, "select pg_backend_pid()");
-    const query = sql`select pg_sleep(40)`;
+    const query = sql`select pg_sleep(120)`;
     const sleeping = query.then(() => "not cancelled", (e) => e.code);
     await asleep(withClient, one, pid);
     query.cancel();

@@ -7,7 +7,7 @@ import time
 E = os.environ
 # libpq's words.
 BASE = dict(host=E["INTEROP_HOST"], port=E["INTEROP_PORT"], dbname="postgres", user="app", password=E["INTEROP_PASSWORD"],
-            sslmode="require", sslrootcert=E["INTEROP_CA"], sslcert="none", sslkey="none", gssencmode="disable", connect_timeout=20)
+            sslmode="require", sslrootcert=E["INTEROP_CA"], sslcert="none", sslkey="none", gssencmode="disable", connect_timeout=90)
 RAISE = "do $$ begin raise notice 'word' using detail = 'more'; end $$"
 SLEEPS = "select count(*) from pg_stat_activity where pid = %d and wait_event = 'PgSleep'"
 
@@ -57,7 +57,7 @@ def of_libpq(connect, one, in_tls):
             t = threading.Thread(target=stop)
             t.start()
             try:
-                one(c, "select pg_sleep(40)")
+                one(c, "select pg_sleep(120)")
                 return "not cancelled"
             except Exception as e:
                 return e.diag.sqlstate

@@ -14,7 +14,7 @@ PAIR = f"&sslcert={E['INTEROP_CERT']}&sslkey={E['INTEROP_KEY']}"
 @contextlib.asynccontextmanager
 async def connect(mode="verify-full", user="app", pair="", **more):
     c = await asyncpg.connect(f"postgres://{user}@{E['INTEROP_HOST']}:{E['INTEROP_PORT']}/postgres?sslmode={mode}&sslrootcert={E['INTEROP_CA']}{pair}",
-                              **(dict(password=E["INTEROP_PASSWORD"], timeout=20) | more))
+                              **(dict(password=E["INTEROP_PASSWORD"], timeout=90) | more))
     try:
         yield c
     finally:
@@ -71,7 +71,7 @@ async def notify(c):
     await c.add_listener("ch", lambda _, pid, channel, payload: got.set_result(f"{channel} {payload}"))
     async with connect() as other:
         await other.execute("notify ch, 'word'")
-    return await asyncio.wait_for(got, 20)
+    return await asyncio.wait_for(got, 90)
 
 
 async def lo(c):
@@ -89,7 +89,7 @@ async def large(c):
 async def cancel(c):
     """A task that is cancelled has its query cancelled; the error is asyncpg's to hide."""
     pid = c.get_server_pid()
-    sleeping = asyncio.create_task(c.execute("select pg_sleep(40)"))
+    sleeping = asyncio.create_task(c.execute("select pg_sleep(120)"))
     async with connect() as other:
         async def until(n):
             for _ in range(200):

@@ -45,7 +45,7 @@ def notify():
             cur.execute("listen ch")
         with connect() as other, other.cursor() as cur:
             cur.execute("notify ch, 'word'")
-        select.select([c], [], [], 20)
+        select.select([c], [], [], 90)
         c.poll()
         n = c.notifies.pop()
         return n.channel + " " + n.payload

@@ -27,7 +27,7 @@ func Lacks(why string) Feature {
 
 // DSN is the connection string in libpq's words, with more.
 func DSN(more string) string {
-	return fmt.Sprintf("host=%s port=%s dbname=postgres user=app password='%s' sslmode=verify-full sslrootcert=%s connect_timeout=20 %s",
+	return fmt.Sprintf("host=%s port=%s dbname=postgres user=app password='%s' sslmode=verify-full sslrootcert=%s connect_timeout=90 %s",
 		os.Getenv("INTEROP_HOST"), os.Getenv("INTEROP_PORT"), os.Getenv("INTEROP_PASSWORD"), os.Getenv("INTEROP_CA"), more)
 }
 

@@ -191,7 +191,7 @@ func cancelled(ctx context.Context, c *pgx.Conn) (string, error) {
 		}
 		done <- err
 	}()
-	_, err := c.Exec(ctx, "select pg_sleep(40)")
+	_, err := c.Exec(ctx, "select pg_sleep(120)")
 	if failure := <-done; failure != nil {
 		return "", failure
 	}

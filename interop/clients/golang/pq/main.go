@@ -182,7 +182,7 @@ func cancelled(ctx context.Context, c *sql.Conn) (string, error) {
 		cancel()
 		done <- err
 	}()
-	_, err = c.ExecContext(over, "select pg_sleep(40)")
+	_, err = c.ExecContext(over, "select pg_sleep(120)")
 	return sqlstate(errors.Join(err, <-done))
 }
 
