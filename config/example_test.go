@@ -44,6 +44,8 @@ func TestExampleLoads(t *testing.T) {
 	s.pair(t, "rsa", s.ca.WithKey(tlstest.RSA).Server("db.example"))
 	s.write(t, "crl.d/ca.crl", s.ca.CRL(nil), 0o644)
 	s.write(t, "db-ca.crt", s.ca.CertPEM(), 0o644)
+	s.write(t, "db-ca.crl", s.ca.CRL(nil), 0o644)
+	s.write(t, "db-crls/db-ca.crl", s.ca.CRL(nil), 0o644)
 	s.pair(t, "gate", s.ca.Client("gate"))
 	s.pair(t, "admin", s.ca.Server("db.example"))
 	s.write(t, "admin-ca.crt", s.ca.CertPEM(), 0o644)

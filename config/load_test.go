@@ -113,7 +113,7 @@ func TestLoadEveryKey(t *testing.T) {
 		if h.Network != want.network || h.Address != want.address || (h.TLS != nil) != (want.name != "") || h.Direct != (want.name != "") {
 			t.Errorf("host %d: %+v", i, h)
 		}
-		if h.TLS != nil && (h.TLS.ServerName != want.name || h.TLS.RootCAs == nil || len(h.TLS.Certificates) != 1 || h.UserTimeout != 90*time.Second) {
+		if h.TLS != nil && (h.TLS.ServerName != want.name || h.TLS.VerifyConnection == nil || h.SSLMode != "verify-full" || len(h.TLS.Certificates) != 1 || h.UserTimeout != 90*time.Second) {
 			t.Errorf("host %d: %+v", i, h)
 		}
 	}

@@ -222,11 +222,19 @@ type gate struct {
 	exited chan struct{}
 }
 
-// startGate starts a gate in front of a server, whose clients may be slow to begin
-// on a busy machine: certUser needs a certificate,
-// the other roles need none, and replicatorUser may replicate. more are further
-// sections or keys, as lines of YAML. The lab ends it.
-func (l *lab) startGate(ctx context.Context, s *server, more string) (*gate, error) {
+// bySocket and byTLS are the keys of a gate's section backend: a server by its Unix
+// socket, and by TLS as the second of two hosts, of which the first is not there.
+func bySocket(dir string, port int) string { return fmt.Sprintf("  host: %s\n  port: %d\n", dir, port) }
+
+func (l *lab) byTLS(s *server) string {
+	return fmt.Sprintf("  host: localhost,localhost\n  port: 1,%d\n  sslrootcert: %s\n", s.Port, l.caFile)
+}
+
+// startGate starts a gate, whose clients may be slow to begin on a busy machine:
+// certUser needs a certificate, the other roles need none, and replicatorUser may
+// replicate. backend are the keys of that section, as lines of YAML. The lab ends
+// it.
+func (l *lab) startGate(ctx context.Context, backend string) (*gate, error) {
 	address, err := pgtest.FreeAddress()
 	if err != nil {
 		return nil, err
@@ -259,9 +267,7 @@ acl:
     - {name: logical, action: allow, users: [%s], replication: database}
     - {name: by password, action: allow, users: [%s, %s, %s, %s]}
 backend:
-  host: %s
-  port: %d
-limits:
+%slimits:
   max_connections_per_source: 0
   connection_rate: 0
   max_auth_failures: 0
@@ -271,8 +277,8 @@ admin:
 log:
   format: json
   level: debug
-%s`, address, l.serverCert, l.serverKey, l.caFile, certUser, certUser, replicatorUser, replicatorUser, scramUser, md5User, clearUser, replicatorUser,
-		s.SocketDir, s.Port, admin, more)
+`, address, l.serverCert, l.serverKey, l.caFile, certUser, certUser, replicatorUser, replicatorUser, scramUser, md5User, clearUser, replicatorUser,
+		backend, admin)
 	file := filepath.Join(dir, "pgwicket.yaml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err

@@ -29,7 +29,8 @@ type feature struct{ name, title string }
 // features are all columns. What they pin of other projects' bugs: «direct», with
 // and without ALPN, neon#12783, lib/pq#1354, caddy-l4#256, databasus#722;
 // «cancel» and «protocol-3.2», whose keys are longer, teleport#68711, pgx#2489;
-// «application-name», of 70 bytes, multigres#689; «channel-binding», pgt-proxy#6.
+// «application-name», of 70 bytes, multigres#689; «channel-binding», pgt-proxy#6,
+// multigres#986, pgjdbc#4272.
 // What no library does is in raw.go.
 func features() []feature {
 	return []feature{
@@ -196,13 +197,17 @@ func (m *matrix) all(ctx context.Context, rows []client, chosen []release, p *pa
 		if err != nil {
 			return nil, err
 		}
-		g, err := m.startGate(ctx, s, "")
+		g, err := m.startGate(ctx, bySocket(s.SocketDir, s.Port))
+		if err != nil {
+			return nil, err
+		}
+		far, err := m.startGate(ctx, m.byTLS(s))
 		if err != nil {
 			return nil, err
 		}
 		m.say("PostgreSQL %s", s.version)
 		p.server(s)
-		raw, err := m.rawTable(ctx, s, g)
+		raw, err := m.rawTable(ctx, s, g, far)
 		if err != nil {
 			return nil, err
 		}
@@ -223,10 +228,12 @@ func (m *matrix) all(ctx context.Context, rows []client, chosen []release, p *pa
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if err := g.sound(); err != nil {
-			failed = append(failed, err.Error())
+		for _, one := range []*gate{g, far} {
+			if err := one.sound(); err != nil {
+				failed = append(failed, err.Error())
+			}
+			one.kill()
 		}
-		g.kill()
 		s.Stop()
 	}
 	slices.Sort(failed)

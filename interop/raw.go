@@ -40,56 +40,78 @@ type rawScript struct {
 	title    string
 	byDesign string
 	run      func(w *wire) (string, error)
+	far      bool // by the gate that reaches the server by TLS
 }
 
 func rawScripts() []rawScript {
 	all := []rawScript{
 		// teleport#6284, electric#630, encore#637: GSSENCRequest first.
-		{"GSSENCRequest, then SSLRequest", "", func(w *wire) (string, error) {
+		{title: "GSSENCRequest, then SSLRequest", run: func(w *wire) (string, error) {
 			return w.steps(w.request(codeGSS), w.request(codeSSL), w.handshake("postgresql"), w.startup(protocol30, "user", clearUser))
 		}},
+		// traefik#12866, haproxy#3148, golang/go#80573: a large ClientHello in pieces.
+		{title: "SSLRequest, a ClientHello byte by byte", run: func(w *wire) (string, error) {
+			return w.steps(w.request(codeSSL), w.inPieces, w.handshake("postgresql"), w.startup(protocol30, "user", clearUser))
+		}},
+		// envoy#27808, envoy#31762, pgbouncer#1303, pgbouncer#1584: TLS on both legs, to the
+		// second of two hosts; the S of one leg is not seen on the other.
+		{title: "a backend by TLS, verify-full, the second of two hosts", far: true, run: func(w *wire) (string, error) {
+			return w.steps(w.request(codeSSL), w.handshake("postgresql"), w.startup(protocol30, "user", clearUser))
+		}},
+		{title: "a session with a backend by TLS, CancelRequest in clear", far: true, run: func(w *wire) (string, error) {
+			return w.steps(w.request(codeSSL), w.handshake("postgresql"),
+				w.startup(protocol30, "user", clearUser, "database", "postgres"), w.cancelled(false))
+		}},
+		// materialize#38442, cockroach#169908: the gate's own word, from a client.
+		{title: "a startup packet with pgwicket.client_addr", byDesign: "these settings are its own to send", run: func(w *wire) (string, error) {
+			return w.steps(w.request(codeSSL), w.handshake("postgresql"), w.startup(protocol30, "user", clearUser, "PgWicket.Client_Addr", "192.0.2.1"))
+		}},
+		// pgbouncer#392, #140, #833, #786: a flood of cancels takes no session's place.
+		{title: "300 CancelRequests of nobody, then a session", run: func(w *wire) (string, error) {
+			return w.steps(w.flood(300), w.request(codeSSL), w.handshake("postgresql"), w.startup(protocol30, "user", clearUser))
+		}},
 		// A server that is built with GSSAPI says G, and waits for its handshake.
-		{"GSSENCRequest twice", "", func(w *wire) (string, error) {
+		{title: "GSSENCRequest twice", run: func(w *wire) (string, error) {
 			return w.steps(w.request(codeGSS), w.request(codeGSS))
 		}},
-		{"GSSENCRequest, SSLRequest, GSSENCRequest inside TLS", "", func(w *wire) (string, error) {
+		{title: "GSSENCRequest, SSLRequest, GSSENCRequest inside TLS", run: func(w *wire) (string, error) {
 			return w.steps(w.request(codeGSS), w.request(codeSSL), w.handshake("postgresql"), w.request(codeGSS))
 		}},
-		{"SSLRequest, TLS, SSLRequest", "", func(w *wire) (string, error) {
+		{title: "SSLRequest, TLS, SSLRequest", run: func(w *wire) (string, error) {
 			return w.steps(w.request(codeSSL), w.handshake("postgresql"), w.request(codeSSL))
 		}},
 		// caddy-l4#256, databasus#722.
-		{"SSLRequest, TLS without ALPN", "", func(w *wire) (string, error) {
+		{title: "SSLRequest, TLS without ALPN", run: func(w *wire) (string, error) {
 			return w.steps(w.request(codeSSL), w.handshake(), w.startup(protocol30, "user", clearUser))
 		}},
-		{"SSLRequest, TLS with ALPN postgresql", "", func(w *wire) (string, error) {
+		{title: "SSLRequest, TLS with ALPN postgresql", run: func(w *wire) (string, error) {
 			return w.steps(w.request(codeSSL), w.handshake("postgresql"), w.startup(protocol30, "user", clearUser))
 		}},
 		// neon#12783, lib/pq#1354. Before 17 the server has no direct TLS.
-		{"direct TLS with ALPN postgresql", "", func(w *wire) (string, error) {
+		{title: "direct TLS with ALPN postgresql", run: func(w *wire) (string, error) {
 			return w.steps(w.handshake("postgresql"), w.startup(protocol30, "user", clearUser))
 		}},
-		{"direct TLS without ALPN", "", func(w *wire) (string, error) {
+		{title: "direct TLS without ALPN", run: func(w *wire) (string, error) {
 			return w.steps(w.handshake(), w.startup(protocol30, "user", clearUser))
 		}},
 		// neon#12783: PostgreSQL says N to it.
-		{"direct TLS with ALPN postgresql, SSLRequest", "", func(w *wire) (string, error) {
+		{title: "direct TLS with ALPN postgresql, SSLRequest", run: func(w *wire) (string, error) {
 			return w.steps(w.handshake("postgresql"), w.request(codeSSL), w.startup(protocol30, "user", clearUser))
 		}},
-		{"protocol 3.0", "", func(w *wire) (string, error) {
+		{title: "protocol 3.0", run: func(w *wire) (string, error) {
 			return w.steps(w.request(codeSSL), w.handshake("postgresql"), w.startup(protocol30, "user", clearUser))
 		}},
 		// teleport#68711, pgx#2489: the keys of 3.2.
-		{"protocol 3.2", "", func(w *wire) (string, error) {
+		{title: "protocol 3.2", run: func(w *wire) (string, error) {
 			return w.steps(w.request(codeSSL), w.handshake("postgresql"), w.startup(protocol32, "user", clearUser))
 		}},
 		// pgwire#455, pgagroal#971.
-		{"protocol 3.9999 with _pq_.one and _pq_.two", "", func(w *wire) (string, error) {
+		{title: "protocol 3.9999 with _pq_.one and _pq_.two", run: func(w *wire) (string, error) {
 			return w.steps(w.request(codeSSL), w.handshake("postgresql"),
 				w.startup(protocolNew, "user", clearUser, "_pq_.one", "1", "_pq_.two", "2"))
 		}},
 		// cockroach#93425: a CancelRequest inside of TLS. It is never answered.
-		{"SSLRequest, TLS, CancelRequest of nobody", "", func(w *wire) (string, error) {
+		{title: "SSLRequest, TLS, CancelRequest of nobody", run: func(w *wire) (string, error) {
 			return w.steps(w.request(codeSSL), w.handshake("postgresql"), w.cancelNobody)
 		}},
 	}
@@ -101,7 +123,7 @@ func rawScripts() []rawScript {
 			if inTLS {
 				title = fmt.Sprintf("a session of 3.%d, CancelRequest inside of TLS", version&0xffff)
 			}
-			all = append(all, rawScript{title, "", func(w *wire) (string, error) {
+			all = append(all, rawScript{title: title, run: func(w *wire) (string, error) {
 				return w.steps(w.request(codeSSL), w.handshake("postgresql"),
 					w.startup(version, "user", clearUser, "database", "postgres"), w.cancelled(inTLS))
 			}})
@@ -109,7 +131,7 @@ func rawScripts() []rawScript {
 	}
 	// pgbouncer#382, #1164, #1196: how one asks for replication.
 	for _, value := range []string{"true", "on", "yes", "1", "t", "TRUE", "database", "false", "off", "0", "perhaps"} {
-		all = append(all, rawScript{"replication=" + value, "", func(w *wire) (string, error) {
+		all = append(all, rawScript{title: "replication=" + value, run: func(w *wire) (string, error) {
 			return w.steps(w.request(codeSSL), w.handshake("postgresql"),
 				w.startup(protocol30, "user", replicatorUser, "database", "postgres", "replication", value))
 		}})
@@ -118,11 +140,15 @@ func rawScripts() []rawScript {
 }
 
 // rawTable runs every script on both ways.
-func (m *matrix) rawTable(ctx context.Context, s *server, g *gate) (rows []rawRow, err error) {
+func (m *matrix) rawTable(ctx context.Context, s *server, near, far *gate) (rows []rawRow, err error) {
 	for _, script := range rawScripts() {
 		row := rawRow{title: script.title, byDesign: script.byDesign}
 		if row.straight, err = m.rawRun(ctx, s.Port, script); err != nil {
 			return nil, err
+		}
+		g := near
+		if script.far {
+			g = far
 		}
 		if row.through, err = m.rawRun(ctx, g.port, script); err != nil {
 			return nil, err
@@ -237,16 +263,55 @@ func (w *wire) handshake(alpn ...string) move {
 	}
 }
 
-// cancelNobody asks for a query to be cancelled that there is not.
-func (w *wire) cancelNobody() (string, error) {
-	return "", askToCancel(w, []byte{0x7f, 0xff, 0xff, 0xff, 1, 2, 3, 4})
+// inPieces sends what comes next a byte at a time.
+func (w *wire) inPieces() (string, error) {
+	w.Conn = pieces{w.Conn}
+	return "", nil
 }
+
+// pieces writes a byte at a time.
+type pieces struct{ net.Conn }
+
+func (p pieces) Write(b []byte) (int, error) {
+	for i := range b {
+		if _, err := p.Conn.Write(b[i : i+1]); err != nil {
+			return i, err
+		}
+	}
+	return len(b), nil
+}
+
+// flood sends requests to cancel what there is not, and does not wait for their end.
+func (w *wire) flood(n int) move {
+	return func() (string, error) {
+		for range n {
+			c, err := w.again()
+			if err != nil {
+				return "", err
+			}
+			defer c.Close()
+			if _, err := c.Write(cancelRequest(nobody)); err != nil {
+				return "", err
+			}
+		}
+		return "", nil
+	}
+}
+
+// nobody is a process with a key that there is not.
+var nobody = []byte{0x7f, 0xff, 0xff, 0xff, 1, 2, 3, 4}
+
+func cancelRequest(key []byte) []byte {
+	packet := binary.BigEndian.AppendUint32(nil, uint32(8+len(key)))
+	return append(binary.BigEndian.AppendUint32(packet, codeCancel), key...)
+}
+
+// cancelNobody asks for a query to be cancelled that there is not.
+func (w *wire) cancelNobody() (string, error) { return "", askToCancel(w, nobody) }
 
 // askToCancel sends a CancelRequest, and returns when the other side has closed.
 func askToCancel(c net.Conn, key []byte) error {
-	packet := binary.BigEndian.AppendUint32(nil, uint32(8+len(key)))
-	packet = binary.BigEndian.AppendUint32(packet, codeCancel)
-	if _, err := c.Write(append(packet, key...)); err != nil {
+	if _, err := c.Write(cancelRequest(key)); err != nil {
 		return err
 	}
 	var b [1]byte

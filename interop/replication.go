@@ -457,9 +457,7 @@ func promoted(ctx context.Context, t *trial) (string, error) {
 		return "", err
 	}
 	// A second gate, in front of it, for clients and for the next standby.
-	was := *t.server.Server
-	was.SocketDir = t.standby.socketDir
-	g, err := t.startGate(ctx, &server{Server: &was, release: t.server.release}, "")
+	g, err := t.startGate(ctx, bySocket(t.standby.socketDir, t.server.Port))
 	if err != nil {
 		return "", err
 	}

@@ -72,7 +72,7 @@ func walk(ctx context.Context, name, help string, args []string, stdout, stderr 
 	if t.server, err = t.startServer(ctx, release{origin: "installed", binDir: binDir}, settings, ""); err != nil {
 		return err
 	}
-	if t.gate, err = t.startGate(ctx, t.server, ""); err != nil {
+	if t.gate, err = t.startGate(ctx, bySocket(t.server.SocketDir, t.server.Port)); err != nil {
 		return err
 	}
 	var table strings.Builder
