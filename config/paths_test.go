@@ -13,7 +13,7 @@ func TestFilesAreAll(t *testing.T) {
 	text := uncommented(t, example(t))
 	path := s.write(t, "etc/pgwicket.yaml", []byte(text), 0o600)
 	want := []string{path}
-	for _, m := range regexp.MustCompile(`\b(?:[a-z_]+_(?:file|dir)|ssl(?:rootcert|cert|key)): ([^\s,}]+)`).FindAllStringSubmatch(text, -1) {
+	for _, m := range regexp.MustCompile(`\b(?:[a-z_]+_(?:file|dir)|ssl(?:rootcert|crl|crldir|cert|key)): ([^\s,}]+)`).FindAllStringSubmatch(text, -1) {
 		if file := filepath.Join(s.dir, "etc", m[1]); !slices.Contains(want, file) {
 			want = append(want, file)
 		}

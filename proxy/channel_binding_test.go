@@ -180,8 +180,8 @@ func TestChannelBindingHintIsForNothingElse(t *testing.T) {
 	}
 }
 
-// A certificate that Ed25519 has signed has no hash to bind to (RFC 5929 leaves it
-// open), and libpq gives up where it is offered to. Where nobody offers, as over a
+// pgjdbc#4272, multigres#986: not every certificate is signed over SHA-256. One that
+// Ed25519 has signed has no hash to bind to (RFC 5929 leaves it open), and libpq gives up where it is offered to. Where nobody offers, as over a
 // Unix socket, it does not ask.
 func TestChannelBindingWithEd25519(t *testing.T) {
 	pair := testCA().Server("localhost", "127.0.0.1")

@@ -56,6 +56,42 @@ func TestLoadClient(t *testing.T) {
 	}
 }
 
+// pgbouncer#1584: every sslmode says which host it means (SNI), for a server that
+// stands before several. An address is no name to say (RFC 6066, section 3).
+func TestClientNamesTheHost(t *testing.T) {
+	ca := tlstest.NewCA("server root")
+	root := filepath.Join(t.TempDir(), "root.crt")
+	if err := os.WriteFile(root, ca.CertPEM(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	pair := ca.Server("db.example", "127.0.0.1").TLS()
+	for _, mode := range []SSLMode{SSLPrefer, SSLRequire, SSLVerifyCA, SSLVerifyFull} {
+		o := ClientOptions{Mode: mode}
+		if mode != SSLPrefer {
+			o.RootCert = root
+		}
+		client, problems := LoadClient(o, nil, time.Now())
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		for host, want := range map[string]string{"db.example": "db.example", "127.0.0.1": ""} {
+			left, right := net.Pipe()
+			said := make(chan string, 1)
+			server := tls.Server(right, &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+				said <- hello.ServerName
+				return &pair, nil
+			}})
+			go func() { _ = server.Handshake() }()
+			if err := tls.Client(left, client.For(host)).Handshake(); err != nil {
+				t.Errorf("%s, %s: %v", mode, host, err)
+			} else if got := <-said; got != want {
+				t.Errorf("%s, %s: the server is asked for %q", mode, host, got)
+			}
+			_, _ = left.Close(), right.Close()
+		}
+	}
+}
+
 // shakeWith does a handshake with a server that shows a certificate. It needs a
 // socket's buffers: over a pipe both would wait to be read.
 func shakeWith(t *testing.T, config *tls.Config, pair *tlstest.Pair) error {
