@@ -222,6 +222,9 @@ func (m *matrix) all(ctx context.Context, rows []client, chosen []release, p *pa
 				bad := p.client(s, d.name, straight(), through())
 				failed = append(failed, bad...)
 				m.say("  %s (%s): %d of %d cells failed", d.name, p.version[d.name], len(bad), len(features()))
+				for _, one := range bad {
+					m.say("    %s", one)
+				}
 			})
 		}
 		wg.Wait()
