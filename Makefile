@@ -89,13 +89,13 @@ interop-quick: ## the same with a small value and short waits, for CI (ARGS="--o
 	@.ci/need postgresql openssl
 	$(GO) run ./interop matrix --quick $(ARGS)
 
-interop-replication: ## backups, standbys, WAL and logical replication through a gate, by checksum (ARGS=--quick for CI)
+interop-replication: ## backups, standbys, WAL and logical replication through a gate, by checksum, into docs/interop.md
 	@.ci/need postgresql openssl
-	$(GO) run ./interop replication $(ARGS)
+	$(GO) run ./interop replication --into docs/interop.md $(ARGS)
 
-interop-tools: ## pg_dump, pg_restore, psql -f and pgbench through a gate, by checksum (ARGS=--quick for CI)
+interop-tools: ## pg_dump, pg_restore, psql -f and pgbench through a gate, by checksum, into docs/interop.md
 	@.ci/need postgresql openssl
-	$(GO) run ./interop tools $(ARGS)
+	$(GO) run ./interop tools --into docs/interop.md $(ARGS)
 
 screenshots: ## take the pictures of the status page in docs/img anew
 	@.ci/need chromium

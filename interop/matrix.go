@@ -130,7 +130,7 @@ func runMatrix(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	quick := flags.Bool("quick", false, "a value of 8 MiB instead of 256, and an idle second instead of 60")
 	only := flags.String("only", "", "the `clients` to run, by their names or the beginnings of them, with commas between")
 	servers := flags.String("servers", "", "the `releases` to run, with commas between; default: all")
-	into := flags.String("into", "", "the `file` of the documentation that the table is written to; default: standard output")
+	into := flags.String("into", "", "replace the matrix in this Markdown `file`; default: standard output")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -167,7 +167,7 @@ func runMatrix(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	}
 	if *into == "" {
 		fmt.Fprint(stdout, p.markdown())
-	} else if err := os.WriteFile(*into, []byte(p.markdown()), 0o644); err != nil { //nolint:gosec // documentation
+	} else if err := harness.Renew(*into, "go run ./interop matrix --into", p.markdown()); err != nil {
 		return err
 	}
 	for _, f := range failed {

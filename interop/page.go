@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// page is docs/interop.md, in the making.
+// page is the matrix's part of docs/interop.md, in the making.
 type page struct {
 	quick   bool
 	servers []string
@@ -91,9 +91,7 @@ func (p *page) raw(s *server, rows []rawRow) (failed []string) {
 	return failed
 }
 
-const pageHead = `# What works through a gate
-
-Written by ` + "`make interop`" + `. Each cell is what the run saw, done twice: through a gate, and straight to the same server over its
+const pageHead = "Written by `make interop`" + `. Each cell is what the run saw, done twice: through a gate, and straight to the same server over its
 own TLS. «ok» is the same answer on both ways. «refused» is an error that is in its place, in its own words on each,
 with whose limit it is. «fails both ways» is a client that cannot do it straight either, so that the cell shows nothing of pgwicket.
 «–» is what the client or its release of libpq does not have. A cell fails the run if it works straight and
