@@ -9,7 +9,7 @@ import (
 const healthcheckHelp = `Ask the gate whether it is alive, by admin.socket or else by admin.address, for
 the health check of a container:
 
-  HEALTHCHECK CMD ["/pgwicket", "healthcheck", "--config", "/etc/pgwicket/pgwicket.yaml"]
+  HEALTHCHECK CMD ["pgwicket", "healthcheck", "--config", "/etc/pgwicket/pgwicket.yaml"]
 
 Neither this nor --ready asks whether PostgreSQL is there: to start the gate anew
 would not bring it back.

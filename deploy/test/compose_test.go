@@ -94,7 +94,7 @@ func checkGate(s types.ServiceConfig, dir string) error {
 	if len(s.Ports) != 1 || s.Ports[0].Target != 5432 || s.User != fmt.Sprintf("%d:%[1]d", account) || s.NetworkMode != "" {
 		return errors.New("clients would not reach the gate")
 	}
-	if !slices.Equal(s.HealthCheck.Test, []string{"CMD", "/pgwicket", "healthcheck", "--config", "/etc/pgwicket/pgwicket.yaml"}) {
+	if !slices.Equal(s.HealthCheck.Test, []string{"CMD", "/usr/bin/pgwicket", "healthcheck", "--config", "/etc/pgwicket/pgwicket.yaml"}) {
 		return fmt.Errorf("the health check is %q", s.HealthCheck.Test)
 	}
 	if len(s.Configs) != 1 || s.Configs[0].Target != "/etc/pgwicket/pgwicket.yaml" || len(s.Secrets) != 3 {

@@ -144,11 +144,11 @@ func checkImage(s instructions.Stage) error {
 		like("USER", got["USER"], []string{fmt.Sprintf("%d:%[1]d", account)}),
 		like("EXPOSE", got["EXPOSE"], []string{"5432"}),
 		like("STOPSIGNAL", got["STOPSIGNAL"], []string{"SIGTERM"}),
-		like("HEALTHCHECK", got["HEALTHCHECK"], []string{"CMD", "/pgwicket", "healthcheck", "10s"}),
-		like("ENTRYPOINT", got["ENTRYPOINT"], []string{"/pgwicket"}),
+		like("HEALTHCHECK", got["HEALTHCHECK"], []string{"CMD", "/usr/bin/pgwicket", "healthcheck", "10s"}),
+		like("ENTRYPOINT", got["ENTRYPOINT"], []string{"/usr/bin/pgwicket"}),
 		like("CMD", got["CMD"], []string{"serve"}),
 		like("COPY", slices.DeleteFunc(got["COPY"], func(c string) bool { return c == "/LICENSE from " }),
-			[]string{"/etc/passwd from ", "/etc/group from ", "/pgwicket from build"}),
+			[]string{"/etc/passwd from ", "/etc/group from ", "/usr/bin/pgwicket from build"}),
 	)
 }
 
@@ -253,12 +253,12 @@ func program(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return filepath.Join(root, "pgwicket")
+	return filepath.Join(root, "usr/bin/pgwicket")
 }
 
 // inImage is a command that runs with the image as its root, as the image's account.
 func inImage(root string, args ...string) *exec.Cmd {
-	cmd := exec.Command("/pgwicket", args...)
+	cmd := exec.Command("/usr/bin/pgwicket", args...)
 	cmd.Env = []string{}
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root, Credential: &syscall.Credential{Uid: account, Gid: account}}

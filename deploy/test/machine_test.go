@@ -133,7 +133,8 @@ touch /etc/credstore/pgwicket.key
 chmod 0600 /etc/credstore/pgwicket.key
 cat >/etc/credstore/pgwicket.key <<'END'
 %sEND
-sed -i -e 's|10.0.0.5:5432|127.0.0.1:5432|' -e 's|^  key_file: server.key|  key_file: /run/credentials/pgwicket.service/server.key|' pgwicket.yaml
+sed -i -e 's|10.0.0.5:5432|127.0.0.1:5432|' -e 's|^  key_file: server.key|  key_file: /run/credentials/pgwicket.service/server.key|' \
+	-e 's|^  socket: ""|  socket: /run/pgwicket/admin.sock|' pgwicket.yaml
 systemctl enable pgwicket.service
 `
 
@@ -169,6 +170,10 @@ func TestMachine(t *testing.T) {
 
 	m.run(t, "systemctl", "reload", "pgwicket.service")
 	m.wait(t, "the reload", func() bool { return strings.Contains(m.journal(), `"msg":"reloaded;`) })
+
+	if got := m.run(t, "pgwicket", "reload"); !strings.Contains(got, "reloaded; no file has changed") {
+		t.Errorf("by the socket in the directory of the service: %s", got)
+	}
 
 	first := m.show(t, "MainPID")
 	m.run(t, "kill", "-KILL", first)

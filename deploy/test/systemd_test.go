@@ -50,6 +50,7 @@ var contract = unit{
 	"User":                     "pgwicket",
 	"Group":                    "pgwicket",
 	"LoadCredential":           "server.key:pgwicket.key",
+	"RuntimeDirectory":         "pgwicket",
 	"ExecStart":                "/usr/bin/pgwicket serve --config /etc/pgwicket/pgwicket.yaml",
 	"ExecReload":               "/bin/kill -HUP $MAINPID",
 	"Restart":                  "on-failure",
