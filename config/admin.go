@@ -28,13 +28,13 @@ func AdminOf(path string) (a Admin, overTLS bool, problems []Problem) {
 		return a, false, problems
 	}
 	f := read.file
-	_, overTLS = read.lines["admin.tls"]
+	overTLS = has(read.lines, "admin.tls")
 	return Admin{Address: f.Admin.Address, Socket: beside(filepath.Dir(path), f.Admin.Socket)}, overTLS, nil
 }
 
 func (l *loading) admin(f admin, dir string, gate *tlsconfig.Server) Admin {
 	a := Admin{Socket: l.adminSocket(dir, f.Socket), ShowClients: f.ShowClients}
-	_, overTLS := l.lines["admin.tls"]
+	overTLS := has(l.lines, "admin.tls")
 	if f.Address == "" {
 		if overTLS {
 			l.warnf("admin.tls", "has no effect without admin.address")
@@ -82,9 +82,10 @@ func (l *loading) adminSocket(dir, socket string) string {
 	return path
 }
 
-// beside returns a path that is relative to a directory; none stays none.
+// beside returns a path that is relative to a directory; none stays none, and an
+// abstract name what it is.
 func beside(dir, path string) string {
-	if path == "" || filepath.IsAbs(path) {
+	if path == "" || path[0] == '@' || filepath.IsAbs(path) {
 		return path
 	}
 	return filepath.Join(dir, path)

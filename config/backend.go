@@ -22,7 +22,7 @@ const maxSocket = 107
 
 // backends reads the backend section, and the list of those that rules name.
 func (l *loading) backends(f file) (one *proxy.Backend, others map[string]*proxy.Backend) {
-	if hasBackend(l.lines) || len(f.Backends) == 0 {
+	if has(l.lines, "backend") || len(f.Backends) == 0 {
 		one = l.backend("backend", f.Backend, f.Limits)
 	}
 	if len(f.Backends) > 0 {

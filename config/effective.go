@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,13 +28,19 @@ func Effective(path string) (text []byte, problems []Problem) {
 		return nil, []Problem{{File: path, Line: 1, Text: err.Error()}}
 	}
 	s.paths(dir)
+	s.Admin.Socket = beside(dir, s.Admin.Socket)
 	for i := range s.Backends {
 		s.Backends[i].backend = completed(s.lines, fmt.Sprintf("backends[%d]", i), s.Backends[i].backend)
 	}
 	p := &printing{path: path, lines: s.lines}
 	root := p.section(reflect.ValueOf(&s.file).Elem(), reflect.ValueOf(defaults()), "")
-	if len(s.Backends) > 0 && !hasBackend(s.lines) {
-		root.Content = without(root.Content, "backend") // it would be one more
+	// To write these is to have one.
+	if len(s.Backends) > 0 && !has(s.lines, "backend") {
+		root.Content = without(root.Content, "backend")
+	}
+	if !has(s.lines, "admin.tls") {
+		i := slices.IndexFunc(root.Content, func(n *yaml.Node) bool { return n.Value == "admin" })
+		root.Content[i+1].Content = without(root.Content[i+1].Content, "tls")
 	}
 	var b bytes.Buffer
 	enc := yaml.NewEncoder(&b)

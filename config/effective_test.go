@@ -44,8 +44,11 @@ func effective(t *testing.T, path string, environ []string) string {
 		if g, w := meant(t, got, copied), meant(t, want, path); !reflect.DeepEqual(g, w) {
 			t.Errorf("%s means\n%+v\nand not\n%+v", printed, g, w)
 		}
-		if hasBackend(got.lines) == (len(want.Backends) > 0 && !hasBackend(want.lines)) {
+		if has(got.lines, "backend") == (len(want.Backends) > 0 && !has(want.lines, "backend")) {
 			t.Errorf("there is another backend, or one less, in\n%s", printed)
+		}
+		if has(got.lines, "admin.tls") != has(want.lines, "admin.tls") {
+			t.Errorf("the admin address has TLS, or none any more, in\n%s", printed)
 		}
 	}
 	return string(text)
@@ -61,6 +64,7 @@ func meant(t *testing.T, s settings, path string) file {
 		t.Fatal(err)
 	}
 	f.paths(dir)
+	f.Admin.Socket = beside(dir, f.Admin.Socket)
 	for i := range f.Backends {
 		f.Backends[i].backend = completed(s.lines, fmt.Sprintf("backends[%d]", i), f.Backends[i].backend)
 	}
@@ -70,7 +74,7 @@ func meant(t *testing.T, s settings, path string) file {
 	if f.TLS.ClientCert == "" {
 		f.TLS.ClientCert = "require"
 	}
-	for _, list := range []*[]string{&f.TLS.Ciphers, &f.TLS.Groups, &f.ACL.Allow, &f.ACL.Deny, &f.ACL.Superusers} {
+	for _, list := range []*[]string{&f.TLS.Ciphers, &f.TLS.Groups, &f.Admin.TLS.Ciphers, &f.Admin.TLS.Groups, &f.ACL.Allow, &f.ACL.Deny, &f.ACL.Superusers} {
 		*list = slices.Clip(append([]string{}, *list...))
 	}
 	if len(f.ACL.Rules) == 0 {
@@ -81,6 +85,9 @@ func meant(t *testing.T, s settings, path string) file {
 	}
 	if len(f.TLS.Certificates) == 0 {
 		f.TLS.Certificates = nil
+	}
+	if len(f.Admin.TLS.Certificates) == 0 {
+		f.Admin.TLS.Certificates = nil
 	}
 	if len(f.Listen) == 0 {
 		f.Listen = nil
@@ -133,6 +140,9 @@ func TestEffectiveExample(t *testing.T) {
 		t.Fatal(problems)
 	}
 	for name, key := range variables() {
+		if within(key, "admin.tls") {
+			continue // to print it is to have it
+		}
 		if _, ok := printed[key]; !ok {
 			t.Errorf("%s (%s) is not printed", key, name)
 		}

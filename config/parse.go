@@ -101,10 +101,10 @@ func syntaxError(err error, text []byte) Problem {
 	return p
 }
 
-// hasBackend reports whether the backend section, or a key of it, is set anywhere.
-func hasBackend(lines map[string]int) bool {
+// has reports whether a section, or a key of it, is set anywhere.
+func has(lines map[string]int, section string) bool {
 	for key := range lines {
-		if within(key, "backend") {
+		if within(key, section) {
 			return true
 		}
 	}

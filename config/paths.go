@@ -51,7 +51,7 @@ func (f *file) places(lines map[string]int) (names []Name) {
 			names = append(names, Name{Key: key + ".host", Line: lineOf(lines, key+".host"), Path: host, Backend: true})
 		}
 	}
-	if hasBackend(lines) || len(f.Backends) == 0 {
+	if has(lines, "backend") || len(f.Backends) == 0 {
 		add("backend", f.Backend)
 	}
 	for i, b := range f.Backends {
