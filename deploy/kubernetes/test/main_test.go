@@ -27,7 +27,7 @@ func told(err error) int {
 	return 1
 }
 
-const binaryVariable = "PGWICKET_UNDER_TEST"
+const binaryVariable = "GATE_UNDER_TEST"
 
 // withPgwicket builds the tree's own binary, where the account of the container can run it.
 func withPgwicket(m *testing.M) int {
