@@ -91,7 +91,7 @@ func parse(name string, args []string, stderr io.Writer) (o options, err error) 
 	rounds, burst, scenarios, contenders := 7, 2*time.Second, "", ""
 	if name == "quick" {
 		// 2 scenarios, 4 contenders: under three minutes.
-		rounds, burst, scenarios, contenders = 7, time.Second, "select-8,select-32", "pgbouncer,stunnel,pgwicket,control"
+		rounds, burst, scenarios, contenders = 6, time.Second, "select-8,select-32", "pgbouncer,stunnel,pgwicket,control"
 	}
 	f.StringVar(&o.pgwicket, "pgwicket", "", "the binary to measure (default: build ./cmd/pgwicket)")
 	f.IntVar(&o.rounds, "rounds", rounds, "rounds of each scenario; idle memory takes 3 at most")
