@@ -64,7 +64,7 @@ soak: ## mixed clients, reloads, kills and floods for TIME (10m), every answer c
 bench: ## run the Go benchmarks, in the form that benchstat reads
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
-bench-quick: ## CPU per transaction beside PgBouncer and stunnel, in two minutes (installs them as root on Debian)
+bench-quick: ## CPU per transaction beside PgBouncer and stunnel, in three minutes (installs them as root on Debian)
 	$(GO) run ./bench quick $(ARGS)
 
 bench-peers: ## every scenario beside every peer, into docs/performance.md (close to an hour; ARGS="--rounds 3 --burst 1s" for less)
