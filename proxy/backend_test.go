@@ -428,7 +428,7 @@ func TestClientInfo(t *testing.T) {
 	} {
 		conn := g.secure(t)
 		send(t, conn, startup(protocol3, "user", "app", "database", "postgres", own[0], own[1]))
-		expectFatal(t, conn, "42501", "not a client's to send")
+		expectFatal(t, conn, "42501", "are reserved")
 		_ = conn.Close()
 		g.expect(t, "reserved_setting")
 	}

@@ -14,14 +14,14 @@ func TestFatal(t *testing.T) {
 		{"28000", "connection requires TLS", ""},
 		{"57P03", "the database cannot be reached", "Try again later."},
 		{"XX000", "", ""},
-		{"08P01", "«schön» \"quoted\"\nand two lines", ""},
+		{"08P01", "schön \"quoted\"\nand two lines", ""},
 	} {
 		raw := pgwire.Fatal(c.sqlstate, c.message, c.hint)
 		if raw[0] != 'E' || int(binary.BigEndian.Uint32(raw[1:])) != len(raw)-1 {
 			t.Fatalf("%s: frame %q", c.sqlstate, raw)
 		}
-		// libpq takes an ErrorResponse before authentication for a foreign
-		// protocol if it is longer than 30,000 bytes.
+		// libpq does not accept an ErrorResponse of more than 30,000 bytes
+		// before authentication (PQconnectPoll in fe-connect.c).
 		if len(raw) > 30_000 {
 			t.Errorf("%s: %d bytes", c.sqlstate, len(raw))
 		}
@@ -32,8 +32,7 @@ func TestFatal(t *testing.T) {
 		want := pgproto3.ErrorResponse{
 			Severity: "FATAL", SeverityUnlocalized: "FATAL", Code: c.sqlstate, Message: c.message, Hint: c.hint,
 		}
-		// A field that is empty is not sent at all, so nothing else may be
-		// set; unknown fields would come up in UnknownFields.
+		// An empty field is not sent, so nothing else may be set.
 		if len(e.UnknownFields) > 0 {
 			t.Errorf("%s: unknown fields %v", c.sqlstate, e.UnknownFields)
 		}
@@ -45,8 +44,8 @@ func TestFatal(t *testing.T) {
 	}
 }
 
-// A client of protocol 2 reads a type byte and a string; 7.4 and later do too,
-// as long as they have not had an answer.
+// A client of protocol 2 reads a type byte and a string. libpq 7.4 and later do
+// too, until they have read an answer.
 func TestFatalV2(t *testing.T) {
 	if got := string(pgwire.FatalV2("unsupported frontend protocol 2.0")); got != "EFATAL:  unsupported frontend protocol 2.0\n\x00" {
 		t.Errorf("got %q", got)

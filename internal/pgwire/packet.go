@@ -1,9 +1,9 @@
-// Package pgwire knows the bytes of PostgreSQL's start-up phase and nothing
-// else: exact reads of start-up packets, the startup message, the messages
-// that a gate must write itself.
+// Package pgwire reads and writes the parts of PostgreSQL's protocol that a gate
+// needs: the packets before authentication, the FATAL that ends a connection, and
+// the headers of both sides' messages once a session is open.
 //
-// It is the only package that may import pgproto3, of which it uses the codec
-// of ErrorResponse; see docs/design.md for why the rest is not used.
+// It is the only package that may import pgproto3, and uses only its codec of
+// ErrorResponse; docs/design.md says why.
 package pgwire
 
 import (
@@ -12,14 +12,14 @@ import (
 	"io"
 )
 
-// Limits of a start-up packet, its length word included. PostgreSQL checks
+// Limits of a startup packet, its length word included. PostgreSQL checks
 // 4 <= length-4 <= MAX_STARTUP_PACKET_LENGTH (10000) in ProcessStartupPacket.
 const (
 	minPacket = 8
 	maxPacket = 10004
 )
 
-// Request codes, which stand where a startup message has its version.
+// Request codes; a startup message has its version in the same place.
 const (
 	codeCancel = 1234<<16 | 5678
 	codeSSL    = 1234<<16 | 5679
@@ -32,19 +32,19 @@ const (
 	maxCancelKey = 256
 )
 
-// ErrLength reports a packet whose length no start-up packet can have.
-// PostgreSQL closes such a connection without a word, and so should we.
+// ErrLength reports a length that no startup packet can have. PostgreSQL closes
+// such a connection without an answer, and so should the gate.
 var ErrLength = errors.New("invalid length of startup packet")
 
 // ErrLayout reports a request that is longer or shorter than its kind allows.
-// PostgreSQL ignores bytes behind an SSLRequest; a gate has no use for them.
+// PostgreSQL ignores further bytes in an SSLRequest; the gate refuses them.
 var ErrLayout = errors.New("request has an invalid length for its kind")
 
-// Kind says what a start-up packet asks for.
+// Kind is the kind of a startup packet.
 type Kind uint8
 
-// The kinds of a start-up packet. Everything that carries no request code is a
-// startup message, whatever version it claims.
+// The kinds of a startup packet. Every packet without a request code is a startup
+// message, whatever its version is.
 const (
 	Startup Kind = iota
 	SSLRequest
@@ -56,28 +56,28 @@ func (k Kind) String() string {
 	return [...]string{"StartupMessage", "SSLRequest", "GSSENCRequest", "CancelRequest"}[k]
 }
 
-// Packet is one start-up packet, complete and of a legal length.
+// Packet is one startup packet, complete and of a valid length.
 type Packet struct {
 	raw []byte // with its length word
 }
 
-// ReadPacket reads one start-up packet from r and not a byte more: what stands
-// behind an SSLRequest belongs to the TLS handshake (CVE-2021-23214). Nothing
-// is allocated before the length has been checked.
+// ReadPacket reads one startup packet from r and not a byte more: the bytes after
+// an SSLRequest belong to the TLS handshake (CVE-2021-23214). Nothing is allocated
+// before the length has been checked.
 //
-// The error is ErrLength, ErrLayout, or r's own; io.EOF only if nothing was
+// The error is ErrLength, ErrLayout, or r's own: io.EOF only if nothing was
 // read, io.ErrUnexpectedEOF if the packet was cut short.
 func ReadPacket(r io.Reader) (Packet, error) {
 	var head [minPacket]byte
 	if n, err := io.ReadFull(r, head[:4]); err != nil {
-		return Packet{}, cut(n, err)
+		return Packet{}, truncated(n, err)
 	}
 	length := binary.BigEndian.Uint32(head[:4])
 	if length < minPacket || length > maxPacket {
 		return Packet{}, ErrLength
 	}
 	if _, err := io.ReadFull(r, head[4:]); err != nil {
-		return Packet{}, cut(4, err)
+		return Packet{}, truncated(4, err)
 	}
 	if !lengthFits(kindOf(head[:]), length) {
 		return Packet{}, ErrLayout
@@ -85,14 +85,14 @@ func ReadPacket(r io.Reader) (Packet, error) {
 	raw := make([]byte, length)
 	copy(raw, head[:])
 	if _, err := io.ReadFull(r, raw[minPacket:]); err != nil {
-		return Packet{}, cut(minPacket, err)
+		return Packet{}, truncated(minPacket, err)
 	}
 	return Packet{raw: raw}, nil
 }
 
-// cut turns the end of a stream in the middle of a packet into
-// io.ErrUnexpectedEOF, so that a bare connect and a torn packet differ.
-func cut(n int, err error) error {
+// truncated turns io.EOF after n bytes of a packet into io.ErrUnexpectedEOF, so
+// that a connection without a packet and one with half a packet differ.
+func truncated(n int, err error) error {
 	if n > 0 && errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
@@ -123,15 +123,15 @@ func lengthFits(k Kind, length uint32) bool {
 	}
 }
 
-// Kind says what the packet asks for.
+// Kind returns the kind of the packet.
 func (p Packet) Kind() Kind { return kindOf(p.raw) }
 
-// Bytes returns the packet exactly as it was received; a cancel request is
-// forwarded like this. The caller must not change it.
+// Bytes returns the packet exactly as it was received. Cancel requests are
+// forwarded in this form. The caller must not change it.
 func (p Packet) Bytes() []byte { return p.raw }
 
-// Cancel returns the CancelRequest for a backend process, with the key that
-// its BackendKeyData gave.
+// Cancel returns the CancelRequest for the process pid, with the key from its
+// BackendKeyData.
 func Cancel(pid uint32, key []byte) []byte {
 	b := make([]byte, minPacket, minPacket+4+len(key))
 	binary.BigEndian.PutUint32(b, uint32(cap(b)))
@@ -146,6 +146,7 @@ func RequestTLS() []byte {
 	return binary.BigEndian.AppendUint32(b, codeSSL)
 }
 
-// CancelKey returns what a CancelRequest proves itself with: the process and its
-// key, as they stand in it.
+// CancelKey returns the process and the key of a CancelRequest as they are on the
+// wire; it compares equal to Login.CancelKey of the session that is meant. p must
+// be a CancelRequest.
 func (p Packet) CancelKey() string { return string(p.raw[minPacket:]) }

@@ -13,7 +13,7 @@ import (
 	"pgwicket/internal/pgwire"
 )
 
-// Codes of start-up packets, as PostgreSQL's pqcomm.h has them.
+// Codes of startup packets, as PostgreSQL's pqcomm.h has them.
 const (
 	protocol3  = 3 << 16
 	cancelCode = 80877102
@@ -21,12 +21,12 @@ const (
 	gssencCode = 80877104
 )
 
-// packet returns a start-up packet that claims to be as long as it is.
+// packet returns a startup packet that claims to be as long as it is.
 func packet(code uint32, body ...byte) []byte {
 	return claiming(uint32(8+len(body)), code, body...)
 }
 
-// claiming returns a start-up packet that claims any length.
+// claiming returns a startup packet that claims any length.
 func claiming(length, code uint32, body ...byte) []byte {
 	b := binary.BigEndian.AppendUint32(nil, length)
 	b = binary.BigEndian.AppendUint32(b, code)
@@ -38,23 +38,23 @@ func cancelKey(n int) []byte {
 	return packet(cancelCode, append([]byte{0, 0, 0, 7}, bytes.Repeat([]byte{0xab}, n)...)...)
 }
 
-// counting notes how many bytes a reader has taken, and the most that it asked
-// for at once: what it has allocated on a stranger's word.
-type counting struct {
+// countingReader counts the bytes that were read, and the most that were asked for
+// at once, which is what an unchecked length has made the caller allocate.
+type countingReader struct {
 	r            io.Reader
 	taken, asked int
 }
 
-func (c *counting) Read(p []byte) (int, error) {
+func (c *countingReader) Read(p []byte) (int, error) {
 	c.asked = max(c.asked, len(p))
 	n, err := c.r.Read(p)
 	c.taken += n
 	return n, err
 }
 
-// jackc/pgproto3#20, CVE-2026-6664, duckgres#715: a length is the
-// client's word. Refused lengths cost 4 bytes of reading and no buffer, and a
-// request of a wrong size 8.
+// jackc/pgproto3#20, CVE-2026-6664, duckgres#715: a length comes from the client
+// and cannot be trusted. A refused length costs a read of 4 bytes and no buffer, a
+// request of a wrong size one of 8.
 func TestReadPacketLength(t *testing.T) {
 	lengths := []uint32{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 15, 16, 17, 267, 268, 269, 10_000, 10_003, 10_004, 10_005, math.MaxInt32, math.MaxInt32 + 1, math.MaxUint32 - 7, math.MaxUint32 - 1, math.MaxUint32}
 	for _, kind := range []struct {
@@ -78,14 +78,14 @@ func TestReadPacketLength(t *testing.T) {
 			case length < kind.min || length > kind.max:
 				want, taken = pgwire.ErrLayout, 8
 			}
-			r := &counting{r: bytes.NewReader(claiming(length, kind.code, make([]byte, 10_100)...))}
+			r := &countingReader{r: bytes.NewReader(claiming(length, kind.code, make([]byte, 10_100)...))}
 			p, err := pgwire.ReadPacket(r)
 			if !errors.Is(err, want) {
 				t.Errorf("%s of length %d: %v, want %v", kind.name, length, err, want)
 				continue
 			}
 			if r.taken != taken || r.asked > taken {
-				t.Errorf("%s of length %d: took %d bytes and asked for up to %d, want %d", kind.name, length, r.taken, r.asked, taken)
+				t.Errorf("%s of length %d: read %d bytes and asked for up to %d, want %d", kind.name, length, r.taken, r.asked, taken)
 			}
 			if err == nil && len(p.Bytes()) != int(length) {
 				t.Errorf("%s of length %d: returned %d bytes", kind.name, length, len(p.Bytes()))
@@ -94,8 +94,7 @@ func TestReadPacketLength(t *testing.T) {
 	}
 }
 
-// duckgres#715 again, by the allocator: a refused length allocates the 8 bytes of
-// the head and nothing else.
+// duckgres#715: for a refused length only the 8 bytes of the header are allocated.
 func TestReadPacketAllocatesNothingForARefusedLength(t *testing.T) {
 	for _, length := range []uint32{0, 7, 10_005, math.MaxInt32, math.MaxUint32} {
 		data := claiming(length, protocol3)
@@ -111,8 +110,8 @@ func TestReadPacketAllocatesNothingForARefusedLength(t *testing.T) {
 	}
 }
 
-// teleport#68711, pgx#2489: keys have 4 bytes in protocol 3.0 and
-// 4 to 256 in 3.2, and PostgreSQL is told none of the others.
+// teleport#68711, pgx#2489: keys have 4 bytes in protocol 3.0 and 4 to 256 in 3.2.
+// Other keys are refused.
 func TestReadPacketCancelKey(t *testing.T) {
 	for n, want := range map[int]error{
 		0: pgwire.ErrLayout, 3: pgwire.ErrLayout,
@@ -133,28 +132,27 @@ func TestReadPacketCancelKey(t *testing.T) {
 	}
 }
 
-// legal is one packet of each kind.
-var legal = map[pgwire.Kind][]byte{
+// valid is one packet of each kind.
+var valid = map[pgwire.Kind][]byte{
 	pgwire.Startup:       packet(protocol3, []byte("user\x00alice\x00\x00")...),
 	pgwire.SSLRequest:    packet(sslCode),
 	pgwire.GSSENCRequest: packet(gssencCode),
 	pgwire.CancelRequest: cancelKey(32),
 }
 
-// CVE-2021-23214: not a byte behind the packet may be taken, for
-// the TLS handshake must see it. pgbouncer#1058: nor may it matter
-// how the bytes come in.
-func TestReadPacketTakesThePacketAndNoMore(t *testing.T) {
+// CVE-2021-23214: no byte after the packet may be read, because it belongs to the
+// TLS handshake. pgbouncer#1058: the chunks in which the bytes arrive do not matter.
+func TestReadPacketReadsOnePacketOnly(t *testing.T) {
 	readers := map[string]func(io.Reader) io.Reader{
 		"whole":        func(r io.Reader) io.Reader { return r },
 		"byte by byte": iotest.OneByteReader,
 		"in halves":    iotest.HalfReader,
 		"data and EOF": iotest.DataErrReader,
 	}
-	for kind, data := range legal {
+	for kind, data := range valid {
 		for name, wrap := range readers {
-			for _, behind := range []string{"", "behind"} {
-				source := bytes.NewReader(append(bytes.Clone(data), behind...))
+			for _, after := range []string{"", "after"} {
+				source := bytes.NewReader(append(bytes.Clone(data), after...))
 				p, err := pgwire.ReadPacket(wrap(source))
 				if err != nil || p.Kind() != kind || !bytes.Equal(p.Bytes(), data) {
 					t.Errorf("%v, %s: %v %q, %v", kind, name, p.Kind(), p.Bytes(), err)
@@ -163,19 +161,18 @@ func TestReadPacketTakesThePacketAndNoMore(t *testing.T) {
 				if name == "data and EOF" {
 					continue // iotest reads ahead
 				}
-				if rest, _ := io.ReadAll(source); string(rest) != behind {
-					t.Errorf("%v, %s: left %q, want %q", kind, name, rest, behind)
+				if rest, _ := io.ReadAll(source); string(rest) != after {
+					t.Errorf("%v, %s: left %q, want %q", kind, name, rest, after)
 				}
 			}
 		}
 	}
 }
 
-// supavisor, traefik: a packet cut anywhere is no packet. Where
-// nothing at all was said it is a plain EOF, so that a port scan can be told
-// from a client that died.
-func TestReadPacketTorn(t *testing.T) {
-	for kind, data := range legal {
+// A packet cut anywhere is an error. Where nothing was sent it is io.EOF, so that
+// a port scan differs from a client that died.
+func TestReadPacketTruncated(t *testing.T) {
+	for kind, data := range valid {
 		for n := range len(data) {
 			want := io.ErrUnexpectedEOF
 			if n == 0 {
@@ -192,15 +189,14 @@ func TestReadPacketTorn(t *testing.T) {
 // An error of the connection, a deadline above all, must not be lost.
 func TestReadPacketReturnsTheErrorOfItsReader(t *testing.T) {
 	for n := range 20 {
-		broken := io.MultiReader(bytes.NewReader(legal[pgwire.Startup][:n]), iotest.ErrReader(iotest.ErrTimeout))
+		broken := io.MultiReader(bytes.NewReader(valid[pgwire.Startup][:n]), iotest.ErrReader(iotest.ErrTimeout))
 		if _, err := pgwire.ReadPacket(broken); !errors.Is(err, iotest.ErrTimeout) {
 			t.Errorf("after %d bytes: %v", n, err)
 		}
 	}
 }
 
-// What begins like another protocol is no start-up packet, whatever its bytes
-// happen to mean as a length.
+// The first bytes of other protocols are refused, whatever they mean as a length.
 func TestReadPacketOfOtherProtocols(t *testing.T) {
 	for _, text := range []string{
 		"GET / HTTP/1.1\r\nHost: db\r\n\r\n", "SSH-2.0-OpenSSH_9.2\r\n", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
@@ -218,17 +214,16 @@ func TestKindString(t *testing.T) {
 		pgwire.GSSENCRequest: "GSSENCRequest", pgwire.CancelRequest: "CancelRequest",
 	} {
 		if kind.String() != want {
-			t.Errorf("%d is called %q, want %q", kind, kind, want)
+			t.Errorf("Kind %d is %q, want %q", kind, kind, want)
 		}
 	}
 }
 
-// FuzzReadPacket holds ReadPacket to the rules of ProcessStartupPacket, written
-// down a second time and without any care for speed or memory.
+// FuzzReadPacket compares ReadPacket with referenceReadPacket.
 func FuzzReadPacket(f *testing.F) {
-	for _, data := range legal {
+	for _, data := range valid {
 		f.Add(data)
-		f.Add(append(bytes.Clone(data), "behind"...))
+		f.Add(append(bytes.Clone(data), "after"...))
 		f.Add(data[:len(data)-1])
 	}
 	for _, length := range []uint32{0, 7, 8, 9, 10_004, 10_005, math.MaxInt32, math.MaxUint32} {
@@ -240,9 +235,9 @@ func FuzzReadPacket(f *testing.F) {
 	}
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		r := &counting{r: bytes.NewReader(data)}
+		r := &countingReader{r: bytes.NewReader(data)}
 		p, err := pgwire.ReadPacket(r)
-		want, wantErr := slowRead(data)
+		want, wantErr := referenceReadPacket(data)
 		if !errors.Is(err, wantErr) || (err == nil) != (wantErr == nil) {
 			t.Fatalf("%v, want %v", err, wantErr)
 		}
@@ -253,29 +248,30 @@ func FuzzReadPacket(f *testing.F) {
 			return
 		}
 		if r.taken != len(want) || !bytes.Equal(p.Bytes(), want) {
-			t.Errorf("took %d bytes and returned %q, want %q", r.taken, p.Bytes(), want)
+			t.Errorf("read %d bytes and returned %q, want %q", r.taken, p.Bytes(), want)
 		}
 		if m, err := pgwire.ParseStartup(p); p.Kind() == pgwire.Startup && err == nil && !bytes.Equal(m.Encode(), want) {
-			t.Errorf("means %q, which is not what it said, %q", m.Encode(), want)
+			t.Errorf("encodes to %q, want %q", m.Encode(), want)
 		}
 	})
 }
 
-// slowRead is what ReadPacket should do.
-func slowRead(data []byte) ([]byte, error) {
-	torn := io.ErrUnexpectedEOF
+// referenceReadPacket follows the rules of ProcessStartupPacket
+// (backend_startup.c), without regard to speed or memory.
+func referenceReadPacket(data []byte) ([]byte, error) {
+	truncated := io.ErrUnexpectedEOF
 	if len(data) == 0 {
 		return nil, io.EOF
 	}
 	if len(data) < 4 {
-		return nil, torn
+		return nil, truncated
 	}
 	length := int64(binary.BigEndian.Uint32(data))
 	if length < 8 || length > 10_004 {
 		return nil, pgwire.ErrLength
 	}
 	if len(data) < 8 {
-		return nil, torn
+		return nil, truncated
 	}
 	switch code := binary.BigEndian.Uint32(data[4:]); {
 	case (code == sslCode || code == gssencCode) && length != 8,
@@ -283,7 +279,7 @@ func slowRead(data []byte) ([]byte, error) {
 		return nil, pgwire.ErrLayout
 	}
 	if int64(len(data)) < length {
-		return nil, torn
+		return nil, truncated
 	}
 	return data[:length], nil
 }

@@ -2,7 +2,7 @@ package pgwire
 
 import "encoding/binary"
 
-// The client's messages that decide when the backend will be ready for the next.
+// The client's messages that decide when the backend is ready for the next request.
 const (
 	msgQuery        = 'Q'
 	msgFunctionCall = 'F'
@@ -18,18 +18,18 @@ const (
 	msgTerminate    = 'X'
 )
 
-// requests follows the client's side of a session, to know how many times the
-// backend has still to say ReadyForQuery: once for each Query, FunctionCall and
-// Sync, but for a Sync that it gets while it waits for the data of a COPY, which
-// it ignores ("COPY Operations" in PostgreSQL's documentation).
+// requests follows the client's side of a session and counts the ReadyForQuery
+// messages that the backend still has to send: one for each Query, FunctionCall
+// and Sync, except a Sync during COPY IN, which the backend ignores ("COPY
+// Operations" in PostgreSQL's documentation).
 type requests struct {
 	rest   uint32 // bytes of the current message still to come
-	owed   uint32 // ReadyForQuery still to come
+	owed   uint32 // ReadyForQuery messages still to come
 	have   uint8  // bytes of its header so far
 	header [headerLen]byte
-	last   byte // message
-	synced bool // the last one that is answered by ReadyForQuery was a Sync
-	open   bool // there is more since, which a Sync has to end
+	last   byte // kind of the last message
+	synced bool // the last message that ReadyForQuery answers was a Sync
+	open   bool // extended-protocol messages since then need a Sync
 	broken bool
 }
 
@@ -67,8 +67,8 @@ func (r *requests) begin(kind byte) {
 	case msgParse, msgBind, msgDescribe, msgExecute, msgClose, msgFlush:
 		r.open = true
 	case msgCopyDone, msgCopyFail:
-		// The client has seen that its data is wanted, so everything before
-		// has been answered, and a Sync since then was ignored.
+		// The client has seen CopyInResponse, so everything before has been
+		// answered, and a Sync since then was ignored.
 		if r.owed = min(r.owed, 1); r.owed > 0 && r.synced {
 			r.owed, r.open = 0, true
 		}
@@ -81,4 +81,4 @@ func (r *requests) answered() {
 	}
 }
 
-func (r *requests) underWay() bool { return r.owed > 0 || r.open || r.have > 0 || r.broken }
+func (r *requests) pending() bool { return r.owed > 0 || r.open || r.have > 0 || r.broken }

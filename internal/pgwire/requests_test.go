@@ -9,9 +9,8 @@ import (
 	"pgwicket/internal/pgwire"
 )
 
-// What is under way, after each step of a session: messages of the client's
-// behind a <, of the backend's behind a >, by their types. It is the order in
-// which PostgreSQL answers them.
+// Busy after each step of a session: < is a message of the client and > one of the
+// backend, by their types, in the order in which PostgreSQL answers.
 func TestTrackerBusy(t *testing.T) {
 	for name, steps := range map[string]string{
 		"login":                                ">R busy >K busy >Z idle",
@@ -26,9 +25,9 @@ func TestTrackerBusy(t *testing.T) {
 		"pipeline, its next request before":    ">Z <Q <P busy >Z busy <S busy >Z idle",
 		"error":                                ">Z <P <B <E <S >E busy >Z idle",
 		"COPY in":                              ">Z <Q >G busy <d busy <d busy <c busy >C busy >Z idle",
-		"COPY in, given up":                    ">Z <Q >G <d <f busy >E busy >Z idle",
+		"COPY in, CopyFail":                    ">Z <Q >G <d <f busy >E busy >Z idle",
 		"COPY in, two in one query":            ">Z <Q >G <d <c >C >G <d busy <c busy >C busy >Z idle",
-		"COPY in, refused meanwhile":           ">Z <Q >G <d >E >Z idle <d idle <c idle",
+		"COPY in, failed meanwhile":            ">Z <Q >G <d >E >Z idle <d idle <c idle",
 		"COPY in, a Sync in it":                ">Z <Q >G <d <S busy <c busy <S busy >C busy >Z idle",
 		"COPY in, extended":                    ">Z <P <B <E <S >G <d busy <c busy <S busy >C >Z idle",
 		"COPY in, extended, Sync later":        ">Z <P <B <E <H >G <d busy <c busy <S busy >C >Z idle",
@@ -37,7 +36,7 @@ func TestTrackerBusy(t *testing.T) {
 		"COPY in, extended, after a query":     ">Z <Q >Z <P <B <E <H >G <d <c busy <S busy >Z idle",
 		"COPY out":                             ">Z <Q >H >d busy >d busy >c busy >C >Z idle",
 		"replication":                          ">Z <Q >W >d busy <d busy >d <c busy >c busy >C busy >Z idle",
-		"an answer too many":                   ">Z >Z idle <Q busy >Z idle",
+		"unexpected answer":                    ">Z >Z idle <Q busy >Z idle",
 		"notice and notification":              ">Z >N idle >A idle >S idle",
 		"Terminate":                            ">Z <X idle",
 	} {
@@ -63,8 +62,8 @@ func TestTrackerBusy(t *testing.T) {
 	}
 }
 
-// A part of a header is a request that is under way; what no framing has in it
-// looks busy for good, since nobody knows.
+// A part of a header makes the session busy; a stream that cannot be followed
+// remains busy.
 func TestTrackerBusyWithParts(t *testing.T) {
 	query := message('Q', []byte("select 1\x00")...)
 	for n := 1; n < len(query); n++ {
@@ -72,7 +71,7 @@ func TestTrackerBusyWithParts(t *testing.T) {
 		tr.Feed(message('Z', 'I'))
 		tr.Ask(query[:n])
 		if !tr.Busy() {
-			t.Errorf("%d bytes of a query are nothing", n)
+			t.Errorf("idle after %d bytes of a query", n)
 		}
 	}
 	for _, length := range []string{"\x00\x00\x00\x03", "\x80\x00\x00\x00", "\xff\xff\xff\xff"} {
@@ -86,7 +85,7 @@ func TestTrackerBusyWithParts(t *testing.T) {
 	}
 }
 
-// A value that ends as a Terminate is not one.
+// A value that ends with the bytes of a Terminate is not one.
 func TestTrackerTerminated(t *testing.T) {
 	terminate := message('X')
 	for _, c := range []struct {
@@ -111,7 +110,7 @@ func TestTrackerTerminated(t *testing.T) {
 	}
 }
 
-// Any bytes in any chunks: no panic, and chunking makes no difference.
+// Any bytes in any chunks: no panic, and the same result whatever the chunks.
 func FuzzTrackerAsk(f *testing.F) {
 	f.Add(append(message('Q', 'x', 0), message('S')...), uint8(3), uint8(2))
 	f.Add([]byte("P\x00\x00\x00\x03"), uint8(1), uint8(0))
@@ -132,8 +131,8 @@ func FuzzTrackerAsk(f *testing.F) {
 	})
 }
 
-// BenchmarkTrackerAsk is what following the client costs: a COPY of small rows,
-// and one large value.
+// BenchmarkTrackerAsk measures the client's side: a COPY of small rows, and one
+// large value.
 func BenchmarkTrackerAsk(b *testing.B) {
 	for name, stream := range map[string][]byte{
 		"rows of 100 bytes": bytes.Repeat(message('d', make([]byte, 95)...), 655),

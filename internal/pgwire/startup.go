@@ -8,20 +8,20 @@ import (
 	"strings"
 )
 
-// maxName is NAMEDATALEN-1. PostgreSQL cuts user and database to it without a
-// word: a gate that compared all 70 bytes would admit one role and open the
-// session of another.
+// maxName is NAMEDATALEN-1. PostgreSQL truncates user and database to it silently
+// (ProcessStartupPacket): a gate that compared all 70 bytes would admit one role
+// and open a session for another.
 const maxName = 63
 
-// protocolMajor is the only major version that PostgreSQL has spoken since
-// release 14; every minor one is the backend's to negotiate.
+// protocolMajor is the only major version that PostgreSQL has supported since
+// release 14. The backend negotiates the minor version.
 const protocolMajor = 3
 
-// Reserved begins the names of the settings that only the gate may send.
+// Reserved is the prefix of the settings that only the gate may send.
 const Reserved = "pgwicket."
 
-// A ProtocolError is a startup message that must be refused, in the words and
-// with the SQLSTATE that the client is told.
+// A ProtocolError says why a startup message is refused, with the SQLSTATE and
+// the message for the client.
 type ProtocolError struct {
 	SQLSTATE string
 	Message  string
@@ -30,28 +30,29 @@ type ProtocolError struct {
 func (e *ProtocolError) Error() string { return e.Message }
 
 func violation(format string, args ...any) error {
-	return &ProtocolError{SQLSTATE: "08P01", Message: fmt.Sprintf(format, args...)}
+	return &ProtocolError{SQLSTATE: SQLStateProtocolViolation, Message: fmt.Sprintf(format, args...)}
 }
 
-// Parameter is one name and value of a startup message.
+// Parameter is one parameter of a startup message.
 type Parameter struct {
 	Name, Value string
 }
 
-// StartupMessage is a startup message that means to PostgreSQL exactly what
-// it means here: it has one user, no name twice, and nothing is cut short.
+// StartupMessage is a startup message that PostgreSQL reads exactly as the gate
+// does: it has one user, no name twice, and nothing that would be truncated.
 type StartupMessage struct {
 	Version    uint32 // major<<16 | minor, as the client sent it
 	Parameters []Parameter
 }
 
-// ParseStartup reads a startup message. Its error is a *ProtocolError, also
-// where PostgreSQL would read the message in its own way: of a repeated name it
-// takes the last, names over 63 bytes it truncates.
+// ParseStartup parses a startup message. The error is a *ProtocolError. Some
+// messages are refused although PostgreSQL accepts them, because it reads them
+// differently: of a repeated name it takes the last value, and it truncates user
+// and database to 63 bytes.
 func ParseStartup(p Packet) (StartupMessage, error) {
 	m := StartupMessage{Version: binary.BigEndian.Uint32(p.raw[4:])}
 	if major := m.Version >> 16; major != protocolMajor {
-		return m, &ProtocolError{SQLSTATE: "0A000", Message: fmt.Sprintf(
+		return m, &ProtocolError{SQLSTATE: SQLStateFeatureNotSupported, Message: fmt.Sprintf(
 			"unsupported frontend protocol %d.%d: server supports 3.0 and later", major, m.Version&0xffff)}
 	}
 	seen := make(map[string]bool)
@@ -59,22 +60,22 @@ func ParseStartup(p Packet) (StartupMessage, error) {
 	for len(body) > 0 && body[0] != 0 {
 		name, rest, ok := cutString(body)
 		if !ok {
-			return m, violation("invalid startup packet layout: a name without its terminator")
+			return m, violation("invalid startup packet layout: name without a terminator")
 		}
 		value, rest, ok := cutString(rest)
 		if !ok {
 			return m, violation("invalid startup packet layout: parameter %q without a value", name)
 		}
-		// Only GUC names are case-insensitive to PostgreSQL, but nobody
-		// has an honest reason to send both "user" and "USER".
+		// PostgreSQL ignores case only in the names of settings, but no
+		// honest client sends both "user" and "USER".
 		if key := strings.ToLower(name); seen[key] {
 			return m, violation("startup packet has parameter %q more than once", key)
 		} else {
 			seen[key] = true
 		}
-		// PostgreSQL reads this one as it comes to it, before it has seen the rest.
+		// PostgreSQL checks this value before it reads the rest.
 		if _, ok := parseBool(value); name == "replication" && value != "database" && !ok {
-			return m, &ProtocolError{SQLSTATE: "22023", Message: fmt.Sprintf(
+			return m, &ProtocolError{SQLSTATE: SQLStateInvalidParameterValue, Message: fmt.Sprintf(
 				"invalid value for parameter \"replication\": %q; valid values are false, 0, true, 1 and database", value)}
 		}
 		m.Parameters = append(m.Parameters, Parameter{name, value})
@@ -96,7 +97,7 @@ func cutString(b []byte) (s string, rest []byte, ok bool) {
 
 func (m StartupMessage) checkNames() error {
 	if m.User() == "" {
-		return &ProtocolError{SQLSTATE: "28000", Message: "no PostgreSQL user name specified in startup packet"}
+		return &ProtocolError{SQLSTATE: SQLStateInvalidAuthorization, Message: "no PostgreSQL user name specified in startup packet"}
 	}
 	for _, name := range []string{"user", "database"} {
 		if v := m.Get(name); len(v) > maxName {
@@ -106,22 +107,23 @@ func (m StartupMessage) checkNames() error {
 	return nil
 }
 
-// checkReserved refuses settings that PostgreSQL would take for the gate's own
-// word: of a setting that is sent twice the last one counts, whatever the letters'
+// checkReserved refuses settings that PostgreSQL could not tell from the gate's
+// own: of a setting that is sent twice it takes the last value, and it ignores
 // case. In options a setting is -c name=value or --name=value, and a backslash
-// hides any letter behind it (pg_split_opts).
+// quotes the letter after it (pg_split_opts in postinit.c).
 func (m StartupMessage) checkReserved() error {
 	for _, p := range m.Parameters {
 		options := strings.ReplaceAll(p.Value, "\\", "")
 		if strings.HasPrefix(strings.ToLower(p.Name), Reserved) ||
 			strings.EqualFold(p.Name, "options") && strings.Contains(strings.ToLower(options), Reserved) {
-			return &ProtocolError{SQLSTATE: "42501", Message: "settings that begin with " + Reserved + " are not a client's to send"}
+			return &ProtocolError{SQLSTATE: SQLStateInsufficientPrivilege, Message: "settings that begin with " + Reserved + " are reserved"}
 		}
 	}
 	return nil
 }
 
-// Set gives a parameter its value, the last one if there is none of that name.
+// Set sets the value of the parameter of that exact name, and appends one if there
+// is none.
 func (m *StartupMessage) Set(name, value string) {
 	for i, p := range m.Parameters {
 		if p.Name == name {
@@ -143,11 +145,11 @@ func (m StartupMessage) Get(name string) string {
 	return ""
 }
 
-// User returns the role that the client asks for.
+// User returns the role that the client names.
 func (m StartupMessage) User() string { return m.Get("user") }
 
-// Database returns the database that PostgreSQL will open: the user's name
-// where the client names none.
+// Database returns the database that PostgreSQL will open: the one that the client
+// names, or else the one named like the user.
 func (m StartupMessage) Database() string {
 	if db := m.Get("database"); db != "" {
 		return db
@@ -155,9 +157,9 @@ func (m StartupMessage) Database() string {
 	return m.User()
 }
 
-// Replication says whether PostgreSQL will make a walsender of the session, and
-// whether one with a database (logical replication), as ProcessStartupPacket
-// reads the parameter: «database», or whatever parse_bool takes.
+// Replication reports whether PostgreSQL will make the session a walsender, and
+// whether one with a database (logical replication). ProcessStartupPacket takes
+// "database" or any value that parse_bool does.
 func (m StartupMessage) Replication() (walsender, database bool) {
 	value := m.Get("replication")
 	if value == "database" {
@@ -167,22 +169,22 @@ func (m StartupMessage) Replication() (walsender, database bool) {
 	return on, false
 }
 
-// parseBool is PostgreSQL's parse_bool: any beginning of true, false, yes and
-// no, on and off from two letters, 1 and 0, whatever the case.
+// parseBool is PostgreSQL's parse_bool (bool.c): any prefix of true, false, yes
+// and no, of on and off from two letters, and 1 and 0; case is ignored.
 func parseBool(s string) (value, ok bool) {
 	s = strings.ToLower(s)
-	begins := func(word string, least int) bool { return len(s) >= least && strings.HasPrefix(word, s) }
+	prefixOf := func(word string, least int) bool { return len(s) >= least && strings.HasPrefix(word, s) }
 	switch {
-	case begins("true", 1), begins("yes", 1), begins("on", 2), s == "1":
+	case prefixOf("true", 1), prefixOf("yes", 1), prefixOf("on", 2), s == "1":
 		return true, true
-	case begins("false", 1), begins("no", 1), begins("off", 2), s == "0":
+	case prefixOf("false", 1), prefixOf("no", 1), prefixOf("off", 2), s == "0":
 		return false, true
 	}
 	return false, false
 }
 
-// Encode returns the packet for the backend, made from what was parsed and
-// from nothing else, in the client's order.
+// Encode returns the packet for the backend: Version and Parameters, in the
+// client's order, and nothing else.
 func (m StartupMessage) Encode() []byte {
 	b := make([]byte, minPacket, 256)
 	binary.BigEndian.PutUint32(b[4:], m.Version)

@@ -17,7 +17,7 @@ func parse(t *testing.T, version uint32, body string) (pgwire.StartupMessage, er
 	t.Helper()
 	p, err := pgwire.ReadPacket(bytes.NewReader(packet(version, []byte(body)...)))
 	if err != nil {
-		t.Fatalf("%q is not even a packet: %v", body, err)
+		t.Fatalf("%q is not a packet: %v", body, err)
 	}
 	return pgwire.ParseStartup(p)
 }
@@ -46,7 +46,7 @@ func TestParseStartup(t *testing.T) {
 		{"not UTF-8", v30, "user\x00\xff\xfe\x00\x00", "\xff\xfe", "\xff\xfe"},
 		{"quotes", v30, "user\x00a'b\"c\n\x00\x00", "a'b\"c\n", "a'b\"c\n"},
 		// Only settings are read case-insensitively: this is one of the name
-		// «USER», which the backend will not know.
+		// "USER", which the backend does not know.
 		{"USER is not user", v30, "USER\x00x\x00\x00", "", ""},
 		{"DATABASE is not database", v30, "user\x00alice\x00DATABASE\x00x\x00\x00", "alice", "alice"},
 		// pgwire#455, pgagroal#971, psql-wire#147, pgcat#706: the backend
@@ -86,8 +86,7 @@ func TestParseStartupRefuses(t *testing.T) {
 		{"1.0", 1 << 16, "", "0A000", "unsupported frontend protocol 1.0"},
 		{"0.0", 0, "", "0A000", "unsupported frontend protocol 0.0"},
 		{"4.0", 4 << 16, "user\x00alice\x00\x00", "0A000", "unsupported frontend protocol 4.0"},
-		// The length of a packet that is shifted by some bytes.
-		{"a code nobody knows", 1234<<16 | 5681, "", "0A000", "unsupported frontend protocol 1234.5681"},
+		{"an unknown request code", 1234<<16 | 5681, "", "0A000", "unsupported frontend protocol 1234.5681"},
 
 		{"empty message", v30, "", "08P01", "expected terminator as last byte"},
 		{"terminator only", v30, "\x00", "28000", "no PostgreSQL user name"},
@@ -97,21 +96,21 @@ func TestParseStartupRefuses(t *testing.T) {
 
 		{"no terminator", v30, "user\x00alice\x00", "08P01", "expected terminator as last byte"},
 		{"value without its terminator", v30, "user\x00alice", "08P01", `"user" without a value`},
-		{"name without its terminator", v30, "user", "08P01", "a name without its terminator"},
+		{"name without its terminator", v30, "user", "08P01", "name without a terminator"},
 		// PostgreSQL takes any last byte for the terminator.
-		{"X for the terminator", v30, "user\x00alice\x00X", "08P01", "a name without its terminator"},
+		{"X as the terminator", v30, "user\x00alice\x00X", "08P01", "name without a terminator"},
 		// PostgreSQL reads the value before it looks at the rest.
-		{"replication without a sense", v30, "user\x00a\x00replication\x00perhaps\x00\x00", "22023", `parameter "replication": "perhaps"; valid values are false, 0, true, 1 and database`},
+		{"replication with another value", v30, "user\x00a\x00replication\x00perhaps\x00\x00", "22023", `parameter "replication": "perhaps"; valid values are false, 0, true, 1 and database`},
 		{"the same without a user", v30, "replication\x00\x00\x00", "22023", `parameter "replication": ""`},
-		{"the same and a byte behind", v30, "user\x00a\x00replication\x00o\x00\x00\x00", "22023", `parameter "replication": "o"`},
+		{"the same and a byte after it", v30, "user\x00a\x00replication\x00o\x00\x00\x00", "22023", `parameter "replication": "o"`},
 		{"name without a value", v30, "user\x00alice\x00options\x00", "08P01", `"options" without a value`},
-		// Parameters behind the terminator.
-		{"one byte behind", v30, "user\x00alice\x00\x00\x00", "08P01", "expected terminator as last byte"},
-		{"parameters behind", v30, "user\x00alice\x00\x00user\x00postgres\x00\x00", "08P01", "expected terminator as last byte"},
+		// Parameters after the terminator.
+		{"one byte after it", v30, "user\x00alice\x00\x00\x00", "08P01", "expected terminator as last byte"},
+		{"parameters after it", v30, "user\x00alice\x00\x00user\x00postgres\x00\x00", "08P01", "expected terminator as last byte"},
 		{"empty name", v30, "\x00alice\x00\x00", "08P01", "expected terminator as last byte"},
 
-		// Tried with PostgreSQL 15: the last of two wins there,
-		// so whoever compares the first has checked somebody else.
+		// PostgreSQL (tried with 15) takes the last of two, so a gate that
+		// checks the first has checked another role.
 		{"user twice", v30, "user\x00alice\x00user\x00postgres\x00\x00", "08P01", `"user" more than once`},
 		{"user twice, the same", v30, "user\x00alice\x00user\x00alice\x00\x00", "08P01", `"user" more than once`},
 		{"user and USER", v30, "user\x00alice\x00USER\x00postgres\x00\x00", "08P01", `"user" more than once`},
@@ -139,9 +138,9 @@ func TestParseStartupRefuses(t *testing.T) {
 	}
 }
 
-// CVE-2022-41862, CVE-2024-10977: clients show such texts to people, and the log
-// to people and machines. What a stranger chose must come quoted.
-func TestParseStartupQuotesTheClientsWords(t *testing.T) {
+// CVE-2022-41862, CVE-2024-10977: clients and the log show these messages to
+// people, so text from the client must be quoted.
+func TestParseStartupQuotesTextOfTheClient(t *testing.T) {
 	for _, body := range []string{
 		"user\x00a\x00x\x1b[2J\ny\x001\x00x\x1b[2J\ny\x002\x00\x00", // twice
 		"user\x00a\x00x\x1b[2J\ny\x00",                              // without a value
@@ -153,7 +152,7 @@ func TestParseStartupQuotesTheClientsWords(t *testing.T) {
 	}
 }
 
-// Get is of the exact name, and of nothing but parameters.
+// Get takes the exact name of a parameter.
 func TestStartupMessageGet(t *testing.T) {
 	m, err := parse(t, protocol3, "user\x00alice\x00application_name\x00psql\x00search_path\x00\x00\x00")
 	if err != nil {
@@ -168,10 +167,9 @@ func TestStartupMessageGet(t *testing.T) {
 	}
 }
 
-// FuzzParseStartup compares with two others who read the same bytes: a model of
-// ProcessStartupPacket, and pgx. What the gate accepts must mean to PostgreSQL
-// what it means here; what it refuses, PostgreSQL must refuse too, or read in
-// its own way.
+// FuzzParseStartup compares with a model of ProcessStartupPacket and with pgx. What
+// the gate accepts, PostgreSQL must accept with the same meaning. What the gate
+// refuses, PostgreSQL must refuse, or read differently.
 func FuzzParseStartup(f *testing.F) {
 	for _, body := range []string{
 		"", "\x00", "user\x00alice\x00\x00", "user\x00alice\x00database\x00sales\x00\x00", "user\x00alice\x00", "user\x00alice", "user",
@@ -191,66 +189,66 @@ func FuzzParseStartup(f *testing.F) {
 			return
 		}
 		m, err := pgwire.ParseStartup(p)
-		meant, taken := postgresReads(raw)
+		meant, accepted := postgresReads(raw)
 		if err != nil {
 			var refused *pgwire.ProtocolError
 			if !errors.As(err, &refused) {
 				t.Fatalf("%T %v is not a *ProtocolError", err, err)
 			}
-			if taken && !meant.ambiguous {
-				t.Fatalf("refused with %q, but PostgreSQL reads nothing into it: %+v", err, meant)
+			if accepted && !meant.ambiguous {
+				t.Fatalf("refused with %q, but PostgreSQL accepts it: %+v", err, meant)
 			}
 			return
 		}
-		if !taken {
+		if !accepted {
 			t.Fatalf("accepted as %+v, but PostgreSQL refuses it", m)
 		}
 		if !bytes.Equal(m.Encode(), raw) {
 			t.Errorf("encodes to %q, want %q", m.Encode(), raw)
 		}
 		if m.User() != meant.user || m.Database() != meant.database || m.Get("options") != meant.options || m.Get("replication") != meant.replication {
-			t.Errorf("means %+v here and %+v to PostgreSQL", m, meant)
+			t.Errorf("the gate reads %+v, PostgreSQL %+v", m, meant)
 		}
 		for _, parameter := range m.Parameters {
 			if value, isSetting := meant.settings[lowerASCII(parameter.Name)]; isSetting && value != parameter.Value {
-				t.Errorf("%q is %q here and %q to PostgreSQL", parameter.Name, parameter.Value, value)
+				t.Errorf("%q is %q to the gate and %q to PostgreSQL", parameter.Name, parameter.Value, value)
 			}
 		}
-		agreeWithPGX(t, raw, m)
+		compareWithPGX(t, raw, m)
 	})
 }
 
-// agreeWithPGX checks that pgx reads the same, if it reads that version at all.
-func agreeWithPGX(t *testing.T, raw []byte, m pgwire.StartupMessage) {
+// compareWithPGX checks that pgx reads the same, for the versions that it reads.
+func compareWithPGX(t *testing.T, raw []byte, m pgwire.StartupMessage) {
 	if m.Version != pgproto3.ProtocolVersion30 && m.Version != pgproto3.ProtocolVersion32 {
 		return
 	}
 	var theirs pgproto3.StartupMessage
 	if err := theirs.Decode(raw[4:]); err != nil {
-		t.Fatalf("pgx does not read what is accepted here: %v", err)
+		t.Fatalf("pgx refuses it: %v", err)
 	}
 	if len(theirs.Parameters) != len(m.Parameters) {
-		t.Errorf("pgx reads %q, here it is %q", theirs.Parameters, m.Parameters)
+		t.Errorf("pgx reads %q, the gate %q", theirs.Parameters, m.Parameters)
 	}
 	for _, p := range m.Parameters {
 		if theirs.Parameters[p.Name] != p.Value {
-			t.Errorf("%q is %q to pgx and %q here", p.Name, theirs.Parameters[p.Name], p.Value)
+			t.Errorf("%q is %q to pgx and %q to the gate", p.Name, theirs.Parameters[p.Name], p.Value)
 		}
 	}
 }
 
-// meaning is what a startup message says to PostgreSQL.
+// meaning is how PostgreSQL reads a startup message.
 type meaning struct {
 	user, database, options, replication string
 
 	settings  map[string]string // by lower-case name, as guc_name_compare folds them
-	ambiguous bool              // taken, but not for what it says
+	ambiguous bool              // accepted, but read differently
 }
 
 // postgresReads follows the loop of ProcessStartupPacket (backend_startup.c):
-// the buffer has a NUL behind its end, strings end at the next NUL, the last of
-// several values stays, and long names are cut without a word.
-func postgresReads(raw []byte) (m meaning, taken bool) {
+// the buffer has a NUL after its end, strings end at the next NUL, the last of
+// several values counts, and long names are truncated silently.
+func postgresReads(raw []byte) (m meaning, accepted bool) {
 	buf := append(bytes.Clone(raw[4:]), 0)
 	length := len(raw) - 4
 	if binary.BigEndian.Uint32(buf)>>16 != 3 {
@@ -273,7 +271,7 @@ func postgresReads(raw []byte) (m meaning, taken bool) {
 		}
 		at := offset + len(name) + 1
 		if at >= length {
-			break // missing value; the check below complains
+			break // missing value; the check below refuses it
 		}
 		value := text(at)
 		switch name {
@@ -288,8 +286,8 @@ func postgresReads(raw []byte) (m meaning, taken bool) {
 		default:
 			m.settings[lowerASCII(name)] = value
 		}
-		// Two names that differ only in case are two to PostgreSQL if one
-		// of them is not a setting; refusing them is our own strictness.
+		// PostgreSQL accepts two names that differ only in case if one of
+		// them is not a setting; the gate refuses them.
 		m.ambiguous = m.ambiguous || seen[strings.ToLower(name)]
 		seen[strings.ToLower(name)] = true
 		offset = at + len(value) + 1
@@ -300,8 +298,8 @@ func postgresReads(raw []byte) (m meaning, taken bool) {
 	if m.database == "" {
 		m.database = m.user
 	}
-	// It looks at where the last byte stands and not at what it is: a name of
-	// one byte passes for the terminator.
+	// It checks the position of the last byte and not its value: a name of one
+	// byte is accepted as the terminator.
 	m.ambiguous = m.ambiguous || len(m.user) > 63 || len(m.database) > 63 || buf[length-1] != 0
 	m.user, m.database = m.user[:min(63, len(m.user))], m.database[:min(63, len(m.database))]
 	return m, true
@@ -318,8 +316,8 @@ func lowerASCII(s string) string {
 	return string(b)
 }
 
-// pgbouncer#382, pgbouncer#1164, pgbouncer#1196: PostgreSQL takes any beginning
-// of a boolean for replication, and «database» for something else.
+// pgbouncer#382, pgbouncer#1164, pgbouncer#1196: PostgreSQL accepts any prefix of a
+// boolean for replication, and "database" with another meaning.
 func TestReplication(t *testing.T) {
 	for value, want := range map[string][2]bool{
 		"true": {true, false}, "t": {true, false}, "tr": {true, false}, "TRUE": {true, false}, "yes": {true, false}, "Y": {true, false},
@@ -334,7 +332,7 @@ func TestReplication(t *testing.T) {
 	}
 	for _, value := range []string{"", "o", "2", "00", "truex", "Database", "physical", "da"} {
 		if _, err := parse(t, protocol3, "user\x00a\x00replication\x00"+value+"\x00\x00"); err == nil {
-			t.Errorf("%q passes", value)
+			t.Errorf("%q is accepted", value)
 		}
 	}
 	m, err := parse(t, protocol3, "user\x00a\x00Replication\x00true\x00\x00")

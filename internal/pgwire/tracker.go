@@ -21,19 +21,17 @@ const (
 const authSASL = 10
 
 // A Tracker follows a session after its startup packet by the headers of the
-// messages, across any chunking, so that it is known at any moment whether the
-// backend's stream stands between two of them, and whether the backend has
-// something to do. It steps over contents; all that it reads of them is what its
-// Login wants and the status of ReadyForQuery.
+// messages, in chunks of any size. It tells at any moment whether the backend's
+// stream is between two messages, and whether the backend is busy. It skips the
+// contents of messages, except the status of ReadyForQuery and what Login needs.
 //
-// A length that no message can have, or no ReadyForQuery (its status is one
-// byte), makes the rest of the stream unknown: it is no longer followed, and is
-// for the two ends to make sense of.
+// A length that no message, or no ReadyForQuery, can have makes the rest of the
+// stream unknown: the tracker no longer follows it.
 //
-// The zero value stands at the beginning of a session, without a Login. A Tracker
-// is not safe for concurrent use, and allocates nothing after the Login.
+// The zero value is the beginning of a session, without a Login. A Tracker is not
+// safe for concurrent use, and allocates nothing after the Login.
 type Tracker struct {
-	Login  *Login // gathers what the backend says until the first ReadyForQuery, and is nil from then on
+	Login  *Login // filled until the first ReadyForQuery, and nil from then on
 	rest   uint32 // bytes of the current message still to come
 	have   uint8  // bytes of its header so far
 	status byte
@@ -50,8 +48,8 @@ func (t *Tracker) Feed(p []byte) {
 	}
 }
 
-// skip steps over the messages that are whole in p and hold nothing to read:
-// rows, almost always, and many of them.
+// skip skips the messages that are complete in p and have nothing to read, almost
+// always rows, and returns the rest of p.
 func (t *Tracker) skip(p []byte) []byte {
 	if t.have > 0 || t.Login != nil || t.broken {
 		return p
@@ -67,7 +65,7 @@ func (t *Tracker) skip(p []byte) []byte {
 }
 
 // Next follows p, the next bytes of the stream, to the end of the first message
-// in it, or to its own, and returns how far it has come.
+// in it or to the end of p, and returns the number of bytes followed.
 func (t *Tracker) Next(p []byte) (n int) {
 	if t.broken {
 		return len(p)
@@ -94,64 +92,63 @@ func (t *Tracker) Next(p []byte) (n int) {
 	return n + len(part)
 }
 
-// read looks at the next part of a message's contents.
+// read reads the next part of a message's contents.
 func (t *Tracker) read(part []byte) {
 	if t.Login != nil {
 		t.Login.read(t.header[0], part, int(t.rest) == len(part))
 	}
 	if t.header[0] == msgReadyForQuery && len(part) > 0 {
-		if t.status != 0 { // the first answers the startup packet
+		if t.status != 0 { // the first one answers the startup packet
 			t.client.answered()
 		}
 		t.status, t.Login = part[0], nil
 	}
 }
 
-// AtBoundary reports whether the stream stands between two messages, the only
-// place for one of ours.
+// AtBoundary reports whether the backend's stream is between two messages, the
+// only place where a message of the gate may be inserted.
 func (t *Tracker) AtBoundary() bool { return t.have == 0 && !t.broken }
 
-// Known reports whether the stream has kept to the framing so far.
+// Known reports whether the backend's stream is still followed.
 func (t *Tracker) Known() bool { return !t.broken }
 
-// Status is what the last ReadyForQuery said: 'I' idle, 'T' in a transaction,
-// 'E' in a failed one; 0 before the first. While a query runs it is the status
-// from before it.
+// Status returns the status of the last ReadyForQuery: 'I' idle, 'T' in a
+// transaction, 'E' in a failed one; 0 before the first. While a query runs it is
+// the status from before the query.
 func (t *Tracker) Status() byte { return t.status }
 
-// Ask follows p, the next bytes of the client's stream. Its messages must be
-// followed before their answers are.
+// Ask follows p, the next bytes of the client's stream. It must be called before
+// the answers to p are fed.
 func (t *Tracker) Ask(p []byte) { t.client.follow(p) }
 
-// Busy reports whether the backend has anything to do, or to wait for, but the
-// client's next request: it has not been ready for as many as there were, or one
-// is not complete. A pipeline has many under way at once. A client that breaks
-// the framing, or sends a Query where a Sync has to come, looks busy for good.
-func (t *Tracker) Busy() bool { return t.status == 0 || t.client.underWay() }
+// Busy reports whether the backend is doing anything but waiting for the client's
+// next request: a request has not been answered by ReadyForQuery, or is not
+// complete. A session whose client breaks the framing, or sends a Query instead of
+// the Sync that is due, remains busy.
+func (t *Tracker) Busy() bool { return t.status == 0 || t.client.pending() }
 
-// Terminated reports whether the last that the client has said was a Terminate.
-// PostgreSQL may then close its side before the client has closed its own.
+// Terminated reports whether the client's last message was a Terminate.
+// PostgreSQL may then close the connection before the client does.
 func (t *Tracker) Terminated() bool { return t.client.last == msgTerminate }
 
-// maxLogin is how much of one message a Login keeps: the longest cancel key
-// with its process, and the beginning of any error, where the SQLSTATE stands.
+// maxLogin is how many bytes of one message a Login keeps: the longest cancel key
+// with its process, and the beginning of an error, which has the SQLSTATE.
 const maxLogin = 4 + maxCancelKey
 
-// A Login is what the backend says of a session before its first
-// ReadyForQuery.
+// A Login is what the backend has sent before its first ReadyForQuery.
 type Login struct {
-	Authenticated bool   // AuthenticationOk
-	Ready         bool   // ReadyForQuery
-	PID           uint32 // BackendKeyData; 0: not sent, as behind some poolers
+	Authenticated bool   // AuthenticationOk was sent
+	Ready         bool   // ReadyForQuery was sent
+	PID           uint32 // from BackendKeyData; 0: not sent, as by some poolers
 	Key           []byte // the cancel key: 4 bytes in protocol 3.0, up to 256 in 3.2
-	SQLSTATE      string // of the last ErrorResponse; empty: none
-	Binding       bool   // it has offered an authentication that is bound to its certificate (SCRAM-SHA-256-PLUS)
+	SQLSTATE      string // of the last ErrorResponse; empty: none, or not valid
+	Binding       bool   // the backend offered channel binding (SCRAM-SHA-256-PLUS)
 
 	part []byte
 }
 
-// CancelKey is what a CancelRequest for the session has to prove itself with;
-// empty if there is none.
+// CancelKey returns the process and the key that a CancelRequest for the session
+// must have, as they are on the wire; empty if the backend sent none.
 func (l *Login) CancelKey() string {
 	if len(l.Key) == 0 {
 		return ""
@@ -159,8 +156,7 @@ func (l *Login) CancelKey() string {
 	return string(binary.BigEndian.AppendUint32(nil, l.PID)) + string(l.Key)
 }
 
-// read gathers one message of kind from its parts; last says that it is
-// complete.
+// read collects the parts of one message and reads it after the last one.
 func (l *Login) read(kind byte, part []byte, last bool) {
 	if room := maxLogin - len(l.part); room > 0 {
 		l.part = append(l.part, part[:min(room, len(part))]...)
@@ -186,8 +182,8 @@ func (l *Login) read(kind byte, part []byte, last bool) {
 	}
 }
 
-// sqlstate finds the C field of an ErrorResponse. A backend that sends none, or
-// one that is no SQLSTATE, gets none (pgbouncer's CVE-2026-6666).
+// sqlstate returns the C field of an ErrorResponse, or "" if there is none or it is
+// not a SQLSTATE (CVE-2026-6666 of PgBouncer).
 func sqlstate(body []byte) string {
 	for field := range bytes.SplitSeq(body, []byte{0}) {
 		if len(field) == 6 && field[0] == 'C' {

@@ -12,14 +12,14 @@ import (
 	"pgwicket/internal/pgwire"
 )
 
-// message is one message of the backend, as it stands on the wire.
+// message returns one message as it is on the wire.
 func message(kind byte, body ...byte) []byte {
 	b := binary.BigEndian.AppendUint32([]byte{kind}, uint32(4+len(body)))
 	return append(b, body...)
 }
 
-// login is what PostgreSQL 15 says to a client that it trusts, up to its first
-// ReadyForQuery.
+// login returns what PostgreSQL 15 sends a client that needs no password, up to the
+// first ReadyForQuery.
 func login(t testing.TB, key []byte) []byte {
 	t.Helper()
 	var b []byte
@@ -68,8 +68,8 @@ func chunks(b []byte, n int) func(func([]byte) bool) {
 	}
 }
 
-// A SQLSTATE is five digits and capitals, or none: a backend may leave it out,
-// or send anything (pgbouncer's CVE-2026-6666).
+// A SQLSTATE is five digits and capitals. A backend may leave it out, or send
+// anything (CVE-2026-6666 of PgBouncer).
 func TestTrackerReadsTheSQLSTATE(t *testing.T) {
 	for body, want := range map[string]string{
 		"SFATAL\x00VFATAL\x00C28P01\x00Mno\x00\x00": "28P01",
@@ -80,7 +80,7 @@ func TestTrackerReadsTheSQLSTATE(t *testing.T) {
 		"":                                          "",
 		"\x00":                                      "",
 		"MC28P01\x00C3D000\x00\x00":                 "3D000",
-		"S" + string(bytes.Repeat([]byte("x"), 5000)) + "\x00C28P01\x00\x00":         "", // no PostgreSQL puts it there
+		"S" + string(bytes.Repeat([]byte("x"), 5000)) + "\x00C28P01\x00\x00":         "", // PostgreSQL sends the SQLSTATE before any long field
 		"SFATAL\x00C53300\x00M" + string(bytes.Repeat([]byte("y"), 100000)) + "\x00": "53300",
 	} {
 		l := new(pgwire.Login)
@@ -92,8 +92,8 @@ func TestTrackerReadsTheSQLSTATE(t *testing.T) {
 	}
 }
 
-// pgt-proxy#6: whether PostgreSQL has offered a channel binding, in the list of its
-// mechanisms and nowhere else, wherever the stream is cut.
+// pgt-proxy#6: channel binding is found in the list of mechanisms and nowhere
+// else, wherever the stream is cut.
 func TestTrackerReadsTheBinding(t *testing.T) {
 	const list = "\x00\x00\x00\x0a" // AuthenticationSASL
 	for _, c := range []struct {
@@ -136,8 +136,8 @@ func TestTrackerReadsTheBinding(t *testing.T) {
 	}
 }
 
-// Lengths that no message can have end the following, and nothing else.
-func TestTrackerGivesUpOnBrokenFraming(t *testing.T) {
+// A length that no message can have ends the tracking.
+func TestTrackerStopsAtBrokenFraming(t *testing.T) {
 	for _, length := range []uint32{0, 1, 3, 1 << 31, 1<<32 - 1} {
 		tr := pgwire.Tracker{Login: new(pgwire.Login)}
 		tr.Feed(append([]byte{'D'}, binary.BigEndian.AppendUint32(nil, length)...))
@@ -164,7 +164,7 @@ func TestTrackerGivesUpOnBrokenFraming(t *testing.T) {
 	}
 }
 
-// The tracker agrees with an obvious model on where messages end, whatever the
+// The tracker agrees with a simple model on where messages end, whatever the
 // chunks, and allocates nothing after the login.
 func TestTrackerBoundaries(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
@@ -193,7 +193,7 @@ func TestTrackerBoundaries(t *testing.T) {
 	}
 }
 
-// Any bytes in any chunks: no panic, and chunking makes no difference.
+// Any bytes in any chunks: no panic, and the same result whatever the chunks.
 func FuzzTracker(f *testing.F) {
 	f.Add(login(f, []byte{1, 2, 3, 4}), uint8(3))
 	f.Add(message('E', []byte("C28P01\x00\x00")...), uint8(1))
@@ -217,7 +217,7 @@ func FuzzTracker(f *testing.F) {
 	})
 }
 
-// BenchmarkTracker is what following costs: small rows, and one large value.
+// BenchmarkTracker measures the backend's side: small rows, and one large value.
 func BenchmarkTracker(b *testing.B) {
 	for name, stream := range map[string][]byte{
 		"rows of 100 bytes": bytes.Repeat(message('D', make([]byte, 95)...), 655),
