@@ -29,7 +29,8 @@ var layers = map[string][]string{
 	"internal/tlstest": nil,
 	"internal/harness": nil,
 	"tlsconfig":        {"internal/dn", "internal/nearest"},
-	"proxy":            {"acl", "metrics", "internal/pgwire"},
+	"internal/relay":   {"internal/pgwire"},
+	"proxy":            {"acl", "metrics", "internal/pgwire", "internal/relay"},
 	"config":           {"acl", "proxy", "tlsconfig", "internal/nearest"},
 	"bench":            {"internal/harness", "internal/pgtest", "internal/tlstest"}, // runs the binary as its users do
 	"siege":            {"internal/harness", "internal/pgtest", "internal/tlstest"},

@@ -12,10 +12,11 @@ import (
 	"time"
 
 	"pgwicket/internal/pgwire"
+	"pgwicket/internal/relay"
 )
 
-// Backend is where admitted sessions go: the first of its hosts that opens
-// its door.
+// Backend is where admitted sessions go: to the first of its hosts that takes the
+// connection.
 type Backend struct {
 	Hosts []Host
 	// ConnectTimeout bounds the connect to each host, its TLS included.
@@ -33,7 +34,8 @@ type Host struct {
 	// TLS is what the host is asked for, and verified by; nil: nothing, it is
 	// spoken to in clear. It must list the ALPN protocol "postgresql".
 	TLS *tls.Config
-	// SSLMode is libpq's word for what TLS verifies, for whoever describes a host.
+	// SSLMode is libpq's word for what TLS verifies; it is only for descriptions of
+	// the host.
 	SSLMode string
 	// Direct begins with TLS, which PostgreSQL understands from version 17 on,
 	// and else with an SSLRequest.
@@ -45,48 +47,41 @@ type Host struct {
 	UserTimeout time.Duration
 }
 
-// The resolver is Go's own: the system's loads libraries, which a sandboxed gate
-// cannot read.
+// The resolver is Go's own: the system's loads libraries, which a sandboxed
+// gate cannot read.
 var resolver = net.Resolver{PreferGo: true}
 
-// upstream is a connection to a host.
-type upstream struct {
-	*wire
-	tls  *tls.Conn // nil: in clear
+// backendConn is a connection to a host.
+type backendConn struct {
+	*relay.Conn
+	tls  *tls.Conn // over Conn; nil: in clear
 	host *Host
-	done bool // the relay has ended our side of the TLS
 }
 
-func (u *upstream) Write(p []byte) (int, error) {
-	if u.tls != nil {
-		return u.tls.Write(p)
+// Write implements net.Conn, over TLS where there is any.
+func (b *backendConn) Write(p []byte) (int, error) {
+	if b.tls != nil {
+		return b.tls.Write(p)
 	}
-	return u.wire.Write(p)
+	return b.Conn.Write(p)
 }
 
-func (u *upstream) Read(p []byte) (int, error) {
-	if u.tls != nil {
-		return u.tls.Read(p)
+// Read implements net.Conn, over TLS where there is any.
+func (b *backendConn) Read(p []byte) (int, error) {
+	if b.tls != nil {
+		return b.tls.Read(p)
 	}
-	return u.wire.Read(p)
-}
-
-// CloseWrite ends our side in order.
-func (u *upstream) CloseWrite() error {
-	if u.tls != nil {
-		_ = u.tls.CloseWrite()
-	}
-	return u.wire.CloseWrite()
+	return b.Conn.Read(p)
 }
 
 // connect tries the hosts in their order, and says of each how that went.
-func (b *Backend) connect(ctx context.Context, tried func(*Host, error)) (*upstream, error) {
+func (b *Backend) connect(ctx context.Context, tried func(*Host, error)) (*backendConn, error) {
 	var failures []error
 	for i := range b.Hosts {
-		u, err := b.Hosts[i].connect(ctx, b.ConnectTimeout)
+		conn, err := b.Hosts[i].connect(ctx, b.ConnectTimeout)
 		tried(&b.Hosts[i], err)
 		if err == nil {
-			return u, nil
+			return conn, nil
 		}
 		failures = append(failures, err)
 	}
@@ -95,19 +90,19 @@ func (b *Backend) connect(ctx context.Context, tried func(*Host, error)) (*upstr
 
 // connect opens a connection to the host, ready for a startup packet or a
 // CancelRequest.
-func (h *Host) connect(ctx context.Context, timeout time.Duration) (*upstream, error) {
+func (h *Host) connect(ctx context.Context, timeout time.Duration) (*backendConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	conn, err := h.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	u := &upstream{wire: &wire{socket: conn}, host: h}
+	b := &backendConn{Conn: relay.NewConn(conn), host: h}
 	if h.TLS == nil {
-		return u, nil
+		return b, nil
 	}
 	unwatch := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	err = u.secure()
+	err = b.secure()
 	if !unwatch() && err == nil {
 		err = ctx.Err()
 	}
@@ -115,13 +110,13 @@ func (h *Host) connect(ctx context.Context, timeout time.Duration) (*upstream, e
 		_ = conn.Close()
 		return nil, fmt.Errorf("%s: %w", h.Address, err)
 	}
-	return u, nil
+	return b, nil
 }
 
 // dial connects the socket. A Unix socket whose queue is full refuses at once
 // with EAGAIN, which libpq reports as a failure; waiting a moment is all that
 // it takes.
-func (h *Host) dial(ctx context.Context) (socket, error) {
+func (h *Host) dial(ctx context.Context) (relay.Socket, error) {
 	dialer := net.Dialer{KeepAliveConfig: keepalive, Resolver: &resolver}
 	if h.Network != "unix" {
 		dialer.Control = func(_, _ string, c syscall.RawConn) error { return setUserTimeout(c, h.UserTimeout) }
@@ -130,7 +125,7 @@ func (h *Host) dial(ctx context.Context) (socket, error) {
 	for {
 		conn, err := dialer.DialContext(ctx, h.Network, h.Address)
 		if err == nil {
-			return conn.(socket), nil
+			return conn.(relay.Socket), nil
 		}
 		if !errors.Is(err, syscall.EAGAIN) {
 			return nil, err
@@ -145,43 +140,43 @@ func (h *Host) dial(ctx context.Context) (socket, error) {
 }
 
 // secure asks for TLS and does the handshake.
-func (u *upstream) secure() error {
-	if !u.host.Direct {
-		if _, err := u.wire.Write(pgwire.RequestTLS()); err != nil {
+func (b *backendConn) secure() error {
+	if !b.host.Direct {
+		if _, err := b.Conn.Write(pgwire.RequestTLS()); err != nil {
 			return err
 		}
 		// One byte and no more: what somebody has put behind it in clear must
 		// not be taken for PostgreSQL's (CVE-2021-23222).
 		var answer [1]byte
-		if _, err := io.ReadFull(u.wire, answer[:]); err != nil {
+		if _, err := io.ReadFull(b.Conn, answer[:]); err != nil {
 			return fmt.Errorf("no answer to the SSLRequest: %w", err)
 		}
 		switch {
 		case answer[0] == 'S':
-		case answer[0] == 'N' && u.host.Clear:
+		case answer[0] == 'N' && b.host.Clear:
 			return nil
 		case answer[0] == 'N':
 			return errors.New("the server has no TLS (ssl is off), which backend.sslmode asks for")
 		case answer[0] == 'E':
-			return fmt.Errorf("the server answers the SSLRequest with an error: %q", u.complaint())
+			return fmt.Errorf("the server answers the SSLRequest with an error: %q", b.errorText())
 		default:
 			return fmt.Errorf("the server answers the SSLRequest with %q, which no PostgreSQL does", answer[:])
 		}
 	}
-	conn := tls.Client(u.wire, u.host.TLS)
+	conn := tls.Client(b.Conn, b.host.TLS)
 	if err := conn.Handshake(); err != nil {
 		return fmt.Errorf("TLS: %w", err)
 	}
-	if u.host.Direct && conn.ConnectionState().NegotiatedProtocol != alpn {
+	if b.host.Direct && conn.ConnectionState().NegotiatedProtocol != alpn {
 		return errors.New("TLS: the server does not take the ALPN protocol postgresql, so it may be another one")
 	}
-	u.tls = conn
+	b.tls = conn
 	return nil
 }
 
-// complaint reads what an old server, or one out of processes, says in clear.
+// errorText reads what an old server, or one out of processes, says in clear.
 // Nobody vouches for it, so it is for the log alone (CVE-2024-10977).
-func (u *upstream) complaint() string {
-	text, _ := io.ReadAll(io.LimitReader(u.wire, 1<<10))
+func (b *backendConn) errorText() string {
+	text, _ := io.ReadAll(io.LimitReader(b.Conn, 1<<10))
 	return strings.ToValidUTF8(strings.ReplaceAll(string(text), "\x00", " "), "?")
 }

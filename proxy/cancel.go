@@ -6,6 +6,8 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"pgwicket/internal/pgwire"
@@ -22,42 +24,79 @@ const cancelTimeout = 5 * time.Second
 // psql's Ctrl-C sends it on a new connection and, up to libpq 18, always in
 // clear, so no certificate can be asked for; one that is shown must be good.
 // The key is the authorisation, as in PostgreSQL.
-func (c *session) forwardCancel(ctx context.Context, packet pgwire.Packet) (Outcome, error) {
-	c.heard = false // no reply, whatever happens
-	c.giveBack()    // it is in nobody's place
+func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
+	c.canSendError = false    // no reply, whatever happens
+	c.session.place.Release() // it has a budget of its own
 	policy := c.server.policy.Load()
-	if err := policy.admitsSource(&c.request); err != nil {
-		return refused(err)
+	if err := policy.admitsSource(&c.peer.request); err != nil {
+		return err
 	}
-	if len(c.state.PeerCertificates) > 0 {
-		if err := policy.admits(&c.request, c.state, time.Now()); err != nil {
-			return refused(err)
+	if len(c.peer.tls.PeerCertificates) > 0 {
+		if err := policy.admits(&c.peer.request, c.peer.tls, time.Now()); err != nil {
+			return err
 		}
 	}
-	hosts := policy.Hosts() // whoever else's session it may be for
-	if h := c.server.knows(packet.CancelKey()); h != nil {
+	hosts := policy.Hosts() // it may be for a session of another gate
+	if h := c.server.cancelKeys.host(packet.CancelKey()); h != nil {
 		hosts = []*Host{h}
 	} else if policy.KnownCancelsOnly {
-		return CancelUnknownKey, nil
+		return refuse(CancelUnknownKey, "")
 	}
-	defer c.server.cancels.Add(-1)
-	if c.server.cancels.Add(1) > int64(policy.MaxCancelRequests) {
-		return CancelOverLimit, nil
+	defer c.server.cancelKeys.end()
+	if c.server.cancelKeys.begin() > policy.MaxCancelRequests {
+		return refuse(CancelOverLimit, "")
 	}
 	var failures []error
 	for _, h := range hosts {
-		backend, err := c.connect(ctx, func(ctx context.Context) (*upstream, error) { return h.connect(ctx, cancelTimeout) })
-		if err == nil {
-			err = backend.cancel(packet.Bytes())
-			_ = backend.Close()
-		}
+		began := time.Now()
+		err := h.cancel(ctx, packet.Bytes(), func() { c.server.metrics.BackendConnected(c.peer.id, time.Since(began)) })
 		failures = append(failures, err)
 	}
 	if slices.Contains(failures, nil) {
-		return CancelForwarded, nil
+		return refuse(CancelForwarded, "")
 	}
-	return CancelFailed, refuse(CancelFailed, errors.Join(failures...).Error())
+	return refuse(CancelFailed, errors.Join(failures...).Error())
 }
+
+// cancelKeys are the cancel keys of live sessions and the host of each. It also
+// counts the CancelRequests that are in flight.
+type cancelKeys struct {
+	mu       sync.Mutex
+	hosts    map[string]*Host
+	requests atomic.Int64
+}
+
+func (k *cancelKeys) add(key string, at *Host) {
+	if key == "" {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.hosts == nil {
+		k.hosts = make(map[string]*Host)
+	}
+	k.hosts[key] = at
+}
+
+func (k *cancelKeys) remove(key string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.hosts, key)
+}
+
+// host returns where the session with that key is; nil: it is none of ours.
+func (k *cancelKeys) host(key string) *Host {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.hosts[key]
+}
+
+// begin counts a CancelRequest and returns how many are in flight with it.
+func (k *cancelKeys) begin() int { return int(k.requests.Add(1)) }
+
+func (k *cancelKeys) end() { k.requests.Add(-1) }
+
+func (k *cancelKeys) inFlight() int { return int(k.requests.Load()) }
 
 // Hosts returns those of every backend.
 func (p *Policy) Hosts() (all []*Host) {
@@ -75,28 +114,32 @@ func (p *Policy) Hosts() (all []*Host) {
 	return all
 }
 
-// cancel sends a CancelRequest. The end of the stream is the backend's «done»;
-// how it ends is not ours to judge.
-func (u *upstream) cancel(packet []byte) error {
-	_ = u.SetDeadline(time.Now().Add(cancelTimeout))
-	if _, err := u.Write(packet); err != nil {
+// cancel sends a CancelRequest and waits until the backend closes the connection,
+// which says that it is done; how it closes is not ours to judge. connected is
+// called when there is a connection.
+func (h *Host) cancel(ctx context.Context, packet []byte, connected func()) error {
+	backend, err := h.connect(ctx, cancelTimeout)
+	if err != nil {
 		return err
 	}
-	_, _ = io.Copy(io.Discard, u)
+	defer backend.Close()
+	connected()
+	defer context.AfterFunc(ctx, func() { _ = backend.SetDeadline(time.Unix(1, 0)) })()
+	_ = backend.SetDeadline(time.Now().Add(cancelTimeout))
+	if _, err := backend.Write(packet); err != nil {
+		return err
+	}
+	_, _ = io.Copy(io.Discard, backend)
 	return nil
 }
 
-// stopQuery cancels what the backend of an ended session is still doing.
+// cancelQuery cancels what the backend of an ended session is still doing.
 // PostgreSQL only notices that its client has gone when it writes, and a DELETE
 // of a revoked client would run to its end.
-func (h *Host) stopQuery(login pgwire.Login) {
+func (h *Host) cancelQuery(login pgwire.Login) {
 	if login.PID == 0 || len(login.Key) == 0 {
 		return
 	}
-	backend, err := h.connect(context.Background(), cancelTimeout)
-	if err != nil {
-		return // then it has nobody to go on for either
-	}
-	defer backend.Close()
-	_ = backend.cancel(pgwire.Cancel(login.PID, login.Key))
+	// A backend that cannot be reached has nobody to work for either.
+	_ = h.cancel(context.Background(), pgwire.Cancel(login.PID, login.Key), func() {})
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"pgwicket/internal/pgwire"
+	"pgwicket/internal/relay"
 )
 
 // precision is how often the sessions are looked at for the end of their time,
@@ -20,46 +21,46 @@ func (l Limits) precision() time.Duration {
 	return min(max(least/8, 10*time.Millisecond), 5*time.Second)
 }
 
-// expire ends the sessions that were idle, or that have lived, for too long.
+// expire ends the sessions that have been idle, or open, for too long.
 func (s *Server) expire(at time.Time) {
 	l := s.policy.Load().Limits
-	if s.dismisses() {
+	if s.drains() {
 		return // all of them are ending
 	}
-	for _, c := range s.all() {
-		c.expire(l, at)
+	for _, one := range s.all() {
+		one.expire(l, at)
 	}
 }
 
-func (c *session) expire(l Limits, at time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.relay.moved == nil || c.ended || c.refusal != nil && !c.waits {
+func (s *session) expire(l Limits, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.phase != relaying || s.terminating() {
 		return // it has not begun, or it is ending
 	}
-	if age := at.Sub(c.began); l.SessionLifetime > 0 && age >= l.SessionLifetime {
+	if age := at.Sub(s.peer.accepted); l.SessionLifetime > 0 && age >= l.SessionLifetime {
 		end := l.SessionLifetime + l.SessionLifetime/8
-		e := ending{
-			cause: SessionLifetime,
-			words: pgwire.Fatal(shutdown, fmt.Sprintf("terminating connection: it has been open for the session_lifetime of %v", l.SessionLifetime), ""),
-			idle:  age < end,
+		t := relay.Termination{
+			Reason:   uint8(SessionLifetime),
+			Message:  pgwire.Fatal(pgwire.SQLStateAdminShutdown, fmt.Sprintf("terminating connection: it has been open for the session_lifetime of %v", l.SessionLifetime), ""),
+			WhenIdle: age < end,
 		}
-		if !e.idle {
-			e.by = c.began.Add(end + boundaryWait)
+		if !t.WhenIdle {
+			t.Deadline = s.peer.accepted.Add(end + boundaryWait)
 		}
-		c.relay.end(e)
+		s.relay.Terminate(t)
 		return
 	}
-	up, down := c.relay.moved()
-	if moved := up + down; moved != c.moved {
-		c.moved, c.still = moved, at
+	fromClient, toClient := s.relay.Moved()
+	if moved := fromClient + toClient; moved != s.moved {
+		s.moved, s.since = moved, at
 		return
 	}
-	if l.IdleTimeout > 0 && at.Sub(c.still) >= l.IdleTimeout {
-		c.relay.close(ending{
-			cause: IdleTimeout,
-			words: pgwire.Fatal(idleTimeout, fmt.Sprintf("terminating connection: it has been idle for the idle_timeout of %v", l.IdleTimeout), ""),
-			by:    at.Add(boundaryWait),
-		}, c.moved)
+	if l.IdleTimeout > 0 && at.Sub(s.since) >= l.IdleTimeout {
+		s.relay.TerminateIfQuiet(relay.Termination{
+			Reason:   uint8(IdleTimeout),
+			Message:  pgwire.Fatal(pgwire.SQLStateIdleSessionTimeout, fmt.Sprintf("terminating connection: it has been idle for the idle_timeout of %v", l.IdleTimeout), ""),
+			Deadline: at.Add(boundaryWait),
+		}, s.moved)
 	}
 }

@@ -1,27 +1,85 @@
 package proxy
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"os"
 	"runtime"
 	"strings"
+	"time"
+
+	"pgwicket/internal/relay"
 )
 
-// turns bounds how many handshakes are computed at a time, so that a crowd of
-// newcomers takes turns at some of the processors while live sessions have the
-// rest. A handshake that waits for its client gives its turn up: however slow,
-// a client holds up nobody but itself.
-type turns chan struct{}
+// handshakeSlots bounds how many handshakes are computed at a time, so that many
+// new connections share some of the processors while live sessions have the rest.
+// A handshake that waits for its client releases its slot: however slow, a client
+// holds up nobody else.
+type handshakeSlots chan struct{}
 
-// newTurns leaves half of the processors to the sessions. On two that is one for
-// newcomers, which served a flood of 2,000 a second and cost the sessions less than
-// two did (make faults).
-func newTurns() turns { return make(turns, max(1, runtime.GOMAXPROCS(0)/2)) }
+// newHandshakeSlots leaves half of the processors to the sessions. On two that is
+// one for handshakes, which served a flood of 2,000 a second and cost the sessions
+// less than two did (make faults).
+func newHandshakeSlots() handshakeSlots {
+	return make(handshakeSlots, max(1, runtime.GOMAXPROCS(0)/2))
+}
 
-func (t turns) take() { t <- struct{}{} }
-func (t turns) give() { <-t }
+// Acquire waits for a slot.
+func (s handshakeSlots) Acquire() { s <- struct{}{} }
+
+// Release gives it up.
+func (s handshakeSlots) Release() { <-s }
+
+// handshakeConn is the socket under a client's tls.Conn. During the handshake it
+// holds a slot but while it waits for the client; then it only passes on.
+type handshakeConn struct {
+	*relay.Conn
+	slots handshakeSlots // nil: no handshake is under way
+}
+
+func (h *handshakeConn) Read(p []byte) (int, error) {
+	if h.slots != nil {
+		h.slots.Release()
+		defer h.slots.Acquire()
+	}
+	return h.Conn.Read(p)
+}
+
+// handshake does TLS. The certificate that the client may have sent is not
+// judged here: a refusal inside TLS reaches psql in words, a failed handshake
+// sends libpq's sslmode=prefer looking for a way without TLS.
+func (c *conn) handshake(direct bool) error {
+	c.canSendError = false // until it is done, only TLS may answer
+	began := time.Now()
+	under := &handshakeConn{Conn: c.socket}
+	tlsConn := tls.Server(under, c.policy.TLS)
+	if err := c.server.handshakes.run(under, tlsConn.Handshake); err != nil {
+		return handshakeRefusal(err)
+	}
+	c.tls = tlsConn
+	c.peer.recordTLS(tlsConn.ConnectionState())
+	c.server.metrics.Handshake(c.peer.id, c.peer.tls, time.Since(began))
+	if direct && c.peer.tls.NegotiatedProtocol != alpn {
+		// As PostgreSQL: without ALPN this may be another protocol's client,
+		// tricked into talking to us.
+		return refuse(TLSALPN, "direct TLS without ALPN "+alpn)
+	}
+	c.canSendError = true
+	return nil
+}
+
+// run runs a handshake over conn when there is a slot for it.
+func (s handshakeSlots) run(conn *handshakeConn, handshake func() error) error {
+	s.Acquire()
+	conn.slots = s
+	defer func() {
+		conn.slots = nil
+		s.Release()
+	}()
+	return handshake()
+}
 
 // handshakeMessages are the beginnings of crypto/tls's errors for which it has
 // no type. A test provokes each of them, so that a new Go release that words
@@ -50,7 +108,7 @@ func handshakeRefusal(err error) error {
 		return refuse(TLSTimeout, "handshake not finished in time")
 	case errors.As(err, &op) && op.Op == "remote error":
 		return refuse(TLSRejectedByClient, detail)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), isReset(err):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), relay.IsReset(err):
 		return refuse(ClientGone, "during the TLS handshake")
 	}
 	for _, m := range handshakeMessages {

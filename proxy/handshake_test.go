@@ -269,7 +269,7 @@ func TestHandshakeRefusalUnwraps(t *testing.T) {
 		io.ErrUnexpectedEOF:              ClientGone,
 		errors.New("tls: something new"): TLSFailed,
 	} {
-		if o, _ := refused(handshakeRefusal(err)); o != want {
+		if o := asRefusal(handshakeRefusal(err)).Outcome; o != want {
 			t.Errorf("%v became %v, want %v", err, o, want)
 		}
 	}

@@ -9,9 +9,9 @@ import (
 	"pgwicket/metrics"
 )
 
-// Judge is the one predicate of the gate: it lets a client in, and is asked
-// again for as long as its session lives. It returns the rule that admits, nil
-// where there are no rules, or a *Refusal. The certificate in q is the leaf of
+// Judge is the one predicate of the gate: it admits a client, and is asked again
+// for as long as its session lives. It returns the rule that admits, nil where
+// there are no rules, or a *Refusal. The certificate in q is the leaf of
 // state.
 func (p *Policy) Judge(q *acl.Request, state tls.ConnectionState, at time.Time) (*acl.Rule, error) {
 	if err := p.admits(q, state, at); err != nil {

@@ -1,8 +1,11 @@
 package proxy
 
 import (
+	"errors"
 	"log/slog"
 
+	"pgwicket/internal/pgwire"
+	"pgwicket/internal/relay"
 	"pgwicket/metrics"
 )
 
@@ -86,7 +89,8 @@ const (
 	outcomeCount
 )
 
-type facts struct {
+// meaning is one row of the table below.
+type meaning struct {
 	label    string
 	sqlstate string // empty: the client is told nothing
 	public   string // what the client is told where the refusal brings no words of its own
@@ -94,30 +98,18 @@ type facts struct {
 	tls      bool // counts as a failed handshake
 }
 
-const (
-	policy       = "28000" // invalid_authorization_specification
-	violation    = "08P01" // protocol_violation
-	invalidValue = "22023" // invalid_parameter_value
-	privilege    = "42501" // insufficient_privilege
-	unsupported  = "0A000" // feature_not_supported
-	shutdown     = "57P01" // admin_shutdown
-	idleTimeout  = "57P05" // idle_session_timeout
-	tooMany      = "53300" // too_many_connections
-	noConnect    = "57P03" // cannot_connect_now: the one that moves libpq to its next host
-	internal     = "XX000" // internal_error
-)
-
-// outcomes says what each outcome means. PostgreSQL's habits decide: policy is
-// 28000, an unreadable packet is closed without a word.
-var outcomes = [outcomeCount]facts{
-	SourceNotAllowed:   {"source_not_allowed", policy, "no pgwicket allowlist entry for this address", slog.LevelWarn, false},
-	SourceDenied:       {"source_denied", policy, "no pgwicket allowlist entry for this address", slog.LevelWarn, false},
+// outcomes is the one table of refusals: what each outcome is called in logs and
+// metrics, and what the client is told. PostgreSQL's habits decide: a policy's
+// refusal is 28000, and an unreadable packet is closed without a word.
+var outcomes = [outcomeCount]meaning{
+	SourceNotAllowed:   {"source_not_allowed", pgwire.SQLStateInvalidAuthorization, "no pgwicket allowlist entry for this address", slog.LevelWarn, false},
+	SourceDenied:       {"source_denied", pgwire.SQLStateInvalidAuthorization, "no pgwicket allowlist entry for this address", slog.LevelWarn, false},
 	ProxyHeaderInvalid: {"proxy_header_invalid", "", "", slog.LevelWarn, false},
 	ProxyHeaderRefused: {"proxy_header_refused", "", "", slog.LevelWarn, false},
 	Probe:              {"probe", "", "", slog.LevelDebug, false},
 	InvalidPacket:      {"invalid_packet", "", "", slog.LevelInfo, false},
-	Plaintext:          {"plaintext", policy, "connection requires TLS", slog.LevelWarn, false},
-	RepeatedRequest:    {"repeated_request", unsupported, "SSLRequest and GSSENCRequest may be sent once each", slog.LevelWarn, false},
+	Plaintext:          {"plaintext", pgwire.SQLStateInvalidAuthorization, "connection requires TLS", slog.LevelWarn, false},
+	RepeatedRequest:    {"repeated_request", pgwire.SQLStateFeatureNotSupported, "SSLRequest and GSSENCRequest may be sent once each", slog.LevelWarn, false},
 	StartupTimeout:     {"startup_timeout", "", "", slog.LevelInfo, false},
 	ClientGone:         {"client_gone", "", "", slog.LevelInfo, false},
 	ConnectionLimit:    {"connection_limit", "", "", slog.LevelWarn, false},
@@ -126,35 +118,35 @@ var outcomes = [outcomeCount]facts{
 
 	NotTLS:              {"not_tls", "", "", slog.LevelWarn, true},
 	TLSTimeout:          {"tls_timeout", "", "", slog.LevelInfo, true},
-	TLSVersion:          {"tls_version", policy, "TLS version is not allowed", slog.LevelWarn, true},
-	TLSCipher:           {"tls_cipher", policy, "TLS cipher suite is not allowed", slog.LevelWarn, true},
+	TLSVersion:          {"tls_version", pgwire.SQLStateInvalidAuthorization, "TLS version is not allowed", slog.LevelWarn, true},
+	TLSCipher:           {"tls_cipher", pgwire.SQLStateInvalidAuthorization, "TLS cipher suite is not allowed", slog.LevelWarn, true},
 	TLSGroup:            {"tls_group", "", "", slog.LevelWarn, true},
 	TLSALPN:             {"tls_alpn", "", "", slog.LevelWarn, true},
 	TLSRejectedByClient: {"tls_rejected_by_client", "", "", slog.LevelWarn, true},
 	TLSFailed:           {"tls_failed", "", "", slog.LevelWarn, true},
 
-	CertMissing:      {"certificate_missing", policy, "connection requires a valid client certificate", slog.LevelWarn, true},
-	CertExpired:      {"certificate_expired", policy, "client certificate has expired", slog.LevelWarn, true},
-	CertNotYetValid:  {"certificate_not_yet_valid", policy, "client certificate is not yet valid", slog.LevelWarn, true},
-	CertRevoked:      {"certificate_revoked", policy, "client certificate has been revoked", slog.LevelWarn, true},
-	CertUnknownCA:    {"certificate_unknown_ca", policy, "client certificate is signed by an unknown authority", slog.LevelWarn, true},
-	CertWrongPurpose: {"certificate_wrong_purpose", policy, "client certificate is not meant for clients", slog.LevelWarn, true},
-	CertInvalid:      {"certificate_invalid", policy, "client certificate is not valid", slog.LevelWarn, true},
-	CRLMissing:       {"crl_missing", policy, "client certificate could not be checked for revocation", slog.LevelError, true},
-	CRLStale:         {"crl_stale", policy, "client certificate could not be checked for revocation", slog.LevelError, true},
+	CertMissing:      {"certificate_missing", pgwire.SQLStateInvalidAuthorization, "connection requires a valid client certificate", slog.LevelWarn, true},
+	CertExpired:      {"certificate_expired", pgwire.SQLStateInvalidAuthorization, "client certificate has expired", slog.LevelWarn, true},
+	CertNotYetValid:  {"certificate_not_yet_valid", pgwire.SQLStateInvalidAuthorization, "client certificate is not yet valid", slog.LevelWarn, true},
+	CertRevoked:      {"certificate_revoked", pgwire.SQLStateInvalidAuthorization, "client certificate has been revoked", slog.LevelWarn, true},
+	CertUnknownCA:    {"certificate_unknown_ca", pgwire.SQLStateInvalidAuthorization, "client certificate is signed by an unknown authority", slog.LevelWarn, true},
+	CertWrongPurpose: {"certificate_wrong_purpose", pgwire.SQLStateInvalidAuthorization, "client certificate is not meant for clients", slog.LevelWarn, true},
+	CertInvalid:      {"certificate_invalid", pgwire.SQLStateInvalidAuthorization, "client certificate is not valid", slog.LevelWarn, true},
+	CRLMissing:       {"crl_missing", pgwire.SQLStateInvalidAuthorization, "client certificate could not be checked for revocation", slog.LevelError, true},
+	CRLStale:         {"crl_stale", pgwire.SQLStateInvalidAuthorization, "client certificate could not be checked for revocation", slog.LevelError, true},
 
-	ProtocolViolation:   {"protocol_violation", violation, "invalid startup packet", slog.LevelWarn, false},
-	UnsupportedProtocol: {"unsupported_protocol", unsupported, "unsupported frontend protocol", slog.LevelWarn, false},
-	NoUser:              {"no_user", policy, "no PostgreSQL user name specified in startup packet", slog.LevelWarn, false},
-	ReservedSetting:     {"reserved_setting", privilege, "settings that begin with pgwicket. are not a client's to send", slog.LevelWarn, false},
-	InvalidParameter:    {"invalid_parameter", invalidValue, "invalid value for a parameter", slog.LevelWarn, false},
-	NoRule:              {"no_rule", policy, "no pgwicket rule for this session", slog.LevelWarn, false},
-	RuleRejected:        {"rule_rejected", policy, "pgwicket rejects this session", slog.LevelWarn, false},
-	AccountLimit:        {"account_limit", tooMany, "too many connections for this role and database", slog.LevelWarn, false},
-	AuthBackoff:         {"auth_backoff", policy, "too many failed authentications; try again later", slog.LevelWarn, false},
-	BackendUnavailable:  {"backend_unavailable", noConnect, "the database cannot be reached", slog.LevelError, false},
-	ShuttingDown:        {"shutting_down", noConnect, "the gate is shutting down", slog.LevelInfo, false},
-	InternalError:       {"internal_error", internal, "internal error", slog.LevelError, false},
+	ProtocolViolation:   {"protocol_violation", pgwire.SQLStateProtocolViolation, "invalid startup packet", slog.LevelWarn, false},
+	UnsupportedProtocol: {"unsupported_protocol", pgwire.SQLStateFeatureNotSupported, "unsupported frontend protocol", slog.LevelWarn, false},
+	NoUser:              {"no_user", pgwire.SQLStateInvalidAuthorization, "no PostgreSQL user name specified in startup packet", slog.LevelWarn, false},
+	ReservedSetting:     {"reserved_setting", pgwire.SQLStateInsufficientPrivilege, "settings that begin with pgwicket. are not a client's to send", slog.LevelWarn, false},
+	InvalidParameter:    {"invalid_parameter", pgwire.SQLStateInvalidParameterValue, "invalid value for a parameter", slog.LevelWarn, false},
+	NoRule:              {"no_rule", pgwire.SQLStateInvalidAuthorization, "no pgwicket rule for this session", slog.LevelWarn, false},
+	RuleRejected:        {"rule_rejected", pgwire.SQLStateInvalidAuthorization, "pgwicket rejects this session", slog.LevelWarn, false},
+	AccountLimit:        {"account_limit", pgwire.SQLStateTooManyConnections, "too many connections for this role and database", slog.LevelWarn, false},
+	AuthBackoff:         {"auth_backoff", pgwire.SQLStateInvalidAuthorization, "too many failed authentications; try again later", slog.LevelWarn, false},
+	BackendUnavailable:  {"backend_unavailable", pgwire.SQLStateCannotConnectNow, "the database cannot be reached", slog.LevelError, false},
+	ShuttingDown:        {"shutting_down", pgwire.SQLStateCannotConnectNow, "the gate is shutting down", slog.LevelInfo, false},
+	InternalError:       {"internal_error", pgwire.SQLStateInternalError, "internal error", slog.LevelError, false},
 
 	AuthenticationFailed: {"authentication_failed", "", "", slog.LevelWarn, false},
 	BackendRefused:       {"backend_refused", "", "", slog.LevelWarn, false},
@@ -199,8 +191,8 @@ func expected() (e metrics.Outcomes) {
 	return e
 }
 
-// mayEnd says of an outcome of newcomers that a recheck may end a live session
-// with it.
+// mayEnd reports of an outcome of new connections that a recheck may end a live
+// session with it.
 func (o Outcome) mayEnd() bool {
 	switch o {
 	case SourceNotAllowed, SourceDenied, ProxyHeaderRefused, TLSVersion, TLSCipher, NoRule, RuleRejected, InternalError:
@@ -209,7 +201,35 @@ func (o Outcome) mayEnd() bool {
 	return CertMissing <= o && o <= CRLStale
 }
 
-// A Refusal is why a connection is not let in.
+// outcomeOf returns the outcome of a session that the relay has ended. A session
+// whose backend refused the login is named after that: the client may be faster to
+// leave, once it has read why, than the backend is.
+func outcomeOf(r relay.Result) Outcome {
+	o := [...]Outcome{
+		relay.ClientClosed:  ClientClosed,
+		relay.ClientLost:    ClientLost,
+		relay.BackendClosed: BackendClosed,
+		relay.BackendLost:   BackendLost,
+		relay.LoginTimeout:  LoginTimeout,
+		relay.Terminated:    Outcome(r.Termination),
+		relay.Failed:        InternalError,
+	}[r.Cause]
+	switch o {
+	case BackendClosed, ClientClosed, ClientLost:
+	default:
+		return o
+	}
+	switch {
+	case r.Login.Ready || r.Login.SQLSTATE == "":
+		return o
+	case r.Login.SQLSTATE[:2] == "28": // class 28: invalid authorization specification
+		return AuthenticationFailed
+	}
+	return BackendRefused
+}
+
+// A Refusal is why a connection is not admitted, or why a session is ended that
+// would not be admitted any more.
 type Refusal struct {
 	Outcome Outcome
 	Public  string // what the client is told; empty: the words of the outcome
@@ -224,6 +244,14 @@ func (r *Refusal) Error() string {
 }
 
 func refuse(o Outcome, detail string) error { return &Refusal{Outcome: o, Detail: detail} }
+
+// asRefusal returns the *Refusal that err is. Any other error is one of ours.
+func asRefusal(err error) (r *Refusal) {
+	if !errors.As(err, &r) {
+		r = &Refusal{Outcome: InternalError, Detail: err.Error()}
+	}
+	return r
+}
 
 // Message returns the FATAL that tells the client of r; an empty SQLSTATE
 // means that it is told nothing.

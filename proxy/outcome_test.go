@@ -12,7 +12,7 @@ import (
 )
 
 // all is every outcome there is.
-func all(yield func(Outcome, facts) bool) {
+func all(yield func(Outcome, meaning) bool) {
 	for o := range outcomeCount {
 		if !yield(o, outcomes[o]) {
 			return
@@ -151,11 +151,12 @@ func TestRefusalTellsTheClientNoDetail(t *testing.T) {
 // pgwire's SQLSTATEs must arrive as outcomes that have the same one.
 func TestStartupRefusalKeepsTheSQLSTATE(t *testing.T) {
 	for sqlstate, want := range map[string]Outcome{"08P01": ProtocolViolation, "0A000": UnsupportedProtocol, "28000": NoUser} {
-		o, err := refused(startupRefusal(&pgwire.ProtocolError{SQLSTATE: sqlstate, Message: "why"}))
+		r := asRefusal(startupRefusal(&pgwire.ProtocolError{SQLSTATE: sqlstate, Message: "why"}))
+		o := r.Outcome
 		if o != want || outcomes[o].sqlstate != sqlstate {
 			t.Errorf("%s became %v with %s", sqlstate, o, outcomes[o].sqlstate)
 		}
-		if s, text := err.(*Refusal).Message(); s != sqlstate || text != "why" {
+		if s, text := r.Message(); s != sqlstate || text != "why" {
 			t.Errorf("%s: the client is told %s %q", sqlstate, s, text)
 		}
 	}

@@ -69,30 +69,30 @@ const (
 )
 
 // Alive proves that the accept loop of every listener works, by connecting to
-// it, and returns an error if one has not come round before ctx ends. A server
+// it, and returns an error if one has not completed a round before ctx ends. A server
 // that is shutting down has none any more.
 func (s *Server) Alive(ctx context.Context) error {
 	s.probes.turn.Lock()
 	defer s.probes.turn.Unlock()
 	s.mu.Lock() // that this can be had is part of the proof
-	draining := s.draining.Load()
+	draining := s.shuttingDown.Load()
 	loops := maps.Clone(s.listeners)
 	s.mu.Unlock()
 	if draining {
 		return nil
 	}
 	for ln, loop := range loops {
-		if err := s.probes.comesRound(ctx, ln, loop); err != nil && !s.draining.Load() {
+		if err := s.probes.waitForRound(ctx, ln, loop); err != nil && !s.shuttingDown.Load() {
 			return err
 		}
 	}
 	return nil
 }
 
-// comesRound connects until the loop has come round. That it failed to accept,
+// waitForRound connects until the loop has completed a round. That it failed to accept,
 // for want of descriptors, or has accepted somebody else, proves it as well.
-func (p *probes) comesRound(ctx context.Context, ln net.Listener, loop *accepting) error {
-	before := loop.turns.Load()
+func (p *probes) waitForRound(ctx context.Context, ln net.Listener, loop *acceptLoop) error {
+	before := loop.rounds.Load()
 	again := time.NewTicker(probeEvery)
 	defer again.Stop()
 	check := time.NewTicker(probeCheck)
@@ -112,7 +112,7 @@ func (p *probes) comesRound(ctx context.Context, ln net.Listener, loop *acceptin
 			conns = append(conns, conn)
 		}
 	}
-	for dial(); loop.turns.Load() == before; {
+	for dial(); loop.rounds.Load() == before; {
 		select {
 		case <-check.C:
 		case <-again.C:

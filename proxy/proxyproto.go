@@ -15,12 +15,13 @@ import (
 	"github.com/pires/go-proxyproto"
 
 	"pgwicket/acl"
+	"pgwicket/internal/relay"
 )
 
 // The PROXY protocol, with which a load balancer says for whom it speaks, as
 // HAProxy's proxy-protocol.txt has it. Whoever may send a header may be any
-// client, so trust has no default (pitfall 25: caddy#5915, gate#936,
-// netbird#5332, go-proxyproto#11 and #131): from a listed load balancer a header
+// client, so trust has no default (caddyserver/caddy#5915, minekube/gate#936,
+// netbirdio/netbird#5332, pires/go-proxyproto#11 and #131): from a listed load balancer a header
 // is required, from anybody else it is refused.
 //
 // The header is cut out of the stream here and then understood by the library,
@@ -48,56 +49,53 @@ func (p *Policy) trusts(listener string, peer netip.Addr) bool {
 	return n != nil && n.Judge(peer) == acl.Allowed
 }
 
-// unproxied learns where a connection really comes from, if a load balancer has
+// readProxyHeader learns where a connection really comes from, if a load balancer has
 // passed it on. What a load balancer opens for itself (LOCAL, UNKNOWN, or its own
 // end of the connection, as HAProxy's checks have it in version 1) is its own:
 // nearly always a health check, which ends here.
-func (c *session) unproxied() error {
-	if !c.policy.trusts(c.request.Listener, c.request.Source) {
+func (c *conn) readProxyHeader() error {
+	if !c.policy.trusts(c.peer.request.Listener, c.peer.request.Source) {
 		return nil
 	}
 	timeout := c.policy.StartupTimeout
 	if own := c.policy.ProxyHeaderTimeout; own > 0 {
 		timeout = min(timeout, own)
 	}
-	_ = c.wire.SetDeadline(c.began.Add(timeout))
-	source, rest, err := readProxyHeader(c.wire)
+	_ = c.socket.SetDeadline(c.peer.accepted.Add(timeout))
+	source, rest, err := parseProxyStream(c.socket)
 	if err != nil {
 		return proxyRefusal(err)
 	}
-	if len(rest) > 0 {
-		c.wire.pending = rest
-	}
-	if !source.IsValid() || source == c.source {
-		// Its address need not be in acl.allow as long as it has no more to say
-		// (kubernetes#57250).
-		_ = c.wire.SetDeadline(c.began.Add(c.policy.StartupTimeout))
+	c.socket.Unread(rest)
+	if !source.IsValid() || source == c.peer.source {
+		// Its address need not be in acl.allow as long as it sends nothing more
+		// (kubernetes/kubernetes#57250).
+		_ = c.socket.SetDeadline(c.startupDeadline())
 		_, err := c.firstByte()
 		return err
 	}
-	c.proxy, c.source = c.source, source
-	c.request.Source = source.Addr()
+	c.peer.proxied(source)
 	return nil
 }
 
-// judge is Policy.Judge, for the address that the client has come by, too: what
-// a load balancer has said counts for as long as it is trusted.
-func (c *session) judge(p *Policy, at time.Time) (*acl.Rule, error) {
-	if c.proxy.IsValid() && !p.trusts(c.request.Listener, c.proxy.Addr()) {
+// judge is Policy.Judge, for the load balancer, too: what it has said counts for
+// as long as it is trusted.
+func (p *peer) judge(by *Policy, at time.Time) (*acl.Rule, error) {
+	if p.proxy.IsValid() && !by.trusts(p.request.Listener, p.proxy.Addr()) {
 		return nil, &Refusal{
 			Outcome: ProxyHeaderRefused,
 			Public:  "the load balancer that it came by is not allowed any more",
 			Detail:  "the load balancer is not in proxy_protocol_from any more",
 		}
 	}
-	return p.Judge(&c.request, c.state, at)
+	return by.Judge(&p.request, p.tls, at)
 }
 
-// strayProxyHeader reports whether a PROXY header comes where a packet should:
-// from somebody who is not trusted, or behind another. No start-up packet begins
-// like one.
-func (c *session) strayProxyHeader(first byte) bool {
-	return first == proxyV1[0] && c.wire.begins(proxyV1) || first == proxyV2[0] && c.wire.begins(proxyV2)
+// unexpectedProxyHeader reports whether a PROXY header comes where a packet
+// should: from somebody who is not trusted, or behind another. No startup packet
+// begins like one.
+func (c *conn) unexpectedProxyHeader(first byte) bool {
+	return first == proxyV1[0] && c.socket.HasPrefix(proxyV1) || first == proxyV2[0] && c.socket.HasPrefix(proxyV2)
 }
 
 // proxyRefusal says why a header could not be read.
@@ -107,16 +105,16 @@ func proxyRefusal(err error) error {
 		return refuse(Probe, "closed before it sent a PROXY header")
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return refuse(ProxyHeaderInvalid, "no complete PROXY header in time")
-	case errors.Is(err, io.ErrUnexpectedEOF), isReset(err):
+	case errors.Is(err, io.ErrUnexpectedEOF), relay.IsReset(err):
 		return refuse(ProxyHeaderInvalid, "closed in the middle of its PROXY header")
 	}
 	return refuse(ProxyHeaderInvalid, err.Error())
 }
 
-// readProxyHeader reads a header and returns the address in it, an invalid one
+// parseProxyStream reads a header and returns the address in it, an invalid one
 // if the sender speaks for itself, and what it has read behind the header. It is
 // io.EOF if nothing comes at all.
-func readProxyHeader(r io.Reader) (source netip.AddrPort, rest []byte, err error) {
+func parseProxyStream(r io.Reader) (source netip.AddrPort, rest []byte, err error) {
 	b := make([]byte, 0, proxyAtOnce)
 	for {
 		length, err := proxyHeaderLength(b)
@@ -132,7 +130,7 @@ func readProxyHeader(r io.Reader) (source netip.AddrPort, rest []byte, err error
 		b = b[:len(b)+n]
 		switch {
 		case n > 0 || err == nil:
-		case len(b) == 0 && isReset(err):
+		case len(b) == 0 && relay.IsReset(err):
 			return source, nil, io.EOF // how some health checks end
 		case len(b) > 0 && errors.Is(err, io.EOF):
 			return source, nil, io.ErrUnexpectedEOF

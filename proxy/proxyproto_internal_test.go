@@ -41,7 +41,7 @@ func FuzzProxyHeader(f *testing.F) {
 			err          error
 		}
 		read := func(r io.Reader) result {
-			source, rest, err := readProxyHeader(r)
+			source, rest, err := parseProxyStream(r)
 			if err != nil {
 				if source.IsValid() {
 					t.Fatalf("both %v and %v", source, err)

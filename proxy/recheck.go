@@ -1,17 +1,17 @@
 package proxy
 
 import (
-	"errors"
 	"time"
 
 	"pgwicket/internal/pgwire"
+	"pgwicket/internal/relay"
 )
 
-// Recheck says what becomes of a live session that the policy would no longer
-// let in.
+// Recheck says what happens to a live session that the policy would no longer
+// admit.
 type Recheck uint8
 
-// The ways to deal with it.
+// The values of Recheck.
 const (
 	Immediate Recheck = iota // it is ended, between two messages of the backend's
 	WhenIdle                 // it is ended when its backend is idle, outside of a transaction
@@ -19,14 +19,14 @@ const (
 )
 
 // boundaryWait is how long a session that must end may take to come to a place
-// where it can be told so.
+// where it can be told why.
 const boundaryWait = 500 * time.Millisecond
 
-// tend looks after the live sessions until the server has stopped: it judges
-// them anew whenever there is a new policy and as time passes, for certificates
+// maintain looks after the live sessions until the server has stopped: it judges
+// them again whenever there is a new policy and as time passes, for certificates
 // expire and lists go stale, and ends those whose own time is over.
-func (s *Server) tend() {
-	defer close(s.tended)
+func (s *Server) maintain() {
+	defer close(s.maintainDone)
 	policy := s.policy.Load()
 	recheck, expire := every(policy.RecheckInterval), every(policy.Limits.precision())
 	for {
@@ -35,7 +35,7 @@ func (s *Server) tend() {
 			recheck.Stop()
 			expire.Stop()
 			return
-		case <-s.renewed:
+		case <-s.policyChanged:
 			policy = s.policy.Load()
 			reset(recheck, policy.RecheckInterval)
 			reset(expire, policy.Limits.precision())
@@ -63,7 +63,7 @@ func reset(t *time.Ticker, d time.Duration) {
 	}
 }
 
-// recheck judges every session anew.
+// recheck judges every session again.
 func (s *Server) recheck() {
 	began := time.Now()
 	policy, failing := s.policy.Load(), 0
@@ -86,58 +86,63 @@ func (s *Server) all() []*session {
 }
 
 // recheck judges a session that has been judged before by p, and ends it if it
-// would not be let in now. A stale list turns newcomers away: those who are in
-// came before, unless p says otherwise.
-func (c *session) recheck(p *Policy, at time.Time) (failing bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.proved || c.ended {
+// would not be admitted now. A stale list refuses new connections; live sessions
+// stay, unless p says otherwise.
+func (s *session) recheck(p *Policy, at time.Time) (failing bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.phase != judged && s.phase != relaying {
 		return false
 	}
-	r := c.judgeAgain(p, at)
+	r := s.judgeAgain(p, at)
 	if r != nil && r.Outcome == CRLStale && !p.EndOnStaleCRL {
 		return false
 	}
 	switch {
 	case r == nil:
-		c.pardon()
+		s.cancelTermination()
 		return false
 	case p.Recheck == Off:
-		c.pardon()
-	case c.relay.end == nil: // on its way in: it has not begun, so it is refused
-		c.refusal = r
-		c.cut()
-	case c.refusal == nil || c.waits && p.Recheck == Immediate:
-		c.refusal, c.waits = r, p.Recheck == WhenIdle
+		s.cancelTermination()
+	case s.phase == judged: // it has not begun, so it is refused
+		s.refusal = r
+		s.cut()
+	case s.refusal == nil || s.deferred && p.Recheck == Immediate:
+		s.refusal, s.deferred = r, p.Recheck == WhenIdle
 		_, public := r.Message()
-		e := ending{cause: r.Outcome, words: pgwire.Fatal(shutdown, "terminating connection: "+public, ""), idle: c.waits}
-		if !c.waits {
-			e.by = at.Add(boundaryWait)
+		t := relay.Termination{
+			Reason:   uint8(r.Outcome),
+			Message:  pgwire.Fatal(pgwire.SQLStateAdminShutdown, "terminating connection: "+public, ""),
+			WhenIdle: s.deferred,
 		}
-		c.relay.end(e)
+		if !s.deferred {
+			t.Deadline = at.Add(boundaryWait)
+		}
+		s.relay.Terminate(t)
 	}
 	return true
 }
 
-// judgeAgain returns why p would not let the session in; nil if it would. A panic
-// costs one session its life.
-func (c *session) judgeAgain(p *Policy, at time.Time) (r *Refusal) {
+// judgeAgain returns why p would not admit the session; nil if it would. A panic
+// ends one session and no other.
+func (s *session) judgeAgain(p *Policy, at time.Time) (r *Refusal) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
-			logPanic(c.server.log, panicked)
+			logPanic(s.server.log, panicked)
 			r = &Refusal{Outcome: InternalError, Detail: "panic"}
 		}
 	}()
-	if _, err := c.judge(p, at); err != nil && !errors.As(err, &r) {
-		r = &Refusal{Outcome: InternalError, Detail: err.Error()}
+	if _, err := s.peer.judge(p, at); err != nil {
+		return asRefusal(err)
 	}
-	return r
+	return nil
 }
 
-// pardon takes back a sentence that waits for the session to be idle.
-func (c *session) pardon() {
-	if c.waits {
-		c.refusal, c.waits = nil, false
-		c.relay.spare()
+// cancelTermination takes back a termination that waits for the session to be
+// idle. The caller holds mu.
+func (s *session) cancelTermination() {
+	if s.deferred {
+		s.refusal, s.deferred = nil, false
+		s.relay.CancelTermination()
 	}
 }

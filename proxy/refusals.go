@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"errors"
 	"net/netip"
 	"strings"
 	"sync"
@@ -9,7 +8,7 @@ import (
 )
 
 // Refused is a connection that was turned away, by the gate or by PostgreSQL, or a
-// session that the gate has ended for what would keep a newcomer out.
+// session that the gate has ended for what a new connection would be refused for.
 type Refused struct {
 	At       time.Time
 	Outcome  Outcome
@@ -66,25 +65,26 @@ func (r *refusals) last() []Refused {
 	return all
 }
 
-// remember keeps a connection among the refusals, if it is one. Port scans and
-// health checks would soon be all of them.
-func (c *session) remember(o Outcome, err error) {
-	if o == Probe || o >= ClientClosed {
+// rememberRefusal keeps a connection among the refusals, if it is one. Port scans
+// and health checks would soon be all of them.
+func (s *Server) rememberRefusal(e end) {
+	if e.outcome == Probe || e.outcome >= ClientClosed {
 		return
 	}
+	p := e.peer
 	one := Refused{
-		At: time.Now(), Outcome: o, Session: c.open, Listener: c.request.Listener,
-		Client: c.source, User: c.request.User, Database: c.request.Database,
+		At: time.Now(), Outcome: e.outcome, Session: e.admitted, Listener: p.request.Listener,
+		Client: p.source, User: p.request.User, Database: p.request.Database,
 	}
-	if r := (*Refusal)(nil); errors.As(err, &r) {
-		one.Reason = r.Detail
-	} else if sqlstate := c.relayed.login.SQLSTATE; sqlstate != "" {
+	if e.refusal != nil {
+		one.Reason = e.refusal.Detail
+	} else if sqlstate := e.relayed.Login.SQLSTATE; sqlstate != "" {
 		one.Reason = "PostgreSQL says " + sqlstate
 	}
-	if id := c.request.Certificate; id != nil {
+	if id := p.request.Certificate; id != nil {
 		one.Subject = id.DN
 	}
-	c.server.refusals.add(one)
+	s.refusals.add(one)
 }
 
 // Refusals returns the last hundred, the newest first.
@@ -92,7 +92,7 @@ func (s *Server) Refusals() []Refused { return s.refusals.last() }
 
 // Usage is what clients take at the moment of what Limits bounds.
 type Usage struct {
-	Connections    int // those in their start-up included
+	Connections    int // those in their startup included
 	PerSource      int // of the source that has most
 	PerAccount     int // of the user and database that have most
 	CancelRequests int // under way
@@ -100,7 +100,7 @@ type Usage struct {
 
 // Usage counts it.
 func (s *Server) Usage() Usage {
-	u := s.crowd.usage()
-	u.CancelRequests = int(s.cancels.Load())
+	u := s.limiter.usage()
+	u.CancelRequests = s.cancelKeys.inFlight()
 	return u
 }

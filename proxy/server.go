@@ -1,8 +1,13 @@
-// Package proxy is the gate itself: it accepts connections, leads each through
-// the start-up dialogue of PostgreSQL, decides by a Policy who may come in, and
-// relays the sessions of those who may.
+// Package proxy is the gate: it accepts connections, speaks the startup dialogue
+// of PostgreSQL with each, admits or refuses it by a Policy, and has
+// internal/relay move the bytes of the sessions that were admitted.
 //
-// It reads no file and knows no flag: config builds its Policy.
+// A connection has three parts, by owner. conn belongs to the goroutine that serves
+// it, and conn.serve is its life from top to bottom. peer is who it is; it does not
+// change once it has been judged. session is what any other goroutine may touch,
+// under its mutex, until the relay has ended it.
+//
+// The package reads no file and knows no flag: config builds its Policy.
 package proxy
 
 import (
@@ -17,6 +22,7 @@ import (
 	"time"
 
 	"pgwicket/acl"
+	"pgwicket/internal/relay"
 	"pgwicket/metrics"
 )
 
@@ -43,7 +49,7 @@ type Policy struct {
 	// SourceRefusal says how others are turned away.
 	SourceRefusal SourceRefusal
 	// Proxies are, by the address of the listener, the load balancers that say
-	// in a PROXY header for whom they speak. They must, and nobody else may.
+	// in a PROXY header for whom they speak. They must; others must not.
 	Proxies map[string]*acl.Networks
 	// ProxyHeaderTimeout is how long they may take to say so, within
 	// StartupTimeout; 0: no less than that.
@@ -58,12 +64,11 @@ type Policy struct {
 	// everybody.
 	Verify func(state tls.ConnectionState, at time.Time) error
 
-	// Rules decide on what the allowlist and Verify let through; nil lets all
-	// of it in.
+	// Rules decide on what the allowlist and Verify admit; nil admits all of it.
 	Rules *acl.Rules
 
-	// Recheck says what becomes of live sessions that would not be let in any
-	// more, which is asked after each SetPolicy and every RecheckInterval (0:
+	// Recheck says what happens to live sessions that would not be admitted any
+	// more. They are judged after each SetPolicy and every RecheckInterval (0:
 	// only then).
 	Recheck         Recheck
 	RecheckInterval time.Duration
@@ -92,74 +97,72 @@ type Policy struct {
 type Server struct {
 	log     *slog.Logger
 	metrics *metrics.Set
-	relay   *relay
+	relay   *relay.Relay
 	policy  atomic.Pointer[Policy]
 
-	crowd      *crowd
-	handshakes turns
-	lastID     atomic.Uint64
-	cancels    atomic.Int64 // CancelRequests under way
-	draining   atomic.Bool
-	handsOver  atomic.Bool
+	limiter    *limiter
+	handshakes handshakeSlots
+	cancelKeys cancelKeys
 	probes     probes
 	refusals   refusals
 
-	renewed  chan struct{} // there is a new policy
-	stopOnce sync.Once
-	stopped  chan struct{} // closed when there are no sessions any more
-	tended   chan struct{} // closed when tend has returned
+	lastID       atomic.Uint64
+	shuttingDown atomic.Bool
+	handsOver    atomic.Bool
+
+	policyChanged chan struct{}
+	stopOnce      sync.Once
+	stopped       chan struct{} // closed when there are no sessions any more
+	maintainDone  chan struct{} // closed when maintain has returned
 
 	mu        sync.Mutex
-	listeners map[net.Listener]*accepting
+	listeners map[net.Listener]*acceptLoop
 	sessions  map[*session]struct{}
-	keys      map[string]*Host // the cancel keys of live sessions, and where they are known
-	wg        sync.WaitGroup   // one for each session
-	accepts   sync.WaitGroup   // one for each Serve
+	wg        sync.WaitGroup // one for each session
+	accepts   sync.WaitGroup // one for each Serve
 }
 
 // New returns a server that decides by p, logs to log and counts in m. It fails
 // only for want of descriptors. Shutdown frees what it holds.
 func New(p *Policy, log *slog.Logger, m *metrics.Set) (*Server, error) {
-	r, err := newRelay(m.Relayed, func(panicked any) { logPanic(log, panicked) })
+	r, err := relay.New(relay.Observer{Moved: m.Relayed, Panicked: func(recovered any) { logPanic(log, recovered) }})
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{
-		relay:      r,
-		log:        log,
-		metrics:    m,
-		listeners:  make(map[net.Listener]*accepting),
-		sessions:   make(map[*session]struct{}),
-		keys:       make(map[string]*Host),
-		crowd:      newCrowd(),
-		handshakes: newTurns(),
-		renewed:    make(chan struct{}, 1),
-		stopped:    make(chan struct{}),
-		tended:     make(chan struct{}),
+		relay:         r,
+		log:           log,
+		metrics:       m,
+		listeners:     make(map[net.Listener]*acceptLoop),
+		sessions:      make(map[*session]struct{}),
+		limiter:       newLimiter(),
+		handshakes:    newHandshakeSlots(),
+		policyChanged: make(chan struct{}, 1),
+		stopped:       make(chan struct{}),
+		maintainDone:  make(chan struct{}),
 	}
 	m.Expect(expected())
-	s.putInForce(p)
-	go s.tend()
+	s.storePolicy(p)
+	go s.maintain()
 	return s, nil
 }
 
-func (s *Server) putInForce(p *Policy) {
+func (s *Server) storePolicy(p *Policy) {
 	s.policy.Store(p)
 	s.metrics.InForce(p.Limits.Connections, p.addresses())
 }
 
 // SetPolicy puts p into force: for every connection that has not yet been
-// judged, and soon for the live sessions. It may be called at any time, by
-// anybody.
+// judged, and soon for the live sessions. It may be called concurrently.
 func (s *Server) SetPolicy(p *Policy) {
-	s.putInForce(p)
+	s.storePolicy(p)
 	select {
-	case s.renewed <- struct{}{}:
-	default: // tend has yet to look, and will see this one
+	case s.policyChanged <- struct{}{}:
+	default: // maintain has yet to look, and will see this one
 	}
 }
 
-// Sessions returns how many connections are open, those in their start-up
+// Sessions returns how many connections are open, those in their startup
 // included.
 func (s *Server) Sessions() int {
 	s.mu.Lock()
@@ -179,7 +182,7 @@ type Session struct {
 	FromClient, ToClient int64     // bytes so far, without TLS
 }
 
-// Snapshot returns the open sessions, in no order. Those in their start-up are
+// Snapshot returns the open sessions, in no order. Those in their startup are
 // not among them.
 func (s *Server) Snapshot() []Session {
 	s.mu.Lock()
@@ -200,19 +203,19 @@ const (
 	maxAcceptDelay = time.Second
 )
 
-// accepting is the accept loop of a listener.
-type accepting struct {
-	turns atomic.Uint64 // how often it has come round
+// acceptLoop is what is known of the accept loop of a listener.
+type acceptLoop struct {
+	rounds atomic.Uint64
 }
 
 // HandOver is for a server whose successor listens on the same sockets or
-// addresses: a Shutdown then lets in whoever it has accepted, and leaves the
-// sessions alone for half of the time that its context gives. It must be called
+// addresses: a Shutdown then serves the connections that it has accepted, and
+// leaves the sessions alone for half of the time that its context gives. It must be called
 // before Serve.
 func (s *Server) HandOver() { s.handsOver.Store(true) }
 
-// dismisses says that a shutdown is under way and nobody new is to stay.
-func (s *Server) dismisses() bool { return s.draining.Load() && !s.handsOver.Load() }
+// drains reports whether a shutdown is under way in which no new session may begin.
+func (s *Server) drains() bool { return s.shuttingDown.Load() && !s.handsOver.Load() }
 
 // Serve accepts connections from ln, which must yield *net.TCPConn, until
 // Shutdown or Close, and then returns ErrServerClosed. It closes ln. It may be
@@ -238,12 +241,12 @@ func (s *Server) Serve(ln net.Listener) error {
 	delay := time.Duration(0)
 	for {
 		conn, err := ln.Accept()
-		loop.turns.Add(1)
+		loop.rounds.Add(1)
 		switch {
 		case err == nil:
 			delay = 0
 			take(conn.(*net.TCPConn))
-		case s.draining.Load():
+		case s.shuttingDown.Load():
 			acceptQueued(ln, take)
 			return ErrServerClosed
 		case errors.Is(err, net.ErrClosed):
@@ -257,14 +260,14 @@ func (s *Server) Serve(ln net.Listener) error {
 	}
 }
 
-// track takes a listener on the books, unless it is too late for that.
-func (s *Server) track(ln net.Listener) *accepting {
+// track records a listener, unless the server is shutting down.
+func (s *Server) track(ln net.Listener) *acceptLoop {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.draining.Load() {
+	if s.shuttingDown.Load() {
 		return nil
 	}
-	loop := new(accepting)
+	loop := new(acceptLoop)
 	s.listeners[ln] = loop
 	s.accepts.Add(1)
 	return loop
@@ -272,59 +275,44 @@ func (s *Server) track(ln net.Listener) *accepting {
 
 // begin serves one connection in a goroutine of its own.
 func (s *Server) begin(conn *net.TCPConn, listener string) {
-	ctx, stop := context.WithCancel(context.Background())
-	c := newSession(s, conn, listener, stop)
+	ctx, interrupt := context.WithCancel(context.Background())
+	c := newConn(s, conn, listener, interrupt)
 	s.mu.Lock()
-	s.sessions[c] = struct{}{}
+	s.sessions[c.session] = struct{}{}
 	s.wg.Add(1) // Shutdown waits for Serve first, so it does not wait for this yet
 	s.mu.Unlock()
-	go c.live(ctx)
+	go c.run(ctx, interrupt)
 }
 
-// know keeps the cancel key of a session at a host until it is forgotten.
-func (s *Server) know(key string, at *Host) {
-	if key != "" {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.keys[key] = at
-	}
-}
-
-// knows returns the host of the session with that key; nil if it is none of ours.
-func (s *Server) knows(key string) *Host {
+// forget removes a session that has ended, with its places and its cancel key.
+func (s *Server) forget(one *session, cancelKey string) {
+	s.cancelKeys.remove(cancelKey)
+	one.place.Release()
+	one.slot.Release()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.keys[key]
-}
-
-// forget takes a session that has ended off the books.
-func (s *Server) forget(c *session) {
-	s.mu.Lock()
-	delete(s.sessions, c)
-	delete(s.keys, c.relayed.login.CancelKey())
-	c.giveBack()
+	delete(s.sessions, one)
 	s.mu.Unlock()
 	s.wg.Done()
 }
 
 // Shutdown stops accepting and ends each session, in words, as soon as its
 // backend is idle, outside of a transaction. If ctx ends first, it ends the rest
-// and returns ctx's error; it returns only when all have gone. A connection that
-// gets through its start-up meanwhile is told that the gate is shutting down.
+// and returns ctx's error; it returns only when all have ended. A connection that
+// finishes its startup meanwhile is told that the gate is shutting down.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.stopAccepting()
 	if end, ok := ctx.Deadline(); !s.handsOver.Load() {
-		s.dismiss()
+		s.drain()
 	} else if ok {
-		half := time.AfterFunc(time.Until(end)/2, s.dismiss)
+		half := time.AfterFunc(time.Until(end)/2, s.drain)
 		defer half.Stop()
 	}
 	done := make(chan struct{})
 	go func() {
 		s.wg.Wait()
 		s.stopOnce.Do(func() { close(s.stopped) })
-		<-s.tended
-		s.relay.stop()
+		<-s.maintainDone
+		s.relay.Stop()
 		close(done)
 	}()
 	select {
@@ -337,20 +325,20 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// dismiss begins to end the sessions.
-func (s *Server) dismiss() {
+// drain begins to end the sessions.
+func (s *Server) drain() {
 	s.handsOver.Store(false)
-	for _, c := range s.all() {
-		c.drain()
+	for _, one := range s.all() {
+		one.drain()
 	}
 }
 
-// stopAccepting returns when every Serve has. Who has connected before is in: to
-// close a listener resets those that nobody has accepted yet, so it is only
-// interrupted here, and Serve closes it when it has them.
+// stopAccepting returns when every Serve has. Connections that were made before are
+// still accepted: to close a listener resets those that wait in its queue, so it is
+// only interrupted here, and Serve closes it when it has accepted them.
 func (s *Server) stopAccepting() {
 	s.mu.Lock()
-	s.draining.Store(true)
+	s.shuttingDown.Store(true)
 	for ln := range s.listeners {
 		if i, ok := ln.(interface{ SetDeadline(time.Time) error }); !ok || i.SetDeadline(time.Unix(1, 0)) != nil {
 			_ = ln.Close()
@@ -360,10 +348,8 @@ func (s *Server) stopAccepting() {
 	s.accepts.Wait()
 }
 
-func (s *Server) endAll(cause Outcome) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for c := range s.sessions {
-		c.end(cause)
+func (s *Server) endAll(o Outcome) {
+	for _, one := range s.all() {
+		one.end(o)
 	}
 }

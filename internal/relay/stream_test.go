@@ -1,4 +1,4 @@
-package proxy
+package relay
 
 import (
 	"crypto/tls"
@@ -125,7 +125,7 @@ func testStreamsOnce(t *testing.T, with starter, version uint16, n int64) {
 	seed := rand.Uint64()
 	t.Log("seed", seed)
 	r := newRig(t, rigging{relay: with, version: version})
-	deadline := time.Now().Add(patience + time.Duration(n>>20)*time.Second)
+	deadline := time.Now().Add(testTimeout + time.Duration(n>>20)*time.Second)
 	for _, c := range []net.Conn{r.client, r.backend} {
 		_ = c.SetDeadline(deadline)
 	}

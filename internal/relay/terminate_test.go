@@ -1,4 +1,4 @@
-package proxy
+package relay
 
 import (
 	"bytes"
@@ -20,7 +20,7 @@ func said(kind byte, body string) []byte {
 // ready is a login and where it ends.
 var ready = slices.Concat(said('R', "\x00\x00\x00\x00"), said('K', "\x00\x00\x00\x07key!"), said('Z', "I"))
 
-var farewell = pgwire.Fatal("57P01", "terminating connection: for a test", "")
+var fatal = pgwire.Fatal("57P01", "terminating connection: for a test", "")
 
 // relayedRig returns a rig whose session the relay has.
 func relayedRig(t *testing.T, with starter) *rig {
@@ -47,7 +47,7 @@ func (r *rig) hears(want []byte) {
 func (r *rig) leaves() {
 	r.t.Helper()
 	if rest, err := io.ReadAll(r.client); err != nil || len(rest) > 0 {
-		r.t.Errorf("the client got %q (%v) after the words", rest, err)
+		r.t.Errorf("the client got %q (%v) after the message", rest, err)
 	}
 	_ = r.client.Close()
 	if _, err := io.Copy(io.Discard, r.backend); err != nil {
@@ -82,25 +82,25 @@ func (r *rig) silent(why string) {
 	if n, _ := r.client.Read(b); n > 0 {
 		r.t.Errorf("%s: the client got %q", why, b)
 	}
-	_ = r.client.SetReadDeadline(time.Now().Add(patience))
+	_ = r.client.SetReadDeadline(time.Now().Add(testTimeout))
 }
 
-func TestDismissAtBoundary(t *testing.T) {
+func TestTerminateAtBoundary(t *testing.T) {
 	eachRelay(t, func(t *testing.T, with starter) {
 		r := relayedRig(t, with)
 		r.says(ready...)
 		r.hears(ready)
 		r.asks() // a running query is no reason to wait
-		r.held.end(ending{cause: CertRevoked, words: farewell})
-		r.hears(farewell)
+		r.handle.Terminate(Termination{Reason: revoked, Message: fatal})
+		r.hears(fatal)
 		r.leaves()
-		r.ended(CertRevoked, 14, int64(len(ready)))
+		r.endedBy(revoked, 14, int64(len(ready)))
 	})
 }
 
 // A message of ours in the middle of one of the backend's would be read as a
 // part of it, wherever that is cut.
-func TestDismissWaitsForABoundary(t *testing.T) {
+func TestTerminateWaitsForABoundary(t *testing.T) {
 	row := said('D', strings.Repeat("x", 300))
 	eachRelay(t, func(t *testing.T, with starter) {
 		for _, cut := range []int{1, 4, 5, 6, len(row) - 1} {
@@ -108,19 +108,19 @@ func TestDismissWaitsForABoundary(t *testing.T) {
 			r.says(ready...)
 			r.says(row[:cut]...)
 			r.hears(slices.Concat(ready, row[:cut]))
-			r.held.end(ending{cause: CertRevoked, words: farewell, by: time.Now().Add(patience)})
+			r.handle.Terminate(Termination{Reason: revoked, Message: fatal, Deadline: time.Now().Add(testTimeout)})
 			r.silent("in the middle of a row")
 			r.says(row[cut:]...)
-			r.hears(slices.Concat(row[cut:], farewell))
+			r.hears(slices.Concat(row[cut:], fatal))
 			r.leaves()
-			r.ended(CertRevoked, 0, int64(len(ready)+len(row)))
+			r.endedBy(revoked, 0, int64(len(ready)+len(row)))
 		}
 	})
 }
 
 // Where no boundary comes, or none can be known, the session is cut without a
 // word of ours.
-func TestDismissWithoutABoundary(t *testing.T) {
+func TestTerminateWithoutABoundary(t *testing.T) {
 	eachRelay(t, func(t *testing.T, with starter) {
 		for name, stream := range map[string][]byte{
 			"a row that does not end": slices.Concat(ready, said('D', "abcd")[:7]),
@@ -129,21 +129,21 @@ func TestDismissWithoutABoundary(t *testing.T) {
 			r := relayedRig(t, with)
 			r.says(stream...)
 			r.hears(stream)
-			r.held.end(ending{cause: CertRevoked, words: farewell, by: time.Now().Add(20 * time.Millisecond)})
+			r.handle.Terminate(Termination{Reason: revoked, Message: fatal, Deadline: time.Now().Add(20 * time.Millisecond)})
 			if rest, _ := io.ReadAll(r.client); len(rest) > 0 {
 				t.Errorf("%s: the client got %q", name, rest)
 			}
-			r.ended(CertRevoked, 0, int64(len(stream)))
+			r.endedBy(revoked, 0, int64(len(stream)))
 		}
 	})
 }
 
 // An idle ending waits for the end of the query and of the transaction.
-func TestDismissWhenIdle(t *testing.T) {
+func TestTerminateWhenIdle(t *testing.T) {
 	eachRelay(t, func(t *testing.T, with starter) {
 		r := relayedRig(t, with)
-		idle := ending{cause: DrainTimeout, words: farewell, idle: true}
-		r.held.end(idle)
+		idle := Termination{Reason: drainTimeout, Message: fatal, WhenIdle: true}
+		r.handle.Terminate(idle)
 		r.silent("before its login")
 		r.asks() // which is no client's way; it is answered after the login
 		r.says(ready[:len(ready)-6]...)
@@ -164,18 +164,18 @@ func TestDismissWhenIdle(t *testing.T) {
 		r.hears(said('C', "ROLLBACK\x00"))
 		r.silent("before the query is done")
 		r.says(said('Z', "I")...)
-		r.hears(slices.Concat(said('Z', "I"), farewell))
+		r.hears(slices.Concat(said('Z', "I"), fatal))
 		r.leaves()
 		<-r.done
-		if r.result.cause != DrainTimeout {
-			t.Errorf("cause %s", r.result.cause)
+		if r.result.Termination != drainTimeout {
+			t.Errorf("cause %s, reason %d", r.result.Cause, r.result.Termination)
 		}
 	})
 }
 
 // A query that was under way when the ending came is answered first; one that
 // idles is ended at once.
-func TestDismissWhenIdleAtOnce(t *testing.T) {
+func TestTerminateWhenIdleAtOnce(t *testing.T) {
 	eachRelay(t, func(t *testing.T, with starter) {
 		for _, busy := range []bool{true, false} {
 			r := relayedRig(t, with)
@@ -184,13 +184,13 @@ func TestDismissWhenIdleAtOnce(t *testing.T) {
 			if busy {
 				r.asks()
 			}
-			r.held.end(ending{cause: DrainTimeout, words: farewell, idle: true})
+			r.handle.Terminate(Termination{Reason: drainTimeout, Message: fatal, WhenIdle: true})
 			if busy {
 				r.silent("while a query runs")
 				r.says(said('Z', "I")...)
 				r.hears(said('Z', "I"))
 			}
-			r.hears(farewell)
+			r.hears(fatal)
 			r.leaves()
 			<-r.done
 		}
@@ -198,19 +198,19 @@ func TestDismissWhenIdleAtOnce(t *testing.T) {
 }
 
 // Of a pipeline every query is answered first.
-func TestDismissWhenIdleAfterAPipeline(t *testing.T) {
+func TestTerminateWhenIdleAfterAPipeline(t *testing.T) {
 	eachRelay(t, func(t *testing.T, with starter) {
 		r := relayedRig(t, with)
 		r.says(ready...)
 		r.hears(ready)
 		r.asks()
 		r.asks()
-		r.held.end(ending{cause: DrainTimeout, words: farewell, idle: true})
+		r.handle.Terminate(Termination{Reason: drainTimeout, Message: fatal, WhenIdle: true})
 		r.says(said('Z', "I")...)
 		r.hears(said('Z', "I"))
 		r.silent("while the second query runs")
 		r.says(said('Z', "I")...)
-		r.hears(slices.Concat(said('Z', "I"), farewell))
+		r.hears(slices.Concat(said('Z', "I"), fatal))
 		r.leaves()
 		<-r.done
 	})
@@ -218,78 +218,78 @@ func TestDismissWhenIdleAfterAPipeline(t *testing.T) {
 
 // A session is closed for its quietness if it is still quiet: a query may have
 // come meanwhile, or be under way without a byte.
-func TestCloseIfQuiet(t *testing.T) {
+func TestTerminateIfQuiet(t *testing.T) {
 	eachRelay(t, func(t *testing.T, with starter) {
 		r := relayedRig(t, with)
-		quiet := ending{cause: IdleTimeout, words: farewell}
+		quiet := Termination{Reason: idle, Message: fatal}
 		moved := func() int64 {
-			up, down := r.held.moved()
+			up, down := r.handle.Moved()
 			return up + down
 		}
-		r.held.close(quiet, moved())
+		r.handle.TerminateIfQuiet(quiet, moved())
 		r.silent("before its login")
 		r.says(ready...)
 		r.hears(ready)
-		r.held.close(quiet, moved()-1)
+		r.handle.TerminateIfQuiet(quiet, moved()-1)
 		r.silent("something has moved")
 		r.asks()
-		r.held.close(quiet, moved())
+		r.handle.TerminateIfQuiet(quiet, moved())
 		r.silent("a query is under way")
 		r.says(said('Z', "T")...)
 		r.hears(said('Z', "T"))
-		r.held.close(quiet, moved()) // in a transaction
-		r.hears(farewell)
+		r.handle.TerminateIfQuiet(quiet, moved()) // in a transaction
+		r.hears(fatal)
 		r.leaves()
 		<-r.done
-		if r.result.cause != IdleTimeout || r.result.busy {
-			t.Errorf("cause %s, busy %v", r.result.cause, r.result.busy)
+		if r.result.Termination != idle || r.result.Busy {
+			t.Errorf("cause %s, busy %v", r.result.Cause, r.result.Busy)
 		}
 	})
 }
 
 // The deadline of an ending goes with it: whoever is spared stays, and a later
 // ending has its own.
-func TestSparedFromADeadline(t *testing.T) {
+func TestCancelledBeforeItsDeadline(t *testing.T) {
 	eachRelay(t, func(t *testing.T, with starter) {
 		r := relayedRig(t, with)
 		r.says(said('Z', "T")...)
 		r.hears(said('Z', "T"))
 		soon := func() time.Time { return time.Now().Add(100 * time.Millisecond) }
-		r.held.end(ending{cause: SessionLifetime, words: farewell, idle: true, by: soon()})
-		r.held.spare()
+		r.handle.Terminate(Termination{Reason: lifetime, Message: fatal, WhenIdle: true, Deadline: soon()})
+		r.handle.CancelTermination()
 		time.Sleep(200 * time.Millisecond)
-		r.held.end(ending{cause: SessionLifetime, words: farewell, idle: true, by: soon()})
-		r.held.end(ending{cause: Drained, words: farewell, idle: true})
+		r.handle.Terminate(Termination{Reason: lifetime, Message: fatal, WhenIdle: true, Deadline: soon()})
+		r.handle.Terminate(Termination{Reason: drained, Message: fatal, WhenIdle: true})
 		time.Sleep(200 * time.Millisecond)
 		r.silent("in a transaction")
-		r.held.end(ending{cause: SessionLifetime, words: farewell, idle: true, by: soon()})
+		r.handle.Terminate(Termination{Reason: lifetime, Message: fatal, WhenIdle: true, Deadline: soon()})
 		if rest, _ := io.ReadAll(r.client); len(rest) > 0 {
 			t.Errorf("the client got %q", rest)
 		}
-		r.ended(SessionLifetime, 0, 6)
+		r.endedBy(lifetime, 0, 6)
 	})
 }
 
 // A promise to end is overtaken by an order to.
-func TestDismissThenCut(t *testing.T) {
+func TestTerminateThenCut(t *testing.T) {
 	eachRelay(t, func(t *testing.T, with starter) {
 		r := relayedRig(t, with)
 		r.says(said('Z', "T")...)
 		r.hears(said('Z', "T"))
-		r.held.end(ending{cause: CertRevoked, words: farewell, idle: true})
+		r.handle.Terminate(Termination{Reason: revoked, Message: fatal, WhenIdle: true})
 		r.silent("in a transaction")
-		r.held.end(ending{cause: DrainTimeout})
+		r.handle.Terminate(Termination{Reason: drainTimeout})
 		if rest, _ := io.ReadAll(r.client); len(rest) > 0 {
 			t.Errorf("the client got %q", rest)
 		}
-		r.ended(DrainTimeout, 0, 6)
-		r.held.end(ending{cause: CertRevoked, words: farewell}) // and nothing happens
+		r.endedBy(drainTimeout, 0, 6)
+		r.handle.Terminate(Termination{Reason: revoked, Message: fatal}) // and nothing happens
 	})
 }
 
 // What a client had not read yet when its session was ended comes first, and
 // whole; one that reads nothing is not waited for.
-func TestDismissWithFullBuffers(t *testing.T) {
+func TestTerminateWithFullBuffers(t *testing.T) {
 	eachRelay(t, func(t *testing.T, with starter) {
 		for _, reads := range []bool{true, false} {
 			r := relayedRig(t, with)
@@ -307,27 +307,27 @@ func TestDismissWithFullBuffers(t *testing.T) {
 				}
 			}()
 			for full := int64(-1); ; { // until the backend waits for the client
-				_, down := r.held.moved()
+				_, down := r.handle.Moved()
 				if down == full && down > 0 {
 					break
 				}
 				full = down
 				time.Sleep(50 * time.Millisecond)
 			}
-			r.held.end(ending{cause: CertRevoked, words: farewell, by: time.Now().Add(time.Second)})
+			r.handle.Terminate(Termination{Reason: revoked, Message: fatal, Deadline: time.Now().Add(time.Second)})
 			if reads {
 				all, err := io.ReadAll(r.client)
 				for len(all) >= len(row) && bytes.HasPrefix(all, row) {
 					all = all[len(row):]
 				}
-				if err != nil || !bytes.Equal(all, farewell) {
+				if err != nil || !bytes.Equal(all, fatal) {
 					t.Errorf("the client got %d bytes (%v) at the end: %.80q", len(all), err, all)
 				}
 				_ = r.client.Close()
 			}
 			<-r.done
-			if r.result.cause != CertRevoked {
-				t.Errorf("cause %s", r.result.cause)
+			if r.result.Termination != revoked {
+				t.Errorf("cause %s, reason %d", r.result.Cause, r.result.Termination)
 			}
 			_ = r.backend.Close()
 			<-sent

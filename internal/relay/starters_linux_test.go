@@ -1,4 +1,4 @@
-package proxy
+package relay
 
 import "testing"
 
@@ -7,31 +7,31 @@ var starters = map[string]starter{"pump": startPump, "loop": startLoop}
 // sharedRelay is one relay for several sessions; stop ends it after them.
 func sharedRelay(t *testing.T) (with starter, stop func()) {
 	t.Helper()
-	r, err := newRelay(func(int, int) {}, func(any) {})
+	r, err := New(Observer{Moved: func(int, int) {}, Panicked: func(any) {}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return func(h handover, _ func(up, down int), _ func(any)) reins {
-		held, err := r.start(h)
+	return func(s Session, _ Observer) Handle {
+		held, err := r.Start(s)
 		if err != nil {
 			panic(err)
 		}
 		return held
-	}, r.stop
+	}, r.Stop
 }
 
 // startLoop hands a session to a relay that ends with it.
-func startLoop(h handover, count func(up, down int), alarm func(any)) reins {
-	r, err := newRelay(count, alarm)
+func startLoop(s Session, o Observer) Handle {
+	r, err := New(o)
 	if err != nil {
 		panic(err)
 	}
-	done := h.done
-	h.done = func(result relayed) {
-		r.stop()
+	done := s.Done
+	s.Done = func(result Result) {
+		r.Stop()
 		done(result)
 	}
-	held, err := r.start(h)
+	held, err := r.Start(s)
 	if err != nil {
 		panic(err)
 	}

@@ -1,4 +1,4 @@
-package proxy
+package relay
 
 import (
 	"bufio"
@@ -26,9 +26,9 @@ import (
 	"pgwicket/internal/tlstest"
 )
 
-// patience is how long one test of the relay may take before it counts as hung;
+// testTimeout is how long one test of the relay may take before it counts as hung;
 // the machine is shared.
-const patience = time.Minute
+const testTimeout = time.Minute
 
 var rigPair = tlstest.NewCA("relay root").Server("localhost")
 
@@ -40,19 +40,19 @@ type rig struct {
 	client  *tls.Conn     // over tcp
 	backend *net.UnixConn // the far end of the backend leg
 
-	wire     *wire // the relay's own ends
+	conn     *Conn // the relay's own ends
 	near     *net.UnixConn
 	counted  [2]atomic.Int64 // what count was told, up and down
 	started  chan struct{}   // closed when the relay has it all
 	failed   chan struct{}   // closed when it never will
 	done     chan struct{}   // closed when the relay has ended
-	held     reins           // once started
-	result   relayed         // once done
+	handle   Handle          // once started
+	result   Result          // once done
 	panicked atomic.Int64
 }
 
 // starter hands a session to a new relay of one kind.
-type starter func(h handover, count func(up, down int), alarm func(any)) reins
+type starter func(s Session, o Observer) Handle
 
 // eachRelay runs a test with the goroutines, which are the model, and with
 // whatever this system has instead.
@@ -64,27 +64,26 @@ func eachRelay(t *testing.T, test func(t *testing.T, with starter)) {
 	}
 }
 
-func startPump(h handover, count func(up, down int), alarm func(any)) reins {
-	p := newPump(h, count, alarm)
+func startPump(s Session, o Observer) Handle {
+	p := newPump(s, o)
 	go p.run()
-	return p.reins()
+	return p
 }
 
 // behindTLS puts TLS between a relay and its backend, which keeps its plain
 // socket.
 func behindTLS(t *testing.T, with starter) starter {
-	return func(h handover, count func(up, down int), alarm func(any)) reins {
+	return func(s Session, o Observer) Handle {
 		near, far := unixPair(t)
 		server := tls.Server(far, &tls.Config{Certificates: []tls.Certificate{rigPair.TLS()}, SessionTicketsDisabled: true})
-		go terminateTLS(server, far, h.backend.socket.(*net.UnixConn))
-		u := &upstream{wire: &wire{socket: near}}
-		client := tls.Client(u.wire, &tls.Config{InsecureSkipVerify: true, DynamicRecordSizingDisabled: true})
+		go terminateTLS(server, far, s.Backend.Socket.(*net.UnixConn))
+		s.Backend = NewConn(near)
+		client := tls.Client(s.Backend, &tls.Config{InsecureSkipVerify: true, DynamicRecordSizingDisabled: true})
 		if err := client.Handshake(); err != nil {
 			t.Error(err)
 		}
-		u.tls = client
-		h.backend = u
-		return with(h, count, alarm)
+		s.BackendTLS = client
+		return with(s, o)
 	}
 }
 
@@ -149,7 +148,7 @@ func newRig(t *testing.T, with rigging) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.wire = &wire{socket: conn.(*net.TCPConn)}
+	r.conn = NewConn(conn.(*net.TCPConn))
 	t.Cleanup(r.close)
 	go r.run(with)
 	return r
@@ -167,13 +166,13 @@ func (r *rig) dial(address string, with rigging) {
 		under = with.wrap(r.tcp)
 	}
 	r.client = tls.Client(under, &tls.Config{InsecureSkipVerify: true, MaxVersion: with.version, KeyLogWriter: with.keys, DynamicRecordSizingDisabled: true})
-	_ = r.client.SetDeadline(time.Now().Add(patience))
-	_ = r.backend.SetDeadline(time.Now().Add(patience))
+	_ = r.client.SetDeadline(time.Now().Add(testTimeout))
+	_ = r.backend.SetDeadline(time.Now().Add(testTimeout))
 }
 
 // run is what a session does: handshake, a packet, the relay, the end.
 func (r *rig) run(with rigging) {
-	server := tls.Server(r.wire, &tls.Config{
+	server := tls.Server(r.conn, &tls.Config{
 		Certificates: []tls.Certificate{rigPair.TLS()}, SessionTicketsDisabled: true, MinVersion: tls.VersionTLS12,
 	})
 	if err := server.Handshake(); err != nil {
@@ -186,20 +185,23 @@ func (r *rig) run(with rigging) {
 		close(r.failed)
 		return
 	}
-	r.held = with.relay(handover{
-		client:   server,
-		wire:     r.wire,
-		backend:  &upstream{wire: &wire{socket: r.near}},
-		deadline: time.Now().Add(2 * patience),
-		ready:    func(pgwire.Login) {},
-		done: func(result relayed) {
+	r.handle = with.relay(Session{
+		Client:        server,
+		ClientConn:    r.conn,
+		Backend:       NewConn(r.near),
+		LoginDeadline: time.Now().Add(2 * testTimeout),
+		Ready:         func(pgwire.Login) {},
+		Done: func(result Result) {
 			r.result = result
 			close(r.done)
 		},
-	}, func(up, down int) {
-		r.counted[0].Add(int64(up))
-		r.counted[1].Add(int64(down))
-	}, func(any) { r.panicked.Add(1) })
+	}, Observer{
+		Moved: func(fromClient, toClient int) {
+			r.counted[0].Add(int64(fromClient))
+			r.counted[1].Add(int64(toClient))
+		},
+		Panicked: func(any) { r.panicked.Add(1) },
+	})
 	close(r.started)
 }
 
@@ -211,36 +213,54 @@ func (r *rig) close() {
 	}
 	select {
 	case <-r.started:
-		r.held.end(ending{cause: DrainTimeout})
+		r.handle.Terminate(Termination{})
 	case <-r.failed:
 		return
 	}
 	select {
 	case <-r.done:
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		r.t.Error("the relay does not end although it has been told to")
 	}
 }
 
 // ended waits for the relay to return by itself and checks what it reports.
-func (r *rig) ended(cause Outcome, up, down int64) {
+func (r *rig) ended(cause Cause, up, down int64) {
 	r.t.Helper()
 	select {
 	case <-r.done:
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		buf := make([]byte, 64<<10)
 		r.t.Fatalf("the relay does not return; goroutines:\n%s", buf[:runtime.Stack(buf, true)])
 	}
-	if r.result.cause != cause {
-		r.t.Errorf("cause %s, want %s", r.result.cause, cause)
+	if r.result.Cause != cause {
+		r.t.Errorf("cause %s, want %s", r.result.Cause, cause)
 	}
-	if r.result.up != up || r.result.down != down {
-		r.t.Errorf("relayed %d up and %d down, want %d and %d", r.result.up, r.result.down, up, down)
+	if r.result.FromClient != up || r.result.ToClient != down {
+		r.t.Errorf("relayed %d up and %d down, want %d and %d", r.result.FromClient, r.result.ToClient, up, down)
 	}
 	if u, d := r.counted[0].Load(), r.counted[1].Load(); u != up || d != down {
 		r.t.Errorf("counted %d up and %d down, want %d and %d", u, d, up, down)
 	}
 }
+
+// endedBy is ended, for a session that Terminate has ended.
+func (r *rig) endedBy(reason uint8, up, down int64) {
+	r.t.Helper()
+	r.ended(Terminated, up, down)
+	if r.result.Termination != reason {
+		r.t.Errorf("terminated for reason %d, want %d", r.result.Termination, reason)
+	}
+}
+
+// Reasons of terminations, which are the caller's own.
+const (
+	revoked uint8 = iota + 1
+	drained
+	drainTimeout
+	idle
+	lifetime
+)
 
 // unixPair is a connected pair of stream sockets.
 func unixPair(t *testing.T) (a, b *net.UnixConn) {
@@ -407,7 +427,7 @@ func testRelayOfSingleBytes(t *testing.T, with starter) {
 	_ = r.client.Close()
 	_ = r.backend.Close()
 	<-r.done
-	r.ended(r.result.cause, 2000, 2000)
+	r.ended(r.result.Cause, 2000, 2000)
 }
 
 // segment collects what TLS writes, to send it in one piece.
@@ -428,7 +448,7 @@ func (s *segment) Write(p []byte) (int, error) {
 // flush sends the first n of the bytes held.
 func (s *segment) flush(t *testing.T, n int) {
 	t.Helper()
-	_ = s.SetWriteDeadline(time.Now().Add(patience)) // tls.Conn.CloseWrite has ended the one before
+	_ = s.SetWriteDeadline(time.Now().Add(testTimeout)) // tls.Conn.CloseWrite has ended the one before
 	if _, err := s.TCPConn.Write(s.held[:n]); err != nil {
 		t.Fatal(err)
 	}
@@ -633,10 +653,10 @@ func testRelayResetByClient(t *testing.T, with starter) {
 			t.Errorf("the backend could write %v after the client had gone, error %v", s.digest, s.err)
 		}
 		<-r.done
-		if c := r.result.cause; c != ClientLost && c != ClientClosed {
+		if c := r.result.Cause; c != ClientLost && c != ClientClosed {
 			t.Errorf("cause %s, want %s or, if the write got the reset, %s", c, ClientLost, ClientClosed)
 		}
-		r.ended(r.result.cause, 0, r.counted[1].Load())
+		r.ended(r.result.Cause, 0, r.counted[1].Load())
 	})
 	t.Run("while nobody reads", func(t *testing.T) {
 		// The pump that is stuck in a write to the backend does not see the
@@ -647,7 +667,7 @@ func testRelayResetByClient(t *testing.T, with starter) {
 		reset(r)
 		select {
 		case <-r.done:
-		case <-time.After(patience):
+		case <-time.After(testTimeout):
 			t.Error("the relay outlives its client")
 		}
 	})
@@ -665,7 +685,7 @@ func fill(t *testing.T, c net.Conn) int64 {
 		total += int64(n)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			_ = c.SetWriteDeadline(time.Now().Add(patience))
+			_ = c.SetWriteDeadline(time.Now().Add(testTimeout))
 			return total
 		case err != nil:
 			t.Error(err)
@@ -828,7 +848,7 @@ func testRelayEndsInOrder(t *testing.T, with starter) {
 // wait polls until it is so.
 func wait(t *testing.T, what string, so func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !so(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(testTimeout); !so(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("still waiting for " + what)
 		}
@@ -844,7 +864,7 @@ func testRelayStalledReader(t *testing.T, with starter) {
 	for _, c := range []struct {
 		name  string
 		roles func(r *rig) (from, to net.Conn)
-		cause Outcome
+		cause Cause
 		up    int64
 	}{
 		{"client", func(r *rig) (from, to net.Conn) { return r.backend, r.client }, BackendClosed, 0},
@@ -945,7 +965,7 @@ func testRelayKeyUpdate(t *testing.T, with starter) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	}()
-	_ = r.backend.SetDeadline(time.Now().Add(patience))
+	_ = r.backend.SetDeadline(time.Now().Add(testTimeout))
 	up, down := int64(0), int64(0)
 	backend := bufio.NewReader(r.backend)
 	// There and back, under whatever keys are in force.
@@ -1023,13 +1043,13 @@ func testRelayBrokenTLS(t *testing.T, with starter) {
 	t.Run("fatal alert from the client", func(t *testing.T) {
 		// Garbage in the gate's name makes the client give up with an alert.
 		forged := make(chan *os.File, 1)
-		r := newRig(t, rigging{relay: func(h handover, count func(up, down int), alarm func(any)) reins {
-			f, err := h.wire.socket.(*net.TCPConn).File()
+		r := newRig(t, rigging{relay: func(s Session, o Observer) Handle {
+			f, err := s.ClientConn.Socket.(*net.TCPConn).File()
 			if err != nil {
 				t.Error(err)
 			}
 			forged <- f
-			return with(h, count, alarm)
+			return with(s, o)
 		}})
 		if err := r.client.Handshake(); err != nil {
 			t.Fatal(err)
@@ -1047,8 +1067,7 @@ func testRelayBrokenTLS(t *testing.T, with starter) {
 	})
 }
 
-// Whoever closes the sockets from outside, as session.end does, gets the relay
-// back although both pumps are stuck in a write.
+// Terminate ends a session although both directions are stuck in a write.
 func TestRelayEndedFromOutside(t *testing.T) { eachRelay(t, testRelayEndedFromOutside) }
 
 func testRelayEndedFromOutside(t *testing.T, with starter) {
@@ -1056,15 +1075,15 @@ func testRelayEndedFromOutside(t *testing.T, with starter) {
 	fill(t, r.client)
 	fill(t, r.backend)
 	<-r.started
-	r.held.end(ending{cause: DrainTimeout})
-	r.held.end(ending{cause: InternalError}) // the first cause stays
+	r.handle.Terminate(Termination{})
+	r.handle.Terminate(Termination{Reason: revoked}) // the first cause stays
 	select {
 	case <-r.done:
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		t.Fatal("the relay does not end when it is told to")
 	}
-	if r.result.cause != DrainTimeout {
-		t.Errorf("cause %s, want %s", r.result.cause, DrainTimeout)
+	if r.result.Cause != Terminated || r.result.Termination != 0 {
+		t.Errorf("cause %s, reason %d; want the first termination's", r.result.Cause, r.result.Termination)
 	}
 }
 
@@ -1072,9 +1091,9 @@ func testRelayEndedFromOutside(t *testing.T, with starter) {
 func TestRelayContainsPanics(t *testing.T) { eachRelay(t, testRelayContainsPanics) }
 
 func testRelayContainsPanics(t *testing.T, with starter) {
-	r := newRig(t, rigging{relay: func(h handover, count func(up, down int), alarm func(any)) reins {
-		h.client = nil // which nothing but a bug would do
-		return with(h, count, alarm)
+	r := newRig(t, rigging{relay: func(s Session, o Observer) Handle {
+		s.Client = nil // which nothing but a bug would do
+		return with(s, o)
 	}})
 	if err := r.client.Handshake(); err != nil {
 		t.Fatal(err)
@@ -1082,7 +1101,7 @@ func testRelayContainsPanics(t *testing.T, with starter) {
 	if _, err := r.client.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	r.ended(InternalError, 0, 0)
+	r.ended(Failed, 0, 0)
 	if n := r.panicked.Load(); n == 0 {
 		t.Error("nobody is told of the panic")
 	}

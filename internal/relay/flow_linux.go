@@ -1,0 +1,410 @@
+package relay
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"pgwicket/internal/pgwire"
+)
+
+// flow is one session in a loop. But for the methods of Handle, everything here
+// runs in the loop's goroutine.
+type flow struct {
+	loop            *loop
+	client, backend leg
+	tls             *tls.Conn       // over conn
+	conn            *Conn           // the client's
+	secured         *securedBackend // nil: the backend's leg has no TLS
+	tracker         pgwire.Tracker
+	guard           keyUpdateGuard
+	slot            uint32
+	over            bool         // both legs are closed
+	caused          bool         // result has its cause
+	termination     *Termination // at the next place for it
+	result          Result       // but for the bytes
+	fromClient      atomic.Int64
+	toClient        atomic.Int64
+	ready           func(pgwire.Login)
+	done            func(Result)
+}
+
+// leg is one of the two sockets of a flow.
+type leg struct {
+	fd       int
+	interest uint32 // what epoll watches; 0: it does not know the descriptor
+	ended    bool   // the peer's direction is over
+	shut     bool   // ours is
+	closed   bool   // the peer reads no more; what is still for it is dropped
+	queue    []byte // what the socket has not taken yet; until it has, the other leg is not read
+}
+
+// securedBackend is the TLS of a backend's leg.
+type securedBackend struct {
+	conn *Conn
+	tls  *tls.Conn // over conn
+	shut bool      // our side of the TLS is over
+}
+
+// begin takes the flow into its loop. Its TLS connection may have read ahead.
+func (f *flow) begin(loginDeadline time.Time) {
+	f.loop.add(f)
+	f.conn.fed, f.conn.sink = true, &f.loop.out
+	if f.secured != nil {
+		f.secured.conn.fed, f.secured.conn.sink = true, &f.loop.outUp
+	}
+	f.tracker.Login = &f.result.Login
+	f.loop.setFlowDeadline(f, loginDeadline)
+	f.step(func() {
+		f.decrypt()
+		if f.secured != nil && !f.over {
+			f.decryptBackend()
+		}
+	})
+}
+
+// step runs one step of the flow and settles what comes of it. Whatever one
+// client has sent that makes crypto/tls panic, the others keep their sessions.
+func (f *flow) step(do func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			f.loop.out, f.loop.outUp = f.loop.out[:0], f.loop.outUp[:0]
+			f.loop.observer.Panicked(p)
+			f.end(Failed)
+		}
+	}()
+	do()
+	f.settle()
+}
+
+// handle serves one event of one leg. An error or a hang-up shows itself in
+// the call that is due.
+func (f *flow) handle(backend bool, events uint32) {
+	l, read := &f.client, f.readClient
+	if backend {
+		l, read = &f.backend, f.readBackend
+	}
+	f.step(func() {
+		if len(l.queue) > 0 && events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+			f.flush(l)
+		}
+		if !f.over && l.interest&unix.EPOLLIN != 0 && events&^unix.EPOLLOUT != 0 {
+			read()
+		}
+	})
+}
+
+// readClient moves what the client has sent to the backend.
+func (f *flow) readClient() {
+	buf := f.loop.in[:]
+	if f.guard.lowYield {
+		buf = buf[:lowYieldRead]
+	}
+	n, errno := read(f.client.fd, buf)
+	switch {
+	case errno == syscall.EAGAIN:
+		return
+	case errno != 0:
+		f.end(ClientLost)
+		return
+	case n == 0 && f.backend.closed:
+		f.client.ended = true
+		return
+	case f.backend.closed:
+		return
+	case n == 0:
+		f.conn.err = io.EOF // tls.Conn knows if a record was cut
+	default:
+		f.conn.pending = buf[:n]
+	}
+	f.decrypt()
+	f.guard.observe(n, f.fromClient.Load())
+}
+
+// decrypt sends the backend all that the bytes fed to the client's TLS hold.
+func (f *flow) decrypt() {
+	l, answers := f.loop, 0
+	for !f.over {
+		have, err := readAll(f.tls, l.plain[:])
+		if have > 0 {
+			f.tracker.Ask(l.plain[:have])
+			f.sendBackend(l.plain[:have])
+			if f.backend.closed || f.over {
+				return
+			}
+			f.fromClient.Add(int64(have))
+			l.fromClient += have
+		}
+		answers += len(l.out)
+		f.sendRecords() // an answer to a KeyUpdate, an alert
+		if answers > maxAnswers {
+			f.end(ClientLost)
+			return
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, errWouldBlock):
+			return
+		case errors.Is(err, io.EOF):
+			f.client.ended = true
+			f.cause(ClientClosed)
+			return
+		case errors.Is(err, io.ErrUnexpectedEOF):
+			f.client.ended = true
+			f.cause(ClientLost)
+			return
+		default:
+			f.end(ClientLost)
+		}
+	}
+}
+
+// readBackend moves what the backend has sent to the client.
+func (f *flow) readBackend() {
+	in := &f.loop.in
+	n, errno := read(f.backend.fd, in[:])
+	switch {
+	case errno == syscall.EAGAIN:
+		return
+	case n == 0 && errno == 0, errno == syscall.ECONNRESET:
+		// A backend that exits with unread input resets the socket, after
+		// the last of its output.
+		if f.secured != nil && !f.tracker.Terminated() {
+			f.cause(BackendLost) // a backend that ends in order sends close_notify
+		}
+		f.backendEnded()
+	case errno != 0:
+		f.end(BackendLost)
+	case f.secured != nil:
+		f.secured.conn.pending = in[:n]
+		f.decryptBackend()
+	default:
+		f.deliver(in[:n])
+		f.tryTerminate()
+	}
+}
+
+// decryptBackend delivers all that the bytes fed to the backend's TLS hold.
+func (f *flow) decryptBackend() {
+	plain := &f.loop.plain
+	for !f.over && !f.backend.ended {
+		have, err := readAll(f.secured.tls, plain[:])
+		if have > 0 {
+			f.deliver(plain[:have])
+			f.tryTerminate()
+		}
+		f.sendBackend(nil) // an answer to a KeyUpdate, an alert
+		switch {
+		case err == nil || f.over:
+		case errors.Is(err, errWouldBlock):
+			return
+		case errors.Is(err, io.EOF): // its close_notify
+			f.backendEnded()
+		default:
+			f.end(BackendLost)
+		}
+	}
+}
+
+// backendEnded passes on that the backend's direction is over.
+func (f *flow) backendEnded() {
+	f.backend.ended, f.backend.closed = true, true
+	if f.tracker.Terminated() {
+		f.cause(ClientClosed)
+	}
+	f.cause(BackendClosed)
+	_ = f.tls.CloseWrite()
+	f.sendRecords()
+}
+
+// deliver sends the client what the backend has sent.
+func (f *flow) deliver(p []byte) {
+	n := f.follow(p)
+	if err := writeRecords(f.tls, p[:n]); err != nil {
+		f.end(ClientLost) // a fatal alert of its own has gone before
+		return
+	}
+	f.toClient.Add(int64(n))
+	f.loop.toClient += n
+	f.sendRecords()
+}
+
+// follow has the tracker follow what the backend has sent, and returns how much
+// of it the client is still to get.
+func (f *flow) follow(p []byte) (n int) {
+	starting := f.tracker.Login != nil
+	if n = len(p); f.termination == nil {
+		f.tracker.Feed(p)
+	} else {
+		n = f.termination.follow(&f.tracker, p)
+	}
+	if starting && f.tracker.Login == nil { // ready for the first query
+		delete(f.loop.deadlines, f)
+		if f.termination != nil && !f.termination.Deadline.IsZero() {
+			f.loop.setFlowDeadline(f, f.termination.Deadline)
+		}
+		if f.result.Login.Ready {
+			f.ready(f.result.Login)
+		}
+	}
+	return n
+}
+
+// sendBackend sends the backend p, over its TLS if it has any.
+func (f *flow) sendBackend(p []byte) {
+	if f.secured != nil {
+		if len(p) > 0 && !f.backend.closed {
+			_, _ = f.secured.tls.Write(p) // into outUp; it fails only where the stream has
+		}
+		p = f.loop.outUp
+	}
+	if len(p) > 0 && !f.over {
+		f.send(&f.backend, p)
+	}
+	f.loop.outUp = f.loop.outUp[:0]
+}
+
+// sendRecords sends the client what tls.Conn has written.
+func (f *flow) sendRecords() {
+	l := f.loop
+	if len(l.out) > 0 {
+		if !f.over {
+			f.send(&f.client, l.out)
+		}
+		l.out = l.out[:0]
+	}
+}
+
+// send writes p to a leg and queues what the socket does not take.
+func (f *flow) send(to *leg, p []byte) {
+	if to.shut || to.closed {
+		return
+	}
+	if len(to.queue) == 0 {
+		n, errno := write(to.fd, p)
+		if errno != 0 && errno != syscall.EAGAIN {
+			f.writeFailed(to, errno)
+			return
+		}
+		p = p[n:]
+	}
+	if len(p) > 0 {
+		to.queue = append(to.queue, p...)
+	}
+}
+
+// flush writes what a leg has queued.
+func (f *flow) flush(to *leg) {
+	n, errno := write(to.fd, to.queue)
+	if errno != 0 && errno != syscall.EAGAIN {
+		f.writeFailed(to, errno)
+		return
+	}
+	if to.queue = to.queue[n:]; len(to.queue) == 0 {
+		to.queue = nil // idle sessions hold no buffer
+	}
+}
+
+func (f *flow) writeFailed(to *leg, errno syscall.Errno) {
+	switch {
+	case to == &f.client:
+		f.end(ClientLost)
+	case errno == syscall.EPIPE, errno == syscall.ECONNRESET:
+		// The backend has closed; what it sent before is still to be read.
+		to.closed, to.queue = true, nil
+	default:
+		f.end(BackendLost)
+	}
+}
+
+// settle passes ends on once the bytes before them have gone, and tells epoll
+// what the flow waits for now.
+func (f *flow) settle() {
+	if f.over {
+		return
+	}
+	if s := f.secured; s != nil && f.client.ended && !s.shut {
+		s.shut = true
+		_ = s.tls.CloseWrite()
+		if f.sendBackend(nil); f.over {
+			return
+		}
+	}
+	if f.client.ended && !f.backend.shut && len(f.backend.queue) == 0 {
+		f.backend.shut = true
+		_ = unix.Shutdown(f.backend.fd, unix.SHUT_WR)
+	}
+	if f.backend.ended && !f.client.shut && len(f.client.queue) == 0 {
+		f.client.shut = true
+		_ = unix.Shutdown(f.client.fd, unix.SHUT_WR)
+		f.loop.setFlowDeadline(f, time.Now().Add(lingerTimeout))
+	}
+	if f.client.ended && f.client.shut {
+		f.end(BackendClosed)
+		return
+	}
+	// A client may write while it does not read, but our answers to it must not
+	// pile up.
+	f.watch(&f.client, clientSide, !f.client.ended && len(f.backend.queue) == 0 && len(f.client.queue) <= 2*bufferSize)
+	f.watch(&f.backend, backendSide, !f.backend.ended && len(f.client.queue) == 0)
+}
+
+// watch tells epoll what a leg waits for.
+func (f *flow) watch(of *leg, side int32, readable bool) {
+	var want uint32
+	if readable {
+		want = unix.EPOLLIN
+	}
+	if len(of.queue) > 0 {
+		want |= unix.EPOLLOUT
+	}
+	if want == of.interest || f.over {
+		return
+	}
+	if err := f.loop.watch(of.fd, of.interest, want, int32(f.slot)<<1|side, f.loop.slots[f.slot].generation); err != nil {
+		f.end(Failed) // fs.epoll.max_user_watches
+		return
+	}
+	of.interest = want
+}
+
+// timedOut ends a flow whose deadline has passed: for its login, for its
+// termination, or for its client to close.
+func (f *flow) timedOut() {
+	switch {
+	case f.backend.ended:
+		f.end(ClientLost)
+	case f.termination != nil:
+		f.endTerminated(*f.termination)
+	default:
+		f.end(LoginTimeout)
+	}
+}
+
+// end closes both legs and reports the flow.
+func (f *flow) end(c Cause) {
+	if f.over {
+		return
+	}
+	f.over = true
+	f.cause(c)
+	_ = unix.Close(f.client.fd) // which takes it out of epoll: there is no duplicate
+	_ = unix.Close(f.backend.fd)
+	f.loop.remove(f)
+	f.result.FromClient, f.result.ToClient = f.Moved()
+	f.result.Busy = f.tracker.Busy()
+	f.loop.reportMoved() // before done: its reader finds the session's bytes counted
+	go f.done(f.result)
+}
+
+// cause notes what ended the flow, unless something else did before.
+func (f *flow) cause(c Cause) {
+	if !f.caused {
+		f.caused, f.result.Cause = true, c
+	}
+}

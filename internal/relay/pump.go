@@ -1,0 +1,376 @@
+package relay
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"pgwicket/internal/pgwire"
+)
+
+// pump is the relay of one session with two goroutines, for systems without
+// epoll. On Linux it is the model that the tests compare the loops with.
+type pump struct {
+	Session
+	observer             Observer
+	login                pgwire.Login
+	timeout              *time.Timer // of the login
+	fromClient, toClient atomic.Int64
+	termination          atomic.Pointer[Termination] // at the next place for it
+	cause                atomic.Int32                // see setCause
+
+	mu      sync.Mutex
+	tracker pgwire.Tracker
+}
+
+func newPump(s Session, o Observer) *pump {
+	p := &pump{Session: s, observer: o}
+	p.tracker.Login = &p.login
+	return p
+}
+
+// run moves the bytes until both directions have ended, and reports.
+func (p *pump) run() {
+	p.timeout = time.AfterFunc(time.Until(p.LoginDeadline), func() { p.end(LoginTimeout) })
+	defer p.timeout.Stop()
+	uploaded := make(chan struct{})
+	go func() {
+		defer close(uploaded)
+		p.guard(p.upload)
+	}()
+	p.guard(p.download)
+	<-uploaded
+	p.cut()
+	noted := p.cause.Load()
+	r := Result{Cause: Cause(noted&0xff - 1), Termination: uint8(noted >> 8), Busy: p.tracker.Busy(), Login: p.login}
+	r.FromClient, r.ToClient = p.Moved()
+	p.Done(r)
+}
+
+// guard runs one direction; a panic in it ends the session.
+func (p *pump) guard(direction func()) {
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			p.end(Failed)
+			p.observer.Panicked(panicked)
+		}
+	}()
+	direction()
+}
+
+// end ends the session for a cause, unless it has another one.
+func (p *pump) end(c Cause) {
+	p.setCause(c)
+	p.cut()
+}
+
+// setCause notes what ended the session, unless something else did before: the
+// cause plus one and, above it, the reason of a termination.
+func (p *pump) setCause(c Cause) { p.cause.CompareAndSwap(0, int32(c)+1) }
+
+func (p *pump) causeTerminated(t *Termination) {
+	p.cause.CompareAndSwap(0, int32(t.Reason)<<8|int32(Terminated)+1)
+}
+
+// cut ends both directions at once.
+func (p *pump) cut() {
+	_ = p.ClientConn.Close()
+	_ = p.Backend.Close()
+}
+
+// Moved implements Handle.
+func (p *pump) Moved() (fromClient, toClient int64) { return p.fromClient.Load(), p.toClient.Load() }
+
+// Terminate implements Handle.
+func (p *pump) Terminate(t Termination) {
+	if t.Message == nil {
+		p.causeTerminated(&t)
+		p.cut()
+		return
+	}
+	p.termination.Store(&t)
+	_ = p.Backend.SetReadDeadline(time.Now()) // for pumpDown to see it
+	if !t.Deadline.IsZero() {
+		time.AfterFunc(time.Until(t.Deadline), func() {
+			if p.termination.Load() == &t {
+				p.causeTerminated(&t)
+				p.cut()
+			}
+		})
+	}
+}
+
+// TerminateIfQuiet implements Handle.
+func (p *pump) TerminateIfQuiet(t Termination, moved int64) {
+	p.mu.Lock()
+	from, to := p.Moved()
+	quiet := !p.tracker.Busy() && from+to == moved
+	p.mu.Unlock()
+	if quiet {
+		p.Terminate(t)
+	}
+}
+
+// CancelTermination implements Handle.
+func (p *pump) CancelTermination() {
+	if t := p.termination.Load(); t != nil && t.WhenIdle {
+		p.termination.CompareAndSwap(t, nil)
+	}
+}
+
+// tryTerminate sends the message that ends the session, if there is a termination
+// and this is the place for it, and reports whether it did.
+func (p *pump) tryTerminate() bool {
+	t := p.termination.Load()
+	if t == nil || !p.canSend(t) {
+		return false
+	}
+	p.termination.Store(nil)
+	p.causeTerminated(t)
+	_ = p.ClientConn.SetWriteDeadline(time.Now().Add(lingerTimeout)) // a client that does not read is not waited for
+	_, _ = p.Client.Write(t.Message)
+	_ = p.Backend.Close() // upload finds out, and reads the client until it is done
+	return true
+}
+
+func (p *pump) canSend(t *Termination) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return t.canSend(&p.tracker)
+}
+
+// closeBackendWrite ends our side of the backend's connection in order.
+func (p *pump) closeBackendWrite() {
+	if p.BackendTLS != nil {
+		_ = p.BackendTLS.CloseWrite()
+	}
+	_ = p.Backend.CloseWrite()
+}
+
+func (p *pump) writeBackend(b []byte) error {
+	var err error
+	if p.BackendTLS != nil {
+		_, err = p.BackendTLS.Write(b)
+	} else {
+		_, err = p.Backend.Write(b)
+	}
+	return err
+}
+
+// upload moves the client's bytes to the backend.
+func (p *pump) upload() {
+	switch err := p.pumpUp(); {
+	case errors.Is(err, errBackendWrite):
+		// download delivers what the backend sent before. Until then the
+		// client must be read: closing a socket with unread bytes in it
+		// resets it, and the rest would be lost.
+		_, _ = io.Copy(io.Discard, p.ClientConn.Socket)
+	case errors.Is(err, io.EOF):
+		p.setCause(ClientClosed)
+		p.closeBackendWrite()
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		p.setCause(ClientLost) // in the middle of a record
+		p.closeBackendWrite()
+	default:
+		p.end(ClientLost)
+	}
+}
+
+// download moves the backend's bytes to the client.
+func (p *pump) download() {
+	switch err := p.pumpDown(); {
+	case errors.Is(err, errClientWrite):
+		p.end(ClientLost)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		// A backend that exits with unread input resets the socket, after
+		// the last of its output.
+		p.mu.Lock()
+		terminated := p.tracker.Terminated()
+		p.mu.Unlock()
+		if terminated {
+			p.setCause(ClientClosed)
+		}
+		if p.BackendTLS != nil && !errors.Is(err, io.EOF) {
+			p.setCause(BackendLost) // a backend that ends in order says so by close_notify
+		}
+		p.setCause(BackendClosed)
+		_ = p.Client.CloseWrite()
+		_ = p.ClientConn.CloseWrite()
+		_ = p.ClientConn.SetReadDeadline(time.Now().Add(lingerTimeout))
+		_ = p.Backend.SetWriteDeadline(time.Now().Add(lingerTimeout))
+	default:
+		p.end(BackendLost)
+	}
+}
+
+func (p *pump) pumpUp() error {
+	raw, err := p.ClientConn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	socket := newReader(raw)
+	p.ClientConn.fed = true
+	for {
+		// Before the first read too: the handshake may have read ahead.
+		if err := p.decrypt(); err != nil {
+			return err
+		}
+		buf, n, err := socket.read()
+		if err != nil {
+			if !errors.Is(err, io.EOF) {
+				return err
+			}
+			p.ClientConn.err = err // tls.Conn knows if a record was cut
+			continue
+		}
+		p.ClientConn.pending = buf[:n]
+		err = p.decrypt()
+		buffers.Put(buf)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// decrypt sends the backend all that the fed bytes hold, in as few writes as
+// possible. It returns nil when it needs more of them.
+func (p *pump) decrypt() error {
+	plain := buffers.Get().(*[bufferSize]byte)
+	defer buffers.Put(plain)
+	for {
+		have, err := readAll(p.Client, plain[:])
+		if have > 0 {
+			p.mu.Lock()
+			p.tracker.Ask(plain[:have])
+			p.mu.Unlock()
+			if err := p.writeBackend(plain[:have]); err != nil {
+				return errBackendWrite
+			}
+			p.fromClient.Add(int64(have))
+			p.observer.Moved(have, 0)
+		}
+		if errors.Is(err, errWouldBlock) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (p *pump) pumpDown() error {
+	read := p.readTLS
+	if p.BackendTLS == nil {
+		raw, err := p.Backend.SyscallConn()
+		if err != nil {
+			return err
+		}
+		read = newReader(raw).read
+	}
+	for {
+		buf, n, err := read()
+		if errors.Is(err, os.ErrDeadlineExceeded) { // a termination has come, and may have been taken back
+			_ = p.Backend.SetReadDeadline(time.Time{}) // first, or it could undo another termination's
+			if p.tryTerminate() {
+				return io.EOF
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		n = p.follow(buf[:n])
+		err = writeRecords(p.Client, buf[:n])
+		buffers.Put(buf)
+		if err != nil {
+			return errClientWrite
+		}
+		p.toClient.Add(int64(n))
+		p.observer.Moved(0, n)
+		if p.tryTerminate() {
+			return io.EOF
+		}
+	}
+}
+
+// follow has the tracker follow what the backend has sent, and returns how much
+// of it the client is still to get.
+func (p *pump) follow(b []byte) (n int) {
+	p.mu.Lock()
+	starting := p.tracker.Login != nil
+	n = len(b)
+	if t := p.termination.Load(); t == nil {
+		p.tracker.Feed(b)
+	} else {
+		n = t.follow(&p.tracker, b)
+	}
+	ready := starting && p.tracker.Login == nil
+	p.mu.Unlock()
+	if ready {
+		p.timeout.Stop()
+		if p.login.Ready {
+			p.Ready(p.login)
+		}
+	}
+	return n
+}
+
+// readTLS waits for bytes of a backend with TLS, as reader.read does, but with the
+// buffer in hand.
+func (p *pump) readTLS() (buf *[bufferSize]byte, n int, err error) {
+	buf = buffers.Get().(*[bufferSize]byte)
+	if n, err = p.BackendTLS.Read(buf[:]); n > 0 {
+		return buf, n, nil // an error comes again
+	}
+	buffers.Put(buf)
+	return nil, 0, err
+}
+
+// reader reads a socket into a buffer that it borrows only when there is
+// something to read.
+type reader struct {
+	raw syscall.RawConn
+	try func(fd uintptr) bool // made once, or each read would allocate it
+	buf *[bufferSize]byte
+	n   int
+	err error
+}
+
+func newReader(raw syscall.RawConn) *reader {
+	r := &reader{raw: raw}
+	r.try = func(fd uintptr) bool {
+		buf := buffers.Get().(*[bufferSize]byte)
+		n, err := syscall.Read(int(fd), buf[:])
+		for err == syscall.EINTR {
+			n, err = syscall.Read(int(fd), buf[:])
+		}
+		if err != nil || n == 0 {
+			buffers.Put(buf)
+			buf = nil
+		}
+		if err == syscall.EAGAIN {
+			return false
+		}
+		r.buf, r.n, r.err = buf, n, err
+		return true
+	}
+	return r
+}
+
+// read waits for bytes; the caller gives the buffer back. The end of the stream
+// is io.EOF, without a buffer.
+func (r *reader) read() (buf *[bufferSize]byte, n int, err error) {
+	if err := r.raw.Read(r.try); err != nil {
+		return nil, 0, err
+	}
+	if r.err == nil && r.n == 0 {
+		return nil, 0, io.EOF
+	}
+	buf = r.buf
+	r.buf = nil // or an idle session would keep it alive
+	return buf, r.n, r.err
+}

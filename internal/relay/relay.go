@@ -1,0 +1,153 @@
+package relay
+
+import (
+	"crypto/tls"
+	"errors"
+	"sync"
+	"time"
+
+	"pgwicket/internal/pgwire"
+)
+
+// lingerTimeout is how long a client may take to close its side once the
+// backend has ended the session and all its bytes have been delivered.
+const lingerTimeout = 5 * time.Second
+
+// bufferSize holds many records of a client, so that one system call can move
+// several of them.
+const bufferSize = 64 << 10
+
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+
+// Observer is what a Relay tells its owner. Its functions are called from the
+// relay's own goroutines and must not block.
+type Observer struct {
+	// Moved counts bytes that were moved: to backends and to clients.
+	Moved func(fromClient, toClient int)
+	// Panicked gets a panic that has ended one session.
+	Panicked func(recovered any)
+}
+
+// Session is a session that a relay takes over, with both its connections. The
+// backend has been sent the startup packet; nothing else has passed.
+type Session struct {
+	Client     *tls.Conn
+	ClientConn *Conn // under Client
+	Backend    *Conn
+	BackendTLS *tls.Conn // over Backend; nil: the backend's connection is in clear
+
+	// LoginDeadline is when the backend must be ready for queries.
+	LoginDeadline time.Time
+	// Ready is called once if the backend gets ready for queries, by the relay
+	// itself, which waits for it.
+	Ready func(pgwire.Login)
+	// Done is called once, in a goroutine of its own, when both connections are
+	// closed.
+	Done func(Result)
+}
+
+// Cause is what ended a session first.
+type Cause uint8
+
+// The causes.
+const (
+	ClientClosed  Cause = iota // the client ended its side in order
+	ClientLost                 // the client's connection broke
+	BackendClosed              // the backend ended its side in order
+	BackendLost                // the backend's connection broke
+	LoginTimeout               // the backend was not ready by LoginDeadline
+	Terminated                 // Terminate
+	Failed                     // an error of the relay itself
+)
+
+func (c Cause) String() string {
+	return [...]string{"client closed", "client lost", "backend closed", "backend lost", "login timeout", "terminated", "failed"}[c]
+}
+
+// Result is what a relay has done with a session.
+type Result struct {
+	FromClient, ToClient int64 // bytes to the backend and to the client, without TLS
+	Cause                Cause
+	Termination          uint8        // the Reason of the Termination, where Cause is Terminated
+	Busy                 bool         // the backend had a request to work on
+	Login                pgwire.Login // what the backend sent before it was ready
+}
+
+// Termination is how a session is ended from outside.
+//
+// One without a Message is cut at once. A Message is an ErrorResponse in the
+// backend's place, and can only stand between two of its messages: the relay waits
+// for such a place, and then lets the client read all that came before. If there
+// is none by the Deadline (as in a stream that is not followed), the session is cut.
+type Termination struct {
+	Reason   uint8 // the caller's own; Result has it back
+	Message  []byte
+	WhenIdle bool      // wait, too, until the backend is idle, outside of a transaction, with no request to answer
+	Deadline time.Time // zero: none
+}
+
+// Handle controls a session that a relay has taken over. Any goroutine may call
+// its methods at any time, also when the session has ended; none of them blocks.
+type Handle interface {
+	// Terminate ends the session. The last call before it has ended counts.
+	Terminate(Termination)
+	// TerminateIfQuiet is Terminate, if the session has no request under way and
+	// has moved so many bytes and not one more.
+	TerminateIfQuiet(t Termination, moved int64)
+	// CancelTermination takes back a Termination that waits for an idle backend.
+	CancelTermination()
+	// Moved returns how many bytes have been moved so far, as Result has them.
+	Moved() (fromClient, toClient int64)
+}
+
+// follow has t follow p, the next bytes of the backend's stream, and returns how
+// many of them come before the message: all of them, if its place is not within p.
+func (e *Termination) follow(t *pgwire.Tracker, p []byte) (n int) {
+	for n < len(p) {
+		n += t.Next(p[n:])
+		if e.canSend(t) {
+			break
+		}
+	}
+	return n
+}
+
+// canSend reports whether the message may be sent now.
+func (e *Termination) canSend(t *pgwire.Tracker) bool {
+	return t.AtBoundary() && (!e.WhenIdle || t.Status() == 'I' && !t.Busy())
+}
+
+// recordSize is the most that a TLS record for a client holds. An asynchronous
+// user of libpq reads 8 KiB, waits for its socket, and may never ask for what
+// OpenSSL still holds of a longer record: pg_basebackup hangs. PostgreSQL's own
+// records are no longer, up to version 16 (PQ_SEND_BUFFER_SIZE in
+// src/backend/libpq/pqcomm.c).
+const recordSize = 8 << 10
+
+// writeRecords writes p to a client in records of at most recordSize.
+func writeRecords(client *tls.Conn, p []byte) error {
+	for len(p) > 0 {
+		n := min(len(p), recordSize)
+		if _, err := client.Write(p[:n]); err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	return nil
+}
+
+// readAll reads until buf is full or there is nothing more to read.
+func readAll(conn *tls.Conn, buf []byte) (have int, err error) {
+	for err == nil && have < len(buf) {
+		var n int
+		n, err = conn.Read(buf[have:])
+		have += n
+	}
+	return have, err
+}
+
+// A failure to write, told from a failure to read.
+var (
+	errBackendWrite = errors.New("cannot write to the backend")
+	errClientWrite  = errors.New("cannot write to the client")
+)

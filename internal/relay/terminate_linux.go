@@ -1,0 +1,92 @@
+package relay
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Terminate implements Handle.
+func (f *flow) Terminate(t Termination) { f.loop.post(func() { f.terminate(t) }) }
+
+// TerminateIfQuiet implements Handle.
+func (f *flow) TerminateIfQuiet(t Termination, moved int64) {
+	f.loop.post(func() {
+		if from, to := f.Moved(); !f.tracker.Busy() && from+to == moved {
+			f.terminate(t)
+		}
+	})
+}
+
+// CancelTermination implements Handle.
+func (f *flow) CancelTermination() {
+	f.loop.post(func() {
+		if f.termination != nil && f.termination.WhenIdle {
+			f.withdraw()
+		}
+	})
+}
+
+// Moved implements Handle.
+func (f *flow) Moved() (fromClient, toClient int64) { return f.fromClient.Load(), f.toClient.Load() }
+
+// terminate ends the flow now or at the next place for it.
+func (f *flow) terminate(t Termination) {
+	switch {
+	case f.over, f.backend.ended && t.Message != nil: // it is ending
+		return
+	case t.Message == nil:
+		f.endTerminated(t)
+		return
+	}
+	f.withdraw()
+	f.termination = &t
+	if at, ok := f.loop.deadlines[f]; !t.Deadline.IsZero() && (!ok || t.Deadline.Before(at)) {
+		f.loop.setFlowDeadline(f, t.Deadline)
+	}
+	f.step(f.tryTerminate)
+}
+
+// tryTerminate sends the message that ends the flow, if there is a termination
+// and this is the place for it. The backend sees its client leave; the client gets
+// all that was sent before, the message, and an orderly end.
+func (f *flow) tryTerminate() {
+	t := f.termination
+	if t == nil || f.over || f.backend.ended || !t.canSend(&f.tracker) {
+		return
+	}
+	f.causeTerminated(*t)
+	if f.secured != nil {
+		_ = f.secured.tls.CloseWrite()
+		f.sendBackend(nil)
+	}
+	f.backend.ended, f.backend.shut, f.backend.closed, f.backend.queue = true, true, true, nil
+	_ = unix.Shutdown(f.backend.fd, unix.SHUT_RDWR)
+	_, _ = f.tls.Write(t.Message)
+	_ = f.tls.CloseWrite()
+	f.sendRecords()
+	f.loop.setFlowDeadline(f, time.Now().Add(lingerTimeout)) // a client that does not read is not waited for
+}
+
+// withdraw takes back a termination that has not begun.
+func (f *flow) withdraw() {
+	if f.termination == nil || f.over || f.backend.ended {
+		return
+	}
+	f.termination = nil
+	if f.tracker.Login == nil { // else the deadline is the login's
+		delete(f.loop.deadlines, f)
+	}
+}
+
+func (f *flow) endTerminated(t Termination) {
+	f.causeTerminated(t)
+	f.end(Terminated)
+}
+
+func (f *flow) causeTerminated(t Termination) {
+	if !f.caused {
+		f.result.Termination = t.Reason
+	}
+	f.cause(Terminated)
+}

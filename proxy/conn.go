@@ -1,0 +1,376 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"pgwicket/acl"
+	"pgwicket/internal/pgwire"
+	"pgwicket/internal/relay"
+	"pgwicket/metrics"
+)
+
+// tlsRecordHandshake is the first byte of a TLS ClientHello's record (RFC 8446,
+// section 5.1), and of no startup packet.
+const tlsRecordHandshake = 0x16
+
+// alpn is the protocol name that PostgreSQL 17 registered for its own.
+const alpn = "postgresql"
+
+// conn is a client connection while its goroutine serves it: from accept until the
+// relay has it or it is refused. No other goroutine touches it.
+type conn struct {
+	server  *Server
+	session *session
+	peer    *peer   // being filled in
+	policy  *Policy // the one in force at accept
+
+	socket       *relay.Conn
+	tls          *tls.Conn // nil until the handshake is done
+	silent       bool      // refused before a byte was read: nothing is sent
+	canSendError bool      // the client has asked for something, and no handshake is under way
+}
+
+func newConn(s *Server, tcp *net.TCPConn, listener string, interrupt context.CancelFunc) *conn {
+	p := newPeer(s.lastID.Add(1), tcp, listener)
+	return &conn{
+		server:  s,
+		session: &session{server: s, peer: p, interrupt: interrupt},
+		peer:    p,
+		policy:  s.policy.Load(),
+		socket:  relay.NewConn(tcp),
+	}
+}
+
+// run serves the connection and accounts for it, unless the relay has it by then,
+// which will say how it ended. interrupt ends ctx.
+func (c *conn) run(ctx context.Context, interrupt context.CancelFunc) {
+	defer interrupt()
+	socket := c.socket.Socket
+	unwatch := context.AfterFunc(ctx, func() { _ = socket.Close() })
+	c.server.metrics.Started()
+	err := c.serveRecovered(ctx)
+	unwatch()
+	if err == nil {
+		return
+	}
+	why := c.session.endStartup(err)
+	c.sendFatal(why)
+	c.close()
+	c.server.logAndCount(end{peer: c.peer, rule: c.session.rule, outcome: why.Outcome, refusal: why})
+	c.server.forget(c.session, "")
+}
+
+// serveRecovered is serve, with a panic turned into a refusal: whatever one client
+// has sent, the others keep their sessions.
+func (c *conn) serveRecovered(ctx context.Context) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			logPanic(c.server.log, p)
+			err = refuse(InternalError, "panic")
+		}
+	}()
+	return c.serve(ctx)
+}
+
+func logPanic(log *slog.Logger, panicked any) {
+	log.Error("panic in a session; please report this", "panic", fmt.Sprint(panicked), "stack", string(debug.Stack()))
+}
+
+// serve is the life of a connection, from accept until the relay has it: then it
+// returns nil. Its error is a *Refusal: why the connection was not admitted, or
+// how its CancelRequest went.
+func (c *conn) serve(ctx context.Context) error {
+	// 1 Source. Nothing has been read or sent yet, but for the header in which a
+	// load balancer says for whom it speaks.
+	if err := c.readProxyHeader(); err != nil {
+		return err
+	}
+	if err := c.policy.admitsSource(&c.peer.request); err != nil && c.policy.SourceRefusal != Explain {
+		c.silent = true
+		return err
+	}
+	if err := c.takePlace(); err != nil {
+		c.silent = true
+		return err
+	}
+	_ = c.socket.SetDeadline(c.startupDeadline())
+
+	// 2 The first packet, in clear: a request for TLS, or a CancelRequest.
+	packet, direct, err := c.readFirstPacket()
+	if err != nil {
+		return err
+	}
+	if !direct && packet.Kind() == pgwire.CancelRequest {
+		return c.forwardCancel(ctx, packet)
+	}
+
+	// 3 TLS, and the startup packet inside it.
+	if err := c.handshake(direct); err != nil {
+		return err
+	}
+	if packet, err = c.readStartup(direct); err != nil {
+		return err
+	}
+	if packet.Kind() == pgwire.CancelRequest {
+		return c.forwardCancel(ctx, packet)
+	}
+	startup, err := pgwire.ParseStartup(packet)
+	c.peer.recordStartup(startup)
+	if err != nil {
+		return startupRefusal(err)
+	}
+
+	// 4 The verdict, by the newest policy.
+	c.session.setJudged()
+	policy := c.server.policy.Load()
+	rule, err := c.peer.judge(policy, time.Now())
+	if rule != nil {
+		c.session.setRule(rule.Name)
+	}
+	if err != nil {
+		return err
+	}
+	if err := c.awaitAuthDelay(ctx, policy.Limits); err != nil {
+		return err
+	}
+
+	// 5 The backend, which hears of a client only now.
+	backend, err := c.connectBackend(ctx, policy, rule, startup)
+	if err != nil {
+		return err
+	}
+
+	// 6 The session, until session.relayEnded.
+	if err := c.startRelay(backend); err != nil {
+		_ = backend.Close()
+		return err
+	}
+	return nil
+}
+
+func (c *conn) startupDeadline() time.Time { return c.peer.accepted.Add(c.policy.StartupTimeout) }
+
+// takePlace takes a place among the connections.
+func (c *conn) takePlace() (err error) {
+	c.session.place, err = c.server.limiter.admit(c.policy.Limits, sourceOf(c.peer.request.Source), time.Now())
+	return err
+}
+
+// awaitAuthDelay keeps a client from guessing: one that has failed to authenticate
+// waits, or is refused for a while. It also takes one of the places of the account.
+func (c *conn) awaitAuthDelay(ctx context.Context, l Limits) error {
+	delay, err := c.server.limiter.authDelay(l, authKeyOf(c.peer), time.Now())
+	if err != nil {
+		return err
+	}
+	if c.session.slot, err = c.server.limiter.admitAccount(l, account{c.peer.request.User, c.peer.request.Database}); err != nil {
+		return err
+	}
+	if delay == 0 {
+		return nil
+	}
+	select {
+	case <-time.After(delay):
+		return nil
+	case <-ctx.Done():
+		return refuse(ShuttingDown, "")
+	}
+}
+
+// readFirstPacket reads startup packets in clear until the client asks for TLS,
+// by an SSLRequest or (direct, without a packet) by its ClientHello, or sends a
+// CancelRequest. Everything else ends here.
+func (c *conn) readFirstPacket() (packet pgwire.Packet, direct bool, err error) {
+	first, err := c.firstByte()
+	switch {
+	case err != nil:
+		return packet, false, err
+	case first == tlsRecordHandshake:
+		return packet, true, nil
+	case c.unexpectedProxyHeader(first):
+		return packet, false, refuse(ProxyHeaderRefused, "the peer is not in proxy_protocol_from, or this is its second header")
+	}
+	for gssenc := false; ; {
+		if packet, err = pgwire.ReadPacket(c.socket); err != nil {
+			return packet, false, readRefusal(err)
+		}
+		c.canSendError = true
+		switch packet.Kind() {
+		case pgwire.SSLRequest:
+			// One byte and no more: a client takes whatever follows it in
+			// clear for an attack (CVE-2021-23222).
+			_, err := c.socket.Write([]byte{'S'})
+			return packet, false, writeRefusal(err)
+		case pgwire.CancelRequest:
+			return packet, false, nil
+		case pgwire.GSSENCRequest:
+			if gssenc {
+				return packet, false, refuse(RepeatedRequest, "GSSENCRequest") // CVE-2026-6479
+			}
+			gssenc = true
+			if _, err := c.socket.Write([]byte{'N'}); err != nil {
+				return packet, false, writeRefusal(err)
+			}
+		default:
+			startup, _ := pgwire.ParseStartup(packet)
+			c.peer.recordStartup(startup) // for the log
+			return packet, false, refuse(Plaintext, "startup packet without TLS")
+		}
+	}
+}
+
+// firstByte waits for the first byte of the client's first packet, and leaves it
+// to be read.
+func (c *conn) firstByte() (byte, error) {
+	first, err := c.socket.Peek()
+	if relay.IsReset(err) {
+		err = io.EOF // how many port scanners end
+	}
+	if err != nil {
+		return 0, readRefusal(err)
+	}
+	return first, nil
+}
+
+// readStartup reads the startup packet, or a CancelRequest, inside TLS. Inside
+// direct TLS PostgreSQL still answers one SSLRequest and one GSSENCRequest.
+func (c *conn) readStartup(direct bool) (pgwire.Packet, error) {
+	var answered [pgwire.CancelRequest]bool
+	for {
+		packet, err := pgwire.ReadPacket(c.tls)
+		if err != nil {
+			return packet, readRefusal(err)
+		}
+		kind := packet.Kind()
+		if kind == pgwire.Startup || kind == pgwire.CancelRequest {
+			return packet, nil
+		}
+		if !direct || answered[kind] {
+			return packet, refuse(RepeatedRequest, kind.String()+" inside TLS")
+		}
+		answered[kind] = true
+		if _, err := c.tls.Write([]byte{'N'}); err != nil {
+			return packet, writeRefusal(err)
+		}
+	}
+}
+
+// connectBackend connects to the backend that the rule chooses, if there is one,
+// and opens the session there with what was checked.
+func (c *conn) connectBackend(ctx context.Context, p *Policy, rule *acl.Rule, startup pgwire.StartupMessage) (*backendConn, error) {
+	if c.server.drains() {
+		return nil, refuse(ShuttingDown, "")
+	}
+	to, err := p.BackendOf(rule)
+	if err != nil {
+		return nil, err
+	}
+	if rule != nil && rule.DatabaseAs != "" {
+		startup.Set("database", rule.DatabaseAs)
+	}
+	if to.ClientInfo {
+		c.addClientInfo(&startup)
+	}
+	bounded, cancel := context.WithDeadline(ctx, c.peer.accepted.Add(p.StartupTimeout))
+	defer cancel()
+	name := backendName(rule)
+	began := time.Now()
+	backend, err := to.connect(bounded, func(h *Host, err error) {
+		if !errors.Is(bounded.Err(), context.Canceled) { // else nobody has waited for the host
+			c.server.metrics.BackendTried(metrics.Host{Backend: name, Address: h.Address}, err == nil)
+		}
+	})
+	if err != nil {
+		return nil, refuse(BackendUnavailable, err.Error())
+	}
+	c.server.metrics.BackendConnected(c.peer.id, time.Since(began))
+	if _, err := backend.Write(startup.Encode()); err != nil {
+		_ = backend.Close()
+		return nil, refuse(BackendUnavailable, err.Error())
+	}
+	return backend, nil
+}
+
+// addClientInfo tells PostgreSQL who the client is. An application_name means
+// something to a standby's primary, so a replication connection keeps its own.
+func (c *conn) addClientInfo(m *pgwire.StartupMessage) {
+	p := c.peer
+	if p.request.Replication == acl.NoReplication {
+		m.Set("application_name", nameWithAddress(p.application, p.source.String()))
+	}
+	info := clientInfo{addr: p.source.Addr().String(), session: p.id}
+	if id := p.request.Certificate; id != nil {
+		info.cn, info.serial = id.CN, id.Serial
+	}
+	info.set(m)
+}
+
+// startRelay gives the session to the relay.
+func (c *conn) startRelay(backend *backendConn) error {
+	_ = c.socket.SetDeadline(time.Time{})
+	server, host, key := c.server, backend.host, authKeyOf(c.peer)
+	return c.session.start(relay.Session{
+		Client:        c.tls,
+		ClientConn:    c.socket,
+		Backend:       backend.Conn,
+		BackendTLS:    backend.tls,
+		LoginDeadline: c.startupDeadline(),
+		Ready: func(login pgwire.Login) {
+			server.cancelKeys.add(login.CancelKey(), host)
+			server.limiter.authSucceeded(key)
+		},
+		Done: c.session.relayEnded,
+	}, host)
+}
+
+// readRefusal says why a startup packet could not be read.
+func readRefusal(err error) error {
+	switch {
+	case errors.Is(err, io.EOF):
+		return refuse(Probe, "closed before it asked for anything")
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return refuse(StartupTimeout, "no complete startup packet in time")
+	case errors.Is(err, pgwire.ErrLength), errors.Is(err, pgwire.ErrLayout):
+		return refuse(InvalidPacket, err.Error())
+	case errors.Is(err, io.ErrUnexpectedEOF), relay.IsReset(err):
+		return refuse(ClientGone, "in the middle of its startup")
+	}
+	return refuse(TLSFailed, err.Error())
+}
+
+func writeRefusal(err error) error {
+	if err == nil {
+		return nil
+	}
+	return refuse(ClientGone, err.Error())
+}
+
+// startupRefusal says why a startup message is refused. The words are safe to
+// show: pgwire quotes what is the client's.
+func startupRefusal(err error) error {
+	var p *pgwire.ProtocolError
+	if !errors.As(err, &p) {
+		return err
+	}
+	r := &Refusal{Outcome: ProtocolViolation, Public: p.Message, Detail: p.Message}
+	switch p.SQLSTATE {
+	case pgwire.SQLStateFeatureNotSupported:
+		r.Outcome = UnsupportedProtocol
+	case pgwire.SQLStateInvalidAuthorization:
+		r.Outcome = NoUser
+	case pgwire.SQLStateInsufficientPrivilege:
+		r.Outcome = ReservedSetting
+	case pgwire.SQLStateInvalidParameterValue:
+		r.Outcome = InvalidParameter
+	}
+	return r
+}

@@ -1,0 +1,129 @@
+package proxy
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"time"
+
+	"pgwicket/internal/pgwire"
+	"pgwicket/internal/relay"
+)
+
+// Bounds of the end of a refused client: how long it may take to read its refusal
+// and to close, and how much of what it still sends is thrown away meanwhile.
+// Closing a socket with unread bytes in it sends a reset, which may overtake the
+// refusal.
+const (
+	refuseTimeout = time.Second
+	refuseDiscard = 64 << 10
+)
+
+// sendFatal sends a refused client the words that it may know, where it can read
+// them: inside TLS, or in clear as the answer to a packet sent in clear.
+func (c *conn) sendFatal(r *Refusal) {
+	sqlstate, text := r.Message()
+	if sqlstate == "" || !c.canSendError {
+		return
+	}
+	message := pgwire.Fatal(sqlstate, text, "")
+	if c.peer.speaksV2() {
+		message = pgwire.FatalV2(text)
+	}
+	var to net.Conn = c.socket
+	if c.tls != nil {
+		to = c.tls
+	}
+	_ = to.SetDeadline(time.Now().Add(refuseTimeout))
+	_, _ = to.Write(message)
+}
+
+// close closes the connection. The client gets its close_notify and an orderly
+// end, unless nothing is sent to it.
+func (c *conn) close() {
+	if c.silent {
+		if c.policy.SourceRefusal == Reset {
+			_ = c.socket.Socket.(*net.TCPConn).SetLinger(0)
+		}
+		_ = c.socket.Close()
+		return
+	}
+	_ = c.socket.SetDeadline(time.Now().Add(refuseTimeout))
+	if c.tls != nil {
+		_ = c.tls.CloseWrite()
+	}
+	if c.socket.CloseWrite() == nil {
+		_, _ = io.CopyN(io.Discard, c.socket.Socket, refuseDiscard)
+	}
+	_ = c.socket.Close()
+}
+
+// end is how a connection ended, for the log and the metrics.
+type end struct {
+	peer     *peer
+	rule     string // that has admitted or rejected it
+	outcome  Outcome
+	refusal  *Refusal // nil: none but the outcome
+	admitted bool     // it was a session
+	relayed  relay.Result
+}
+
+// logAndCount counts a connection that has ended and writes its one line in the
+// log.
+func (s *Server) logAndCount(e end) {
+	o := outcomes[e.outcome]
+	var message string
+	switch {
+	case e.admitted:
+		message = "session ended"
+		s.metrics.Ended(e.peer.id, o.label)
+	case e.outcome >= CancelForwarded:
+		message = "cancel request"
+		s.metrics.Cancelled(o.label)
+	default:
+		message = "connection refused"
+		s.metrics.Refused(e.peer.id, o.label, o.tls)
+	}
+	s.rememberRefusal(e)
+	if ctx := context.Background(); s.log.Enabled(ctx, o.level) {
+		s.log.LogAttrs(ctx, o.level, message, e.logAttrs()...)
+	}
+}
+
+func (e *end) logAttrs() []slog.Attr {
+	p := e.peer
+	attrs := []slog.Attr{
+		slog.Uint64("session", p.id),
+		slog.String("client", p.source.String()),
+		slog.String("listener", p.request.Listener),
+		slog.String("outcome", e.outcome.String()),
+	}
+	if p.proxy.IsValid() {
+		attrs = append(attrs, slog.String("proxy", p.proxy.String()))
+	}
+	if e.refusal != nil && e.refusal.Detail != "" {
+		attrs = append(attrs, slog.String("reason", printable(e.refusal.Detail)))
+	}
+	attrs = append(attrs, p.logAttrs()...)
+	if e.rule != "" {
+		attrs = append(attrs, slog.String("rule", e.rule))
+	}
+	if login := e.relayed.Login; login.PID != 0 {
+		attrs = append(attrs, slog.Uint64("backend_pid", uint64(login.PID)))
+	} else if login.SQLSTATE != "" {
+		attrs = append(attrs, slog.String("sqlstate", login.SQLSTATE))
+		if login.Binding && !login.Authenticated && login.SQLSTATE == pgwire.SQLStateInvalidAuthorization { // a wrong password is 28P01
+			attrs = append(attrs, slog.String("hint", bindingHint))
+		}
+	}
+	return append(attrs,
+		slog.Int64("bytes_from_client", e.relayed.FromClient),
+		slog.Int64("bytes_to_client", e.relayed.ToClient),
+		slog.Float64("duration_seconds", time.Since(p.accepted).Seconds()))
+}
+
+// bindingHint is for a client that has bound its password to the certificate it
+// sees (SCRAM-SHA-256-PLUS, RFC 5929), which is not the one that the backend shows.
+const bindingHint = "the client may have bound its password to this gate's certificate: set channel_binding=disable in the client, " +
+	"reach PostgreSQL over a Unix socket, or let the gate show PostgreSQL's certificate"
