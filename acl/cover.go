@@ -5,13 +5,13 @@ import (
 	"slices"
 )
 
-// Shadow is a rule that decides on nothing, and the earlier one that has decided
-// by then on all that it fits.
+// Shadow is a rule that never decides, because the earlier rule By matches all its
+// requests.
 type Shadow struct{ Rule, By *Rule }
 
-// Shadowed finds rules that one earlier rule covers. It claims no more than it can
-// prove: that several rules together cover one, or that two expressions mean the
-// same in other words, it does not see.
+// Shadowed returns the rules that one earlier rule covers. It has no false positives.
+// It does not find a rule that only several rules together cover, or two regular
+// expressions with the same meaning and a different text.
 func (r *Rules) Shadowed() (found []Shadow) {
 	for i, rule := range r.list {
 		at := slices.IndexFunc(r.list[:i], func(earlier *Rule) bool { return r.covers(earlier, rule) })
@@ -22,33 +22,33 @@ func (r *Rules) Shadowed() (found []Shadow) {
 	return found
 }
 
-// Superusers are the roles that a rule must name to let them in.
+// Superusers returns the roles that a rule admits only by their literal name.
 func (r *Rules) Superusers() []string { return slices.Clone(r.superusers) }
 
-// MayAdmit returns a rule by which somebody could come in as a user, nil if there is
-// none.
+// MayAdmit returns a rule that could admit a session of the user, or nil.
 func (r *Rules) MayAdmit(user string) *Rule {
 	named := slices.Contains(r.superusers, user)
 	for _, rule := range r.list {
-		if rule.Allow && rule.mayBeFor(user) && (!named || rule.namesUser(user)) {
+		if rule.Allow && rule.canMatchUser(user) && (!named || rule.namesUser(user)) {
 			return rule
 		}
 	}
 	return nil
 }
 
-// Names says whether the rule names a user outright, and not by a pattern.
+// Names reports whether the rule names the user literally, without a pattern.
 func (rule *Rule) Names(user string) bool { return rule.namesUser(user) }
 
-// covers says that whatever fits b fits a: condition by condition, those of lacks.
+// covers reports whether a matches every request that b matches. It compares the
+// conditions that firstMismatch checks, one by one.
 func (r *Rules) covers(a, b *Rule) bool {
-	return coversUsers(a, b) && // by which most rules differ
+	return coversUsers(a, b) && // first, because most rules differ in it
 		coversNames(a.databases, b.databases) &&
 		coversSources(a.sources, b.sources) &&
 		(a.listeners == nil || b.listeners != nil && subset(b.listeners, a.listeners)) &&
 		coversCertificate(a, b) &&
 		coversNames(a.sni, b.sni) &&
-		subset(b.sessions(), a.sessions()) &&
+		subset(b.replicationKinds(), a.replicationKinds()) &&
 		r.coversSuperusers(a, b)
 }
 
@@ -56,8 +56,8 @@ func subset[T comparable](some, all []T) bool {
 	return !slices.ContainsFunc(some, func(one T) bool { return !slices.Contains(all, one) })
 }
 
-// sessions are the kinds of replication that a rule is for.
-func (rule *Rule) sessions() []Replication {
+// replicationKinds returns the kinds of sessions that the rule applies to.
+func (rule *Rule) replicationKinds() []Replication {
 	switch {
 	case rule.replication != nil:
 		return rule.replication
@@ -76,7 +76,8 @@ func coversSources(a, b []netip.Prefix) bool {
 	})
 }
 
-// coversCertificate: what a asks of a kind of name, b asks too, or more of it.
+// coversCertificate reports whether b has a condition at least as strict for each
+// kind of name that a checks.
 func coversCertificate(a, b *Rule) bool {
 	return !slices.ContainsFunc(a.certificate, func(want attribute) bool {
 		return !slices.ContainsFunc(b.certificate, func(has attribute) bool {
@@ -97,7 +98,7 @@ func coversNames(a, b []pattern) bool {
 	})
 }
 
-// covers says that all that q matches p matches, too.
+// covers reports whether p matches every name that q matches.
 func (p *pattern) covers(q *pattern) bool {
 	switch {
 	case p.kind == everything:
@@ -116,7 +117,8 @@ func (p *pattern) covers(q *pattern) bool {
 	return p.kind == same
 }
 
-// coversUsers: a template is worth what the expression finds that it refers to.
+// coversUsers compares templates together with the regular expressions that they
+// refer to.
 func coversUsers(a, b *Rule) bool {
 	if !coversNames(a.users, b.users) {
 		return false
@@ -124,11 +126,12 @@ func coversUsers(a, b *Rule) bool {
 	if !slices.ContainsFunc(b.users, func(p pattern) bool { return p.kind == template }) {
 		return true
 	}
-	return coversNames(a.users, []pattern{{kind: template}}) || a.finds(b)
+	return coversNames(a.users, []pattern{{kind: template}}) || a.sameCapture(b)
 }
 
-// finds says that the same expression fills in the templates of both rules.
-func (rule *Rule) finds(b *Rule) bool {
+// sameCapture reports whether the same expression fills in the templates of both
+// rules.
+func (rule *Rule) sameCapture(b *Rule) bool {
 	expression := func(r *Rule) (found *attribute) {
 		for i := range r.certificate {
 			if r.certificate[i].captures() {
@@ -141,19 +144,20 @@ func (rule *Rule) finds(b *Rule) bool {
 	return mine != nil && other != nil && mine.kind == other.kind && mine.re.String() == other.re.String()
 }
 
-// coversSuperusers: a rule that allows passes over those that it does not name.
+// coversSuperusers: a rule that allows does not match superusers that it does not
+// name.
 func (r *Rules) coversSuperusers(a, b *Rule) bool {
 	if !a.Allow {
 		return true
 	}
 	return !slices.ContainsFunc(r.superusers, func(name string) bool {
-		fits := b.namesUser(name) || !b.Allow && b.mayBeFor(name)
+		fits := b.namesUser(name) || !b.Allow && b.canMatchUser(name)
 		return fits && !a.namesUser(name)
 	})
 }
 
-// mayBeFor says whether there could be a request of that user that the rule fits.
-func (rule *Rule) mayBeFor(user string) bool {
+// canMatchUser reports whether the rule could match a request of the user.
+func (rule *Rule) canMatchUser(user string) bool {
 	return rule.users == nil || slices.ContainsFunc(rule.users, func(p pattern) bool {
 		return p.kind == same || p.kind == template || p.matches(user)
 	})

@@ -20,6 +20,7 @@ func shadows(rules *acl.Rules) (out []string) {
 }
 
 func TestShadowed(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		what, earlier, later string
 		want                 bool
@@ -81,6 +82,7 @@ func TestShadowed(t *testing.T) {
 // Whatever is asked, a rule that is called unreachable does not decide; and it is called so not only where nothing
 // would fit it anyway.
 func TestShadowedDecidesNothing(t *testing.T) {
+	t.Parallel()
 	if *seed == 0 {
 		*seed = uint64(time.Now().UnixNano())
 	}

@@ -155,6 +155,7 @@ func opensslDN(t testing.TB, cert []byte) string {
 }
 
 func TestFormatDNAsOpenSSL(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		what    string
 		subject []byte
@@ -220,6 +221,7 @@ func TestFormatDNAsOpenSSL(t *testing.T) {
 // The names of attributes are OpenSSL's for whatever certificates are made with; X.520, RFC 4519, PKCS #9 and the
 // jurisdictions of extended validation.
 func TestFormatDNAttributeNames(t *testing.T) {
+	t.Parallel()
 	oids := []string{
 		emailAddress, "1.2.840.113549.1.9.2", "1.2.840.113549.1.9.8", // unstructuredName and -Address: routers
 		uid, "0.9.2342.19200300.100.1.2", "0.9.2342.19200300.100.1.3", "0.9.2342.19200300.100.1.9", dc,
@@ -250,6 +252,7 @@ func TestFormatDNAttributeNames(t *testing.T) {
 
 // Subjects that OpenSSL makes by itself, with its choice of string types.
 func TestFormatDNOfOpenSSL(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	key := filepath.Join(dir, "key.pem")
 	der := must(x509.MarshalPKCS8PrivateKey(testKey()))
@@ -288,6 +291,7 @@ func TestFormatDNOfOpenSSL(t *testing.T) {
 
 // What crypto/x509 would not have let through, so that FormatDN only has to stay on its feet.
 func TestFormatDNDamaged(t *testing.T) {
+	t.Parallel()
 	good := name(utf8Attr(ou, "one"), utf8Attr(cn, "alice"))
 	for _, c := range []struct {
 		what string
@@ -313,6 +317,7 @@ func TestFormatDNDamaged(t *testing.T) {
 // An arc of 2^64+3 is not 3, and one with leading zeros or without an end is nothing: crypto/x509 refuses all of them,
 // and so must whoever reads the DER once more, or a certificate gets a name that only we see in it.
 func TestForeignOIDs(t *testing.T) {
+	t.Parallel()
 	for _, oid := range []string{
 		"\x55\x04\x82\x80\x80\x80\x80\x80\x80\x80\x80\x03",
 		"\x55\x04\x80\x03",

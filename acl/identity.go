@@ -18,23 +18,23 @@ import (
 	"pgwicket/internal/dn"
 )
 
-// Identity is what a verified certificate says of its owner. Build it only
-// from the leaf of a chain that has been verified, and only after the
-// handshake has proved possession of its key.
+// Identity holds the names in a client certificate. Build it only from the leaf of
+// a verified chain, and only after the handshake has proved that the client has the
+// private key.
 type Identity struct {
-	CN     string // the one common name; empty if there is none that is safe to compare
-	DN     string // the subject as PostgreSQL prints it for clientname=DN (RFC 2253); empty if not all of it can be read
-	Issuer string // the issuer, likewise
-	Serial string // hexadecimal, as openssl prints it
-	SHA256 string // fingerprint of the certificate, hexadecimal
-	SPKI   string // fingerprint of its public key (SubjectPublicKeyInfo), likewise
+	CN     string // the only common name; empty if there are several or if it is ambiguous
+	DN     string // the subject as PostgreSQL prints it for clientname=DN (RFC 2253); empty if it is malformed
+	Issuer string // the issuer, in the form of DN
+	Serial string // in hexadecimal, as openssl prints it
+	SHA256 string // SHA-256 of the certificate, in hexadecimal
+	SPKI   string // SHA-256 of the SubjectPublicKeyInfo, in hexadecimal
 
-	// Subject alternative names, by kind, without those that are not safe to
-	// compare. DNS is in lower case.
+	// Subject alternative names by kind, without ambiguous ones. DNS is in lower
+	// case.
 	DNS, Email, URI, IP []string
 }
 
-// IdentityOf reads the identity out of leaf.
+// IdentityOf returns the identity in leaf.
 func IdentityOf(leaf *x509.Certificate) Identity {
 	sum, key := sha256.Sum256(leaf.Raw), sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
 	id := Identity{
@@ -51,7 +51,7 @@ func IdentityOf(leaf *x509.Certificate) Identity {
 		id.DNS[i] = lower(name)
 	}
 	if len(leaf.URIs) == 1 || !slices.ContainsFunc(leaf.URIs, func(u *url.URL) bool { return u.Scheme == "spiffe" }) {
-		id.URI = uris(leaf) // a SPIFFE ID must be the only one (X509-SVID, section 2; keywhiz#697)
+		id.URI = uris(leaf) // a SPIFFE ID must be the only URI (X509-SVID, section 2; square/keywhiz#697)
 	}
 	for _, ip := range leaf.IPAddresses {
 		if addr, ok := netip.AddrFromSlice(ip); ok {
@@ -61,7 +61,7 @@ func IdentityOf(leaf *x509.Certificate) Identity {
 	return id
 }
 
-const maxCN = 63 // the longest that can name a PostgreSQL role
+const maxCN = 63 // NAMEDATALEN-1, the longest name of a PostgreSQL role
 
 func commonName(subject []byte) string {
 	cn := dn.CommonName(subject)
@@ -71,8 +71,8 @@ func commonName(subject []byte) string {
 	return cn
 }
 
-// distinguishedName returns nothing of a name that crypto/x509 reads otherwise:
-// its beginning could be somebody else's whole name.
+// distinguishedName returns an empty string for a name that crypto/x509 reads
+// differently: a prefix of it could be the whole name of another client.
 func distinguishedName(der []byte) string {
 	if _, ok := dn.Parse(der); !ok {
 		return ""
@@ -82,9 +82,8 @@ func distinguishedName(der []byte) string {
 
 const oidSubjectAltName = "2.5.29.17"
 
-// uris returns the URIs as they stand in the certificate. net/url, which is all
-// that crypto/x509 keeps of them, drops an empty fragment and changes the case
-// of a scheme.
+// uris returns the URIs with their exact bytes. crypto/x509 keeps only a url.URL,
+// which drops an empty fragment and changes the case of a scheme.
 func uris(leaf *x509.Certificate) (found []string) {
 	const uniformResourceIdentifier = asn1.Tag(6)
 	for _, e := range leaf.Extensions {
@@ -106,7 +105,7 @@ func uris(leaf *x509.Certificate) (found []string) {
 	return found
 }
 
-// ambiguous reports a name that programs could read differently.
+// ambiguous reports whether two programs could read the name differently.
 func ambiguous(name string) bool {
 	return name == "" || strings.ContainsFunc(name, func(r rune) bool { return r == utf8.RuneError || unicode.IsControl(r) })
 }

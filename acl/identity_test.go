@@ -26,6 +26,7 @@ func parsed(t testing.TB, der []byte) *x509.Certificate {
 
 // CVE-2009-4034: a name is compared only if PostgreSQL, OpenSSL and crypto/x509 read the same in it.
 func TestCommonName(t *testing.T) {
+	t.Parallel()
 	long := strings.Repeat("x", 64)
 	for _, c := range []struct {
 		what    string
@@ -77,6 +78,7 @@ func TestCommonName(t *testing.T) {
 
 // What crypto/x509 refuses today: no name should come of it if it ever does not.
 func TestCommonNameBeyondX509(t *testing.T) {
+	t.Parallel()
 	for what, subject := range map[string][]byte{
 		"invalid UTF-8":          name(utf8Attr(cn, "alice\xff")),
 		"UniversalString":        name(attr{cn, tagUniversal, universal("alice")}),
@@ -93,6 +95,7 @@ func TestCommonNameBeyondX509(t *testing.T) {
 
 // A name of one kind must not be taken for one of another: the DNS name "alice" is not the user alice.
 func TestSubjectAlternativeNames(t *testing.T) {
+	t.Parallel()
 	uris := []string{"urn:uuid:f81d4fae-7dec-11d0-a765-00a0c91e6bf6", "https://db.example/%7Ea?b#c"}
 	leaf := parsed(t, certificate(t, name(utf8Attr(cn, "alice")), func(c *x509.Certificate) {
 		c.DNSNames = []string{"db.example", "*.db.example", "DB.Example"}
@@ -134,6 +137,7 @@ func TestSubjectAlternativeNames(t *testing.T) {
 // The alternative names are as careful as the common one: crypto/x509 lets a NUL and a line break pass (CVE-2009-2408),
 // and what C reads as alice must be nobody's name here.
 func TestAmbiguousAlternativeNames(t *testing.T) {
+	t.Parallel()
 	for _, bad := range []string{"alice\x00.evil", "alice\nbob", "alice\x1b[2J", ""} {
 		id := acl.IdentityOf(parsed(t, certificate(t, name(utf8Attr(cn, "alice")), func(c *x509.Certificate) {
 			c.DNSNames = []string{"good.example", bad}
@@ -147,6 +151,7 @@ func TestAmbiguousAlternativeNames(t *testing.T) {
 
 // A URI is compared as it stands in the certificate, not as net/url would write it.
 func TestURIAsInCertificate(t *testing.T) {
+	t.Parallel()
 	for _, uri := range []string{
 		"spiffe://db.example/alice", "spiffe://db.example/a%6cice", "spiffe://db.example/alice?", "spiffe://db.example/alice#", "SPIFFE://db.example/alice",
 	} {
@@ -161,6 +166,7 @@ func TestURIAsInCertificate(t *testing.T) {
 }
 
 func TestSerialAndFingerprintAsOpenSSL(t *testing.T) {
+	t.Parallel()
 	for _, serial := range []string{"1", "f", "10", "7f", "80", "ff", "abcdef", "beef", "7fffffffffffffffffffffffffffffffffffffff"} {
 		n, _ := new(big.Int).SetString(serial, 16)
 		der := certificate(t, name(utf8Attr(cn, "alice")), func(c *x509.Certificate) { c.SerialNumber = n })
@@ -177,6 +183,7 @@ func TestSerialAndFingerprintAsOpenSSL(t *testing.T) {
 }
 
 func TestIssuer(t *testing.T) {
+	t.Parallel()
 	der := certificate(t, name(utf8Attr(ou, "one"), utf8Attr(ou, "two"), utf8Attr(cn, "root\n")))
 	id := acl.IdentityOf(parsed(t, der))
 	want := openssl(t, der, "x509", "-inform", "DER", "-noout", "-issuer", "-nameopt", "RFC2253")
@@ -188,6 +195,7 @@ func TestIssuer(t *testing.T) {
 // PostgreSQL's test suite has a certificate whose name only its bytes can tell (client-revoked-utf8): the same subject
 // in other string types is another DN for a byte-wise reader and the same text for OpenSSL.
 func TestDNIsTheSameInEveryStringType(t *testing.T) {
+	t.Parallel()
 	for _, tag := range []int{asn1.TagUTF8String, asn1.TagPrintableString, asn1.TagIA5String, asn1.TagT61String} {
 		if got := dn.Format(name(attr{cn, tag, "alice"})); got != "CN=alice" {
 			t.Errorf("type %d: %s", tag, got)

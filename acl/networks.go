@@ -1,5 +1,3 @@
-// Package acl decides who may connect. It is data with methods: no I/O, no
-// clock, no logging. What no line admits is refused.
 package acl
 
 import (
@@ -11,15 +9,15 @@ import (
 	"github.com/gaissmai/bart"
 )
 
-// Networks is a source allowlist: an address may come in if an allowed prefix
-// holds it and no denied one does. The zero value admits nobody. It is safe for
-// concurrent use.
+// Networks is a source allowlist: an address is admitted if an allowed prefix
+// contains it and no denied prefix does. The zero value admits nobody. It is
+// immutable and safe for concurrent use.
 type Networks struct {
 	allow, deny bart.Lite
 }
 
 // NewNetworks returns the allowlist of these prefixes, which must come from
-// ParsePrefix.
+// ParsePrefix. deny takes precedence over allow.
 func NewNetworks(allow, deny []netip.Prefix) *Networks {
 	n := new(Networks)
 	for _, p := range allow {
@@ -36,14 +34,13 @@ type Verdict uint8
 
 // The verdicts of an allowlist.
 const (
-	NotAllowed Verdict = iota // no allowed prefix holds the address
-	Denied                    // a denied prefix does
+	NotAllowed Verdict = iota // no allowed prefix contains the address
+	Denied                    // a denied prefix contains it
 	Allowed
 )
 
-// Judge says whether addr may come in. An IPv4 address that a dual-stack
-// socket reports as ::ffff:10.0.0.1 is judged as 10.0.0.1, and a zone is not
-// part of the address.
+// Judge decides on addr. An IPv4 address that a dual-stack socket reports as
+// ::ffff:10.0.0.1 is judged as 10.0.0.1, and a zone is ignored.
 func (n *Networks) Judge(addr netip.Addr) Verdict {
 	addr = addr.Unmap().WithZone("")
 	switch {
@@ -55,14 +52,14 @@ func (n *Networks) Judge(addr netip.Addr) Verdict {
 	return NotAllowed
 }
 
-// Allowed returns the networks that may come in, in order, but for those of Denied.
+// Allowed returns the allowed networks in order. Denied may contain parts of them.
 func (n *Networks) Allowed() []netip.Prefix { return slices.Collect(n.allow.AllSorted()) }
 
-// Denied returns the networks that may not, in order.
+// Denied returns the denied networks in order.
 func (n *Networks) Denied() []netip.Prefix { return slices.Collect(n.deny.AllSorted()) }
 
-// Explain says in words how Judge comes to its verdict: the narrowest network
-// that decides.
+// Explain describes why Judge returns its verdict: it names the longest prefix
+// that contains addr.
 func (n *Networks) Explain(addr netip.Addr) string {
 	addr = addr.Unmap().WithZone("")
 	host := netip.PrefixFrom(addr, addr.BitLen())
@@ -75,28 +72,30 @@ func (n *Networks) Explain(addr netip.Addr) string {
 	return "in no network of acl.allow"
 }
 
-// Prefixes returns the networks that are allowed and those that are denied, in
-// order, and of each no more than it takes to hold the same addresses.
-func (n *Networks) Prefixes() (allow, deny []netip.Prefix) { return fewest(&n.allow), fewest(&n.deny) }
+// Prefixes returns the allowed and the denied networks in order, each aggregated to
+// the fewest prefixes with the same addresses.
+func (n *Networks) Prefixes() (allow, deny []netip.Prefix) {
+	return aggregate(&n.allow), aggregate(&n.deny)
+}
 
-func fewest(t *bart.Lite) []netip.Prefix {
+func aggregate(t *bart.Lite) []netip.Prefix {
 	c := t.Clone()
 	c.Aggregate()
 	return slices.Collect(c.AllSorted())
 }
 
-// Admitted returns networks that hold the addresses that Judge allows, and no
-// others.
+// Admitted returns the fewest networks that contain exactly the addresses that
+// Judge allows.
 func (n *Networks) Admitted() []netip.Prefix {
 	var out bart.Lite
 	for p := range n.allow.All() {
-		n.remain(p, &out)
+		n.addUndenied(p, &out)
 	}
-	return fewest(&out)
+	return aggregate(&out)
 }
 
-// remain adds what of a network is not denied: itself, or its halves' remains.
-func (n *Networks) remain(p netip.Prefix, out *bart.Lite) {
+// addUndenied adds the parts of p that are not denied to out.
+func (n *Networks) addUndenied(p netip.Prefix, out *bart.Lite) {
 	if n.deny.LookupPrefix(p) {
 		return
 	}
@@ -110,12 +109,12 @@ func (n *Networks) remain(p netip.Prefix, out *bart.Lite) {
 		return
 	}
 	low := netip.PrefixFrom(p.Addr(), p.Bits()+1)
-	n.remain(low, out)
-	n.remain(netip.PrefixFrom(upper(low), p.Bits()+1), out)
+	n.addUndenied(low, out)
+	n.addUndenied(netip.PrefixFrom(upperHalf(low), p.Bits()+1), out)
 }
 
-// upper is the first address of the network behind the lower half of one.
-func upper(low netip.Prefix) netip.Addr {
+// upper is the first address of the network after low, which is the lower half of a network.
+func upperHalf(low netip.Prefix) netip.Addr {
 	b := low.Addr().AsSlice()
 	bit := low.Bits() - 1
 	b[bit/8] |= 0x80 >> (bit % 8)
@@ -123,10 +122,10 @@ func upper(low netip.Prefix) netip.Addr {
 	return addr
 }
 
-// ParsePrefix reads a network as an operator writes it: a CIDR, or a single
-// address. Bits behind the mask are a mistake, as in PostgreSQL's cidr type:
-// 10.0.0.5/8 may have been meant as either. An IPv4-mapped network becomes the
-// IPv4 one, because that is how addresses are judged.
+// ParsePrefix reads a network in CIDR notation or a single address. Host bits
+// right of the mask are an error, as in PostgreSQL's cidr type: 10.0.0.5/8 may
+// mean the network or the address. An IPv4-mapped network becomes the IPv4 one,
+// because addresses are judged in that form.
 func ParsePrefix(s string) (netip.Prefix, error) {
 	if !strings.Contains(s, "/") {
 		if addr, err := netip.ParseAddr(s); err == nil {
@@ -152,13 +151,13 @@ func ParsePrefix(s string) (netip.Prefix, error) {
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 	}
 	if p != p.Masked() {
-		return netip.Prefix{}, fmt.Errorf("%q has bits set behind its mask; write %s for the network or %s for the one address", s, p.Masked(), p.Addr())
+		return netip.Prefix{}, fmt.Errorf("%q has bits set to the right of its mask; write %s for the network or %s for the address", s, p.Masked(), p.Addr())
 	}
 	return p, nil
 }
 
-// prefixMistake keeps the last part of netip's message, which says what is
-// wrong; the rest repeats the input.
+// prefixMistake keeps the last part of netip's message; the rest repeats the
+// input.
 func prefixMistake(err error) string {
 	msg := err.Error()
 	if i := strings.LastIndex(msg, "): "); i >= 0 {

@@ -23,6 +23,7 @@ func prefixes(t testing.TB, texts ...string) (out []netip.Prefix) {
 }
 
 func TestParsePrefix(t *testing.T) {
+	t.Parallel()
 	for text, want := range map[string]string{
 		"10.20.0.0/16":        "10.20.0.0/16",
 		"192.0.2.7":           "192.0.2.7/32",
@@ -47,6 +48,7 @@ func TestParsePrefix(t *testing.T) {
 }
 
 func TestParsePrefixMistakes(t *testing.T) {
+	t.Parallel()
 	const form = " is not a network; write it like 10.20.0.0/16, 192.0.2.7 or fd00::/8 "
 	for text, want := range map[string]string{
 		"":                   `""` + form + `(no '/')`,
@@ -67,13 +69,13 @@ func TestParsePrefixMistakes(t *testing.T) {
 		"10.0.0.0/8\n":   `"10.0.0.0/8\n"` + form + `(bad bits after slash: "8\n")`,
 		"[fd00::]/8":     `"[fd00::]/8"` + form + `(each colon-separated field must have at least one digit (at "[fd00::]"))`,
 		"10.0.0.1:5432":  `"10.0.0.1:5432"` + form + `(no '/')`,
-		"10.20.0.5/16":   `"10.20.0.5/16" has bits set behind its mask; write 10.20.0.0/16 for the network or 10.20.0.5 for the one address`,
-		"fd00::1/8":      `"fd00::1/8" has bits set behind its mask; write fd00::/8 for the network or fd00::1 for the one address`,
+		"10.20.0.5/16":   `"10.20.0.5/16" has bits set to the right of its mask; write 10.20.0.0/16 for the network or 10.20.0.5 for the address`,
+		"fd00::1/8":      `"fd00::1/8" has bits set to the right of its mask; write fd00::/8 for the network or fd00::1 for the address`,
 		"fe80::1%eth0":   `"fe80::1%eth0" has a zone, which is not part of an address; write fe80::1`,
 		"fe80::%eth0/64": `"fe80::%eth0/64" has a zone, which is not part of a network; write fe80::/64`,
 		// Every IPv6 network that begins there would be wrong: /8 of ::ffff:10.0.0.0 is ::/8.
 		"::ffff:10.0.0.0/8":   `"::ffff:10.0.0.0/8" spans more than the IPv4-mapped addresses; write the IPv4 network`,
-		"::ffff:10.0.0.5/104": `"::ffff:10.0.0.5/104" has bits set behind its mask; write 10.0.0.0/8 for the network or 10.0.0.5 for the one address`,
+		"::ffff:10.0.0.5/104": `"::ffff:10.0.0.5/104" has bits set to the right of its mask; write 10.0.0.0/8 for the network or 10.0.0.5 for the address`,
 	} {
 		got, err := acl.ParsePrefix(text)
 		if err == nil || got.IsValid() {
@@ -85,6 +87,7 @@ func TestParsePrefixMistakes(t *testing.T) {
 }
 
 func TestJudge(t *testing.T) {
+	t.Parallel()
 	type list []string
 	for _, c := range []struct {
 		allow, deny list
@@ -139,6 +142,7 @@ func TestJudge(t *testing.T) {
 
 // What nobody has filled in admits nobody.
 func TestJudgeZeroValues(t *testing.T) {
+	t.Parallel()
 	for _, addr := range []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1"), {}} {
 		if got := new(acl.Networks).Judge(addr); got != acl.NotAllowed {
 			t.Errorf("the zero Networks: %v has verdict %d", addr, got)
@@ -168,6 +172,7 @@ func naive(allow, deny []netip.Prefix, addr netip.Addr) acl.Verdict {
 
 // The tree of prefixes and a loop over them agree.
 func TestJudgeAgreesWithLoop(t *testing.T) {
+	t.Parallel()
 	seen := map[acl.Verdict]int{}
 	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 0))
@@ -260,6 +265,7 @@ func BenchmarkJudge(b *testing.B) {
 // Prefixes and Admitted hold the addresses that Judge speaks of, at the edges of every network, too, and no network
 // that another one of them holds.
 func TestNetworksInOtherWords(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
@@ -318,6 +324,7 @@ func edges(p netip.Prefix) (out []netip.Addr) {
 }
 
 func TestAllowed(t *testing.T) {
+	t.Parallel()
 	n := acl.NewNetworks([]netip.Prefix{netip.MustParsePrefix("fd00::/8"), netip.MustParsePrefix("10.0.0.0/8")}, []netip.Prefix{netip.MustParsePrefix("10.9.0.0/16")})
 	if got := fmt.Sprint(n.Allowed()); got != "[10.0.0.0/8 fd00::/8]" {
 		t.Error(got)

@@ -9,8 +9,9 @@ import (
 	"strings"
 )
 
-// RuleOptions is a rule as it stands in the configuration file. A list that is
-// nil matches everything; an empty one is a mistake, since it could mean either.
+// RuleOptions is a rule as it is written in the configuration file. A nil list
+// matches everything. An empty list is an error, because it could mean everything or
+// nothing.
 type RuleOptions struct {
 	Name        string             `yaml:"name"`
 	Action      string             `yaml:"action"`
@@ -25,8 +26,8 @@ type RuleOptions struct {
 	DatabaseAs  string             `yaml:"database_as"`
 }
 
-// CertificateOptions says what the names in a certificate have to match: all
-// kinds that are given, each by at least one name.
+// CertificateOptions has a pattern for each kind of name in a certificate. Each kind
+// that is set must match at least one name.
 type CertificateOptions struct {
 	CN     string `yaml:"cn"`
 	DN     string `yaml:"dn"`
@@ -39,15 +40,15 @@ type CertificateOptions struct {
 
 // Problem is one mistake in the rules.
 type Problem struct {
-	Key     string // below acl: "rules[2].users[0]"
+	Key     string // relative to acl, such as "rules[2].users[0]"
 	Text    string
-	Warning bool // the rules work all the same
+	Warning bool // the rules are usable all the same
 }
 
-// NewRules reads the rules of a configuration. listeners are the addresses that
-// there are. superusers are the roles that a rule admits only if it names them:
-// where a certificate stands for a password, a pattern must not hand out the
-// server. The Rules are nil if a problem is more than a warning.
+// NewRules checks and compiles the rules of a configuration. listeners are the
+// configured addresses. superusers are the roles that a rule admits only by their
+// literal name: where a certificate replaces a password, a pattern must not give
+// superuser rights. The Rules are nil if a problem is more than a warning.
 func NewRules(options []RuleOptions, listeners, superusers []string) (*Rules, []Problem) {
 	p := &ruleParser{listeners: listeners}
 	rules := &Rules{superusers: slices.Clone(superusers)}
@@ -64,7 +65,7 @@ func NewRules(options []RuleOptions, listeners, superusers []string) (*Rules, []
 			rule.Name = fmt.Sprintf("rule %d", i+1)
 		}
 		if first, ok := names[rule.Name]; ok {
-			p.errorf(".name", "rule %d is called %q, too; the name stands in logs, so choose another", first, rule.Name)
+			p.errorf(".name", "rule %d has the name %q already; the log shows names, so use another one", first, rule.Name)
 		}
 		names[rule.Name] = i + 1
 		rules.list = append(rules.list, rule)
@@ -74,7 +75,7 @@ func NewRules(options []RuleOptions, listeners, superusers []string) (*Rules, []
 	}
 	for _, s := range rules.Shadowed() {
 		p.key = fmt.Sprintf("rules[%d]", slices.Index(rules.list, s.Rule))
-		p.warnf("", "is never reached: %q before it decides on all that it fits; remove it, or move it up", s.By.Name)
+		p.warnf("", "is never used: the earlier rule %q matches every session that it matches; remove it, or move it up", s.By.Name)
 	}
 	return rules, p.problems
 }
@@ -114,7 +115,7 @@ func (p *ruleParser) rule(o RuleOptions) *Rule {
 	for i, text := range p.entries(".listeners", o.Listeners) {
 		address := canonical(text)
 		if !slices.ContainsFunc(p.listeners, func(l string) bool { return canonical(l) == address }) {
-			p.errorf(fmt.Sprintf(".listeners[%d]", i), "%q is no address of listen, which has %s", text, strings.Join(p.listeners, ", "))
+			p.errorf(fmt.Sprintf(".listeners[%d]", i), "%q is not an address of listen, which has %s", text, strings.Join(p.listeners, ", "))
 		}
 		rule.listeners = append(rule.listeners, address)
 	}
@@ -124,23 +125,23 @@ func (p *ruleParser) rule(o RuleOptions) *Rule {
 	rule.users = p.users(o.Users, rule)
 	rule.replication = p.replication(o.Replication)
 	if slices.Equal(rule.replication, []Replication{PhysicalReplication}) && rule.databases != nil {
-		p.errorf(".databases", "has no effect on physical replication, which is of the whole server: remove it")
+		p.errorf(".databases", "has no effect on physical replication, which has no database; remove it")
 	}
 	if o.Action == "reject" && (o.Backend != "" || o.DatabaseAs != "") {
-		p.errorf("", "rejects, so it leads nowhere: remove backend and database_as, or write action: allow")
+		p.errorf("", "has action: reject, so backend and database_as have no effect; remove them, or write action: allow")
 	}
 	if len(o.DatabaseAs) > maxCN {
-		p.errorf(".database_as", "%q is longer than the %d bytes of a name in PostgreSQL", o.DatabaseAs, maxCN)
+		p.errorf(".database_as", "%q is longer than a name in PostgreSQL can be (%d bytes)", o.DatabaseAs, maxCN)
 	}
 	if everybody := o.Users == nil || slices.ContainsFunc(rule.users, func(q pattern) bool { return q.any() }); rule.Allow && everybody {
-		p.warnf(".users", "lets whoever it admits be any user but the superusers; if PostgreSQL asks them for no password (peer, trust), "+
-			`name the users, or let the certificate: samename or \1`)
+		p.warnf(".users", "admits every user except the superusers; if PostgreSQL asks for no password (peer, trust), "+
+			`name the users, or take them from the certificate: samename or \1`)
 	}
 	return rule
 }
 
-// canonical writes an address of listen as a listener of it calls itself: an
-// IPv4-mapped one listens on the IPv4 address.
+// canonical writes an address of listen as net.Listener.Addr returns it: an
+// IPv4-mapped address becomes the IPv4 address.
 func canonical(address string) string {
 	if port, ok := strings.CutPrefix(address, "*:"); ok {
 		address = "[::]:" + port
@@ -151,35 +152,34 @@ func canonical(address string) string {
 	return address
 }
 
-// entries refuses a list that is there but empty.
+// entries reports an error for a list that is present but empty.
 func (p *ruleParser) entries(below string, list []string) []string {
 	if list != nil && len(list) == 0 {
-		p.errorf(below, "is empty; leave it out to match everything, or name something")
+		p.errorf(below, "is empty; remove it to match everything, or add an entry")
 	}
 	return list
 }
 
-// misplaced are words that mean something in another place, or to PostgreSQL
-// alone. As names they would match nothing, and a rule that rejects would let
-// everybody pass.
-var misplaced = map[string]string{
-	".databases replication": "is replication: physical in a rule of pgwicket, or replication: database",
-	".databases samerole":    "means the members of a role in pg_hba.conf, whom only PostgreSQL knows; write the names",
-	".databases samegroup":   "means the members of a role in pg_hba.conf, whom only PostgreSQL knows; write the names",
-	".databases samename":    "is for users; a database of the same name as the user is sameuser",
-	".users sameuser":        "is for databases; the user that the certificate's cn names is samename",
+// misplacedKeywords are keywords of another key, or of PostgreSQL only. As names they
+// would match nothing, so a rule with action: reject would reject nobody.
+var misplacedKeywords = map[string]string{
+	".databases replication": "is written replication: physical or replication: database here",
+	".databases samerole":    "means the members of a role in pg_hba.conf, which only PostgreSQL knows; write the names",
+	".databases samegroup":   "means the members of a role in pg_hba.conf, which only PostgreSQL knows; write the names",
+	".databases samename":    "is for users; for a database with the name of the user write sameuser",
+	".users sameuser":        "is for databases; for the user in the certificate's cn write samename",
 }
 
-func (p *ruleParser) patterns(below string, list []string, v vocabulary) (out []pattern) {
+func (p *ruleParser) patterns(below string, list []string, v nameKind) (out []pattern) {
 	for i, text := range p.entries(below, list) {
 		out = append(out, p.entry(below, i, text, v))
 	}
 	return out
 }
 
-func (p *ruleParser) entry(below string, i int, text string, v vocabulary) pattern {
+func (p *ruleParser) entry(below string, i int, text string, v nameKind) pattern {
 	key := fmt.Sprintf("%s[%d]", below, i)
-	switch why, ok := misplaced[below+" "+text]; {
+	switch why, ok := misplacedKeywords[below+" "+text]; {
 	case ok:
 		p.errorf(key, "%s %s; if it is a name, write /^%s$", text, why, text)
 		return pattern{}
@@ -189,15 +189,15 @@ func (p *ruleParser) entry(below string, i int, text string, v vocabulary) patte
 	return p.pattern(key, text, v)
 }
 
-func (p *ruleParser) pattern(key, text string, v vocabulary) pattern {
+func (p *ruleParser) pattern(key, text string, v nameKind) pattern {
 	q, err := parsePattern(text, v)
 	switch {
 	case err != nil:
 		p.errorf(key, "%q %v", text, err)
 	case v == roleName && q.kind == literal && len(text) > maxCN:
-		p.errorf(key, "%q is longer than the %d bytes of a name in PostgreSQL", text, maxCN)
-	case q.loose && !q.any():
-		p.warnf(key, "%q also matches longer names, as it would in pg_hba.conf; for whole names begin it, and each alternative in it, with ^ and end it with $", text)
+		p.errorf(key, "%q is longer than a name in PostgreSQL can be (%d bytes)", text, maxCN)
+	case q.unanchored && !q.any():
+		p.warnf(key, "%q also matches longer names, as in pg_hba.conf; to match whole names, begin each alternative with ^ and end it with $", text)
 	}
 	return q
 }
@@ -217,7 +217,7 @@ func (p *ruleParser) users(list []string, rule *Rule) (out []pattern) {
 		out = append(out, q)
 	}
 	if bound && rule.certificate == nil {
-		// To no effect but that Trace says what is missing.
+		// It changes no decision; Trace then reports the missing certificate.
 		rule.certificate = []attribute{{kind: "cn", pattern: pattern{kind: everything}}}
 	}
 	return out
@@ -234,9 +234,9 @@ func (p *ruleParser) checkTemplate(key, text string, certificate []attribute) {
 	case strings.ContainsAny(rest, `\*`):
 		p.errorf(key, `%q has more than one \1 and plain text`, text)
 	case groups == 0:
-		p.errorf(key, `%q needs a regular expression with a group below certificate, like cn: /^(.*)@example\.com$`, text)
+		p.errorf(key, `%q needs a regular expression with a group in certificate, like cn: /^(.*)@example\.com$`, text)
 	case groups > 1:
-		p.errorf(key, `%q could mean the group of either of %d regular expressions below certificate; leave a group in one`, text, groups)
+		p.errorf(key, `%q could mean a group of any of %d regular expressions in certificate; keep the group in one of them`, text, groups)
 	}
 }
 
@@ -266,33 +266,33 @@ func (p *ruleParser) certificate(o CertificateOptions) (out []attribute) {
 	return out
 }
 
-// What openssl x509 -subject prints by default has spaces and letters that are
-// not ASCII. RFC 2253 has neither, and no value without the name of its type.
+// By default, openssl x509 -subject prints spaces and letters that are not ASCII.
+// The form of RFC 2253 has neither, and each value has the name of its type.
 var (
-	foreign = regexp.MustCompile(`[^\\][,+] | = |[^ -~]`)
-	typed   = regexp.MustCompile(`^[A-Za-z0-9.]+=`)
+	otherFormat = regexp.MustCompile(`[^\\][,+] | = |[^ -~]`)
+	typedName   = regexp.MustCompile(`^[A-Za-z0-9.]+=`)
 )
 
-// fullName reads a pattern for a distinguished name, and finds those that are
-// written as other programs print them, which would match nothing.
+// fullName parses a pattern for a distinguished name. It warns about the form that
+// other programs print, which would match nothing.
 func (p *ruleParser) fullName(key, text string) pattern {
 	q := p.pattern(key, text, fullName)
 	switch q.kind {
 	case literal, glob:
-		if foreign.MatchString(text) || q.kind == literal && !typed.MatchString(text) {
-			p.warnf(key, "%q is not written as PostgreSQL prints it, and matches nothing; get the name with: "+
+		if otherFormat.MatchString(text) || q.kind == literal && !typedName.MatchString(text) {
+			p.warnf(key, "%q is not in the form that PostgreSQL prints, and matches nothing; get the name with: "+
 				"openssl x509 -in client.crt -noout -subject -issuer -nameopt RFC2253", text)
 		}
 	}
 	return q
 }
 
-var colons = regexp.MustCompile(`^([0-9A-Fa-f]{2}:)+[0-9A-Fa-f]{2}$`)
+var colonHex = regexp.MustCompile(`^([0-9A-Fa-f]{2}:)+[0-9A-Fa-f]{2}$`)
 
-// pin reads the SHA-256 of a public key.
+// pin parses the SHA-256 of a public key.
 func (p *ruleParser) pin(key, text string) pattern {
 	digits := strings.ToLower(text)
-	if colons.MatchString(text) {
+	if colonHex.MatchString(text) {
 		digits = strings.ReplaceAll(digits, ":", "")
 	}
 	if b, err := hex.DecodeString(digits); err != nil || len(b) != 32 {
@@ -313,6 +313,6 @@ func (p *ruleParser) replication(text string) []Replication {
 	case "physical":
 		return []Replication{PhysicalReplication}
 	}
-	p.errorf(".replication", "%q is not known; write none, database (logical), physical, or leave it out for what pg_hba.conf's all admits: everything but physical", text)
+	p.errorf(".replication", "%q is not known; write none, database (logical) or physical, or remove it for everything except physical, like all in pg_hba.conf", text)
 	return nil
 }

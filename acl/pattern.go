@@ -9,16 +9,15 @@ import (
 	"strings"
 )
 
-// pattern matches a name as pg_hba.conf and pg_ident.conf do: everything, one
-// name, a glob, or a regular expression. What a name holds is never taken for a
-// pattern. The zero pattern matches nothing.
+// pattern matches a name as pg_hba.conf and pg_ident.conf do: all names, one
+// name, a glob, or a regular expression. The zero pattern matches nothing.
 type pattern struct {
-	kind    patternKind
-	text    string         // of a literal
-	parts   []string       // of a glob: what stands between its stars; of a template: before and behind \1
-	re      *regexp.Regexp // of a regular expression
-	escapes bool           // a glob for names where a backslash escapes
-	loose   bool           // a regular expression that also matches longer names: /app is good for webapp2
+	kind       patternKind
+	text       string         // of a literal
+	parts      []string       // of a glob: the text between its stars; of a template: before and after \1
+	re         *regexp.Regexp // of a regular expression
+	escapes    bool           // a glob for names with backslash escapes
+	unanchored bool           // a regular expression that also matches longer names: /app is good for webapp2
 }
 
 type patternKind uint8
@@ -29,30 +28,30 @@ const (
 	literal
 	glob
 	regex
-	template // with \1, which the certificate fills in
+	template // with \1, which comes from the certificate
 	same     // samename: the certificate's common name; sameuser: the user
 )
 
-// vocabulary is what a pattern is compared with, where that changes how it is
-// read.
-type vocabulary uint8
+// nameKind is the kind of name that a pattern is compared with. It changes how the
+// pattern is parsed.
+type nameKind uint8
 
 const (
-	anyName  vocabulary = iota
-	roleName            // of a role or a database: 63 bytes at most
-	hostName            // compared in lower case
-	fullName            // a distinguished name, where a backslash escapes
+	anyName  nameKind = iota
+	roleName          // of a role or a database: 63 bytes at most
+	hostName          // compared in lower case
+	fullName          // a distinguished name, with backslash escapes
 )
 
-// maxPattern bounds what an operator can make every connection pay for.
+// maxPattern bounds the cost of a pattern for each connection, in bytes.
 const maxPattern = 1024
 
-// parsePattern reads what every kind of name may be matched by. What a pattern
-// says of itself (a role group, a file) that a gate cannot know is a mistake.
-func parsePattern(s string, v vocabulary) (p pattern, err error) {
+// parsePattern parses a pattern for any kind of name. Forms of pg_hba.conf that only
+// PostgreSQL can resolve (a role group, a file) are errors.
+func parsePattern(s string, v nameKind) (p pattern, err error) {
 	switch {
 	case s == "":
-		return p, errors.New("is empty; write all for everything, or leave the key out")
+		return p, errors.New("is empty; write all for every name, or remove the key")
 	case len(s) > maxPattern:
 		return p, fmt.Errorf("is %d bytes long, more than %d", len(s), maxPattern)
 	case s == "all":
@@ -60,7 +59,7 @@ func parsePattern(s string, v vocabulary) (p pattern, err error) {
 	case s[0] == '/':
 		return parseRegex(s[1:], v)
 	case s[0] == '+':
-		return p, errors.New("means the members of a role in pg_hba.conf, whom only PostgreSQL knows; write the names, a glob or a regular expression")
+		return p, errors.New("means the members of a role in pg_hba.conf, which only PostgreSQL knows; write the names, a glob or a regular expression")
 	case s[0] == '@':
 		return p, errors.New("means a file in pg_hba.conf; write the names here")
 	case strings.Contains(s, `\`) && v != fullName:
@@ -70,7 +69,7 @@ func parsePattern(s string, v vocabulary) (p pattern, err error) {
 		s = lower(s)
 	}
 	if strings.Contains(s, `\*`) {
-		return p, errors.New("has a backslash before a star, which RFC 2253 does not escape; write a regular expression for a name that has one")
+		return p, errors.New("has a backslash before a star, which RFC 2253 does not escape; use a regular expression for a name that contains a star")
 	}
 	if strings.Contains(s, "*") {
 		return pattern{kind: glob, parts: strings.Split(s, "*"), escapes: v == fullName}, nil
@@ -78,12 +77,12 @@ func parsePattern(s string, v vocabulary) (p pattern, err error) {
 	return pattern{kind: literal, text: s}, nil
 }
 
-// parseRegex: as in PostgreSQL, a dot is also good for a line break, which a
-// role may have in its name, nothing is anchored that does not say so, and of
-// two matches, the longer counts: what ^(app|application) finds in application is
-// all of it. They still differ where one match can be divided into groups in two
-// ways, as by ^(a|ab)(b?)$, of which nobody should make users.
-func parseRegex(text string, v vocabulary) (p pattern, err error) {
+// parseRegex compiles a regular expression with the semantics of PostgreSQL: a dot
+// also matches a line break, which the name of a role may contain; there are no
+// implicit anchors; and the longest match wins, so ^(app|application) matches all of
+// "application". A difference remains where one match can be divided into groups in
+// two ways, as with ^(a|ab)(b?)$. Do not use such an expression for \1.
+func parseRegex(text string, v nameKind) (p pattern, err error) {
 	tree, err := syntax.Parse(text, syntax.Perl)
 	if err != nil {
 		return p, fmt.Errorf("is not a regular expression (%s)", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
@@ -99,11 +98,11 @@ func parseRegex(text string, v vocabulary) (p pattern, err error) {
 	if !lazy(tree) {
 		re.Longest()
 	}
-	return pattern{kind: regex, re: re, loose: !bounded(tree, syntax.OpBeginText) || !bounded(tree, syntax.OpEndText)}, nil
+	return pattern{kind: regex, re: re, unanchored: !bounded(tree, syntax.OpBeginText) || !bounded(tree, syntax.OpEndText)}, nil
 }
 
-// bounded says whether all that an expression matches begins, or ends, where
-// the name does. That of /^alice|bob$ does neither.
+// bounded reports whether every match of an expression begins (or ends) where the
+// name does. /^alice|bob$ does neither.
 func bounded(e *syntax.Regexp, by syntax.Op) bool {
 	switch e.Op {
 	case by:
@@ -126,13 +125,12 @@ func bounded(e *syntax.Regexp, by syntax.Op) bool {
 	return false
 }
 
-// lazy says whether an expression asks for short matches, as .*? does.
+// lazy reports whether an expression has a non-greedy operator, such as .*?.
 func lazy(e *syntax.Regexp) bool {
 	return e.Flags&syntax.NonGreedy != 0 && len(e.Sub) == 1 && e.Op != syntax.OpCapture || slices.ContainsFunc(e.Sub, lazy)
 }
 
-// lower folds the case of what a DNS name may consist of (RFC 4343), and
-// nothing else.
+// lower folds the case of ASCII letters only, as RFC 4343 requires for DNS names.
 func lower(s string) string {
 	if !strings.ContainsFunc(s, func(r rune) bool { return 'A' <= r && r <= 'Z' }) {
 		return s
@@ -146,8 +144,8 @@ func lower(s string) string {
 	return string(b)
 }
 
-// matches says whether the pattern is for a name. Those that need more than the
-// name to know match nothing.
+// matches reports whether the pattern matches the name. A template and the keywords
+// samename and sameuser need more than the name and match nothing here.
 func (p *pattern) matches(name string) bool {
 	switch p.kind {
 	case everything:
@@ -155,15 +153,16 @@ func (p *pattern) matches(name string) bool {
 	case literal:
 		return name == p.text
 	case glob:
-		return p.spans(name)
+		return p.matchesGlob(name)
 	case regex:
 		return p.re.MatchString(name)
 	}
 	return false
 }
 
-// spans finds the parts of a glob in a name, each as early as it can stand.
-func (p *pattern) spans(name string) bool {
+// spans looks for the parts of a glob in the name, each at the first possible
+// place.
+func (p *pattern) matchesGlob(name string) bool {
 	last := len(p.parts) - 1
 	rest, ok := between(name, p.parts[0], p.parts[last])
 	if !ok {
@@ -174,10 +173,10 @@ func (p *pattern) spans(name string) bool {
 			return false
 		}
 	}
-	return !p.escapes || !halved(rest)
+	return !p.escapes || !endsInEscape(rest)
 }
 
-// after returns what follows the first place where a part can stand.
+// after returns the rest of the name after the first possible place of a part.
 func (p *pattern) after(part, name string) (rest string, ok bool) {
 	for from := 0; ; from++ {
 		i := strings.Index(name[from:], part)
@@ -185,19 +184,19 @@ func (p *pattern) after(part, name string) (rest string, ok bool) {
 			return "", false
 		}
 		from += i
-		if !p.escapes || !halved(name[:from]) {
+		if !p.escapes || !endsInEscape(name[:from]) {
 			return name[from+len(part):], true
 		}
 	}
 }
 
-// halved reports text that ends in half of an escape: a star that stands for
-// OU=x\ would make an attribute of what the owner of OU=x\,O=Firm calls himself.
-func halved(text string) bool {
+// endsInEscape reports whether text ends in the middle of an escape. If a star could
+// match "OU=x\", the value "x\,O=Firm" of one attribute would match as two.
+func endsInEscape(text string) bool {
 	return (len(text)-len(strings.TrimRight(text, `\`)))%2 == 1
 }
 
-// between returns what a name has between its beginning and its end.
+// between returns the part of the name between a prefix and a suffix.
 func between(name, begin, end string) (rest string, ok bool) {
 	if len(name) < len(begin)+len(end) || !strings.HasPrefix(name, begin) || !strings.HasSuffix(name, end) {
 		return "", false
@@ -205,12 +204,12 @@ func between(name, begin, end string) (rest string, ok bool) {
 	return name[len(begin) : len(name)-len(end)], true
 }
 
-// captures reports a regular expression that \1 can refer to.
+// captures reports whether the pattern has a group that \1 can refer to.
 func (p *pattern) captures() bool { return p.kind == regex && p.re.NumSubexp() > 0 }
 
-// finds says whether the first group of a regular expression finds want in a
-// name. To ask is not free of allocations, so it asks only if it can be.
-func (p *pattern) finds(name, want string) bool {
+// capturesValue reports whether the first group of the regular expression captures
+// want. The match allocates, so the cheap test comes first.
+func (p *pattern) capturesValue(name, want string) bool {
 	if !strings.Contains(name, want) {
 		return false
 	}
@@ -218,7 +217,8 @@ func (p *pattern) finds(name, want string) bool {
 	return len(at) >= 4 && at[2] >= 0 && name[at[2]:at[3]] == want
 }
 
-// any reports a pattern that, by all appearances, every name matches.
+// any reports whether the pattern seems to match every name. It tries names that are
+// unlikely to match anything else.
 func (p *pattern) any() bool {
 	for _, unlikely := range []string{"j", "0Qx_ -.", "\u00ff\u4e16", strings.Repeat("z", maxCN)} {
 		if !p.matches(unlikely) {

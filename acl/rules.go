@@ -6,35 +6,36 @@ import (
 	"slices"
 )
 
-// Replication says what kind of session a startup packet asks for.
+// Replication is the kind of session that a startup packet asks for.
 type Replication uint8
 
-// The kinds. PostgreSQL takes replication=database for a session like any other
-// where pg_hba.conf is concerned: it has a database, and rules for that database
-// admit it. Physical replication has none.
+// The kinds of sessions. For pg_hba.conf, PostgreSQL treats replication=database as
+// an ordinary session: it has a database, and rules for that database match it.
+// Physical replication has no database.
 const (
 	NoReplication Replication = iota
 	LogicalReplication
 	PhysicalReplication
 )
 
-// Request is one session that somebody wants, with all that was proved.
+// Request is what a client asks for, together with what the gate has verified.
 type Request struct {
 	Source         netip.Addr
-	Listener       string // the address that was connected to, with its port
-	User, Database string // as PostgreSQL will take them
+	Listener       string // the local address and port of the connection
+	User, Database string // as PostgreSQL uses them
 	Replication    Replication
 	SNI            string
-	Certificate    *Identity // nil: none
+	Certificate    *Identity // nil without a client certificate
 }
 
 // Rule is one rule of a list.
 type Rule struct {
 	Name  string
-	Line  int // in the configuration file; 0: not known
+	Line  int // in the configuration file; 0 if not known
 	Allow bool
-	// Backend is where a session goes that the rule admits, and DatabaseAs the
-	// database that it gets there; empty: where all go, and what it asks for.
+	// Backend is the name of the backend for sessions of this rule, and DatabaseAs
+	// the database that is requested there. Empty means the default backend and the
+	// client's database.
 	Backend, DatabaseAs string
 
 	sources     []netip.Prefix
@@ -43,16 +44,16 @@ type Rule struct {
 	users       []pattern
 	certificate []attribute
 	sni         []pattern
-	replication []Replication // nil: as pg_hba.conf's all
+	replication []Replication // nil has the meaning of all in pg_hba.conf
 }
 
-// attribute is a kind of name in a certificate, and what it has to match.
+// attribute is a kind of name in a certificate and the pattern that it must match.
 type attribute struct {
 	kind string
 	pattern
 }
 
-// Rules is an ordered list of which the first rule that fits a request decides.
+// Rules is an ordered list: the first rule that matches a request decides.
 // It is immutable and safe for concurrent use.
 type Rules struct {
 	list       []*Rule
@@ -62,48 +63,49 @@ type Rules struct {
 // All returns the rules in their order.
 func (r *Rules) All() []*Rule { return r.list }
 
-// Decide returns the rule that decides on a request; nil if none fits, which is
-// a refusal.
+// Decide returns the first rule that matches the request. It returns nil if none
+// does, which means that the request is refused.
 func (r *Rules) Decide(q *Request) *Rule {
-	w := r.wish(q)
+	w := r.query(q)
 	for _, rule := range r.list {
-		if rule.lacks(&w) == fits {
+		if rule.firstMismatch(&w) == noMismatch {
 			return rule
 		}
 	}
 	return nil
 }
 
-// Step is a rule that was asked, and what the request lacked for it; "" for the
-// one that decided.
+// Step is one rule that Trace has evaluated. Mismatch describes the condition that
+// the request does not meet; it is empty for the rule that decides.
 type Step struct {
-	Rule  *Rule
-	Lacks string
+	Rule     *Rule
+	Mismatch string
 }
 
-// Trace decides as Decide does, and tells how.
+// Trace evaluates the rules like Decide, and returns every rule up to the one that
+// decides.
 func (r *Rules) Trace(q *Request) (steps []Step) {
-	w := r.wish(q)
+	w := r.query(q)
 	for _, rule := range r.list {
-		missing := rule.lacks(&w)
-		steps = append(steps, Step{rule, missing.words(q)})
-		if missing == fits {
+		m := rule.firstMismatch(&w)
+		steps = append(steps, Step{rule, m.describe(q)})
+		if m == noMismatch {
 			break
 		}
 	}
 	return steps
 }
 
-// wish is a request in the terms that rules are written in.
-type wish struct {
+// query is a request with its names in the form that rules are compared with.
+type query struct {
 	*Request
-	source    netip.Addr // neither IPv4-mapped nor with a zone, or no prefix would hold it
+	source    netip.Addr // unmapped and without a zone, as netip.Prefix.Contains needs it
 	sni       string     // in lower case
 	superuser bool
 }
 
-func (r *Rules) wish(q *Request) wish {
-	return wish{
+func (r *Rules) query(q *Request) query {
+	return query{
 		Request:   q,
 		source:    q.Source.Unmap().WithZone(""),
 		sni:       lower(q.SNI),
@@ -111,42 +113,42 @@ func (r *Rules) wish(q *Request) wish {
 	}
 }
 
-// lack is the first condition of a rule that a request does not meet.
-type lack uint8
+// mismatch is the first condition of a rule that a request does not meet.
+type mismatch uint8
 
 const (
-	fits lack = iota
-	lacksSource
-	lacksListener
-	lacksCertificate
-	lacksName
-	lacksSNI
-	lacksReplication
-	lacksDatabase
-	lacksUser
-	lacksSuperuser
+	noMismatch mismatch = iota
+	mismatchSource
+	mismatchListener
+	mismatchCertificate
+	mismatchName
+	mismatchSNI
+	mismatchReplication
+	mismatchDatabase
+	mismatchUser
+	mismatchSuperuser
 )
 
-func (l lack) words(q *Request) string {
-	switch l {
-	case lacksSource:
-		return fmt.Sprintf("%v is in none of its sources", q.Source)
-	case lacksListener:
-		return fmt.Sprintf("listener %s is not among its listeners", q.Listener)
-	case lacksCertificate:
-		return "it wants a certificate, and there is none"
-	case lacksName:
+func (m mismatch) describe(q *Request) string {
+	switch m {
+	case mismatchSource:
+		return fmt.Sprintf("%v is not in its sources", q.Source)
+	case mismatchListener:
+		return fmt.Sprintf("listener %s is not in its listeners", q.Listener)
+	case mismatchCertificate:
+		return "it requires a certificate, and the client sent none"
+	case mismatchName:
 		return "the certificate does not match"
-	case lacksSNI:
-		return fmt.Sprintf("server name %q matches none of its sni", q.SNI)
-	case lacksReplication:
-		return fmt.Sprintf("it is not for %s", q.Replication)
-	case lacksDatabase:
-		return fmt.Sprintf("database %q matches none of its databases", q.Database)
-	case lacksUser:
-		return fmt.Sprintf("user %q matches none of its users", q.User)
-	case lacksSuperuser:
-		return fmt.Sprintf("%q is one of acl.superusers, whom a rule must name", q.User)
+	case mismatchSNI:
+		return fmt.Sprintf("server name %q does not match its sni", q.SNI)
+	case mismatchReplication:
+		return fmt.Sprintf("it does not apply to %s", q.Replication)
+	case mismatchDatabase:
+		return fmt.Sprintf("database %q does not match its databases", q.Database)
+	case mismatchUser:
+		return fmt.Sprintf("user %q does not match its users", q.User)
+	case mismatchSuperuser:
+		return fmt.Sprintf("%q is in acl.superusers, and its users do not name it", q.User)
 	}
 	return ""
 }
@@ -155,40 +157,40 @@ func (k Replication) String() string {
 	return [...]string{"ordinary sessions", "logical replication", "physical replication"}[k]
 }
 
-// lacks returns a condition of a rule that a request does not meet.
-func (rule *Rule) lacks(w *wish) lack {
+// firstMismatch returns the first condition that the request does not meet.
+func (rule *Rule) firstMismatch(w *query) mismatch {
 	if rule.sources != nil && !contains(rule.sources, w.source) {
-		return lacksSource
+		return mismatchSource
 	}
 	if rule.listeners != nil && !slices.Contains(rule.listeners, w.Listener) {
-		return lacksListener
+		return mismatchListener
 	}
 	if rule.certificate != nil && w.Certificate == nil {
-		return lacksCertificate
+		return mismatchCertificate
 	}
 	for i := range rule.certificate {
-		if !rule.certificate[i].isOf(w.Certificate) {
-			return lacksName
+		if !rule.certificate[i].matchesIdentity(w.Certificate) {
+			return mismatchName
 		}
 	}
 	if rule.sni != nil && !anyMatches(rule.sni, w.sni) {
-		return lacksSNI
+		return mismatchSNI
 	}
 	switch {
 	case rule.replication != nil && !slices.Contains(rule.replication, w.Replication),
 		rule.replication == nil && rule.Allow && w.Replication == PhysicalReplication: // pg_hba.conf's all
-		return lacksReplication
+		return mismatchReplication
 	}
 	if rule.databases != nil && !rule.hasDatabase(w) {
-		return lacksDatabase
+		return mismatchDatabase
 	}
 	if rule.users != nil && !rule.hasUser(w) {
-		return lacksUser
+		return mismatchUser
 	}
 	if rule.Allow && w.superuser && !rule.namesUser(w.User) {
-		return lacksSuperuser
+		return mismatchSuperuser
 	}
-	return fits
+	return noMismatch
 }
 
 func contains(prefixes []netip.Prefix, addr netip.Addr) bool {
@@ -209,8 +211,8 @@ func anyMatches(list []pattern, name string) bool {
 	return false
 }
 
-// names returns the names of a kind that a certificate has: those that there can
-// be one of, or the others.
+// names returns the names of a kind in a certificate: one for the kinds that have
+// one value, several for the others.
 func (id *Identity) names(kind string) (one string, several []string) {
 	switch kind {
 	case "cn":
@@ -231,9 +233,9 @@ func (id *Identity) names(kind string) (one string, several []string) {
 	return one, several
 }
 
-// isOf says whether a name of the certificate matches. One that is not there is
-// not even matched by all.
-func (a *attribute) isOf(id *Identity) bool {
+// matchesIdentity reports whether a name of the certificate matches. A m
+// name matches no pattern, not even all.
+func (a *attribute) matchesIdentity(id *Identity) bool {
 	one, several := id.names(a.kind)
 	if one != "" && a.matches(one) {
 		return true
@@ -246,12 +248,13 @@ func (a *attribute) isOf(id *Identity) bool {
 	return false
 }
 
-// hasDatabase: physical replication is of no database, whatever the client says.
-func (rule *Rule) hasDatabase(w *wish) bool {
+// hasDatabase reports whether a pattern matches the database. Physical replication
+// has no database, so what its startup packet names is ignored.
+func (rule *Rule) hasDatabase(w *query) bool {
 	for i := range rule.databases {
 		switch p := &rule.databases[i]; {
 		case p.kind == everything:
-			return true // as if databases were left out
+			return true // like a rule without databases
 		case w.Replication == PhysicalReplication:
 		case p.kind == same && w.Database == w.User, p.matches(w.Database):
 			return true
@@ -260,7 +263,7 @@ func (rule *Rule) hasDatabase(w *wish) bool {
 	return false
 }
 
-func (rule *Rule) hasUser(w *wish) bool {
+func (rule *Rule) hasUser(w *query) bool {
 	for i := range rule.users {
 		switch p := &rule.users[i]; p.kind {
 		case same:
@@ -280,9 +283,9 @@ func (rule *Rule) hasUser(w *wish) bool {
 	return false
 }
 
-// captures says whether \1 is want for one of the certificate's names. What comes
-// from the certificate is compared as it is: a common name "all" is not a
-// keyword, and "*" no glob.
+// captures reports whether \1 equals want for one of the names in the certificate.
+// The name is compared literally: a common name "all" is no keyword, and "*" is no
+// glob.
 func (rule *Rule) captures(id *Identity, want string) bool {
 	for i := range rule.certificate {
 		a := &rule.certificate[i]
@@ -290,11 +293,11 @@ func (rule *Rule) captures(id *Identity, want string) bool {
 			continue
 		}
 		one, several := id.names(a.kind)
-		if a.finds(one, want) {
+		if a.capturesValue(one, want) {
 			return true
 		}
 		for _, name := range several {
-			if a.finds(name, want) {
+			if a.capturesValue(name, want) {
 				return true
 			}
 		}
@@ -302,7 +305,7 @@ func (rule *Rule) captures(id *Identity, want string) bool {
 	return false
 }
 
-// namesUser says whether the rule names a user outright.
+// namesUser reports whether the rule names the user literally, without a pattern.
 func (rule *Rule) namesUser(user string) bool {
 	for i := range rule.users {
 		if p := &rule.users[i]; p.kind == literal && p.text == user {

@@ -382,6 +382,7 @@ func (r modelRand) request() *acl.Request {
 
 // The engine and the model decide alike, and Trace tells of the same.
 func TestRulesAgreeWithModel(t *testing.T) {
+	t.Parallel()
 	if *seed == 0 {
 		*seed = uint64(time.Now().UnixNano())
 	}

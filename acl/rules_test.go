@@ -23,7 +23,7 @@ var (
 	pin        = strings.Repeat("0123456789abcdef", 4)
 )
 
-// options reads rules as they stand in a configuration, without the braces of each; action: allow goes without saying.
+// options parses rules as in a configuration, without the braces of each. The default action is allow.
 func options(t testing.TB, texts ...string) (out []acl.RuleOptions) {
 	t.Helper()
 	for _, text := range texts {
@@ -45,8 +45,8 @@ func newRules(t testing.TB, texts ...string) *acl.Rules {
 	return rules
 }
 
-// request reads «user/database key=value ...», where the database is the user's own if none is named. A list has commas.
-// Any name of a certificate brings the certificate.
+// request parses "user/database key=value ...". The default database has the name of the user. A list has commas.
+// Any name of a certificate adds a certificate.
 func request(t testing.TB, text string) *acl.Request {
 	t.Helper()
 	words := strings.Fields(text)
@@ -94,7 +94,7 @@ func request(t testing.TB, text string) *acl.Request {
 	return q
 }
 
-// decision is what is asked, by which rules, and whether it is allowed.
+// decision is a request, the rules, and whether they allow it.
 type decision struct {
 	want  bool
 	ask   string
@@ -114,21 +114,22 @@ func (d decision) check(t *testing.T) {
 	checkTrace(t, rules, q, rule)
 }
 
-// checkTrace: the way that Trace tells must be the one that Decide went.
+// checkTrace compares the steps of Trace with the rule that Decide returns.
 func checkTrace(t *testing.T, rules *acl.Rules, q *acl.Request, decided *acl.Rule) {
 	t.Helper()
 	steps := rules.Trace(q)
 	for i, step := range steps {
-		if fits := step.Lacks == ""; step.Rule != rules.All()[i] || fits != (step.Rule == decided) {
+		if fits := step.Mismatch == ""; step.Rule != rules.All()[i] || fits != (step.Rule == decided) {
 			t.Fatalf("step %d of %+v: %v; %v decides", i, *q, steps, decided)
 		}
 	}
 	if n := len(rules.All()); decided == nil && len(steps) != n {
-		t.Fatalf("%+v: %d steps through %d rules that do not fit", *q, len(steps), n)
+		t.Fatalf("%+v: %d steps through %d rules that do not match", *q, len(steps), n)
 	}
 }
 
 func TestRules(t *testing.T) {
+	t.Parallel()
 	for _, d := range []decision{
 		// The first that fits decides, and without one there is no way in.
 		deny("alice"),
@@ -458,6 +459,7 @@ func colons(hex string) string {
 
 // cockroach#123602: each rule is for its own listeners and for none else.
 func TestEveryListenerWithEveryRule(t *testing.T) {
+	t.Parallel()
 	for bits := range 1 << len(listeners) {
 		var own []string
 		for i, address := range listeners {
@@ -485,6 +487,7 @@ func TestEveryListenerWithEveryRule(t *testing.T) {
 
 // supabase#20478: a listener of [::ffff:127.0.0.1]:5432 calls itself 127.0.0.1:5432, and a rule for it must hear of it.
 func TestListenerOfMappedAddress(t *testing.T) {
+	t.Parallel()
 	ln, err := net.Listen("tcp", "[::ffff:127.0.0.1]:0")
 	if err != nil {
 		t.Fatal(err)
@@ -505,6 +508,7 @@ func TestListenerOfMappedAddress(t *testing.T) {
 // A role or a database may have a line break in its name. PostgreSQL's dot matches it, so a rule that rejects must not
 // be passed by with one, and its $ is the end of the name only.
 func TestLineBreaks(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		pattern, name string
 		want          bool
@@ -531,6 +535,7 @@ func TestLineBreaks(t *testing.T) {
 // With real certificates: of what several programs read in several ways no rule hears, and all else is what
 // PostgreSQL takes it for.
 func TestRulesOfRealCertificates(t *testing.T) {
+	t.Parallel()
 	uri := func(uris ...string) func(*x509.Certificate) {
 		return func(c *x509.Certificate) {
 			for _, u := range uris {
@@ -595,6 +600,7 @@ func TestRulesOfRealCertificates(t *testing.T) {
 
 // The key is what openssl says, in the words of the message that asks for it.
 func TestKeyAsOpenSSL(t *testing.T) {
+	t.Parallel()
 	der := certificate(t, name(utf8Attr(cn, "alice")))
 	public := openssl(t, der, "x509", "-inform", "DER", "-pubkey", "-noout")
 	_, sum, _ := strings.Cut(openssl(t, []byte(openssl(t, []byte(public), "pkey", "-pubin", "-outform", "DER")), "dgst", "-sha256"), "= ")
@@ -607,18 +613,19 @@ func TestKeyAsOpenSSL(t *testing.T) {
 }
 
 func TestNewRulesMistakes(t *testing.T) {
+	t.Parallel()
 	const (
-		anybody = "warning: rules[0].users: lets whoever it admits be any user but the superusers; " +
-			`if PostgreSQL asks them for no password (peer, trust), name the users, or let the certificate: samename or \1`
-		empty  = "is empty; leave it out to match everything, or name something"
-		noText = "is empty; write all for everything, or leave the key out"
-		group  = "needs a regular expression with a group below certificate, like cn: /^(.*)@example\\.com$"
-		longer = " also matches longer names, as it would in pg_hba.conf; for whole names begin it, and each alternative in it, with ^ and end it with $"
-		rfc    = " is not written as PostgreSQL prints it, and matches nothing; get the name with: " +
+		anybody = "warning: rules[0].users: admits every user except the superusers; " +
+			`if PostgreSQL asks for no password (peer, trust), name the users, or take them from the certificate: samename or \1`
+		empty  = "is empty; remove it to match everything, or add an entry"
+		noText = "is empty; write all for every name, or remove the key"
+		group  = "needs a regular expression with a group in certificate, like cn: /^(.*)@example\\.com$"
+		longer = " also matches longer names, as in pg_hba.conf; to match whole names, begin each alternative with ^ and end it with $"
+		rfc    = " is not in the form that PostgreSQL prints, and matches nothing; get the name with: " +
 			"openssl x509 -in client.crt -noout -subject -issuer -nameopt RFC2253"
 		sum = " is not a SHA-256 in hexadecimal; get it with: openssl x509 -in client.crt -pubkey -noout | " +
 			"openssl pkey -pubin -outform DER | openssl dgst -sha256"
-		members = "means the members of a role in pg_hba.conf, whom only PostgreSQL knows; write the names"
+		members = "means the members of a role in pg_hba.conf, which only PostgreSQL knows; write the names"
 	)
 	for _, c := range []struct {
 		rule string
@@ -645,31 +652,31 @@ func TestNewRulesMistakes(t *testing.T) {
 		},
 		{
 			"users: [alice], listeners: ['10.0.0.5:5433']",
-			[]string{`rules[0].listeners[0]: "10.0.0.5:5433" is no address of listen, which has 10.0.0.5:5432, 10.0.0.6:5432, [::]:6432`},
+			[]string{`rules[0].listeners[0]: "10.0.0.5:5433" is not an address of listen, which has 10.0.0.5:5432, 10.0.0.6:5432, [::]:6432`},
 		},
 		{
 			"users: [alice], listeners: ['*:5432']",
-			[]string{`rules[0].listeners[0]: "*:5432" is no address of listen, which has 10.0.0.5:5432, 10.0.0.6:5432, [::]:6432`},
+			[]string{`rules[0].listeners[0]: "*:5432" is not an address of listen, which has 10.0.0.5:5432, 10.0.0.6:5432, [::]:6432`},
 		},
 		{
 			"users: [alice], replication: 'true'",
-			[]string{`rules[0].replication: "true" is not known; write none, database (logical), physical, ` +
-				"or leave it out for what pg_hba.conf's all admits: everything but physical"},
+			[]string{`rules[0].replication: "true" is not known; write none, database (logical) or physical, ` +
+				"or remove it for everything except physical, like all in pg_hba.conf"},
 		},
 		{
 			"users: [alice], replication: physical, databases: [all]",
-			[]string{"rules[0].databases: has no effect on physical replication, which is of the whole server: remove it"},
+			[]string{"rules[0].databases: has no effect on physical replication, which has no database; remove it"},
 		},
 
 		{
 			"users: [+dba]",
-			[]string{`rules[0].users[0]: "+dba" means the members of a role in pg_hba.conf, whom only PostgreSQL knows; ` +
+			[]string{`rules[0].users[0]: "+dba" means the members of a role in pg_hba.conf, which only PostgreSQL knows; ` +
 				"write the names, a glob or a regular expression"},
 		},
 		{"users: ['@file']", []string{`rules[0].users[0]: "@file" means a file in pg_hba.conf; write the names here`}},
 		{
 			`users: ['+\1'], certificate: {cn: '/^(.*)$'}`,
-			[]string{`rules[0].users[0]: "+\\1" means the members of a role in pg_hba.conf, whom only PostgreSQL knows; ` +
+			[]string{`rules[0].users[0]: "+\\1" means the members of a role in pg_hba.conf, which only PostgreSQL knows; ` +
 				"write the names, a glob or a regular expression"},
 		},
 		{`users: ['a\b']`, []string{`rules[0].users[0]: "a\\b" has a backslash; only a regular expression (/...) and, in users, \1 may have one`}},
@@ -683,24 +690,24 @@ func TestNewRulesMistakes(t *testing.T) {
 		{`users: ['/^(a)\1$']`, []string{`rules[0].users[0]: "/^(a)\\1$" is not a regular expression (invalid escape sequence: ` + "`\\1`)"}},
 		{"users: ['" + strings.Repeat("*", 1025) + "']", []string{`rules[0].users[0]: "` + strings.Repeat("*", 1025) + `" is 1025 bytes long, more than 1024`}},
 		{"users: [" + long + "]", nil},
-		{"users: [y" + long + "]", []string{`rules[0].users[0]: "y` + long + `" is longer than the 63 bytes of a name in PostgreSQL`}},
-		{"users: [a], databases: [y" + long + "]", []string{`rules[0].databases[0]: "y` + long + `" is longer than the 63 bytes of a name in PostgreSQL`}},
-		{"users: [a], certificate: {cn: y" + long + "}", []string{`rules[0].certificate.cn: "y` + long + `" is longer than the 63 bytes of a name in PostgreSQL`}},
+		{"users: [y" + long + "]", []string{`rules[0].users[0]: "y` + long + `" is longer than a name in PostgreSQL can be (63 bytes)`}},
+		{"users: [a], databases: [y" + long + "]", []string{`rules[0].databases[0]: "y` + long + `" is longer than a name in PostgreSQL can be (63 bytes)`}},
+		{"users: [a], certificate: {cn: y" + long + "}", []string{`rules[0].certificate.cn: "y` + long + `" is longer than a name in PostgreSQL can be (63 bytes)`}},
 		{"users: [a], certificate: {email: y" + long + "}", nil},
 
 		{
 			"users: [a], databases: [replication]",
-			[]string{"rules[0].databases[0]: replication is replication: physical in a rule of pgwicket, or replication: database; if it is a name, write /^replication$"},
+			[]string{"rules[0].databases[0]: replication is written replication: physical or replication: database here; if it is a name, write /^replication$"},
 		},
 		{"users: [a], databases: [samerole]", []string{"rules[0].databases[0]: samerole " + members + "; if it is a name, write /^samerole$"}},
 		{"users: [a], databases: [samegroup]", []string{"rules[0].databases[0]: samegroup " + members + "; if it is a name, write /^samegroup$"}},
 		{
 			"users: [a], databases: [samename]",
-			[]string{"rules[0].databases[0]: samename is for users; a database of the same name as the user is sameuser; if it is a name, write /^samename$"},
+			[]string{"rules[0].databases[0]: samename is for users; for a database with the name of the user write sameuser; if it is a name, write /^samename$"},
 		},
 		{
 			"users: [sameuser]",
-			[]string{"rules[0].users[0]: sameuser is for databases; the user that the certificate's cn names is samename; if it is a name, write /^sameuser$"},
+			[]string{"rules[0].users[0]: sameuser is for databases; for the user in the certificate's cn write samename; if it is a name, write /^sameuser$"},
 		},
 
 		{`users: ['\1']`, []string{`rules[0].users[0]: "\\1" ` + group}},
@@ -710,7 +717,7 @@ func TestNewRulesMistakes(t *testing.T) {
 		{`users: [samename, '\1']`, []string{`rules[0].users[1]: "\\1" ` + group}},
 		{
 			`users: ['\1'], certificate: {cn: '/^(.*)$', dns: '/^(.*)$'}`,
-			[]string{`rules[0].users[0]: "\\1" could mean the group of either of 2 regular expressions below certificate; leave a group in one`},
+			[]string{`rules[0].users[0]: "\\1" could mean a group of any of 2 regular expressions in certificate; keep the group in one of them`},
 		},
 		{`users: ['\1\1'], certificate: {cn: '/^(.*)$'}`, []string{`rules[0].users[0]: "\\1\\1" has more than one \1 and plain text`}},
 		{`users: ['\1*'], certificate: {cn: '/^(.*)$'}`, []string{`rules[0].users[0]: "\\1*" has more than one \1 and plain text`}},
@@ -727,7 +734,7 @@ func TestNewRulesMistakes(t *testing.T) {
 		{"users: [a], certificate: {issuer: ca}", []string{`warning: rules[0].certificate.issuer: "ca"` + rfc}},
 		{
 			`users: [a], certificate: {dn: 'CN=\*,O=a'}`,
-			[]string{`rules[0].certificate.dn: "CN=\\*,O=a" has a backslash before a star, which RFC 2253 does not escape; write a regular expression for a name that has one`},
+			[]string{`rules[0].certificate.dn: "CN=\\*,O=a" has a backslash before a star, which RFC 2253 does not escape; use a regular expression for a name that contains a star`},
 		},
 		{"users: [a], certificate: {dn: /CN=a}", []string{`warning: rules[0].certificate.dn: "/CN=a"` + longer}},
 		{"users: [a], certificate: {spki: abcd}", []string{`rules[0].certificate.spki: "abcd"` + sum}},
@@ -757,7 +764,7 @@ func TestNewRulesMistakes(t *testing.T) {
 		{"users: [+a, b, '/('], databases: [], action: x", []string{
 			`rules[0].action: "x" is not known; write allow or reject`,
 			"rules[0].databases: " + empty,
-			`rules[0].users[0]: "+a" means the members of a role in pg_hba.conf, whom only PostgreSQL knows; write the names, a glob or a regular expression`,
+			`rules[0].users[0]: "+a" means the members of a role in pg_hba.conf, which only PostgreSQL knows; write the names, a glob or a regular expression`,
 			`rules[0].users[2]: "/(" is not a regular expression (missing closing ): ` + "`(`)",
 		}},
 	} {
@@ -788,6 +795,7 @@ func checkProblems(t *testing.T, what string, rules *acl.Rules, problems []acl.P
 }
 
 func TestNewRulesMistakesAmongSeveral(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		what  string
 		rules []string
@@ -798,30 +806,30 @@ func TestNewRulesMistakesAmongSeveral(t *testing.T) {
 		{
 			"a name twice",
 			[]string{"users: [a], name: one", "users: [b]", "users: [c], name: one"},
-			[]string{`rules[2].name: rule 1 is called "one", too; the name stands in logs, so choose another`},
+			[]string{`rules[2].name: rule 1 has the name "one" already; the log shows names, so use another one`},
 		},
 		{
 			"a name like that of one without",
 			[]string{"users: [a], name: rule 2", "users: [b]"},
-			[]string{`rules[1].name: rule 1 is called "rule 2", too; the name stands in logs, so choose another`},
+			[]string{`rules[1].name: rule 1 has the name "rule 2" already; the log shows names, so use another one`},
 		},
 		{
 			"the key is that of the rule",
 			[]string{"users: [a]", "users: [a, +b]"},
-			[]string{`rules[1].users[1]: "+b" means the members of a role in pg_hba.conf, whom only PostgreSQL knows; write the names, a glob or a regular expression`},
+			[]string{`rules[1].users[1]: "+b" means the members of a role in pg_hba.conf, which only PostgreSQL knows; write the names, a glob or a regular expression`},
 		},
 		{
 			"behind one that rejects everything",
 			[]string{"users: [a]", "name: rest, action: reject", "users: [b]", "users: [c]"},
 			[]string{
-				`warning: rules[2]: is never reached: "rest" before it decides on all that it fits; remove it, or move it up`,
-				`warning: rules[3]: is never reached: "rest" before it decides on all that it fits; remove it, or move it up`,
+				`warning: rules[2]: is never used: the earlier rule "rest" matches every session that it matches; remove it, or move it up`,
+				`warning: rules[3]: is never used: the earlier rule "rest" matches every session that it matches; remove it, or move it up`,
 			},
 		},
 		{
 			"behind one that rejects everything, in more words",
 			[]string{"databases: [all], users: [a, all], sni: [all], action: reject", "users: [b]"},
-			[]string{`warning: rules[1]: is never reached: "rule 1" before it decides on all that it fits; remove it, or move it up`},
+			[]string{`warning: rules[1]: is never used: the earlier rule "rule 1" matches every session that it matches; remove it, or move it up`},
 		},
 		{"behind one that rejects nearly everything", []string{"databases: [all], users: [all], replication: none, action: reject", "users: [b]"}, nil},
 		{"the last", []string{"users: [a]", "action: reject"}, nil},
@@ -833,6 +841,7 @@ func TestNewRulesMistakesAmongSeveral(t *testing.T) {
 
 // A pattern among the superusers would protect nobody, so it must not look as if it did.
 func TestNewRulesSuperusers(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		names []string
 		want  []string
@@ -859,28 +868,29 @@ func TestNewRulesSuperusers(t *testing.T) {
 }
 
 func TestTrace(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ ask, rule, want string }{
-		{"alice from=::ffff:10.1.2.3%eth0", "sources: [11.0.0.0/8]", "::ffff:10.1.2.3%eth0 is in none of its sources"},
-		{"alice on=[::]:6432", "listeners: ['10.0.0.5:5432']", "listener [::]:6432 is not among its listeners"},
-		{"alice", "certificate: {cn: all}", "it wants a certificate, and there is none"},
-		{"alice", "users: [samename]", "it wants a certificate, and there is none"},
-		{"alice", "users: [samename, bob]", `user "alice" matches none of its users`},
+		{"alice from=::ffff:10.1.2.3%eth0", "sources: [11.0.0.0/8]", "::ffff:10.1.2.3%eth0 is not in its sources"},
+		{"alice on=[::]:6432", "listeners: ['10.0.0.5:5432']", "listener [::]:6432 is not in its listeners"},
+		{"alice", "certificate: {cn: all}", "it requires a certificate, and the client sent none"},
+		{"alice", "users: [samename]", "it requires a certificate, and the client sent none"},
+		{"alice", "users: [samename, bob]", `user "alice" does not match its users`},
 		{"alice cn=bob", "certificate: {cn: alice}", "the certificate does not match"},
-		{"alice cn=bob", "users: [samename]", `user "alice" matches none of its users`},
-		{"alice sni=DB", "sni: [x]", `server name "DB" matches none of its sni`},
-		{"alice", "sni: [x]", `server name "" matches none of its sni`},
-		{"alice", "replication: physical", "it is not for ordinary sessions"},
-		{"alice replication=database", "replication: none", "it is not for logical replication"},
-		{"alice replication=physical", "users: [alice]", "it is not for physical replication"},
-		{"alice/shop", "databases: [x]", `database "shop" matches none of its databases`},
-		{"alice", "users: [x]", `user "alice" matches none of its users`},
-		{"postgres", "users: [all]", `"postgres" is one of acl.superusers, whom a rule must name`},
+		{"alice cn=bob", "users: [samename]", `user "alice" does not match its users`},
+		{"alice sni=DB", "sni: [x]", `server name "DB" does not match its sni`},
+		{"alice", "sni: [x]", `server name "" does not match its sni`},
+		{"alice", "replication: physical", "it does not apply to ordinary sessions"},
+		{"alice replication=database", "replication: none", "it does not apply to logical replication"},
+		{"alice replication=physical", "users: [alice]", "it does not apply to physical replication"},
+		{"alice/shop", "databases: [x]", `database "shop" does not match its databases`},
+		{"alice", "users: [x]", `user "alice" does not match its users`},
+		{"postgres", "users: [all]", `"postgres" is in acl.superusers, and its users do not name it`},
 		{"postgres", "users: [all], action: reject", ""},
 		{"alice", "users: [alice]", ""},
 	} {
 		rules, q := newRules(t, c.rule, "users: [never]"), request(t, c.ask)
 		steps := rules.Trace(q)
-		if got := steps[0].Lacks; got != c.want {
+		if got := steps[0].Mismatch; got != c.want {
 			t.Errorf("%s by %s: %q, want %q", c.ask, c.rule, got, c.want)
 		}
 		if decides := c.want == ""; decides != (len(steps) == 1) {
@@ -895,6 +905,7 @@ func TestTrace(t *testing.T) {
 
 // The order, the names and the actions are the configuration's.
 func TestAll(t *testing.T) {
+	t.Parallel()
 	var got []string
 	for _, rule := range newRules(t, "name: first, users: [a]", "action: reject", "name: last, users: [b]").All() {
 		got = append(got, fmt.Sprint(rule.Name, " ", rule.Allow))

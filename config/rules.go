@@ -40,7 +40,7 @@ func (l *loading) unfinished(key string, rule acl.RuleOptions) {
 		"sources": rule.Sources, "listeners": rule.Listeners, "databases": rule.Databases, "users": rule.Users, "sni": rule.SNI,
 	} {
 		if _, there := l.lines[key+"."+name]; there && list == nil {
-			l.errorf(key+"."+name, "is empty; leave it out to match everything, or name something")
+			l.errorf(key+"."+name, "is empty; remove it to match everything, or add an entry")
 		}
 	}
 	if _, there := l.lines[key+".certificate"]; there && rule.Certificate == (acl.CertificateOptions{}) {

@@ -200,14 +200,14 @@ func explainRules(w io.Writer, cfg *config.Config, q *acl.Request) {
 	fmt.Fprintln(w, "rules")
 	var last acl.Step
 	for i, step := range cfg.Policy.Rules.Trace(q) {
-		verdict := "does not fit: " + step.Lacks
-		if step.Lacks == "" {
+		verdict := "does not fit: " + step.Mismatch
+		if step.Mismatch == "" {
 			verdict = "fits: " + map[bool]string{true: "allow", false: "reject"}[step.Rule.Allow]
 		}
 		fmt.Fprintf(w, "  %d %q (%s) %s\n", i+1, step.Rule.Name, cfg.At(step.Rule.Line), verdict)
 		last = step
 	}
-	if last.Lacks != "" {
+	if last.Mismatch != "" {
 		fmt.Fprintln(w, "  none fits: reject")
 	}
 }

@@ -123,7 +123,7 @@ func TestExplain(t *testing.T) {
 		{"denied network", []string{"10.66.2.3", "--cert", "alice.crt"}, exitFailed, []string{"refused: source_denied", "denied by 10.66.0.0/16 of acl.deny", `fits: allow`}},
 		{"no network", []string{"192.0.2.1"}, exitFailed, []string{"refused: source_not_allowed", "in no network of acl.allow"}},
 		{"mapped", []string{"::ffff:10.1.2.3", "--cert", "alice.crt"}, exitOK, []string{"source      10.1.2.3 is allowed"}},
-		{"no certificate", []string{"10.1.2.3"}, exitFailed, []string{"refused: no_rule", "certificate none", "it wants a certificate, and there is none", "none fits: reject"}},
+		{"no certificate", []string{"10.1.2.3"}, exitFailed, []string{"refused: no_rule", "certificate none", "it requires a certificate, and the client sent none", "none fits: reject"}},
 		{"expired one day", []string{"10.1.2.3", "--cert", "alice.crt", "--at", "2199-01-01T00:00:00Z"}, exitFailed, []string{"refused: certificate_expired", "the client is told  FATAL 28000"}},
 		{"not ours", []string{"10.1.2.3", "--cert", "stranger.crt"}, exitFailed, []string{"refused: certificate_unknown_ca", "not asked: its chain does not end in ca_file"}},
 		{"no such file", []string{"10.1.2.3", "--cert", "none.crt"}, exitUsage, []string{"--cert: open none.crt"}},
