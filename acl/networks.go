@@ -113,7 +113,7 @@ func (n *Networks) addUndenied(p netip.Prefix, out *bart.Lite) {
 	n.addUndenied(netip.PrefixFrom(upperHalf(low), p.Bits()+1), out)
 }
 
-// upper is the first address of the network after low, which is the lower half of a network.
+// upperHalf returns the first address after low, the lower half of a network.
 func upperHalf(low netip.Prefix) netip.Addr {
 	b := low.Addr().AsSlice()
 	bit := low.Bits() - 1

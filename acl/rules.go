@@ -233,7 +233,7 @@ func (id *Identity) names(kind string) (one string, several []string) {
 	return one, several
 }
 
-// matchesIdentity reports whether a name of the certificate matches. A m
+// matchesIdentity reports whether a name of the certificate matches. A missing
 // name matches no pattern, not even all.
 func (a *attribute) matchesIdentity(id *Identity) bool {
 	one, several := id.names(a.kind)

@@ -5,8 +5,9 @@ import (
 	"testing"
 )
 
-// A gate serves on while its file is being edited, and its health can be asked for.
+// Health checks work while the file of a gate is being edited.
 func TestAdminOf(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	for _, c := range []struct {
 		text string
@@ -31,8 +32,9 @@ func TestAdminOf(t *testing.T) {
 	}
 }
 
-// Who can be reached by strangers asks for their certificates, or says that it is meant.
+// An address that other hosts can reach needs client certificates or unprotected: true.
 func TestAdminIsProtected(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	const files = "cert_file: server.crt, key_file: server.key, ca_file: ca.crt, crl_file: ca.crl"
 	for admin, want := range map[string]bool{

@@ -20,8 +20,8 @@ import (
 // maxSocket is the length of sun_path on Linux without its NUL.
 const maxSocket = 107
 
-// backends reads the backend section, and the list of those that rules name.
-func (l *loading) backends(f file) (one *proxy.Backend, others map[string]*proxy.Backend) {
+// backends checks the backend section and the list of backends that rules name.
+func (l *loader) backends(f file) (one *proxy.Backend, others map[string]*proxy.Backend) {
 	if has(l.lines, "backend") || len(f.Backends) == 0 {
 		one = l.backend("backend", f.Backend, f.Limits)
 	}
@@ -32,11 +32,11 @@ func (l *loading) backends(f file) (one *proxy.Backend, others map[string]*proxy
 		key := fmt.Sprintf("backends[%d]", i)
 		switch {
 		case b.Name == "":
-			l.errorf(key, "has no name; give it one, and the rules that lead to it backend: with that name")
+			l.errorf(key, "has no name; add one, and write backend: with that name in the rules that use it")
 		case others[b.Name] != nil:
-			l.errorf(key+".name", "%q is the name of another backend already", b.Name)
+			l.errorf(key+".name", "%q is already the name of another backend", b.Name)
 		}
-		one := l.backend(key, completed(l.lines, key, b.backend), f.Limits)
+		one := l.backend(key, withDefaults(l.lines, key, b.backend), f.Limits)
 		if b.Name != "" {
 			others[b.Name] = one
 		}
@@ -44,8 +44,8 @@ func (l *loading) backends(f file) (one *proxy.Backend, others map[string]*proxy
 	return one, others
 }
 
-// completed gives an entry of a list the defaults that a section has.
-func completed(lines map[string]int, key string, b backend) backend {
+// withDefaults sets the defaults of the backend section in an entry of backends.
+func withDefaults(lines map[string]int, key string, b backend) backend {
 	standard := defaults().Backend
 	for _, d := range []struct {
 		key string
@@ -62,13 +62,13 @@ func completed(lines map[string]int, key string, b backend) backend {
 	return b
 }
 
-// backend reads one, in libpq's words: host may be the directory of a Unix socket,
-// an abstract name that begins with @, or a name or address on TCP, or several of
-// them, and port one for all or as many.
-func (l *loading) backend(key string, b backend, limits limits) *proxy.Backend {
+// backend checks one backend. As in libpq, host is the directory of a Unix socket, an
+// abstract name that begins with @, a name or an address, or several of them, and
+// port is one for all or one for each.
+func (l *loader) backend(key string, b backend, limits limits) *proxy.Backend {
 	out := &proxy.Backend{ConnectTimeout: time.Duration(b.ConnectTimeout), ClientInfo: b.ClientInfo}
 	if b.ConnectTimeout == 0 {
-		l.errorf(key+".connect_timeout", "must not be 0: clients would wait for ever while the database is down")
+		l.errorf(key+".connect_timeout", "must not be 0: clients would wait forever while the database is down")
 	}
 	hosts, ports := b.hosts(), b.Port.list()
 	if len(ports) > 1 && len(ports) != len(hosts) {
@@ -77,13 +77,13 @@ func (l *loading) backend(key string, b backend, limits limits) *proxy.Backend {
 	}
 	for _, port := range ports {
 		if port < 1 || port > 65535 {
-			l.errorf(key+".port", "%d is not a port; PostgreSQL's is 5432 unless its configuration says otherwise", port)
+			l.errorf(key+".port", "%d is not a port; the default of PostgreSQL is 5432", port)
 		}
 	}
 	var client *tlsconfig.Client
 	remote := slices.ContainsFunc(hosts, func(h string) bool { return !isSocket(h) })
 	if slices.Contains(hosts, "") {
-		l.errorf(key+".host", "names no host; write the directory of a Unix socket (the first of PostgreSQL's unix_socket_directories, like /run/postgresql), or names with commas between them")
+		l.errorf(key+".host", "is empty; write the directory of a Unix socket (the first of PostgreSQL's unix_socket_directories, like /run/postgresql), or host names separated with commas")
 		return out
 	}
 	for _, host := range hosts {
@@ -120,7 +120,7 @@ func (l *loading) backend(key string, b backend, limits limits) *proxy.Backend {
 	return out
 }
 
-// hosts splits the list of them.
+// hosts returns the hosts of the list.
 func (b *backend) hosts() []string {
 	hosts := strings.Split(b.Host, ",")
 	for i, h := range hosts {
@@ -131,16 +131,16 @@ func (b *backend) hosts() []string {
 
 func isSocket(host string) bool { return strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@") }
 
-// clientTLS reads how a backend on TCP is to be asked for TLS. Other than in libpq
-// nobody has to ask for the safe way.
-func (l *loading) clientTLS(key string, b backend) *tlsconfig.Client {
+// clientTLS checks the TLS settings of a backend on TCP. The default is verify-full,
+// unlike in libpq.
+func (l *loader) clientTLS(key string, b backend) *tlsconfig.Client {
 	mode := tlsconfig.SSLMode(b.SSLMode)
 	if mode == "" {
 		mode = tlsconfig.SSLVerifyFull
 	}
 	l.oneOf(key+".sslnegotiation", b.SSLNegotiation, "", "postgres", "direct")
 	if b.SSLNegotiation == "direct" && (mode == tlsconfig.SSLDisable || mode == tlsconfig.SSLPrefer) {
-		l.errorf(key+".sslnegotiation", "direct begins with TLS, which sslmode %s does not insist on; write require or more", mode)
+		l.errorf(key+".sslnegotiation", "direct requires TLS, but sslmode %s does not; write require or stricter", mode)
 	}
 	client, problems := l.client(tlsconfig.ClientOptions{
 		Mode: mode, RootCert: b.SSLRootCert, CRL: b.SSLCRL, CRLDir: b.SSLCRLDir, Cert: b.SSLCert, Key: b.SSLKey,
@@ -155,8 +155,8 @@ func (l *loading) clientTLS(key string, b backend) *tlsconfig.Client {
 	return client
 }
 
-// checkHost looks at a host on TCP, and reports whether it can be one.
-func (l *loading) checkHost(key, host string, b backend) bool {
+// checkHost checks a host on TCP, and reports whether it is valid.
+func (l *loader) checkHost(key, host string, b backend) bool {
 	switch ap, err := netip.ParseAddrPort(host); {
 	case err == nil:
 		l.errorf(key+".host", "%q has a port; write host: %v and port: %d", host, ap.Addr(), ap.Port())
@@ -169,7 +169,7 @@ func (l *loading) checkHost(key, host string, b backend) bool {
 		return true
 	}
 	if b.SSLMode != "" && b.SSLMode != string(tlsconfig.SSLVerifyFull) {
-		l.warnf(key+".sslmode", "is %s, so whoever is on the way to %s can pretend to be it, and read passwords and data; write verify-full", b.SSLMode, host)
+		l.warnf(key+".sslmode", "is %s, so an attacker on the network can impersonate %s and read passwords and data; write verify-full", b.SSLMode, host)
 	}
 	return true
 }
@@ -179,9 +179,9 @@ func isIP(host string) bool {
 	return err == nil
 }
 
-// socket reads libpq's convention for a Unix socket: the port is part of the
-// file's name.
-func (l *loading) socket(key, host string, port int) proxy.Host {
+// socket returns the path of a Unix socket in the convention of libpq: the port is
+// part of the name.
+func (l *loader) socket(key, host string, port int) proxy.Host {
 	path := fmt.Sprintf("%s/.s.PGSQL.%d", strings.TrimSuffix(host, "/"), port)
 	switch {
 	case len(path) > maxSocket:
@@ -192,9 +192,9 @@ func (l *loading) socket(key, host string, port int) proxy.Host {
 	return proxy.Host{Network: "unix", Address: path}
 }
 
-// checkSocket looks at the backend's socket. All it finds are warnings, for the
-// database may be started after the gate.
-func (l *loading) checkSocket(key, socket string) {
+// checkSocket checks the socket of the backend. It only warns, because the database
+// may start after the gate.
+func (l *loader) checkSocket(key, socket string) {
 	dir := filepath.Dir(socket)
 	directory, err := os.Stat(dir)
 	if err != nil || !directory.IsDir() {
@@ -206,10 +206,10 @@ func (l *loading) checkSocket(key, socket string) {
 	case errors.Is(err, fs.ErrNotExist):
 		l.warnf(key+".host", "there is no socket %s; is PostgreSQL running, with this directory and port?", socket)
 	case err != nil:
-		l.warnf(key+".host", "the socket %s cannot be looked at (%v); pgwicket's account must be allowed into its directory", socket, errors.Unwrap(err))
+		l.warnf(key+".host", "the socket %s is not accessible (%v); pgwicket's account needs permission for its directory", socket, errors.Unwrap(err))
 	case st.Mode().Type() != fs.ModeSocket:
 		l.warnf(key+".host", "%s is not a socket", socket)
 	case st.Mode().Perm()&0o002 != 0 && directory.Mode().Perm()&0o001 != 0:
-		l.warnf(key+".host", "every account of this machine can reach %s past the gate; give pgwicket and PostgreSQL a directory of mode 0750 of their own (unix_socket_directories), or set unix_socket_permissions", socket)
+		l.warnf(key+".host", "every account on this machine can connect to %s without the gate; put the socket into a directory of mode 0750 for pgwicket and PostgreSQL (unix_socket_directories), or set unix_socket_permissions", socket)
 	}
 }

@@ -14,39 +14,39 @@ import (
 	"pgwicket/internal/nearest"
 )
 
-// binding puts the values of a document into the structs of file.go, by their
-// yaml tags, and gathers what does not fit.
-type binding struct {
+// binder decodes the nodes of a document into the structs of file.go, by their yaml
+// tags, and collects all errors.
+type binder struct {
 	lines    map[string]int
 	problems []Problem
 }
 
-func (b *binding) mistake(n *yaml.Node, format string, args ...any) {
+func (b *binder) errorf(n *yaml.Node, format string, args ...any) {
 	b.problems = append(b.problems, Problem{Line: max(n.Line, 1), Text: fmt.Sprintf(format, args...)})
 }
 
-// section binds a whole document, or nothing, to the struct behind p.
-func (b *binding) section(n *yaml.Node, p any) { b.value(n, reflect.ValueOf(p).Elem(), "") }
+// section decodes a whole document into the struct that p points to.
+func (b *binder) section(n *yaml.Node, p any) { b.value(n, reflect.ValueOf(p).Elem(), "") }
 
-// value binds n to v. The depth is that of v's type, so an alias that contains
-// itself comes to an end.
-func (b *binding) value(n *yaml.Node, v reflect.Value, path string) {
+// value decodes n into v. The recursion follows the type of v, so an alias that
+// contains itself ends.
+func (b *binder) value(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind == yaml.AliasNode {
-		// What is below stands elsewhere, but is used here.
+		// The lines below the alias belong to its anchor, not to this key.
 		lines := b.lines
 		b.lines = make(map[string]int)
 		defer func() { b.lines = lines }()
 		n = n.Alias
 	}
 	p := v.Addr().Interface()
-	if d, ok := p.(*time.Duration); ok { // of a struct that knows nothing of this package
+	if d, ok := p.(*time.Duration); ok { // a field of another package
 		p = (*duration)(d)
 	}
-	if t, ok := p.(textual); ok {
+	if t, ok := p.(scalarValue); ok {
 		if n.Kind != yaml.ScalarNode || n.Tag == "!!null" {
-			b.mistake(n, "%s stands where %s is wanted", given(n), t.wanted())
+			b.errorf(n, "expected %s, found %s", t.expected(), nodeKind(n))
 		} else if mistake := t.set(n.Value, n.Tag); mistake != "" {
-			b.mistake(n, "%s %s", quote(n.Value), mistake)
+			b.errorf(n, "%s %s", quote(n.Value), mistake)
 		}
 		return
 	}
@@ -57,28 +57,28 @@ func (b *binding) value(n *yaml.Node, v reflect.Value, path string) {
 		b.list(n, v, path)
 	case reflect.String:
 		if n.Kind != yaml.ScalarNode || n.Tag == "!!null" || n.Style&yaml.TaggedStyle != 0 || strings.Contains(n.Value, "\n") {
-			b.mistake(n, "%s stands where text is wanted", given(n))
+			b.errorf(n, "expected text, found %s", nodeKind(n))
 			return
 		}
 		v.SetString(n.Value)
 	case reflect.Bool:
 		on, err := strconv.ParseBool(n.Value)
 		if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" || err != nil {
-			b.mistake(n, "%s stands where true or false is wanted", given(n))
+			b.errorf(n, "expected true or false, found %s", nodeKind(n))
 			return
 		}
 		v.SetBool(on)
 	default:
-		panic("config: no binding for " + v.Type().String())
+		panic("config: no decoder for " + v.Type().String())
 	}
 }
 
-func (b *binding) structure(n *yaml.Node, v reflect.Value, path string) {
+func (b *binder) structure(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
 		return // a section whose keys are all commented out
 	}
 	if n.Kind != yaml.MappingNode || n.Tag != "!!map" {
-		b.mistake(n, "%s stands where a section (indented «key: value» lines) is wanted", given(n))
+		b.errorf(n, "expected a section (indented \"key: value\" lines), found %s", nodeKind(n))
 		return
 	}
 	fields := make(map[string]reflect.Value)
@@ -94,13 +94,13 @@ func (b *binding) structure(n *yaml.Node, v reflect.Value, path string) {
 		line, repeated := seen[key.Value]
 		switch {
 		case key.Tag == "!!merge":
-			b.mistake(key, "keys cannot be merged (<<) here; write them out")
+			b.errorf(key, "merge keys (<<) are not supported; write the keys out")
 		case key.Kind != yaml.ScalarNode || key.Tag != "!!str":
-			b.mistake(key, "%s stands where a key is wanted", given(key))
+			b.errorf(key, "expected a key, found %s", nodeKind(key))
 		case !known:
-			b.mistake(key, "%s", unknownKey(key.Value, fields))
+			b.errorf(key, "%s", unknownKey(key.Value, fields))
 		case repeated:
-			b.mistake(key, "key %q stands in line %d already; keep one of the two", key.Value, line)
+			b.errorf(key, "key %q is already set in line %d; remove one of them", key.Value, line)
 		default:
 			seen[key.Value] = key.Line
 			below := strings.TrimPrefix(path+"."+key.Value, ".")
@@ -110,12 +110,11 @@ func (b *binding) structure(n *yaml.Node, v reflect.Value, path string) {
 	}
 }
 
-// impossible are settings of PostgreSQL that people will look for and Go cannot
-// follow, with what to do instead.
-var impossible = map[string]string{
+// unsupported are settings of PostgreSQL that Go does not have, with the alternative.
+var unsupported = map[string]string{
 	"dh_params_file":                     "Go has no finite-field Diffie-Hellman (DHE), and ECDHE needs no parameters; remove it",
-	"prefer_server_ciphers":              "Go's own order of suites always decides, except for TLS 1.3, where that of ciphers does; remove it",
-	"tls13_ciphers":                      "the suites of TLS 1.3 belong into ciphers, with the others",
+	"prefer_server_ciphers":              "Go orders the suites itself, and uses the order of ciphers for TLS 1.3 only; remove it",
+	"tls13_ciphers":                      "the TLS 1.3 suites belong in ciphers, with the others",
 	"ecdh_curve":                         "write groups, a list, such as [X25519, prime256v1]",
 	"passphrase_command_supports_reload": "passphrase_command is run at every reload; remove it",
 	"socket":                             "write host, the directory of the socket, and port, which is part of its name",
@@ -123,8 +122,8 @@ var impossible = map[string]string{
 }
 
 func unknownKey(name string, fields map[string]reflect.Value) string {
-	bare := strings.TrimPrefix(name, "ssl_") // as PostgreSQL has it
-	if why, ok := impossible[bare]; ok {
+	bare := strings.TrimPrefix(name, "ssl_") // the prefix of PostgreSQL
+	if why, ok := unsupported[bare]; ok {
 		return fmt.Sprintf("%q cannot be set: %s", name, why)
 	}
 	if _, ok := fields[bare]; ok {
@@ -141,16 +140,16 @@ func unknownKey(name string, fields map[string]reflect.Value) string {
 	return fmt.Sprintf("unknown key %s; known here: %s", quote(name), strings.Join(known, ", "))
 }
 
-func (b *binding) list(n *yaml.Node, v reflect.Value, path string) {
+func (b *binder) list(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
 		return // a list whose entries are all commented out
 	}
 	if n.Kind != yaml.SequenceNode {
-		want := "a list ([a, b] or one «- a» a line)"
+		want := `a list ([a, b], or "- a" on each line)`
 		if v.Type().Elem().Kind() == reflect.Struct {
-			want = "a list of sections (each beginning with «- »)"
+			want = `a list of sections (each begins with "- ")`
 		}
-		b.mistake(n, "%s stands where %s is wanted", given(n), want)
+		b.errorf(n, "expected %s, found %s", want, nodeKind(n))
 		return
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
@@ -161,8 +160,8 @@ func (b *binding) list(n *yaml.Node, v reflect.Value, path string) {
 	}
 }
 
-// given says in words what stands in the file.
-func given(n *yaml.Node) string {
+// nodeKind describes a node for a message.
+func nodeKind(n *yaml.Node) string {
 	switch n.Kind {
 	case yaml.MappingNode:
 		return "a section"
@@ -182,8 +181,7 @@ func given(n *yaml.Node) string {
 	return name + " (" + quote(n.Value) + ")"
 }
 
-// quote prints what stands in the file on one line, and not more of it than
-// shows what is meant.
+// quote returns s in quotes on one line, shortened to 40 characters.
 func quote(s string) string {
 	const most = 40
 	if utf8.RuneCountInString(s) > most {
@@ -192,17 +190,17 @@ func quote(s string) string {
 	return strconv.Quote(s)
 }
 
-// textual is a value that reads itself from a scalar.
-type textual interface {
-	wanted() string
-	// set returns what is wrong with the text, to be put behind it.
+// scalarValue is a value that parses a scalar.
+type scalarValue interface {
+	expected() string
+	// set returns a message that follows the text, or "" if the text is valid.
 	set(text, tag string) (mistake string)
 }
 
-// duration is a time.Duration as Go writes it, with its unit.
+// duration is a time.Duration in the format of Go, with a unit.
 type duration time.Duration
 
-func (*duration) wanted() string { return "a duration (like 500ms, 10s or 5m)" }
+func (*duration) expected() string { return "a duration (like 500ms, 10s or 5m)" }
 
 func (d *duration) set(text, _ string) string {
 	const longest = "2562047h"
@@ -213,38 +211,39 @@ func (d *duration) set(text, _ string) string {
 	case err != nil && strings.TrimLeft(text, "0123456789.") != text && endsWithUnit(text):
 		return "is too long; the longest duration is " + longest
 	case err != nil:
-		return "is not a duration; write it with its unit, like 500ms, 10s or 5m"
+		return "is not a duration; write it with a unit, like 500ms, 10s or 5m"
 	}
 	*d = duration(v)
 	return ""
 }
 
-// endsWithUnit reports text that failed to parse for its size, not its form.
+// endsWithUnit reports whether text has the form of a duration, so that only its size
+// can be wrong.
 func endsWithUnit(text string) bool {
 	unit := strings.TrimLeft(text, "0123456789.")
 	return slices.Contains([]string{"ns", "us", "µs", "ms", "s", "m", "h"}, unit) && strings.Count(text, ".") <= 1
 }
 
-// ports are one port, or several with commas between them.
+// ports is one port, or several separated with commas.
 type ports string
 
-func (*ports) wanted() string { return "a port" }
+func (*ports) expected() string { return "a port" }
 
 func (p *ports) set(text, tag string) string {
 	several := tag == "!!str" && strings.Contains(text, ",")
 	for one := range strings.SplitSeq(text, ",") {
 		if _, err := strconv.ParseUint(strings.TrimSpace(one), 10, 31); err != nil || !several && tag != "!!int" {
-			return "is not a port; write it in digits, without quotes, or several with commas between"
+			return "is not a port; write it in digits, without quotes, or several separated with commas"
 		}
 	}
 	*p = ports(text)
 	return ""
 }
 
-// list returns them as numbers.
+// list returns the ports as numbers.
 func (p ports) list() (out []int) {
 	for one := range strings.SplitSeq(string(p), ",") {
-		n, _ := strconv.Atoi(strings.TrimSpace(one)) // set has looked
+		n, _ := strconv.Atoi(strings.TrimSpace(one)) // set has checked it
 		out = append(out, n)
 	}
 	return out
@@ -253,7 +252,7 @@ func (p ports) list() (out []int) {
 // count is a whole number that is not negative.
 type count int
 
-func (*count) wanted() string { return "a whole number" }
+func (*count) expected() string { return "a whole number" }
 
 func (c *count) set(text, tag string) string {
 	v, err := strconv.ParseUint(text, 10, 31)

@@ -18,6 +18,7 @@ var (
 // Each of our keys in the tables of docs/coming-from.md is one that there is,
 // and each rule of them has only keys of a rule.
 func TestComingFromNamesOurKeys(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../docs/coming-from.md")
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,6 @@
-// Package config turns the configuration file into values that need no further
-// check: the policy that a server decides by, and what the command needs to
-// start it. It is the only package that knows YAML.
+// Package config reads the configuration file and the environment, checks them, and
+// returns the values that a server needs: its policy and the settings of the command.
+// It is the only package that uses YAML.
 package config
 
 import (
@@ -25,43 +25,40 @@ import (
 	"pgwicket/tlsconfig"
 )
 
-// maxSize holds some hundred thousand networks, and is far below what would hurt.
+// maxSize is enough for several hundred thousand networks, in bytes.
 const maxSize = 16 << 20
 
-// proxyHeaderTimeout is generous: a load balancer sends its header with the
-// connection.
+// proxyHeaderTimeout is longer than needed: a load balancer sends its header at once.
 const proxyHeaderTimeout = 5 * time.Second
 
-// Config is a valid configuration with all the files it names loaded.
+// Config is a valid configuration with all its files loaded.
 type Config struct {
 	Listen         []string // addresses, as net.Listen takes them
 	Policy         *proxy.Policy
 	TLS            *tlsconfig.Server
-	TCPUserTimeout time.Duration // 0 leaves it to the system
+	TCPUserTimeout time.Duration // 0 means the default of the system
 	DrainDelay     time.Duration
 	DrainTimeout   time.Duration
 	Admin          Admin
 	LogLevel       slog.Level
 	LogFormat      string // auto, json or text
 	WatchFiles     bool
-	ReusePort      bool   // other processes may listen on the addresses, too
-	User           string // the account to become when started as root; empty: none
-	UserLine       int    // where the file says so, or its first; 0: not in the file
+	ReusePort      bool   // other processes may listen on the same addresses
+	User           string // the account to change to when started as root; may be empty
+	UserLine       int    // the line of user, or 1 if it is not set; 0 if the environment sets it
 	Landlock       bool
-	RunsCommands   bool // at each load, for the passphrases of keys
+	RunsCommands   bool // a passphrase command runs at each load
 
-	// Variables of the environment that set keys, by their names.
+	// Variables has the names of the environment variables that set keys.
 	Variables []string
 
 	path string
 }
 
-// At names the line of a rule in the configuration file, or the variable that has
-// it in place of one.
+// At returns the file and line of a rule, or the variable that sets the rules.
 func (c *Config) At(line int) string { return at(c.path, line, "acl.rules") }
 
-// at names where a key stands. Nothing stands in line 0 of a file, but in the
-// environment.
+// at returns the file and line of a key. Line 0 means that the environment sets it.
 func at(path string, line int, key string) string {
 	if line == 0 {
 		return Variable(key)
@@ -69,13 +66,13 @@ func at(path string, line int, key string) string {
 	return fmt.Sprintf("%s:%d", path, line)
 }
 
-// Problem is one mistake in the configuration or in a file that it names.
+// Problem is one error or warning about the configuration or a file that it names.
 type Problem struct {
-	File    string // or the variable of the environment
-	Line    int    // 0 where it is a variable
-	Key     string // empty where the mistake is in the form of the file or the variable
-	Text    string // what is wrong and what to do, in one line
-	Warning bool   // the gate works all the same
+	File    string // or the environment variable
+	Line    int    // 0 for a variable
+	Key     string // empty for a syntax error
+	Text    string // what is wrong and how to fix it, in one line
+	Warning bool   // the configuration can be used in spite of it
 }
 
 func (p Problem) String() string {
@@ -97,23 +94,23 @@ func Failed(problems []Problem) bool {
 	return slices.ContainsFunc(problems, func(p Problem) bool { return !p.Warning })
 }
 
-// Load reads the configuration at path, over it the environment, and every file
-// that they name, and reports all mistakes at once, in the order of their lines.
-// The Config is nil if any of them is more than a warning; nothing is changed in
-// the process. Without a path, all is from the environment.
+// Load reads the configuration at path, the environment, which takes precedence, and
+// every file that they name. It reports all problems at once, in the order of their
+// lines. The Config is nil if one of them is more than a warning. Load changes nothing
+// in the process. If path is empty, the environment has the whole configuration.
 //
-// previous is the configuration in force, which revocation lists must not fall
-// behind; nil at the start. prompt asks a person for the passphrase of a key;
-// nil means that nobody is there.
+// previous is the current configuration, or nil at the start: an older revocation list
+// does not replace a newer one. prompt asks a person for the passphrase of a key; nil
+// means that nobody can be asked.
 func Load(path string, previous *Config, prompt func(string) ([]byte, error), now time.Time) (*Config, []Problem) {
 	s, problems := readSettings(path, os.Environ())
-	l := &loading{path: path, lines: s.lines, problems: problems, inForce: previous}
+	l := &loader{path: path, lines: s.lines, problems: problems, current: previous}
 	if previous == nil {
-		l.inForce = new(Config)
+		l.current = new(Config)
 	}
 	var c *Config
 	if len(problems) == 0 {
-		// With the file's form in doubt, its values would be too.
+		// After a syntax error, the values are not reliable.
 		c = l.load(s.file, filepath.Dir(path), prompt, now)
 	}
 	slices.SortStableFunc(l.problems, func(a, b Problem) int { return cmp.Compare(a.Line, b.Line) })
@@ -124,15 +121,14 @@ func Load(path string, previous *Config, prompt func(string) ([]byte, error), no
 	return c, l.problems
 }
 
-// settings are what the file and the environment say, and where.
+// settings are the keys from the file and the environment, with their lines.
 type settings struct {
 	file
 	lines     map[string]int // see parse
-	variables []string       // that are set
+	variables []string       // those that set a key
 }
 
-// readSettings reads the file at path, unless that is empty, and over it the
-// environment.
+// readSettings reads the file at path, unless path is empty, and then the environment.
 func readSettings(path string, environ []string) (s settings, problems []Problem) {
 	s.file, s.lines = defaults(), make(map[string]int)
 	if path != "" {
@@ -154,32 +150,32 @@ func read(path string) ([]byte, error) {
 	st, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("cannot be read (%w); the account that pgwicket runs under must be allowed to", errors.Unwrap(err))
+		return nil, fmt.Errorf("cannot be read (%w); the account of pgwicket needs permission to read it", errors.Unwrap(err))
 	case err != nil:
 		return nil, fmt.Errorf("cannot be read (%w); name the file with --config", errors.Unwrap(err))
 	case !st.Mode().IsRegular():
-		return nil, errors.New("is not a file; name the configuration file with --config")
+		return nil, errors.New("is not a regular file; name the configuration file with --config")
 	case st.Size() > maxSize:
-		return nil, fmt.Errorf("is %d bytes long, which no configuration is", st.Size())
+		return nil, fmt.Errorf("is %d bytes long, too long for a configuration", st.Size())
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("cannot be read (%w); the account that pgwicket runs under must be allowed to", errors.Unwrap(err))
+		return nil, fmt.Errorf("cannot be read (%w); the account of pgwicket needs permission to read it", errors.Unwrap(err))
 	}
 	return bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")), nil
 }
 
-// loading gathers the problems of one Load.
-type loading struct {
-	path     string // empty: there is no file
+// loader collects the problems of one Load.
+type loader struct {
+	path     string // empty without a file
 	lines    map[string]int
 	problems []Problem
-	inForce  *Config // empty at the start
+	current  *Config // the zero Config at the start
 	client   func(tlsconfig.ClientOptions) (*tlsconfig.Client, []tlsconfig.Problem)
-	server   func(section string, o tlsconfig.Options, inForce *tlsconfig.Server) *tlsconfig.Server
+	server   func(section string, o tlsconfig.Options, current *tlsconfig.Server) *tlsconfig.Server
 }
 
-func (l *loading) add(warning bool, key, format string, args ...any) {
+func (l *loader) add(warning bool, key, format string, args ...any) {
 	p := Problem{File: l.path, Line: l.line(key), Key: key, Text: fmt.Sprintf(format, args...), Warning: warning}
 	if p.Line == 0 {
 		p.File = Variable(key)
@@ -187,19 +183,19 @@ func (l *loading) add(warning bool, key, format string, args ...any) {
 	l.problems = append(l.problems, p)
 }
 
-// line is that of a key, or the nearest to it; 0 where it stands in the
-// environment, or would have to.
-func (l *loading) line(key string) int {
+// line returns the line of a key, or the nearest line; 0 if the environment sets it or
+// if there is no file.
+func (l *loader) line(key string) int {
 	if l.path == "" {
 		return 0
 	}
 	return lineOf(l.lines, key)
 }
 
-func (l *loading) errorf(key, format string, args ...any) { l.add(false, key, format, args...) }
-func (l *loading) warnf(key, format string, args ...any)  { l.add(true, key, format, args...) }
+func (l *loader) errorf(key, format string, args ...any) { l.add(false, key, format, args...) }
+func (l *loader) warnf(key, format string, args ...any)  { l.add(true, key, format, args...) }
 
-func (l *loading) load(f file, dir string, prompt func(string) ([]byte, error), now time.Time) *Config {
+func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), now time.Time) *Config {
 	c := &Config{
 		Listen:         l.listen(f.Listen),
 		TCPUserTimeout: time.Duration(f.Limits.TCPUserTimeout),
@@ -223,14 +219,14 @@ func (l *loading) load(f file, dir string, prompt func(string) ([]byte, error), 
 		o.PassphraseCommand, o.KeyOwner = f.TLS.PassphraseCommand, f.TLS.KeyOwner
 		return tlsconfig.LoadClient(o, prompt, now)
 	}
-	l.server = func(section string, o tlsconfig.Options, inForce *tlsconfig.Server) *tlsconfig.Server {
-		server, problems := tlsconfig.Load(o, inForce, prompt, now)
+	l.server = func(section string, o tlsconfig.Options, current *tlsconfig.Server) *tlsconfig.Server {
+		server, problems := tlsconfig.Load(o, current, prompt, now)
 		for _, p := range problems {
 			l.add(p.Warning, section+"."+p.Key, "%s", p.Text)
 		}
 		return server
 	}
-	c.TLS = l.server("tls", f.TLS, l.inForce.TLS)
+	c.TLS = l.server("tls", f.TLS, l.current.TLS)
 	c.Admin = l.admin(f.Admin, dir, c.TLS)
 	c.Policy = &proxy.Policy{
 		Networks:           l.networks(f.ACL),
@@ -246,7 +242,7 @@ func (l *loading) load(f file, dir string, prompt func(string) ([]byte, error), 
 		MaxCancelRequests:  int(f.Limits.MaxCancelRequests),
 	}
 	c.Policy.Backend, c.Policy.Backends = l.backends(f)
-	l.destinations(f.ACL.Rules, c.Policy)
+	l.checkBackends(f.ACL.Rules, c.Policy)
 	if c.TLS != nil {
 		c.Policy.TLS, c.Policy.Verify = c.TLS.Config, verify(c.TLS)
 		c.Policy.EndOnStaleCRL = c.TLS.EndOnStaleCRL
@@ -254,12 +250,12 @@ func (l *loading) load(f file, dir string, prompt func(string) ([]byte, error), 
 	return c
 }
 
-func (l *loading) limits(f limits) proxy.Limits {
+func (l *loader) limits(f limits) proxy.Limits {
 	if f.ConnectionRate > 0 && f.ConnectionBurst == 0 {
-		l.errorf("limits.connection_burst", "must not be 0, or nobody could come in; write how many connections may come at once")
+		l.errorf("limits.connection_burst", "must not be 0, or no client could connect; write how many connections may arrive at once")
 	}
 	if f.MaxAuthFailures > 0 && f.AuthRefusal == 0 {
-		l.warnf("limits.auth_refusal", "is 0, so nobody is refused after limits.max_auth_failures; failures only make the next attempt wait")
+		l.warnf("limits.auth_refusal", "is 0, so no client is refused after limits.max_auth_failures; failures only delay the next attempt")
 	}
 	return proxy.Limits{
 		Connections:  int(f.MaxConnections),
@@ -275,9 +271,9 @@ func (l *loading) limits(f limits) proxy.Limits {
 	}
 }
 
-func (l *loading) listen(addresses []listen) (out []string) {
+func (l *loader) listen(addresses []listen) (out []string) {
 	if len(addresses) == 0 {
-		l.errorf("listen", "is missing; name the addresses that clients connect to, like «listen: [{address: \"10.0.0.5:5432\"}]»")
+		l.errorf("listen", "is missing; list the addresses that clients connect to, like listen: [{address: \"10.0.0.5:5432\"}]")
 	}
 	for i, a := range addresses {
 		key := fmt.Sprintf("listen[%d].address", i)
@@ -289,23 +285,23 @@ func (l *loading) listen(addresses []listen) (out []string) {
 		default:
 			out = append(out, addr)
 			if ap, err := netip.ParseAddrPort(addr); err == nil && ap.Addr().IsUnspecified() {
-				l.warnf(key, "%s listens on every network of this machine; name the one address that clients use", a.Address)
+				l.warnf(key, "%s listens on all networks of this machine; write the address that clients use", a.Address)
 			}
 		}
 	}
 	return out
 }
 
-// proxies reads who may say for whom it speaks, by the address that a listener
-// gives as its own.
-func (l *loading) proxies(addresses []listen) map[string]*acl.Networks {
+// proxies returns the load balancers that send PROXY headers, by the address that the
+// listener reports.
+func (l *loader) proxies(addresses []listen) map[string]*acl.Networks {
 	var proxies map[string]*acl.Networks
 	for i, a := range addresses {
 		key := fmt.Sprintf("listen[%d].proxy_protocol_from", i)
 		from := l.prefixes(key, a.ProxyProtocolFrom, false)
 		for _, p := range from {
 			if p.Bits() == 0 {
-				l.warnf(key, "%s lets everybody claim any address; list the load balancers", p)
+				l.warnf(key, "%s allows every host to claim any client address; list the load balancers", p)
 			}
 		}
 		addr, ok := addressOf(a.Address)
@@ -318,16 +314,16 @@ func (l *loading) proxies(addresses []listen) map[string]*acl.Networks {
 		networks := acl.NewNetworks(from, nil)
 		proxies[addr.String()] = networks
 		if addr.Addr() == netip.IPv4Unspecified() {
-			// Where there is IPv6, Go listens on both.
+			// With IPv6, Go listens on both for 0.0.0.0.
 			proxies[netip.AddrPortFrom(netip.IPv6Unspecified(), addr.Port()).String()] = networks
 		}
 	}
 	return proxies
 }
 
-// address reads an IP address with a port. A name is refused: what it means
-// can change without the configuration.
-func (l *loading) address(key, s string) string {
+// address parses an IP address with a port. A name is refused: its addresses can
+// change without a change of the configuration.
+func (l *loader) address(key, s string) string {
 	ap, ok := addressOf(s)
 	if !ok {
 		l.errorf(key, "%q is not an IP address with a port; write it like 10.0.0.5:5432 or [fd00::5]:5432", s)
@@ -344,28 +340,28 @@ func addressOf(s string) (addr netip.AddrPort, ok bool) {
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), err == nil && ap.Port() != 0
 }
 
-func (l *loading) oneOf(key, value string, known ...string) string {
+func (l *loader) oneOf(key, value string, known ...string) string {
 	if !slices.Contains(known, value) {
 		l.errorf(key, "%q is not known; write one of %s", value, strings.Join(known, ", "))
 	}
 	return value
 }
 
-func (l *loading) positive(key string, d duration) time.Duration {
+func (l *loader) positive(key string, d duration) time.Duration {
 	if d == 0 {
-		l.errorf(key, "must not be 0: without it a silent client could stay for ever")
+		l.errorf(key, "must not be 0: a silent client could stay connected forever")
 	}
 	return time.Duration(d)
 }
 
-func (l *loading) networks(a access) *acl.Networks {
+func (l *loader) networks(a access) *acl.Networks {
 	if len(a.Allow) == 0 {
-		l.warnf("acl.allow", "is empty, so nobody can connect; list the networks of the clients, like [10.20.0.0/16]")
+		l.warnf("acl.allow", "is empty, so no client can connect; list the networks of the clients, like [10.20.0.0/16]")
 	}
 	return acl.NewNetworks(l.prefixes("acl.allow", a.Allow, true), l.prefixes("acl.deny", a.Deny, false))
 }
 
-func (l *loading) prefixes(key string, texts []string, warnOpen bool) (out []netip.Prefix) {
+func (l *loader) prefixes(key string, texts []string, warnOpen bool) (out []netip.Prefix) {
 	for i, text := range texts {
 		key := fmt.Sprintf("%s[%d]", key, i)
 		p, err := acl.ParsePrefix(text)
@@ -374,20 +370,20 @@ func (l *loading) prefixes(key string, texts []string, warnOpen bool) (out []net
 			continue
 		}
 		if warnOpen && p.Bits() == 0 {
-			l.warnf(key, "%s allows every address there is; list the networks of the clients", text)
+			l.warnf(key, "%s allows every address; list the networks of the clients", text)
 		}
 		out = append(out, p)
 	}
 	return out
 }
 
-func (l *loading) sourceRefusal(s string) proxy.SourceRefusal {
+func (l *loader) sourceRefusal(s string) proxy.SourceRefusal {
 	known := []string{proxy.Close: "close", proxy.Reset: "reset", proxy.Explain: "explain"}
 	return proxy.SourceRefusal(max(slices.Index(known, l.oneOf("acl.refusal", s, known...)), 0))
 }
 
-// keyOwner is the account that root is about to become, whose keys the gate will
-// read at every reload; 0 where it becomes none.
+// keyOwner returns the user id of the account that root will change to, because the
+// gate reads the keys as this account at every reload; 0 if it does not change.
 func keyOwner(account string) int {
 	if account == "" || os.Geteuid() != 0 {
 		return 0
@@ -400,7 +396,7 @@ func keyOwner(account string) int {
 	return uid
 }
 
-// verify speaks tlsconfig's verdicts in the words of proxy.
+// verify converts the errors of tlsconfig to refusals of proxy.
 func verify(s *tlsconfig.Server) func(tls.ConnectionState, time.Time) error {
 	return func(state tls.ConnectionState, at time.Time) error {
 		err := s.Verify(state, at)
@@ -419,7 +415,7 @@ func verify(s *tlsconfig.Server) func(tls.ConnectionState, time.Time) error {
 	}
 }
 
-// outcomes are the verdicts on client certificates, in the words of proxy.
+// outcomes maps the reasons of tlsconfig to outcomes of proxy.
 var outcomes = map[tlsconfig.Reason]proxy.Outcome{
 	tlsconfig.ReasonMissing:      proxy.CertMissing,
 	tlsconfig.ReasonExpired:      proxy.CertExpired,

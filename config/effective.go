@@ -14,10 +14,10 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// Effective returns the configuration that the file at path, the environment and
-// the defaults come to, as a file that means the same wherever it is put: its paths
-// are absolute. A comment behind each value says where it is from. No file that it
-// names is read, and whether its values are good is for Load to say.
+// Effective returns the configuration from the file at path, the environment and the
+// defaults, as a YAML file with absolute paths. A comment after each value has its
+// source. Effective does not read the files that the configuration names, and does not
+// check the values.
 func Effective(path string) (text []byte, problems []Problem) {
 	s, problems := readSettings(path, os.Environ())
 	if len(problems) > 0 {
@@ -28,13 +28,13 @@ func Effective(path string) (text []byte, problems []Problem) {
 		return nil, []Problem{{File: path, Line: 1, Text: err.Error()}}
 	}
 	s.paths(dir)
-	s.Admin.Socket = beside(dir, s.Admin.Socket)
+	s.Admin.Socket = absolute(dir, s.Admin.Socket)
 	for i := range s.Backends {
-		s.Backends[i].backend = completed(s.lines, fmt.Sprintf("backends[%d]", i), s.Backends[i].backend)
+		s.Backends[i].backend = withDefaults(s.lines, fmt.Sprintf("backends[%d]", i), s.Backends[i].backend)
 	}
-	p := &printing{path: path, lines: s.lines}
+	p := &printer{path: path, lines: s.lines}
 	root := p.section(reflect.ValueOf(&s.file).Elem(), reflect.ValueOf(defaults()), "")
-	// To write these is to have one.
+	// An empty section would have an effect, so leave it out.
 	if len(s.Backends) > 0 && !has(s.lines, "backend") {
 		root.Content = without(root.Content, "backend")
 	}
@@ -51,19 +51,19 @@ func Effective(path string) (text []byte, problems []Problem) {
 	return b.Bytes(), nil
 }
 
-// printing makes YAML of what a binding has made of YAML.
-type printing struct {
+// printer encodes the settings as YAML.
+type printer struct {
 	path  string
 	lines map[string]int
 }
 
-// standard are the defaults that tlsconfig has for an empty text, as far as it says
-// the same to the words.
+// standard has the defaults that tlsconfig uses for an empty string, as far as they
+// can be written as a value.
 var standard = map[string]string{"tls.min_protocol_version": "TLSv1.2", "tls.client_cert": "require"}
 
-// section prints a section with all its keys, or, below a list, where there are no
-// defaults, with those that are set.
-func (p *printing) section(v, byDefault reflect.Value, path string) *yaml.Node {
+// section encodes a section with all its keys. Entries of a list have no defaults, so
+// only the keys that are set are encoded there.
+func (p *printer) section(v, byDefault reflect.Value, path string) *yaml.Node {
 	n := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
 	for _, f := range reflect.VisibleFields(v.Type()) {
 		key := f.Tag.Get("yaml")
@@ -92,7 +92,7 @@ func (p *printing) section(v, byDefault reflect.Value, path string) *yaml.Node {
 	return n
 }
 
-func (p *printing) value(v, byDefault reflect.Value, path string) *yaml.Node {
+func (p *printer) value(v, byDefault reflect.Value, path string) *yaml.Node {
 	switch x := v.Addr().Interface().(type) {
 	case *duration:
 		return scalar(plainDuration(time.Duration(*x)), "!!str")
@@ -121,21 +121,21 @@ func (p *printing) value(v, byDefault reflect.Value, path string) *yaml.Node {
 
 func scalar(text, tag string) *yaml.Node {
 	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: tag, Value: text}
-	if text == "<<" { // which the library leaves bare, and others take for more than text
+	if text == "<<" { // a merge key without quotes, which the library does not add
 		n.Style = yaml.DoubleQuotedStyle
 	}
 	return n
 }
 
-// list prints on one line what has stood on one, and else each entry on its own,
-// with where it is from.
-func (p *printing) list(v reflect.Value, path string) *yaml.Node {
+// list encodes a list on one line if it was on one line, otherwise each entry with its
+// source.
+func (p *printer) list(v reflect.Value, path string) *yaml.Node {
 	if _, set := p.lines[path]; set && v.IsNil() {
-		return scalar("", "!!null") // which is not always as good as []
+		return scalar("", "!!null") // null and [] differ for some keys
 	}
 	var entryDefault reflect.Value
 	if path == "backends" {
-		entryDefault = reflect.ValueOf(destination{backend: defaults().Backend})
+		entryDefault = reflect.ValueOf(namedBackend{backend: defaults().Backend})
 	}
 	n := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Style: yaml.FlowStyle}
 	for i := range v.Len() {
@@ -154,9 +154,9 @@ func (p *printing) list(v reflect.Value, path string) *yaml.Node {
 	return n
 }
 
-// origin says in a comment where a value is from. What nobody has set, and is not
-// the default all the same, stands behind an alias.
-func (p *printing) origin(v, byDefault reflect.Value, key string) string {
+// origin returns a comment with the source of a value. A value that is not set and not
+// the default comes from an alias.
+func (p *printer) origin(v, byDefault reflect.Value, key string) string {
 	_, set := p.lines[key]
 	if !set && byDefault.IsValid() && reflect.DeepEqual(v.Interface(), byDefault.Interface()) {
 		return "# default"
@@ -164,9 +164,9 @@ func (p *printing) origin(v, byDefault reflect.Value, key string) string {
 	return p.comment(key)
 }
 
-func (p *printing) comment(key string) string { return "# " + at(p.path, lineOf(p.lines, key), key) }
+func (p *printer) comment(key string) string { return "# " + at(p.path, lineOf(p.lines, key), key) }
 
-// plainDuration prints a duration as people write it: 5m, and not 5m0s.
+// plainDuration prints a duration without zero parts: 5m instead of 5m0s.
 func plainDuration(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
@@ -178,7 +178,7 @@ func plainDuration(d time.Duration) string {
 	return s
 }
 
-// without leaves a key out of the contents of a mapping.
+// without returns the contents of a mapping without a key.
 func without(content []*yaml.Node, key string) []*yaml.Node {
 	for i := 0; i < len(content); i += 2 {
 		if content[i].Value == key {

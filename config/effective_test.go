@@ -16,8 +16,8 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// effective prints the configuration at path, puts that elsewhere, and holds it to mean the same there, without the
-// environment and with its comments and without.
+// effective prints the configuration at path, copies it to another directory, and checks that it means the same there
+// without the environment, with and without its comments.
 func effective(t *testing.T, path string, environ []string) string {
 	t.Helper()
 	for _, entry := range environ {
@@ -64,9 +64,9 @@ func meant(t *testing.T, s settings, path string) file {
 		t.Fatal(err)
 	}
 	f.paths(dir)
-	f.Admin.Socket = beside(dir, f.Admin.Socket)
+	f.Admin.Socket = absolute(dir, f.Admin.Socket)
 	for i := range f.Backends {
-		f.Backends[i].backend = completed(s.lines, fmt.Sprintf("backends[%d]", i), f.Backends[i].backend)
+		f.Backends[i].backend = withDefaults(s.lines, fmt.Sprintf("backends[%d]", i), f.Backends[i].backend)
 	}
 	if f.TLS.MinProtocolVersion == "" {
 		f.TLS.MinProtocolVersion = "TLSv1.2"
@@ -195,14 +195,15 @@ func TestEffectiveFiles(t *testing.T) {
 
 // Whatever a configuration holds, and however it is written, it comes out the same.
 func TestEffectiveAny(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	for range 60 {
 		var f file
 		fill(rnd, reflect.ValueOf(&f).Elem())
-		root := (&printing{path: "x", lines: map[string]int{}}).section(reflect.ValueOf(&f).Elem(), reflect.ValueOf(defaults()), "")
-		thin(rnd, root)
+		root := (&printer{path: "x", lines: map[string]int{}}).section(reflect.ValueOf(&f).Elem(), reflect.ValueOf(defaults()), "")
+		dropKeys(rnd, root)
 		text, err := yaml.Marshal(root)
 		if err != nil {
 			t.Fatal(err)
@@ -258,8 +259,8 @@ func fill(rnd *rand.Rand, v reflect.Value) {
 	}
 }
 
-// thin leaves some keys out, and writes lists in either way.
-func thin(rnd *rand.Rand, n *yaml.Node) {
+// dropKeys removes some keys, and writes lists in either style.
+func dropKeys(rnd *rand.Rand, n *yaml.Node) {
 	n.LineComment = ""
 	if n.Kind == yaml.SequenceNode {
 		n.Style = []yaml.Style{0, yaml.FlowStyle}[rnd.IntN(2)]
@@ -274,6 +275,6 @@ func thin(rnd *rand.Rand, n *yaml.Node) {
 		n.Content = kept
 	}
 	for _, c := range n.Content {
-		thin(rnd, c)
+		dropKeys(rnd, c)
 	}
 }

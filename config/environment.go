@@ -16,14 +16,14 @@ import (
 	"pgwicket/internal/nearest"
 )
 
-// FileVariable names the configuration file to the commands. It is the only
-// variable of ours that is no key.
+// FileVariable is the variable with the path of the configuration file. It is the only
+// variable that does not set a key.
 const FileVariable = "PGWICKET_CONFIG"
 
 const variablePrefix = "PGWICKET_"
 
-// Variable is the name of the environment variable that sets a key. What is below
-// a list is set with the list.
+// Variable returns the name of the environment variable that sets a key. For a key in
+// a list, it is the variable of the list.
 func Variable(key string) string {
 	list, _, _ := strings.Cut(key, "[")
 	return variablePrefix + strings.ToUpper(strings.ReplaceAll(list, ".", "_"))
@@ -34,11 +34,11 @@ func InEnvironment(environ []string) bool {
 	known := variables()
 	return slices.ContainsFunc(environ, func(entry string) bool {
 		name, text, _ := strings.Cut(entry, "=")
-		return known[name] != "" && !foreign(name, text)
+		return known[name] != "" && !ignored(name, text)
 	})
 }
 
-// variables are the keys, by the names of their variables.
+// variables returns the keys by the names of their variables.
 func variables() map[string]string {
 	known := make(map[string]string)
 	var add func(t reflect.Type, path string)
@@ -58,23 +58,23 @@ func variables() map[string]string {
 	return known
 }
 
-// serviceLink matches what Kubernetes sets in every container for a Service whose
-// name begins with pgwicket.
+// serviceLink matches the variables that Kubernetes sets in every container for a
+// Service with a name that begins with pgwicket.
 var serviceLink = regexp.MustCompile(`^PGWICKET_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)$`)
 
-// foreign reports a variable that is not for us, whatever its name.
-func foreign(name, text string) bool {
+// ignored reports whether a variable is not meant for pgwicket.
+func ignored(name, text string) bool {
 	return !strings.HasPrefix(name, variablePrefix) || name == FileVariable || serviceLink.MatchString(name) ||
-		strings.HasSuffix(name, "_PORT") && strings.Contains(text, "://") // a Service, too
+		strings.HasSuffix(name, "_PORT") && strings.Contains(text, "://") // a Kubernetes Service, too
 }
 
-// environment puts the values of variables over those of the file, each in place
-// of all that the file says of its key. In lines, they stand in line 0.
+// environment sets the keys that have a variable. A variable replaces everything that
+// the file sets at or below its key. The lines of these keys become 0.
 func environment(f *file, lines map[string]int, environ []string) (set []string, problems []Problem) {
 	known := variables()
 	for _, entry := range slices.Sorted(slices.Values(environ)) {
 		name, text, _ := strings.Cut(entry, "=")
-		if foreign(name, text) {
+		if ignored(name, text) {
 			continue
 		}
 		key, ok := known[name]
@@ -85,7 +85,7 @@ func environment(f *file, lines map[string]int, environ []string) (set []string,
 		set = append(set, name)
 		maps.DeleteFunc(lines, func(k string, _ int) bool { return within(k, key) })
 		lines[key] = 0
-		b := &binding{lines: make(map[string]int)}
+		b := &binder{lines: make(map[string]int)}
 		v := fieldOf(reflect.ValueOf(f).Elem(), key)
 		if n, mistake := nodeOf(v, text); mistake != "" {
 			b.problems = []Problem{{Text: mistake}}
@@ -102,24 +102,24 @@ func environment(f *file, lines map[string]int, environ []string) (set []string,
 	return set, problems
 }
 
-// within reports whether a key is another one, or below it.
+// within reports whether key is equal to of or below it.
 func within(key, of string) bool {
 	rest, ok := strings.CutPrefix(key, of)
 	return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
 }
 
 func unknownVariable(name string, known map[string]string) string {
-	var names []string // what all have in common would make any two of them near
+	var names []string // without the common prefix, which would make all of them similar
 	for _, n := range append(slices.Sorted(maps.Keys(known)), FileVariable) {
 		names = append(names, strings.TrimPrefix(n, variablePrefix))
 	}
 	if best, ok := nearest.Word(strings.TrimPrefix(name, variablePrefix), names); ok {
-		return "there is no such variable; did you mean " + variablePrefix + best + "?"
+		return "unknown variable; did you mean " + variablePrefix + best + "?"
 	}
-	return "there is no such variable; each is named after a key, like PGWICKET_TLS_CERT_FILE for cert_file below tls"
+	return "unknown variable; each variable has the name of a key, like PGWICKET_TLS_CERT_FILE for cert_file in tls"
 }
 
-// fieldOf returns the field of a key that is in no list.
+// fieldOf returns the field of a key that is not in a list.
 func fieldOf(v reflect.Value, key string) reflect.Value {
 	for name := range strings.SplitSeq(key, ".") {
 		for _, f := range reflect.VisibleFields(v.Type()) {
@@ -132,9 +132,9 @@ func fieldOf(v reflect.Value, key string) reflect.Value {
 	return v
 }
 
-// nodeOf makes of a variable's text what would stand in the file for it. A text
-// stands for itself, without YAML's quotes; but nothing at all is most often a
-// variable that was forgotten in a template, and must not switch off a list.
+// nodeOf returns the YAML node for the text of a variable. A string needs no YAML
+// quotes. An empty variable is an error: it is most often a forgotten value in a
+// template, and must not turn off a list.
 func nodeOf(v reflect.Value, text string) (n *yaml.Node, mistake string) {
 	list := v.Kind() == reflect.Slice
 	sections := list && v.Type().Elem().Kind() == reflect.Struct
@@ -146,7 +146,7 @@ func nodeOf(v reflect.Value, text string) (n *yaml.Node, mistake string) {
 	case !utf8.ValidString(text):
 		return nil, "is not UTF-8"
 	case strings.ContainsFunc(text, func(r rune) bool { return (r < ' ' || r == 0x7f) && (!sections || r != '\n') }):
-		return nil, "holds a control character; remove it"
+		return nil, "contains a control character; remove it"
 	case sections || list && strings.HasPrefix(text, "["):
 		return readNode(text)
 	case list:
@@ -167,15 +167,15 @@ func nodeOf(v reflect.Value, text string) (n *yaml.Node, mistake string) {
 	return n, ""
 }
 
-// isText reports a value that any text is good for, whatever YAML takes it for.
+// isText reports whether v accepts any text, even text that YAML reads as a number.
 func isText(v reflect.Value) bool {
 	p := v.Addr().Interface()
-	_, reads := p.(textual)
-	_, span := p.(*time.Duration)
-	return v.Kind() == reflect.String && !reads && !span
+	_, parses := p.(scalarValue)
+	_, isDuration := p.(*time.Duration)
+	return v.Kind() == reflect.String && !parses && !isDuration
 }
 
-// readNode reads a list that is written as YAML.
+// readNode parses a list in YAML.
 func readNode(text string) (*yaml.Node, string) {
 	var document, second yaml.Node
 	dec := yaml.NewDecoder(strings.NewReader(text))
@@ -185,7 +185,7 @@ func readNode(text string) (*yaml.Node, string) {
 		return nil, syntaxError(err, []byte(text)).Text
 	}
 	if err := dec.Decode(&second); !errors.Is(err, io.EOF) {
-		return nil, "holds more than one list; write one"
+		return nil, "has more than one list; write one"
 	}
 	return document.Content[0], ""
 }

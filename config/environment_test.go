@@ -122,8 +122,8 @@ func TestEnvironmentMistakes(t *testing.T) {
 	const blame = "PGWICKET_LIMITS_MAX_CONNECTIONS"
 	for _, c := range []struct{ name, value, want string }{
 		{blame, "many", `PGWICKET_LIMITS_MAX_CONNECTIONS: "many" is not a whole number from 0 to 2147483647; write it in digits, without quotes`},
-		{"PGWICKET_LIMITS_DRAIN_TIMEOUT", "10", `PGWICKET_LIMITS_DRAIN_TIMEOUT: "10" is not a duration; write it with its unit, like 500ms, 10s or 5m`},
-		{"PGWICKET_WATCH_FILES", "maybe", `PGWICKET_WATCH_FILES: text ("maybe") stands where true or false is wanted`},
+		{"PGWICKET_LIMITS_DRAIN_TIMEOUT", "10", `PGWICKET_LIMITS_DRAIN_TIMEOUT: "10" is not a duration; write it with a unit, like 500ms, 10s or 5m`},
+		{"PGWICKET_WATCH_FILES", "maybe", `PGWICKET_WATCH_FILES: expected true or false, found text ("maybe")`},
 		{"PGWICKET_LOG_LEVEL", "loud", `PGWICKET_LOG_LEVEL: log.level: "loud" is not known; write one of debug, info, warn, error`},
 		{"PGWICKET_ACL_ALLOW", "10.0.0.0/8,10.0.0.0/33", `PGWICKET_ACL_ALLOW: acl.allow[1]: "10.0.0.0/33" is not a network; write it like 10.20.0.0/16, 192.0.2.7 or fd00::/8 (prefix length out of range)`},
 		{"PGWICKET_ACL_DENY", "10.0.0.0/8,", `PGWICKET_ACL_DENY: acl.deny[1]: "" is not a network; write it like 10.20.0.0/16, 192.0.2.7 or fd00::/8 (no '/')`},
@@ -132,17 +132,17 @@ func TestEnvironmentMistakes(t *testing.T) {
 		{"PGWICKET_TLS_CRL_FILE", "", `PGWICKET_TLS_CRL_FILE: is empty; unset it, or write "" for an empty text`},
 		{"PGWICKET_TLS_CRL_FILE", "gone.crl", `PGWICKET_TLS_CRL_FILE: tls.crl_file: cannot read "$DIR/gone.crl": no such file or directory`},
 		{"PGWICKET_TLS_CA_FILE", "\xff", `PGWICKET_TLS_CA_FILE: is not UTF-8`},
-		{"PGWICKET_TLS_CA_FILE", "ca.crt\n", `PGWICKET_TLS_CA_FILE: holds a control character; remove it`},
-		{"PGWICKET_LISTEN", "10.0.0.5:5432", `PGWICKET_LISTEN: text ("10.0.0.5:5432") stands where a list of sections (each beginning with «- ») is wanted`},
+		{"PGWICKET_TLS_CA_FILE", "ca.crt\n", `PGWICKET_TLS_CA_FILE: contains a control character; remove it`},
+		{"PGWICKET_LISTEN", "10.0.0.5:5432", `PGWICKET_LISTEN: expected a list of sections (each begins with "- "), found text ("10.0.0.5:5432")`},
 		{"PGWICKET_LISTEN", "[{addr: \"10.0.0.5:5432\"}]", `PGWICKET_LISTEN: unknown key "addr"; did you mean "address"?`},
 		{"PGWICKET_LISTEN", "[{address: \"10.0.0.5:5432\"}", `PGWICKET_LISTEN: not YAML, here or nearby: did not find expected ',' or ']'`},
-		{"PGWICKET_LISTEN", "[]\n---\n[]", `PGWICKET_LISTEN: holds more than one list; write one`},
+		{"PGWICKET_LISTEN", "[]\n---\n[]", `PGWICKET_LISTEN: has more than one list; write one`},
 		{"PGWICKET_ACL_RULES", "[{action: allow, users: [app]}, {users: [app]}]", `PGWICKET_ACL_RULES: acl.rules[1]: has no action; write action: allow or action: reject`},
-		{"PGWICKET_TLS_MIN_PROTOCOL", "TLSv1.3", `PGWICKET_TLS_MIN_PROTOCOL: there is no such variable; did you mean PGWICKET_TLS_MIN_PROTOCOL_VERSION?`},
-		{"PGWICKET_BACKND_PORT", "5433", `PGWICKET_BACKND_PORT: there is no such variable; did you mean PGWICKET_BACKEND_PORT?`},
-		{"PGWICKET_CONFIGS", "x", `PGWICKET_CONFIGS: there is no such variable; did you mean PGWICKET_CONFIG?`},
-		{"PGWICKET_LISTEM", "x", `PGWICKET_LISTEM: there is no such variable; did you mean PGWICKET_LISTEN?`},
-		{"PGWICKET_SOMETHING_THAT_IS_NOTHING_LIKE_A_KEY_OF_OURS", "x", `PGWICKET_SOMETHING_THAT_IS_NOTHING_LIKE_A_KEY_OF_OURS: there is no such variable; each is named after a key, like PGWICKET_TLS_CERT_FILE for cert_file below tls`},
+		{"PGWICKET_TLS_MIN_PROTOCOL", "TLSv1.3", `PGWICKET_TLS_MIN_PROTOCOL: unknown variable; did you mean PGWICKET_TLS_MIN_PROTOCOL_VERSION?`},
+		{"PGWICKET_BACKND_PORT", "5433", `PGWICKET_BACKND_PORT: unknown variable; did you mean PGWICKET_BACKEND_PORT?`},
+		{"PGWICKET_CONFIGS", "x", `PGWICKET_CONFIGS: unknown variable; did you mean PGWICKET_CONFIG?`},
+		{"PGWICKET_LISTEM", "x", `PGWICKET_LISTEM: unknown variable; did you mean PGWICKET_LISTEN?`},
+		{"PGWICKET_SOMETHING_THAT_IS_NOTHING_LIKE_A_KEY_OF_OURS", "x", `PGWICKET_SOMETHING_THAT_IS_NOTHING_LIKE_A_KEY_OF_OURS: unknown variable; each variable has the name of a key, like PGWICKET_TLS_CERT_FILE for cert_file in tls`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newSite(t)
@@ -269,7 +269,7 @@ func FuzzEnvironment(f *testing.F) {
 	})
 }
 
-// The tests of this package are not to be told what to load by whoever runs them.
+// The environment of the caller must not change what the tests load.
 func TestMain(m *testing.M) {
 	for _, entry := range os.Environ() {
 		if name, _, _ := strings.Cut(entry, "="); strings.HasPrefix(name, variablePrefix) {

@@ -25,21 +25,22 @@ func example(t *testing.T) string {
 	return string(text)
 }
 
-// The example is the manual and a configuration: with the files that it names beside it, it loads.
+// The example is a manual and a valid configuration: it loads if the files that it names exist.
 func TestExampleLoads(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	cfg, problems := s.load(t, "pgwicket.yaml", example(t))
 	if cfg == nil {
 		t.Fatal(problems)
 	}
-	// Whether there is a PostgreSQL is the machine's business; nothing else is to be warned of.
+	// There may be no PostgreSQL on this machine. No other warning is expected.
 	for _, p := range problems {
 		if !strings.Contains(p, "warning: backend.host: ") {
 			t.Error(p)
 		}
 	}
 
-	// So does what it shows in comments only, once the pair makes room for the list of pairs.
+	// The keys in comments load too, when the list of certificates replaces the single one.
 	s.chained(t, "ecdsa")
 	s.pair(t, "rsa", s.ca.WithKey(tlstest.RSA).Server("db.example"))
 	s.write(t, "crl.d/ca.crl", s.ca.CRL(nil), 0o644)
@@ -60,8 +61,9 @@ func TestExampleLoads(t *testing.T) {
 	}
 }
 
-// Every key that there is stands in the example, in use or as a comment, and no other.
+// The example has every key, set or in a comment, and no other.
 func TestExampleIsComplete(t *testing.T) {
+	t.Parallel()
 	_, lines, problems := parse([]byte(uncommented(t, example(t))))
 	if len(problems) > 0 {
 		t.Fatalf("%v in\n%s", problems, uncommented(t, example(t)))
@@ -109,11 +111,11 @@ func keyPaths(t reflect.Type, path string) map[string]bool {
 	return paths
 }
 
-// disabled is a comment that holds a key with a value, or an entry of a list: prose has more words.
+// disabled matches a comment with a key and a value, or with an entry of a list.
 var disabled = regexp.MustCompile(`^( *)# ( *)((?:- )?([a-z_]+):(?: (?:\[.*\]|\{.*\}|"[^"]*"|[^ "]+))?|- (?:\{.*\}))$`)
 
-// uncommented takes away «# », as the example says, from every key that is only mentioned in a comment. It comes in
-// place of the one of the same name beside it.
+// uncommented removes "# ", as the example says, from every key in a comment. Such a key replaces the one with the same
+// name in its section.
 func uncommented(t *testing.T, text string) string {
 	t.Helper()
 	var out []string
@@ -140,20 +142,21 @@ func uncommented(t *testing.T, text string) string {
 	return strings.Join(out, "\n")
 }
 
-// What the example calls a default is one: the text names it, and a file without the key means the same as one with it.
+// Each "Default:" in the example is true: a file without the key means the same as the example.
 func TestExampleDefaults(t *testing.T) {
+	t.Parallel()
 	text := example(t)
 	_, lines, problems := parse([]byte(text))
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
-	// In words where the value is none, or crypto/tls's own; all others come from the defaults.
+	// These have no value in defaults(), because their default is none or comes from crypto/tls.
 	words := map[string]string{
 		"tls.passphrase_command": `""`, "tls.min_protocol_version": "TLSv1.2", "tls.max_protocol_version": "no maximum",
 		"tls.ciphers": "[]", "tls.groups": "[]", "tls.client_cert": "require", "tls.ca_file": "none", "tls.partial_chain": "false",
 		"tls.crl_file": "none", "acl.allow": "[]", "acl.deny": "[]", "user": `""`, "admin.socket": `""`,
 	}
-	// The example is of use because it sets these.
+	// The example sets these to another value than the default.
 	set := []string{"tls.ca_file", "tls.crl_file", "acl.allow"}
 	s := newSite(t)
 	whole := meaning(t, s, text)
@@ -187,7 +190,7 @@ func TestExampleDefaults(t *testing.T) {
 	}
 }
 
-// defaultAbove returns what follows «Default:» in the comment above a line, or above the keys before it that have none.
+// defaultAbove returns the text after "Default:" in the comment above a line, or above the keys before it without one.
 func defaultAbove(text string, line int) (string, bool) {
 	all := strings.Split(text, "\n")
 	i := line - 2
@@ -202,7 +205,7 @@ func defaultAbove(text string, line int) (string, bool) {
 	return said, ok
 }
 
-// defaultOf prints the default at a path as one writes it.
+// defaultOf returns the default of a key as it is written in YAML.
 func defaultOf(path string) string {
 	v := reflect.ValueOf(defaults())
 	for key := range strings.SplitSeq(path, ".") {
@@ -219,7 +222,7 @@ func defaultOf(path string) string {
 	return fmt.Sprint(v.Interface())
 }
 
-// meaning is all that a configuration comes to.
+// meaning returns the values of a loaded configuration as text.
 func meaning(t *testing.T, s *site, text string) string {
 	t.Helper()
 	cfg, problems := s.load(t, "pgwicket.yaml", text)

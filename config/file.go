@@ -7,18 +7,18 @@ import (
 	"pgwicket/tlsconfig"
 )
 
-// file is the configuration file. config.example.yaml explains every key of
-// it; a test holds the two together.
+// file is the configuration file. config.example.yaml explains every key; a test
+// compares the two.
 type file struct {
 	Listen  []listen          `yaml:"listen"`
 	TLS     tlsconfig.Options `yaml:"tls"`
 	ACL     access            `yaml:"acl"`
 	Backend backend           `yaml:"backend"`
-	// Those that rules name.
-	Backends []destination `yaml:"backends"`
-	Limits   limits        `yaml:"limits"`
-	Admin    admin         `yaml:"admin"`
-	Log      logging       `yaml:"log"`
+	// Backends are the ones that rules name.
+	Backends []namedBackend `yaml:"backends"`
+	Limits   limits         `yaml:"limits"`
+	Admin    admin          `yaml:"admin"`
+	Log      logging        `yaml:"log"`
 
 	WatchFiles bool   `yaml:"watch_files"`
 	ReusePort  bool   `yaml:"reuse_port"`
@@ -44,8 +44,8 @@ type access struct {
 	CancelRequests  string   `yaml:"cancel_requests"`
 }
 
-// destination is a backend that rules name.
-type destination struct {
+// namedBackend is a backend that rules name.
+type namedBackend struct {
 	Name    string `yaml:"name"`
 	backend `yaml:",inline"`
 }
@@ -86,7 +86,7 @@ type limits struct {
 
 type admin struct {
 	Address     string            `yaml:"address"`
-	TLS         tlsconfig.Options `yaml:"tls"` // counts if it is written
+	TLS         tlsconfig.Options `yaml:"tls"` // in use if any key is set
 	Unprotected bool              `yaml:"unprotected"`
 	Socket      string            `yaml:"socket"`
 	ShowClients bool              `yaml:"show_clients"`
@@ -97,8 +97,8 @@ type logging struct {
 	Format string `yaml:"format"`
 }
 
-// defaults are safe on the open internet: nobody is allowed in, and nothing
-// but the loopback interface can see the metrics.
+// defaults returns safe defaults: no client is admitted, and the metrics are on the
+// loopback interface only.
 func defaults() file {
 	return file{
 		ACL: access{

@@ -12,10 +12,11 @@ import (
 	"unicode/utf8"
 )
 
-// Every file of testdata is a configuration that loads (*.good.yaml) or does not (*.bad.yaml). What check says of it
-// stands in the file itself, word for word, as comments that begin with its name. $DIR is the site's directory, and
-// $OTHERS what tlsconfig says of a key that everybody may read, which depends on whose it is.
+// Each file in testdata is a configuration that loads (*.good.yaml) or does not (*.bad.yaml). Its comments that begin
+// with the name of the file are the exact output of check. $DIR is the directory of the site. $OTHERS is the message of
+// tlsconfig about a key that other accounts can read, which depends on its owner.
 func TestFiles(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	others := "others than its owner have access: chmod 0600"
 	if os.Geteuid() == 0 {
@@ -57,7 +58,7 @@ func (s *site) load(t testing.TB, name, text string) (*Config, []string) {
 	}
 	var lines []string
 	for i, p := range problems {
-		wellPut(t, p, text)
+		checkMessage(t, p, text)
 		if i > 0 && p.Line < problems[i-1].Line {
 			t.Errorf("line %d is reported after line %d", p.Line, problems[i-1].Line)
 		}
@@ -67,14 +68,14 @@ func (s *site) load(t testing.TB, name, text string) (*Config, []string) {
 	return cfg, lines
 }
 
-// jargon is what means something to Go or to the YAML library only.
+// jargon matches terms of Go or of the YAML library.
 var jargon = regexp.MustCompile(`\b(config|tlsconfig|yaml|netip|acl)\.[A-Za-z]|\[\][a-z]|\bu?int\d*\b|!!|unmarshal|%!`)
 
-// control is what would break a line, or steer the terminal that it is shown on.
+// control matches characters that break a line or control a terminal.
 var control = regexp.MustCompile(`[\pC\x{2028}\x{2029}]`)
 
-// wellPut checks what every message owes its reader: one line of text, in the file's words, of a line that is there.
-func wellPut(t testing.TB, p Problem, text string) {
+// checkMessage checks a message: it is one line, in the terms of the file, with a line number that exists.
+func checkMessage(t testing.TB, p Problem, text string) {
 	t.Helper()
 	last := max(1, strings.Count(strings.TrimRight(text, "\n"), "\n")+1)
 	if p.Line < 1 || p.Line > last {
@@ -88,8 +89,9 @@ func wellPut(t testing.TB, p Problem, text string) {
 	}
 }
 
-// What an editor would hide, or no editor would write.
+// Bytes that an editor hides or does not write.
 func TestOddFiles(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	good := "listen: [{address: \"127.0.0.1:5432\"}]\n" +
 		"tls: {cert_file: server.crt, key_file: server.key, ca_file: ca.crt, crl_file: ca.crl}\n" +
@@ -110,17 +112,17 @@ func TestOddFiles(t *testing.T) {
 		{"old Macintosh", strings.ReplaceAll(good, "\n", "\r"), nil},
 		{"no line end", strings.TrimRight(good, "\n"), nil},
 		{"almost too long", huge[:maxSize], nil},
-		{"too long", huge + "#", []string{fmt.Sprintf(`:1: is %d bytes long, which no configuration is`, len(huge)+1)}},
-		{"empty", "", []string{`:1: the file is empty; begin with a copy of config.example.yaml`}},
-		{"only a bom", "\ufeff", []string{`:1: the file is empty; begin with a copy of config.example.yaml`}},
-		{"only blanks", " \n\n", []string{`:1: the file is empty; begin with a copy of config.example.yaml`}},
-		{"tab", "log:\n\tlevel: info\n", []string{`:2: not YAML, here or nearby: found character that cannot start any token; indent with spaces, not tabs, and put a value that begins with a sign such as @ or * into quotes`}},
+		{"too long", huge + "#", []string{fmt.Sprintf(`:1: is %d bytes long, too long for a configuration`, len(huge)+1)}},
+		{"empty", "", []string{`:1: the file is empty; start with a copy of config.example.yaml`}},
+		{"only a bom", "\ufeff", []string{`:1: the file is empty; start with a copy of config.example.yaml`}},
+		{"only blanks", " \n\n", []string{`:1: the file is empty; start with a copy of config.example.yaml`}},
+		{"tab", "log:\n\tlevel: info\n", []string{`:2: not YAML, here or nearby: found character that cannot start any token; indent with spaces, not tabs, and quote a value that begins with a character such as @ or *`}},
 		{"quote", "log:\n  level: \"info\n", []string{`:2: not YAML, here or nearby: found unexpected end of stream`}},
 		{"utf-8", "log:\n  level: info\xff\n", []string{`:2: this line is not UTF-8; save the file as UTF-8`}},
 		{"latin-1", "# für alle\nlog:\n  level: f\xfcr\n", []string{`:3: this line is not UTF-8; save the file as UTF-8`}},
 		{"latin-1 in a comment", "log: {level: info}\n# f\xfc\n", []string{`:2: this line is not UTF-8; save the file as UTF-8`}},
-		{"nul", "log:\n  level: info\x00\n", []string{`:2: this line holds a control character; remove it`}},
-		{"escape", "log:\n  level: \"\x1b[2J\"\n", []string{`:2: this line holds a control character; remove it`}},
+		{"nul", "log:\n  level: info\x00\n", []string{`:2: this line contains a control character; remove it`}},
+		{"escape", "log:\n  level: \"\x1b[2J\"\n", []string{`:2: this line contains a control character; remove it`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, got := s.load(t, "pgwicket.yaml", c.text)
@@ -140,7 +142,7 @@ func TestUnreadableFiles(t *testing.T) {
 	for name, want := range map[string]string{
 		"gone.yaml":      `:1: cannot be read (no such file or directory); name the file with --config`,
 		"words.txt/name": `:1: cannot be read (not a directory); name the file with --config`,
-		"crls":           `:1: is not a file; name the configuration file with --config`,
+		"crls":           `:1: is not a regular file; name the configuration file with --config`,
 	} {
 		cfg, problems := Load(s.path(name), nil, nil, time.Now())
 		if cfg != nil || len(problems) != 1 || problems[0].String() != s.path(name)+want {
@@ -149,9 +151,10 @@ func TestUnreadableFiles(t *testing.T) {
 	}
 }
 
-// What YAML has and nobody needs here. The words are the library's, so only their form is held: a message that shows
-// a tag or a Go type, or breaks into two lines, is one that nobody has looked at.
+// Features of YAML that a configuration does not need. The library words these messages, so only their form is checked:
+// no tag, no Go type, one line.
 func TestOddYAML(t *testing.T) {
+	t.Parallel()
 	for _, text := range []string{
 		"log:\n  ~: json\n", // a key of nothing is a key that means nothing
 		"log:\n  \"level\\ninfo\": x\n",
@@ -183,13 +186,14 @@ func TestOddYAML(t *testing.T) {
 			t.Errorf("nothing is wrong with %q", text)
 		}
 		for _, p := range problems {
-			wellPut(t, p, text)
+			checkMessage(t, p, text)
 		}
 	}
 }
 
-// An alias costs a few bytes and stands for as much as one likes ("billion laughs", CVE-2003-1564).
+// An alias of a few bytes can stand for any amount of data ("billion laughs", CVE-2003-1564).
 func TestAliasesAreBounded(t *testing.T) {
+	t.Parallel()
 	var lists, merges strings.Builder
 	lists.WriteString("acl:\n  allow: &l0 [10.0.0.0/8]\n")
 	merges.WriteString("log: &m0 {level: info}\n")
@@ -208,7 +212,7 @@ func TestAliasesAreBounded(t *testing.T) {
 		select {
 		case problems := <-done:
 			for _, p := range problems {
-				wellPut(t, p, text)
+				checkMessage(t, p, text)
 			}
 		case <-time.After(20 * time.Second):
 			t.Fatalf("still reading %.40q", text)

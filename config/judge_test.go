@@ -11,25 +11,25 @@ import (
 	"pgwicket/acl"
 )
 
-// BenchmarkRecheck is what judging ten thousand live sessions again costs, each
-// with a certificate of its own: after a reload with the same CAs, and after one
-// with others, when all signatures have to be verified anew.
+// BenchmarkRecheck measures a recheck of ten thousand sessions, each with its own
+// certificate: after a reload with the same CAs, and after one with other CAs, which
+// verifies all signatures again.
 func BenchmarkRecheck(b *testing.B) {
 	const sessions = 10_000
 	s := newSite(b)
-	_, state, requests := s.crowd(b, sessions)
+	_, state, requests := s.clients(b, sessions)
 	for _, known := range []bool{false, true} {
 		b.Run(fmt.Sprintf("same CAs=%v", known), func(b *testing.B) {
 			b.ReportAllocs()
 			at := time.Now()
-			cfg, _, _ := s.crowd(b, 0)
+			cfg, _, _ := s.clients(b, 0)
 			for i := range requests {
 				_, _ = cfg.Policy.Judge(&requests[i], state[i], at)
 			}
 			for b.Loop() {
 				if !known {
 					b.StopTimer()
-					cfg, _, _ = s.crowd(b, 0)
+					cfg, _, _ = s.clients(b, 0)
 					b.StartTimer()
 				}
 				for i := range requests {
@@ -43,8 +43,8 @@ func BenchmarkRecheck(b *testing.B) {
 	}
 }
 
-// crowd returns a configuration with ten rules, and sessions that it lets in.
-func (s *site) crowd(b *testing.B, n int) (*Config, []tls.ConnectionState, []acl.Request) {
+// clients returns a configuration with ten rules, and sessions that it admits.
+func (s *site) clients(b *testing.B, n int) (*Config, []tls.ConnectionState, []acl.Request) {
 	b.Helper()
 	text := `listen: [{address: "127.0.0.1:5432"}]
 tls: {cert_file: server.crt, key_file: server.key, ca_file: ca.crt, crl_file: ca.crl}
@@ -56,7 +56,7 @@ acl:
 	for i := range 9 {
 		text += fmt.Sprintf("    - {action: allow, users: [service_%d], certificate: {cn: service_%d}}\n", i, i)
 	}
-	cfg, problems := s.load(b, "crowd.yaml", text+"    - {action: allow, users: [samename]}\n")
+	cfg, problems := s.load(b, "clients.yaml", text+"    - {action: allow, users: [samename]}\n")
 	if cfg == nil {
 		b.Fatal(problems)
 	}

@@ -25,6 +25,7 @@ func loadFile(t *testing.T, s *site, name string) *Config {
 }
 
 func TestLoadDefaults(t *testing.T) {
+	t.Parallel()
 	cfg := loadFile(t, newSite(t), "defaults.good.yaml")
 	policy := *cfg.Policy
 	if policy.TLS != cfg.TLS.Config || policy.Verify == nil || policy.Networks == nil {
@@ -54,6 +55,7 @@ func TestLoadDefaults(t *testing.T) {
 
 // Every key reaches the value that it is named after.
 func TestLoadEveryKey(t *testing.T) {
+	t.Parallel()
 	cfg := loadFile(t, newSite(t), "all-keys.good.yaml")
 	policy := *cfg.Policy
 	networks, rules, proxies, others := policy.Networks, policy.Rules, policy.Proxies, policy.Backends
@@ -137,9 +139,10 @@ func TestLoadEveryKey(t *testing.T) {
 	}
 }
 
-// Who may say for whom it speaks is known by the listener's own name, which for
-// 0.0.0.0 is [::] where there is IPv6.
+// Load balancers are found by the address that the listener reports, which for 0.0.0.0
+// is [::] with IPv6.
 func TestLoadProxies(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	cfg, problems := s.load(t, "pgwicket.yaml", `
 listen:
@@ -152,7 +155,7 @@ listen:
 	if cfg == nil {
 		t.Fatal(problems)
 	}
-	const open = "listen[4].proxy_protocol_from: 0.0.0.0/0 lets everybody claim any address; list the load balancers"
+	const open = "listen[4].proxy_protocol_from: 0.0.0.0/0 allows every host to claim any client address; list the load balancers"
 	if !slices.ContainsFunc(problems, func(p string) bool { return strings.HasSuffix(p, "warning: "+open) }) {
 		t.Errorf("no warning of 0.0.0.0/0 in %q", problems)
 	}
@@ -172,8 +175,9 @@ listen:
 	}
 }
 
-// supabase#20478: how a network is written does not decide which addresses it holds.
+// supabase/supabase#20478: an IPv4-mapped network contains the IPv4 addresses.
 func TestLoadMappedNetworks(t *testing.T) {
+	t.Parallel()
 	n := loadFile(t, newSite(t), "networks-mapped.good.yaml").Policy.Networks
 	for addr, want := range map[string]acl.Verdict{
 		"10.0.0.1": acl.Allowed, "::ffff:10.0.0.1": acl.Allowed, "10.0.0.7": acl.Denied, "::ffff:10.0.0.7": acl.Denied, "::1": acl.NotAllowed,
@@ -184,8 +188,9 @@ func TestLoadMappedNetworks(t *testing.T) {
 	}
 }
 
-// Whoever has no acl section has a gate that lets nobody in.
+// A gate without an acl section admits nobody.
 func TestLoadWithoutNetworks(t *testing.T) {
+	t.Parallel()
 	n := loadFile(t, newSite(t), "networks-none.good.yaml").Policy.Networks
 	for _, addr := range []string{"127.0.0.1", "10.0.0.1", "::1"} {
 		if got := n.Judge(netip.MustParseAddr(addr)); got != acl.NotAllowed {
@@ -195,14 +200,16 @@ func TestLoadWithoutNetworks(t *testing.T) {
 }
 
 func TestAddresses(t *testing.T) {
+	t.Parallel()
 	cfg := loadFile(t, newSite(t), "wildcard.good.yaml")
 	if want := []string{"0.0.0.0:5432", "[::]:5433"}; !slices.Equal(cfg.Listen, want) || cfg.Admin.Address != "[::]:10432" {
 		t.Errorf("listen %q, admin %+v", cfg.Listen, cfg.Admin)
 	}
 }
 
-// «address: ""» switches the admin address off.
+// An empty address turns the admin address off.
 func TestLoadWithoutAdmin(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	text := string(testdata(t, s, "defaults.good.yaml")) + "admin: {address: \"\"}\n"
 	if cfg, problems := s.load(t, "pgwicket.yaml", text); cfg == nil || cfg.Admin != (Admin{}) {

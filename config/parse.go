@@ -12,14 +12,12 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// parse reads one strict YAML document over the defaults, and reports every
-// mistake at once. lines says where each key stands, by its path
-// ("tls.ciphers[2]").
+// parse decodes one strict YAML document over the defaults, and reports all errors
+// at once. lines has the line of each key, by its path ("tls.ciphers[2]").
 //
-// The library reads the document; what its values mean, and what is wrong with
-// them, is for bind to say. The library's own decoder takes 1.5 for an integer
-// and a bare 10 for ten nanoseconds, stops at some mistakes, and words the
-// others in Go's types.
+// The library parses the document into nodes; bind.go decodes them. The library's
+// own decoder accepts 1.5 for an integer and a bare 10 for ten nanoseconds, stops at
+// some errors, and describes others in Go types.
 func parse(text []byte) (f file, lines map[string]int, problems []Problem) {
 	f, lines = defaults(), make(map[string]int)
 	if p := unreadable(text); p != nil {
@@ -29,34 +27,34 @@ func parse(text []byte) (f file, lines map[string]int, problems []Problem) {
 	var document, second yaml.Node
 	switch err := dec.Decode(&document); {
 	case errors.Is(err, io.EOF):
-		return f, lines, []Problem{{Line: 1, Text: "the file is empty; begin with a copy of config.example.yaml"}}
+		return f, lines, []Problem{{Line: 1, Text: "the file is empty; start with a copy of config.example.yaml"}}
 	case err != nil:
 		return f, lines, []Problem{syntaxError(err, text)}
 	}
 	root := document.Content[0]
 	if root.Tag == "!!null" {
-		return f, lines, []Problem{{Line: root.Line, Text: "there is no configuration in this file; begin with a copy of config.example.yaml"}}
+		return f, lines, []Problem{{Line: root.Line, Text: "the file has no configuration; start with a copy of config.example.yaml"}}
 	}
-	b := &binding{lines: lines}
+	b := &binder{lines: lines}
 	b.section(root, &f)
 	if err := dec.Decode(&second); !errors.Is(err, io.EOF) {
 		b.problems = append(b.problems, Problem{
 			Line: secondDocument(&second, text),
-			Text: "a second document begins here; one file holds one configuration, so remove the «---» line or what follows it",
+			Text: `a second YAML document begins here; a file has one configuration, so remove the "---" line or the text after it`,
 		})
 	}
 	return f, lines, b.problems
 }
 
-// unreadable finds the bytes that no YAML may hold, which the library reports
-// without a line.
+// unreadable finds bytes that YAML does not allow. The library reports them without
+// a line.
 func unreadable(text []byte) (problems []Problem) {
 	for i, line := range bytes.Split(text, []byte("\n")) {
 		switch {
 		case !utf8.Valid(line):
 			problems = append(problems, Problem{Line: i + 1, Text: "this line is not UTF-8; save the file as UTF-8"})
 		case bytes.ContainsFunc(line, func(r rune) bool { return r < ' ' && r != '\t' && r != '\r' || r == 0x7f }):
-			problems = append(problems, Problem{Line: i + 1, Text: "this line holds a control character; remove it"})
+			problems = append(problems, Problem{Line: i + 1, Text: "this line contains a control character; remove it"})
 		}
 	}
 	return problems
@@ -66,7 +64,7 @@ func secondDocument(second *yaml.Node, text []byte) int {
 	if len(second.Content) > 0 {
 		return second.Content[0].Line
 	}
-	// It cannot be read, but there is a line that begins it.
+	// It cannot be parsed, so look for the line that begins it.
 	if at := regexp.MustCompile(`(?m)^(---|\.\.\.)`).FindAllIndex(text, -1); len(at) > 0 {
 		return 1 + bytes.Count(text[:at[len(at)-1][0]], []byte("\n"))
 	}
@@ -79,8 +77,8 @@ var (
 	controls = regexp.MustCompile(`[\x00-\x1f\x7f-\x{9f}]+`)
 )
 
-// syntaxError says what the library has against the document. Its parser, other
-// than its scanner, counts lines from 0, and some messages come without one.
+// syntaxError converts an error of the library. Its parser counts lines from 0, its
+// scanner from 1, and some messages have no line.
 func syntaxError(err error, text []byte) Problem {
 	p := Problem{Line: 1, Text: strings.TrimPrefix(err.Error(), "yaml: ")}
 	if at := atLine.FindStringSubmatch(p.Text); at != nil {
@@ -96,12 +94,12 @@ func syntaxError(err error, text []byte) Problem {
 	}
 	p.Text = "not YAML, here or nearby: " + controls.ReplaceAllString(p.Text, " ")
 	if strings.Contains(p.Text, "cannot start any token") || strings.Contains(p.Text, "alphabetic or numeric") {
-		p.Text += "; indent with spaces, not tabs, and put a value that begins with a sign such as @ or * into quotes"
+		p.Text += "; indent with spaces, not tabs, and quote a value that begins with a character such as @ or *"
 	}
 	return p
 }
 
-// has reports whether a section, or a key of it, is set anywhere.
+// has reports whether a section, or a key in it, is set.
 func has(lines map[string]int, section string) bool {
 	for key := range lines {
 		if within(key, section) {
@@ -111,8 +109,8 @@ func has(lines map[string]int, section string) bool {
 	return false
 }
 
-// lineOf returns the line of a key, or of the nearest thing around it that is
-// in the file; 0 if the environment sets it.
+// lineOf returns the line of a key, or of the nearest section or list around it; 0 if
+// the environment sets it.
 func lineOf(lines map[string]int, key string) int {
 	for key != "" {
 		if line, ok := lines[key]; ok {

@@ -11,21 +11,21 @@ import (
 	"pgwicket/tlsconfig"
 )
 
-// Name is a path that a configuration names, and where. The configuration's own
-// has no key.
+// Name is a path in a configuration, with its key and line. The path of the
+// configuration file itself has no key.
 type Name struct {
 	Key  string
-	Line int // 0 where the environment names it
+	Line int // 0 if the environment sets it
 	Path string
-	// Backend says that it is nothing to read, but where PostgreSQL is: the
-	// directory of its socket, an abstract name that begins with @, or host:port.
+	// Backend marks the address of a backend instead of a file: the directory of a
+	// socket, an abstract name that begins with @, or host:port.
 	Backend bool
 }
 
-// Names returns every path that the configuration at path consists of: first its
-// own, if it has one, then every file and directory that it or the environment
-// names, whether or not they are there, and its backends. A file whose form is
-// wrong names none, for Load would read none of them.
+// Names returns the path of the configuration file, if there is one, every file and
+// directory that the configuration names, whether or not it exists, and the backends.
+// After a syntax error it returns only the configuration file, because Load would not
+// read the others.
 func Names(path string) (names []Name) {
 	if path != "" {
 		names = []Name{{Line: 1, Path: path}}
@@ -37,11 +37,11 @@ func Names(path string) (names []Name) {
 	for _, p := range s.paths(filepath.Dir(path)) {
 		names = append(names, Name{Key: p.key, Line: lineOf(s.lines, p.key), Path: *p.path})
 	}
-	return append(names, s.places(s.lines)...)
+	return append(names, s.backendNames(s.lines)...)
 }
 
-// places are where the backends are, as far as that can be read.
-func (f *file) places(lines map[string]int) (names []Name) {
+// backendNames returns the addresses of the backends, as far as they are valid.
+func (f *file) backendNames(lines map[string]int) (names []Name) {
 	add := func(key string, b backend) {
 		ports := b.Port.list()
 		for i, host := range b.hosts() {
@@ -56,12 +56,12 @@ func (f *file) places(lines map[string]int) (names []Name) {
 	}
 	for i, b := range f.Backends {
 		key := fmt.Sprintf("backends[%d]", i)
-		add(key, completed(lines, key, b.backend))
+		add(key, withDefaults(lines, key, b.backend))
 	}
 	return names
 }
 
-// Files returns the Names that are read, each path once.
+// Files returns the paths of Names that are files or directories, each once.
 func Files(path string) (files []string) {
 	for _, n := range Names(path) {
 		if !n.Backend && !slices.Contains(files, n.Path) {
@@ -71,22 +71,21 @@ func Files(path string) (files []string) {
 	return files
 }
 
-// named is a path, with its key.
-type named struct {
+// pathKey is a key with a path.
+type pathKey struct {
 	key  string
 	path *string
 }
 
-// paths makes the paths that are relative start at dir, and returns those that are
-// set.
-func (f *file) paths(dir string) (set []named) {
+// paths makes relative paths start at dir, and returns all paths that are set.
+func (f *file) paths(dir string) (set []pathKey) {
 	all := append(pathsOf("tls.", &f.TLS), pathsOf("admin.tls.", &f.Admin.TLS)...)
 	add := func(key string, b *backend) {
 		if b.SSLRootCert != tlsconfig.SystemRoots {
-			all = append(all, named{key + ".sslrootcert", &b.SSLRootCert})
+			all = append(all, pathKey{key + ".sslrootcert", &b.SSLRootCert})
 		}
-		all = append(all, named{key + ".sslcrl", &b.SSLCRL}, named{key + ".sslcrldir", &b.SSLCRLDir},
-			named{key + ".sslcert", &b.SSLCert}, named{key + ".sslkey", &b.SSLKey})
+		all = append(all, pathKey{key + ".sslcrl", &b.SSLCRL}, pathKey{key + ".sslcrldir", &b.SSLCRLDir},
+			pathKey{key + ".sslcert", &b.SSLCert}, pathKey{key + ".sslkey", &b.SSLKey})
 	}
 	add("backend", &f.Backend)
 	for i := range f.Backends {
@@ -104,8 +103,8 @@ func (f *file) paths(dir string) (set []named) {
 	return set
 }
 
-func pathsOf(section string, o *tlsconfig.Options) []named {
-	all := []named{
+func pathsOf(section string, o *tlsconfig.Options) []pathKey {
+	all := []pathKey{
 		{section + "cert_file", &o.CertFile},
 		{section + "key_file", &o.KeyFile},
 		{section + "ocsp_file", &o.OCSPFile},
@@ -115,7 +114,7 @@ func pathsOf(section string, o *tlsconfig.Options) []named {
 	}
 	for i := range o.Certificates {
 		p, prefix := &o.Certificates[i], fmt.Sprintf("%scertificates[%d].", section, i)
-		all = append(all, named{prefix + "cert_file", &p.CertFile}, named{prefix + "key_file", &p.KeyFile}, named{prefix + "ocsp_file", &p.OCSPFile})
+		all = append(all, pathKey{prefix + "cert_file", &p.CertFile}, pathKey{prefix + "key_file", &p.KeyFile}, pathKey{prefix + "ocsp_file", &p.OCSPFile})
 	}
 	return all
 }

@@ -9,6 +9,7 @@ import (
 
 // Every key that is a path is watched, a new one too: the example has them all.
 func TestFilesAreAll(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	text := uncommented(t, example(t))
 	path := s.write(t, "etc/pgwicket.yaml", []byte(text), 0o600)
@@ -30,6 +31,7 @@ func TestFilesAreAll(t *testing.T) {
 }
 
 func TestFilesOf(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	for _, c := range []struct {
 		text string

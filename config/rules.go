@@ -10,15 +10,15 @@ import (
 	"pgwicket/proxy"
 )
 
-// rules reads acl.rules. Without any, the allowlist alone decides, and the
-// result is nil.
-func (l *loading) rules(a access, listeners []string) *acl.Rules {
+// rules checks acl.rules. It returns nil if there are none, so that only the allowlist
+// decides.
+func (l *loader) rules(a access, listeners []string) *acl.Rules {
 	if _, there := l.lines["acl.rules"]; there && a.Rules == nil {
-		// Whoever comments out the last rule has not meant to let everybody in.
-		l.errorf("acl.rules", "has no rules; write rules: [] if the allowlist alone is to decide")
+		// To comment out the last rule must not admit everybody.
+		l.errorf("acl.rules", "has no rules; write rules: [] to decide by the allowlist only")
 	}
 	for i, rule := range a.Rules {
-		l.unfinished(fmt.Sprintf("acl.rules[%d]", i), rule)
+		l.checkEmpty(fmt.Sprintf("acl.rules[%d]", i), rule)
 	}
 	rules, problems := acl.NewRules(a.Rules, listeners, a.Superusers)
 	for _, p := range problems {
@@ -33,9 +33,8 @@ func (l *loading) rules(a access, listeners []string) *acl.Rules {
 	return rules
 }
 
-// unfinished finds conditions that are there but say nothing: as if they were
-// not there, they would match everything.
-func (l *loading) unfinished(key string, rule acl.RuleOptions) {
+// checkEmpty reports conditions without a value, which would match everything.
+func (l *loader) checkEmpty(key string, rule acl.RuleOptions) {
 	for name, list := range map[string][]string{
 		"sources": rule.Sources, "listeners": rule.Listeners, "databases": rule.Databases, "users": rule.Users, "sni": rule.SNI,
 	} {
@@ -44,7 +43,7 @@ func (l *loading) unfinished(key string, rule acl.RuleOptions) {
 		}
 	}
 	if _, there := l.lines[key+".certificate"]; there && rule.Certificate == (acl.CertificateOptions{}) {
-		l.errorf(key+".certificate", "says nothing; write cn: all for any certificate with a common name, or leave it out")
+		l.errorf(key+".certificate", "is empty; write cn: all for any certificate with a common name, or remove it")
 		return
 	}
 	c := rule.Certificate
@@ -57,26 +56,26 @@ func (l *loading) unfinished(key string, rule acl.RuleOptions) {
 	}
 }
 
-// destinations checks that every rule that admits leads to a backend.
-func (l *loading) destinations(rules []acl.RuleOptions, p *proxy.Policy) {
+// checkBackends checks that every rule with action: allow has a backend.
+func (l *loader) checkBackends(rules []acl.RuleOptions, p *proxy.Policy) {
 	known := slices.Sorted(maps.Keys(p.Backends))
 	for i, rule := range rules {
 		key := fmt.Sprintf("acl.rules[%d]", i)
 		switch {
 		case rule.Backend != "" && p.Backends[rule.Backend] == nil && len(known) == 0:
-			l.errorf(key+".backend", "%q is not among backends, of which there are none", rule.Backend)
+			l.errorf(key+".backend", "%q is not in backends, which is empty", rule.Backend)
 		case rule.Backend != "" && p.Backends[rule.Backend] == nil:
-			l.errorf(key+".backend", "%q is not among backends, which has %s", rule.Backend, strings.Join(known, ", "))
+			l.errorf(key+".backend", "%q is not in backends, which has %s", rule.Backend, strings.Join(known, ", "))
 		case rule.Backend == "" && rule.Action == "allow" && p.Backend == nil:
-			l.errorf(key, "leads to no backend: name one of %s, or write a backend section for all rules without one", strings.Join(known, ", "))
+			l.errorf(key, "has no backend; write backend: with one of %s, or add a backend section for all rules without one", strings.Join(known, ", "))
 		}
 	}
 	if len(rules) == 0 && p.Backend == nil {
-		l.errorf("backends", "has backends that no rule leads to; write rules with backend: and a name, or a backend section")
+		l.errorf("backends", "has no effect, because no rule uses it; write rules with backend: and a name, or add a backend section")
 	}
 }
 
-func (l *loading) recheck(s string) proxy.Recheck {
+func (l *loader) recheck(s string) proxy.Recheck {
 	known := []string{proxy.Immediate: "immediate", proxy.WhenIdle: "idle", proxy.Off: "off"}
 	return proxy.Recheck(max(slices.Index(known, l.oneOf("acl.on_recheck", s, known...)), 0))
 }

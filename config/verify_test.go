@@ -28,6 +28,7 @@ func handshaken(peer ...*x509.Certificate) tls.ConnectionState {
 }
 
 func TestVerifyOutcomes(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	alice, bob := s.ca.Client("alice"), s.ca.Client("bob")
 	s.write(t, "ca.crl", s.ca.CRL(func(l *tlstest.CRL) { l.Revoke(bob.Leaf()) }), 0o644)
@@ -80,6 +81,7 @@ func TestVerifyOutcomes(t *testing.T) {
 
 // What crypto/tls would have to get wrong is refused too.
 func TestVerifyPolicy(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	verify := loadFile(t, s, "all-keys.good.yaml").Policy.Verify
 	alice := s.ca.Client("alice")

@@ -96,7 +96,7 @@ func degraded() Status {
 		Problems: []Problem{
 			{"/etc/pgwicket/pgwicket.yaml", 12, "tls.certificates[1].key_file", `"/etc/pgwicket/rsa.key" is not the key of the certificate in "/etc/pgwicket/rsa.crt": give the pair that was made together`, false},
 			{"/etc/pgwicket/pgwicket.yaml", 31, "acl.rules[2].users[0]", `"samname" is not known; did you mean "samename"?`, false},
-			{"/etc/pgwicket/pgwicket.yaml", 40, "acl.allow[3]", "0.0.0.0/0 allows every address there is; list the networks of the clients", true},
+			{"/etc/pgwicket/pgwicket.yaml", 40, "acl.allow[3]", "0.0.0.0/0 allows every address; list the networks of the clients", true},
 		},
 	}
 	s.Totals.Refused = append([]Count{{"crl_stale", 8113}}, s.Totals.Refused...)
