@@ -8,13 +8,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Gatherer gives the series to whoever wants to read them without HTTP.
+// Gatherer returns the series for use without HTTP.
 func (s *Set) Gatherer() prometheus.Gatherer { return s.registry }
 
-// Handler serves the admin address: /metrics, and probes under the names that
-// Kubernetes, load balancers and older habits use. ready says whether new
-// connections are welcome. Everything is read-only; other methods than GET and
-// HEAD are refused.
+// Handler serves the admin address: /metrics, and the health checks under the names
+// that Kubernetes and load balancers use. ready reports whether the gate accepts new
+// connections; it must be safe for concurrent use. Methods other than GET and HEAD are
+// refused.
 func (s *Set) Handler(ready func() bool) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{EnableOpenMetrics: true}))

@@ -30,6 +30,7 @@ func scrape(t *testing.T, s *Set) string {
 }
 
 func TestHandler(t *testing.T) {
+	t.Parallel()
 	s := New("v1.2.3")
 	for _, c := range []struct {
 		method, path string
@@ -90,6 +91,7 @@ func TestHandler(t *testing.T) {
 
 // A probe that goes by status alone may save the body; net/http leaves it out.
 func TestHandlerHead(t *testing.T) {
+	t.Parallel()
 	server := httptest.NewServer(New("v1.2.3").Handler(no))
 	defer server.Close()
 	for path, want := range map[string]int{"/livez": 200, "/readyz": 503, "/metrics": 200, "/nowhere": 404} {
@@ -106,6 +108,7 @@ func TestHandlerHead(t *testing.T) {
 
 // Readiness is asked for anew each time.
 func TestReadinessChanges(t *testing.T) {
+	t.Parallel()
 	answers := []bool{false, true, false}
 	h := New("v1.2.3").Handler(func() bool { a := answers[0]; answers = answers[1:]; return a })
 	for _, want := range []int{503, 200, 503} {
@@ -118,6 +121,7 @@ func TestReadinessChanges(t *testing.T) {
 }
 
 func TestMetricsFormats(t *testing.T) {
+	t.Parallel()
 	s := New("v1.2.3")
 	play(s)
 	for accept, want := range map[string]string{
@@ -141,6 +145,7 @@ func TestMetricsFormats(t *testing.T) {
 
 // Two gates of one process, as tests have them, do not share a series.
 func TestSetsAreApart(t *testing.T) {
+	t.Parallel()
 	one, two := New("v1"), New("v2")
 	one.AcceptFailed()
 	expect(t, one, "accept_errors_total", "accept_errors_total 1")

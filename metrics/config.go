@@ -7,23 +7,23 @@ import (
 	"time"
 )
 
-// Certificate is what the series say of one server certificate.
+// Certificate has the values of the series of one server certificate.
 type Certificate struct {
 	File                string
 	NotBefore, NotAfter time.Time
-	StapledUntil        time.Time // zero if no OCSP response ends
+	StapledUntil        time.Time // zero without an OCSP response that expires
 }
 
-// CRL is what the series say of one revocation list.
+// CRL has the values of the series of one revocation list.
 type CRL struct {
 	File, Issuer           string
-	ThisUpdate, NextUpdate time.Time // NextUpdate is zero if the list names none
+	ThisUpdate, NextUpdate time.Time // NextUpdate is zero if the list has none
 	Number                 *big.Int  // nil if it has none
 	Entries                int
 }
 
-// Loaded records that a configuration with these certificates and lists has
-// come into force.
+// Loaded records a successful load of a configuration with these certificates and
+// lists.
 func (s *Set) Loaded(at time.Time, certs []Certificate, crls []CRL) {
 	s.reloads.WithLabelValues("success").Inc()
 	s.reloadOK.Set(1)
@@ -31,7 +31,7 @@ func (s *Set) Loaded(at time.Time, certs []Certificate, crls []CRL) {
 	for _, v := range []interface{ Reset() }{
 		s.certNotBefore, s.certNotAfter, s.ocspNext, s.crlThis, s.crlNext, s.crlNumber, s.crlEntries,
 	} {
-		v.Reset() // what is no longer configured must not go on alarming
+		v.Reset() // a removed file must not cause alerts any more
 	}
 	for _, c := range certs {
 		file := label(c.File)
@@ -57,8 +57,7 @@ func (s *Set) Loaded(at time.Time, certs []Certificate, crls []CRL) {
 	}
 }
 
-// LoadFailed records that a configuration could not be loaded, so that the one
-// before stays in force; crl says that revocation lists were to blame.
+// LoadFailed records a failed load. crl means that a revocation list was the reason.
 func (s *Set) LoadFailed(crl bool) {
 	s.reloads.WithLabelValues("failure").Inc()
 	s.reloadOK.Set(0)
@@ -69,6 +68,6 @@ func (s *Set) LoadFailed(crl bool) {
 
 func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 
-// label makes s fit for a label, which must be UTF-8; file names and the names
-// in certificates may hold anything.
+// label replaces invalid UTF-8 in s, which a label must not have but file names and
+// names in certificates can.
 func label(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

@@ -1,6 +1,9 @@
-// Package metrics holds the Prometheus series of pgwicket and the handler of
-// its admin address. It is spoken to in verbs; no label is ever a client's
-// choice: no client address, user, database or serial number.
+// Package metrics has the Prometheus series of pgwicket and the HTTP handler of its
+// admin address.
+//
+// A [Set] has one method for each event, such as Refused or Ended. No label has a value
+// that a client chooses: no address, user, database or serial number. So the number of
+// series is bounded by the configuration.
 package metrics
 
 import (
@@ -16,11 +19,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
-// Set is all the series of one gate, on a registry of its own. Its methods may
-// be called concurrently. Make it with New.
+// Set has all series of one gate, in its own registry. Create it with New. Its methods
+// are safe for concurrent use.
 type Set struct {
 	registry *prometheus.Registry
-	counts   *prometheus.Registry // those that Totals reads
+	counts   *prometheus.Registry // the series that Totals reads
 
 	accepted      *prometheus.CounterVec
 	acceptErrors  prometheus.Counter
@@ -57,18 +60,17 @@ type Set struct {
 	reloadTime    prometheus.Gauge
 
 	mu    sync.Mutex
-	hosts []Host // with series of their own
+	hosts []Host // those that have series
 }
 
-// Outcomes are the label values of the counters that have such. Each is a closed
-// set.
+// Outcomes has the label values of the counters by outcome. Each is a closed set.
 type Outcomes struct{ Refused, Handshakes, Ended, Cancelled []string }
 
-// Host is an address of a backend. Both are the operator's own words.
+// Host is an address of a backend. Both values come from the configuration.
 type Host struct{ Backend, Address string }
 
-// latency has buckets from a fifth of a millisecond, an ECDSA handshake on a
-// fast machine, to the longest that a start-up may take.
+// latency has buckets from 0.2 ms, an ECDSA handshake on a fast machine, to 10 s, the
+// default startup timeout.
 var latency = []float64{.0002, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
 
 // New returns an empty set. version names the build in pgwicket_build_info.
@@ -94,40 +96,40 @@ func goVersion() string {
 
 func (s *Set) connectionSeries() {
 	s.accepted = s.counterVec("connections_accepted_total", "Connections accepted, by listener.", "listener")
-	s.acceptErrors = s.counter("accept_errors_total", "Failed accepts, for example for want of file descriptors; each is retried.")
-	s.refused = s.counterVec("connections_refused_total", "Connections that were not let in, by outcome.", "outcome")
-	s.starting = s.gauge("connections_starting", "Connections in their start-up, between accept and session.")
-	s.open = s.gauge("sessions_open", "Sessions being relayed.")
-	s.ended = s.counterVec("sessions_ended_total", "Sessions that have ended, by outcome.", "outcome")
+	s.acceptErrors = s.counter("accept_errors_total", "Failed accepts, for example when no file descriptors are left. Each is retried.")
+	s.refused = s.counterVec("connections_refused_total", "Refused connections, by outcome.", "outcome")
+	s.starting = s.gauge("connections_starting", "Connections in startup, from accept to session.")
+	s.open = s.gauge("sessions_open", "Open sessions.")
+	s.ended = s.counterVec("sessions_ended_total", "Ended sessions, by outcome.", "outcome")
 	s.cancels = s.counterVec("cancel_requests_total", "CancelRequests from allowed sources, by outcome.", "outcome")
 	s.fromClients = s.counter("client_received_bytes_total", "Bytes of sessions received from clients, after decryption.")
 	s.toClients = s.counter("client_sent_bytes_total", "Bytes of sessions sent to clients, before encryption.")
-	s.linesDropped = s.counter("log_lines_dropped_total", "Lines of the log that were not written because nobody read it, or because that failed.")
-	s.rechecks = s.counter("rechecks_total", "Rounds in which the live sessions were judged again.")
-	s.recheckFailing = s.gauge("recheck_failing_sessions", "Live sessions that the last recheck would not have let in, whether it ended them or not.")
-	s.recheckTime = s.gauge("recheck_duration_seconds", "Time that the last recheck took.")
+	s.linesDropped = s.counter("log_lines_dropped_total", "Log lines that were dropped because the log was not read or a write failed.")
+	s.rechecks = s.counter("rechecks_total", "Rechecks of the open sessions.")
+	s.recheckFailing = s.gauge("recheck_failing_sessions", "Open sessions that the last recheck would have refused, whether it ended them or not.")
+	s.recheckTime = s.gauge("recheck_duration_seconds", "Duration of the last recheck.")
 	s.backendTime = s.histogram("backend_connect_duration_seconds", "Time to connect to the backend.")
-	s.backends = s.counterVec("backend_connects_total", "Attempts of sessions to connect to an address of a backend, by result.", "backend", "address", "result")
-	s.limit = s.gauge("limit_connections", "Connections that there may be at once, those in their start-up included; +Inf without a limit.")
+	s.backends = s.counterVec("backend_connects_total", "Connection attempts of sessions to a backend address, by result.", "backend", "address", "result")
+	s.limit = s.gauge("limit_connections", "Maximum number of connections, including those in startup; +Inf without a limit.")
 }
 
 func (s *Set) tlsSeries() {
 	s.handshakes = s.counterVec("tls_handshakes_total", "Finished TLS handshakes.", "version", "cipher", "group")
-	s.failures = s.counterVec("tls_handshake_failures_total", "Clients refused for their TLS or their certificate, by reason.", "reason")
-	s.handshakeTime = s.histogram("tls_handshake_duration_seconds", "Time of finished TLS handshakes, the client's share included.")
+	s.failures = s.counterVec("tls_handshake_failures_total", "Connections refused because of TLS or the client certificate, by reason.", "reason")
+	s.handshakeTime = s.histogram("tls_handshake_duration_seconds", "Duration of finished TLS handshakes, including the time of the client.")
 }
 
 func (s *Set) configSeries() {
 	s.certNotBefore = s.gaugeVec("certificate_not_before_timestamp_seconds", "Start of validity of a server certificate.", "file")
 	s.certNotAfter = s.gaugeVec("certificate_not_after_timestamp_seconds", "End of validity of a server certificate.", "file")
 	s.crlThis = s.gaugeVec("crl_this_update_timestamp_seconds", "When a revocation list was issued.", "file", "issuer")
-	s.crlNext = s.gaugeVec("crl_next_update_timestamp_seconds", "When a revocation list goes stale; +Inf if it never does.", "file", "issuer")
-	s.crlNumber = s.gaugeVec("crl_number", "Number that the CA has given a revocation list; absent without one.", "file", "issuer")
+	s.crlNext = s.gaugeVec("crl_next_update_timestamp_seconds", "When a revocation list becomes stale (its next update); +Inf without one.", "file", "issuer")
+	s.crlNumber = s.gaugeVec("crl_number", "CRL number of a revocation list; absent if the list has none.", "file", "issuer")
 	s.crlEntries = s.gaugeVec("crl_entries", "Revoked certificates in a revocation list.", "file", "issuer")
-	s.crlFailures = s.counter("crl_load_failures_total", "Loads of the configuration that failed over revocation lists; those before stay in force.")
-	s.ocspNext = s.gaugeVec("ocsp_next_update_timestamp_seconds", "When the OCSP response of a server certificate ends and is no longer stapled.", "file")
+	s.crlFailures = s.counter("crl_load_failures_total", "Loads of the configuration that failed because of a revocation list. The previous lists stay in force.")
+	s.ocspNext = s.gaugeVec("ocsp_next_update_timestamp_seconds", "When the OCSP response of a server certificate expires and is no longer stapled.", "file")
 	s.reloads = s.counterVec("config_reloads_total", "Loads of the configuration, the first included, by result.", "result")
-	s.reloadOK = s.gauge("config_last_reload_successful", "Whether the last load of the configuration worked (1) or the one before stays in force (0).")
+	s.reloadOK = s.gauge("config_last_reload_successful", "Whether the last load of the configuration succeeded (1) or failed (0), so that the previous one stays in force.")
 	s.reloadTime = s.gauge("config_last_reload_success_timestamp_seconds", "When the configuration in force was loaded.")
 	s.reloads.WithLabelValues("success")
 	s.reloads.WithLabelValues("failure")
@@ -162,19 +164,19 @@ func (s *Set) gaugeVec(name, help string, labels ...string) *prometheus.GaugeVec
 func (s *Set) histogram(name, help string) prometheus.Histogram {
 	h := prometheus.NewHistogram(prometheus.HistogramOpts{
 		Namespace: namespace, Name: name, Help: help, Buckets: latency,
-		// Native beside classic, for scrapers that ask in protobuf: every bucket is
-		// at most a tenth wider than the one before, and memory is bounded.
+		// A native histogram in addition, for scrapers that use protobuf: each bucket
+		// is at most 10% wider than the previous one, and memory is bounded.
 		NativeHistogramBucketFactor:     1.1,
 		NativeHistogramMaxBucketNumber:  160,
 		NativeHistogramMinResetDuration: time.Hour,
-		NativeHistogramMaxExemplars:     -1, // the classic buckets have theirs
+		NativeHistogramMaxExemplars:     -1, // the classic buckets have exemplars
 	})
 	s.registry.MustRegister(h)
 	return h
 }
 
-// exemplar is the label by which a sample leads to the line of the session in the
-// log. Only OpenMetrics and protobuf show it. 0 is no session, and has none.
+// exemplar returns the label that links a sample to the session in the log. Only the
+// OpenMetrics and protobuf formats show it. Session 0 means none.
 func exemplar(session uint64) prometheus.Labels {
 	if session == 0 {
 		return nil
@@ -190,8 +192,8 @@ func observe(h prometheus.Histogram, d time.Duration, session uint64) {
 	h.(prometheus.ExemplarObserver).ObserveWithExemplar(d.Seconds(), exemplar(session))
 }
 
-// Expect has the counters begin at 0 for each outcome: an alert on a rate would
-// else miss the first of a kind, which makes its series.
+// Expect creates the counters of all outcomes with the value 0. Without it, a rate
+// would not see the first event of an outcome, because its series starts at 1.
 func (s *Set) Expect(o Outcomes) {
 	for _, e := range []struct {
 		counter *prometheus.CounterVec
@@ -203,9 +205,8 @@ func (s *Set) Expect(o Outcomes) {
 	}
 }
 
-// InForce records a new policy: how many connections there may be (0: any
-// number), and to which hosts sessions go. Hosts that it does not name any more
-// lose their series.
+// InForce records a new policy: the maximum number of connections (0 means no limit)
+// and the hosts of all backends. It deletes the series of hosts that are gone.
 func (s *Set) InForce(connections int, hosts []Host) {
 	limit := math.Inf(1)
 	if connections > 0 {
@@ -226,19 +227,18 @@ func (s *Set) InForce(connections int, hosts []Host) {
 	}
 }
 
-// Accepted returns what to call for each connection that a listener accepts.
+// Accepted returns a function to call for each connection that a listener accepts.
 func (s *Set) Accepted(listener string) func() { return s.accepted.WithLabelValues(listener).Inc }
 
 // AcceptFailed counts a failed accept.
 func (s *Set) AcceptFailed() { s.acceptErrors.Inc() }
 
-// Started counts a connection into its start-up. Each is later counted out by
-// exactly one of Refused, Ended and Cancelled.
+// Started counts a connection in startup. Exactly one call of Refused, Cancelled or
+// SessionOpened must follow, and Ended after SessionOpened.
 func (s *Set) Started() { s.starting.Inc() }
 
-// Refused counts a connection that was not let in; handshake says that its TLS
-// or its certificate was the reason. session is the number of it in the log, here
-// and below.
+// Refused counts a refused connection. handshake means that the reason was TLS or the
+// client certificate. Here and below, session is its number in the log.
 func (s *Set) Refused(session uint64, outcome string, handshake bool) {
 	s.starting.Dec()
 	count(s.refused, outcome, session)
@@ -247,38 +247,38 @@ func (s *Set) Refused(session uint64, outcome string, handshake bool) {
 	}
 }
 
-// SessionOpened counts a connection out of its start-up and into its session.
+// SessionOpened counts a connection that becomes a session.
 func (s *Set) SessionOpened() {
 	s.starting.Dec()
 	s.open.Inc()
 }
 
-// SessionAborted takes SessionOpened back, for a session that could not begin.
+// SessionAborted reverts SessionOpened, for a session that could not start.
 func (s *Set) SessionAborted() {
 	s.open.Dec()
 	s.starting.Inc()
 }
 
-// Ended counts a session that was open.
+// Ended counts the end of an open session.
 func (s *Set) Ended(session uint64, outcome string) {
 	s.open.Dec()
 	count(s.ended, outcome, session)
 }
 
-// Cancelled counts a connection that brought a CancelRequest.
+// Cancelled counts a connection with a CancelRequest.
 func (s *Set) Cancelled(outcome string) {
 	s.starting.Dec()
 	s.cancels.WithLabelValues(outcome).Inc()
 }
 
-// Handshake counts a finished TLS handshake and the time it took.
+// Handshake counts a finished TLS handshake and its duration.
 func (s *Set) Handshake(session uint64, state tls.ConnectionState, d time.Duration) {
 	s.handshakes.WithLabelValues(tls.VersionName(state.Version), tls.CipherSuiteName(state.CipherSuite), GroupName(state.CurveID)).Inc()
 	observe(s.handshakeTime, d, session)
 }
 
-// GroupName names a key exchange group for a label or a log line; RSA key
-// exchange has none.
+// GroupName returns the name of a key exchange group for a label or a log line. It
+// returns "none" for RSA key exchange.
 func GroupName(g tls.CurveID) string {
 	if g == 0 {
 		return "none"
@@ -286,10 +286,10 @@ func GroupName(g tls.CurveID) string {
 	return g.String()
 }
 
-// BackendConnected records how long a connect to the backend took.
+// BackendConnected records the time to connect to a backend.
 func (s *Set) BackendConnected(session uint64, d time.Duration) { observe(s.backendTime, d, session) }
 
-// BackendTried counts an attempt of a session to connect to one host.
+// BackendTried counts one attempt of a session to connect to a host.
 func (s *Set) BackendTried(h Host, ok bool) {
 	result := "success"
 	if !ok {
@@ -298,7 +298,7 @@ func (s *Set) BackendTried(h Host, ok bool) {
 	s.backends.WithLabelValues(label(h.Backend), label(h.Address), result).Inc()
 }
 
-// Relayed counts bytes of a session, from and to the client.
+// Relayed counts bytes of a session in both directions.
 func (s *Set) Relayed(fromClient, toClient int) {
 	if fromClient > 0 {
 		s.fromClients.Add(float64(fromClient))
@@ -308,11 +308,11 @@ func (s *Set) Relayed(fromClient, toClient int) {
 	}
 }
 
-// LogLineDropped counts a line that the log has lost.
+// LogLineDropped counts a log line that was not written.
 func (s *Set) LogLineDropped() { s.linesDropped.Inc() }
 
-// Rechecked records a round of judging the live sessions again: how many would
-// not be let in now, and how long it took.
+// Rechecked records a recheck: how many sessions would be refused now, and the duration
+// of the recheck.
 func (s *Set) Rechecked(failing int, d time.Duration) {
 	s.rechecks.Inc()
 	s.recheckFailing.Set(float64(failing))

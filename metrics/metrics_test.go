@@ -91,6 +91,7 @@ func expect(t *testing.T, s *Set, names string, want ...string) {
 // cockroach showed its ConnectionLatency under another's name. Every verb moves the series of its name and no other.
 // The file is what a scraper sees after play, and what the tests of the rules and the dashboard go by.
 func TestExposition(t *testing.T) {
+	t.Parallel()
 	want, err := os.ReadFile("testdata/exposition.txt")
 	if err != nil {
 		t.Fatal(err)
@@ -104,6 +105,7 @@ func TestExposition(t *testing.T) {
 
 // A scrape that fails is an alert that does not fire: nothing is described in one way and collected in another.
 func TestPedantic(t *testing.T) {
+	t.Parallel()
 	s := &Set{registry: prometheus.NewPedanticRegistry()}
 	s.connectionSeries()
 	s.tlsSeries()
@@ -117,6 +119,7 @@ func TestPedantic(t *testing.T) {
 }
 
 func TestLint(t *testing.T) {
+	t.Parallel()
 	s := New("v1.2.3")
 	play(s)
 	families, err := s.Gatherer().Gather()
@@ -155,6 +158,7 @@ type row struct{ kind, labels, help string }
 
 // The manual has a row for every series, with its type, its labels and its help text, and for no other.
 func TestOperationsManual(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../docs/operations.md")
 	if err != nil {
 		t.Fatal(err)
@@ -192,6 +196,7 @@ func TestOperationsManual(t *testing.T) {
 
 // What alerts are written for is there before it first happens.
 func TestFresh(t *testing.T) {
+	t.Parallel()
 	s := New("v1.2.3")
 	expect(t, s, "accept_errors_total", "accept_errors_total 0")
 	expect(t, s, "config_reloads_total", `config_reloads_total{result="failure"} 0`, `config_reloads_total{result="success"} 0`)
@@ -201,6 +206,7 @@ func TestFresh(t *testing.T) {
 
 // The first of a kind is one more than before, not a series out of nothing, which a rate does not see.
 func TestExpect(t *testing.T) {
+	t.Parallel()
 	s := New("v1.2.3")
 	s.Expect(Outcomes{Refused: []string{"probe", "no_rule"}, Handshakes: []string{"tls_version"}, Ended: []string{"drained"}, Cancelled: []string{"failed"}})
 	s.Started()
@@ -213,6 +219,7 @@ func TestExpect(t *testing.T) {
 
 // A host that a reload takes away takes its series along; those that stay count on.
 func TestInForce(t *testing.T) {
+	t.Parallel()
 	s := New("v1.2.3")
 	one, two := Host{"default", "/run/a"}, Host{"default", "/run/\xfc"}
 	s.InForce(7, []Host{one, two})
@@ -228,6 +235,7 @@ func TestInForce(t *testing.T) {
 
 // Whoever sees a bar of a histogram or a refusal asks the log for the session; no sample of ours names a client.
 func TestExemplars(t *testing.T) {
+	t.Parallel()
 	s := New("v1.2.3")
 	play(s)
 	text := ask(s, http.MethodGet, "/metrics", yes, "Accept", "application/openmetrics-text; version=1.0.0").Body.String()
@@ -250,6 +258,7 @@ func TestExemplars(t *testing.T) {
 
 // Prometheus asks in protobuf where it wants native histograms. However the times scatter, there are not many buckets.
 func TestNativeHistograms(t *testing.T) {
+	t.Parallel()
 	s := New("v1.2.3")
 	for d := time.Microsecond; d < 100*time.Hour; d += d/50 + 1 {
 		s.Handshake(0, state(tls.VersionTLS13, tls.TLS_AES_128_GCM_SHA256, tls.X25519), d)
@@ -285,6 +294,7 @@ func TestNativeHistograms(t *testing.T) {
 
 // Every connection is counted in once and out once, whoever does it.
 func TestCountsAddUp(t *testing.T) {
+	t.Parallel()
 	s := New("v1.2.3")
 	accepted := s.Accepted("[::1]:5432")
 	var wg sync.WaitGroup
@@ -322,6 +332,7 @@ func TestCountsAddUp(t *testing.T) {
 
 // A counter that is told of a negative number would panic, in the middle of somebody's session.
 func TestRelayedNothing(t *testing.T) {
+	t.Parallel()
 	s := New("v1.2.3")
 	s.Relayed(-1, -1)
 	s.Relayed(0, 0)
@@ -330,6 +341,7 @@ func TestRelayedNothing(t *testing.T) {
 }
 
 func TestHandshakeNames(t *testing.T) {
+	t.Parallel()
 	s := New("v1.2.3")
 	s.Handshake(1, state(tls.VersionTLS10, tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA, 0), 0)
 	s.Handshake(2, state(tls.VersionTLS12, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.CurveP256), 0)
@@ -342,6 +354,7 @@ func TestHandshakeNames(t *testing.T) {
 
 // What is no longer configured must not go on alarming, and a failed load leaves all as it was.
 func TestLoaded(t *testing.T) {
+	t.Parallel()
 	s := New("v1.2.3")
 	at, one := time.Unix(1000, 0), big.NewInt(1)
 	s.Loaded(at,
@@ -375,6 +388,7 @@ func TestLoaded(t *testing.T) {
 // Names come from certificates and paths from the file system, which both hold any byte; Prometheus takes UTF-8 only
 // and panics over the rest. A reload must not end the gate.
 func TestLoadedWithOddNames(t *testing.T) {
+	t.Parallel()
 	s := New("v1.2.3")
 	at := time.Unix(1000, 0)
 	defer func() {
@@ -392,6 +406,7 @@ func TestLoadedWithOddNames(t *testing.T) {
 
 // Loads and scrapes meet.
 func TestLoadedWhileScraped(t *testing.T) {
+	t.Parallel()
 	s := New("v1.2.3")
 	at := time.Unix(1000, 0)
 	var wg sync.WaitGroup

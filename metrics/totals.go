@@ -2,18 +2,19 @@ package metrics
 
 import "strings"
 
-// Totals are the counts since the start that a person asks for first.
+// Totals has the most important counts since the start.
 type Totals struct {
 	Accepted       uint64
 	Starting, Open int
-	// By outcome; one that has not come up is not in it.
+	// By outcome. Outcomes that were never counted may be missing.
 	Refused, Ended, CancelRequests map[string]uint64
 }
 
-// Totals reads them. The numbers are from one moment each.
+// Totals returns the current counts. It reads them one after the other, so that their
+// sum may be off by events in between.
 func (s *Set) Totals() Totals {
 	t := Totals{Refused: make(map[string]uint64), Ended: make(map[string]uint64), CancelRequests: make(map[string]uint64)}
-	families, _ := s.counts.Gather() // fails only for what is not consistent
+	families, _ := s.counts.Gather() // fails only for inconsistent series
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
 			value := uint64(m.GetCounter().GetValue())

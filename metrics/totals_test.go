@@ -6,6 +6,7 @@ import (
 )
 
 func TestTotals(t *testing.T) {
+	t.Parallel()
 	s := New("v1.2.3")
 	none := map[string]uint64{}
 	if got, want := s.Totals(), (Totals{Refused: none, Ended: none, CancelRequests: none}); !reflect.DeepEqual(got, want) {
