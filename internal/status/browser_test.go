@@ -21,7 +21,7 @@ import (
 	"time"
 )
 
-// shots are the pictures of docs/img, which «make screenshots» makes anew.
+// shots are the images in docs/img, which "make screenshots" renders.
 var shots = []struct {
 	name   string
 	status func() Status
@@ -35,7 +35,7 @@ var shots = []struct {
 	{"degraded", degraded, 1200, false},
 }
 
-// tallest is more than any of them.
+// tallest is larger than any of the pages, in pixels.
 const tallest = 8000
 
 // browser runs Chromium once, in a profile of its own.
@@ -43,7 +43,7 @@ func browser(t *testing.T, url string, args ...string) string {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
 	if err != nil {
-		t.Skip("there is no chromium; «apt-get install chromium» installs it")
+		t.Skip(`there is no chromium; install it with "apt-get install chromium"`)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute) // it may be a slow machine
 	defer cancel()
@@ -63,6 +63,7 @@ func browser(t *testing.T, url string, args ...string) string {
 
 // A real browser shows all of it, with the style, and asks nobody else for anything.
 func TestBrowser(t *testing.T) {
+	t.Parallel()
 	gate := httptest.NewServer(Page(degraded))
 	defer gate.Close()
 	var mu sync.Mutex
@@ -114,7 +115,7 @@ func ownBusiness(host string) bool {
 // The pictures of docs/img are of the page as it is.
 func TestScreenshots(t *testing.T) {
 	if os.Getenv("SCREENSHOTS") == "" {
-		t.Skip("«make screenshots» takes them")
+		t.Skip(`run "make screenshots" to take them`)
 	}
 	for _, s := range shots {
 		server := httptest.NewServer(Page(s.status))

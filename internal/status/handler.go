@@ -28,46 +28,45 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 		}
 		return number(n.(uint64))
 	},
-	"ago": ago, "clock": clock, "date": date, "moment": moment, "plural": plural, "span": span, "why": why, "ends": ends,
+	"ago": ago, "clock": clock, "date": date, "moment": moment, "plural": plural, "span": span, "why": why,
 	"level": func(l Level, percent int) map[string]any { return map[string]any{"Level": l, "Percent": percent} },
 	"counts": func(caption, name, unit string, all []Count) map[string]any {
 		return map[string]any{"Caption": caption, "Name": name, "Unit": unit, "All": all}
 	},
 	"share": share, "join": strings.Join, "fields": strings.Fields,
-	"style": func() template.CSS { return template.CSS(style) }, //nolint:gosec // it is our own file
+	"style": func() template.CSS { return template.CSS(style) }, //nolint:gosec // the file is part of the binary
 }).Parse(markup))
 
-// policy allows the page its one style, by its digest, and nothing else: no
-// script, no picture, no frame round it, no form. Whatever a client could smuggle
-// into the page would neither run nor call home.
+// policy allows the page one style, by its digest, and nothing else: no script, image,
+// frame or form. Content that a client injects can neither run nor load anything.
 var policy = func() string {
 	sum := sha256.Sum256([]byte(style))
 	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 }()
 
-// refreshes are the seconds that the page offers to be loaded again after.
+// refreshes are the refresh intervals that the page offers, in seconds.
 var refreshes = []int{5, 30}
 
-// slowest bounds what somebody may ask for instead.
-const slowest = 3600
+// maxRefresh is the longest refresh interval, in seconds.
+const maxRefresh = 3600
 
-// Page serves the status for people. read is called for each request.
+// Page serves the status as HTML. It calls read for each request, concurrently.
 func Page(read func() Status) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		every, err := strconv.Atoi(r.URL.Query().Get("refresh"))
-		if err != nil || every < 1 || every > slowest {
+		if err != nil || every < 1 || every > maxRefresh {
 			every = 0
 		}
-		render(w, http.StatusOK, "page", map[string]any{"S": read().settle(), "Every": every, "Refreshes": refreshes})
+		render(w, http.StatusOK, "page", map[string]any{"S": read().derive(), "Every": every, "Refreshes": refreshes})
 	})
 }
 
-// JSON serves the same for machines.
+// JSON serves the status as JSON. It calls read for each request, concurrently.
 func JSON(read func() Status) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { WriteJSON(w, read().settle()) })
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { WriteJSON(w, read().derive()) })
 }
 
-// WriteJSON answers with a value.
+// WriteJSON writes v as the response.
 func WriteJSON(w http.ResponseWriter, v any) {
 	headers(w, "application/json; charset=utf-8")
 	e := json.NewEncoder(w)
@@ -75,15 +74,15 @@ func WriteJSON(w http.ResponseWriter, v any) {
 	_ = e.Encode(v)
 }
 
-// Refuse answers that there is nothing to see, and why.
+// Refuse writes an error page with the reason.
 func Refuse(w http.ResponseWriter, code int, why string) {
 	render(w, code, "refusal", map[string]any{"Code": code, "Title": http.StatusText(code), "Why": why})
 }
 
 func render(w http.ResponseWriter, code int, name string, data any) {
-	var b bytes.Buffer // half a page helps nobody
+	var b bytes.Buffer // an error must not leave half a page
 	if err := page.ExecuteTemplate(&b, name, data); err != nil {
-		http.Error(w, "the page cannot be made: "+err.Error(), http.StatusInternalServerError)
+		http.Error(w, "cannot render the page: "+err.Error(), http.StatusInternalServerError)
 		return
 	}
 	headers(w, "text/html; charset=utf-8")
@@ -100,12 +99,11 @@ func headers(w http.ResponseWriter, content string) {
 	h.Set("Cache-Control", "no-store")
 }
 
-// ByAddress refuses who has asked for this address by a name that is not its own.
-// A page in the operator's browser may come from a name that its owner has
-// pointed at 127.0.0.1 after the page was loaded (DNS rebinding); to the browser
-// this gate is then that page's own server, whose answers it may read. The one
-// thing that such a request cannot hide is the name in Host. An address is in no
-// danger: it cannot be pointed elsewhere.
+// ByAddress refuses requests with a host name in the Host header, except localhost. It
+// prevents DNS rebinding: a web page in the operator's browser can point its own name at
+// 127.0.0.1 after it was loaded, and then read responses of this gate as its own. Such a
+// request has that name in Host. An IP address in Host is safe, because it cannot be
+// pointed elsewhere.
 func ByAddress(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host := r.Host
@@ -114,15 +112,15 @@ func ByAddress(next http.Handler) http.Handler {
 		}
 		_, err := netip.ParseAddr(strings.Trim(host, "[]"))
 		if err != nil && !strings.EqualFold(host, "localhost") {
-			Refuse(w, http.StatusMisdirectedRequest, "Ask for this page by the address of the gate, or as localhost, not by another name: "+
-				"a web page from elsewhere could have that name point here, and read along.")
+			Refuse(w, http.StatusMisdirectedRequest, "Open this page by the IP address of the gate, or as localhost. Other names are refused, "+
+				"because a web page could point its own name here and read this page.")
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// share is what part of the most common of them a count is, in percent.
+// share returns a count as a percentage of the largest count.
 func share(c Count, of []Count) uint64 {
 	most := slices.MaxFunc(of, func(a, b Count) int { return int(a.Count) - int(b.Count) }).Count
 	return 100 * c.Count / max(most, 1)

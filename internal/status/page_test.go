@@ -184,6 +184,7 @@ func fetchesNothing(t *testing.T, page *element) {
 var samples = map[string]func() Status{"sample": sample, "degraded": degraded, "empty": empty}
 
 func TestPage(t *testing.T) {
+	t.Parallel()
 	for name, s := range samples {
 		t.Run(name, func(t *testing.T) {
 			w := get(t, Page(s), "/")
@@ -200,31 +201,32 @@ func TestPage(t *testing.T) {
 	}
 }
 
-// What stands where, and in words.
+// The page shows these texts in this order.
 func TestPageSays(t *testing.T) {
+	t.Parallel()
 	for name, want := range map[string][]string{
 		"sample": {
-			"The gate is open. Nothing needs attention.", "sessions open 187 sessions so far 58,448 turned away 269 left on a certificate 70 days left on a revocation list 5 days",
+			"The gate is open. Nothing needs attention.", "sessions open 187 sessions since the start 58,448 connections refused 269 first certificate expiry 70 days first revocation list update 5 days",
 			"10.0.0.6:5432 behind load balancers at 10.0.0.2, 10.0.0.3", "sources from 10.20.0.0/16", "CN=Example Servers G2,O=Example in its chain 2030-06-18 1,300",
 			"CN=Example Clients,O=Example /etc/pgwicket/crl.d/clients.crl, number 4711 1,284 2026-11-25 in 5 days 84 %",
 			"app 142", "application 142", "client_closed 57,903", "probe 33,120", "Connections limits.max_connections 189 1,000 18 %",
 			"Sessions of the busiest user and database limits.max_sessions_per_account 142 no limit",
-			"In force since 2026-11-26 08:20:30 UTC, 3 hours ago; loaded because files have changed.", "Changed: /etc/pgwicket/crl.d/clients.crl",
+			"In force since 2026-11-26 08:20:30 UTC, 3 hours ago; loaded because files changed.", "Changed: /etc/pgwicket/crl.d/clients.crl",
 			"11:19:50 40 seconds ago certificate_missing 10.20.7.31:51022 at 10.0.0.5:5432 app in shop",
-			"certificate_revoked its session was ended", "2026-11-25 04:20:30 31 hours ago plaintext", "source_not_allowed the address is in no network of acl.allow 203.0.113.77:44210 at 10.0.0.5:5432 not said",
+			"certificate_revoked session terminated", "2026-11-25 04:20:30 31 hours ago plaintext", "source_not_allowed the address is in no network of acl.allow 203.0.113.77:44210 at 10.0.0.5:5432 unknown",
 			"pgwicket v1.4.0 · go1.26.6 · linux/amd64 · started 2026-11-03",
 		},
 		"degraded": {
-			"The gate is open. 8 things need attention.", "Now The last reload failed 4 minutes ago; the configuration of 2026-11-26 08:20:30 UTC stays in force.",
-			"Watch The certificate CN=db.example.com,O=Example (/etc/pgwicket/ecdsa.crt) ends in 6 days.",
-			"Now The certificate CN=db.example.com,O=Example (/etc/pgwicket/rsa.crt) has ended 26 hours ago.",
-			"Now The revocation list of CN=Example Clients,O=Example went stale 50 minutes ago", "Watch The revocation list of CN=Example Root,O=Example goes stale in 3 days",
-			"Watch The OCSP response for /etc/pgwicket/ecdsa.crt has ended", "Watch Connections: 861 of 1,000", "Now Connections of the busiest source: 200 of 200",
-			"/etc/pgwicket/pgwicket.yaml:12 tls.certificates[1].key_file", "/etc/pgwicket/pgwicket.yaml:40 warning: acl.allow[3]", "for «pgwicket reload»",
-			"50 minutes ago stale", "left on a certificate none",
+			"The gate is open. 8 things need attention.", "Now The last reload failed 4 minutes ago; the configuration of 2026-11-26 08:20:30 UTC is still in force.",
+			"Watch The certificate CN=db.example.com,O=Example (/etc/pgwicket/ecdsa.crt) expires in 6 days.",
+			"Now The certificate CN=db.example.com,O=Example (/etc/pgwicket/rsa.crt) expired 26 hours ago.",
+			"Now The revocation list of CN=Example Clients,O=Example became stale 50 minutes ago", "Watch The revocation list of CN=Example Root,O=Example becomes stale in 3 days",
+			"Watch The OCSP response for /etc/pgwicket/ecdsa.crt has expired", "Watch Connections: 861 of 1,000", "Now Connections of the busiest source: 200 of 200",
+			"/etc/pgwicket/pgwicket.yaml:12 tls.certificates[1].key_file", "/etc/pgwicket/pgwicket.yaml:40 warning: acl.allow[3]", `by "pgwicket reload"`,
+			"50 minutes ago stale", "first certificate expiry expired",
 		},
 		"empty": {
-			"Nobody is in.", "Nobody has been turned away since the start.", "There are no revocation lists", "sessions open 0", "loaded at the start",
+			"There are no open sessions.", "No connection was refused since the start.", "There are no revocation lists", "sessions open 0", "loaded at the start",
 			"pgwicket.yaml:4 warning: tls.crl_file is missing",
 		},
 	} {
@@ -237,8 +239,9 @@ func TestPageSays(t *testing.T) {
 	}
 }
 
-// Without show_clients nobody's name is anywhere, on the page or in the JSON.
+// Without show_clients neither the page nor the JSON has data of a client.
 func TestPageHidesClients(t *testing.T) {
+	t.Parallel()
 	hidden := func() Status {
 		s := sample()
 		s.ShowsClients = false
@@ -252,7 +255,7 @@ func TestPageHidesClients(t *testing.T) {
 	text := get(t, Page(hidden), "/").Body.String()
 	page := parsePage(t, text)
 	accessible(t, page)
-	for _, w := range []string{"187 sessions open. Users and rules are shown with admin.show_clients: true", "certificate_missing 10.0.0.5:5432", "who they are is shown with admin.show_clients: true"} {
+	for _, w := range []string{"187 sessions open. Users and rules are shown with admin.show_clients: true", "certificate_missing 10.0.0.5:5432", "clients are shown with admin.show_clients: true"} {
 		if !strings.Contains(page.words(), w) {
 			t.Errorf("there is no %q in\n%s", w, page.words())
 		}
@@ -264,8 +267,9 @@ func TestPageHidesClients(t *testing.T) {
 	}
 }
 
-// Whatever a client calls itself, it is text.
+// Any name of a client is shown as text.
 func TestPageEscapes(t *testing.T) {
+	t.Parallel()
 	const evil = `</td><script src="//evil.example/x.js"></script><img src=x onerror=alert(1)>{{.}}`
 	s := func() Status {
 		s := sample()
@@ -282,6 +286,7 @@ func TestPageEscapes(t *testing.T) {
 }
 
 func TestHeaders(t *testing.T) {
+	t.Parallel()
 	refused := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { Refuse(w, http.StatusForbidden, "because") })
 	for name, h := range map[string]http.Handler{"page": Page(sample), "json": JSON(sample), "refusal": refused} {
 		w := get(t, h, "/")
@@ -318,6 +323,7 @@ func TestHeaders(t *testing.T) {
 }
 
 func TestRefresh(t *testing.T) {
+	t.Parallel()
 	for query, want := range map[string]string{
 		"": "", "?refresh=5": "5", "?refresh=30": "30", "?refresh=7": "7", "?refresh=0": "", "?refresh=-1": "", "?refresh=99999": "", "?refresh=5;url=//evil.example": "",
 	} {
@@ -335,6 +341,7 @@ func TestRefresh(t *testing.T) {
 }
 
 func TestByAddress(t *testing.T) {
+	t.Parallel()
 	h := ByAddress(Page(sample))
 	for host, want := range map[string]int{
 		"127.0.0.1:10432": 200, "127.0.0.1": 200, "[::1]:10432": 200, "[::1]": 200, "localhost:10432": 200, "LOCALHOST": 200, "10.0.0.5:10432": 200,
@@ -355,6 +362,7 @@ func TestByAddress(t *testing.T) {
 
 // The JSON is the same state, with lists that are never null.
 func TestJSON(t *testing.T) {
+	t.Parallel()
 	for name, s := range samples {
 		w := get(t, JSON(s), "/status.json")
 		if w.Header().Get("Content-Type") != "application/json; charset=utf-8" {
@@ -366,7 +374,7 @@ func TestJSON(t *testing.T) {
 		if err := d.Decode(&got); err != nil {
 			t.Fatal(err)
 		}
-		if want := s().settle(); len(got.Attention) != len(want.Attention) || !reflect.DeepEqual(got.Certificates, want.Certificates) || !reflect.DeepEqual(got.CRLs, want.CRLs) {
+		if want := s().derive(); len(got.Attention) != len(want.Attention) || !reflect.DeepEqual(got.Certificates, want.Certificates) || !reflect.DeepEqual(got.CRLs, want.CRLs) {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
@@ -377,6 +385,7 @@ func TestJSON(t *testing.T) {
 
 // docs/operations.md explains every key of it, and none that is not there.
 func TestJSONIsDocumented(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../../docs/operations.md")
 	if err != nil {
 		t.Fatal(err)
@@ -414,16 +423,18 @@ func keys(t reflect.Type, below string) (all []string) {
 	return all
 }
 
-func TestSettleLeavesTheFactsAlone(t *testing.T) {
+func TestDeriveDoesNotChangeItsInput(t *testing.T) {
+	t.Parallel()
 	s := degraded()
 	before := degraded()
-	_ = s.settle()
+	_ = s.derive()
 	if !reflect.DeepEqual(s, before) {
-		t.Error("settle has written to what it was given")
+		t.Error("derive has changed its input")
 	}
 }
 
 func TestWords(t *testing.T) {
+	t.Parallel()
 	for got, want := range map[string]string{
 		number(0): "0", number(999): "999", number(1000): "1,000", number(uint64(1234567)): "1,234,567", number(-3): "0",
 		plural(1, "day"): "1 day", plural(2000, "day"): "2,000 days",
@@ -446,7 +457,7 @@ func TestWords(t *testing.T) {
 		{8760 * time.Hour, 13 * 24 * time.Hour, Warn},
 	} {
 		s := Status{Time: at, Reload: Reload{Successful: true}, Certificates: []Certificate{{NotBefore: at.Add(c.left - c.life), NotAfter: at.Add(c.left)}}}
-		if got := s.settle().Certificates[0].Level; got != c.want {
+		if got := s.derive().Certificates[0].Level; got != c.want {
 			t.Errorf("%v of %v left: %s, want %s", c.left, c.life, got, c.want)
 		}
 	}

@@ -1,6 +1,6 @@
-// Package status is the page that shows a gate: what it is told to do, what it has
-// to show to clients and for how long, who is in and who was turned away. Whoever
-// serves it fills a Status; the same goes out as JSON.
+// Package status renders the status page of a gate: its policy, certificates,
+// revocation lists, sessions, limits and last refusals. The caller fills a Status, which
+// is served as HTML and as JSON.
 package status
 
 import (
@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Status is a gate at a moment. docs/operations.md explains every key of it.
-// Those that say "derived" are filled in when it is served.
+// Status is the state of a gate at one time. docs/operations.md explains every key.
+// Fields marked "derived" are computed when it is served.
 type Status struct {
 	Time         time.Time     `json:"time"`
 	State        State         `json:"state"`
@@ -24,10 +24,10 @@ type Status struct {
 	Totals       Totals        `json:"totals"`
 	Limits       []Limit       `json:"limits"`
 	Reload       Reload        `json:"reload"`
-	Refusals     []Refusal     `json:"refusals"` // the newest first
+	Refusals     []Refusal     `json:"refusals"` // newest first
 }
 
-// State is what the gate does with newcomers.
+// State tells whether the gate accepts connections.
 type State string
 
 // The states.
@@ -37,7 +37,7 @@ const (
 	Draining State = "draining"
 )
 
-// Level says how much something asks for a person.
+// Level tells how urgent something is.
 type Level string
 
 // The levels.
@@ -47,13 +47,13 @@ const (
 	Bad  Level = "bad"  // now
 )
 
-// Notice is something that asks for a person.
+// Notice is something that needs attention.
 type Notice struct {
 	Level Level  `json:"level"`
 	Text  string `json:"text"`
 }
 
-// Build is what runs, where, and since when.
+// Build describes the process: version, platform, host and start.
 type Build struct {
 	Version  string    `json:"version"`
 	Go       string    `json:"go"`
@@ -66,16 +66,16 @@ type Build struct {
 // Listener is an address that clients connect to.
 type Listener struct {
 	Address       string   `json:"address"`
-	LoadBalancers []string `json:"load_balancers"` // that must say for whom they speak
+	LoadBalancers []string `json:"load_balancers"` // that send PROXY headers
 }
 
-// Line is one thing that the gate enforces, in words.
+// Line describes one part of the policy.
 type Line struct {
 	What string `json:"what"`
 	Text string `json:"text"`
 }
 
-// Certificate is one of the gate's own.
+// Certificate is a server certificate of the gate.
 type Certificate struct {
 	File         string     `json:"file"`
 	Subject      string     `json:"subject"`
@@ -84,11 +84,11 @@ type Certificate struct {
 	NotAfter     time.Time  `json:"not_after"`
 	DaysLeft     int        `json:"days_left"`               // derived
 	Level        Level      `json:"level"`                   // derived
-	StapledUntil *time.Time `json:"stapled_until,omitempty"` // nil: no OCSP response that ends
+	StapledUntil *time.Time `json:"stapled_until,omitempty"` // nil without an OCSP response that expires
 	Chain        []Link     `json:"chain"`
 }
 
-// Link is a certificate that is sent behind it.
+// Link is a further certificate of the chain.
 type Link struct {
 	Subject  string    `json:"subject"`
 	NotAfter time.Time `json:"not_after"`
@@ -103,13 +103,13 @@ type CRL struct {
 	Number     string     `json:"number,omitempty"`
 	Entries    int        `json:"entries"`
 	ThisUpdate time.Time  `json:"this_update"`
-	NextUpdate *time.Time `json:"next_update,omitempty"` // nil: it is good forever
-	Kept       bool       `json:"kept"`                  // no longer in its file, which has an older one
-	Freshness  int        `json:"freshness_percent"`     // derived: what is left of its time
+	NextUpdate *time.Time `json:"next_update,omitempty"` // nil if the list has none
+	Kept       bool       `json:"kept"`                  // loaded earlier; the file now has an older list
+	Freshness  int        `json:"freshness_percent"`     // derived: the time left until the next update
 	Level      Level      `json:"level"`                 // derived
 }
 
-// Sessions are those that are open.
+// Sessions has the number of open sessions.
 type Sessions struct {
 	Open     int     `json:"open"`
 	Starting int     `json:"starting"`
@@ -117,7 +117,7 @@ type Sessions struct {
 	Rules    []Count `json:"rules,omitempty"`
 }
 
-// Totals count since the start.
+// Totals has counts since the start.
 type Totals struct {
 	Accepted       uint64  `json:"accepted"`
 	Refused        []Count `json:"refused"`
@@ -125,13 +125,13 @@ type Totals struct {
 	CancelRequests []Count `json:"cancel_requests"`
 }
 
-// Count is how often something came up, by its name.
+// Count is the number of events with one name.
 type Count struct {
 	Name  string `json:"name"`
 	Count uint64 `json:"count"`
 }
 
-// Limit is a bound, and how near it is. Of 0 is no bound.
+// Limit is a limit and its current use. If Of is 0, there is no limit.
 type Limit struct {
 	Key     string `json:"key"`
 	What    string `json:"what"`
@@ -141,17 +141,17 @@ type Limit struct {
 	Level   Level  `json:"level"`   // derived
 }
 
-// Reload is the last attempt to load the configuration, the start included.
+// Reload is the last attempt to load the configuration, including the start.
 type Reload struct {
 	At           time.Time `json:"at"`
 	Trigger      string    `json:"trigger"` // start, signal, files or command
 	Successful   bool      `json:"successful"`
 	InForceSince time.Time `json:"in_force_since"`
-	Files        []string  `json:"files"` // that had changed
+	Files        []string  `json:"files"` // the changed files
 	Problems     []Problem `json:"problems"`
 }
 
-// Problem is a mistake or a warning that it found.
+// Problem is an error or warning of a load.
 type Problem struct {
 	File    string `json:"file"`
 	Line    int    `json:"line"`
@@ -160,12 +160,12 @@ type Problem struct {
 	Warning bool   `json:"warning"`
 }
 
-// Refusal is a client that was turned away. What is the client's own is empty
-// unless clients are shown.
+// Refusal is a refused connection or a terminated session. The fields about the client
+// are empty unless clients are shown.
 type Refusal struct {
 	Time        time.Time `json:"time"`
 	Outcome     string    `json:"outcome"`
-	Session     bool      `json:"session"` // it had been let in
+	Session     bool      `json:"session"` // it was admitted first
 	Listener    string    `json:"listener"`
 	Source      string    `json:"source,omitempty"`
 	User        string    `json:"user,omitempty"`
@@ -174,35 +174,35 @@ type Refusal struct {
 	Reason      string    `json:"reason,omitempty"`
 }
 
-// soon is when the end of a certificate begins to ask for a person, unless it
-// lives so short that it always would.
-const soon = 14 * 24 * time.Hour
+// expirySoon is the time before the expiry of a certificate at which a warning starts.
+// Certificates with a short lifetime warn later.
+const expirySoon = 14 * 24 * time.Hour
 
-// settle derives what follows from the facts. It writes to copies: the lists may
-// be shared.
-func (s Status) settle() Status {
+// derive computes the derived fields. It writes to copies, because the lists may be
+// shared.
+func (s Status) derive() Status {
 	s.Attention = []Notice{}
-	s.whole()
-	s.attendState()
-	s.Certificates = each(s.Certificates, s.settleCertificate)
+	s.copyLists()
+	s.notifyState()
+	s.Certificates = mapList(s.Certificates, s.deriveCertificate)
 	for _, c := range s.Certificates {
-		s.attendCertificate(c)
+		s.notifyCertificate(c)
 	}
-	s.CRLs = each(s.CRLs, s.settleCRL)
+	s.CRLs = mapList(s.CRLs, s.deriveCRL)
 	for _, c := range s.CRLs {
-		s.attendCRL(c)
+		s.notifyCRL(c)
 	}
-	s.Limits = each(s.Limits, settleLimit)
+	s.Limits = mapList(s.Limits, deriveLimit)
 	for _, l := range s.Limits {
 		if l.Level != Good {
-			s.attend(l.Level, "%s: %s of %s (%s)", l.What, number(l.Used), number(l.Of), l.Key)
+			s.notify(l.Level, "%s: %s of %s (%s)", l.What, number(l.Used), number(l.Of), l.Key)
 		}
 	}
 	return s
 }
 
-// each never returns nil, which JSON would write as null.
-func each[T any](list []T, change func(T) T) []T {
+// mapList returns a new list. It never returns nil, which JSON would encode as null.
+func mapList[T any](list []T, change func(T) T) []T {
 	out := make([]T, 0, len(list))
 	for _, one := range list {
 		out = append(out, change(one))
@@ -210,42 +210,42 @@ func each[T any](list []T, change func(T) T) []T {
 	return out
 }
 
-// whole makes every list one, if it is nil.
-func (s *Status) whole() {
-	s.Listeners, s.Policy, s.Refusals = each(s.Listeners, func(l Listener) Listener {
-		l.LoadBalancers = each(l.LoadBalancers, same)
+// copyLists copies all lists, so that none is nil.
+func (s *Status) copyLists() {
+	s.Listeners, s.Policy, s.Refusals = mapList(s.Listeners, func(l Listener) Listener {
+		l.LoadBalancers = mapList(l.LoadBalancers, same)
 		return l
-	}), each(s.Policy, same), each(s.Refusals, same)
-	s.Totals.Refused, s.Totals.Ended, s.Totals.CancelRequests = each(s.Totals.Refused, same), each(s.Totals.Ended, same), each(s.Totals.CancelRequests, same)
-	s.Reload.Files, s.Reload.Problems = each(s.Reload.Files, same), each(s.Reload.Problems, same)
+	}), mapList(s.Policy, same), mapList(s.Refusals, same)
+	s.Totals.Refused, s.Totals.Ended, s.Totals.CancelRequests = mapList(s.Totals.Refused, same), mapList(s.Totals.Ended, same), mapList(s.Totals.CancelRequests, same)
+	s.Reload.Files, s.Reload.Problems = mapList(s.Reload.Files, same), mapList(s.Reload.Problems, same)
 }
 
 func same[T any](one T) T { return one }
 
-func (s *Status) attend(l Level, format string, args ...any) {
+func (s *Status) notify(l Level, format string, args ...any) {
 	s.Attention = append(s.Attention, Notice{l, fmt.Sprintf(format, args...)})
 }
 
-func (s *Status) attendState() {
+func (s *Status) notifyState() {
 	if s.State == Draining {
-		s.attend(Warn, "The gate is shutting down; it lets nobody in any more once its listeners are closed")
+		s.notify(Warn, "The gate is shutting down; it accepts connections until its listeners are closed")
 	}
 	if !s.Reload.Successful {
-		s.attend(Bad, "The last reload failed %s; the configuration of %s stays in force", ago(s.Reload.At, s.Time), moment(s.Reload.InForceSince))
+		s.notify(Bad, "The last reload failed %s; the configuration of %s is still in force", ago(s.Reload.At, s.Time), moment(s.Reload.InForceSince))
 	}
 }
 
-func (s *Status) settleCertificate(c Certificate) Certificate {
-	c.DaysLeft, c.Level = s.left(c.NotAfter, min(soon, c.NotAfter.Sub(c.NotBefore)/4))
-	c.Chain = each(c.Chain, func(l Link) Link {
-		l.DaysLeft, l.Level = s.left(l.NotAfter, soon)
+func (s *Status) deriveCertificate(c Certificate) Certificate {
+	c.DaysLeft, c.Level = s.left(c.NotAfter, min(expirySoon, c.NotAfter.Sub(c.NotBefore)/4))
+	c.Chain = mapList(c.Chain, func(l Link) Link {
+		l.DaysLeft, l.Level = s.left(l.NotAfter, expirySoon)
 		return l
 	})
 	return c
 }
 
-// left says how long something is still good for, and whether that is less than
-// enough.
+// left returns the whole days until end, and the level: Bad after end, Warn if the time
+// left is less than enough.
 func (s *Status) left(end time.Time, enough time.Duration) (days int, l Level) {
 	d := end.Sub(s.Time)
 	switch {
@@ -259,21 +259,21 @@ func (s *Status) left(end time.Time, enough time.Duration) (days int, l Level) {
 	return int(d.Hours() / 24), l
 }
 
-func (s *Status) attendCertificate(c Certificate) {
+func (s *Status) notifyCertificate(c Certificate) {
 	if c.Level != Good {
-		s.attend(c.Level, "The certificate %s (%s) %s", c.Subject, c.File, ends(c.NotAfter, s.Time))
+		s.notify(c.Level, "The certificate %s (%s) %s", c.Subject, c.File, expires(c.NotAfter, s.Time))
 	}
 	for _, l := range c.Chain {
 		if l.Level != Good {
-			s.attend(l.Level, "%s, in the chain of %s, %s", l.Subject, c.File, ends(l.NotAfter, s.Time))
+			s.notify(l.Level, "%s, in the chain of %s, %s", l.Subject, c.File, expires(l.NotAfter, s.Time))
 		}
 	}
 	if c.StapledUntil != nil && !s.Time.Before(*c.StapledUntil) {
-		s.attend(Warn, "The OCSP response for %s has ended and is not sent any more", c.File)
+		s.notify(Warn, "The OCSP response for %s has expired and is not sent any more", c.File)
 	}
 }
 
-func (s *Status) settleCRL(c CRL) CRL {
+func (s *Status) deriveCRL(c CRL) CRL {
 	if c.NextUpdate == nil {
 		c.Freshness, c.Level = 100, Good
 		return c
@@ -286,18 +286,18 @@ func (s *Status) settleCRL(c CRL) CRL {
 	return c
 }
 
-func (s *Status) attendCRL(c CRL) {
+func (s *Status) notifyCRL(c CRL) {
 	switch {
 	case c.Kept:
-		s.attend(Warn, "The revocation list of %s in %s is older than the one of before, which is kept", c.Issuer, c.File)
+		s.notify(Warn, "The revocation list of %s in %s is older than the loaded one, which stays in force", c.Issuer, c.File)
 	case c.Level == Bad:
-		s.attend(Bad, "The revocation list of %s went stale %s (%s)", c.Issuer, ago(*c.NextUpdate, s.Time), c.File)
+		s.notify(Bad, "The revocation list of %s became stale %s (%s)", c.Issuer, ago(*c.NextUpdate, s.Time), c.File)
 	case c.Level == Warn:
-		s.attend(Warn, "The revocation list of %s goes stale %s (%s)", c.Issuer, ago(*c.NextUpdate, s.Time), c.File)
+		s.notify(Warn, "The revocation list of %s becomes stale %s (%s)", c.Issuer, ago(*c.NextUpdate, s.Time), c.File)
 	}
 }
 
-func settleLimit(l Limit) Limit {
+func deriveLimit(l Limit) Limit {
 	const nearly = 80 // percent
 	l.Level = Good
 	if l.Of <= 0 {
@@ -313,17 +313,17 @@ func settleLimit(l Limit) Limit {
 	return l
 }
 
-// Let is how many sessions there have been.
-func (s Status) Let() (n uint64) {
+// SessionsTotal returns the number of sessions since the start.
+func (s Status) SessionsTotal() (n uint64) {
 	for _, c := range s.Totals.Ended {
 		n += c.Count
 	}
 	return n + uint64(s.Sessions.Open)
 }
 
-// TurnedAway is how many connections were refused, without port scans and health
-// checks, which are no clients.
-func (s Status) TurnedAway() (n uint64) {
+// RefusedTotal returns the number of refused connections since the start, without port
+// scans and health checks.
+func (s Status) RefusedTotal() (n uint64) {
 	for _, c := range s.Totals.Refused {
 		if c.Name != "probe" {
 			n += c.Count
@@ -332,8 +332,8 @@ func (s Status) TurnedAway() (n uint64) {
 	return n
 }
 
-// FirstEnd is the certificate that ends first; nil: there is none.
-func (s Status) FirstEnd() *Certificate {
+// NextExpiry returns the certificate that expires first, or nil.
+func (s Status) NextExpiry() *Certificate {
 	var first *Certificate
 	for i, c := range s.Certificates {
 		if first == nil || c.NotAfter.Before(first.NotAfter) {
@@ -343,8 +343,8 @@ func (s Status) FirstEnd() *Certificate {
 	return first
 }
 
-// FirstStale is the list that goes stale first; nil: none does.
-func (s Status) FirstStale() *CRL {
+// NextStale returns the revocation list that becomes stale first, or nil.
+func (s Status) NextStale() *CRL {
 	var first *CRL
 	for i, c := range s.CRLs {
 		if c.NextUpdate != nil && (first == nil || c.NextUpdate.Before(*first.NextUpdate)) {
@@ -354,14 +354,14 @@ func (s Status) FirstStale() *CRL {
 	return first
 }
 
-// Headline says it in a sentence.
+// Headline summarizes the state in a sentence.
 func (s Status) Headline() string {
 	n := len(s.Attention)
 	switch {
 	case s.State == Draining:
-		return "The gate is closing."
+		return "The gate is draining."
 	case s.State == Starting:
-		return "The gate is about to open."
+		return "The gate is starting."
 	case n == 0:
 		return "The gate is open."
 	case n == 1:
@@ -370,7 +370,7 @@ func (s Status) Headline() string {
 	return fmt.Sprintf("The gate is open. %d things need attention.", n)
 }
 
-// Worst is the level of the page.
+// Worst returns the worst level of the notices.
 func (s Status) Worst() Level {
 	worst := Good
 	for _, n := range s.Attention {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// number groups digits, as one reads them.
+// number formats n with commas between groups of three digits.
 func number[N int | uint64](n N) string {
 	digits := strconv.FormatUint(uint64(max(n, 0)), 10)
 	for i := len(digits) - 3; i > 0; i -= 3 {
@@ -22,7 +22,7 @@ func plural(n int, word string) string {
 	return number(n) + " " + word + "s"
 }
 
-// span is a length of time, no more exact than one cares for.
+// span formats a duration in its largest useful unit.
 func span(d time.Duration) string {
 	switch d = d.Abs(); {
 	case d < time.Minute:
@@ -35,7 +35,7 @@ func span(d time.Duration) string {
 	return plural(int(d.Hours()/24), "day")
 }
 
-// ago says when something was or will be.
+// ago formats t relative to now, in the past or the future.
 func ago(t, now time.Time) string {
 	if t.After(now) {
 		return "in " + span(t.Sub(now))
@@ -43,17 +43,18 @@ func ago(t, now time.Time) string {
 	return span(now.Sub(t)) + " ago"
 }
 
-func ends(t, now time.Time) string {
+// expires describes an expiry time relative to now.
+func expires(t, now time.Time) string {
 	if t.After(now) {
-		return "ends in " + span(t.Sub(now))
+		return "expires in " + span(t.Sub(now))
 	}
-	return "has ended " + ago(t, now)
+	return "expired " + ago(t, now)
 }
 
 func moment(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
 func date(t time.Time) string   { return t.UTC().Format(time.DateOnly) }
 
-// clock is the time of a day, with the day if it is not today.
+// clock formats the time of day, with the date if it is not today.
 func clock(t, now time.Time) string {
 	if date(t) == date(now) {
 		return t.UTC().Format(time.TimeOnly)
@@ -61,17 +62,17 @@ func clock(t, now time.Time) string {
 	return t.UTC().Format(time.DateTime)
 }
 
-// why says what a load was for.
+// why describes the trigger of a load.
 func why(trigger string) string {
 	switch trigger {
 	case "start":
 		return "at the start"
 	case "signal":
-		return "for a signal"
+		return "after a signal"
 	case "files":
-		return "because files have changed"
+		return "because files changed"
 	case "command":
-		return "for «pgwicket reload»"
+		return `by "pgwicket reload"`
 	}
-	return fmt.Sprintf("for %q", trigger)
+	return fmt.Sprintf("by %q", trigger)
 }
