@@ -1,6 +1,6 @@
 #!/bin/sh
-# dpkg calls it as «configure [VERSION BEFORE]», rpm with the number of versions that
-# are installed now. The service is not started: it needs a configuration first.
+# dpkg calls this with "configure [OLD-VERSION]", rpm with the number of installed
+# versions. The service is not started, because it needs a configuration first.
 set -e
 
 case "$1" in
@@ -20,10 +20,10 @@ fi
 systemctl daemon-reload
 [ -n "$before" ] || exit 0
 systemctl --quiet is-active pgwicket.service || exit 0
-# A gate that runs goes on with its old program if the new one would not start. Asked as
-# its account, whose the key is.
+# If the new version would not start with this configuration, the old one keeps running.
+# Check as the account pgwicket, which owns the key.
 if runuser -u pgwicket -- pgwicket check >/dev/null; then
 	systemctl --no-block restart pgwicket.service
 else
-	echo "pgwicket: the new version does not take the configuration; the old one runs on until you restart it" >&2
+	echo "pgwicket: the new version refuses the configuration; the old version keeps running until you restart it" >&2
 fi

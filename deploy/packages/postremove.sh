@@ -1,5 +1,5 @@
 #!/bin/sh
-# The account stays, as others may own files of its number later on.
+# The account stays: otherwise another account could get its user id and its files.
 set -e
 
 [ -d /run/systemd/system ] || exit 0

@@ -1,6 +1,6 @@
 #!/bin/sh
-# dpkg calls it as «remove» or «upgrade VERSION», rpm with the number of versions that
-# will be left. An upgrade leaves the gate running.
+# dpkg calls this with "remove" or "upgrade VERSION", rpm with the number of versions that
+# remain. An upgrade does not stop the gate.
 set -e
 
 case "$1" in

@@ -22,7 +22,7 @@ import (
 
 const packageConfig = "deploy/packages/nfpm.yaml"
 
-// environment is what «make packages» gives nfpm.
+// environment has the variables that "make packages" sets for nfpm.
 func environment(name string) string {
 	return map[string]string{"GOARCH": runtime.GOARCH, "VERSION": "1.2.3"}[name]
 }

@@ -73,10 +73,10 @@ var open = []string{
 	"RootDirectoryOrRootImage",        // hides that socket, too
 }
 
-// TestSandboxLetsTheGateWork: a sandbox that is too tight breaks the connection to
-// PostgreSQL's socket or the reload of certificates without a word (pitfall 44,
-// ghostunnel#742). What the gate needs must not be taken away.
-func TestSandboxLetsTheGateWork(t *testing.T) {
+// TestSandboxAllowsTheGate checks that the sandbox allows what the gate needs. A sandbox
+// that is too strict breaks the connection to PostgreSQL's socket or the reload of
+// certificates without an error (ghostunnel/ghostunnel#742).
+func TestSandboxAllowsTheGate(t *testing.T) {
 	u := parseUnit(read(t, "deploy/systemd/pgwicket.service"))
 	for _, family := range []string{"AF_UNIX", "AF_INET", "AF_INET6"} {
 		if !slices.Contains(strings.Fields(u["RestrictAddressFamilies"]), family) {
@@ -234,7 +234,7 @@ func need(t *testing.T, programs ...string) {
 	t.Helper()
 	for _, p := range programs {
 		if _, err := exec.LookPath(p); err != nil {
-			t.Skipf("%s is not installed; «make deploy-test» installs it as root on Debian", p)
+			t.Skipf(`%s is not installed; "make deploy-test" installs it as root on Debian`, p)
 		}
 	}
 }

@@ -1,11 +1,10 @@
-// Package nearest finds the word that somebody meant to write.
+// Package nearest finds the known word that is most similar to a misspelled one.
 package nearest
 
 import "strings"
 
-// Word returns the known word that takes the fewest keystrokes to make of
-// name, letter case aside. It is false when more than half of the word would
-// have to be retyped: then a guess helps nobody.
+// Word returns the known word with the smallest edit distance to name, ignoring case.
+// ok is false if the distance is more than half of the length of that word.
 func Word(name string, known []string) (best string, ok bool) {
 	least := 0
 	for _, k := range known {
@@ -16,8 +15,7 @@ func Word(name string, known []string) (best string, ok bool) {
 	return best, best != "" && least <= (len(best)+1)/2
 }
 
-// distance is Levenshtein's: the insertions, deletions and replacements that
-// lead from a to b.
+// distance returns the Levenshtein distance of a and b, in bytes.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -7,6 +7,7 @@ import (
 )
 
 func TestWord(t *testing.T) {
+	t.Parallel()
 	known := []string{"cert_file", "key_file", "ca_file"}
 	for name, want := range map[string]string{
 		"cert_flie":  "cert_file",

@@ -1,6 +1,6 @@
-// Package pgconf reads the configuration files of a PostgreSQL as it reads them
-// itself: postgresql.conf, postgresql.auto.conf, pg_hba.conf, pg_ident.conf, and
-// what they include.
+// Package pgconf reads the configuration files of a PostgreSQL server like the server
+// itself: postgresql.conf, postgresql.auto.conf, pg_hba.conf, pg_ident.conf and the files
+// that they include.
 package pgconf
 
 import (
@@ -13,15 +13,15 @@ import (
 	"strings"
 )
 
-// Cluster is what the files of a PostgreSQL say. What its command line or
-// environment says instead, they do not show.
+// Cluster has the contents of the configuration files of one server. Settings from its
+// command line or environment are not in it.
 type Cluster struct {
-	Settings map[string]string // those that are set, by their names in lower case
+	Settings map[string]string // the settings in the files, by name in lower case
 	Rules    []Rule
 	Mappings []Mapping
 }
 
-// Read reads the files of the PostgreSQL whose postgresql.conf is in dir.
+// Read reads the files of the server with its postgresql.conf in dir.
 func Read(dir string) (*Cluster, error) {
 	c := &Cluster{Settings: make(map[string]string)}
 	if err := c.readSettings(filepath.Join(dir, "postgresql.conf"), 0); err != nil {
@@ -31,28 +31,28 @@ func Read(dir string) (*Cluster, error) {
 	if d := c.Settings["data_directory"]; d != "" {
 		data = d
 	}
-	// What ALTER SYSTEM has written decides.
+	// The settings of ALTER SYSTEM take precedence.
 	err := c.readSettings(filepath.Join(data, "postgresql.auto.conf"), 0)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	place := func(setting, name string) string {
+	locate := func(setting, name string) string {
 		if set := c.Settings[setting]; set != "" {
-			return beside(filepath.Join(data, "postgresql.conf"), set)
+			return resolve(filepath.Join(data, "postgresql.conf"), set)
 		}
 		return filepath.Join(dir, name)
 	}
-	if c.Rules, err = readRules(place("hba_file", "pg_hba.conf")); err != nil {
+	if c.Rules, err = readRules(locate("hba_file", "pg_hba.conf")); err != nil {
 		return nil, err
 	}
-	c.Mappings, err = readMappings(place("ident_file", "pg_ident.conf"))
+	c.Mappings, err = readMappings(locate("ident_file", "pg_ident.conf"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) { // PostgreSQL starts without it
 		return nil, err
 	}
 	return c, nil
 }
 
-// maxDepth is CONF_FILE_MAX_DEPTH.
+// maxDepth is CONF_FILE_MAX_DEPTH of src/include/utils/conffiles.h.
 const maxDepth = 10
 
 func tooDeep(file string, depth int) error {
@@ -62,18 +62,18 @@ func tooDeep(file string, depth int) error {
 	return nil
 }
 
-// beside resolves a name as a file means it.
-func beside(file, name string) string {
+// resolve returns the path of a name in file, which may be relative to it.
+func resolve(file, name string) string {
 	if filepath.IsAbs(name) {
 		return name
 	}
 	return filepath.Join(filepath.Dir(file), name)
 }
 
-// included returns the files that a directive of a file names; isDirective says
+// included returns the files that an include directive names. isDirective reports
 // whether it is one.
 func included(file, directive, name string) (files []string, isDirective bool, err error) {
-	path := beside(file, name)
+	path := resolve(file, name)
 	switch directive {
 	case "include":
 		return []string{path}, true, nil

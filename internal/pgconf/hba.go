@@ -10,14 +10,14 @@ import (
 
 // Rule is a line of pg_hba.conf.
 type Rule struct {
-	File             string // empty: not known
+	File             string // empty if not known
 	Line             int
 	Type             string // local, host, hostssl, hostnossl, hostgssenc or hostnogssenc
 	Databases, Users []string
-	Address          string // a network, a host's name, all, samehost or samenet; empty: local
+	Address          string // a network, a host name, all, samehost or samenet; empty for local
 	Method           string
 	Options          []string // name=value
-	Mistake          string   // why PostgreSQL cannot use it; empty: it can
+	Mistake          string   // why PostgreSQL refuses the line; empty if it does not
 }
 
 // Mapping is a line of pg_ident.conf.
@@ -28,22 +28,22 @@ type Mapping struct {
 	Mistake           string
 }
 
-// String writes the rule as a line.
+// String returns the rule as a line of pg_hba.conf.
 func (r Rule) String() string {
 	words := []string{r.Type, strings.Join(r.Databases, ","), strings.Join(r.Users, ","), r.Address, r.Method}
 	words = append(words, r.Options...)
 	return strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), " ")
 }
 
-// At names the line.
+// At returns the file and line.
 func (r Rule) At() string { return at(r.File, r.Line) }
 
-// At names the line.
+// At returns the file and line.
 func (m Mapping) At() string { return at(m.File, m.Line) }
 
 func at(file string, line int) string { return fmt.Sprintf("%s:%d", file, line) }
 
-// Remote says whether the rule is for other machines, too.
+// Remote reports whether the rule also applies to other machines.
 func (r Rule) Remote() bool {
 	if r.Type == "local" || r.Address == "samehost" || r.Address == "localhost" {
 		return false
@@ -52,12 +52,12 @@ func (r Rule) Remote() bool {
 	return err != nil || !Loopback(p)
 }
 
-// Loopback says whether a network is within this machine.
+// Loopback reports whether all addresses of a network are loopback addresses.
 func Loopback(p netip.Prefix) bool {
 	return p.Addr().IsLoopback() && (p.Addr().Is6() || p.Bits() >= 8)
 }
 
-// Option returns the value of an option; empty: it is not there.
+// Option returns the value of an option, or "" if it is not set.
 func (r Rule) Option(name string) string {
 	for _, o := range r.Options {
 		if value, ok := strings.CutPrefix(o, name+"="); ok {
@@ -67,8 +67,8 @@ func (r Rule) Option(name string) string {
 	return ""
 }
 
-// Network writes an address and its mask, if it has one, as a network; what is
-// neither stays as it is.
+// Network returns an address and a mask as a network in CIDR notation. Without a valid
+// address and mask it returns address unchanged.
 func Network(address, mask string) string {
 	a, err := netip.ParseAddr(address)
 	if err != nil || mask == "" {
@@ -102,7 +102,7 @@ func readMappings(file string) (mappings []Mapping, err error) {
 		if len(l.fields) == 3 {
 			m.Map, m.System, m.Role = l.word(0), l.word(1), l.word(2)
 		} else {
-			m.Mistake = "a line has a map, an account of the system and a role"
+			m.Mistake = "a line must have a map, a system user name and a role"
 		}
 		mappings = append(mappings, m)
 	}
@@ -132,7 +132,7 @@ func (l line) rule() Rule {
 	return r
 }
 
-// line is one of pg_hba.conf or pg_ident.conf, in fields that are lists of words.
+// line is a line of pg_hba.conf or pg_ident.conf. Each field is a list of words.
 type line struct {
 	file   string
 	number int
@@ -146,7 +146,7 @@ func (l line) list(i int) []string {
 	return l.fields[i]
 }
 
-// word is a field that is no list.
+// word returns a field as one word.
 func (l line) word(i int) string { return strings.Join(l.list(i), ",") }
 
 func readLines(file string, depth int) (lines []line, err error) {
@@ -193,8 +193,8 @@ func readLines(file string, depth int) (lines []line, err error) {
 	return lines, nil
 }
 
-// split cuts a line into fields. A word that begins with @ names a file with more
-// of the list.
+// split splits a line into fields. A word that begins with @ names a file with more
+// words.
 func split(file, text string, depth int) (fields [][]string, err error) {
 	for {
 		var field []string
@@ -210,7 +210,7 @@ func split(file, text string, depth int) (fields [][]string, err error) {
 				field = append(field, w.text)
 				continue
 			}
-			inner, err := readLines(beside(file, name), depth+1)
+			inner, err := readLines(resolve(file, name), depth+1)
 			if err != nil {
 				return nil, err
 			}
@@ -228,11 +228,11 @@ func split(file, text string, depth int) (fields [][]string, err error) {
 type word struct {
 	text          string
 	there         bool
-	quoted, comma bool // begins with a quote; has a comma behind it
+	quoted, comma bool // begins with a quote; is followed by a comma
 }
 
-// nextWord is next_token of PostgreSQL's hba.c: quotes may stand anywhere, and two
-// of them within quotes are one.
+// nextWord works like next_token in src/backend/libpq/hba.c of PostgreSQL: quotes are
+// allowed anywhere, and two quotes inside quotes are one.
 func nextWord(s string) (w word, rest string) {
 	s = strings.TrimLeft(s, " \t\r,")
 	var b strings.Builder

@@ -68,6 +68,7 @@ func answer(t *testing.T, db *pgtest.Server, sql string) string {
 
 // PostgreSQL itself says what it reads in these files.
 func TestReadAgreesWithPostgreSQL(t *testing.T) {
+	t.Parallel()
 	db, dir := start(t, pgtest.Options{
 		HBA: hba, Ident: ident,
 		Files: map[string][]byte{"users": []byte("one, two # and no more\nthree\n")},
@@ -138,6 +139,7 @@ func site(t *testing.T, files map[string]string) string {
 
 // Release 16 has include directives in pg_hba.conf, and Debian keeps all of the files elsewhere.
 func TestReadElsewhere(t *testing.T) {
+	t.Parallel()
 	data := site(t, map[string]string{"postgresql.auto.conf": "port = 5433\n"})
 	dir := site(t, map[string]string{
 		"postgresql.conf": fmt.Sprintf("data_directory = '%s'\nport = 5432\nhba_file = 'hba'\n", data),
@@ -175,6 +177,7 @@ func TestReadElsewhere(t *testing.T) {
 }
 
 func TestReadMistakes(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ file, text, want string }{
 		{"postgresql.conf", "port = 1\nlisten_addresses = 'x\n", "postgresql.conf:2: listen_addresses: the quote is not closed"},
 		{"postgresql.conf", "port\n", `postgresql.conf:1: "port" is not a setting`},
@@ -197,6 +200,7 @@ func TestReadMistakes(t *testing.T) {
 }
 
 func TestRemote(t *testing.T) {
+	t.Parallel()
 	for address, want := range map[string]bool{
 		"127.0.0.1/32": false, "127.0.0.0/8": false, "::1/128": false, "samehost": false, "localhost": false,
 		"0.0.0.0/0": true, "::/0": true, "127.0.0.0/7": true, "10.0.0.1/32": true, "samenet": true, "all": true, "db.example.com": true,

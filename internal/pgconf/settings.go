@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// readSettings reads one file of settings, of which a later one decides.
+// readSettings reads one file of settings. A later setting overrides an earlier one.
 func (c *Cluster) readSettings(file string, depth int) error {
 	if err := tooDeep(file, depth); err != nil {
 		return err
@@ -38,8 +38,8 @@ func (c *Cluster) readSettings(file string, depth int) error {
 	return nil
 }
 
-// setting reads «name = value», of which the = may be left out; no name where the
-// line has none.
+// setting parses "name = value"; the = is optional. The name is empty for a line without
+// a setting.
 func setting(line string) (name, value string, err error) {
 	rest := strings.TrimLeft(line, " \t\r\n\f\v")
 	if rest == "" || rest[0] == '#' {
@@ -66,7 +66,7 @@ func setting(line string) (name, value string, err error) {
 	return name, value, nil
 }
 
-// quoted reads what stands behind a quote, and returns what is behind the other.
+// quoted parses a value after its opening quote. rest is the text after the closing one.
 func quoted(s string) (value, rest string, err error) {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
@@ -87,7 +87,7 @@ func quoted(s string) (value, rest string, err error) {
 	return "", "", fmt.Errorf("the quote is not closed")
 }
 
-// escape reads what stands behind a backslash: how long it is, and what it means.
+// escape parses the text after a backslash. It returns its length and the byte it means.
 func escape(s string) (length int, meaning byte) {
 	if i := strings.IndexByte("bfnrt", s[0]); i >= 0 {
 		return 1, "\b\f\n\r\t"[i]

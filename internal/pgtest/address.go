@@ -5,7 +5,7 @@ import (
 	"strconv"
 )
 
-// FreeAddress returns a loopback address with a port that nobody uses now.
+// FreeAddress returns a loopback address with a port that is free now.
 func FreeAddress() (string, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"sync/atomic"
 )
 
-// Fake is a scripted backend on a Unix socket, for what a real PostgreSQL
-// cannot be made to do.
+// Fake is a scripted backend on a Unix socket, for behaviour that a real PostgreSQL does
+// not show.
 type Fake struct {
 	SocketDir string
 	Accepted  atomic.Int64 // connections so far
@@ -20,9 +20,9 @@ type Fake struct {
 	open map[net.Conn]bool
 }
 
-// StartFake listens at port 5432 of a new socket directory and gives every
-// connection to script, in a goroutine of its own; the connection is closed
-// when script returns. Stop must be called.
+// StartFake listens on port 5432 of a new socket directory. It calls script for each
+// connection, each in its own goroutine, and closes the connection when script returns.
+// The caller must call Stop.
 func StartFake(script func(net.Conn)) (*Fake, error) {
 	dir, err := os.MkdirTemp("", "pgwicket-fake-")
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package pgtest starts a throw-away PostgreSQL that listens on a Unix socket
-// and nowhere else. Tests and the demo command share it, so it must not import
-// testing.
+// Package pgtest starts a temporary PostgreSQL server that listens on a Unix socket
+// only, unless told otherwise, and a scripted fake of one. Tests and the demo use it, so
+// it must not import testing.
 package pgtest
 
 import (
@@ -12,14 +12,14 @@ import (
 	"strconv"
 )
 
-// ErrNotFound says that PostgreSQL is not installed, and how to install it.
+// ErrNotFound means that PostgreSQL is not installed. Its text tells how to install it.
 var ErrNotFound = errors.New("no PostgreSQL server programs (initdb, postgres) found in PATH or the usual directories; " +
-	"install them with «apt-get install postgresql» (Debian, Ubuntu), «dnf install postgresql-server postgresql» (Fedora, RHEL), " +
-	"«apk add postgresql postgresql-client» (Alpine) or «brew install postgresql» (macOS)")
+	"install them with apt-get install postgresql (Debian, Ubuntu), dnf install postgresql-server postgresql (Fedora, RHEL), " +
+	"apk add postgresql postgresql-client (Alpine) or brew install postgresql (macOS)")
 
-// usual are the directories in which packages install the server programs,
-// which most of them keep out of PATH.
-var usual = []string{
+// packageDirs are the directories in which packages install the server programs. Most
+// of them are not in PATH.
+var packageDirs = []string{
 	"/usr/lib/postgresql/*/bin",
 	"/usr/pgsql-*/bin",
 	"/usr/libexec/postgresql*",
@@ -28,8 +28,8 @@ var usual = []string{
 	"/usr/local/pgsql/bin",
 }
 
-// Find returns the directory with the server programs: that of PATH, else the
-// one of the newest release in the usual places. The error is ErrNotFound.
+// Find returns the directory with the server programs: the one in PATH, otherwise the
+// one of the newest release in the directories of packages. The error is ErrNotFound.
 func Find() (bindir string, err error) {
 	if p, err := exec.LookPath("initdb"); err == nil {
 		if p, err = filepath.EvalSymlinks(p); err == nil && complete(filepath.Dir(p)) {
@@ -37,7 +37,7 @@ func Find() (bindir string, err error) {
 		}
 	}
 	var found []string
-	for _, pattern := range usual {
+	for _, pattern := range packageDirs {
 		dirs, _ := filepath.Glob(pattern)
 		found = append(found, slices.DeleteFunc(dirs, func(d string) bool { return !complete(d) })...)
 	}
@@ -56,7 +56,7 @@ func complete(dir string) bool {
 	return true
 }
 
-// release reads the major release out of a directory's name, 0 if there is none.
+// release returns the major release in the name of a directory, or 0.
 func release(dir string) int {
 	digits := ""
 	for _, c := range dir {
@@ -70,8 +70,8 @@ func release(dir string) int {
 	return n
 }
 
-// Program returns the path of a PostgreSQL program: client programs such as
-// psql and pgbench stand beside the server's or in PATH.
+// Program returns the path of a PostgreSQL program, such as psql or pgbench. It looks in
+// the directory of the server programs and in PATH.
 func Program(name string) (string, error) {
 	if dir, err := Find(); err == nil {
 		if p := filepath.Join(dir, name); executable(p) {
@@ -81,7 +81,7 @@ func Program(name string) (string, error) {
 	if p, err := exec.LookPath(name); err == nil {
 		return p, nil
 	}
-	return "", errors.New(name + " not found in PATH or beside the PostgreSQL server programs; install PostgreSQL's client programs («apt-get install postgresql-client» on Debian)")
+	return "", errors.New(name + " not found in PATH or beside the PostgreSQL server programs; install PostgreSQL's client programs (apt-get install postgresql-client on Debian)")
 }
 
 func executable(path string) bool {

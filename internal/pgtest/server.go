@@ -16,43 +16,42 @@ import (
 	"time"
 )
 
-// Superuser is the role that initdb makes.
+// Superuser is the role that initdb creates.
 const Superuser = "postgres"
 
-// startTimeout is how long initdb and the first answer may take together on a
-// slow, shared machine.
+// startTimeout is the maximum time for the server to answer, on a slow machine.
 const startTimeout = 2 * time.Minute
 
-// Options say how a Server differs from the plainest one. The zero value gives
-// a server that trusts everybody who reaches its socket.
+// Options are the settings of a Server. The zero value is a server that trusts every
+// client of its socket.
 type Options struct {
-	HBA      string            // contents of pg_hba.conf; empty: local all all trust
+	HBA      string            // contents of pg_hba.conf; the default is local all all trust
 	Ident    string            // contents of pg_ident.conf
 	Settings []string          // further settings, as name=value
-	SQL      string            // run as the superuser once the server answers
-	Host     string            // an address to listen on over TCP, too, at Port; empty: none
+	SQL      string            // run as the superuser after the start
+	Host     string            // an address to listen on over TCP, at Port; empty means none
 	Files    map[string][]byte // further files in the data directory
-	BinDir   string            // where initdb and postgres are; empty: what Find finds
-	LibDir   string            // where their libraries are; empty: where the system looks
+	BinDir   string            // the directory of initdb and postgres; the default is Find
+	LibDir   string            // the directory of their libraries; empty means the default of the system
 }
 
-// Server is a running PostgreSQL in a directory of its own.
+// Server is a running PostgreSQL with its own temporary directory.
 type Server struct {
-	SocketDir string // mode 0700; only its owner and root get through
+	SocketDir string // mode 0700; only its owner and root can use it
 	Port      int
 	BinDir    string
 
 	base    string
-	account *syscall.Credential // nil: ours
+	account *syscall.Credential // nil for the own account
 	options Options
 	process *exec.Cmd
 	exited  chan struct{}
 }
 
-// Start makes a new cluster in a temporary directory and waits until it
-// answers, or until ctx ends, which has no meaning for it later. As root it runs
-// under an unprivileged account, because initdb and postgres refuse root. Stop
-// must be called.
+// Start creates a new cluster in a temporary directory, starts it and waits until it
+// answers or ctx ends. Later, ctx has no effect. As root, it runs the server as an
+// unprivileged account, because initdb and postgres refuse root. The caller must call
+// Stop.
 func Start(ctx context.Context, o Options) (*Server, error) {
 	bindir, err := o.BinDir, error(nil)
 	if bindir == "" {
@@ -84,7 +83,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	}
 	if err := s.start(ctx); err != nil {
 		s.Stop()
-		return nil, fmt.Errorf("start a throw-away PostgreSQL: %w", err)
+		return nil, fmt.Errorf("start a temporary PostgreSQL: %w", err)
 	}
 	return s, nil
 }
@@ -113,7 +112,7 @@ func (s *Server) start(ctx context.Context) error {
 	return nil
 }
 
-// unprivileged returns the account to run under, or nil for our own.
+// unprivileged returns the account to run the server as, or nil for the own account.
 func unprivileged() (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -129,12 +128,11 @@ func unprivileged() (*syscall.Credential, error) {
 			return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 		}
 	}
-	return nil, errors.New("running as root, and there is no account «postgres» or «nobody» to run PostgreSQL under")
+	return nil, errors.New("running as root, and there is no account postgres or nobody to run PostgreSQL as")
 }
 
-// TempDir returns where to make a directory that other accounts can be let into:
-// the usual place, or /tmp where root has a private one. For none but ours, it is
-// the usual place.
+// TempDir returns the directory for temporary directories. With others, other accounts
+// must be able to reach it: that is /tmp if os.TempDir is private to root.
 func TempDir(others bool) string {
 	dir := os.TempDir()
 	if !others {
@@ -154,7 +152,7 @@ func (s *Server) data() string { return filepath.Join(s.base, "data") }
 func (s *Server) log() string  { return filepath.Join(s.base, "run", "postgresql.log") }
 
 func (s *Server) makeDirs() error {
-	// The other account must get through to its own directories.
+	// The other account needs access to its directories.
 	if err := os.Chmod(s.base, 0o711); err != nil {
 		return err
 	}
@@ -176,7 +174,7 @@ func (s *Server) initdb(ctx context.Context) error {
 		"--pgdata="+s.data(), "--username="+Superuser, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
 	cmd.Dir = s.base
 	cmd.Env = s.environ()
-	// In a process group of its own, so that all it starts can be ended, too.
+	// In its own process group, so that its child processes end too.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.account, Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -185,7 +183,7 @@ func (s *Server) initdb(ctx context.Context) error {
 	return nil
 }
 
-// environ is the environment for the server's own programs.
+// environ is the environment of the server programs.
 func (s *Server) environ() []string {
 	if s.options.LibDir == "" {
 		return Environ()
@@ -199,7 +197,7 @@ func (s *Server) configure() error {
 		hba = "local all all trust"
 	}
 	for name, text := range map[string]string{"pg_hba.conf": hba, "pg_ident.conf": s.options.Ident} {
-		// initdb has made the file, so its owner stays.
+		// initdb has created the file, so it keeps its owner.
 		if err := os.WriteFile(filepath.Join(s.data(), name), []byte(text+"\n"), 0o600); err != nil {
 			return err
 		}
@@ -235,8 +233,8 @@ func (s *Server) launch() error {
 	s.process.Dir = s.base
 	s.process.Env = s.environ()
 	s.process.Stdout, s.process.Stderr = log, log
-	// A process group of its own, so that Ctrl-C at a terminal reaches the
-	// caller, who then stops the server in order.
+	// In its own process group, so that Ctrl-C reaches only the caller, which then stops
+	// the server.
 	s.process.SysProcAttr = &syscall.SysProcAttr{Credential: s.account, Setpgid: true}
 	if err := s.process.Start(); err != nil {
 		s.process = nil
@@ -254,9 +252,9 @@ func (s *Server) launch() error {
 // PID is the process id of the postmaster.
 func (s *Server) PID() int { return s.process.Process.Pid }
 
-// Restart starts a server again that has ended, in whatever way, on the same
-// data and socket. Backends of the old one may keep it from starting for a
-// while; it tries until they have gone. A restart that fails may be repeated.
+// Restart starts an ended server again, with the same data and socket. Remaining
+// processes of the old server can prevent a start for some time; Restart retries until
+// they have ended or ctx ends. After an error it can be called again.
 func (s *Server) Restart(ctx context.Context) error {
 	<-s.exited
 	for deadline := time.Now().Add(startTimeout); ; {
@@ -290,8 +288,8 @@ func (s *Server) waitReady(ctx context.Context) error {
 	}
 }
 
-// SQL runs statements as the superuser over the socket, past any gate, and
-// returns what psql -At prints.
+// SQL runs statements as the superuser over the socket, without a gate, and returns the
+// output of psql -At.
 func (s *Server) SQL(statements string) (string, error) {
 	psql, err := Program("psql")
 	if err != nil {
@@ -308,21 +306,20 @@ func (s *Server) SQL(statements string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// Environ is the environment for PostgreSQL's programs: ours without the PG
-// variables, of which a PGHOSTADDR would lead them to another server, and with
-// extra.
+// Environ returns the environment for PostgreSQL's programs: the own environment without
+// the PG variables, such as PGHOSTADDR, which select another server, and with extra.
 func Environ(extra ...string) []string {
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "PG") })
 	return append(env, extra...)
 }
 
-// Log returns what the server has logged so far.
+// Log returns the log of the server.
 func (s *Server) Log() string {
 	b, _ := os.ReadFile(s.log())
 	return string(b)
 }
 
-// Kill ends the server at once, as a crash would.
+// Kill ends the server immediately, without a shutdown checkpoint.
 func (s *Server) Kill() { s.signal(syscall.SIGQUIT) }
 
 func (s *Server) signal(sig syscall.Signal) {
@@ -338,8 +335,8 @@ func (s *Server) signal(sig syscall.Signal) {
 	}
 }
 
-// Stop ends the server (a fast shutdown) and removes all it has written. It may
-// be called more than once.
+// Stop ends the server with a fast shutdown and removes its directory. It can be called
+// more than once.
 func (s *Server) Stop() {
 	s.signal(syscall.SIGINT)
 	_ = os.RemoveAll(s.base)

@@ -9,6 +9,7 @@ import (
 )
 
 func TestServerListensOnItsSocketOnly(t *testing.T) {
+	t.Parallel()
 	s, err := pgtest.Start(context.Background(), pgtest.Options{SQL: "create role app login"})
 	if err != nil {
 		t.Fatal(err)

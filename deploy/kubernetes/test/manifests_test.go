@@ -32,7 +32,7 @@ type rendering struct {
 
 const (
 	byHand   = "pgwicket-crl"
-	hostless = `backend\.host: (there is no (directory|socket)|the socket .* cannot be looked at|every account of this machine can reach) .*`
+	hostless = `backend\.host: (there is no (directory|socket)|the socket .* is not accessible|every account on this machine can connect to) .*`
 )
 
 func renderings() []rendering {

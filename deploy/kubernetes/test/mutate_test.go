@@ -29,7 +29,7 @@ func mutants(name string, text []byte) map[string][]byte {
 			continue
 		}
 		if path.Ext(name) != ".txt" {
-			made[fmt.Sprintf("%d without «%s»", i+1, bare)] = bytes.Join(slices.Concat(lines[:i:i], lines[i+1:]), nil)
+			made[fmt.Sprintf("%d without %q", i+1, bare)] = bytes.Join(slices.Concat(lines[:i:i], lines[i+1:]), nil)
 		}
 		ends := reference.FindAllSubmatchIndex(line, -1)
 		if path.Ext(name) != ".txt" {
@@ -37,7 +37,7 @@ func mutants(name string, text []byte) map[string][]byte {
 		}
 		for _, at := range ends {
 			misspelt := slices.Concat(line[:at[3]], []byte("x"), line[at[3]:])
-			made[fmt.Sprintf("%d with «%s»", i+1, bytes.TrimSpace(misspelt))] = bytes.Join(slices.Concat(lines[:i:i], [][]byte{misspelt}, lines[i+1:]), nil)
+			made[fmt.Sprintf("%d with %q", i+1, bytes.TrimSpace(misspelt))] = bytes.Join(slices.Concat(lines[:i:i], [][]byte{misspelt}, lines[i+1:]), nil)
 		}
 	}
 	return made
@@ -87,7 +87,7 @@ func TestTyposAreCaught(t *testing.T) {
 			}
 			for _, what := range slices.Sorted(maps.Keys(all)) {
 				caught := caughtBy(t, name, files.with(name, all[what]), p, binary)
-				free := slices.ContainsFunc(tuning, func(line string) bool { return strings.Contains(what, "without «"+line+"»") })
+				free := slices.ContainsFunc(tuning, func(line string) bool { return strings.Contains(what, fmt.Sprintf("without %q", line)) })
 				if caught == free {
 					t.Errorf("noticed: %t, but may go: %t: %s", caught, free, what)
 				}

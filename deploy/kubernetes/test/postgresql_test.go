@@ -21,7 +21,7 @@ import (
 func TestSidecarWithPostgreSQL(t *testing.T) {
 	account, err := user.Lookup("postgres")
 	if os.Geteuid() != 0 || err != nil {
-		t.Skip("only root can be the account «postgres» and others")
+		t.Skip("only root can change to the account postgres and others")
 	}
 	bin, err := pgtest.Find()
 	if err != nil {

@@ -134,7 +134,7 @@ func getSecret(name, output string) error {
 	return err
 }
 
-// helm is «helm lint» and «helm upgrade», up to the cluster.
+// helm runs "helm lint" and "helm upgrade" without a cluster.
 func helm(args []string) error {
 	var words []string
 	options := values.Options{}

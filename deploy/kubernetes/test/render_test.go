@@ -58,7 +58,7 @@ func (f tree) with(name string, text []byte) tree {
 	return changed
 }
 
-// kustomize is «kubectl kustomize DIR».
+// kustomize runs "kubectl kustomize DIR".
 func (f tree) kustomize(dir string) ([]byte, error) {
 	disk := filesys.MakeFsInMemory()
 	for name, text := range f {
@@ -83,7 +83,7 @@ func (f tree) chart() (*chart.Chart, error) {
 	return loader.LoadFiles(files)
 }
 
-// template is «helm template RELEASE», but that a value which is not there is an error. The notes are apart.
+// template runs "helm template RELEASE" and returns the notes separately. A missing value is an error.
 func (f tree) template(release, namespace string, values map[string]any) (manifests, notes []byte, err error) {
 	c, err := f.chart()
 	if err != nil {

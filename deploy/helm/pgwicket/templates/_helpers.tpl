@@ -1,4 +1,4 @@
-{{/* The name of everything: the release's, and the chart's unless that is in it. */}}
+{{/* The name of all objects: the name of the release, with the name of the chart unless it contains that. */}}
 {{- define "pgwicket.name" -}}
 {{- if contains .Chart.Name .Release.Name -}}
 {{ .Release.Name | trunc 53 | trimSuffix "-" }}
@@ -7,7 +7,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* What selects the Pods, and never changes. */}}
+{{/* The labels that select the Pods. They must not change. */}}
 {{- define "pgwicket.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -20,8 +20,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
-{{/* What the chart writes into pgwicket.yaml, before config of the values. Paths start
-at the file: it, the certificates and the revocation lists are one volume. */}}
+{{/* The part of pgwicket.yaml that the chart writes; config in the values overrides it.
+Paths are relative to the file: it, the certificates and the revocation lists are in one
+volume. */}}
 {{- define "pgwicket.config" -}}
 listen:
   - address: 0.0.0.0:5432
