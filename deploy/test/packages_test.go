@@ -139,7 +139,7 @@ var scriptCalls = map[string][]call{
 		{args: "2", want: accounted + refreshed + asked + restarted},
 		{args: "configure 1.0.0", failing: strings.TrimSpace(asked), want: accounted + refreshed + asked},
 		{args: "configure 1.0.0", failing: strings.TrimSpace(checked), want: accounted + refreshed + asked + checked +
-			"says pgwicket: the new version does not take the configuration; the old one runs on until you restart it\n"},
+			"says pgwicket: the new version refuses the configuration; the old version keeps running until you restart it\n"},
 		{args: "configure 1.0.0", failing: strings.TrimSpace(refreshed), fails: true, want: accounted + refreshed},
 		{args: "abort-upgrade", want: ""},
 	},

@@ -333,11 +333,11 @@ func TestNotes(t *testing.T) {
 		says   []string
 		not    []string
 	}{
-		{nil, []string{"NOBODY CAN CONNECT", "Secret/pgwicket-server: tls.crt, tls.key, ca.crt (made by cert-manager)", "ConfigMap/pgwicket-crl: ca.crl", "get service shop-pgwicket"}, []string{"no revocation list", "no NetworkPolicy"}},
+		{nil, []string{"NO CLIENT CAN CONNECT", "Secret/pgwicket-server: tls.crt, tls.key, ca.crt (made by cert-manager)", "ConfigMap/pgwicket-crl: ca.crl", "get service shop-pgwicket"}, []string{"no revocation list", "no NetworkPolicy"}},
 		{
 			map[string]any{"acl": map[string]any{"allow": []any{"10.0.0.0/8"}}, "tls": map[string]any{"crlConfigMap": ""}, "networkPolicy": map[string]any{"enabled": false}, "service": map[string]any{"type": "ClusterIP"}},
 			[]string{"There is no revocation list", "There is no NetworkPolicy"},
-			[]string{"NOBODY", "ca.crl", "get service"},
+			[]string{"NO CLIENT", "ca.crl", "get service"},
 		},
 	} {
 		_, notes, err := files.template(release, namespace, c.values)
