@@ -12,6 +12,8 @@ TOOL    := $(GO) tool -modfile=tools/go.mod
 RACE    := $(shell command -v cc >/dev/null 2>&1 && [ "$$($(GO) env CGO_ENABLED)" = 1 ] && echo -race)
 FUZZTIME ?= 60s
 TIME     ?= 10m
+# Builds a program of the module in test and runs it here, so that paths in ARGS are from here.
+RUN = run() { $(GO) build -C test -o "$(CURDIR)/bin/" "./$$1" && "bin/$$1" "$${@:2}"; }; run
 
 .PHONY: help build packages demo test deploy-test lint fuzz soak bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-replication interop-tools screenshots clean
 
@@ -39,6 +41,7 @@ test: ## run every test, against a real PostgreSQL
 	@.ci/need --optional pgbouncer stunnel4
 	@[ -n "$(RACE)" ] || echo "no C compiler: testing without the race detector"
 	$(GO) test $(RACE) -timeout 20m ./...
+	$(GO) test -C test $(RACE) -timeout 20m ./...
 
 deploy-test: ## hold every file of deploy, and the release, to the programs that read them (installs those as root on Debian)
 	@.ci/need postgresql openssl haproxy shellcheck rpm
@@ -50,52 +53,54 @@ deploy-test: ## hold every file of deploy, and the release, to the programs that
 
 lint: ## go vet, golangci-lint (layering included), gofumpt, go.mod; minutes when cold
 	$(GO) vet ./...
+	$(GO) vet -C test ./...
 	$(GO) mod tidy -diff
+	$(GO) -C test mod tidy -diff
 	@echo "golangci-lint (built on first use, which takes some minutes)"
-	$(TOOL) golangci-lint run ./...
+	linter=$$($(TOOL) -n golangci-lint) && "$$linter" run ./... && cd test && "$$linter" run ./...
 
 fuzz: ## run every fuzz target for FUZZTIME (60s) each
 	@FUZZTIME=$(FUZZTIME) GO="$(GO)" .ci/fuzz
 
 soak: ## mixed clients, reloads, kills and floods for TIME (10m), every answer checked (ARGS="--seed 7" for the same again)
 	@.ci/need postgresql openssl
-	$(GO) run ./siege soak --time $(TIME) $(ARGS)
+	@$(RUN) siege soak --time $(TIME) $(ARGS)
 
 bench: ## run the Go benchmarks, in the form that benchstat reads
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 bench-quick: ## CPU per transaction beside PgBouncer and stunnel, in three minutes (installs them as root on Debian)
-	$(GO) run ./bench quick $(ARGS)
+	@$(RUN) bench quick $(ARGS)
 
-bench-peers: ## every scenario beside every peer, into docs/performance.md (close to an hour; ARGS="--rounds 3 --burst 1s" for less)
-	$(GO) run ./bench peers --into docs/performance.md $(ARGS)
+bench-peers: ## every scenario beside every peer, into docs/results/performance.md (close to an hour; ARGS="--rounds 3 --burst 1s" for less)
+	@$(RUN) bench peers --into docs/results/performance.md $(ARGS)
 
-bench-scale: ## how pgwicket's own cost grows, and where the time goes, into docs/performance.md (a quarter of an hour)
-	$(GO) run ./bench scale --into docs/performance.md $(ARGS)
+bench-scale: ## how pgwicket's own cost grows, and where the time goes, into docs/results/performance.md (a quarter of an hour)
+	@$(RUN) bench scale --into docs/results/performance.md $(ARGS)
 
-faults: ## kill, cut, stop and flood everything around a gate, into docs/reliability.md (ten minutes; as root also a network)
+faults: ## kill, cut, stop and flood everything around a gate, into docs/results/reliability.md (ten minutes; as root also a network)
 	@.ci/need postgresql openssl
-	$(GO) run ./siege faults --into docs/reliability.md $(ARGS)
+	@$(RUN) siege faults --into docs/results/reliability.md $(ARGS)
 
 faults-quick: ## the same in two minutes, for CI (ARGS="--only NAME" for one of them)
 	@.ci/need postgresql openssl
-	$(GO) run ./siege faults --quick $(ARGS)
+	@$(RUN) siege faults --quick $(ARGS)
 
-interop: ## every release of PostgreSQL and every client through a gate, into docs/interop.md (installs them into .interop)
+interop: ## every release of PostgreSQL and every client through a gate, into docs/results/interop.md (installs them into .interop)
 	@.ci/need postgresql openssl
-	$(GO) run ./interop matrix --into docs/interop.md $(ARGS)
+	@$(RUN) interop matrix --into docs/results/interop.md $(ARGS)
 
 interop-quick: ## the same with a small value and short waits, for CI (ARGS="--only psql" for one client)
 	@.ci/need postgresql openssl
-	$(GO) run ./interop matrix --quick $(ARGS)
+	@$(RUN) interop matrix --quick $(ARGS)
 
-interop-replication: ## backups, standbys, WAL and logical replication through a gate, by checksum, into docs/interop.md
+interop-replication: ## backups, standbys, WAL and logical replication through a gate, by checksum, into docs/results/interop.md
 	@.ci/need postgresql openssl
-	$(GO) run ./interop replication --into docs/interop.md $(ARGS)
+	@$(RUN) interop replication --into docs/results/interop.md $(ARGS)
 
-interop-tools: ## pg_dump, pg_restore, psql -f and pgbench through a gate, by checksum, into docs/interop.md
+interop-tools: ## pg_dump, pg_restore, psql -f and pgbench through a gate, by checksum, into docs/results/interop.md
 	@.ci/need postgresql openssl
-	$(GO) run ./interop tools --into docs/interop.md $(ARGS)
+	@$(RUN) interop tools --into docs/results/interop.md $(ARGS)
 
 screenshots: ## take the pictures of the status page in docs/img anew
 	@.ci/need chromium

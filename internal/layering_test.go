@@ -27,15 +27,10 @@ var layers = map[string][]string{
 	"internal/status":  nil,
 	"internal/pgwire":  nil,
 	"internal/tlstest": nil,
-	"internal/harness": nil,
 	"tlsconfig":        {"internal/dn", "internal/nearest"},
 	"internal/relay":   {"internal/pgwire"},
 	"proxy":            {"acl", "metrics", "internal/pgwire", "internal/relay"},
 	"config":           {"acl", "proxy", "tlsconfig", "internal/nearest"},
-	"bench":            {"internal/harness", "internal/pgtest", "internal/tlstest"}, // runs the binary as its users do
-	"siege":            {"internal/harness", "internal/pgtest", "internal/tlstest"},
-	"interop":          {"internal/harness", "internal/pgtest", "internal/tlstest"},
-	"bench/plain":      nil,
 	"cmd/pgwicket":     {"acl", "metrics", "tlsconfig", "proxy", "config", "internal/dn", "internal/nearest", "internal/pgconf", "internal/pgtest", "internal/pgwire", "internal/status", "internal/tlstest"},
 }
 
@@ -50,10 +45,10 @@ var owners = map[string][]string{
 	"github.com/pires/go-proxyproto":  {"proxy"},
 	"golang.org/x/time":               {"proxy"},
 	"github.com/hashicorp/golang-lru": {"proxy"},
-	"flag":                            {"cmd/pgwicket", "internal/harness", "bench", "siege", "interop"},
-	"os/signal":                       {"cmd/pgwicket", "internal/harness"},
-	"testing":                         nil,                       // its flags would be ours, and nothing that ships may need it
-	"github.com/jackc/pgx":            {"cmd/pgwicket", "siege"}, // doctor's questions; and the oracle of the tests
+	"flag":                            {"cmd/pgwicket"},
+	"os/signal":                       {"cmd/pgwicket"},
+	"testing":                         nil,               // its flags would be ours, and nothing that ships may need it
+	"github.com/jackc/pgx":            {"cmd/pgwicket"}, // doctor's questions; and the oracle of the tests
 	"go.uber.org/goleak":              nil,
 	"github.com/rogpeppe/go-internal": nil,
 	"pgregory.net/rapid":              nil,

@@ -16,8 +16,8 @@ import (
 	"syscall"
 	"time"
 
-	"pgwicket/internal/harness"
 	"pgwicket/internal/pgtest"
+	"pgwicket/test/harness"
 )
 
 const replicationHelp = `Replicate through a gate, in every way that PostgreSQL has, and compare the data

@@ -12,7 +12,7 @@ package main
 import (
 	"os"
 
-	"pgwicket/internal/harness"
+	"pgwicket/test/harness"
 )
 
 func commands() []harness.Command {

@@ -20,7 +20,7 @@ import (
 	"strings"
 	"time"
 
-	"pgwicket/internal/harness"
+	"pgwicket/test/harness"
 )
 
 // options are the flags of peers and quick.

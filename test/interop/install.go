@@ -12,8 +12,8 @@ import (
 	"strings"
 	"sync"
 
-	"pgwicket/internal/harness"
 	"pgwicket/internal/pgtest"
+	"pgwicket/test/harness"
 )
 
 // manifest is what npm installs into .interop: servers and libraries, in versions

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"pgwicket/test/harness"
 )
 
 // variant is pgwicket built from this tree with a few edits, of which the tree
@@ -40,7 +42,7 @@ func (l *lab) variant(ctx context.Context, v variant) (binary string, err error)
 	if _, err := os.Stat(binary); err == nil {
 		return binary, nil
 	}
-	root, err := moduleRoot()
+	root, err := harness.Root()
 	if err != nil {
 		return "", err
 	}
@@ -50,14 +52,6 @@ func (l *lab) variant(ctx context.Context, v variant) (binary string, err error)
 	}
 	say(l.progress, "building %s", filepath.Base(binary))
 	return build(ctx, binary, gatePackage, "-overlay="+overlay)
-}
-
-func moduleRoot() (string, error) {
-	mod := firstLine("go", "env", "GOMOD")
-	if filepath.Base(mod) != "go.mod" {
-		return "", fmt.Errorf("not inside the module: %s", mod)
-	}
-	return filepath.Dir(mod), nil
 }
 
 // overlay writes the edited files, and what go build -overlay wants to know about

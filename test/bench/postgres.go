@@ -13,8 +13,8 @@ import (
 	"strings"
 	"syscall"
 
-	"pgwicket/internal/harness"
 	"pgwicket/internal/pgtest"
+	"pgwicket/test/harness"
 )
 
 // The roles: PostgreSQL's own TLS asks the second one for a certificate.

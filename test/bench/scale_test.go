@@ -123,7 +123,7 @@ func TestAxes(t *testing.T) {
 func TestEveryVariantStillApplies(t *testing.T) {
 	for _, v := range []variant{moreLoops, profiled} {
 		for _, e := range v.edits {
-			text, err := e.apply("..")
+			text, err := e.apply("../..")
 			if err != nil {
 				t.Errorf("%s: %v", v.name, err)
 				continue

@@ -15,8 +15,8 @@ import (
 	"syscall"
 	"time"
 
-	"pgwicket/internal/harness"
 	"pgwicket/internal/pgtest"
+	"pgwicket/test/harness"
 )
 
 // trial is one run of a subcommand that goes through steps: a lab with one

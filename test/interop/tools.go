@@ -13,8 +13,8 @@ import (
 	"strings"
 	"syscall"
 
-	"pgwicket/internal/harness"
 	"pgwicket/internal/pgtest"
+	"pgwicket/test/harness"
 )
 
 const toolsHelp = `Run PostgreSQL's own tools through a gate, and compare what they leave behind with

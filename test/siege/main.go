@@ -11,7 +11,7 @@ package main
 import (
 	"os"
 
-	"pgwicket/internal/harness"
+	"pgwicket/test/harness"
 )
 
 func commands() []harness.Command {

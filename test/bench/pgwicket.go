@@ -3,10 +3,9 @@ package main
 import (
 	"cmp"
 	"context"
-	"os"
 	"strings"
 
-	"pgwicket/internal/harness"
+	"pgwicket/test/harness"
 )
 
 const gatePackage = "pgwicket/cmd/pgwicket"
@@ -37,6 +36,5 @@ func build(ctx context.Context, to, pkg string, flags ...string) (string, error)
 	if strings.Contains(version, " ") { // a complaint of git, so this is no checkout
 		version = ""
 	}
-	argv := append([]string{"go", "build", "-trimpath", "-ldflags=-w -X main.version=" + version, "-o", to}, flags...)
-	return to, harness.Complete(ctx, append(os.Environ(), "CGO_ENABLED=0"), append(argv, pkg)...)
+	return to, harness.Build(ctx, pkg, to, nil, append([]string{"-ldflags=-w -X main.version=" + version}, flags...)...)
 }

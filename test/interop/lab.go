@@ -18,9 +18,9 @@ import (
 	"syscall"
 	"time"
 
-	"pgwicket/internal/harness"
 	"pgwicket/internal/pgtest"
 	"pgwicket/internal/tlstest"
+	"pgwicket/test/harness"
 )
 
 // The roles of every server of a lab. A role is how one logs in: with a password
@@ -65,9 +65,11 @@ func newLab(ctx context.Context, progress io.Writer) (_ *lab, err error) {
 			l.remove()
 		}
 	}()
-	if l.store, err = storeDir(); err != nil {
+	root, err := harness.Root()
+	if err != nil {
 		return nil, err
 	}
+	l.store = filepath.Join(root, ".interop")
 	if l.dir, err = os.MkdirTemp("", "pgwicket-interop-"); err != nil {
 		return nil, err
 	}
@@ -84,20 +86,7 @@ func newLab(ctx context.Context, progress io.Writer) (_ *lab, err error) {
 	}
 	l.binary = l.file("pgwicket")
 	l.say("building pgwicket")
-	_, err = harness.Output(ctx, "", append(os.Environ(), "CGO_ENABLED=0"), "go", "build", "-trimpath", "-o", l.binary, "pgwicket/cmd/pgwicket")
-	return l, err
-}
-
-// storeDir is .interop in the module, which is where go.mod is.
-func storeDir() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	if _, err := os.Stat(filepath.Join(dir, "go.mod")); err != nil {
-		return "", errors.New("start it in the directory of go.mod")
-	}
-	return filepath.Join(dir, ".interop"), nil
+	return l, harness.Build(ctx, "pgwicket/cmd/pgwicket", l.binary, nil)
 }
 
 // remove ends every process that the lab has started, and removes its files.

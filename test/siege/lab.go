@@ -14,9 +14,9 @@ import (
 	"sync"
 	"time"
 
-	"pgwicket/internal/harness"
 	"pgwicket/internal/pgtest"
 	"pgwicket/internal/tlstest"
+	"pgwicket/test/harness"
 )
 
 // patience is how long anything may take that takes a moment, on a machine that
@@ -142,7 +142,7 @@ func (l *lab) revoke(number int64, revoked ...credentials) error {
 func (l *lab) build(ctx context.Context) error {
 	l.plain, l.raced = l.file("pgwicket"), l.file("pgwicket-race")
 	const pkg = "pgwicket/cmd/pgwicket"
-	if err := harness.Complete(ctx, append(os.Environ(), "CGO_ENABLED=0"), "go", "build", "-trimpath", "-ldflags=-w", "-o", l.plain, pkg); err != nil {
+	if err := harness.Build(ctx, pkg, l.plain, nil, "-ldflags=-w"); err != nil {
 		return err
 	}
 	if _, err := exec.LookPath("cc"); err != nil {
@@ -151,7 +151,7 @@ func (l *lab) build(ctx context.Context) error {
 		return nil
 	}
 	l.racing = true
-	return harness.Complete(ctx, append(os.Environ(), "CGO_ENABLED=1"), "go", "build", "-race", "-trimpath", "-o", l.raced, pkg)
+	return harness.Build(ctx, pkg, l.raced, []string{"CGO_ENABLED=1"}, "-race")
 }
 
 // pgbenchTables makes what pgbench asks for.

@@ -19,8 +19,8 @@ import (
 	"sync"
 	"time"
 
-	"pgwicket/internal/harness"
 	"pgwicket/internal/pgtest"
+	"pgwicket/test/harness"
 )
 
 // feature is a column of the table: what a driver is asked for by name.

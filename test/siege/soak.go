@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"pgwicket/internal/pgtest"
+	"pgwicket/test/harness"
 )
 
 // soak is a run: clients that check every answer, operators and a world that
@@ -103,7 +104,7 @@ func runSoak(ctx context.Context, args []string, stdout, stderr io.Writer) error
 
 // prepare starts everything but the clients.
 func (s *soak) prepare(ctx context.Context) (err error) {
-	if s.outcomes, err = knownOutcomes("docs/operations.md"); err != nil {
+	if s.outcomes, err = knownOutcomes(); err != nil {
 		return err
 	}
 	if s.lab, err = newLab(ctx, s.out); err != nil {
@@ -365,16 +366,26 @@ func (s *soak) remove() {
 	}
 }
 
-// knownOutcomes reads the table of the operator's manual.
-func knownOutcomes(page string) (map[string]bool, error) {
-	b, err := os.ReadFile(filepath.FromSlash(page))
+// knownOutcomes reads the tables of the manual: every outcome is described there.
+func knownOutcomes() (map[string]bool, error) {
+	root, err := harness.Root()
 	if err != nil {
-		return nil, fmt.Errorf("%w; start it in the root of the module", err)
+		return nil, err
+	}
+	pages, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	if err != nil {
+		return nil, err
 	}
 	known := make(map[string]bool)
-	for line := range strings.Lines(string(b)) {
-		if name, _, ok := strings.Cut(strings.TrimPrefix(line, "| `"), "` |"); ok && strings.HasPrefix(line, "| `") {
-			known[name] = true
+	for _, page := range pages {
+		b, err := os.ReadFile(page)
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(string(b)) {
+			if name, _, ok := strings.Cut(strings.TrimPrefix(line, "| `"), "` |"); ok && strings.HasPrefix(line, "| `") {
+				known[name] = true
+			}
 		}
 	}
 	return known, nil

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"strings"
 
-	"pgwicket/internal/harness"
+	"pgwicket/test/harness"
 )
 
 // faultsTable is the report, in Markdown.

@@ -6,7 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"pgwicket/internal/harness"
+	"pgwicket/test/harness"
 )
 
 //go:embed floor/forward.c

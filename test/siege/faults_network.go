@@ -18,7 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"pgwicket/internal/harness"
+	"pgwicket/test/harness"
 )
 
 // cable is a network of three: this machine, a router and a far end, the last

@@ -103,7 +103,7 @@ func (l *lab) build(ctx context.Context, o options, chosen []contender) (err err
 		}
 	}
 	if has("plain") {
-		if l.plain, err = build(ctx, l.file("plain"), "pgwicket/bench/plain"); err != nil {
+		if l.plain, err = build(ctx, l.file("plain"), "pgwicket/test/bench/plain"); err != nil {
 			return err
 		}
 	}

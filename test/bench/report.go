@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"pgwicket/internal/harness"
+	"pgwicket/test/harness"
 )
 
 // block is a generated part of a page, which stands between two lines that name

@@ -1,0 +1,38 @@
+// Package test holds the layering of this module: its programs use the product as its users do.
+package test
+
+import (
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestLayers lists what the packages of this module import. Of the product they may use the helpers of its tests only,
+// and the programs do not import each other.
+func TestLayers(t *testing.T) {
+	cmd := exec.Command("go", "list", "-f", `{{$p := .ImportPath}}{{range .Imports}}{{$p}} {{.}}{{"\n"}}{{end}}`, "./...")
+	cmd.Env = append(os.Environ(), "GOFLAGS=")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	may := []string{
+		"pgwicket/internal/pgtest", "pgwicket/internal/tlstest",
+		"pgwicket/test/harness",
+	}
+	seen := map[string]bool{}
+	for line := range strings.Lines(string(out)) {
+		from, to, _ := strings.Cut(strings.TrimSpace(line), " ")
+		seen[from] = true
+		if strings.HasPrefix(to, "pgwicket/") && !slices.Contains(may, to) {
+			t.Errorf("%s must not import %s", from, to)
+		}
+	}
+	for _, name := range []string{"bench", "harness", "interop", "siege"} {
+		if !seen["pgwicket/test/"+name] {
+			t.Errorf("there is no package %s", name)
+		}
+	}
+}
