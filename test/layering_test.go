@@ -20,7 +20,7 @@ func TestLayers(t *testing.T) {
 	}
 	may := []string{
 		"pgwicket/internal/pgtest", "pgwicket/internal/tlstest",
-		"pgwicket/test/harness",
+		"pgwicket/test/gate", "pgwicket/test/harness", "pgwicket/test/wire",
 	}
 	seen := map[string]bool{}
 	for line := range strings.Lines(string(out)) {
@@ -30,7 +30,7 @@ func TestLayers(t *testing.T) {
 			t.Errorf("%s must not import %s", from, to)
 		}
 	}
-	for _, name := range []string{"bench", "harness", "interop", "siege"} {
+	for _, name := range []string{"bench", "gate", "harness", "interop", "siege", "wire"} {
 		if !seen["pgwicket/test/"+name] {
 			t.Errorf("there is no package %s", name)
 		}

@@ -7,12 +7,10 @@ import (
 	"crypto/md5" //nolint:gosec // what PostgreSQL computes, too
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +20,9 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"pgwicket/test/gate"
+	"pgwicket/test/wire"
 )
 
 // tlsConfig is how clients connect: with these credentials, or with none if
@@ -37,8 +38,8 @@ func (l *lab) tlsConfig(c credentials) *tls.Config {
 }
 
 // dial opens a session of appUser through the gate, by pgx.
-func (g *gate) dial(ctx context.Context) (*pgconn.PgConn, error) {
-	config, err := pgconn.ParseConfig("host=" + g.host + " port=" + g.port + " user=" + appUser + " database=postgres sslmode=require connect_timeout=60")
+func (g *target) dial(ctx context.Context) (*pgconn.PgConn, error) {
+	config, err := pgconn.ParseConfig("host=" + g.Host + " port=" + strconv.Itoa(g.Port) + " user=" + appUser + " database=postgres sslmode=require connect_timeout=60")
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +118,7 @@ type bystanders struct {
 
 // bystand opens that many sessions, each with a question every 10 ms or so,
 // large and small ones.
-func (g *gate) bystand(ctx context.Context, n int) (*bystanders, error) {
+func (g *target) bystand(ctx context.Context, n int) (*bystanders, error) {
 	ctx, stop := context.WithCancel(ctx)
 	b := &bystanders{stop: stop}
 	for i := range n {
@@ -174,7 +175,7 @@ func (b *bystanders) noticed() error {
 // goOn waits until n more answers have come: the bystanders are served.
 func (b *bystanders) goOn(ctx context.Context, n int64) error {
 	want := b.answers.Load() + n
-	return eventually(ctx, "the bystanders are served", patience, func() error {
+	return gate.Eventually(ctx, "the bystanders are served", gate.Timeout, func() error {
 		if err := b.noticed(); err != nil {
 			return err
 		}
@@ -198,127 +199,32 @@ func hangUp(c *pgconn.PgConn) {
 	_ = c.Close(ctx)
 }
 
-// The packets of a client that speaks the protocol by itself.
-const (
-	sslRequest = "\x00\x00\x00\x08\x04\xd2\x16\x2f"
-	terminate  = "X\x00\x00\x00\x04"
-)
+// sslRequest and startupPacket begin a session of a client that speaks the
+// protocol by itself.
+var sslRequest = wire.Request(wire.SSLRequest)
 
-func startupPacket() string {
-	return message(0, "\x00\x03\x00\x00user\x00"+appUser+"\x00database\x00postgres\x00application_name\x00siege\x00\x00")[1:]
+func startupPacket() string { return wire.Startup(wire.Protocol30, startupParameters...) }
+
+var startupParameters = []string{"user", appUser, "database", "postgres", "application_name", "siege"}
+
+// connect opens a connection and sends nothing yet.
+func (g *target) connect(ctx context.Context) (*wire.Conn, error) {
+	return wire.Dial(ctx, g.Address, gate.Timeout)
 }
 
-func query(sql string) string { return message('Q', sql+"\x00") }
-
-// message encodes one message; a startup packet is one without its type.
-func message(kind byte, body string) string {
-	b := append([]byte{kind}, 0, 0, 0, 0)
-	binary.BigEndian.PutUint32(b[1:], uint32(len(body)+4))
-	return string(b) + body
-}
-
-// raw is a client that can do what no driver does. Its methods fail by the
-// deadline of the connection, which is one of patience unless it is moved.
-type raw struct {
-	tcp *net.TCPConn
-	tls *tls.Conn // nil until handshake
-}
-
-// connect opens a connection and says nothing yet.
-func (g *gate) connect(ctx context.Context) (*raw, error) {
-	c, err := new(net.Dialer).DialContext(ctx, "tcp", g.address)
-	if err != nil {
-		return nil, err
-	}
-	_ = c.SetDeadline(time.Now().Add(patience))
-	return &raw{tcp: c.(*net.TCPConn)}, nil
-}
-
-// askForTLS sends an SSLRequest and reads the answer.
-func (r *raw) askForTLS() error {
-	if _, err := io.WriteString(r.tcp, sslRequest); err != nil {
+// logIn does all of a startup, up to the first ReadyForQuery.
+func logIn(ctx context.Context, c *wire.Conn, config *tls.Config) error {
+	if err := c.RequestTLS(); err != nil {
 		return err
 	}
-	var answer [1]byte
-	if _, err := io.ReadFull(r.tcp, answer[:]); err != nil {
-		return err
-	}
-	if answer[0] != 'S' {
-		return fmt.Errorf("the answer to SSLRequest is %q", answer)
-	}
-	return nil
-}
-
-// enter does all of a start-up: TLS, and the startup packet up to the first
-// ReadyForQuery.
-func (r *raw) enter(config *tls.Config) error {
-	if err := r.askForTLS(); err != nil {
-		return err
-	}
-	return r.goIn(config)
-}
-
-// goIn is enter from the answer to the SSLRequest on.
-func (r *raw) goIn(config *tls.Config) error {
-	r.tls = tls.Client(r.tcp, config)
-	if err := r.tls.Handshake(); err != nil {
-		return err
-	}
-	if _, err := io.WriteString(r.tls, startupPacket()); err != nil {
-		return err
-	}
-	_, err := r.await('Z')
-	return err
-}
-
-// await reads messages up to one of this kind and returns its body. An error
-// message of the server is an error, with its SQLSTATE.
-func (r *raw) await(kind byte) ([]byte, error) {
-	for {
-		got, body, err := r.read()
-		if err != nil {
-			return nil, err
-		}
-		if got == kind {
-			return body, nil
-		}
-		if got == 'E' {
-			return nil, &pgconn.PgError{Code: field(body, 'C'), Message: field(body, 'M'), Severity: field(body, 'S')}
-		}
-	}
-}
-
-// read reads one message.
-func (r *raw) read() (kind byte, body []byte, err error) {
-	var head [5]byte
-	if _, err := io.ReadFull(r.tls, head[:]); err != nil {
-		return 0, nil, err
-	}
-	body = make([]byte, binary.BigEndian.Uint32(head[1:])-4)
-	_, err = io.ReadFull(r.tls, body)
-	return head[0], body, err
-}
-
-func field(body []byte, code byte) string {
-	for f := range strings.SplitSeq(string(body), "\x00") {
-		if f != "" && f[0] == code {
-			return f[1:]
-		}
-	}
-	return ""
-}
-
-// reset closes the connection with a TCP reset, and nothing else.
-func (r *raw) reset() {
-	_ = r.tcp.SetLinger(0)
-	_ = r.tcp.Close()
+	return c.LogIn(ctx, config, startupParameters...)
 }
 
 // state returns the SQLSTATE of an error, empty if it has none.
 func state(err error) string {
-	var e *pgconn.PgError
+	var e interface{ SQLState() string }
 	if errors.As(err, &e) {
-		return e.Code
+		return e.SQLState()
 	}
 	return ""
 }

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"pgwicket/test/gate"
 )
 
 // scenario is one fault. run does it to a gate that it opens, and returns what
@@ -66,7 +68,7 @@ func pick[T any](t *trial, quick, full T) T {
 
 // scene is a gate with bystanders, and what it held before anything happened.
 type scene struct {
-	*gate
+	*target
 	others *bystanders
 	before level
 }
@@ -81,7 +83,7 @@ func (t *trial) open(ctx context.Context, s setting) (*scene, error) {
 	if err != nil {
 		return nil, err
 	}
-	sc := &scene{gate: g}
+	sc := &scene{target: g}
 	t.scenes = append(t.scenes, sc)
 	// What a gate makes once, with its first session and reload, is no leak.
 	c, err := g.dial(ctx)
@@ -99,7 +101,7 @@ func (s *scene) populate(ctx context.Context) (err error) {
 		s.others.end()
 	}
 	none := 0
-	err = eventually(ctx, "no session is left", patience, func() error {
+	err = gate.Eventually(ctx, "no session is left", gate.Timeout, func() error {
 		if none, err = s.lab.backends(); err == nil && none > 0 {
 			err = fmt.Errorf("%d are", none)
 		}
@@ -114,8 +116,8 @@ func (s *scene) populate(ctx context.Context) (err error) {
 	if err := s.others.goOn(ctx, bystanding); err != nil {
 		return err
 	}
-	return eventually(ctx, "the bystanders are all there is", patience, func() error {
-		m, err := s.metrics()
+	return gate.Eventually(ctx, "the bystanders are all there is", gate.Timeout, func() error {
+		m, err := s.Metrics()
 		if err != nil {
 			return err
 		}
@@ -133,20 +135,20 @@ func (s *scene) populate(ctx context.Context) (err error) {
 // no panic.
 func (s *scene) unharmed(ctx context.Context) error {
 	if s.others == nil {
-		return s.sound()
+		return s.Check()
 	}
 	defer s.others.end()
 	var errs []error
-	if s.ended() {
-		return s.sound()
+	if s.HasExited() {
+		return s.Check()
 	}
 	if err := s.others.goOn(ctx, 2*bystanding); err != nil {
 		errs = append(errs, fmt.Errorf("a bystander: %w", err))
-	} else if err := s.settles(ctx, s.before, patience); err != nil {
+	} else if err := s.settles(ctx, s.before, gate.Timeout); err != nil {
 		errs = append(errs, err)
 	}
 	s.others.end()
-	return errors.Join(append(errs, s.stop(), s.sound())...)
+	return errors.Join(append(errs, s.Stop(), s.Check())...)
 }
 
 // finish looks at a scene before its scenario has ended, so that it is not
@@ -278,8 +280,8 @@ func (t *trial) endure(ctx context.Context, s scenario) (done string, err error)
 			if sc.others != nil {
 				sc.others.end()
 			}
-			err = errors.Join(err, sc.sound())
-			sc.kill()
+			err = errors.Join(err, sc.Check())
+			sc.Kill()
 			continue
 		}
 		err = sc.unharmed(ctx)

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -14,6 +13,9 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"pgwicket/test/gate"
+	"pgwicket/test/wire"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -39,15 +41,15 @@ func (s *scene) sleepers(ctx context.Context, n int) (*crashed, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := r.enter(s.lab.tlsConfig(s.lab.client)); err != nil {
+		if err := logIn(ctx, r, s.lab.tlsConfig(s.lab.client)); err != nil {
 			return nil, err
 		}
-		if _, err := io.WriteString(r.tls, query("select pg_sleep(3600)")); err != nil {
+		if err := r.Send(wire.Query("select pg_sleep(3600)")); err != nil {
 			return nil, err
 		}
 		c.wg.Go(func() {
-			defer r.tcp.Close()
-			told, err := r.untilItEnds()
+			defer r.CloseTCP()
+			told, err := untilEnd(r)
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			switch {
@@ -60,7 +62,7 @@ func (s *scene) sleepers(ctx context.Context, n int) (*crashed, error) {
 			}
 		})
 	}
-	return c, eventually(ctx, "all are in their query", patience, func() error {
+	return c, gate.Eventually(ctx, "all are in their query", gate.Timeout, func() error {
 		got, err := s.lab.count("select count(*) from pg_stat_activity where query like 'select pg_sleep(%'")
 		if err == nil && got != n {
 			err = fmt.Errorf("%d of %d are", got, n)
@@ -69,16 +71,16 @@ func (s *scene) sleepers(ctx context.Context, n int) (*crashed, error) {
 	})
 }
 
-// untilItEnds reads until the connection ends, and says whether the server has
+// untilEnd reads until the connection ends, and says whether the server has
 // told why: 57P01 or 57P02, which is a notice where another backend has crashed.
-func (r *raw) untilItEnds() (told bool, err error) {
+func untilEnd(r *wire.Conn) (told bool, err error) {
 	for {
-		kind, body, err := r.read()
+		kind, body, err := r.ReadMessage()
 		if err != nil {
 			return told, err
 		}
 		if kind == 'E' || kind == 'N' {
-			told = told || strings.HasPrefix(field(body[:len(body)-1], 'C'), "57P0")
+			told = told || strings.HasPrefix(wire.Field(body, 'C'), "57P0")
 		}
 	}
 }
@@ -92,7 +94,7 @@ func (c *crashed) ended(ctx context.Context) error {
 		return errors.Join(c.other...)
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(patience):
+	case <-time.After(gate.Timeout):
 		return errors.New("sessions of a backend that has gone were not ended")
 	}
 }
@@ -111,7 +113,7 @@ func (s *scene) lost() error {
 
 // served waits until a newcomer gets in and is answered.
 func (s *scene) served(ctx context.Context) error {
-	return eventually(ctx, "newcomers are served", patience, func() error {
+	return gate.Eventually(ctx, "newcomers are served", gate.Timeout, func() error {
 		c, err := s.dial(ctx)
 		if err != nil {
 			return err

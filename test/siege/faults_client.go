@@ -16,6 +16,9 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"pgwicket/test/gate"
+	"pgwicket/test/wire"
 )
 
 // released waits until PostgreSQL has only the bystanders' sessions and says how
@@ -46,7 +49,7 @@ func clientKilled(ctx context.Context, t *trial) (string, error) {
 		killed, cancel := context.WithCancel(ctx)
 		var programs sync.WaitGroup
 		for _, v := range victims {
-			cmd, err := t.libpq(killed, s.gate, v[0], v[1:]...)
+			cmd, err := t.libpq(killed, s.target, v[0], v[1:]...)
 			if err == nil {
 				err = cmd.Start()
 			}
@@ -71,7 +74,7 @@ func clientKilled(ctx context.Context, t *trial) (string, error) {
 
 // asleep waits until so many backends are in pg_sleep.
 func (s *scene) asleep(ctx context.Context, n int) error {
-	return eventually(ctx, "backends sleep", patience, func() error {
+	return gate.Eventually(ctx, "backends sleep", gate.Timeout, func() error {
 		got, err := s.lab.count("select count(*) from pg_stat_activity where wait_event = 'PgSleep'")
 		if err == nil && got != n {
 			err = fmt.Errorf("%d, want %d", got, n)
@@ -100,17 +103,17 @@ func readerStops(ctx context.Context, t *trial) (string, error) {
 	const rowSize = 16 << 10
 	rows := pick(t, 8<<10, 64<<10)
 	sql := digests(rows, rowSize/32)
-	open := func() (*raw, error) {
+	open := func() (*wire.Conn, error) {
 		r, err := s.connect(ctx)
 		if err != nil {
 			return nil, err
 		}
-		_ = r.tcp.SetReadBuffer(64 << 10)
-		_ = r.tcp.SetDeadline(time.Now().Add(3 * patience))
-		if err := r.enter(t.tlsConfig(t.client)); err != nil {
+		_ = r.TCP.SetReadBuffer(64 << 10)
+		_ = r.TCP.SetDeadline(time.Now().Add(3 * gate.Timeout))
+		if err := logIn(ctx, r, t.tlsConfig(t.client)); err != nil {
 			return nil, err
 		}
-		_, err = io.WriteString(r.tls, query(sql))
+		_, err = io.WriteString(r.TLS, wire.Query(sql))
 		return r, err
 	}
 
@@ -122,7 +125,7 @@ func readerStops(ctx context.Context, t *trial) (string, error) {
 	if err := readRows(warm, 1, min(rows, 8<<10)); err != nil {
 		return "", err
 	}
-	_ = warm.tcp.Close()
+	warm.CloseTCP()
 	if _, err := s.released(ctx); err != nil {
 		return "", err
 	}
@@ -138,7 +141,7 @@ func readerStops(ctx context.Context, t *trial) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer r.tcp.Close()
+	defer r.CloseTCP()
 	const first = 256
 	if err := readRows(r, 1, first); err != nil {
 		return "", err
@@ -150,10 +153,10 @@ func readerStops(ctx context.Context, t *trial) (string, error) {
 	if err := errors.Join(s.others.goOn(ctx, 20), s.served(ctx), readRows(r, first+1, rows-first)); err != nil {
 		return "", err
 	}
-	if _, err := r.await('Z'); err != nil {
+	if _, err := r.Await('Z'); err != nil {
 		return "", err
 	}
-	_, _ = io.WriteString(r.tls, terminate)
+	_, _ = io.WriteString(r.TLS, wire.Terminate)
 	most := int64(pick(t, 2, 1)) << 20
 	if during-before > most || heapDuring-heapBefore > most {
 		err = fmt.Errorf("the gate has grown by %d KiB of resident memory and %d KiB of heap; %d are allowed", (during-before)>>10, (heapDuring-heapBefore)>>10, most>>10)
@@ -167,11 +170,11 @@ func (s *scene) weigh(ctx context.Context, t *trial) (rss, heap int64, err error
 	time.Sleep(time.Second) // for what is still on its way
 	var all, heaps []int64
 	for range pick(t, 20, 60) {
-		m, err := s.metrics()
+		m, err := s.Metrics()
 		if err != nil {
 			return 0, 0, err
 		}
-		n, err := s.resident()
+		n, err := s.Resident()
 		if err != nil {
 			return 0, 0, err
 		}
@@ -188,14 +191,14 @@ func (s *scene) weigh(ctx context.Context, t *trial) (rss, heap int64, err error
 }
 
 // readRows reads rows of digests, from a number on, and checks every byte.
-func readRows(r *raw, from, n int) error {
+func readRows(r *wire.Conn, from, n int) error {
 	for i := from; i < from+n; {
-		kind, body, err := r.read()
+		kind, body, err := r.ReadMessage()
 		switch {
 		case err != nil:
 			return fmt.Errorf("row %d: %w", i, err)
 		case kind == 'E':
-			return fmt.Errorf("row %d: %s", i, field(body, 'M'))
+			return fmt.Errorf("row %d: %s", i, wire.Field(body, 'M'))
 		case kind != 'D':
 			continue
 		}
@@ -224,17 +227,17 @@ func slowClient(ctx context.Context, t *trial) (string, error) {
 	}
 	stages := []struct {
 		name  string
-		enter func(r *raw) (io.Writer, string, error) // what it says at once; then where and what it dribbles
+		enter func(r *wire.Conn) (io.Writer, string, error) // what it says at once; then where and what it dribbles
 	}{
-		{"the SSLRequest", func(r *raw) (io.Writer, string, error) { return r.tcp, sslRequest[:7], nil }},
-		{"the ClientHello", func(r *raw) (io.Writer, string, error) { return r.tcp, hello, r.askForTLS() }},
-		{"a direct ClientHello", func(r *raw) (io.Writer, string, error) { return r.tcp, hello, nil }},
-		{"the startup packet", func(r *raw) (io.Writer, string, error) {
-			if err := r.askForTLS(); err != nil {
+		{"the SSLRequest", func(r *wire.Conn) (io.Writer, string, error) { return r.TCP, sslRequest[:7], nil }},
+		{"the ClientHello", func(r *wire.Conn) (io.Writer, string, error) { return r.TCP, hello, r.RequestTLS() }},
+		{"a direct ClientHello", func(r *wire.Conn) (io.Writer, string, error) { return r.TCP, hello, nil }},
+		{"the startup packet", func(r *wire.Conn) (io.Writer, string, error) {
+			if err := r.RequestTLS(); err != nil {
 				return nil, "", err
 			}
-			r.tls = tls.Client(r.tcp, t.tlsConfig(t.client))
-			return r.tls, startupPacket(), r.tls.Handshake()
+			r.TLS = tls.Client(r.TCP, t.tlsConfig(t.client))
+			return r.TLS, startupPacket(), r.TLS.Handshake()
 		}},
 	}
 	each := pick(t, 4, 16)
@@ -248,7 +251,7 @@ func slowClient(ctx context.Context, t *trial) (string, error) {
 					errs <- err
 					return
 				}
-				defer r.reset()
+				defer r.Reset()
 				w, text, err := stage.enter(r)
 				if err == nil {
 					err = dribble(ctx, w, text, pause)
@@ -271,8 +274,8 @@ func slowClient(ctx context.Context, t *trial) (string, error) {
 		err = errors.Join(err, e)
 	}
 	late := 0
-	for _, r := range s.log() {
-		if r.is("connection refused", "outcome", "startup_timeout") || r.is("connection refused", "outcome", "tls_timeout") {
+	for _, r := range s.Records() {
+		if r.Is("connection refused", "outcome", "startup_timeout") || r.Is("connection refused", "outcome", "tls_timeout") {
 			late++
 		}
 	}
@@ -320,17 +323,17 @@ func (s *scene) slowQuery(ctx context.Context, t *trial, pause time.Duration) er
 	if err != nil {
 		return err
 	}
-	defer r.tcp.Close()
-	if err := r.enter(t.tlsConfig(t.client)); err != nil {
+	defer r.CloseTCP()
+	if err := logIn(ctx, r, t.tlsConfig(t.client)); err != nil {
 		return err
 	}
-	for _, b := range []byte(query("select 1")) {
-		if _, err := r.tls.Write([]byte{b}); err != nil {
+	for _, b := range []byte(wire.Query("select 1")) {
+		if _, err := r.TLS.Write([]byte{b}); err != nil {
 			return err
 		}
 		time.Sleep(pause)
 	}
-	_, err = r.await('Z')
+	_, err = r.Await('Z')
 	return err
 }
 
@@ -419,8 +422,8 @@ func (s *scene) dialogue(ctx context.Context, t *trial, most int) (*limited, err
 	if err != nil {
 		return nil, err
 	}
-	defer r.tcp.Close()
-	l := &limited{TCPConn: r.tcp, left: most}
+	defer r.CloseTCP()
+	l := &limited{TCPConn: r.TCP, left: most}
 	if _, err := io.WriteString(l, sslRequest); err != nil {
 		return l, err
 	}
@@ -428,17 +431,17 @@ func (s *scene) dialogue(ctx context.Context, t *trial, most int) (*limited, err
 	if _, err := io.ReadFull(l, answer[:]); err != nil {
 		return l, err
 	}
-	r.tls = tls.Client(l, t.tlsConfig(t.client))
-	for _, step := range []string{startupPacket(), query("select pg_sleep(0.01)"), query("select repeat('x', 100000)")} {
-		if _, err := io.WriteString(r.tls, step); err != nil {
+	r.TLS = tls.Client(l, t.tlsConfig(t.client))
+	for _, step := range []string{startupPacket(), wire.Query("select pg_sleep(0.01)"), wire.Query("select repeat('x', 100000)")} {
+		if err := r.Send(step); err != nil {
 			return l, err
 		}
-		if _, err := r.await('Z'); err != nil {
+		if _, err := r.Await('Z'); err != nil {
 			return l, err
 		}
 	}
-	_, err = io.WriteString(r.tls, terminate)
-	return l, errors.Join(err, r.tls.Close())
+	_, err = io.WriteString(r.TLS, wire.Terminate)
+	return l, errors.Join(err, r.TLS.Close())
 }
 
 // Clients that leave by a FIN without close_notify, as many do (PgBouncer's
@@ -450,10 +453,10 @@ func noCloseNotify(ctx context.Context, t *trial) (string, error) {
 	}
 	ways := []struct{ name, last string }{
 		{"idle", ""},
-		{"after Terminate", terminate},
-		{"in a query", query("select pg_sleep(3600)")},
-		{"in half a message", query("select 1")[:7]},
-		{"in a result", query(digests(1<<30, 32))},
+		{"after Terminate", wire.Terminate},
+		{"in a query", wire.Query("select pg_sleep(3600)")},
+		{"in half a message", wire.Query("select 1")[:7]},
+		{"in a result", wire.Query(digests(1<<30, 32))},
 	}
 	each, longest := pick(t, 4, 32), time.Duration(0)
 	for _, way := range ways {
@@ -462,15 +465,15 @@ func noCloseNotify(ctx context.Context, t *trial) (string, error) {
 			if err != nil {
 				return "", err
 			}
-			if err := r.enter(t.tlsConfig(t.client)); err != nil {
+			if err := logIn(ctx, r, t.tlsConfig(t.client)); err != nil {
 				return "", err
 			}
 			if way.last != "" {
-				if _, err := io.WriteString(r.tls, way.last); err != nil {
+				if err := r.Send(way.last); err != nil {
 					return "", err
 				}
 			}
-			_ = r.tcp.Close()
+			r.CloseTCP()
 		}
 		took, err := s.released(ctx)
 		if err != nil {
@@ -489,18 +492,18 @@ func halfClose(ctx context.Context, t *trial) (string, error) {
 		return "", err
 	}
 	const rows = 64
-	ask := query("do $$begin perform pg_sleep(0.2); end$$") + query(digests(rows, 512))
+	ask := wire.Query("do $$begin perform pg_sleep(0.2); end$$") + wire.Query(digests(rows, 512))
 	ways := []struct {
 		name  string
 		last  string
-		close func(r *raw) error
+		close func(r *wire.Conn) error
 		whole bool // all answers must come
 	}{
-		{"Terminate, close_notify, FIN", terminate, func(r *raw) error { return errors.Join(r.tls.CloseWrite(), r.tcp.CloseWrite()) }, true},
-		{"close_notify, FIN", "", func(r *raw) error { return errors.Join(r.tls.CloseWrite(), r.tcp.CloseWrite()) }, true},
-		{"close_notify alone", "", func(r *raw) error { return r.tls.CloseWrite() }, true},
-		{"Terminate, FIN", terminate, func(r *raw) error { return r.tcp.CloseWrite() }, false},
-		{"FIN", "", func(r *raw) error { return r.tcp.CloseWrite() }, false},
+		{"Terminate, close_notify, FIN", wire.Terminate, func(r *wire.Conn) error { return errors.Join(r.TLS.CloseWrite(), r.TCP.CloseWrite()) }, true},
+		{"close_notify, FIN", "", func(r *wire.Conn) error { return errors.Join(r.TLS.CloseWrite(), r.TCP.CloseWrite()) }, true},
+		{"close_notify alone", "", func(r *wire.Conn) error { return r.TLS.CloseWrite() }, true},
+		{"Terminate, FIN", wire.Terminate, func(r *wire.Conn) error { return r.TCP.CloseWrite() }, false},
+		{"FIN", "", func(r *wire.Conn) error { return r.TCP.CloseWrite() }, false},
 	}
 	each := pick(t, 2, 16)
 	var kept []string
@@ -511,10 +514,10 @@ func halfClose(ctx context.Context, t *trial) (string, error) {
 			if err != nil {
 				return "", err
 			}
-			if err := r.enter(t.tlsConfig(t.client)); err != nil {
+			if err := logIn(ctx, r, t.tlsConfig(t.client)); err != nil {
 				return "", err
 			}
-			if _, err := io.WriteString(r.tls, ask+way.last); err != nil {
+			if err := r.Send(ask + way.last); err != nil {
 				return "", err
 			}
 			if err := way.close(r); err != nil {
@@ -525,10 +528,10 @@ func halfClose(ctx context.Context, t *trial) (string, error) {
 				return "", fmt.Errorf("%s: %w", way.name, err)
 			}
 			all = all && err == nil
-			if _, err := io.Copy(io.Discard, r.tcp); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+			if _, err := io.Copy(io.Discard, r.TCP); err != nil && !errors.Is(err, syscall.ECONNRESET) {
 				return "", fmt.Errorf("%s: the connection was not closed: %w", way.name, err)
 			}
-			_ = r.tcp.Close()
+			r.CloseTCP()
 		}
 		if _, err := s.released(ctx); err != nil {
 			return "", fmt.Errorf("%s: %w", way.name, err)

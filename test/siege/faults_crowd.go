@@ -20,6 +20,9 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"pgwicket/test/gate"
+	"pgwicket/test/wire"
 )
 
 // fromLoopback connects from 127.0.0.2, 127.0.0.3 and so on: a crowd has more
@@ -44,7 +47,7 @@ func silentCrowd(ctx context.Context, t *trial) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	before, err := s.resident()
+	before, err := s.Resident()
 	if err != nil {
 		return "", err
 	}
@@ -56,14 +59,14 @@ func silentCrowd(ctx context.Context, t *trial) (string, error) {
 	}()
 	began := time.Now()
 	for i := range n {
-		c, err := fromLoopback(ctx, i, s.address)
+		c, err := fromLoopback(ctx, i, s.Address)
 		if err != nil {
 			return "", err
 		}
 		crowd = append(crowd, c)
 	}
-	err = eventually(ctx, "all are in their start-up", timeout-time.Since(began), func() error {
-		m, err := s.metrics()
+	err = gate.Eventually(ctx, "all are in their start-up", timeout-time.Since(began), func() error {
+		m, err := s.Metrics()
 		if got := m["pgwicket_connections_starting"]; err == nil && got < float64(n) {
 			err = fmt.Errorf("%v of %d are", got, n)
 		}
@@ -72,7 +75,7 @@ func silentCrowd(ctx context.Context, t *trial) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	during, err := s.resident()
+	during, err := s.Resident()
 	if err != nil {
 		return "", err
 	}
@@ -80,7 +83,7 @@ func silentCrowd(ctx context.Context, t *trial) (string, error) {
 		return "", err
 	}
 	for i, c := range crowd {
-		_ = c.SetReadDeadline(began.Add(timeout + patience))
+		_ = c.SetReadDeadline(began.Add(timeout + gate.Timeout))
 		if _, err := c.Read(make([]byte, 1)); err != io.EOF { //nolint:errorlint // nothing else comes from a socket
 			return "", fmt.Errorf("connection %d was not closed after startup_timeout: %w", i, err)
 		}
@@ -103,7 +106,7 @@ type flood struct {
 }
 
 // flood offers so many a second.
-func (g *gate) flood(ctx context.Context, hello string, rate int) *flood {
+func (g *target) flood(ctx context.Context, hello string, rate int) *flood {
 	ctx, stop := context.WithCancel(ctx)
 	f := &flood{stop: stop}
 	due := make(chan int, rate) // who is late comes later
@@ -131,7 +134,7 @@ func (g *gate) flood(ctx context.Context, hello string, rate int) *flood {
 			buf := make([]byte, 8<<10)
 			for i := range due {
 				if ctx.Err() == nil {
-					f.newcomer(ctx, g.address, i, hello, buf)
+					f.newcomer(ctx, g.Address, i, hello, buf)
 				}
 			}
 		})
@@ -144,12 +147,12 @@ func (f *flood) newcomer(ctx context.Context, address string, i int, hello strin
 	if err != nil {
 		return
 	}
-	_ = c.SetDeadline(time.Now().Add(patience))
+	_ = c.SetDeadline(time.Now().Add(gate.Timeout))
 	// A reset leaves no port in TIME_WAIT, of which there would soon be none.
 	_ = c.(*net.TCPConn).SetLinger(0)
 	defer c.Close()
-	r := raw{tcp: c.(*net.TCPConn)}
-	if err := r.askForTLS(); err != nil {
+	r := wire.New(c)
+	if err := r.RequestTLS(); err != nil {
 		return
 	}
 	if _, err := io.WriteString(c, hello); err != nil {
@@ -186,7 +189,7 @@ type window struct {
 // look opens a window for a while.
 func (s *scene) look(kind weather, d time.Duration) (w window, err error) {
 	time.Sleep(500 * time.Millisecond) // until it is as it will be
-	gate, err := s.busy()
+	gate, err := s.CPU()
 	if err != nil {
 		return w, err
 	}
@@ -195,7 +198,7 @@ func (s *scene) look(kind weather, d time.Duration) (w window, err error) {
 	time.Sleep(d)
 	w.end = time.Now()
 	w.own = ownTime() - own
-	w.gate, err = s.busy()
+	w.gate, err = s.CPU()
 	w.gate -= gate
 	return w, err
 }
@@ -238,7 +241,7 @@ func handshakeFlood(ctx context.Context, t *trial) (string, error) {
 	}
 	length, rounds := pick(t, 2500*time.Millisecond, 6*time.Second), pick(t, 2, 5)
 	windows, flooded, err := s.alternate(ctx, other, hello, rate, length, rounds)
-	if err := errors.Join(err, other.stop()); err != nil {
+	if err := errors.Join(err, other.Stop()); err != nil {
 		return "", err
 	}
 	without, with, control := summary(windows, fair), summary(windows, stormHere), summary(windows, stormElsewhere)
@@ -259,9 +262,9 @@ func handshakeFlood(ctx context.Context, t *trial) (string, error) {
 
 // alternate runs pgbench through windows of every weather, in turn, and returns
 // what the floods of this gate came to.
-func (s *scene) alternate(ctx context.Context, other *gate, hello string, rate int, length time.Duration, rounds int) (all []window, total *flood, err error) {
-	prefix := filepath.Join(s.dir, "pgbench")
-	bench, err := s.lab.libpq(ctx, s.gate, "pgbench", "-n", "-S", "-M", "prepared", "-c", "4", "-j", "2", "-T", "3600", "-l", "--log-prefix="+prefix)
+func (s *scene) alternate(ctx context.Context, other *target, hello string, rate int, length time.Duration, rounds int) (all []window, total *flood, err error) {
+	prefix := filepath.Join(s.Dir, "pgbench")
+	bench, err := s.lab.libpq(ctx, s.target, "pgbench", "-n", "-S", "-M", "prepared", "-c", "4", "-j", "2", "-T", "3600", "-l", "--log-prefix="+prefix)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -305,7 +308,7 @@ func (s *scene) alternate(ctx context.Context, other *gate, hello string, rate i
 }
 
 // weatherOf opens a window in that weather.
-func (s *scene) weatherOf(ctx context.Context, other *gate, hello string, rate int, kind weather, length time.Duration) (w window, f *flood, err error) {
+func (s *scene) weatherOf(ctx context.Context, other *target, hello string, rate int, kind weather, length time.Duration) (w window, f *flood, err error) {
 	switch kind {
 	case fair:
 		w, err = s.look(kind, length)

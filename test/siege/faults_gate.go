@@ -15,6 +15,9 @@ import (
 	"syscall"
 	"time"
 
+	"pgwicket/test/gate"
+	"pgwicket/test/wire"
+
 	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sys/unix"
 )
@@ -28,7 +31,7 @@ func gateKilled(ctx context.Context, t *trial) (string, error) {
 		return "", err
 	}
 	n := pick(t, 4, 16)
-	bench, err := t.libpq(ctx, s.gate, "pgbench", "-n", "-S", "-c", fmt.Sprint(n), "-T", "600")
+	bench, err := t.libpq(ctx, s.target, "pgbench", "-n", "-S", "-c", fmt.Sprint(n), "-T", "600")
 	if err != nil {
 		return "", err
 	}
@@ -40,8 +43,8 @@ func gateKilled(ctx context.Context, t *trial) (string, error) {
 	}
 	times := pick(t, 2, 5)
 	for range times {
-		s.kill()
-		if err := s.launch(ctx); err != nil {
+		s.Kill()
+		if err := s.Launch(ctx); err != nil {
 			return "", err
 		}
 		if err := s.served(ctx); err != nil {
@@ -55,7 +58,7 @@ func gateKilled(ctx context.Context, t *trial) (string, error) {
 
 // holds waits until PostgreSQL has so many sessions.
 func (s *scene) holds(ctx context.Context, n int) error {
-	return eventually(ctx, "PostgreSQL has the sessions", patience, func() error {
+	return gate.Eventually(ctx, "PostgreSQL has the sessions", gate.Timeout, func() error {
 		got, err := s.lab.backends()
 		if err == nil && got != n {
 			err = fmt.Errorf("%d, want %d", got, n)
@@ -67,14 +70,14 @@ func (s *scene) holds(ctx context.Context, n int) error {
 // carriesOn fails unless all that a gate does is done: sessions, newcomers, a
 // reload, metrics.
 func (s *scene) carriesOn(ctx context.Context) error {
-	return errors.Join(s.others.goOn(ctx, 5*bystanding), s.served(ctx), s.reload(ctx, nil), s.ask("/readyz"))
+	return errors.Join(s.others.goOn(ctx, 5*bystanding), s.served(ctx), s.Reload(ctx, nil), s.ready())
 }
 
 const linesDropped = "pgwicket_log_lines_dropped_total"
 
 // chatter makes the gate log until lines are dropped.
 func (s *scene) chatter(ctx context.Context) (dropped int, err error) {
-	before, err := s.metrics()
+	before, err := s.Metrics()
 	if err != nil {
 		return 0, err
 	}
@@ -83,14 +86,14 @@ func (s *scene) chatter(ctx context.Context) (dropped int, err error) {
 		for range 8 {
 			wg.Go(func() { // each is a port scan, which is a line at level debug
 				for range 8 {
-					if c, err := new(net.Dialer).DialContext(ctx, "tcp", s.address); err == nil {
+					if c, err := new(net.Dialer).DialContext(ctx, "tcp", s.Address); err == nil {
 						_ = c.Close()
 					}
 				}
 			})
 		}
 		wg.Wait()
-		m, err := s.metrics()
+		m, err := s.Metrics()
 		if err != nil {
 			return 0, err
 		}
@@ -122,7 +125,7 @@ func logStuck(ctx context.Context, t *trial) (string, error) {
 	}
 
 	// The reader is back. What it gets is the log of this gate, for sound.
-	file, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_WRONLY, 0o600)
+	file, err := os.OpenFile(filepath.Join(s.Dir, "log"), os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return "", err
 	}
@@ -133,13 +136,13 @@ func logStuck(ctx context.Context, t *trial) (string, error) {
 		_, _ = io.Copy(file, reader)
 	}()
 	missing := 0.0
-	err = eventually(ctx, "the log says what is missing", patience, func() error {
-		m, err := s.metrics()
+	err = gate.Eventually(ctx, "the log says what is missing", gate.Timeout, func() error {
+		m, err := s.Metrics()
 		if err != nil {
 			return err
 		}
 		missing = 0
-		for _, r := range s.log() {
+		for _, r := range s.Records() {
 			if n, ok := r["lines"].(float64); ok {
 				missing += n
 			}
@@ -149,7 +152,7 @@ func logStuck(ctx context.Context, t *trial) (string, error) {
 		}
 		return nil
 	})
-	if err := errors.Join(err, s.carriesOn(ctx), s.settles(ctx, s.before, patience)); err != nil {
+	if err := errors.Join(err, s.carriesOn(ctx), s.settles(ctx, s.before, gate.Timeout)); err != nil {
 		return "", err
 	}
 
@@ -163,7 +166,7 @@ func logStuck(ctx context.Context, t *trial) (string, error) {
 		return "", err
 	}
 	s.others.end()
-	return fmt.Sprintf("a full pipe: %d lines and more were dropped and counted, nobody waited; back, the log said how many (%v); stuck again, SIGTERM ended the gate", dropped, missing), s.stop()
+	return fmt.Sprintf("a full pipe: %d lines and more were dropped and counted, nobody waited; back, the log said how many (%v); stuck again, SIGTERM ended the gate", dropped, missing), s.Stop()
 }
 
 // Every write to the log fails.
@@ -237,8 +240,8 @@ func descriptors(ctx context.Context, t *trial) (string, error) {
 		defer mu.Unlock()
 		return append([]*pgconn.PgConn(nil), in...)
 	}
-	err = eventually(ctx, "every descriptor is taken", patience, func() error {
-		if n, err := s.descriptors(); err != nil || n < most {
+	err = gate.Eventually(ctx, "every descriptor is taken", gate.Timeout, func() error {
+		if n, err := s.Descriptors(); err != nil || n < most {
 			return fmt.Errorf("%d of %d, %w", n, most, err)
 		}
 		return nil
@@ -246,7 +249,7 @@ func descriptors(ctx context.Context, t *trial) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	before, err := s.busy()
+	before, err := s.CPU()
 	if err != nil {
 		return "", err
 	}
@@ -256,7 +259,7 @@ func descriptors(ctx context.Context, t *trial) (string, error) {
 			return "", err
 		}
 	}
-	after, err := s.busy()
+	after, err := s.CPU()
 	if err != nil {
 		return "", err
 	}
@@ -285,7 +288,7 @@ func descriptors(ctx context.Context, t *trial) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	m, err := s.metrics()
+	m, err := s.Metrics()
 	if err != nil {
 		return "", err
 	}
@@ -306,10 +309,10 @@ func gateStopped(ctx context.Context, t *trial) (string, error) {
 		return "", err
 	}
 	n := pick(t, 8, 32)
-	var starting []*raw
+	var starting []*wire.Conn
 	defer func() {
 		for _, r := range starting {
-			r.reset()
+			r.Reset()
 		}
 	}()
 	for range n {
@@ -318,12 +321,12 @@ func gateStopped(ctx context.Context, t *trial) (string, error) {
 			return "", err
 		}
 		starting = append(starting, r)
-		if err := r.askForTLS(); err != nil {
+		if err := r.RequestTLS(); err != nil {
 			return "", err
 		}
 	}
 	pause := pick(t, 2*time.Second, 15*time.Second)
-	if err := s.signal(syscall.SIGSTOP); err != nil {
+	if err := s.Signal(syscall.SIGSTOP); err != nil {
 		return "", err
 	}
 	var wg sync.WaitGroup
@@ -338,12 +341,12 @@ func gateStopped(ctx context.Context, t *trial) (string, error) {
 		})
 	}
 	time.Sleep(pause)
-	if err := s.signal(syscall.SIGCONT); err != nil {
+	if err := s.Signal(syscall.SIGCONT); err != nil {
 		return "", err
 	}
 	wg.Wait()
 	for _, r := range starting {
-		late = append(late, r.goIn(s.lab.tlsConfig(s.lab.client)))
+		late = append(late, r.LogIn(ctx, s.lab.tlsConfig(s.lab.client), startupParameters...))
 	}
 	return fmt.Sprintf("SIGSTOP for %v: %d sessions, %d connections in their start-up and %d newcomers meanwhile, none lost (steps of the machine's clock are not made)", pause, bystanding, n, n), errors.Join(late...)
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"math/rand/v2"
 	"net"
@@ -18,7 +17,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pgwicket/test/gate"
 	"pgwicket/test/harness"
+	"pgwicket/test/wire"
 )
 
 // cable is a network of three: this machine, a router and a far end, the last
@@ -145,7 +146,7 @@ func networkCut(ctx context.Context, t *trial) (string, error) {
 		return "", err
 	}
 	for _, r := range idle {
-		if err := r.answers(); err != nil {
+		if err := r.Exchange(wire.Query("select 1")); err != nil {
 			return "", fmt.Errorf("an idle session after a cut of %v: %w", short, err)
 		}
 	}
@@ -156,7 +157,7 @@ func networkCut(ctx context.Context, t *trial) (string, error) {
 	default:
 	}
 	for _, r := range busy {
-		r.reset()
+		r.Reset()
 	}
 	if err := s.holds(ctx, bystanding+n); err != nil {
 		return "", err
@@ -174,7 +175,7 @@ func networkCut(ctx context.Context, t *trial) (string, error) {
 		return "", fmt.Errorf("sessions with data under way, %v after the cut with tcp_user_timeout %v: %w", time.Since(began), timeout, err)
 	}
 	took := time.Since(began)
-	if slack := pick(t, patience, 15*time.Second); took > timeout+slack {
+	if slack := pick(t, gate.Timeout, 15*time.Second); took > timeout+slack {
 		return "", fmt.Errorf("sessions with data under way were ended %v after the cut, tcp_user_timeout is %v", took, timeout)
 	}
 	done := fmt.Sprintf("a router swallows everything. For %v: %d idle and %d busy sessions lost no byte. For good: busy ones and their backends were gone after %.1f× limits.tcp_user_timeout (%v)",
@@ -185,12 +186,12 @@ func networkCut(ctx context.Context, t *trial) (string, error) {
 			return "", err
 		}
 		for _, r := range idle {
-			r.reset()
+			r.Reset()
 		}
 		_, err = s.released(ctx)
 		return done, err
 	}
-	if err := eventually(ctx, "idle sessions are ended", 3*time.Minute, func() error {
+	if err := gate.Eventually(ctx, "idle sessions are ended", 3*time.Minute, func() error {
 		got, err := s.lab.backends()
 		if err == nil && got != bystanding {
 			err = fmt.Errorf("%d backends are left", got-bystanding)
@@ -203,15 +204,15 @@ func networkCut(ctx context.Context, t *trial) (string, error) {
 }
 
 // from opens sessions from the far end.
-func (s *scene) from(ctx context.Context, c *cable, n int) (all []*raw, err error) {
+func (s *scene) from(ctx context.Context, c *cable, n int) (all []*wire.Conn, err error) {
 	for range n {
-		conn, err := c.dial(ctx, "tcp", s.address)
+		conn, err := c.dial(ctx, "tcp", s.Address)
 		if err != nil {
 			return nil, err
 		}
-		_ = conn.SetDeadline(time.Now().Add(4 * patience))
-		r := &raw{tcp: conn.(*net.TCPConn)}
-		if err := r.enter(s.lab.tlsConfig(s.lab.client)); err != nil {
+		_ = conn.SetDeadline(time.Now().Add(4 * gate.Timeout))
+		r := wire.New(conn)
+		if err := logIn(ctx, r, s.lab.tlsConfig(s.lab.client)); err != nil {
 			return nil, err
 		}
 		all = append(all, r)
@@ -221,34 +222,25 @@ func (s *scene) from(ctx context.Context, c *cable, n int) (all []*raw, err erro
 
 // streams opens sessions from the far end that read without end, and says how
 // each ends.
-func (s *scene) streams(ctx context.Context, c *cable, n int) (all []*raw, ended chan error, err error) {
+func (s *scene) streams(ctx context.Context, c *cable, n int) (all []*wire.Conn, ended chan error, err error) {
 	if all, err = s.from(ctx, c, n); err != nil {
 		return nil, nil, err
 	}
 	ended = make(chan error, n)
 	for _, r := range all {
-		_ = r.tcp.SetReadBuffer(64 << 10) // what is under way is not all of it
-		go func() { ended <- r.stream() }()
+		_ = r.TCP.SetReadBuffer(64 << 10) // what is under way is not all of it
+		go func() { ended <- stream(r) }()
 	}
 	// All of them have their data under way by then, or soon.
 	time.Sleep(time.Second)
 	return all, ended, nil
 }
 
-// answers asks and reads the answer.
-func (r *raw) answers() error {
-	if _, err := io.WriteString(r.tls, query("select 1")); err != nil {
-		return err
-	}
-	_, err := r.await('Z')
-	return err
-}
-
 // stream asks for a result without end and checks every row. It returns when the
 // session does.
-func (r *raw) stream() error {
+func stream(r *wire.Conn) error {
 	const forever = 1 << 30
-	if _, err := io.WriteString(r.tls, query(digests(forever, 32))); err != nil {
+	if err := r.Send(wire.Query(digests(forever, 32))); err != nil {
 		return err
 	}
 	err := readRows(r, 1, forever)

@@ -5,58 +5,9 @@ package main
 import (
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 )
-
-func TestReadings(t *testing.T) {
-	m := parseReadings(`# HELP pgwicket_connections_accepted_total Connections accepted, by listener.
-# TYPE pgwicket_connections_accepted_total counter
-pgwicket_connections_accepted_total{listener="127.0.0.1:5432"} 7
-pgwicket_connections_accepted_total{listener="[::1]:5432"} 3
-pgwicket_connections_refused_total{outcome="probe"} 4
-pgwicket_connections_refused_total_of_another 100
-pgwicket_sessions_ended_total{outcome="client_closed"} 2
-pgwicket_cancel_requests_total{outcome="forwarded"} 1
-pgwicket_connections_starting 1
-pgwicket_sessions_open 1
-
-go_goroutines 1.2e+01
-`)
-	if got := m.sum("pgwicket_connections_accepted_total"); got != 10 {
-		t.Errorf("accepted: %v", got)
-	}
-	if got := m.sum("pgwicket_connections_refused_total"); got != 4 {
-		t.Errorf("refused: %v", got)
-	}
-	if m["go_goroutines"] != 12 {
-		t.Errorf("goroutines: %v", m["go_goroutines"])
-	}
-	if got := m.unaccounted(); got != 1 { // 10 - 4 - 1 - 2 - 1 - 1
-		t.Errorf("unaccounted: %v", got)
-	}
-}
-
-// What must fail a run, and what must not.
-func TestSoundLog(t *testing.T) {
-	good := `{"level":"INFO","msg":"session ended","outcome":"client_closed"}` + "\n"
-	for text, want := range map[string]string{
-		"":   "",
-		good: "",
-		good + `{"level":"ERROR","msg":"accept failed","error":"too many open files"}` + "\n":                "",
-		good + "panic: runtime error: index out of range\n\ngoroutine 1 [running]:\n":                        "no line of a log",
-		good + "==================\nWARNING: DATA RACE\n":                                                    "a data race",
-		good + "fatal error: concurrent map writes\n":                                                        "no line of a log",
-		`{"level":"ERROR","msg":"panic in a session; please report this","stack":"..."}` + "\n" + good:       "an error in the gate",
-		`{"level":"ERROR","msg":"connection refused","outcome":"internal_error","reason":"x"}` + "\n" + good: "an error in the gate",
-	} {
-		err := soundLog([]byte(text))
-		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
-			t.Errorf("%q: %v, want %q", text, err, want)
-		}
-	}
-}
 
 func TestTransaction(t *testing.T) {
 	took, at, ok := transaction("3 41 1250 0 1764022409 500000")

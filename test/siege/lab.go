@@ -11,18 +11,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
-	"time"
 
 	"pgwicket/internal/pgtest"
 	"pgwicket/internal/tlstest"
+	"pgwicket/test/gate"
 	"pgwicket/test/harness"
 )
-
-// patience is how long anything may take that takes a moment, on a machine that
-// is slow and busy. Whoever waits for a condition waits this long before it
-// counts as failed.
-const patience = 90 * time.Second
 
 // appUser is the role of all clients.
 const appUser = "app"
@@ -40,7 +36,7 @@ type lab struct {
 	racing   bool        // raced has the race detector
 
 	mu    sync.Mutex
-	gates []*gate
+	gates []*gate.Gate
 }
 
 // credentials are a client's certificate, for clients of ours and of libpq's.
@@ -90,7 +86,7 @@ func (l *lab) remove() {
 	gates := l.gates
 	l.mu.Unlock()
 	for _, g := range gates {
-		g.kill()
+		g.Kill()
 	}
 	if l.db != nil {
 		l.db.Stop()
@@ -186,35 +182,15 @@ func (l *lab) count(sql string) (n int, err error) {
 // libpq makes a client program of PostgreSQL, psql or pgbench, that connects
 // through g as appUser to the database postgres. It is killed, with all that it
 // has started, when ctx ends.
-func (l *lab) libpq(ctx context.Context, g *gate, program string, args ...string) (*exec.Cmd, error) {
+func (l *lab) libpq(ctx context.Context, g *target, program string, args ...string) (*exec.Cmd, error) {
 	path, err := pgtest.Program(program)
 	if err != nil {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Env = pgtest.Environ("HOME="+l.dir, "LC_ALL=C", "PGHOST="+g.host, "PGPORT="+g.port, "PGUSER="+appUser, "PGDATABASE=postgres",
+	cmd.Env = pgtest.Environ("HOME="+l.dir, "LC_ALL=C", "PGHOST="+g.Host, "PGPORT="+strconv.Itoa(g.Port), "PGUSER="+appUser, "PGDATABASE=postgres",
 		"PGSSLMODE=verify-ca", "PGSSLROOTCERT="+l.file("ca.crt"), "PGSSLCERT="+l.client.certFile, "PGSSLKEY="+l.client.keyFile,
 		"PGGSSENCMODE=disable", "PGCONNECT_TIMEOUT=60")
 	harness.Bound(cmd)
 	return cmd, nil
-}
-
-// eventually waits until a condition holds: until it returns nil. What it
-// returns last is the error.
-func eventually(ctx context.Context, what string, within time.Duration, holds func() error) error {
-	for deadline := time.Now().Add(within); ; {
-		err := holds()
-		switch {
-		case err == nil:
-			return nil
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case time.Now().After(deadline):
-			return fmt.Errorf("%s: not within %v: %w", what, within, err)
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
 }

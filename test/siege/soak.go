@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"pgwicket/internal/pgtest"
+	"pgwicket/test/gate"
 	"pgwicket/test/harness"
 )
 
@@ -47,8 +48,8 @@ type soak struct {
 	baseline level        // what a gate holds that has no clients
 
 	mu            sync.Mutex
-	gate          *gate // the one for newcomers
-	gates         []*gate
+	gate          *target // the one for newcomers
+	gates         []*target
 	control       *pgx.Conn     // of the superuser, past the gate
 	revoked       []credentials // that the list names
 	outside       []credentials // of which the gate is known to have heard
@@ -135,7 +136,7 @@ func (s *soak) prepare(ctx context.Context) (err error) {
 func (s *soak) setting(listen string) setting {
 	return setting{listen: listen, keys: map[string]string{
 		"acl.rules":              `[{name: soak, action: allow, databases: [postgres], users: [samename]}]`,
-		"limits.startup_timeout": patience.String(),
+		"limits.startup_timeout": gate.Timeout.String(),
 		"limits.drain_timeout":   drainTimeout.String(),
 		"reuse_port":             "true",
 	}}
@@ -213,11 +214,11 @@ func (s *soak) weigh(ctx context.Context) error {
 		s.losses.write(s.out)
 		return errors.New("not even the first client is served")
 	}
-	return eventually(ctx, "the first clients have left", patience, func() (err error) {
+	return gate.Eventually(ctx, "the first clients have left", gate.Timeout, func() (err error) {
 		if s.baseline, err = s.gate.level(); err != nil {
 			return err
 		}
-		m, err := s.gate.metrics()
+		m, err := s.gate.Metrics()
 		if err == nil && m["pgwicket_sessions_open"]+m["pgwicket_connections_starting"]+float64(s.baseline.backends) > 0 {
 			err = errors.New("they are still there")
 		}
@@ -324,7 +325,7 @@ func (s *soak) say(format string, args ...any) {
 }
 
 // newest is the gate that newcomers come to.
-func (s *soak) newest() *gate {
+func (s *soak) newest() *target {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.gate
@@ -333,8 +334,8 @@ func (s *soak) newest() *gate {
 // config is how a client of pgx connects.
 func (s *soak) config(role string, p *pass, source string) (*pgx.ConnConfig, error) {
 	g := s.newest()
-	config, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%s user=%s database=postgres sslmode=require connect_timeout=%d",
-		g.host, g.port, role, int(patience.Seconds())))
+	config, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d user=%s database=postgres sslmode=require connect_timeout=%d",
+		g.Host, g.Port, role, int(gate.Timeout.Seconds())))
 	if err != nil {
 		return nil, err
 	}
@@ -350,7 +351,7 @@ func (s *soak) config(role string, p *pass, source string) (*pgx.ConnConfig, err
 func (s *soak) ask(sql string, args ...any) (value string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), gate.Timeout)
 	defer cancel()
 	err = s.control.QueryRow(ctx, sql, args...).Scan(&value)
 	return value, err

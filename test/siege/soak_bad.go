@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"pgwicket/internal/tlstest"
+	"pgwicket/test/wire"
 )
 
 // badInput is something that nobody must get in by.
@@ -36,7 +37,7 @@ func badInputs() []badInput {
 		})},
 		{"HTTP request", inClear("", func(*rand.Rand) []byte { return []byte("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n") })},
 		{"startup packet in clear", inClear("28000", func(*rand.Rand) []byte { return []byte(startupPacket()) })},
-		{"query in clear", inClear("", func(*rand.Rand) []byte { return []byte(query("select 1")) })},
+		{"query in clear", inClear("", func(*rand.Rand) []byte { return []byte(wire.Query("select 1")) })},
 		{"PROXY header of a stranger", inClear("", func(*rand.Rand) []byte { return []byte("PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\n" + startupPacket()) })},
 		{"cut packet", inClear("", func(rnd *rand.Rand) []byte { return []byte(startupPacket()[:rnd.IntN(len(startupPacket())-1)]) })},
 		{"garbage for a handshake", inClear("", func(rnd *rand.Rand) []byte { return append([]byte(sslRequest), noise(rnd, size(rnd, 5000))...) })},
@@ -78,7 +79,7 @@ func asIs(*soak, *tls.Config) {}
 
 // startup is a startup packet with these parameters.
 func startup(parameters ...string) string {
-	return message(0, "\x00\x03\x00\x00"+strings.Join(parameters, "\x00")+"\x00\x00")[1:]
+	return wire.Message(0, "\x00\x03\x00\x00"+strings.Join(parameters, "\x00")+"\x00\x00")[1:]
 }
 
 // floodWithBad tries n of the bad inputs.
@@ -107,13 +108,13 @@ func inClear(sqlstate string, bytesOf func(*rand.Rand) []byte) func(*soak, *rand
 		if err != nil {
 			return err
 		}
-		defer r.tcp.Close()
+		defer r.CloseTCP()
 		input := bytesOf(rnd)
-		_, err = r.tcp.Write(input)
+		_, err = r.TCP.Write(input)
 		if err == nil {
-			err = r.tcp.CloseWrite()
+			err = r.TCP.CloseWrite()
 		}
-		answer, err2 := io.ReadAll(r.tcp)
+		answer, err2 := io.ReadAll(r.TCP)
 		if err = errors.Join(err, err2); err != nil && !cut(err) && !ended(err) {
 			return err
 		}
@@ -136,15 +137,15 @@ func insideTLS(sqlstate string, edit func(*soak, *tls.Config), packet func() str
 		if err != nil {
 			return err
 		}
-		defer r.tcp.Close()
-		if err := r.askForTLS(); err != nil {
+		defer r.CloseTCP()
+		if err := r.RequestTLS(); err != nil {
 			return err
 		}
-		r.tls = tls.Client(r.tcp, config)
-		if _, err := io.WriteString(r.tls, packet()); err != nil {
+		r.TLS = tls.Client(r.TCP, config)
+		if err := r.Send(packet()); err != nil {
 			return err
 		}
-		_, err = r.await('R')
+		_, err = r.Await('R')
 		if err == nil {
 			return &mismatch{"it is let in"}
 		}
@@ -167,11 +168,11 @@ func (s *soak) oldTLS(*rand.Rand) error {
 	if err != nil {
 		return err
 	}
-	defer r.tcp.Close()
-	if err := r.askForTLS(); err != nil {
+	defer r.CloseTCP()
+	if err := r.RequestTLS(); err != nil {
 		return err
 	}
-	if tls.Client(r.tcp, config).Handshake() == nil {
+	if tls.Client(r.TCP, config).Handshake() == nil {
 		return &mismatch{"a handshake of TLS 1.1 is finished"}
 	}
 	return nil

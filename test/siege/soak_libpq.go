@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"pgwicket/test/gate"
 )
 
 // libpq is a client that runs PostgreSQL's own programs, one process after the
@@ -57,7 +59,7 @@ func (s *soak) excusesProgram(err error, began time.Time) bool {
 
 // psql asks by a script, and checks every byte of what it prints.
 func (l *libpq) psql() error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), gate.Timeout)
 	defer cancel()
 	key, n := fmt.Sprintf("%x/%d/%x/", l.s.seed, l.number, l.rnd.Uint32()), size(l.rnd, large/64)
 	file := l.s.lab.file(fmt.Sprintf("psql-%d", l.number))
@@ -114,7 +116,7 @@ var processed = regexp.MustCompile(`number of transactions actually processed: (
 
 // pgbench runs its own transaction, which keeps a ledger, too.
 func (l *libpq) pgbench() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*gate.Timeout)
 	defer cancel()
 	const clients = 3
 	args := []string{

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"pgwicket/internal/tlstest"
+	"pgwicket/test/gate"
 )
 
 // operate does a deed of the operators. It goes on to its end whatever happens:
@@ -25,10 +26,10 @@ func (s *soak) operate(of step) error {
 	ctx, rnd := context.Background(), of.rnd()
 	switch of.deed {
 	case hangup:
-		return s.reloads(ctx, loaded, func() error { return s.newest().signal(syscall.SIGHUP) })
+		return s.reloads(ctx, loaded, func() error { return s.newest().Signal(syscall.SIGHUP) })
 	case fileChanged:
 		more := map[string]string{"limits.max_cancel_requests": fmt.Sprint(64 + rnd.IntN(1e6))}
-		return s.reloads(ctx, loaded, func() error { return s.newest().configure(more) })
+		return s.reloads(ctx, loaded, func() error { return s.newest().Configure(more) })
 	case fileBroken:
 		return s.breakAndMend(ctx, rnd)
 	case revocation:
@@ -53,15 +54,15 @@ const (
 // that went in this way.
 func (s *soak) reloads(ctx context.Context, how string, do func() error) error {
 	g := s.newest()
-	before, err := g.metrics()
+	before, err := g.Metrics()
 	if err != nil {
 		return err
 	}
 	if err := do(); err != nil {
 		return err
 	}
-	return eventually(ctx, "the gate has loaded its files", patience, func() error {
-		now, err := g.metrics()
+	return gate.Eventually(ctx, "the gate has loaded its files", gate.Timeout, func() error {
+		now, err := g.Metrics()
 		if err == nil && now[how] <= before[how] {
 			err = fmt.Errorf("%s is still %v", how, now[how])
 		}
@@ -86,8 +87,8 @@ func (s *soak) breakAndMend(ctx context.Context, rnd *rand.Rand) error {
 	}
 	var broken, mend func() error
 	if file == "" {
-		broken = func() error { return g.configure(map[string]string{"acl.allow": "[everybody]"}) }
-		mend = func() error { return g.configure(nil) }
+		broken = func() error { return g.Configure(map[string]string{"acl.allow": "[everybody]"}) }
+		mend = func() error { return g.Configure(nil) }
 	} else {
 		good, err := os.ReadFile(file)
 		if err != nil {
@@ -98,10 +99,10 @@ func (s *soak) breakAndMend(ctx context.Context, rnd *rand.Rand) error {
 	}
 	err := s.reloads(ctx, notLoaded, broken)
 	if err == nil && rnd.IntN(2) == 0 {
-		err = s.reloads(ctx, notLoaded, func() error { return g.signal(syscall.SIGHUP) })
+		err = s.reloads(ctx, notLoaded, func() error { return g.Signal(syscall.SIGHUP) })
 	}
 	if err == nil {
-		m, failed := g.metrics()
+		m, failed := g.Metrics()
 		err = failed
 		if err == nil && m["pgwicket_config_last_reload_successful"] != 0 {
 			err = errors.New("the metrics do not tell of the failed load")
@@ -124,16 +125,16 @@ func (s *soak) revokeOne(ctx context.Context, rnd *rand.Rand) error {
 	s.mu.Unlock()
 	err := s.publish()
 	if rnd.IntN(3) == 0 {
-		err = errors.Join(err, s.newest().signal(syscall.SIGHUP))
+		err = errors.Join(err, s.newest().Signal(syscall.SIGHUP))
 	}
 	if err != nil {
 		return err
 	}
-	err = eventually(ctx, "newcomers are refused", patience, func() error { return s.keepsOut(old.credentials) })
+	err = gate.Eventually(ctx, "newcomers are refused", gate.Timeout, func() error { return s.keepsOut(old.credentials) })
 	if err == nil {
 		old.refused.Store(time.Now().UnixNano())
 	}
-	err = errors.Join(err, eventually(ctx, "the sessions of a revoked certificate have ended", patience, func() error {
+	err = errors.Join(err, gate.Eventually(ctx, "the sessions of a revoked certificate have ended", gate.Timeout, func() error {
 		if n := g.inBy(old); n > 0 {
 			return fmt.Errorf("%d of %d are left", n, open)
 		}
@@ -164,9 +165,9 @@ func (s *soak) renewList(ctx context.Context) error {
 		return err
 	}
 	g, want := s.newest(), float64(s.list)
-	return eventually(ctx, "the new list is in force", patience, func() error {
-		m, err := g.metrics()
-		if got := m.sum("pgwicket_crl_number"); err == nil && got != want {
+	return gate.Eventually(ctx, "the new list is in force", gate.Timeout, func() error {
+		m, err := g.Metrics()
+		if got := m.Sum("pgwicket_crl_number"); err == nil && got != want {
 			err = fmt.Errorf("it is still list %v, not %v", got, want)
 		}
 		return err
@@ -180,16 +181,16 @@ func (s *soak) renewServer(ctx context.Context) error {
 	if err := pair.WriteFiles(l.file("server.crt"), l.file("server.key")); err != nil {
 		return err
 	}
-	return eventually(ctx, "newcomers see the new server certificate", patience, func() error {
+	return gate.Eventually(ctx, "newcomers see the new server certificate", gate.Timeout, func() error {
 		r, err := s.newest().connect(ctx)
 		if err != nil {
 			return err
 		}
-		defer r.tcp.Close()
-		if err := r.askForTLS(); err != nil {
+		defer r.CloseTCP()
+		if err := r.RequestTLS(); err != nil {
 			return err
 		}
-		c := tls.Client(r.tcp, l.tlsConfig(l.client))
+		c := tls.Client(r.TCP, l.tlsConfig(l.client))
 		if err := c.Handshake(); err != nil {
 			return err
 		}
@@ -205,7 +206,7 @@ func (s *soak) renewServer(ctx context.Context) error {
 func (s *soak) restart(ctx context.Context, how deed) error {
 	old := s.newest()
 	change := func() error {
-		g, err := s.lab.start(ctx, s.setting(old.address))
+		g, err := s.lab.start(ctx, s.setting(old.Address))
 		if err != nil {
 			return err
 		}
@@ -222,15 +223,15 @@ func (s *soak) restart(ctx context.Context, how deed) error {
 	s.begin(how)
 	var err error
 	if how == crashing {
-		old.kill()
+		old.Kill()
 	} else {
-		err = old.stop()
+		err = old.Stop()
 	}
 	if how != overlapping {
 		err = errors.Join(err, change())
 	}
 	s.finish()
-	return errors.Join(err, old.sound())
+	return errors.Join(err, old.Check())
 }
 
 // letsIn fails unless a certificate opens a session.
@@ -260,7 +261,7 @@ func (s *soak) keepsOut(revoked ...credentials) error {
 
 // keepsOutPsql is keepsOut as a user of psql sees it.
 func (s *soak) keepsOutPsql(ctx context.Context, c credentials) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, gate.Timeout)
 	defer cancel()
 	cmd, err := s.lab.libpq(ctx, s.newest(), "psql", "-XAtqc", "select 1")
 	if err != nil {
@@ -284,7 +285,7 @@ func (s *soak) tryWith(c credentials, source string) (*pgconn.PgConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), gate.Timeout)
 	defer cancel()
 	return pgconn.ConnectConfig(ctx, &config.Config)
 }

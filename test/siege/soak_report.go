@@ -12,6 +12,8 @@ import (
 	"runtime"
 	"strings"
 	"time"
+
+	"pgwicket/test/gate"
 )
 
 // mostMemory is what a gate may weigh: the race detector takes five to ten times
@@ -26,7 +28,7 @@ func (s *soak) watch() {
 			return
 		case <-time.After(time.Second):
 		}
-		if b, err := s.newest().resident(); err == nil {
+		if b, err := s.newest().Resident(); err == nil {
 			s.mu.Lock()
 			s.heaviest = max(s.heaviest, b)
 			s.mu.Unlock()
@@ -45,13 +47,13 @@ func (s *soak) watch() {
 // inspect sees that the gate is sound and its counters add up. They may be read
 // while a connection is between two of them, so it looks again.
 func (s *soak) inspect() {
-	if err := s.newest().sound(); err != nil {
+	if err := s.newest().Check(); err != nil {
 		s.lose("the gate", "its log", err.Error())
 	}
-	err := eventually(context.Background(), "the counters add up", patience, func() error {
-		m, err := s.newest().metrics()
-		if err == nil && m.unaccounted() != 0 {
-			err = fmt.Errorf("%v connections are counted in and nowhere else", m.unaccounted())
+	err := gate.Eventually(context.Background(), "the counters add up", gate.Timeout, func() error {
+		m, err := s.newest().Metrics()
+		if err == nil && m.Unaccounted() != 0 {
+			err = fmt.Errorf("%v connections are counted in and nowhere else", m.Unaccounted())
 		}
 		return err
 	})
@@ -67,15 +69,15 @@ func (s *soak) audit() {
 			s.lose("the audit", what, err.Error())
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*gate.Timeout)
 	defer cancel()
-	check("what the gate holds without clients", s.newest().settles(ctx, s.baseline, patience))
+	check("what the gate holds without clients", s.newest().settles(ctx, s.baseline, gate.Timeout))
 	check("the sessions that the gate counts", s.allGone())
 	check("the ledger", s.auditLedger(ctx))
 	check("pgbench's ledger", s.auditPgbench())
-	check("the end of the gate", s.newest().stop())
+	check("the end of the gate", s.newest().Stop())
 	for _, g := range s.gates {
-		check("the log of a gate", errors.Join(g.sound(), s.auditLog(g.rawLog())))
+		check("the log of a gate", errors.Join(g.Check(), s.auditLog(g.RawLog())))
 	}
 	check("what the gates' logs say of the sessions that were ended", s.auditExcuses())
 	if s.heaviest > mostMemory {
@@ -85,8 +87,8 @@ func (s *soak) audit() {
 
 // allGone sees that a gate without clients says so.
 func (s *soak) allGone() error {
-	return eventually(context.Background(), "no session is open", patience, func() error {
-		m, err := s.newest().metrics()
+	return gate.Eventually(context.Background(), "no session is open", gate.Timeout, func() error {
+		m, err := s.newest().Metrics()
 		if n := m["pgwicket_sessions_open"] + m["pgwicket_connections_starting"]; err == nil && n != 0 {
 			err = fmt.Errorf("%v are open, and there are no clients", n)
 		}
@@ -148,7 +150,7 @@ func (t *transactions) audit(sums string) error {
 // auditLog sees that every line says what happened in words that the manual has.
 func (s *soak) auditLog(raw []byte) error {
 	for line := range bytes.Lines(raw) {
-		var r record
+		var r gate.Record
 		if err := json.Unmarshal(line, &r); err != nil {
 			continue // sound has it
 		}
@@ -175,7 +177,7 @@ var byLog = map[deed][]string{
 func (s *soak) auditExcuses() error {
 	logged := make(map[string]bool)
 	for _, g := range s.gates {
-		for _, r := range g.log() {
+		for _, r := range g.Records() {
 			if r["msg"] == "session ended" {
 				logged[fmt.Sprint(r["client"], " ", r["outcome"])] = true
 			}

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"pgwicket/test/gate"
+
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -140,7 +142,7 @@ func (w *worker) stays(left int) bool {
 // goes on.
 func (w *worker) does(name string, do func(*worker, context.Context) error) bool {
 	w.asked, w.idle, w.midway = name, false, false
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), gate.Timeout)
 	defer cancel()
 	err := do(w, ctx)
 	if err == nil {
@@ -215,7 +217,7 @@ func (w *worker) dial(p *pass) (*pgx.Conn, error) {
 		return nil, err
 	}
 	config.RuntimeParams["application_name"] = fmt.Sprintf("soak %d", w.number)
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), gate.Timeout)
 	defer cancel()
 	return pgx.ConnectConfig(ctx, config)
 }

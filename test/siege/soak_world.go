@@ -15,6 +15,9 @@ import (
 	"syscall"
 	"time"
 
+	"pgwicket/test/gate"
+	"pgwicket/test/wire"
+
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -72,7 +75,7 @@ func (s *soak) lostRow() entry { return entry{lostClient, int(s.lost.Add(1))} }
 // killClient kills a psql in mid-query: in mid-answer, or in a transaction that
 // then must not have been.
 func (s *soak) killClient(ctx context.Context, rnd *rand.Rand) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, gate.Timeout)
 	defer cancel()
 	began, row := time.Now(), s.lostRow()
 	name := fmt.Sprintf("killed %d", row.number)
@@ -92,7 +95,7 @@ func (s *soak) killClient(ctx context.Context, rnd *rand.Rand) error {
 	exited := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(exited) }()
 	const there = "select count(*)::text from pg_stat_activity where application_name = $1 and state = 'active'"
-	err = eventually(ctx, "psql is in its query", patience, func() error {
+	err = gate.Eventually(ctx, "psql is in its query", gate.Timeout, func() error {
 		count, err := s.ask(there, name)
 		select {
 		case <-exited:
@@ -118,7 +121,7 @@ func (s *soak) killClient(ctx context.Context, rnd *rand.Rand) error {
 
 // gone waits until PostgreSQL has no such session any more.
 func (s *soak) gone(ctx context.Context, which string) error {
-	return eventually(ctx, "the backend of a lost client has gone", patience, func() error {
+	return gate.Eventually(ctx, "the backend of a lost client has gone", gate.Timeout, func() error {
 		count, err := s.ask("select count(*)::text from pg_stat_activity where " + which)
 		if err == nil && count != "0" {
 			err = errors.New("it is still there: " + which)
@@ -146,14 +149,14 @@ func (s *soak) resetOne(ctx context.Context, rnd *rand.Rand) (pid string, err er
 	if err != nil {
 		return "", err
 	}
-	defer r.reset()
-	if err := r.enter(s.lab.tlsConfig(s.lab.client)); err != nil {
+	defer r.Reset()
+	if err := logIn(ctx, r, s.lab.tlsConfig(s.lab.client)); err != nil {
 		return "", err
 	}
-	if _, err := io.WriteString(r.tls, query("select pg_backend_pid()")); err != nil {
+	if err := r.Send(wire.Query("select pg_backend_pid()")); err != nil {
 		return "", err
 	}
-	row, err := r.await('D')
+	row, err := r.Await('D')
 	if err != nil {
 		return "", err
 	}
@@ -161,13 +164,13 @@ func (s *soak) resetOne(ctx context.Context, rnd *rand.Rand) (pid string, err er
 	if rnd.IntN(2) == 0 {
 		row := s.lostRow()
 		s.ledger.note(row, inDoubt, md5hex("x"))
-		_, err := io.WriteString(r.tls, query(fmt.Sprintf("begin; insert into ledger values (%d, %d, 'x'); commit", row.client, row.number)))
+		_, err := io.WriteString(r.TLS, wire.Query(fmt.Sprintf("begin; insert into ledger values (%d, %d, 'x'); commit", row.client, row.number)))
 		return pid, err
 	}
-	if _, err := io.WriteString(r.tls, query("select repeat('x', 100000) from generate_series(1, 1000000)")); err != nil {
+	if err := r.Send(wire.Query("select repeat('x', 100000) from generate_series(1, 1000000)")); err != nil {
 		return "", err
 	}
-	_, err = io.CopyN(io.Discard, r.tls, int64(size(rnd, 16<<20)))
+	_, err = io.CopyN(io.Discard, r.TLS, int64(size(rnd, 16<<20)))
 	return pid, err
 }
 
@@ -240,11 +243,11 @@ func (s *soak) cancelOthers(rnd *rand.Rand, n int) error {
 		if err != nil {
 			return err
 		}
-		defer r.tcp.Close()
-		if _, err := io.WriteString(r.tcp, message(0, string(body))[1:]); err != nil {
+		defer r.CloseTCP()
+		if _, err := io.WriteString(r.TCP, wire.Message(0, string(body))[1:]); err != nil {
 			return err
 		}
-		answer, err := io.ReadAll(r.tcp)
+		answer, err := io.ReadAll(r.TCP)
 		if err != nil || len(answer) > 0 {
 			return fmt.Errorf("a cancel is answered by %q, %w", answer, err)
 		}
@@ -257,7 +260,7 @@ func (s *soak) cancelOthers(rnd *rand.Rand, n int) error {
 // uses: the gate has whoever does that wait.
 func (s *soak) guessPasswords(ctx context.Context, rnd *rand.Rand) error {
 	source := somewhere(rnd)
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, gate.Timeout)
 	defer cancel()
 	for range 2 + rnd.IntN(3) {
 		config, err := s.config(s.keyed.role, s.keyed.current(), source)
@@ -290,16 +293,16 @@ func (s *soak) stallStarts(rnd *rand.Rand, n int) error {
 		if err != nil {
 			return err
 		}
-		defer r.tcp.Close()
+		defer r.CloseTCP()
 		switch rnd.IntN(3) {
 		case 0:
-			_, err = io.WriteString(r.tcp, sslRequest[:rnd.IntN(8)])
+			_, err = io.WriteString(r.TCP, sslRequest[:rnd.IntN(8)])
 		case 1:
-			err = r.askForTLS()
+			err = r.RequestTLS()
 		case 2:
-			if err = r.askForTLS(); err == nil {
+			if err = r.RequestTLS(); err == nil {
 				hello := clientHello(rnd)
-				_, err = r.tcp.Write(hello[:1+rnd.IntN(len(hello)-1)])
+				_, err = r.TCP.Write(hello[:1+rnd.IntN(len(hello)-1)])
 			}
 		}
 		if err != nil {
@@ -310,7 +313,7 @@ func (s *soak) stallStarts(rnd *rand.Rand, n int) error {
 		case <-s.over:
 		}
 		if rnd.IntN(2) == 0 {
-			r.reset()
+			r.Reset()
 		}
 		s.bad.add("start-up that stalls", 1)
 		return nil
