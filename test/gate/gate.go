@@ -160,8 +160,8 @@ func (g *Gate) Reload(ctx context.Context, more map[string]string) error {
 	})
 }
 
-// Stop is Process.Stop with a generous time.
-func (g *Gate) Stop() error { return g.Process.Stop(Timeout) }
+// Stop is Process.Stop by SIGTERM, with a generous time.
+func (g *Gate) Stop() error { return g.Process.Stop(syscall.SIGTERM, Timeout) }
 
 // Check fails if the gate has exited unexpectedly, or if it has logged a data
 // race, a panic, an internal error or a line that is not JSON.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -98,10 +99,10 @@ func TestProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := obeys.Stop(Timeout); err != nil {
+	if err := obeys.Stop(syscall.SIGTERM, Timeout); err != nil {
 		t.Error(err)
 	}
-	if err := stubborn.Stop(50 * time.Millisecond); err == nil || !strings.Contains(err.Error(), "SIGTERM") {
+	if err := stubborn.Stop(syscall.SIGTERM, 50*time.Millisecond); err == nil || !strings.Contains(err.Error(), "terminated") {
 		t.Errorf("ignores SIGTERM: %v", err)
 	}
 	if !stubborn.HasExited() || stubborn.Unexpected() != nil {

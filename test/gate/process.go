@@ -86,22 +86,22 @@ func (p *Process) Kill() {
 	<-p.exited
 }
 
-// Stop sends SIGTERM and waits. It fails if the process does not exit within that
+// Stop sends a signal and waits. It fails if the process does not exit within that
 // time, in which case it is killed, or if its status is not 0. A process that has
 // exited before is no error.
-func (p *Process) Stop(within time.Duration) error {
+func (p *Process) Stop(sig syscall.Signal, within time.Duration) error {
 	if p.HasExited() {
 		return nil
 	}
 	p.stopped = true
-	if err := p.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := p.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	select {
 	case <-p.exited:
 	case <-time.After(within):
 		p.Kill()
-		return p.failure(fmt.Errorf("no exit within %v of SIGTERM", within))
+		return p.failure(fmt.Errorf("no exit within %v of %v", within, sig))
 	}
 	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
 		return p.failure(fmt.Errorf("exit status %d", code))

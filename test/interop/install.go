@@ -124,11 +124,11 @@ func (l *lab) need(ctx context.Context, pkg, pattern string) error {
 	return nil
 }
 
-// buildGo builds a client of the module of its own below interop/clients, whose
+// buildGo builds a client of the module in clients/golang, whose
 // dependencies are none of the product's.
 func (l *lab) buildGo(ctx context.Context, name string) (string, error) {
 	binary := filepath.Join(l.store, "bin", name)
-	_, err := harness.Output(ctx, filepath.Join("interop", "clients", "golang"), append(os.Environ(), "CGO_ENABLED=0"), "go", "build", "-o", binary, "./"+name)
+	_, err := harness.Output(ctx, filepath.Join(l.clients, "golang"), append(os.Environ(), "CGO_ENABLED=0"), "go", "build", "-o", binary, "./"+name)
 	return binary, err
 }
 

@@ -7,19 +7,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
+	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
-	"time"
 
 	"pgwicket/internal/pgtest"
 	"pgwicket/internal/tlstest"
+	"pgwicket/test/gate"
 	"pgwicket/test/harness"
 )
 
@@ -34,16 +32,13 @@ const (
 	password       = "a word with spaces" //nolint:gosec // of throw-away servers
 )
 
-// patience is how long anything may take that takes a moment, on a machine that
-// is slow and busy.
-const patience = 90 * time.Second
-
 // lab is where it all happens: a directory, a PKI, and a pgwicket to start. It
 // has started servers and gates, and ends them.
 type lab struct {
 	progress io.Writer
 	dir      string // temporary; removed at the end
 	store    string // what is installed, kept from run to run: .interop in the module
+	clients  string // the directory of the drivers
 	frozen   bool   // nothing more is installed
 	binary   string // pgwicket, as it is released
 	ca       *tlstest.CA
@@ -69,7 +64,7 @@ func newLab(ctx context.Context, progress io.Writer) (_ *lab, err error) {
 	if err != nil {
 		return nil, err
 	}
-	l.store = filepath.Join(root, ".interop")
+	l.store, l.clients = filepath.Join(root, ".interop"), filepath.Join(root, "test", "interop", "clients")
 	if l.dir, err = os.MkdirTemp("", "pgwicket-interop-"); err != nil {
 		return nil, err
 	}
@@ -201,150 +196,41 @@ func (l *lab) startServer(ctx context.Context, r release, settings []string, sql
 	return s, nil
 }
 
-// gate is a pgwicket that runs.
-type gate struct {
-	host   string // 127.0.0.1; its certificate is also for localhost
-	port   int
-	admin  string
-	logged string // the file with its log
-	cmd    *exec.Cmd
-	exited chan struct{}
-}
-
 // bySocket and byTLS are the keys of a gate's section backend: a server by its Unix
 // socket, and by TLS as the second of two hosts, of which the first is not there.
-func bySocket(dir string, port int) string { return fmt.Sprintf("  host: %s\n  port: %d\n", dir, port) }
-
-func (l *lab) byTLS(s *server) string {
-	return fmt.Sprintf("  host: localhost,localhost\n  port: 1,%d\n  sslrootcert: %s\n", s.Port, l.caFile)
+func bySocket(dir string, port int) map[string]string {
+	return map[string]string{"backend.host": dir, "backend.port": strconv.Itoa(port)}
 }
 
-// startGate starts a gate, whose clients may be slow to begin on a busy machine:
-// certUser needs a certificate, the other roles need none, and replicatorUser may
-// replicate. backend are the keys of that section, as lines of YAML. The lab ends
-// it.
-func (l *lab) startGate(ctx context.Context, backend string) (*gate, error) {
-	address, err := pgtest.FreeAddress()
-	if err != nil {
-		return nil, err
-	}
-	admin, err := pgtest.FreeAddress()
-	if err != nil {
-		return nil, err
-	}
-	dir, err := os.MkdirTemp(l.dir, "gate-")
-	if err != nil {
-		return nil, err
-	}
-	host, port, _ := strings.Cut(address, ":")
-	g := &gate{host: host, admin: admin, logged: filepath.Join(dir, "log"), exited: make(chan struct{})}
-	if g.port, err = strconv.Atoi(port); err != nil {
-		return nil, err
-	}
-	config := fmt.Sprintf(`listen:
-  - address: %s
-tls:
-  cert_file: %s
-  key_file: %s
-  ca_file: %s
-  client_cert: optional
-acl:
-  allow: [127.0.0.0/8]
-  rules:
-    - {name: by certificate, action: allow, users: [%s], certificate: {cn: %s}}
-    - {name: standby, action: allow, users: [%s], replication: physical}
-    - {name: logical, action: allow, users: [%s], replication: database}
-    - {name: by password, action: allow, users: [%s, %s, %s, %s]}
-backend:
-%slimits:
-  max_connections_per_source: 0
-  connection_rate: 0
-  max_auth_failures: 0
-  startup_timeout: 90s
-admin:
-  address: %s
-log:
-  format: json
-  level: debug
-`, address, l.serverCert, l.serverKey, l.caFile, certUser, certUser, replicatorUser, replicatorUser, scramUser, md5User, clearUser, replicatorUser,
-		backend, admin)
-	file := filepath.Join(dir, "pgwicket.yaml")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		return nil, err
-	}
-	log, err := os.Create(g.logged)
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
-	g.cmd = exec.Command(l.binary, "serve", "--config", file)
-	g.cmd.Env = pgtest.Environ()
-	g.cmd.Stderr = log
-	g.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := g.cmd.Start(); err != nil {
-		return nil, err
-	}
-	go func() {
-		_ = g.cmd.Wait()
-		close(g.exited)
-	}()
-	l.atEnd(g.kill)
-	return g, g.waitReady(ctx)
+func (l *lab) byTLS(s *server) map[string]string {
+	return map[string]string{"backend.host": "localhost,localhost", "backend.port": fmt.Sprintf("1,%d", s.Port), "backend.sslrootcert": l.caFile}
 }
 
-func (g *gate) waitReady(ctx context.Context) error {
-	for deadline := time.Now().Add(patience); ; {
-		if ready(ctx, g.admin) {
-			return nil
-		}
-		select {
-		case <-g.exited:
-			return errors.New("the gate has ended: " + g.tail())
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(20 * time.Millisecond):
-		}
-		if time.Now().After(deadline) {
-			return errors.New("the gate does not get ready: " + g.tail())
-		}
-	}
+// gateRules admit certUser with a certificate, the other roles without one, and
+// replicatorUser for replication. more are further rules.
+func gateRules(more ...string) string {
+	rules := append(more,
+		fmt.Sprintf("{name: by certificate, action: allow, users: [%s], certificate: {cn: %s}}", certUser, certUser),
+		fmt.Sprintf("{name: standby, action: allow, users: [%s], replication: physical}", replicatorUser),
+		fmt.Sprintf("{name: logical, action: allow, users: [%s], replication: database}", replicatorUser),
+		fmt.Sprintf("{name: by password, action: allow, users: [%s, %s, %s, %s]}", scramUser, md5User, clearUser, replicatorUser),
+	)
+	return "[" + strings.Join(rules, ", ") + "]"
 }
 
-// ready asks the admin address.
-func ready(ctx context.Context, admin string) bool {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+admin+"/readyz", http.NoBody)
-	if err != nil {
-		return false
+// startGate starts a gate, whose clients may be slow to begin on a busy machine.
+// backend are the keys of that section. The lab ends it.
+func (l *lab) startGate(ctx context.Context, backend map[string]string) (*gate.Gate, error) {
+	keys := map[string]string{
+		"tls.cert_file": l.serverCert, "tls.key_file": l.serverKey, "tls.ca_file": l.caFile, "tls.client_cert": "optional",
+		"acl.allow": "[127.0.0.0/8]", "acl.rules": gateRules(),
+		"limits.max_connections_per_source": "0", "limits.connection_rate": "0", "limits.max_auth_failures": "0",
+		"limits.startup_timeout": gate.Timeout.String(),
 	}
-	answer, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return false
+	maps.Copy(keys, backend)
+	g, err := gate.Start(ctx, gate.Options{Binary: l.binary, Dir: l.dir, Keys: keys})
+	if g != nil {
+		l.atEnd(g.Kill)
 	}
-	_ = answer.Body.Close()
-	return answer.StatusCode == http.StatusOK
-}
-
-// tail returns the end of the log, for error messages.
-func (g *gate) tail() string {
-	b, _ := os.ReadFile(g.logged)
-	return strings.TrimSpace(string(b[max(0, len(b)-1000):]))
-}
-
-// sound fails if the gate has ended by itself or has logged an error of its own.
-func (g *gate) sound() error {
-	select {
-	case <-g.exited:
-		return errors.New("the gate has ended by itself: " + g.tail())
-	default:
-	}
-	b, err := os.ReadFile(g.logged)
-	if err == nil && (strings.Contains(string(b), "internal_error") || strings.Contains(string(b), "panic in a session")) {
-		err = errors.New("the gate has logged an error of its own; its log ends with: " + g.tail())
-	}
-	return err
-}
-
-func (g *gate) kill() {
-	_ = syscall.Kill(-g.cmd.Process.Pid, syscall.SIGKILL)
-	<-g.exited
+	return g, err
 }

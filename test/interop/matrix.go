@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"pgwicket/internal/pgtest"
+	"pgwicket/test/gate"
 	"pgwicket/test/harness"
 )
 
@@ -193,53 +194,63 @@ func (m *matrix) all(ctx context.Context, rows []client, chosen []release, p *pa
 		p.rows = append(p.rows, c.name)
 	}
 	for _, r := range chosen {
-		s, err := m.startServer(ctx, r, nil, "")
+		bad, err := m.one(ctx, drivers, r, p)
 		if err != nil {
 			return nil, err
 		}
-		g, err := m.startGate(ctx, bySocket(s.SocketDir, s.Port))
-		if err != nil {
-			return nil, err
-		}
-		far, err := m.startGate(ctx, m.byTLS(s))
-		if err != nil {
-			return nil, err
-		}
-		m.say("PostgreSQL %s", s.version)
-		p.server(s)
-		raw, err := m.rawTable(ctx, s, g, far)
-		if err != nil {
-			return nil, err
-		}
-		failed = append(failed, p.raw(s, raw)...)
-		var wg sync.WaitGroup
-		var mu sync.Mutex
-		for _, d := range drivers {
-			wg.Go(func() {
-				straight, through := m.visit(ctx, d, s.Port, false), m.visit(ctx, d, g.port, true)
-				mu.Lock()
-				defer mu.Unlock()
-				bad := p.client(s, d.name, straight(), through())
-				failed = append(failed, bad...)
-				m.say("  %s (%s): %d of %d cells failed", d.name, p.version[d.name], len(bad), len(features()))
-				for _, one := range bad {
-					m.say("    %s", one)
-				}
-			})
-		}
-		wg.Wait()
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		for _, one := range []*gate{g, far} {
-			if err := one.sound(); err != nil {
-				failed = append(failed, err.Error())
-			}
-			one.kill()
-		}
-		s.Stop()
+		failed = append(failed, bad...)
 	}
 	slices.Sort(failed)
+	return failed, nil
+}
+
+// one runs the clients at one server, and returns the cells that failed.
+func (m *matrix) one(ctx context.Context, drivers []driver, r release, p *page) (failed []string, err error) {
+	s, err := m.startServer(ctx, r, nil, "")
+	if err != nil {
+		return nil, err
+	}
+	g, err := m.startGate(ctx, bySocket(s.SocketDir, s.Port))
+	if err != nil {
+		return nil, err
+	}
+	far, err := m.startGate(ctx, m.byTLS(s))
+	if err != nil {
+		return nil, err
+	}
+	m.say("PostgreSQL %s", s.version)
+	p.server(s)
+	raw, err := m.rawTable(ctx, s, g, far)
+	if err != nil {
+		return nil, err
+	}
+	failed = p.raw(s, raw)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	for _, d := range drivers {
+		wg.Go(func() {
+			straight, through := m.visit(ctx, d, s.Port, false), m.visit(ctx, d, g.Port, true)
+			mu.Lock()
+			defer mu.Unlock()
+			bad := p.client(s, d.name, straight(), through())
+			failed = append(failed, bad...)
+			m.say("  %s (%s): %d of %d cells failed", d.name, p.version[d.name], len(bad), len(features()))
+			for _, cell := range bad {
+				m.say("    %s", cell)
+			}
+		})
+	}
+	wg.Wait()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	for _, g := range []*gate.Gate{g, far} {
+		if err := g.Check(); err != nil {
+			failed = append(failed, err.Error())
+		}
+		g.Kill()
+	}
+	s.Stop()
 	return failed, nil
 }
 
@@ -311,13 +322,15 @@ func (m *matrix) drive(ctx context.Context, d driver, port int, gated bool, aske
 	return result
 }
 
+// script is the path of a driver.
+func (l *lab) script(name string) string { return filepath.Join(l.clients, name) }
+
 // clients are the rows, in the order of the table.
 func clients(all []release) (rows []client) {
-	script := func(name string) string { return filepath.Join("interop", "clients", name) }
 	for _, r := range all {
-		rows = append(rows, client{"psql-" + r.major, func(context.Context, *lab) ([]string, []string, error) {
+		rows = append(rows, client{"psql-" + r.major, func(_ context.Context, l *lab) ([]string, []string, error) {
 			psql, pgbench, err := debianClients()
-			return []string{"bash", script("psql.sh")}, r.environ("PSQL="+psql, "PGBENCH="+pgbench), err
+			return []string{"bash", l.script("psql.sh")}, r.environ("PSQL="+psql, "PGBENCH="+pgbench), err
 		}})
 	}
 	for _, name := range []string{"pgx", "lib/pq"} {
@@ -328,14 +341,14 @@ func clients(all []release) (rows []client) {
 	}
 	for _, name := range []string{"node-postgres", "postgres.js"} {
 		rows = append(rows, client{name, func(ctx context.Context, l *lab) ([]string, []string, error) {
-			file := script("node/" + strings.TrimSuffix(name, ".js") + ".js")
+			file := l.script("node/" + strings.TrimSuffix(name, ".js") + ".js")
 			return []string{"node", file}, pgtest.Environ("NODE_PATH=" + filepath.Join(l.store, "npm", "node_modules")), l.installNpm(ctx)
 		}})
 	}
 	python := func(name, module string, r release) client {
 		return client{name, func(ctx context.Context, l *lab) ([]string, []string, error) {
 			// Not the user's modules: -I would leave out those beside the script, too.
-			argv := []string{"/usr/bin/python3", "-E", "-s", "-B", script("python/with_" + module + ".py")}
+			argv := []string{"/usr/bin/python3", "-E", "-s", "-B", l.script("python/with_" + module + ".py")}
 			return argv, r.environ(), l.need(ctx, "python3-"+module, "/usr/lib/python3/dist-packages/"+module+"/__init__.py")
 		}}
 	}
@@ -349,7 +362,7 @@ func clients(all []release) (rows []client) {
 	}
 	rows = append(rows, python("asyncpg", "asyncpg", release{}), client{"DBD::Pg", func(ctx context.Context, l *lab) ([]string, []string, error) {
 		err := l.need(ctx, "libdbd-pg-perl", "/usr/lib/*/perl5/*/DBD/Pg.pm")
-		return []string{"/usr/bin/perl", script("dbd-pg.pl")}, release{}.environ(), err
+		return []string{"/usr/bin/perl", l.script("dbd-pg.pl")}, release{}.environ(), err
 	}})
 	return append(rows, client{"JDBC", func(ctx context.Context, l *lab) ([]string, []string, error) {
 		const jar = "/usr/share/java/postgresql.jar"
@@ -364,7 +377,7 @@ func clients(all []release) (rows []client) {
 			return nil, nil, err
 		}
 		classes := filepath.Join(l.store, "java")
-		_, err := harness.Output(ctx, "", os.Environ(), "javac", "-cp", jar, "-d", classes, script("Jdbc.java"))
+		_, err := harness.Output(ctx, "", os.Environ(), "javac", "-cp", jar, "-d", classes, l.script("Jdbc.java"))
 		return []string{"java", "-Xmx4g", "-cp", jar + ":" + classes, "Jdbc"}, pgtest.Environ(), err
 	}})
 }

@@ -12,7 +12,7 @@ import (
 // distribution's PostgreSQL, and three clients that share no code, as far as they are
 // here already.
 func TestSmallMatrix(t *testing.T) {
-	t.Chdir("..")
+	t.Parallel()
 	l, err := newLab(t.Context(), t.Output())
 	if err != nil {
 		t.Fatal(err)
@@ -50,6 +50,7 @@ func TestSmallMatrix(t *testing.T) {
 // A client that fails both ways shows nothing, and must not be read as one that
 // both refuse.
 func TestVerdicts(t *testing.T) {
+	t.Parallel()
 	ok, wrong, lacks := cell{"ok", "7"}, cell{"error", "no"}, cell{"unsupported", "it has none"}
 	for _, c := range []struct {
 		feature, major    string

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -12,19 +13,20 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 	"time"
+
+	"pgwicket/test/gate"
+	"pgwicket/test/wire"
 )
 
-// The codes that begin a connection.
+// Short names for a table of many.
 const (
-	codeCancel  = 80877102
-	codeSSL     = 80877103
-	codeGSS     = 80877104
-	protocol30  = 3 << 16
-	protocol32  = 3<<16 | 2
+	codeSSL     = wire.SSLRequest
+	codeGSS     = wire.GSSENCRequest
+	protocol30  = wire.Protocol30
+	protocol32  = wire.Protocol32
 	protocolNew = 3<<16 | 9999
 )
 
@@ -39,99 +41,116 @@ type rawRow struct {
 type rawScript struct {
 	title    string
 	byDesign string
-	run      func(w *wire) (string, error)
+	run      func(w *rawClient) (string, error)
 	far      bool // by the gate that reaches the server by TLS
 }
 
 func rawScripts() []rawScript {
 	all := []rawScript{
 		// teleport#6284, electric#630, encore#637: GSSENCRequest first.
-		{title: "GSSENCRequest, then SSLRequest", run: func(w *wire) (string, error) {
+		{title: "GSSENCRequest, then SSLRequest", run: func(w *rawClient) (string, error) {
 			return w.steps(w.request(codeGSS), w.request(codeSSL), w.handshake("postgresql"), w.startup(protocol30, "user", clearUser))
 		}},
 		// traefik#12866, haproxy#3148, golang/go#80573: a large ClientHello in pieces.
-		{title: "SSLRequest, a ClientHello byte by byte", run: func(w *wire) (string, error) {
+		{title: "SSLRequest, a ClientHello byte by byte", run: func(w *rawClient) (string, error) {
 			return w.steps(w.request(codeSSL), w.inPieces, w.handshake("postgresql"), w.startup(protocol30, "user", clearUser))
 		}},
 		// envoy#27808, envoy#31762, pgbouncer#1303, pgbouncer#1584: TLS on both legs, to the
 		// second of two hosts; the S of one leg is not seen on the other.
-		{title: "a backend by TLS, verify-full, the second of two hosts", far: true, run: func(w *wire) (string, error) {
+		{title: "a backend by TLS, verify-full, the second of two hosts", far: true, run: func(w *rawClient) (string, error) {
 			return w.steps(w.request(codeSSL), w.handshake("postgresql"), w.startup(protocol30, "user", clearUser))
 		}},
-		{title: "a session with a backend by TLS, CancelRequest in clear", far: true, run: func(w *wire) (string, error) {
+		{title: "a session with a backend by TLS, CancelRequest in clear", far: true, run: func(w *rawClient) (string, error) {
 			return w.steps(w.request(codeSSL), w.handshake("postgresql"),
 				w.startup(protocol30, "user", clearUser, "database", "postgres"), w.cancelled(false))
 		}},
 		// materialize#38442, cockroach#169908: the gate's own word, from a client.
-		{title: "a startup packet with pgwicket.client_addr", byDesign: "these settings are its own to send", run: func(w *wire) (string, error) {
+		{title: "a startup packet with pgwicket.client_addr", byDesign: "these settings are its own to send", run: func(w *rawClient) (string, error) {
 			return w.steps(w.request(codeSSL), w.handshake("postgresql"), w.startup(protocol30, "user", clearUser, "PgWicket.Client_Addr", "192.0.2.1"))
 		}},
 		// pgbouncer#392, #140, #833, #786: a flood of cancels takes no session's place.
-		{title: "300 CancelRequests of nobody, then a session", run: func(w *wire) (string, error) {
+		{title: "300 CancelRequests of nobody, then a session", run: func(w *rawClient) (string, error) {
 			return w.steps(w.flood(300), w.request(codeSSL), w.handshake("postgresql"), w.startup(protocol30, "user", clearUser))
 		}},
+	}
+	all = append(all, startups()...)
+	all = append(all, cancellations()...)
+	return append(all, replications()...)
+}
+
+// startups are what may come before and in a startup packet.
+func startups() []rawScript {
+	return []rawScript{
 		// A server that is built with GSSAPI says G, and waits for its handshake.
-		{title: "GSSENCRequest twice", run: func(w *wire) (string, error) {
+		{title: "GSSENCRequest twice", run: func(w *rawClient) (string, error) {
 			return w.steps(w.request(codeGSS), w.request(codeGSS))
 		}},
-		{title: "GSSENCRequest, SSLRequest, GSSENCRequest inside TLS", run: func(w *wire) (string, error) {
+		{title: "GSSENCRequest, SSLRequest, GSSENCRequest inside TLS", run: func(w *rawClient) (string, error) {
 			return w.steps(w.request(codeGSS), w.request(codeSSL), w.handshake("postgresql"), w.request(codeGSS))
 		}},
-		{title: "SSLRequest, TLS, SSLRequest", run: func(w *wire) (string, error) {
+		{title: "SSLRequest, TLS, SSLRequest", run: func(w *rawClient) (string, error) {
 			return w.steps(w.request(codeSSL), w.handshake("postgresql"), w.request(codeSSL))
 		}},
 		// caddy-l4#256, databasus#722.
-		{title: "SSLRequest, TLS without ALPN", run: func(w *wire) (string, error) {
+		{title: "SSLRequest, TLS without ALPN", run: func(w *rawClient) (string, error) {
 			return w.steps(w.request(codeSSL), w.handshake(), w.startup(protocol30, "user", clearUser))
 		}},
-		{title: "SSLRequest, TLS with ALPN postgresql", run: func(w *wire) (string, error) {
+		{title: "SSLRequest, TLS with ALPN postgresql", run: func(w *rawClient) (string, error) {
 			return w.steps(w.request(codeSSL), w.handshake("postgresql"), w.startup(protocol30, "user", clearUser))
 		}},
 		// neon#12783, lib/pq#1354. Before 17 the server has no direct TLS.
-		{title: "direct TLS with ALPN postgresql", run: func(w *wire) (string, error) {
+		{title: "direct TLS with ALPN postgresql", run: func(w *rawClient) (string, error) {
 			return w.steps(w.handshake("postgresql"), w.startup(protocol30, "user", clearUser))
 		}},
-		{title: "direct TLS without ALPN", run: func(w *wire) (string, error) {
+		{title: "direct TLS without ALPN", run: func(w *rawClient) (string, error) {
 			return w.steps(w.handshake(), w.startup(protocol30, "user", clearUser))
 		}},
 		// neon#12783: PostgreSQL says N to it.
-		{title: "direct TLS with ALPN postgresql, SSLRequest", run: func(w *wire) (string, error) {
+		{title: "direct TLS with ALPN postgresql, SSLRequest", run: func(w *rawClient) (string, error) {
 			return w.steps(w.handshake("postgresql"), w.request(codeSSL), w.startup(protocol30, "user", clearUser))
 		}},
-		{title: "protocol 3.0", run: func(w *wire) (string, error) {
+		{title: "protocol 3.0", run: func(w *rawClient) (string, error) {
 			return w.steps(w.request(codeSSL), w.handshake("postgresql"), w.startup(protocol30, "user", clearUser))
 		}},
 		// teleport#68711, pgx#2489: the keys of 3.2.
-		{title: "protocol 3.2", run: func(w *wire) (string, error) {
+		{title: "protocol 3.2", run: func(w *rawClient) (string, error) {
 			return w.steps(w.request(codeSSL), w.handshake("postgresql"), w.startup(protocol32, "user", clearUser))
 		}},
 		// pgwire#455, pgagroal#971.
-		{title: "protocol 3.9999 with _pq_.one and _pq_.two", run: func(w *wire) (string, error) {
+		{title: "protocol 3.9999 with _pq_.one and _pq_.two", run: func(w *rawClient) (string, error) {
 			return w.steps(w.request(codeSSL), w.handshake("postgresql"),
 				w.startup(protocolNew, "user", clearUser, "_pq_.one", "1", "_pq_.two", "2"))
 		}},
 		// cockroach#93425: a CancelRequest inside of TLS. It is never answered.
-		{title: "SSLRequest, TLS, CancelRequest of nobody", run: func(w *wire) (string, error) {
+		{title: "SSLRequest, TLS, CancelRequest of nobody", run: func(w *rawClient) (string, error) {
 			return w.steps(w.request(codeSSL), w.handshake("postgresql"), w.cancelNobody)
 		}},
 	}
-	// cockroach#93631, pgx#2340, teleport#68711, pgx#2489: a query is cancelled in
-	// clear and inside of TLS, by a key of 4 bytes and by 3.2's longer one.
+}
+
+// cancellations are a query that is cancelled in clear and inside of TLS, by a key of
+// 4 bytes and by 3.2's longer one: cockroach#93631, pgx#2340, teleport#68711,
+// pgx#2489.
+func cancellations() (all []rawScript) {
 	for _, version := range []uint32{protocol30, protocol32} {
 		for _, inTLS := range []bool{false, true} {
 			title := fmt.Sprintf("a session of 3.%d, CancelRequest in clear", version&0xffff)
 			if inTLS {
 				title = fmt.Sprintf("a session of 3.%d, CancelRequest inside of TLS", version&0xffff)
 			}
-			all = append(all, rawScript{title: title, run: func(w *wire) (string, error) {
+			all = append(all, rawScript{title: title, run: func(w *rawClient) (string, error) {
 				return w.steps(w.request(codeSSL), w.handshake("postgresql"),
 					w.startup(version, "user", clearUser, "database", "postgres"), w.cancelled(inTLS))
 			}})
 		}
 	}
-	// pgbouncer#382, #1164, #1196: how one asks for replication.
+	return all
+}
+
+// replications are how one asks for replication: pgbouncer#382, #1164, #1196.
+func replications() (all []rawScript) {
 	for _, value := range []string{"true", "on", "yes", "1", "t", "TRUE", "database", "false", "off", "0", "perhaps"} {
-		all = append(all, rawScript{title: "replication=" + value, run: func(w *wire) (string, error) {
+		all = append(all, rawScript{title: "replication=" + value, run: func(w *rawClient) (string, error) {
 			return w.steps(w.request(codeSSL), w.handshake("postgresql"),
 				w.startup(protocol30, "user", replicatorUser, "database", "postgres", "replication", value))
 		}})
@@ -140,7 +159,7 @@ func rawScripts() []rawScript {
 }
 
 // rawTable runs every script on both ways.
-func (m *matrix) rawTable(ctx context.Context, s *server, near, far *gate) (rows []rawRow, err error) {
+func (m *matrix) rawTable(ctx context.Context, s *server, near, far *gate.Gate) (rows []rawRow, err error) {
 	for _, script := range rawScripts() {
 		row := rawRow{title: script.title, byDesign: script.byDesign}
 		if row.straight, err = m.rawRun(ctx, s.Port, script); err != nil {
@@ -150,7 +169,7 @@ func (m *matrix) rawTable(ctx context.Context, s *server, near, far *gate) (rows
 		if script.far {
 			g = far
 		}
-		if row.through, err = m.rawRun(ctx, g.port, script); err != nil {
+		if row.through, err = m.rawRun(ctx, g.Port, script); err != nil {
 			return nil, err
 		}
 		if strings.HasPrefix(script.title, "direct TLS") && s.major < "17" {
@@ -167,37 +186,26 @@ func (m *matrix) rawTable(ctx context.Context, s *server, near, far *gate) (rows
 // rawRun returns what was answered, the end of the connection included. An error
 // is one of ours.
 func (m *matrix) rawRun(ctx context.Context, port int, script rawScript) (string, error) {
-	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	c, err := dialRaw(ctx, address)
+	dial := func() (*wire.Conn, error) {
+		return wire.Dial(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), gate.Timeout)
+	}
+	c, err := dial()
 	if err != nil {
 		return "", err
 	}
-	defer c.Close()
-	pem, err := os.ReadFile(m.caFile)
-	if err != nil {
-		return "", err
-	}
+	defer c.CloseTCP()
 	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(pem)
-	return script.run(&wire{Conn: c, roots: roots, again: func() (net.Conn, error) { return dialRaw(ctx, address) }})
+	roots.AddCert(m.ca.Cert)
+	return script.run(&rawClient{Conn: c, ctx: ctx, roots: roots, again: dial})
 }
 
-// dialRaw opens a connection that does not outlast a script.
-func dialRaw(ctx context.Context, address string) (net.Conn, error) {
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "tcp", address)
-	if err != nil {
-		return nil, err
-	}
-	return c, c.SetDeadline(time.Now().Add(patience))
-}
-
-// wire is a connection that a script speaks on.
-type wire struct {
-	net.Conn
+// rawClient is a connection that a script speaks on.
+type rawClient struct {
+	*wire.Conn
+	ctx   context.Context // of the script
 	roots *x509.CertPool
-	again func() (net.Conn, error) // another one to the same place
-	key   []byte                   // BackendKeyData: the process and its key
+	again func() (*wire.Conn, error) // another one to the same place
+	key   []byte                     // BackendKeyData: the process and its key
 }
 
 // move does something and says what was answered; an error is the end of the
@@ -208,7 +216,7 @@ type move func() (string, error)
 var errEnough = errors.New("enough")
 
 // steps takes them one after the other.
-func (w *wire) steps(all ...move) (string, error) {
+func (w *rawClient) steps(all ...move) (string, error) {
 	var said []string
 	for _, s := range all {
 		answer, err := s()
@@ -231,41 +239,39 @@ func (w *wire) steps(all ...move) (string, error) {
 
 // request asks for encryption, and returns the byte that is the answer, or the
 // refusal.
-func (w *wire) request(code uint32) move {
+func (w *rawClient) request(code uint32) move {
 	return func() (string, error) {
-		if _, err := w.Write(binary.BigEndian.AppendUint32([]byte{0, 0, 0, 8}, code)); err != nil {
+		answer, err := w.Request(code)
+		switch {
+		case err != nil:
 			return "", err
-		}
-		var b [1]byte
-		if _, err := io.ReadFull(w, b[:]); err != nil {
-			return "", err
-		}
-		switch b[0] {
-		case 'E':
-			message, err := w.body()
-			return "error " + sqlstate(message), errors.Join(err, errEnough)
-		case 'G':
+		case answer == 'E':
+			body, err := w.ReadBody()
+			return "error " + sqlstate(body), errors.Join(err, errEnough)
+		case answer == 'G':
 			return "G", errEnough
 		}
-		return string(b[:]), nil
+		return string([]byte{answer}), nil
 	}
 }
 
 // handshake goes over to TLS.
-func (w *wire) handshake(alpn ...string) move {
+func (w *rawClient) handshake(alpn ...string) move {
 	return func() (string, error) {
-		c := tls.Client(w.Conn, &tls.Config{RootCAs: w.roots, ServerName: "localhost", NextProtos: alpn, MinVersion: tls.VersionTLS12})
-		if err := c.Handshake(); err != nil {
+		if err := w.Handshake(w.ctx, w.tlsConfig(alpn...)); err != nil {
 			return "no TLS", err
 		}
-		w.Conn = c
 		return "TLS", nil // an older server knows no ALPN, and pgwicket asks for none
 	}
 }
 
+func (w *rawClient) tlsConfig(alpn ...string) *tls.Config {
+	return &tls.Config{RootCAs: w.roots, ServerName: "localhost", NextProtos: alpn, MinVersion: tls.VersionTLS12}
+}
+
 // inPieces sends what comes next a byte at a time.
-func (w *wire) inPieces() (string, error) {
-	w.Conn = pieces{w.Conn}
+func (w *rawClient) inPieces() (string, error) {
+	w.Conn.Conn = pieces{w.Conn.Conn}
 	return "", nil
 }
 
@@ -282,15 +288,15 @@ func (p pieces) Write(b []byte) (int, error) {
 }
 
 // flood sends requests to cancel what there is not, and does not wait for their end.
-func (w *wire) flood(n int) move {
+func (w *rawClient) flood(n int) move {
 	return func() (string, error) {
 		for range n {
 			c, err := w.again()
 			if err != nil {
 				return "", err
 			}
-			defer c.Close()
-			if _, err := c.Write(cancelRequest(nobody)); err != nil {
+			defer c.CloseTCP()
+			if err := c.Send(wire.Cancel(nobody)); err != nil {
 				return "", err
 			}
 		}
@@ -301,17 +307,12 @@ func (w *wire) flood(n int) move {
 // nobody is a process with a key that there is not.
 var nobody = []byte{0x7f, 0xff, 0xff, 0xff, 1, 2, 3, 4}
 
-func cancelRequest(key []byte) []byte {
-	packet := binary.BigEndian.AppendUint32(nil, uint32(8+len(key)))
-	return append(binary.BigEndian.AppendUint32(packet, codeCancel), key...)
-}
-
 // cancelNobody asks for a query to be cancelled that there is not.
-func (w *wire) cancelNobody() (string, error) { return "", askToCancel(w, nobody) }
+func (w *rawClient) cancelNobody() (string, error) { return "", askToCancel(w.Conn, nobody) }
 
 // askToCancel sends a CancelRequest, and returns when the other side has closed.
-func askToCancel(c net.Conn, key []byte) error {
-	if _, err := c.Write(cancelRequest(key)); err != nil {
+func askToCancel(c *wire.Conn, key []byte) error {
+	if err := c.Send(wire.Cancel(key)); err != nil {
 		return err
 	}
 	var b [1]byte
@@ -321,27 +322,22 @@ func askToCancel(c net.Conn, key []byte) error {
 
 // cancelled starts a query and has it cancelled by its key. A request that comes
 // before the query cancels nothing, so it is sent until there is an answer.
-func (w *wire) cancelled(inTLS bool) move {
+func (w *rawClient) cancelled(inTLS bool) move {
 	return func() (string, error) {
-		query := append([]byte("select pg_sleep(60)"), 0)
-		if _, err := w.Write(append(binary.BigEndian.AppendUint32([]byte{'Q'}, uint32(len(query)+4)), query...)); err != nil {
+		if err := w.Send(wire.Query("select pg_sleep(60)")); err != nil {
 			return "", err
 		}
 		answered := make(chan string, 1)
 		go func() {
-			for {
-				kind, message, err := w.message()
-				switch {
-				case err != nil:
-					answered <- err.Error()
-					return
-				case kind == 'E':
-					answered <- "error " + sqlstate(message)
-					return
-				case kind == 'Z':
-					answered <- "not cancelled"
-					return
-				}
+			var refused *wire.Error
+			_, err := w.Await('Z')
+			switch {
+			case errors.As(err, &refused):
+				answered <- "error " + refused.Code
+			case err != nil:
+				answered <- err.Error()
+			default:
+				answered <- "not cancelled"
 			}
 		}()
 		for {
@@ -357,21 +353,21 @@ func (w *wire) cancelled(inTLS bool) move {
 	}
 }
 
-func (w *wire) cancelOnce(inTLS bool) error {
+func (w *rawClient) cancelOnce(inTLS bool) error {
 	c, err := w.again()
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	other := &wire{Conn: c, roots: w.roots}
+	defer c.CloseTCP()
 	if inTLS {
-		for _, m := range []move{other.request(codeSSL), other.handshake("postgresql")} {
-			if _, err := m(); err != nil {
-				return err
-			}
+		if err := c.RequestTLS(); err != nil {
+			return err
+		}
+		if err := c.Handshake(w.ctx, w.tlsConfig("postgresql")); err != nil {
+			return err
 		}
 	}
-	if err := askToCancel(other, w.key); !errors.Is(err, io.EOF) {
+	if err := askToCancel(c, w.key); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("a CancelRequest ended with %w", err)
 	}
 	return nil
@@ -380,20 +376,14 @@ func (w *wire) cancelOnce(inTLS bool) error {
 // startup starts a session, gives the password where it is asked for in clear, and
 // returns the kinds of messages up to the first query, with the sizes of keys and
 // the words of refusals. SCRAM ends the script.
-func (w *wire) startup(version uint32, parameters ...string) move {
+func (w *rawClient) startup(version uint32, parameters ...string) move {
 	return func() (string, error) {
-		var body []byte
-		body = binary.BigEndian.AppendUint32(body, version)
-		for _, p := range parameters {
-			body = append(append(body, p...), 0)
-		}
-		body = append(body, 0)
-		if _, err := w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(body)+4)), body...)); err != nil {
+		if err := w.Send(wire.Startup(version, parameters...)); err != nil {
 			return "", err
 		}
 		var said []string
 		for {
-			kind, message, err := w.message()
+			kind, message, err := w.ReadMessage()
 			if err != nil {
 				return strings.Join(said, ", "), err
 			}
@@ -404,8 +394,7 @@ func (w *wire) startup(version uint32, parameters ...string) move {
 				switch method {
 				case 0:
 				case 3:
-					answer := append([]byte(password), 0)
-					if _, err := w.Write(append(binary.BigEndian.AppendUint32([]byte{'p'}, uint32(len(answer)+4)), answer...)); err != nil {
+					if err := w.Send(wire.Message('p', password+"\x00")); err != nil {
 						return strings.Join(said, ", "), err
 					}
 				default:
@@ -425,37 +414,7 @@ func (w *wire) startup(version uint32, parameters ...string) move {
 	}
 }
 
-// message reads one, of at most a megabyte.
-func (w *wire) message() (kind byte, body []byte, err error) {
-	var head [1]byte
-	if _, err := io.ReadFull(w, head[:]); err != nil {
-		return 0, nil, err
-	}
-	body, err = w.body()
-	return head[0], body, err
-}
-
-// body reads what comes after a message's kind.
-func (w *wire) body() ([]byte, error) {
-	var head [4]byte
-	if _, err := io.ReadFull(w, head[:]); err != nil {
-		return nil, err
-	}
-	n := binary.BigEndian.Uint32(head[:])
-	if n < 4 || n > 1<<20 {
-		return nil, errors.New("no message has that length")
-	}
-	body := make([]byte, n-4)
-	_, err := io.ReadFull(w, body)
-	return body, err
-}
-
 // sqlstate finds it among the fields of an error.
 func sqlstate(message []byte) string {
-	for field := range bytes.SplitSeq(message, []byte{0}) {
-		if len(field) == 6 && field[0] == 'C' {
-			return string(field[1:])
-		}
-	}
-	return "without SQLSTATE"
+	return cmp.Or(wire.Field(message, 'C'), "without SQLSTATE")
 }

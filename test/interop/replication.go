@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"pgwicket/internal/pgtest"
+	"pgwicket/test/gate"
 	"pgwicket/test/harness"
 )
 
@@ -66,19 +66,20 @@ func fill(ctx context.Context, t *trial) (string, error) {
 	if _, err := t.ask(ctx, t.straight(), "grant all on all tables in schema public to app; grant select on all tables in schema public to replicator"); err != nil {
 		return "", err
 	}
-	err := t.introduces(ctx, t.gate)
+	err := t.addClientInfo(ctx, t.gate)
 	return "an ordinary session has `pgwicket.client_addr`", err
 }
 
-// introduces turns on backend.client_info.
-func (t *trial) introduces(ctx context.Context, g *gate) error {
-	return t.reconfigure(ctx, g, "backend:\n", "backend:\n  client_info: true\n", func() error {
-		got, err := t.ask(ctx, t.through(g, scramUser, "postgres"), "select current_setting('pgwicket.client_addr', true)")
-		if err == nil && got != "127.0.0.1" {
-			err = fmt.Errorf("the address of the client is %q", got)
-		}
+// addClientInfo turns on backend.client_info.
+func (t *trial) addClientInfo(ctx context.Context, g *gate.Gate) error {
+	if err := g.Reload(ctx, map[string]string{"backend.client_info": "true"}); err != nil {
 		return err
-	})
+	}
+	got, err := t.ask(ctx, t.through(g, scramUser, "postgres"), "select current_setting('pgwicket.client_addr', true)")
+	if err == nil && got != "127.0.0.1" {
+		err = fmt.Errorf("the address of the client is %q", got)
+	}
+	return err
 }
 
 // A gate that reads the parameter unlike PostgreSQL lets a replication session
@@ -274,9 +275,9 @@ func receiveLogical(ctx context.Context, t *trial) (string, error) {
 
 // conninfo is how a server follows another through a gate. Its own directory,
 // where a server looks for relative names, has the CA.
-func conninfo(g *gate, application string) string {
+func conninfo(g *gate.Gate, application string) string {
 	return fmt.Sprintf("host=%s port=%d user=%s dbname=postgres password='%s' sslmode=verify-ca sslrootcert=ca.crt sslcert=none application_name=%s",
-		g.host, g.port, replicatorUser, password, application)
+		g.Host, g.Port, replicatorUser, password, application)
 }
 
 func subscription(ctx context.Context, t *trial) (string, error) {
@@ -340,7 +341,7 @@ type standby struct {
 func (s *standby) env() []string { return past(s.socketDir, s.port, "postgres") }
 
 // follow makes a standby of what is behind a gate and starts it. The lab ends it.
-func (t *trial) follow(ctx context.Context, g *gate, application string) (*standby, error) {
+func (t *trial) follow(ctx context.Context, g *gate.Gate, application string) (*standby, error) {
 	// The account that PostgreSQL runs under gets through to where its other directories are.
 	base, err := os.MkdirTemp(filepath.Dir(filepath.Dir(t.server.SocketDir)), "pgwicket-standby-")
 	if err != nil {
@@ -372,33 +373,17 @@ func (t *trial) follow(ctx context.Context, g *gate, application string) (*stand
 		}
 	}
 	s := &standby{run, t.server.Port}
-	log, err := os.Create(filepath.Join(t.dir, application+".log"))
+	p, err := gate.Run(gate.Command{
+		Argv: []string{
+			filepath.Join(t.server.BinDir, "postgres"), "-D", data, "-k", run, "-p", strconv.Itoa(s.port), "-h", "",
+			"-c", "fsync=off", "-c", "max_connections=200", "-c", "max_wal_senders=20", "-c", "wal_level=logical",
+		},
+		Dir: base, Env: pgtest.Environ(), Account: account,
+	})
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close()
-	cmd := exec.Command(filepath.Join(t.server.BinDir, "postgres"), "-D", data, "-k", run, "-p", strconv.Itoa(s.port), "-h", "",
-		"-c", "fsync=off", "-c", "max_connections=200", "-c", "max_wal_senders=20", "-c", "wal_level=logical")
-	cmd.Dir, cmd.Env = base, pgtest.Environ()
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: account, Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	exited := make(chan struct{})
-	go func() {
-		_ = cmd.Wait()
-		close(exited)
-	}()
-	t.atEnd(func() {
-		_ = cmd.Process.Signal(syscall.SIGQUIT)
-		select {
-		case <-exited:
-		case <-time.After(20 * time.Second):
-			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-			<-exited
-		}
-	})
+	t.atEnd(func() { _ = p.Stop(syscall.SIGQUIT, 20*time.Second) })
 	return s, t.until(ctx, s.env(), "select pg_is_in_recovery()", "t")
 }
 
@@ -461,7 +446,7 @@ func promoted(ctx context.Context, t *trial) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := t.introduces(ctx, g); err != nil {
+	if err := t.addClientInfo(ctx, g); err != nil {
 		return "", err
 	}
 	if _, err := t.ask(ctx, t.standby.env(), "alter system reset synchronous_standby_names"); err != nil {
@@ -487,5 +472,5 @@ func promoted(ctx context.Context, t *trial) (string, error) {
 	if fields := strings.Split(timeline, "|"); err == nil && (len(fields) != 4 || fields[1] != "2") {
 		err = fmt.Errorf("IDENTIFY_SYSTEM says %q, want the timeline 2", timeline)
 	}
-	return "the standby was promoted, behind a gate of its own: it takes pgbench's writes, is on timeline 2, and a standby of it has equal checksums", errors.Join(err, g.sound())
+	return "the standby was promoted, behind a gate of its own: it takes pgbench's writes, is on timeline 2, and a standby of it has equal checksums", errors.Join(err, g.Check())
 }

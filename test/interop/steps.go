@@ -8,14 +8,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"pgwicket/internal/pgtest"
+	"pgwicket/test/gate"
 	"pgwicket/test/harness"
 )
 
@@ -25,7 +24,7 @@ type trial struct {
 	*lab
 	quick   bool
 	server  *server
-	gate    *gate
+	gate    *gate.Gate
 	standby *standby
 	source  string
 	headers string
@@ -106,16 +105,16 @@ func (t *trial) take(ctx context.Context, s step) (string, error) {
 	defer cancel()
 	done, err := s.run(ctx, t)
 	if err == nil {
-		err = t.gate.sound()
+		err = t.gate.Check()
 	}
 	return done, err
 }
 
 // through is the environment of a client program that goes through a gate with a
 // password.
-func (t *trial) through(g *gate, user, database string, extra ...string) []string {
+func (t *trial) through(g *gate.Gate, user, database string, extra ...string) []string {
 	return pgtest.Environ(append([]string{
-		"LC_ALL=C.UTF-8", "HOME=" + t.dir, "PGHOST=" + g.host, "PGPORT=" + strconv.Itoa(g.port), "PGUSER=" + user, "PGDATABASE=" + database,
+		"LC_ALL=C.UTF-8", "HOME=" + t.dir, "PGHOST=" + g.Host, "PGPORT=" + strconv.Itoa(g.Port), "PGUSER=" + user, "PGDATABASE=" + database,
 		"PGPASSWORD=" + password, "PGSSLMODE=verify-ca", "PGSSLROOTCERT=" + t.caFile, "PGGSSENCMODE=disable",
 	}, extra...)...)
 }
@@ -164,43 +163,11 @@ func (t *trial) same(ctx context.Context, left, right []string) error {
 
 // until waits until a query has this answer.
 func (t *trial) until(ctx context.Context, env []string, sql, want string) error {
-	for deadline := time.Now().Add(patience); ; {
+	return gate.Eventually(ctx, sql, gate.Timeout, func() error {
 		got, err := t.ask(ctx, env, sql)
-		if err == nil && got == want {
-			return nil
+		if err == nil && got != want {
+			err = fmt.Errorf("%q, want %q", got, want)
 		}
-		if ctx.Err() != nil || time.Now().After(deadline) {
-			return fmt.Errorf("%s: %q, want %q; %w", sql, got, want, err)
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-}
-
-// reconfigure replaces a part of the gate's configuration and waits until the
-// gate has loaded it, which is when holds returns nil.
-func (t *trial) reconfigure(ctx context.Context, g *gate, old, with string, holds func() error) error {
-	file := filepath.Join(filepath.Dir(g.logged), "pgwicket.yaml")
-	text, err := os.ReadFile(file)
-	if err != nil {
 		return err
-	}
-	if !strings.Contains(string(text), old) {
-		return fmt.Errorf("the configuration has no %q", old)
-	}
-	if err := os.WriteFile(file, []byte(strings.Replace(string(text), old, with, 1)), 0o600); err != nil { //nolint:gosec // the gate's, in the directory of the lab
-		return err
-	}
-	if err := g.cmd.Process.Signal(syscall.SIGHUP); err != nil {
-		return err
-	}
-	for deadline := time.Now().Add(patience); ; {
-		err := holds()
-		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
-			return err
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+	})
 }

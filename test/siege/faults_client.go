@@ -236,8 +236,8 @@ func slowClient(ctx context.Context, t *trial) (string, error) {
 			if err := r.RequestTLS(); err != nil {
 				return nil, "", err
 			}
-			r.TLS = tls.Client(r.TCP, t.tlsConfig(t.client))
-			return r.TLS, startupPacket(), r.TLS.Handshake()
+			err := r.Handshake(ctx, t.tlsConfig(t.client))
+			return r, startupPacket(), err
 		}},
 	}
 	each := pick(t, 4, 16)
@@ -424,24 +424,19 @@ func (s *scene) dialogue(ctx context.Context, t *trial, most int) (*limited, err
 	}
 	defer r.CloseTCP()
 	l := &limited{TCPConn: r.TCP, left: most}
-	if _, err := io.WriteString(l, sslRequest); err != nil {
+	c := wire.New(l)
+	if err := c.RequestTLS(); err != nil {
 		return l, err
 	}
-	var answer [1]byte
-	if _, err := io.ReadFull(l, answer[:]); err != nil {
+	if err := c.LogIn(ctx, t.tlsConfig(t.client), startupParameters...); err != nil {
 		return l, err
 	}
-	r.TLS = tls.Client(l, t.tlsConfig(t.client))
-	for _, step := range []string{startupPacket(), wire.Query("select pg_sleep(0.01)"), wire.Query("select repeat('x', 100000)")} {
-		if err := r.Send(step); err != nil {
-			return l, err
-		}
-		if _, err := r.Await('Z'); err != nil {
+	for _, sql := range []string{"select pg_sleep(0.01)", "select repeat('x', 100000)"} {
+		if err := c.Exchange(wire.Query(sql)); err != nil {
 			return l, err
 		}
 	}
-	_, err = io.WriteString(r.TLS, wire.Terminate)
-	return l, errors.Join(err, r.TLS.Close())
+	return l, errors.Join(c.Send(wire.Terminate), c.TLS.Close())
 }
 
 // Clients that leave by a FIN without close_notify, as many do (PgBouncer's

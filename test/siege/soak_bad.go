@@ -16,8 +16,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"pgwicket/internal/tlstest"
 	"pgwicket/test/wire"
 )
@@ -79,7 +77,7 @@ func asIs(*soak, *tls.Config) {}
 
 // startup is a startup packet with these parameters.
 func startup(parameters ...string) string {
-	return wire.Message(0, "\x00\x03\x00\x00"+strings.Join(parameters, "\x00")+"\x00\x00")[1:]
+	return wire.Startup(wire.Protocol30, parameters...)
 }
 
 // floodWithBad tries n of the bad inputs.
@@ -141,7 +139,9 @@ func insideTLS(sqlstate string, edit func(*soak, *tls.Config), packet func() str
 		if err := r.RequestTLS(); err != nil {
 			return err
 		}
-		r.TLS = tls.Client(r.TCP, config)
+		if err := r.Handshake(context.Background(), config); err != nil {
+			return err
+		}
 		if err := r.Send(packet()); err != nil {
 			return err
 		}
@@ -150,7 +150,7 @@ func insideTLS(sqlstate string, edit func(*soak, *tls.Config), packet func() str
 			return &mismatch{"it is let in"}
 		}
 		if state(err) != sqlstate {
-			var told *pgconn.PgError
+			var told *wire.Error
 			if errors.As(err, &told) && told.Code != "57P03" && told.Code != "57P01" {
 				return &mismatch{fmt.Sprintf("the answer is %v and not %s", told, sqlstate)}
 			}
@@ -172,7 +172,7 @@ func (s *soak) oldTLS(*rand.Rand) error {
 	if err := r.RequestTLS(); err != nil {
 		return err
 	}
-	if tls.Client(r.TCP, config).Handshake() == nil {
+	if r.Handshake(context.Background(), config) == nil {
 		return &mismatch{"a handshake of TLS 1.1 is finished"}
 	}
 	return nil

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -190,11 +189,10 @@ func (s *soak) renewServer(ctx context.Context) error {
 		if err := r.RequestTLS(); err != nil {
 			return err
 		}
-		c := tls.Client(r.TCP, l.tlsConfig(l.client))
-		if err := c.Handshake(); err != nil {
+		if err := r.Handshake(ctx, l.tlsConfig(l.client)); err != nil {
 			return err
 		}
-		if c.ConnectionState().PeerCertificates[0].SerialNumber.Cmp(pair.Leaf().SerialNumber) != 0 {
+		if r.TLS.ConnectionState().PeerCertificates[0].SerialNumber.Cmp(pair.Leaf().SerialNumber) != 0 {
 			return errors.New("it is still the old one")
 		}
 		return nil

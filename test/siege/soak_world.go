@@ -164,13 +164,13 @@ func (s *soak) resetOne(ctx context.Context, rnd *rand.Rand) (pid string, err er
 	if rnd.IntN(2) == 0 {
 		row := s.lostRow()
 		s.ledger.note(row, inDoubt, md5hex("x"))
-		_, err := io.WriteString(r.TLS, wire.Query(fmt.Sprintf("begin; insert into ledger values (%d, %d, 'x'); commit", row.client, row.number)))
+		err := r.Send(wire.Query(fmt.Sprintf("begin; insert into ledger values (%d, %d, 'x'); commit", row.client, row.number)))
 		return pid, err
 	}
 	if err := r.Send(wire.Query("select repeat('x', 100000) from generate_series(1, 1000000)")); err != nil {
 		return "", err
 	}
-	_, err = io.CopyN(io.Discard, r.TLS, int64(size(rnd, 16<<20)))
+	_, err = io.CopyN(io.Discard, r, int64(size(rnd, 16<<20)))
 	return pid, err
 }
 
@@ -237,14 +237,13 @@ func (s *soak) floodWithConnects(rnd *rand.Rand, n int) error {
 func (s *soak) cancelOthers(rnd *rand.Rand, n int) error {
 	return s.together(rnd, n, func(_ int, rnd *rand.Rand) error {
 		pid := s.somebody(rnd)
-		body := binary.BigEndian.AppendUint32([]byte("\x04\xd2\x16\x2e"), pid)
-		body = binary.BigEndian.AppendUint32(body, rnd.Uint32())
+		key := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, pid), rnd.Uint32())
 		r, err := s.newest().connect(context.Background())
 		if err != nil {
 			return err
 		}
 		defer r.CloseTCP()
-		if _, err := io.WriteString(r.TCP, wire.Message(0, string(body))[1:]); err != nil {
+		if err := r.Send(wire.Cancel(key)); err != nil {
 			return err
 		}
 		answer, err := io.ReadAll(r.TCP)
