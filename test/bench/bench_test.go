@@ -15,6 +15,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"pgwicket/test/gate"
+	"pgwicket/test/wire"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files of testdata")
@@ -257,7 +260,7 @@ func TestAnUnclosedBlockIsLeftAlone(t *testing.T) {
 }
 
 func TestEveryConfigurationRenders(t *testing.T) {
-	for _, name := range []string{"pgbouncer.ini", "stunnel.conf", "haproxy.cfg", "pgwicket.yaml"} {
+	for _, name := range []string{"pgbouncer.ini", "stunnel.conf", "haproxy.cfg"} {
 		for _, cert := range []bool{false, true} {
 			s := setting{Dir: t.TempDir(), Address: "127.0.0.1:1", Host: "127.0.0.1", Port: "1", SocketDir: "/s", SocketFile: "/s/.s.PGSQL.5432", Cert: cert, Sessions: 500, CRL: "/c.crl", Allow: []string{"10.0.0.0/8"}}
 			path, err := s.render(name)
@@ -268,6 +271,22 @@ func TestEveryConfigurationRenders(t *testing.T) {
 			if strings.Contains(string(b), "<no value>") || strings.Contains(string(b), "ca.crt") != cert {
 				t.Errorf("%s, client certificates %v:\n%s", name, cert, b)
 			}
+		}
+	}
+}
+
+func TestPgwicketsKeys(t *testing.T) {
+	t.Parallel()
+	for _, cert := range []bool{false, true} {
+		s := setting{Cert: cert, CRL: "/c.crl", Allow: []string{"10.0.0.0/8"}, Rules: []string{"a", "b"}}
+		text := string(gate.Config("127.0.0.1:1", s.keys()))
+		for _, want := range []string{"ca.crt", "/c.crl", "client_cert: require"} {
+			if strings.Contains(text, want) != cert {
+				t.Errorf("client certificates %v, %s:\n%s", cert, want, text)
+			}
+		}
+		if !strings.Contains(text, "allow: [127.0.0.0/8, 10.0.0.0/8]") || strings.Count(text, "action: allow") != 3 {
+			t.Errorf("the lists:\n%s", text)
 		}
 	}
 }
@@ -328,9 +347,9 @@ func TestFakeSession(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newSession(t.Context(), c)
+	s := newSession(t.Context(), wire.New(c))
 	defer s.close()
-	if err := errors.Join(s.exchange(startupPacket("bench")), s.query("select 1"), prepare("select $1")(s), s.exchange(bound(1)), s.query("select 2")); err != nil {
+	if err := errors.Join(s.Exchange(startupPacket("bench")), s.query("select 1"), prepare("select $1")(s), s.Exchange(bound(1)), s.query("select 2")); err != nil {
 		t.Error(err)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"pgwicket/test/gate"
 )
 
 // dialect is how clients begin.
@@ -26,7 +28,7 @@ type contender struct {
 	noCert    bool   // cannot ask for certificates
 	noIdle    bool   // cannot stand before the fake backend with thousands of sessions
 	marks     bool   // wants a SIGUSR1 when a meter starts, and when it stops
-	start     func(*lab, setting) (*process, error)
+	start     func(*lab, setting) (*gate.Process, error)
 	version   func(*lab) string
 }
 

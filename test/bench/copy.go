@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"pgwicket/test/gate"
+	"pgwicket/test/wire"
 )
 
 const gib = 1 << 30
@@ -14,13 +17,13 @@ const gib = 1 << 30
 // once measures what one session does, however long that takes, by the bytes
 // that it says it has moved.
 func once(do func(*session) (bytes int64, err error)) burst {
-	return func(ctx context.Context, _ *lab, g *gate, _ time.Duration) (sample, error) {
+	return func(ctx context.Context, _ *lab, g *endpoint, _ time.Duration) (sample, error) {
 		s, err := dial(ctx, g.target())
 		if err != nil {
 			return sample{}, err
 		}
 		defer s.close()
-		s.renew(10 * patience)
+		s.extend(10 * gate.Timeout)
 		m, err := startMeter(g)
 		if err != nil {
 			return sample{}, err
@@ -46,34 +49,33 @@ func copyOut(mib int) burst {
 }
 
 func (s *session) download(mib int) (int64, error) {
-	s.r.Reset(s.conn)
 	sql := fmt.Sprintf("copy (select t from filler, generate_series(1, %d)) to stdout", mib)
-	if _, err := io.WriteString(s.conn, message('Q', sql+"\x00")); err != nil {
+	if err := s.Send(wire.Query(sql)); err != nil {
 		return 0, err
 	}
-	return s.await('Z')
+	return s.Skip('Z')
 }
 
 // copyIn uploads to a table that takes none of it.
 func copyIn(mib int) burst {
-	row := message('d', strings.Repeat("x", 1018)+"\n")
+	row := wire.Message('d', strings.Repeat("x", 1018)+"\n")
 	chunk := []byte(strings.Repeat(row, 8192/len(row)))
 	return once(func(s *session) (int64, error) { return int64(mib) << 20, s.upload(chunk, mib<<20/len(chunk)) })
 }
 
 func (s *session) upload(chunk []byte, times int) error {
-	if _, err := io.WriteString(s.conn, message('Q', "copy sink from stdin where false\x00")); err != nil {
+	if err := s.Send(wire.Query("copy sink from stdin where false")); err != nil {
 		return err
 	}
-	if _, err := s.await('G'); err != nil {
+	if _, err := s.Skip('G'); err != nil {
 		return err
 	}
 	for range times {
-		if _, err := s.conn.Write(chunk); err != nil {
+		if _, err := s.Write(chunk); err != nil {
 			return err
 		}
 	}
-	return s.exchange(message('c', ""))
+	return s.Exchange(wire.Message('c', ""))
 }
 
 // download is a COPY that goes on until it is stopped.
@@ -83,14 +85,14 @@ type download struct {
 	done  chan struct{}
 }
 
-func startDownload(ctx context.Context, g *gate) (*download, error) {
+func startDownload(ctx context.Context, g *endpoint) (*download, error) {
 	s, err := dial(ctx, g.target())
 	if err != nil {
 		return nil, err
 	}
-	s.renew(10 * patience)
+	s.extend(10 * gate.Timeout)
 	d := &download{s: s, done: make(chan struct{})}
-	if _, err := io.WriteString(s.conn, message('Q', "copy (select t from filler, generate_series(1, 1000000)) to stdout\x00")); err != nil {
+	if err := s.Send(wire.Query("copy (select t from filler, generate_series(1, 1000000)) to stdout")); err != nil {
 		s.drop()
 		return nil, err
 	}
@@ -102,7 +104,7 @@ func (d *download) run() {
 	defer close(d.done)
 	buf := make([]byte, 64<<10)
 	for {
-		n, err := d.s.conn.Read(buf)
+		n, err := d.s.Read(buf)
 		d.bytes.Add(int64(n))
 		if err != nil {
 			return
@@ -110,10 +112,16 @@ func (d *download) run() {
 	}
 }
 
-// stop breaks it off, as a client that has seen enough, and waits for the
-// server to notice, so that the next contender has the machine to itself.
-func (d *download) stop() {
+// stop closes the connection in the middle, and waits until the server has ended
+// the session, so that the next contender has the machine to itself.
+func (d *download) stop(ctx context.Context, db *database) error {
 	d.s.drop()
 	<-d.done
-	time.Sleep(300 * time.Millisecond)
+	return gate.Eventually(ctx, "the download's backend has ended", gate.Timeout, func() error {
+		n, err := db.SQL("select count(*) from pg_stat_activity where query like 'copy (select t%' and state = 'active'")
+		if err == nil && n != "0" {
+			err = errors.New("it still sends")
+		}
+		return err
+	})
 }

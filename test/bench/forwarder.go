@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"pgwicket/test/gate"
 	"pgwicket/test/harness"
 )
 
@@ -19,7 +20,7 @@ func floor() contender {
 		about:   "one thread, epoll, one read and one write for each message (bench/floor), `cc -O2`",
 		dialect: plainText, noCert: true, program: "cc", pkg: "gcc",
 		version: func(*lab) string { return firstLine(program("cc"), "--version") },
-		start: func(l *lab, s setting) (*process, error) {
+		start: func(l *lab, s setting) (*gate.Process, error) {
 			return s.launch(nil, l.forward, s.Port, s.SocketFile)
 		},
 	}

@@ -30,7 +30,7 @@ func crowds(_ context.Context, _ *lab, o options) (figure, error) {
 
 // among is query and answer among n idle sessions.
 func among(n int, settle time.Duration) burst {
-	return func(ctx context.Context, l *lab, g *gate, d time.Duration) (sample, error) {
+	return func(ctx context.Context, l *lab, g *endpoint, d time.Duration) (sample, error) {
 		idle, rested, err := rest(ctx, g, n, settle)
 		defer idle.abandon()
 		if err != nil {
@@ -56,7 +56,7 @@ func answers(context.Context, *lab, options) (figure, error) {
 
 func sized(bytes int) burst {
 	load := asking{8, "select repeat('x', $1)", func(int) string { return bound(bytes) }}
-	return func(ctx context.Context, l *lab, g *gate, d time.Duration) (sample, error) {
+	return func(ctx context.Context, l *lab, g *endpoint, d time.Duration) (sample, error) {
 		s, err := load.burst(ctx, l, g, d)
 		s.Bytes = s.Units * float64(bytes)
 		return s, err
@@ -69,7 +69,7 @@ func loops(ctx context.Context, l *lab, _ options) (figure, error) {
 	f := newFigure(scenario{
 		ID: "loops", Title: "Processors and event loops", Unit: "transaction",
 		About: "`pgbench -S -M prepared`; pgwicket has (GOMAXPROCS + 3) / 4 event loops, so one here; " +
-			"for two, it was built from the same source with `coresPerLoop = 1` in proxy/relay_linux.go",
+			"for two, it was built from the same source with `coresPerLoop = 1`",
 	}, "clients", "GOMAXPROCS "+usual, "cpu", "throughput", "p99")
 	two, err := l.variant(ctx, moreLoops)
 	if err != nil {

@@ -3,6 +3,8 @@ package main
 import (
 	"os"
 	"path/filepath"
+
+	"pgwicket/test/gate"
 )
 
 func haproxy() contender {
@@ -11,7 +13,7 @@ func haproxy() contender {
 		about:   "direct TLS with ALPN (it cannot answer an SSLRequest, so not in the scenarios of libpq), `mode tcp`, one thread, no tickets",
 		dialect: directTLS, program: "haproxy", pkg: "haproxy",
 		version: func(*lab) string { return firstLine(program("haproxy"), "-v") },
-		start: func(_ *lab, s setting) (*process, error) {
+		start: func(_ *lab, s setting) (*gate.Process, error) {
 			config, err := s.render("haproxy.cfg")
 			if err != nil {
 				return nil, err

@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"syscall"
 	"time"
 )
 
 // idle measures sessions that have asked once and rest.
 func idle(n int, settle time.Duration) burst {
-	return func(ctx context.Context, _ *lab, g *gate, _ time.Duration) (sample, error) {
+	return func(ctx context.Context, _ *lab, g *endpoint, _ time.Duration) (sample, error) {
 		c, s, err := rest(ctx, g, n, settle)
 		c.abandon()
 		return s, err
@@ -20,7 +19,7 @@ func idle(n int, settle time.Duration) burst {
 
 // rest opens sessions that ask once and then rest, and measures them. The gate
 // has just been started, so that nothing of an earlier crowd is in its memory.
-func rest(ctx context.Context, g *gate, n int, settle time.Duration) (crowd, sample, error) {
+func rest(ctx context.Context, g *endpoint, n int, settle time.Duration) (crowd, sample, error) {
 	m, err := startMeter(g)
 	if err != nil {
 		return nil, sample{}, err
@@ -47,17 +46,12 @@ func rest(ctx context.Context, g *gate, n int, settle time.Duration) (crowd, sam
 	return c, s, nil
 }
 
-// abandon resets the connections: in order they would leave thousands of
+// abandon resets the connections: closed in order they would leave thousands of
 // sockets in TIME_WAIT.
 func (c crowd) abandon() {
 	for _, s := range c {
-		if tc, ok := s.conn.(interface{ NetConn() net.Conn }); ok {
-			if t, ok := tc.NetConn().(*net.TCPConn); ok {
-				_ = t.SetLinger(0)
-				_ = t.Close()
-			}
-		}
-		s.drop()
+		s.unhook()
+		s.Reset()
 	}
 }
 

@@ -128,8 +128,8 @@ type place struct {
 }
 
 // start starts a contender and waits until sessions get through it.
-func (l *lab) start(ctx context.Context, c contender, at place) (*gate, error) {
-	g := &gate{contender: c}
+func (l *lab) start(ctx context.Context, c contender, at place) (*endpoint, error) {
+	g := &endpoint{contender: c}
 	if at.cert {
 		g.cert = &l.client
 	}

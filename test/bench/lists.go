@@ -52,7 +52,7 @@ func growingLists(_ context.Context, l *lab, _ options) (figure, error) {
 }
 
 // starting is reconnect, and what the start of the gate took.
-func starting(ctx context.Context, l *lab, g *gate, d time.Duration) (sample, error) {
+func starting(ctx context.Context, l *lab, g *endpoint, d time.Duration) (sample, error) {
 	peak := peakRSS(g.pid()) // the meter begins anew
 	s, err := reconnect(ctx, l, g, d)
 	s.StartUp, s.PeakRSS = g.startUp.Seconds(), max(peak, s.PeakRSS)

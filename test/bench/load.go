@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"pgwicket/test/gate"
 )
 
 // crowd is many sessions at one gate.
@@ -67,7 +69,7 @@ func (c crowd) run(d, pause time.Duration, request func(client int) string) ([]t
 	var wg sync.WaitGroup
 	for i, s := range c {
 		wg.Go(func() {
-			s.renew(d + patience)
+			s.extend(d + gate.Timeout)
 			// Staggered, else all would ask in the same moment.
 			time.Sleep(pause * time.Duration(i) / time.Duration(len(c)))
 			took[i], errs[i] = s.run(request(i), end, pause)
@@ -87,7 +89,7 @@ func (s *session) run(request string, end time.Time, pause time.Duration) (took 
 		if begin.After(end) {
 			return took, nil
 		}
-		if err := s.exchange(request); err != nil {
+		if err := s.Exchange(request); err != nil {
 			return took, err
 		}
 		spent := time.Since(begin)

@@ -39,7 +39,7 @@ type meter struct {
 	serverCPU    time.Duration
 }
 
-func startMeter(g *gate) (*meter, error) {
+func startMeter(g *endpoint) (*meter, error) {
 	m := &meter{gate: g.pid(), server: g.server, marks: g.contender.marks}
 	resetPeak(m.gate)
 	m.mark()

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"pgwicket/internal/pgtest"
+	"pgwicket/test/gate"
 )
 
 // pgbench runs select-only by prepared statements: the honest real client. It is
@@ -33,7 +34,7 @@ type pgbench struct {
 // With 32 new backends a transaction costs PostgreSQL twice the CPU in the first.
 const warmUp = 2
 
-func (p pgbench) burst(ctx context.Context, l *lab, g *gate, d time.Duration) (sample, error) {
+func (p pgbench) burst(ctx context.Context, l *lab, g *endpoint, d time.Duration) (sample, error) {
 	// Its own end would leave the last line of progress to chance.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -51,7 +52,7 @@ func (p pgbench) burst(ctx context.Context, l *lab, g *gate, d time.Duration) (s
 	if err := cmd.Start(); err != nil {
 		return sample{}, err
 	}
-	timeout := time.AfterFunc(d+patience, cancel)
+	timeout := time.AfterFunc(d+gate.Timeout, cancel)
 	defer timeout.Stop()
 	s, from, err := window(stderr, g, seconds)
 	cancel()
@@ -64,7 +65,7 @@ func (p pgbench) burst(ctx context.Context, l *lab, g *gate, d time.Duration) (s
 	return s, err
 }
 
-func (p pgbench) command(ctx context.Context, l *lab, g *gate, seconds int, prefix string) (*exec.Cmd, error) {
+func (p pgbench) command(ctx context.Context, l *lab, g *endpoint, seconds int, prefix string) (*exec.Cmd, error) {
 	path, err := pgtest.Program("pgbench")
 	if err != nil {
 		return nil, err
@@ -90,7 +91,7 @@ func (p pgbench) command(ctx context.Context, l *lab, g *gate, seconds int, pref
 }
 
 // window measures from a line of progress, warmUp, until that many more have come.
-func window(stderr io.Reader, g *gate, seconds int) (s sample, from time.Time, err error) {
+func window(stderr io.Reader, g *endpoint, seconds int) (s sample, from time.Time, err error) {
 	var m *meter
 	var said []string
 	var rate float64

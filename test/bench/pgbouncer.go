@@ -3,6 +3,8 @@ package main
 import (
 	"os"
 	"path/filepath"
+
+	"pgwicket/test/gate"
 )
 
 func pgbouncer() contender {
@@ -21,14 +23,14 @@ func pgbouncerOnce() contender {
 	c := pgbouncer()
 	c.id, c.title, c.only = "pgbouncer-once", "PgBouncer, not reusing", "connect"
 	c.about = "the same with `server_lifetime = 0`, so that each connection is one to PostgreSQL, as with the others"
-	c.start = func(l *lab, s setting) (*process, error) {
+	c.start = func(l *lab, s setting) (*gate.Process, error) {
 		s.Once = true
 		return startPgbouncer(l, s)
 	}
 	return c
 }
 
-func startPgbouncer(l *lab, s setting) (*process, error) {
+func startPgbouncer(l *lab, s setting) (*gate.Process, error) {
 	config, err := s.render("pgbouncer.ini")
 	if err != nil {
 		return nil, err

@@ -3,8 +3,12 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 
+	"pgwicket/test/gate"
 	"pgwicket/test/harness"
 )
 
@@ -18,15 +22,42 @@ func tuned(id, title string, change func(*setting)) contender {
 		id: id, title: title,
 		about:   "its defaults, no log line for each session",
 		version: func(l *lab) string { return firstLine(l.pgwicket, "version") },
-		start: func(l *lab, s setting) (*process, error) {
+		start: func(l *lab, s setting) (*gate.Process, error) {
 			change(&s)
-			config, err := s.render("pgwicket.yaml")
-			if err != nil {
+			config := filepath.Join(s.Dir, "pgwicket.yaml")
+			if err := os.WriteFile(config, gate.Config(s.Address, s.keys()), 0o600); err != nil {
 				return nil, err
 			}
 			return s.launch(nil, cmp.Or(s.binary, l.pgwicket), "serve", "--config", config)
 		},
 	}
+}
+
+// keys are pgwicket's configuration: the defaults, but TLS 1.3 only like its peers,
+// no limits, no admin port, and no log line for each session, which the peers do
+// not write either.
+func (s setting) keys() map[string]string {
+	keys := map[string]string{
+		"tls.cert_file": "server.crt", "tls.key_file": "server.key", "tls.min_protocol_version": "TLSv1.3", "tls.client_cert": "none",
+		"acl.allow":              "[" + strings.Join(append([]string{"127.0.0.0/8"}, s.Allow...), ", ") + "]",
+		"backend.host":           s.SocketDir,
+		"limits.max_connections": "0", "limits.max_connections_per_source": "0", "limits.connection_rate": "0",
+		"admin.address": `""`, "log.level": "warn",
+	}
+	if s.Cert {
+		keys["tls.client_cert"], keys["tls.ca_file"] = "require", "ca.crt"
+		if s.CRL != "" {
+			keys["tls.crl_file"] = s.CRL
+		}
+	}
+	if len(s.Rules) > 0 {
+		var rules strings.Builder
+		for _, user := range s.Rules {
+			fmt.Fprintf(&rules, "{name: %q, action: allow, users: [%q], databases: [shop], certificate: {cn: %q}}, ", user, user, user)
+		}
+		keys["acl.rules"] = "[" + rules.String() + "{name: last, action: allow, users: [all]}]"
+	}
+	return keys
 }
 
 // build makes a Go program of this module as releases are made, with more flags

@@ -3,6 +3,8 @@ package main
 import (
 	"path/filepath"
 	"runtime"
+
+	"pgwicket/test/gate"
 )
 
 // plainGo is the proxy of bench/plain.
@@ -11,7 +13,7 @@ func plainGo() contender {
 		id: "plain", title: "plain Go proxy",
 		about:   "crypto/tls and two io.Copy, no tickets (bench/plain)",
 		version: func(*lab) string { return runtime.Version() },
-		start: func(l *lab, s setting) (*process, error) {
+		start: func(l *lab, s setting) (*gate.Process, error) {
 			argv := []string{l.plain, s.Address, s.SocketFile, filepath.Join(s.Dir, "server.crt"), filepath.Join(s.Dir, "server.key")}
 			if s.Cert {
 				argv = append(argv, filepath.Join(s.Dir, "ca.crt"))

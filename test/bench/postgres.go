@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 
 	"pgwicket/internal/pgtest"
 	"pgwicket/test/harness"
+	"pgwicket/test/wire"
 )
 
 // The roles: PostgreSQL's own TLS asks the second one for a certificate.
@@ -159,6 +161,12 @@ func fakeBackend() (*pgtest.Fake, error) {
 	return f, nil
 }
 
+// discard skips the body of a message whose length, itself included, is given.
+func discard(r io.Reader, length []byte) error {
+	_, err := io.CopyN(io.Discard, r, int64(binary.BigEndian.Uint32(length))-4)
+	return err
+}
+
 func fakeSession(c net.Conn) error {
 	var head [5]byte
 	r := bufio.NewReaderSize(c, 256)
@@ -168,17 +176,17 @@ func fakeSession(c net.Conn) error {
 	if err := discard(r, head[:4]); err != nil {
 		return err
 	}
-	hello := message('R', "\x00\x00\x00\x00") + message('S', "server_version\x0015.0\x00") + message('S', "client_encoding\x00UTF8\x00") +
-		message('S', "standard_conforming_strings\x00on\x00") + message('K', "\x00\x00\x00\x01\x00\x00\x00\x02") + message('Z', "I")
+	hello := wire.Message('R', "\x00\x00\x00\x00") + wire.Message('S', "server_version\x0015.0\x00") + wire.Message('S', "client_encoding\x00UTF8\x00") +
+		wire.Message('S', "standard_conforming_strings\x00on\x00") + wire.Message('K', "\x00\x00\x00\x01\x00\x00\x00\x02") + wire.Message('Z', "I")
 	if _, err := io.WriteString(c, hello); err != nil {
 		return err
 	}
 	answers := map[byte]string{
-		'Q': message('C', "SELECT 0\x00") + message('Z', "I"),
-		'P': message('1', ""),
-		'B': message('2', ""),
-		'E': message('D', "\x00\x01\x00\x00\x00\x010") + message('C', "SELECT 1\x00"),
-		'S': message('Z', "I"),
+		'Q': wire.Message('C', "SELECT 0\x00") + wire.Message('Z', "I"),
+		'P': wire.Message('1', ""),
+		'B': wire.Message('2', ""),
+		'E': wire.Message('D', "\x00\x01\x00\x00\x00\x010") + wire.Message('C', "SELECT 1\x00"),
+		'S': wire.Message('Z', "I"),
 	}
 	answer := ""
 	for {

@@ -7,68 +7,25 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"text/template"
 	"time"
 
 	"pgwicket/internal/pgtest"
+	"pgwicket/test/gate"
 )
 
 //go:embed testdata/*.tmpl
 var templates embed.FS
 
-// process is a gate that runs. Its output goes to a file, so that nobody has to
-// read it while the clock runs.
-type process struct {
-	cmd    *exec.Cmd
-	log    string
-	began  time.Time
-	exited chan struct{}
-}
-
-// launch runs a gate in its own directory, under an account or, for nil, ours.
-func (s setting) launch(account *syscall.Credential, argv ...string) (*process, error) {
-	p := &process{log: filepath.Join(s.Dir, "log"), exited: make(chan struct{})}
-	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
-	p.cmd = exec.Command(argv[0], argv[1:]...)
-	p.cmd.Dir = s.Dir
-	p.cmd.Env = pgtest.Environ(append(s.env, "OPENSSL_CONF="+s.openssl, "LC_ALL=C")...)
-	p.cmd.Stdout, p.cmd.Stderr = log, log
-	// A process group of its own: Ctrl-C is for us, who then end it.
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: account, Setpgid: true}
-	p.began = time.Now()
-	if err := p.cmd.Start(); err != nil {
-		return nil, err
-	}
-	go func() {
-		_ = p.cmd.Wait()
-		close(p.exited)
-	}()
-	return p, nil
-}
-
-func (p *process) stop() {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-p.exited:
-	case <-time.After(time.Second): // some wait for their clients; nobody needs that here
-		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
-		<-p.exited
-	}
-}
-
-// tail returns the end of the log, for error messages.
-func (p *process) tail() string {
-	b, _ := os.ReadFile(p.log)
-	return strings.TrimSpace(string(b[max(0, len(b)-400):]))
+// launch runs a contender in its own directory, under an account or, for nil, ours.
+func (s setting) launch(account *syscall.Credential, argv ...string) (*gate.Process, error) {
+	return gate.Run(gate.Command{
+		Argv: argv, Dir: s.Dir, Account: account,
+		Env: pgtest.Environ(append(s.env, "OPENSSL_CONF="+s.openssl, "LC_ALL=C")...),
+	})
 }
 
 // setting is what every configuration is made of.
@@ -110,46 +67,46 @@ func (s setting) render(name string) (string, error) {
 	return path, f.Close()
 }
 
-// gate is a contender that listens.
-type gate struct {
+// endpoint is a contender that listens.
+type endpoint struct {
 	contender contender
 	address   string
-	process   *process // nil: it is PostgreSQL itself
-	server    int      // PostgreSQL's first process, or 0 where it has no part
+	process   *gate.Process // nil: it is PostgreSQL itself
+	server    int           // PostgreSQL's first process, or 0 where it has no part
 	cert      *credentials
 	startUp   time.Duration // from its launch until it took connections
 }
 
-func (g *gate) pid() int {
+func (g *endpoint) pid() int {
 	if g.process == nil {
 		return 0
 	}
-	return g.process.cmd.Process.Pid
+	return g.process.PID()
 }
 
-func (g *gate) stop() {
+func (g *endpoint) stop() {
 	if g.process != nil {
-		g.process.stop()
+		_ = g.process.Stop(syscall.SIGTERM, time.Second) // some wait for their clients; nobody needs that here
 	}
 }
 
 // failure adds to an error what the gate has said.
-func (g *gate) failure(err error) error {
-	if g.process == nil || g.process.tail() == "" {
+func (g *endpoint) failure(err error) error {
+	if g.process == nil || g.process.Tail() == "" {
 		return err
 	}
-	return fmt.Errorf("%w; its log ends with: %s", err, g.process.tail())
+	return fmt.Errorf("%w; its log ends with: %s", err, g.process.Tail())
 }
 
 // ready waits until a session gets through, and proves that the gate does what
 // the others do: TLS 1.3, AES-128-GCM, no certificate no session.
-func (g *gate) ready(ctx context.Context) error {
+func (g *endpoint) ready(ctx context.Context) error {
 	deadline := time.Now().Add(30 * time.Second)
 	for {
 		begin := time.Now()
 		err := g.probe(ctx)
 		if g.process != nil && g.startUp == 0 && !errors.Is(err, syscall.ECONNREFUSED) {
-			g.startUp = begin.Sub(g.process.began)
+			g.startUp = begin.Sub(g.process.Started)
 		}
 		if err == nil {
 			return g.refusesStrangers(ctx)
@@ -157,12 +114,8 @@ func (g *gate) ready(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if g.process != nil {
-			select {
-			case <-g.process.exited:
-				return g.failure(fmt.Errorf("%s has ended", g.contender.title))
-			default:
-			}
+		if g.process != nil && g.process.HasExited() {
+			return g.failure(fmt.Errorf("%s has exited", g.contender.title))
 		}
 		if time.Now().After(deadline) {
 			return g.failure(fmt.Errorf("%s does not answer: %w", g.contender.title, err))
@@ -171,7 +124,7 @@ func (g *gate) ready(ctx context.Context) error {
 	}
 }
 
-func (g *gate) probe(ctx context.Context) error {
+func (g *endpoint) probe(ctx context.Context) error {
 	s, err := dial(ctx, g.target())
 	if err != nil {
 		return err
@@ -180,7 +133,7 @@ func (g *gate) probe(ctx context.Context) error {
 	return s.query("select 1")
 }
 
-func (g *gate) refusesStrangers(ctx context.Context) error {
+func (g *endpoint) refusesStrangers(ctx context.Context) error {
 	if g.cert == nil {
 		return nil
 	}

@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"time"
+
+	"pgwicket/test/gate"
 )
 
 // profiles takes CPU profiles of pgwicket under each of these loads, again and
@@ -50,13 +52,13 @@ func written(dir string) []string {
 // untilProfiled waits after a burst for the gate to write its profile, which takes
 // it some tenths of a second.
 func untilProfiled(dir string, of burst) burst {
-	return func(ctx context.Context, l *lab, g *gate, d time.Duration) (sample, error) {
+	return func(ctx context.Context, l *lab, g *endpoint, d time.Duration) (sample, error) {
 		before := len(written(dir))
 		s, err := of(ctx, l, g, d)
 		if err != nil {
 			return s, err
 		}
-		for end := time.Now().Add(patience); len(written(dir)) == before; time.Sleep(10 * time.Millisecond) {
+		for end := time.Now().Add(gate.Timeout); len(written(dir)) == before; time.Sleep(10 * time.Millisecond) {
 			if ctx.Err() != nil || time.Now().After(end) {
 				return s, errors.New("no profile has been written")
 			}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -22,7 +23,7 @@ type asking struct {
 	request func(client int) string
 }
 
-func (a asking) burst(ctx context.Context, _ *lab, g *gate, d time.Duration) (sample, error) {
+func (a asking) burst(ctx context.Context, _ *lab, g *endpoint, d time.Duration) (sample, error) {
 	c, err := gather(ctx, g.target(), a.clients, prepare(a.sql))
 	if err != nil {
 		return sample{}, err
@@ -46,7 +47,7 @@ func (a asking) burst(ctx context.Context, _ *lab, g *gate, d time.Duration) (sa
 }
 
 // reconnect opens and closes sessions.
-func reconnect(ctx context.Context, _ *lab, g *gate, d time.Duration) (sample, error) {
+func reconnect(ctx context.Context, _ *lab, g *endpoint, d time.Duration) (sample, error) {
 	m, err := startMeter(g)
 	if err != nil {
 		return sample{}, err
@@ -64,7 +65,7 @@ func reconnect(ctx context.Context, _ *lab, g *gate, d time.Duration) (sample, e
 }
 
 // mixed is a crowd of small clients beside one that downloads without end.
-func mixed(ctx context.Context, _ *lab, g *gate, d time.Duration) (sample, error) {
+func mixed(ctx context.Context, l *lab, g *endpoint, d time.Duration) (s sample, err error) {
 	c, err := gather(ctx, g.target(), 32, prepare(accounts))
 	if err != nil {
 		return sample{}, err
@@ -74,7 +75,7 @@ func mixed(ctx context.Context, _ *lab, g *gate, d time.Duration) (sample, error
 	if err != nil {
 		return sample{}, err
 	}
-	defer bulk.stop()
+	defer func() { err = errors.Join(err, bulk.stop(ctx, l.db)) }()
 	if _, err := c.run(d/10, 0, account); err != nil {
 		return sample{}, err
 	}
@@ -87,7 +88,7 @@ func mixed(ctx context.Context, _ *lab, g *gate, d time.Duration) (sample, error
 	if err != nil {
 		return sample{}, err
 	}
-	s, err := m.stop()
+	s, err = m.stop()
 	s.Units = float64(len(took))
 	s.Beside = float64(bulk.bytes.Load()-before) / gib / s.Seconds
 	s.latencies(took)
@@ -95,7 +96,7 @@ func mixed(ctx context.Context, _ *lab, g *gate, d time.Duration) (sample, error
 }
 
 // storm is a crowd of live clients in a flood of handshakes.
-func storm(ctx context.Context, _ *lab, g *gate, d time.Duration) (sample, error) {
+func storm(ctx context.Context, _ *lab, g *endpoint, d time.Duration) (sample, error) {
 	c, err := gather(ctx, g.target(), 8, prepare(accounts))
 	if err != nil {
 		return sample{}, err

@@ -115,7 +115,7 @@ type entrant struct {
 // is left out of the rest; only the end of ctx ends the run.
 func (l *lab) compete(ctx context.Context, out *series, field []entrant, rounds int, d time.Duration) error {
 	out.Failed = map[string]string{}
-	a := &arena{lab: l, gates: map[string]*gate{}}
+	a := &arena{lab: l, gates: map[string]*endpoint{}}
 	defer a.close()
 	for r := range rounds {
 		round := map[string]sample{}
@@ -173,7 +173,7 @@ func (s sample) line(unit string) string {
 // arena holds the gates of one field while it lasts.
 type arena struct {
 	lab   *lab
-	gates map[string]*gate
+	gates map[string]*endpoint
 }
 
 // burst measures an entrant once. Its gate is started when it is first needed, and

@@ -123,12 +123,12 @@ func TestAxes(t *testing.T) {
 func TestEveryVariantStillApplies(t *testing.T) {
 	for _, v := range []variant{moreLoops, profiled} {
 		for _, e := range v.edits {
-			text, err := e.apply("../..")
+			file, text, err := e.apply("../..")
 			if err != nil {
 				t.Errorf("%s: %v", v.name, err)
 				continue
 			}
-			if _, err := parser.ParseFile(token.NewFileSet(), e.file, text, 0); err != nil {
+			if _, err := parser.ParseFile(token.NewFileSet(), file, text, 0); err != nil {
 				t.Errorf("%s: %v", v.name, err)
 			}
 		}

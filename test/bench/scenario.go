@@ -9,7 +9,7 @@ import (
 )
 
 // burst puts a load on a gate for a while and measures it.
-type burst func(context.Context, *lab, *gate, time.Duration) (sample, error)
+type burst func(context.Context, *lab, *endpoint, time.Duration) (sample, error)
 
 // scenario is one kind of load.
 type scenario struct {

@@ -96,7 +96,7 @@ func allShares() []share {
 		{"maths", "mathematics of the handshake", []string{"crypto/internal/fips140/", "crypto/ecdh", "crypto/ecdsa", "crypto/sha"}, false},
 		{"certificates", "certificates: reading and verifying", []string{"crypto/x509", "pgwicket/tlsconfig.", "pgwicket/acl."}, false},
 		{"tls", "the rest of crypto/tls", []string{"crypto/tls."}, false},
-		{"loop", "the loop itself", []string{"pgwicket/proxy.(*loop)"}, false},
+		{"loop", "the loop itself", []string{"pgwicket/proxy.(*loop)", "pgwicket/internal/relay."}, false},
 		{"gate", "the rest of pgwicket (accept, dialogue, log, metrics)", []string{"pgwicket/"}, false},
 		{"other", "everything else", []string{""}, false},
 	}

@@ -19,14 +19,14 @@ type variant struct {
 	edits []edit
 }
 
-// edit replaces a text, which stands exactly once in the file, by another. With
-// nothing to replace, the file is a new one.
+// edit replaces a text, which stands exactly once in the Go files of the product,
+// by another. With nothing to replace, file is a new one.
 type edit struct{ file, from, to string }
 
 // The variants. When the product has changed a line that one of them edits, a
-// test says so.
+// test fails.
 var (
-	moreLoops = variant{"loops", []edit{{"proxy/relay_linux.go", "const coresPerLoop = 4\n", "const coresPerLoop = 1\n"}}}
+	moreLoops = variant{"loops", []edit{{"", "const coresPerLoop = 4\n", "const coresPerLoop = 1\n"}}}
 	profiled  = variant{"profiled", []edit{{"cmd/pgwicket/bench_profile.go", "", profileSource}}}
 )
 
@@ -59,7 +59,7 @@ func (l *lab) variant(ctx context.Context, v variant) (binary string, err error)
 func (v variant) overlay(root, binary string) (string, error) {
 	replace := map[string]string{}
 	for i, e := range v.edits {
-		text, err := e.apply(root)
+		file, text, err := e.apply(root)
 		if err != nil {
 			return "", err
 		}
@@ -67,7 +67,7 @@ func (v variant) overlay(root, binary string) (string, error) {
 		if err := os.WriteFile(to, []byte(text), 0o600); err != nil {
 			return "", err
 		}
-		replace[filepath.Join(root, e.file)] = to
+		replace[file] = to
 	}
 	b, err := json.Marshal(map[string]any{"Replace": replace})
 	if err != nil {
@@ -76,16 +76,30 @@ func (v variant) overlay(root, binary string) (string, error) {
 	return binary + ".overlay", os.WriteFile(binary+".overlay", b, 0o600)
 }
 
-func (e edit) apply(root string) (string, error) {
+// apply returns the file that is edited, and its new text.
+func (e edit) apply(root string) (file, text string, err error) {
 	if e.from == "" {
-		return e.to, nil
+		return filepath.Join(root, e.file), e.to, nil
 	}
-	b, err := os.ReadFile(filepath.Join(root, e.file))
-	if err != nil {
-		return "", err
+	found := 0
+	for _, pattern := range []string{"proxy/*.go", "internal/*/*.go"} {
+		files, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil {
+			return "", "", err
+		}
+		for _, name := range files {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				return "", "", err
+			}
+			if n := strings.Count(string(b), e.from); n > 0 {
+				found += n
+				file, text = name, strings.Replace(string(b), e.from, e.to, 1)
+			}
+		}
 	}
-	if n := strings.Count(string(b), e.from); n != 1 {
-		return "", fmt.Errorf("%s has %q %d times, not once", e.file, e.from, n)
+	if found != 1 {
+		return "", "", fmt.Errorf("the product has %q %d times, not once", e.from, found)
 	}
-	return strings.Replace(string(b), e.from, e.to, 1), nil
+	return file, text, nil
 }
