@@ -74,22 +74,28 @@ func (r *results) pictures(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // documentation
 		return err
 	}
-	all := map[string][]byte{}
+	write := func(name string, svg []byte, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(dir, name), svg, 0o644) //nolint:gosec // documentation
+	}
 	for _, s := range r.Series {
-		all[picture(s)] = r.svg(s)
+		svg, err := r.bars(s)
+		if err := write(s.picture(), svg, err); err != nil {
+			return err
+		}
 	}
 	for _, f := range r.Figures {
-		all[f.picture()] = f.chart()
-	}
-	for name, svg := range all {
-		if err := os.WriteFile(filepath.Join(dir, name), svg, 0o644); err != nil { //nolint:gosec // documentation
+		svg, err := f.chart()
+		if err := write(f.picture(), svg, err); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func picture(s series) string { return "bench-" + s.Scenario + ".svg" }
+func (s series) picture() string { return "bench-" + s.Scenario + ".svg" }
 
 // renew replaces the block of a page, or appends it.
 func (b block) renew(file, images string) error {
@@ -161,7 +167,7 @@ func (r *results) name(id string) string {
 }
 
 func (r *results) section(w io.Writer, s series, images string) {
-	s.head(w, images, picture(s))
+	s.head(w, images, s.picture())
 	columns := s.columns()
 	references := r.references(s)
 	main := metricOf(s.Unit, s.Main)

@@ -3,7 +3,6 @@ package main
 import (
 	"crypto/x509"
 	"encoding/pem"
-	"encoding/xml"
 	"go/parser"
 	"go/token"
 	"io"
@@ -55,11 +54,11 @@ func cannedScale() *results {
 func TestScaleReport(t *testing.T) {
 	r := cannedScale()
 	golden(t, "scale.md", []byte(r.scaling("img")+"\n"+r.shares("img")))
-	golden(t, "chart.svg", r.Figures[0].chart())
-	var page any
-	if err := xml.Unmarshal(r.Figures[0].chart(), &page); err != nil {
-		t.Errorf("the chart is not well-formed: %v", err)
+	svg, err := r.Figures[0].chart()
+	if err != nil {
+		t.Fatal(err)
 	}
+	drawn(t, svg, "length", "networks", "entries", "CPU / connection (µs)", "start-up (s)", "peak RSS (MiB)", "10k")
 }
 
 func TestScaleHasItsOwnBlocks(t *testing.T) {
@@ -91,31 +90,27 @@ func TestScaleHasItsOwnBlocks(t *testing.T) {
 	}
 }
 
-func TestAxes(t *testing.T) {
+func TestUnitOfAxis(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		metric string
-		values []float64
+		hi     float64
 		want   string
 	}{
-		{"cpu", []float64{13.6e-6, 15.6e-6}, "0 5 µs 10 µs 15 µs 20 µs"},
-		{"cpu", []float64{22e-6, 1.4e-3}, "10 µs 100 µs 1 ms 10 ms"},
-		{"rss", []float64{16.2 * (1 << 20), 112 * (1 << 20)}, "0 50 MiB 100 MiB 150 MiB"},
-		{"memory", []float64{9 * 1024, 72 * 1024}, "0 20 KiB 40 KiB 60 KiB 80 KiB"},
-		{"throughput", []float64{22000, 28000}, "0 10000 20000 30000"},
+		{"cpu", 15.6e-6, "(µs)"},
+		{"cpu", 1.4e-3, "(ms)"},
+		{"rss", 112 << 20, "(MiB)"},
+		{"memory", 72 << 10, "(KiB)"},
+		{"throughput", 28000, ""},
 	} {
 		m := metricOf("connection", c.metric)
-		a, ticks := upright(200, 0, c.values, m)
-		var labels []string
-		for _, tick := range ticks {
-			labels = append(labels, brief(m.show(tick)))
+		unit, name := unitOfAxis(m, c.hi)
+		if name != c.want {
+			t.Errorf("%s up to %v: %s, want %s", c.metric, c.hi, name, c.want)
 		}
-		if got := strings.Join(labels, " "); got != c.want {
-			t.Errorf("%v: %s, want %s", c.values, got, c.want)
-		}
-		for _, v := range c.values {
-			if y := a.at(v); y < 0 || y > 200 {
-				t.Errorf("%v is at %v, outside", v, y)
-			}
+		// The number on the axis is the one that the table shows.
+		if shown, _, _ := strings.Cut(m.show(c.hi), " "); digits(c.hi/unit) != shown {
+			t.Errorf("%s up to %v: %s on the axis, %s in the table", c.metric, c.hi, digits(c.hi/unit), shown)
 		}
 	}
 }
