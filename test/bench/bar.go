@@ -142,7 +142,7 @@ func (r *results) judgeQuick(w io.Writer) error {
 		case q.Median > 1:
 			verdict = "more than PgBouncer's, but within what pgwicket differs from itself in this run"
 		}
-		say(w, "%s: pgwicket's CPU per %s is %s of PgBouncer's, and its control differs from it by up to %.0f %%: %s.",
+		logf(w, "%s: pgwicket's CPU per %s is %s of PgBouncer's, and its control differs from it by up to %.0f %%: %s.",
 			s.Scenario, s.Unit, q.ratioText(), spread*100, verdict)
 	}
 	if len(failed) > 0 {

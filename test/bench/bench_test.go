@@ -134,12 +134,12 @@ func TestTurnsRotate(t *testing.T) {
 	for r := range 2 * len(field) {
 		seen := map[string]bool{}
 		for i := range field {
-			seen[turn(field, r, i).id] = true
+			seen[candidateAt(field, r, i).id] = true
 		}
 		if len(seen) != len(field) {
 			t.Errorf("round %d: only %v", r, seen)
 		}
-		begins[turn(field, r, 0).id]++
+		begins[candidateAt(field, r, 0).id]++
 	}
 	for _, c := range field {
 		if begins[c.id] != 2 {
@@ -181,7 +181,7 @@ func canned() *results {
 	s.Failed = map[string]string{"postgres": "it is\nnot there"}
 	r := &results{Machine: machine{At: "2026-01-02", CPU: "a CPU", Cores: 2, Kernel: "6.1", System: "Debian", Load: "0.1 0.2 0.3", Go: "go1.26", Command: "go run ./bench peers"}, Series: []series{s}}
 	for _, c := range contenders() {
-		r.Machine.Contenders = append(r.Machine.Contenders, person{c.id, c.title, "as it comes", "1.0"})
+		r.Machine.Contenders = append(r.Machine.Contenders, contenderInfo{c.id, c.title, "as it comes", "1.0"})
 	}
 	return r
 }

@@ -36,7 +36,7 @@ type contender struct {
 func contenders() []contender {
 	return []contender{
 		pgwicket("pgwicket", "pgwicket"), pgwicket(controlID, "pgwicket again (control)"),
-		pgbouncer(), pgbouncerOnce(), stunnel(), haproxy(), postgresTLS(), plainGo(), floor(),
+		pgbouncer(), pgbouncerNotReusing(), stunnel(), haproxy(), postgresTLS(), plainGo(), forwarder(),
 	}
 }
 

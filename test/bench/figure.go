@@ -18,7 +18,7 @@ type figure struct {
 	Panels  []string `json:"panels"`  // the metrics, each with a chart
 	Points  []point  `json:"points"`
 
-	field []entrant // one for each point, until it is measured
+	field []candidate // one for each point, until it is measured
 }
 
 // point is an entrant as the report shows it.
@@ -40,7 +40,7 @@ func newFigure(sc scenario, axis, against string, panels ...string) figure {
 // add puts a point into the figure: this scenario, with pgwicket changed so.
 func (f *figure) add(p point, sc scenario, change func(*setting)) {
 	f.Points = append(f.Points, p)
-	f.field = append(f.field, entrant{tuned(p.ID, p.Line+" "+p.Label, change), sc})
+	f.field = append(f.field, candidate{tuned(p.ID, p.Line+" "+p.Label, change), sc})
 }
 
 // draw measures the points.

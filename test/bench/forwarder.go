@@ -14,7 +14,7 @@ import (
 var forwardSource []byte
 
 // floor is the forwarder of bench/floor: what is left of a gate without TLS.
-func floor() contender {
+func forwarder() contender {
 	return contender{
 		id: "floor", title: "C forwarder, no TLS",
 		about:   "one thread, epoll, one read and one write for each message (bench/floor), `cc -O2`",

@@ -9,8 +9,8 @@ import (
 
 // The figures whose points differ in the load, or in what the runtime is given.
 
-// crowds is a few active clients among more and more idle sessions.
-func crowds(_ context.Context, _ *lab, o options) (figure, error) {
+// idleFigure is a few active clients among more and more idle sessions.
+func idleFigure(_ context.Context, _ *lab, o options) (figure, error) {
 	about := "8 clients ask and wait for the answer, as fast as they can, before a backend of our own, while so many other sessions have asked once and rest; " +
 		"a new pgwicket for each; memory is the proportional set size, less that of a gate without sessions"
 	counts := []int{10, 100, 1000, 5000, 10000, 20000}
@@ -31,8 +31,8 @@ func crowds(_ context.Context, _ *lab, o options) (figure, error) {
 // among is query and answer among n idle sessions.
 func among(n int, settle time.Duration) burst {
 	return func(ctx context.Context, l *lab, g *endpoint, d time.Duration) (sample, error) {
-		idle, rested, err := rest(ctx, g, n, settle)
-		defer idle.abandon()
+		idle, rested, err := openIdle(ctx, g, n, settle)
+		defer idle.resetAll()
 		if err != nil {
 			return rested, err
 		}

@@ -11,15 +11,15 @@ import (
 // idle measures sessions that have asked once and rest.
 func idle(n int, settle time.Duration) burst {
 	return func(ctx context.Context, _ *lab, g *endpoint, _ time.Duration) (sample, error) {
-		c, s, err := rest(ctx, g, n, settle)
-		c.abandon()
+		c, s, err := openIdle(ctx, g, n, settle)
+		c.resetAll()
 		return s, err
 	}
 }
 
 // rest opens sessions that ask once and then rest, and measures them. The gate
 // has just been started, so that nothing of an earlier crowd is in its memory.
-func rest(ctx context.Context, g *endpoint, n int, settle time.Duration) (crowd, sample, error) {
+func openIdle(ctx context.Context, g *endpoint, n int, settle time.Duration) (clients, sample, error) {
 	m, err := startMeter(g)
 	if err != nil {
 		return nil, sample{}, err
@@ -28,7 +28,7 @@ func rest(ctx context.Context, g *endpoint, n int, settle time.Duration) (crowd,
 	if before == 0 {
 		return nil, sample{}, errors.New("no proportional set size in /proc")
 	}
-	c, err := gather(ctx, g.target(), n, func(s *session) error { return s.query("select 1") })
+	c, err := openClients(ctx, g.target(), n, func(s *session) error { return s.query("select 1") })
 	if err != nil {
 		return nil, sample{}, err
 	}
@@ -46,9 +46,9 @@ func rest(ctx context.Context, g *endpoint, n int, settle time.Duration) (crowd,
 	return c, s, nil
 }
 
-// abandon resets the connections: closed in order they would leave thousands of
+// resetAll resets the connections: closed in order they would leave thousands of
 // sockets in TIME_WAIT.
-func (c crowd) abandon() {
+func (c clients) resetAll() {
 	for _, s := range c {
 		s.unhook()
 		s.Reset()

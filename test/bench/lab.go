@@ -48,11 +48,11 @@ func newLab(ctx context.Context, o options, chosen []contender, progress io.Writ
 	if err := l.makeCertificates(); err != nil {
 		return nil, err
 	}
-	say(progress, "building")
+	logf(progress, "building")
 	if err := l.build(ctx, o, chosen); err != nil {
 		return nil, err
 	}
-	say(progress, "starting PostgreSQL")
+	logf(progress, "starting PostgreSQL")
 	l.db, err = startDatabase(ctx, l)
 	return l, err
 }
@@ -138,7 +138,7 @@ func (l *lab) start(ctx context.Context, c contender, at place) (*endpoint, erro
 	}
 	if c.start == nil {
 		g.address = l.db.address
-		if err := l.db.askForCertificates(at.cert); err != nil {
+		if err := l.db.requestClientCertificates(at.cert); err != nil {
 			return nil, err
 		}
 		return g, g.ready(ctx)
@@ -177,8 +177,8 @@ func (l *lab) setting(at place) (s setting, err error) {
 	return s, nil
 }
 
-// giveTo hands the certificates to the account that a contender runs under.
-func (s setting) giveTo(account *syscall.Credential) error {
+// chownTo hands the certificates to the account that a contender runs under.
+func (s setting) chownTo(account *syscall.Credential) error {
 	if account == nil {
 		return nil
 	}

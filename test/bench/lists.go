@@ -29,8 +29,8 @@ func lists() []list {
 	}
 }
 
-// growingLists is connections that have to get past longer and longer lists.
-func growingLists(_ context.Context, l *lab, _ options) (figure, error) {
+// listsFigure is connections that have to get past longer and longer lists.
+func listsFigure(_ context.Context, l *lab, _ options) (figure, error) {
 	f := newFigure(scenario{
 		ID: "lists", Title: "Length of the lists", Unit: "connection",
 		About: "8 clients with certificates, each time a full handshake, log-in, one query, good-bye, before a backend of our own; a new pgwicket for each; " +
@@ -82,7 +82,7 @@ func rules(_ *lab, n int) (func(*setting), error) {
 // revocations makes a list with n certificates that nobody has.
 func revocations(l *lab, n int) (func(*setting), error) {
 	file := l.file(fmt.Sprintf("%d.crl", n))
-	say(l.progress, "signing a revocation list of %d entries", n)
+	logf(l.progress, "signing a revocation list of %d entries", n)
 	pem := l.ca.CRL(func(c *tlstest.CRL) {
 		c.Revoked = make([]tlstest.Revoked, n)
 		random := rand.NewChaCha8([32]byte{})

@@ -10,11 +10,11 @@ import (
 )
 
 // crowd is many sessions at one gate.
-type crowd []*session
+type clients []*session
 
-// gather opens n sessions, a few at a time, and does something with each.
-func gather(ctx context.Context, t target, n int, first func(*session) error) (crowd, error) {
-	sessions, errs := make(crowd, n), make([]error, n)
+// openClients opens n sessions, a few at a time, and does something with each.
+func openClients(ctx context.Context, t target, n int, first func(*session) error) (clients, error) {
+	sessions, errs := make(clients, n), make([]error, n)
 	var wg sync.WaitGroup
 	turns := make(chan int)
 	for range min(n, 32) {
@@ -33,7 +33,7 @@ func gather(ctx context.Context, t target, n int, first func(*session) error) (c
 	close(turns)
 	wg.Wait()
 	if err := first3(errs); err != nil {
-		sessions.leave()
+		sessions.closeAll()
 		return nil, err
 	}
 	return sessions, nil
@@ -50,7 +50,7 @@ func first3(errs []error) error {
 	return errors.Join(some...)
 }
 
-func (c crowd) leave() {
+func (c clients) closeAll() {
 	var wg sync.WaitGroup
 	for _, s := range c {
 		if s != nil {
@@ -63,7 +63,7 @@ func (c crowd) leave() {
 // run lets every session of the crowd ask and wait for the answer, again and
 // again for a while, and returns how long each answer took. With a pause, each
 // begins a query every pause, unless it is late.
-func (c crowd) run(d, pause time.Duration, request func(client int) string) ([]time.Duration, error) {
+func (c clients) run(d, pause time.Duration, request func(client int) string) ([]time.Duration, error) {
 	took, errs := make([][]time.Duration, len(c)), make([]error, len(c))
 	end := time.Now().Add(d)
 	var wg sync.WaitGroup

@@ -11,19 +11,19 @@ import (
 
 // machine is where and with what it was measured.
 type machine struct {
-	At         string   `json:"at"`
-	CPU        string   `json:"cpu"`
-	Cores      int      `json:"cores"`
-	Kernel     string   `json:"kernel"`
-	System     string   `json:"system"`
-	Load       string   `json:"load"`
-	Go         string   `json:"go"`
-	Command    string   `json:"command"`
-	Contenders []person `json:"contenders"`
+	At         string          `json:"at"`
+	CPU        string          `json:"cpu"`
+	Cores      int             `json:"cores"`
+	Kernel     string          `json:"kernel"`
+	System     string          `json:"system"`
+	Load       string          `json:"load"`
+	Go         string          `json:"go"`
+	Command    string          `json:"command"`
+	Contenders []contenderInfo `json:"contenders"`
 }
 
 // person is a contender as the report introduces it.
-type person struct {
+type contenderInfo struct {
 	ID      string `json:"id"`
 	Title   string `json:"title"`
 	About   string `json:"about"`
@@ -38,7 +38,7 @@ func describe(l *lab, chosen []contender) machine {
 		Go:   runtime.Version(), Command: "go run ./bench " + strings.Join(os.Args[1:], " "),
 	}
 	for _, c := range chosen {
-		m.Contenders = append(m.Contenders, person{c.id, c.title, c.about, c.version(l)})
+		m.Contenders = append(m.Contenders, contenderInfo{c.id, c.title, c.about, c.version(l)})
 	}
 	return m
 }

@@ -103,8 +103,8 @@ func familyCPU(pid int) (time.Duration, error) {
 // waitedCPU reads cutime and cstime, in ticks of 10 ms on every Linux.
 func waitedCPU(pid int) time.Duration {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	_, rest, _ := strings.Cut(string(b), ") ") // the name may hold anything
-	f := strings.Fields(rest)
+	_, openIdle, _ := strings.Cut(string(b), ") ") // the name may hold anything
+	f := strings.Fields(openIdle)
 	if len(f) < 15 {
 		return 0
 	}

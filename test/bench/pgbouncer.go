@@ -17,9 +17,9 @@ func pgbouncer() contender {
 	}
 }
 
-// pgbouncerOnce shows what PgBouncer saves by pooling, which no bar is about: a
+// pgbouncerNotReusing shows what PgBouncer saves by pooling, which no bar is about: a
 // log-in through the others is one at PostgreSQL, too.
-func pgbouncerOnce() contender {
+func pgbouncerNotReusing() contender {
 	c := pgbouncer()
 	c.id, c.title, c.only = "pgbouncer-once", "PgBouncer, not reusing", "connect"
 	c.about = "the same with `server_lifetime = 0`, so that each connection is one to PostgreSQL, as with the others"
@@ -40,7 +40,7 @@ func startPgbouncer(l *lab, s setting) (*gate.Process, error) {
 		return nil, err
 	}
 	// It refuses to run as root.
-	if err := s.giveTo(l.account); err != nil {
+	if err := s.chownTo(l.account); err != nil {
 		return nil, err
 	}
 	return s.launch(l.account, program("pgbouncer"), config)

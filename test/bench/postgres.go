@@ -113,8 +113,8 @@ func (db *database) installCertificates(l *lab, data string) error {
 	return db.ssl("alter system set ssl = on")
 }
 
-// askForCertificates turns the CA on or off: with one the server asks everybody.
-func (db *database) askForCertificates(yes bool) error {
+// requestClientCertificates turns the CA on or off: with one the server asks everybody.
+func (db *database) requestClientCertificates(yes bool) error {
 	if yes {
 		return db.ssl("alter system set ssl_ca_file = 'ca.crt'")
 	}

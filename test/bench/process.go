@@ -109,7 +109,7 @@ func (g *endpoint) ready(ctx context.Context) error {
 			g.startUp = begin.Sub(g.process.Started)
 		}
 		if err == nil {
-			return g.refusesStrangers(ctx)
+			return g.expectCertificateRequired(ctx)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -133,7 +133,7 @@ func (g *endpoint) probe(ctx context.Context) error {
 	return s.query("select 1")
 }
 
-func (g *endpoint) refusesStrangers(ctx context.Context) error {
+func (g *endpoint) expectCertificateRequired(ctx context.Context) error {
 	if g.cert == nil {
 		return nil
 	}
@@ -170,4 +170,4 @@ func atoi(s string) int {
 }
 
 // say writes a line of progress.
-func say(w io.Writer, format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
+func logf(w io.Writer, format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }

@@ -20,7 +20,7 @@ func (l *lab) profiles(ctx context.Context, loads []scenario, times int, d time.
 		return nil, err
 	}
 	out, dirs := series{Scenario: "profile"}, map[string]string{}
-	var field []entrant
+	var field []candidate
 	for _, sc := range loads {
 		dir, err := os.MkdirTemp(l.dir, "profiles-")
 		if err != nil {
@@ -29,7 +29,7 @@ func (l *lab) profiles(ctx context.Context, loads []scenario, times int, d time.
 		c := tuned(sc.ID, sc.Title, func(s *setting) { s.binary, s.env = binary, []string{"BENCH_PROFILES=" + dir} })
 		c.marks = true
 		sc.burst = untilProfiled(dir, sc.burst)
-		field, dirs[sc.ID] = append(field, entrant{c, sc}), dir
+		field, dirs[sc.ID] = append(field, candidate{c, sc}), dir
 	}
 	if err := l.compete(ctx, &out, field, times, d); err != nil {
 		return nil, err

@@ -24,11 +24,11 @@ type asking struct {
 }
 
 func (a asking) burst(ctx context.Context, _ *lab, g *endpoint, d time.Duration) (sample, error) {
-	c, err := gather(ctx, g.target(), a.clients, prepare(a.sql))
+	c, err := openClients(ctx, g.target(), a.clients, prepare(a.sql))
 	if err != nil {
 		return sample{}, err
 	}
-	defer c.leave()
+	defer c.closeAll()
 	if _, err := c.run(d/10, 0, a.request); err != nil {
 		return sample{}, err
 	}
@@ -66,11 +66,11 @@ func reconnect(ctx context.Context, _ *lab, g *endpoint, d time.Duration) (sampl
 
 // mixed is a crowd of small clients beside one that downloads without end.
 func mixed(ctx context.Context, l *lab, g *endpoint, d time.Duration) (s sample, err error) {
-	c, err := gather(ctx, g.target(), 32, prepare(accounts))
+	c, err := openClients(ctx, g.target(), 32, prepare(accounts))
 	if err != nil {
 		return sample{}, err
 	}
-	defer c.leave()
+	defer c.closeAll()
 	bulk, err := startDownload(ctx, g)
 	if err != nil {
 		return sample{}, err
@@ -97,11 +97,11 @@ func mixed(ctx context.Context, l *lab, g *endpoint, d time.Duration) (s sample,
 
 // storm is a crowd of live clients in a flood of handshakes.
 func storm(ctx context.Context, _ *lab, g *endpoint, d time.Duration) (sample, error) {
-	c, err := gather(ctx, g.target(), 8, prepare(accounts))
+	c, err := openClients(ctx, g.target(), 8, prepare(accounts))
 	if err != nil {
 		return sample{}, err
 	}
-	defer c.leave()
+	defer c.closeAll()
 	m, err := startMeter(g)
 	if err != nil {
 		return sample{}, err

@@ -238,7 +238,7 @@ func (r *results) references(s series) []string {
 	})
 }
 
-func (r *results) row(w io.Writer, s series, c person, columns []metric, references []string) {
+func (r *results) row(w io.Writer, s series, c contenderInfo, columns []metric, references []string) {
 	if s.values(c.ID, metricOf(s.Unit, "throughput")).N == 0 {
 		return
 	}

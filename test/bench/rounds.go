@@ -80,7 +80,7 @@ func (r *results) save(file string) error {
 func (l *lab) series(ctx context.Context, o options, sc scenario, chosen []contender) (series, error) {
 	out := sc.series()
 	out.Out = map[string]string{}
-	var field []entrant
+	var field []candidate
 	for _, c := range chosen {
 		why := sc.excludes(c)
 		switch {
@@ -88,7 +88,7 @@ func (l *lab) series(ctx context.Context, o options, sc scenario, chosen []conte
 		case why != "":
 			out.Out[c.id] = why
 		default:
-			field = append(field, entrant{c, sc})
+			field = append(field, candidate{c, sc})
 		}
 	}
 	rounds := o.rounds
@@ -104,23 +104,23 @@ func (sc scenario) series() series {
 	return series{Scenario: sc.ID, Title: sc.Title, Unit: sc.Unit, Beside: sc.Beside, Main: sc.Main, About: sc.About}
 }
 
-// entrant is a contender in a scenario: what takes its turn in each round, under
+// candidate is a contender in a scenario: what takes its turn in each round, under
 // the contender's name.
-type entrant struct {
+type candidate struct {
 	contender
 	scenario scenario
 }
 
 // compete measures all of a field once in each round. An entrant that breaks down
 // is left out of the rest; only the end of ctx ends the run.
-func (l *lab) compete(ctx context.Context, out *series, field []entrant, rounds int, d time.Duration) error {
+func (l *lab) compete(ctx context.Context, out *series, field []candidate, rounds int, d time.Duration) error {
 	out.Failed = map[string]string{}
-	a := &arena{lab: l, gates: map[string]*endpoint{}}
+	a := &runner{lab: l, gates: map[string]*endpoint{}}
 	defer a.close()
 	for r := range rounds {
 		round := map[string]sample{}
 		for i := range field {
-			e := turn(field, r, i)
+			e := candidateAt(field, r, i)
 			if out.Failed[e.id] != "" {
 				continue
 			}
@@ -130,11 +130,11 @@ func (l *lab) compete(ctx context.Context, out *series, field []entrant, rounds 
 			}
 			if err != nil {
 				out.Failed[e.id] = err.Error()
-				say(l.progress, "%s %d/%d %s: %v", out.Scenario, r+1, rounds, e.id, err)
+				logf(l.progress, "%s %d/%d %s: %v", out.Scenario, r+1, rounds, e.id, err)
 				continue
 			}
 			round[e.id] = s
-			say(l.progress, "%s %d/%d %s: %s", out.Scenario, r+1, rounds, e.id, s.line(e.scenario.Unit))
+			logf(l.progress, "%s %d/%d %s: %s", out.Scenario, r+1, rounds, e.id, s.line(e.scenario.Unit))
 		}
 		out.Rounds = append(out.Rounds, round)
 	}
@@ -143,7 +143,7 @@ func (l *lab) compete(ctx context.Context, out *series, field []entrant, rounds 
 
 // turn says who is i-th in round r: everybody begins once, and every second
 // round goes backwards, so that no one always follows the same other.
-func turn[T any](field []T, r, i int) T {
+func candidateAt[T any](field []T, r, i int) T {
 	n := len(field)
 	if r%2 == 1 {
 		i = n - 1 - i
@@ -170,15 +170,15 @@ func (s sample) line(unit string) string {
 	return text
 }
 
-// arena holds the gates of one field while it lasts.
-type arena struct {
+// runner holds the gates of one field while it lasts.
+type runner struct {
 	lab   *lab
 	gates map[string]*endpoint
 }
 
 // burst measures an entrant once. Its gate is started when it is first needed, and
 // then stays for all rounds, unless each has to begin anew.
-func (a *arena) burst(ctx context.Context, e entrant, d time.Duration) (s sample, err error) {
+func (a *runner) burst(ctx context.Context, e candidate, d time.Duration) (s sample, err error) {
 	sc := e.scenario
 	if sc.fake > 0 {
 		return a.fresh(ctx, e, d)
@@ -196,7 +196,7 @@ func (a *arena) burst(ctx context.Context, e entrant, d time.Duration) (s sample
 	return s, nil
 }
 
-func (a *arena) fresh(ctx context.Context, e entrant, d time.Duration) (sample, error) {
+func (a *runner) fresh(ctx context.Context, e candidate, d time.Duration) (sample, error) {
 	f, err := fakeBackend()
 	if err != nil {
 		return sample{}, err
@@ -214,7 +214,7 @@ func (a *arena) fresh(ctx context.Context, e entrant, d time.Duration) (sample, 
 	return s, nil
 }
 
-func (a *arena) close() {
+func (a *runner) close() {
 	for _, g := range a.gates {
 		g.stop()
 	}

@@ -19,12 +19,12 @@ type part struct {
 
 func parts() []part {
 	return []part{
-		{"idle", figurePart(crowds, 3)}, // each round opens some 16,000 sessions
+		{"idle", figurePart(idleFigure, 3)}, // each round opens some 16,000 sessions
 		{"size", figurePart(answers, 0)},
-		{"lists", figurePart(growingLists, 0)},
+		{"lists", figurePart(listsFigure, 0)},
 		{"loops", figurePart(loops, 0)},
 		{"runtime", tune},
-		{"profile", dissect},
+		{"profile", profileLoads},
 	}
 }
 

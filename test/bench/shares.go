@@ -16,8 +16,8 @@ type profile struct {
 	Spent   map[string]float64 `json:"spent"`   // of them, by the id of a share
 }
 
-// dissect takes profiles and adds up what was sampled in them.
-func dissect(ctx context.Context, l *lab, o options, r *results) error {
+// profileLoads takes profiles and adds up what was sampled in them.
+func profileLoads(ctx context.Context, l *lab, o options, r *results) error {
 	loads := named(o, "select-8", "select-32", "copy-out", "connect-cert")
 	files, err := l.profiles(ctx, loads, o.rounds, 3*o.burst)
 	if err != nil {

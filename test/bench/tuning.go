@@ -45,7 +45,7 @@ func (l *lab) pgo(ctx context.Context, o options) (binary string, err error) {
 	if err != nil {
 		return "", err
 	}
-	say(l.progress, "building with a profile")
+	logf(l.progress, "building with a profile")
 	return build(ctx, l.file("pgwicket-pgo"), gatePackage, "-pgo="+files[sc[0].ID][0])
 }
 

@@ -50,7 +50,7 @@ func (l *lab) variant(ctx context.Context, v variant) (binary string, err error)
 	if err != nil {
 		return "", err
 	}
-	say(l.progress, "building %s", filepath.Base(binary))
+	logf(l.progress, "building %s", filepath.Base(binary))
 	return build(ctx, binary, gatePackage, "-overlay="+overlay)
 }
 

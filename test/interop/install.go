@@ -77,7 +77,7 @@ func (l *lab) installNpm(ctx context.Context) error {
 	if _, err := exec.LookPath("npm"); err != nil {
 		return errors.New("npm is missing; install it with «apt-get install npm»")
 	}
-	l.say("installing servers and libraries with npm into %s", dir)
+	l.logf("installing servers and libraries with npm into %s", dir)
 	// PostgreSQL runs under another account, which must get through.
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // for all to read
 		return err
@@ -108,7 +108,7 @@ func (l *lab) need(ctx context.Context, pkg, pattern string) error {
 	if _, err := exec.LookPath("apt-get"); err != nil || os.Geteuid() != 0 || l.frozen {
 		return fmt.Errorf("%s is missing; install it with «apt-get install %s»", pkg, pkg)
 	}
-	l.say("installing %s with apt-get", pkg)
+	l.logf("installing %s with apt-get", pkg)
 	env := append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 	install := []string{"apt-get", "install", "-y", "-qq", "--no-install-recommends", pkg}
 	if _, err := harness.Output(ctx, "", env, install...); err != nil {

@@ -80,7 +80,7 @@ func newLab(ctx context.Context, progress io.Writer) (_ *lab, err error) {
 		return nil, err
 	}
 	l.binary = l.file("pgwicket")
-	l.say("building pgwicket")
+	l.logf("building pgwicket")
 	return l, harness.Build(ctx, "pgwicket/cmd/pgwicket", l.binary, nil)
 }
 
@@ -105,7 +105,7 @@ func (l *lab) atEnd(f func()) {
 }
 
 // say writes a line of progress.
-func (l *lab) say(format string, args ...any) { fmt.Fprintf(l.progress, format+"\n", args...) }
+func (l *lab) logf(format string, args ...any) { fmt.Fprintf(l.progress, format+"\n", args...) }
 
 func (l *lab) file(name string) string { return filepath.Join(l.dir, name) }
 

@@ -114,11 +114,11 @@ type matrix struct {
 	idle    int
 	// A processor is what a client waits for, and many would have one another's
 	// connections time out; an idle session only waits.
-	turns, idlers chan struct{}
+	slots, idleSlots chan struct{}
 }
 
 func newMatrix(l *lab, quick bool) *matrix {
-	m := &matrix{lab: l, timeout: 20 * time.Minute, size: 256 << 20, idle: 60, turns: make(chan struct{}, 2), idlers: make(chan struct{}, 8)}
+	m := &matrix{lab: l, timeout: 20 * time.Minute, size: 256 << 20, idle: 60, slots: make(chan struct{}, 2), idleSlots: make(chan struct{}, 8)}
 	if quick {
 		m.timeout, m.size, m.idle = 2*time.Minute, 8<<20, 1
 	}
@@ -186,7 +186,7 @@ func (m *matrix) all(ctx context.Context, rows []client, chosen []release, p *pa
 	for _, c := range rows {
 		argv, env, err := c.prepare(ctx, m.lab)
 		if err != nil {
-			m.say("%s cannot be had: %v", c.name, err)
+			m.logf("%s cannot be had: %v", c.name, err)
 			p.missing(c.name, err)
 			continue
 		}
@@ -218,7 +218,7 @@ func (m *matrix) one(ctx context.Context, drivers []driver, r release, p *page) 
 	if err != nil {
 		return nil, err
 	}
-	m.say("PostgreSQL %s", s.version)
+	m.logf("PostgreSQL %s", s.version)
 	p.server(s)
 	raw, err := m.rawTable(ctx, s, g, far)
 	if err != nil {
@@ -229,14 +229,14 @@ func (m *matrix) one(ctx context.Context, drivers []driver, r release, p *page) 
 	var mu sync.Mutex
 	for _, d := range drivers {
 		wg.Go(func() {
-			straight, through := m.visit(ctx, d, s.Port, false), m.visit(ctx, d, g.Port, true)
+			straight, through := m.collect(ctx, d, s.Port, false), m.collect(ctx, d, g.Port, true)
 			mu.Lock()
 			defer mu.Unlock()
 			bad := p.client(s, d.name, straight(), through())
 			failed = append(failed, bad...)
-			m.say("  %s (%s): %d of %d cells failed", d.name, p.version[d.name], len(bad), len(features()))
+			m.logf("  %s (%s): %d of %d cells failed", d.name, p.version[d.name], len(bad), len(features()))
 			for _, cell := range bad {
-				m.say("    %s", cell)
+				m.logf("    %s", cell)
 			}
 		})
 	}
@@ -254,9 +254,9 @@ func (m *matrix) one(ctx context.Context, drivers []driver, r release, p *page) 
 	return failed, nil
 }
 
-// visit starts to ask a client for all features at a port. The answers are there
+// collect starts to ask a client for all features at a port. The answers are there
 // when what is returned returns.
-func (m *matrix) visit(ctx context.Context, d driver, port int, gated bool) func() answers {
+func (m *matrix) collect(ctx context.Context, d driver, port int, gated bool) func() answers {
 	var all, idle answers
 	var wg sync.WaitGroup
 	var busy []string
@@ -266,13 +266,13 @@ func (m *matrix) visit(ctx context.Context, d driver, port int, gated bool) func
 		}
 	}
 	wg.Go(func() {
-		m.turns <- struct{}{}
-		defer func() { <-m.turns }()
+		m.slots <- struct{}{}
+		defer func() { <-m.slots }()
 		all = m.drive(ctx, d, port, gated, busy...)
 	})
 	wg.Go(func() {
-		m.idlers <- struct{}{}
-		defer func() { <-m.idlers }()
+		m.idleSlots <- struct{}{}
+		defer func() { <-m.idleSlots }()
 		idle = m.drive(ctx, d, port, gated, "idle")
 	})
 	return func() answers {
@@ -301,8 +301,8 @@ func (m *matrix) drive(ctx context.Context, d driver, port int, gated bool, aske
 		"INTEROP_CA="+m.caFile, "INTEROP_CERT="+m.clientCert, "INTEROP_KEY="+m.clientKey, "INTEROP_KEY_DER="+m.file("client.der"),
 		"INTEROP_PASSWORD="+password, "INTEROP_SIZE="+strconv.Itoa(m.size), "INTEROP_IDLE="+strconv.Itoa(m.idle))
 	harness.Bound(cmd)
-	var complaints strings.Builder
-	cmd.Stderr = &complaints
+	var errorOutput strings.Builder
+	cmd.Stderr = &errorOutput
 	out, err := cmd.Output()
 	for line := range strings.Lines(string(out)) {
 		name, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
@@ -315,7 +315,7 @@ func (m *matrix) drive(ctx context.Context, d driver, port int, gated bool, aske
 	}
 	for _, name := range asked {
 		if _, said := result.cells[name]; !said {
-			last := complaints.String()
+			last := errorOutput.String()
 			result.cells[name] = cell{"error", fmt.Sprintf("the driver said nothing: %v %s", err, last[max(0, len(last)-300):])}
 		}
 	}

@@ -38,10 +38,10 @@ func TestSmallMatrix(t *testing.T) {
 		t.Error(f)
 	}
 	if !slices.Contains(p.rows, "psql-"+newest[0].major) || !slices.Contains(p.rows, "pgx") {
-		t.Errorf("only %q have run: %q", p.rows, p.absent)
+		t.Errorf("only %q have run: %q", p.rows, p.unavailable)
 	}
 	for line := range strings.Lines(p.markdown()) {
-		if strings.Contains(line, lame) {
+		if strings.Contains(line, failsBothWays) {
 			t.Errorf("a driver is wrong, or what it needs is missing: %s", line)
 		}
 	}

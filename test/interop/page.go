@@ -10,14 +10,14 @@ import (
 
 // page is the matrix's part of docs/interop.md, in the making.
 type page struct {
-	quick   bool
-	servers []string
-	rows    []string // the names of clients, in the order of the page
-	cells   map[[2]string][]verdict
-	version map[string]string
-	absent  []string
-	wire    []string
-	wired   map[string][]verdict
+	quick       bool
+	servers     []string
+	rows        []string // the names of clients, in the order of the page
+	cells       map[[2]string][]verdict
+	version     map[string]string
+	unavailable []string
+	wire        []string
+	wired       map[string][]verdict
 }
 
 // verdict is a cell: what one client saw of one feature at one server.
@@ -34,7 +34,7 @@ func (p *page) server(s *server) {
 }
 
 func (p *page) missing(name string, why error) {
-	p.absent = append(p.absent, fmt.Sprintf("| %s | cannot be had here: %s |\n", name, tableCell(shortened(why.Error()))))
+	p.unavailable = append(p.unavailable, fmt.Sprintf("| %s | cannot be had here: %s |\n", name, tableCell(shorten(why.Error()))))
 }
 
 // judge compares. Only what works straight must work through the gate, and then
@@ -99,8 +99,8 @@ differs through the gate. Where the servers differ, the cell names the releases.
 
 `
 
-// undriven are the clients that people use and that no driver speaks for.
-const undriven = `| psql and pgbench of 14, 16, 17 and 18 | the packages of npm have the libraries and no programs: Debian's psql and pgbench, of 15, use their libpq |
+// notDriven are the clients that people use and that no driver speaks for.
+const notDriven = `| psql and pgbench of 14, 16, 17 and 18 | the packages of npm have the libraries and no programs: Debian's psql and pgbench, of 15, use their libpq |
 `
 
 func (p *page) markdown() string {
@@ -121,7 +121,7 @@ func (p *page) markdown() string {
 		}
 		b.WriteString("\n")
 	}
-	b.WriteString("## Not run\n\n| client | why |\n|---|---|\n" + strings.Join(p.absent, "") + undriven + "\n")
+	b.WriteString("## Not run\n\n| client | why |\n|---|---|\n" + strings.Join(p.unavailable, "") + notDriven + "\n")
 	b.WriteString("## The wire\n\nWhat no library sends, byte by byte.\n\n| what is sent | through the gate | straight |\n|---|---|---|\n")
 	for _, title := range p.wire {
 		fmt.Fprintf(&b, "| %s | %s | %s |\n", tableCell(title), byServer(p.wired[title], throughGate), byServer(p.wired[title], straightOn))
@@ -130,7 +130,7 @@ func (p *page) markdown() string {
 }
 
 func throughGate(v verdict) string {
-	text := v.inWords(v.through, v.straight, true)
+	text := v.describe(v.through, v.straight, true)
 	switch {
 	case v.failed:
 		return "**differs**: " + text
@@ -141,16 +141,16 @@ func throughGate(v verdict) string {
 }
 
 func straightOn(v verdict) string {
-	return v.inWords(v.straight, v.through, false)
+	return v.describe(v.straight, v.through, false)
 }
 
-// lame begins what is to be mended in a driver.
-const lame = "fails both ways: "
+// failsBothWays begins what is to be mended in a driver.
+const failsBothWays = "fails both ways: "
 
-// inWords says what a client saw. What it can do on neither way, and should, shows
+// describe says what a client saw. What it can do on neither way, and should, shows
 // nothing of the gate: that must not be read as a refusal.
-func (v verdict) inWords(c, other cell, gated bool) string {
-	seen, why := shortened(c.seen), v.needless(gated)
+func (v verdict) describe(c, other cell, gated bool) string {
+	seen, why := shorten(c.seen), v.expectedRefusal(gated)
 	switch {
 	case c.state == "ok":
 		return strings.TrimSpace("ok " + seen)
@@ -161,15 +161,15 @@ func (v verdict) inWords(c, other cell, gated bool) string {
 	case why != "":
 		return "refused: " + seen + " (" + why + ")"
 	case other.state == "error":
-		return lame + seen
+		return failsBothWays + seen
 	}
 	return "refused: " + seen
 }
 
-// needless says why a feature is refused as it should be: by a server or a client
+// expectedRefusal says why a feature is refused as it should be: by a server or a client
 // that has not got it, or by both for the sake of safety. It is empty for what is
 // to work.
-func (v verdict) needless(gated bool) string {
+func (v verdict) expectedRefusal(gated bool) string {
 	switch {
 	case v.feature == "sslmode-disable":
 		return "nobody gets in without TLS"
@@ -203,7 +203,7 @@ func byServer(all []verdict, words func(verdict) string) string {
 	return strings.Join(order, "; ")
 }
 
-func shortened(text string) string {
+func shorten(text string) string {
 	text = strings.Join(strings.Fields(text), " ")
 	if len(text) > 160 {
 		text = strings.ToValidUTF8(text[:160], "") + "…"

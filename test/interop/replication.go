@@ -28,7 +28,7 @@ a replication connection may show it.
 
 // runReplication is the subcommand.
 func runReplication(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	return walk(ctx, "replication", replicationHelp, args, stdout, stderr, func(*trial) []step {
+	return runSteps(ctx, "replication", replicationHelp, args, stdout, stderr, func(*trial) []step {
 		return []step{
 			{"A gate with `client_info`, and data", fill},
 			{"The parameter `replication`, in every spelling", spellings},
@@ -44,7 +44,9 @@ func runReplication(ctx context.Context, args []string, stdout, stderr io.Writer
 	}, []string{"wal_keep_size=2GB", "checkpoint_timeout=1h"})
 }
 
-func (t *trial) straight() []string { return past(t.server.SocketDir, t.server.Port, "postgres") }
+func (t *trial) straight() []string {
+	return superuserEnv(t.server.SocketDir, t.server.Port, "postgres")
+}
 
 // bench writes for a while, straight or through a gate.
 func (t *trial) bench(ctx context.Context, env []string, transactions int) error {
@@ -285,7 +287,7 @@ func subscription(ctx context.Context, t *trial) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	there := past(subscriber.SocketDir, subscriber.Port, "postgres")
+	there := superuserEnv(subscriber.SocketDir, subscriber.Port, "postgres")
 	if _, err := t.program(ctx, there, "pgbench", "-i", "-q", "-s", "1", "-I", "dtp"); err != nil {
 		return "", err
 	}
@@ -338,7 +340,7 @@ type standby struct {
 	port      int
 }
 
-func (s *standby) env() []string { return past(s.socketDir, s.port, "postgres") }
+func (s *standby) env() []string { return superuserEnv(s.socketDir, s.port, "postgres") }
 
 // follow makes a standby of what is behind a gate and starts it. The lab ends it.
 func (t *trial) follow(ctx context.Context, g *gate.Gate, application string) (*standby, error) {

@@ -37,9 +37,9 @@ type step struct {
 	run   func(ctx context.Context, t *trial) (done string, err error)
 }
 
-// walk is a subcommand: every step in its order, and a table of them. A step that
+// runSteps is a subcommand: every step in its order, and a table of them. A step that
 // has failed does not keep the others from being tried.
-func walk(ctx context.Context, name, help string, args []string, stdout, stderr io.Writer, steps func(t *trial) []step, settings []string) error {
+func runSteps(ctx context.Context, name, help string, args []string, stdout, stderr io.Writer, steps func(t *trial) []step, settings []string) error {
 	f := flag.NewFlagSet(name, flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.Usage = func() {
@@ -78,7 +78,7 @@ func walk(ctx context.Context, name, help string, args []string, stdout, stderr 
 	table.WriteString("| step | what was done | result |\n|---|---|---|\n")
 	failed := 0
 	for _, s := range steps(t) {
-		done, err := t.take(ctx, s)
+		done, err := t.runStep(ctx, s)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -87,7 +87,7 @@ func walk(ctx context.Context, name, help string, args []string, stdout, stderr 
 			failed++
 			verdict = "**failed**: " + err.Error()
 		}
-		t.say("%s: %s; %s", s.title, verdict, done)
+		t.logf("%s: %s; %s", s.title, verdict, done)
 		fmt.Fprintf(&table, "| %s | %s | %s |\n", harness.Cell(s.title), harness.Cell(done), harness.Cell(verdict))
 	}
 	fmt.Fprint(stdout, "\n", table.String())
@@ -100,7 +100,7 @@ func walk(ctx context.Context, name, help string, args []string, stdout, stderr 
 	return err
 }
 
-func (t *trial) take(ctx context.Context, s step) (string, error) {
+func (t *trial) runStep(ctx context.Context, s step) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Minute)
 	defer cancel()
 	done, err := s.run(ctx, t)
@@ -120,7 +120,7 @@ func (t *trial) through(g *gate.Gate, user, database string, extra ...string) []
 }
 
 // past is that of one that goes to the server's Unix socket as its superuser.
-func past(socketDir string, port int, database string) []string {
+func superuserEnv(socketDir string, port int, database string) []string {
 	return pgtest.Environ("LC_ALL=C.UTF-8", "PGHOST="+socketDir, "PGPORT="+strconv.Itoa(port), "PGUSER="+pgtest.Superuser, "PGDATABASE="+database)
 }
 

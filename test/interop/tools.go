@@ -28,7 +28,7 @@ the suite's library.
 
 // runTools is the subcommand.
 func runTools(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	return walk(ctx, "tools", toolsHelp, args, stdout, stderr, func(t *trial) []step {
+	return runSteps(ctx, "tools", toolsHelp, args, stdout, stderr, func(t *trial) []step {
 		steps := []step{
 			{"`pg_isready`", isReady},
 			{"`pg_dump -Fd -j4`, `pg_restore -j4`", dumpDirectory},
@@ -44,7 +44,9 @@ func runTools(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 }
 
 // database is that of the superuser who comes straight.
-func (t *trial) database(name string) []string { return past(t.server.SocketDir, t.server.Port, name) }
+func (t *trial) database(name string) []string {
+	return superuserEnv(t.server.SocketDir, t.server.Port, name)
+}
 
 // big makes the database that is dumped, once, and returns how it is described.
 func (t *trial) big(ctx context.Context) (string, error) {
@@ -249,7 +251,7 @@ func regression(ctx context.Context, t *trial) (string, error) {
 			}
 		}
 		diffs, _ := os.ReadFile(filepath.Join(input, "regression.diffs"))
-		t.say("%s: %d bytes of differences from what is expected", way, len(diffs))
+		t.logf("%s: %d bytes of differences from what is expected", way, len(diffs))
 		said[way] = verdicts.String()
 		if err := os.RemoveAll(input); err != nil {
 			return "", err

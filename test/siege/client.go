@@ -104,9 +104,9 @@ func asked(ctx context.Context, c *pgconn.PgConn, q question) error {
 	return nil
 }
 
-// bystanders are sessions that have no part in what happens. They ask and check
+// observers are sessions that have no part in what happens. They ask and check
 // all the time, and nothing that is done to others may reach them.
-type bystanders struct {
+type observers struct {
 	stop    func()
 	wg      sync.WaitGroup
 	answers atomic.Int64
@@ -116,11 +116,11 @@ type bystanders struct {
 	failed  []error
 }
 
-// bystand opens that many sessions, each with a question every 10 ms or so,
+// observe opens that many sessions, each with a question every 10 ms or so,
 // large and small ones.
-func (g *target) bystand(ctx context.Context, n int) (*bystanders, error) {
+func (g *target) observe(ctx context.Context, n int) (*observers, error) {
 	ctx, stop := context.WithCancel(ctx)
-	b := &bystanders{stop: stop}
+	b := &observers{stop: stop}
 	for i := range n {
 		c, err := g.dial(ctx)
 		if err != nil {
@@ -128,14 +128,14 @@ func (g *target) bystand(ctx context.Context, n int) (*bystanders, error) {
 			return nil, fmt.Errorf("a bystander: %w", err)
 		}
 		b.wg.Go(func() {
-			defer hangUp(c)
+			defer closeSession(c)
 			b.ask(ctx, c, i)
 		})
 	}
 	return b, nil
 }
 
-func (b *bystanders) ask(ctx context.Context, c *pgconn.PgConn, seed int) {
+func (b *observers) ask(ctx context.Context, c *pgconn.PgConn, seed int) {
 	for i := seed * 1_000_000; ; i++ {
 		q := question{i, 8}
 		if i%16 == 0 {
@@ -166,14 +166,14 @@ func (b *bystanders) ask(ctx context.Context, c *pgconn.PgConn, seed int) {
 }
 
 // noticed returns what reached them, and nil if nothing did.
-func (b *bystanders) noticed() error {
+func (b *observers) noticed() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return errors.Join(b.failed...)
 }
 
-// goOn waits until n more answers have come: the bystanders are served.
-func (b *bystanders) goOn(ctx context.Context, n int64) error {
+// awaitAnswers waits until n more answers have come: the bystanders are served.
+func (b *observers) awaitAnswers(ctx context.Context, n int64) error {
 	want := b.answers.Load() + n
 	return gate.Eventually(ctx, "the bystanders are served", gate.Timeout, func() error {
 		if err := b.noticed(); err != nil {
@@ -187,13 +187,13 @@ func (b *bystanders) goOn(ctx context.Context, n int64) error {
 }
 
 // end closes the sessions.
-func (b *bystanders) end() {
+func (b *observers) end() {
 	b.stop()
 	b.wg.Wait()
 }
 
-// hangUp ends a session in order.
-func hangUp(c *pgconn.PgConn) {
+// closeSession ends a session in order.
+func closeSession(c *pgconn.PgConn) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	_ = c.Close(ctx)

@@ -42,7 +42,7 @@ func scenarios() []scenario {
 		{"half-close", "A client closes its sending side", halfClose},
 		{"gate-stopped", "The gate stands still, and time does not", gateStopped},
 		{"network-cut", "The network is cut", networkCut},
-		{"silent-crowd", "A crowd that says nothing", silentCrowd},
+		{"silent-crowd", "A crowd that says nothing", silentClients},
 		{"handshake-flood", "A flood of handshakes", handshakeFlood},
 	}
 }
@@ -69,12 +69,12 @@ func pick[T any](t *trial, quick, full T) T {
 // scene is a gate with bystanders, and what it held before anything happened.
 type scene struct {
 	*target
-	others *bystanders
-	before level
+	observers *observers
+	before    level
 }
 
-// bystanding is how many sessions look on.
-const bystanding = 4
+// observerCount is how many sessions look on.
+const observerCount = 4
 
 // open starts a gate with bystanders. When the scenario has returned, all of it
 // is looked at: see (*scene).unharmed.
@@ -90,15 +90,15 @@ func (t *trial) open(ctx context.Context, s setting) (*scene, error) {
 	if err != nil {
 		return nil, err
 	}
-	hangUp(c)
+	closeSession(c)
 	return sc, sc.populate(ctx)
 }
 
 // populate opens the bystanders, after others that a fault was allowed to end,
 // and takes down what the gate holds with them.
 func (s *scene) populate(ctx context.Context) (err error) {
-	if s.others != nil {
-		s.others.end()
+	if s.observers != nil {
+		s.observers.end()
 	}
 	none := 0
 	err = gate.Eventually(ctx, "no session is left", gate.Timeout, func() error {
@@ -110,10 +110,10 @@ func (s *scene) populate(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if s.others, err = s.bystand(ctx, bystanding); err != nil {
+	if s.observers, err = s.observe(ctx, observerCount); err != nil {
 		return err
 	}
-	if err := s.others.goOn(ctx, bystanding); err != nil {
+	if err := s.observers.awaitAnswers(ctx, observerCount); err != nil {
 		return err
 	}
 	return gate.Eventually(ctx, "the bystanders are all there is", gate.Timeout, func() error {
@@ -121,7 +121,7 @@ func (s *scene) populate(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		if open, starting := m["pgwicket_sessions_open"], m["pgwicket_connections_starting"]; open != bystanding || starting != 0 {
+		if open, starting := m["pgwicket_sessions_open"], m["pgwicket_connections_starting"]; open != observerCount || starting != 0 {
 			return fmt.Errorf("%v sessions and %v connections in their start-up", open, starting)
 		}
 		s.before, err = s.level()
@@ -129,25 +129,25 @@ func (s *scene) populate(ctx context.Context) (err error) {
 	})
 }
 
-// unharmed is what holds after every fault: the bystanders are served and never
+// checkEnd is what holds after every fault: the bystanders are served and never
 // noticed, the gate holds no goroutine, descriptor or backend session more than
 // before, its counters add up, it ends in order, and its log has no data race and
 // no panic.
-func (s *scene) unharmed(ctx context.Context) error {
-	if s.others == nil {
+func (s *scene) checkEnd(ctx context.Context) error {
+	if s.observers == nil {
 		return s.Check()
 	}
-	defer s.others.end()
+	defer s.observers.end()
 	var errs []error
 	if s.HasExited() {
 		return s.Check()
 	}
-	if err := s.others.goOn(ctx, 2*bystanding); err != nil {
+	if err := s.observers.awaitAnswers(ctx, 2*observerCount); err != nil {
 		errs = append(errs, fmt.Errorf("a bystander: %w", err))
 	} else if err := s.settles(ctx, s.before, gate.Timeout); err != nil {
 		errs = append(errs, err)
 	}
-	s.others.end()
+	s.observers.end()
 	return errors.Join(append(errs, s.Stop(), s.Check())...)
 }
 
@@ -155,7 +155,7 @@ func (s *scene) unharmed(ctx context.Context) error {
 // there for the next one.
 func (t *trial) finish(ctx context.Context, s *scene) error {
 	t.scenes = slices.DeleteFunc(t.scenes, func(other *scene) bool { return other == s })
-	return s.unharmed(ctx)
+	return s.checkEnd(ctx)
 }
 
 // result is a row of the table.
@@ -205,7 +205,7 @@ func faults(ctx context.Context, args []string, stdout, stderr io.Writer) error 
 		fmt.Fprintln(stderr, *into, "stays as it is: with --only the table is not whole")
 		*into = ""
 	}
-	results, err := suffer(ctx, chosen, *quick, stderr)
+	results, err := runAll(ctx, chosen, *quick, stderr)
 	table := faultsTable(results)
 	fmt.Fprint(stdout, "\n", table)
 	if *into != "" && ctx.Err() == nil {
@@ -233,8 +233,8 @@ func choose(only string) ([]scenario, error) {
 	return chosen, nil
 }
 
-// suffer runs scenarios, one after another, and fails if one of them did.
-func suffer(ctx context.Context, chosen []scenario, quick bool, progress io.Writer) (results []result, err error) {
+// runAll runs scenarios, one after another, and fails if one of them did.
+func runAll(ctx context.Context, chosen []scenario, quick bool, progress io.Writer) (results []result, err error) {
 	l, err := newLab(ctx, progress)
 	if err != nil {
 		return nil, err
@@ -244,7 +244,7 @@ func suffer(ctx context.Context, chosen []scenario, quick bool, progress io.Writ
 	for _, s := range chosen {
 		began := time.Now()
 		t := &trial{lab: l, quick: quick}
-		done, err := t.endure(ctx, s)
+		done, err := t.runOne(ctx, s)
 		if ctx.Err() != nil {
 			return results, ctx.Err()
 		}
@@ -257,7 +257,7 @@ func suffer(ctx context.Context, chosen []scenario, quick bool, progress io.Writ
 			r.verdict = "**failed**: " + err.Error()
 		}
 		results = append(results, r)
-		l.say("%-18s %5.1f s  %s  %s", s.name, time.Since(began).Seconds(), r.verdict, done)
+		l.logf("%-18s %5.1f s  %s  %s", s.name, time.Since(began).Seconds(), r.verdict, done)
 	}
 	if len(failed) > 0 {
 		return results, fmt.Errorf("failed: %s; «go run ./siege faults --only NAME» repeats one", strings.Join(failed, ", "))
@@ -265,8 +265,8 @@ func suffer(ctx context.Context, chosen []scenario, quick bool, progress io.Writ
 	return results, nil
 }
 
-// endure runs one scenario and looks at what it has left.
-func (t *trial) endure(ctx context.Context, s scenario) (done string, err error) {
+// runOne runs one scenario and looks at what it has left.
+func (t *trial) runOne(ctx context.Context, s scenario) (done string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	defer func() {
@@ -277,14 +277,14 @@ func (t *trial) endure(ctx context.Context, s scenario) (done string, err error)
 	done, err = s.run(ctx, t)
 	for _, sc := range slices.Backward(t.scenes) {
 		if err != nil { // what is left of it says no more
-			if sc.others != nil {
-				sc.others.end()
+			if sc.observers != nil {
+				sc.observers.end()
 			}
 			err = errors.Join(err, sc.Check())
 			sc.Kill()
 			continue
 		}
-		err = sc.unharmed(ctx)
+		err = sc.checkEnd(ctx)
 	}
 	return done, err
 }

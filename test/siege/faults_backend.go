@@ -49,7 +49,7 @@ func (s *scene) sleepers(ctx context.Context, n int) (*crashed, error) {
 		}
 		c.wg.Go(func() {
 			defer r.CloseTCP()
-			told, err := untilEnd(r)
+			told, err := readToEnd(r)
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			switch {
@@ -71,9 +71,9 @@ func (s *scene) sleepers(ctx context.Context, n int) (*crashed, error) {
 	})
 }
 
-// untilEnd reads until the connection ends, and says whether the server has
+// readToEnd reads until the connection ends, and says whether the server has
 // told why: 57P01 or 57P02, which is a notice where another backend has crashed.
-func untilEnd(r *wire.Conn) (told bool, err error) {
+func readToEnd(r *wire.Conn) (told bool, err error) {
 	for {
 		kind, body, err := r.ReadMessage()
 		if err != nil {
@@ -102,8 +102,8 @@ func (c *crashed) ended(ctx context.Context) error {
 // lost makes sure that the bystanders, too, met nothing but the end of their
 // backends.
 func (s *scene) lost() error {
-	s.others.wg.Wait()
-	for _, err := range s.others.failed {
+	s.observers.wg.Wait()
+	for _, err := range s.observers.failed {
 		if !cut(err) {
 			return fmt.Errorf("a bystander: %w", err)
 		}
@@ -112,22 +112,22 @@ func (s *scene) lost() error {
 }
 
 // served waits until a newcomer gets in and is answered.
-func (s *scene) served(ctx context.Context) error {
+func (s *scene) expectServed(ctx context.Context) error {
 	return gate.Eventually(ctx, "newcomers are served", gate.Timeout, func() error {
 		c, err := s.dial(ctx)
 		if err != nil {
 			return err
 		}
-		defer hangUp(c)
+		defer closeSession(c)
 		return asked(ctx, c, question{1, 100})
 	})
 }
 
-// turnedAway fails unless a newcomer is told that the database cannot be reached.
-func (s *scene) turnedAway(ctx context.Context) error {
+// expectUnavailable fails unless a newcomer is told that the database cannot be reached.
+func (s *scene) expectUnavailable(ctx context.Context) error {
 	c, err := s.dial(ctx)
 	if err == nil {
-		hangUp(c)
+		closeSession(c)
 		return errors.New("a newcomer got in without a backend")
 	}
 	if state(err) != cannotConnectNow {
@@ -155,10 +155,10 @@ func backendKilled(ctx context.Context, t *trial) (string, error) {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		return "", err
 	}
-	if err := errors.Join(sleeping.ended(ctx), s.lost(), s.served(ctx), s.populate(ctx)); err != nil {
+	if err := errors.Join(sleeping.ended(ctx), s.lost(), s.expectServed(ctx), s.populate(ctx)); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("kill -9 of one of %d backends: %d clients in a query were told, %d only closed; newcomers are served once PostgreSQL is", n+bystanding, sleeping.told, sleeping.closed), nil
+	return fmt.Sprintf("kill -9 of one of %d backends: %d clients in a query were told, %d only closed; newcomers are served once PostgreSQL is", n+observerCount, sleeping.told, sleeping.closed), nil
 }
 
 // The whole server is killed: its socket is there and nobody behind it.
@@ -175,8 +175,8 @@ func postmasterKilled(ctx context.Context, t *trial) (string, error) {
 	if err := syscall.Kill(t.db.PID(), syscall.SIGKILL); err != nil {
 		return "", err
 	}
-	err = errors.Join(sleeping.ended(ctx), s.lost(), s.turnedAway(ctx), t.db.Restart(ctx), s.served(ctx), s.populate(ctx))
-	return fmt.Sprintf("kill -9 of the postmaster: %d sessions ended, a newcomer got %s, and newcomers are served after the restart", n+bystanding, cannotConnectNow), err
+	err = errors.Join(sleeping.ended(ctx), s.lost(), s.expectUnavailable(ctx), t.db.Restart(ctx), s.expectServed(ctx), s.populate(ctx))
+	return fmt.Sprintf("kill -9 of the postmaster: %d sessions ended, a newcomer got %s, and newcomers are served after the restart", n+observerCount, cannotConnectNow), err
 }
 
 // The socket is moved away and back: who is in does not need it.
@@ -191,15 +191,15 @@ func socketGone(ctx context.Context, t *trial) (string, error) {
 	}
 	n := pick(t, 10, 100)
 	for range n {
-		if err = s.turnedAway(ctx); err != nil {
+		if err = s.expectUnavailable(ctx); err != nil {
 			break
 		}
 	}
-	err = errors.Join(err, s.others.goOn(ctx, 5*bystanding), os.Rename(socket+".away", socket))
+	err = errors.Join(err, s.observers.awaitAnswers(ctx, 5*observerCount), os.Rename(socket+".away", socket))
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%d newcomers got %s, sessions went on, newcomers are served when it is back", n, cannotConnectNow), s.served(ctx)
+	return fmt.Sprintf("%d newcomers got %s, sessions went on, newcomers are served when it is back", n, cannotConnectNow), s.expectServed(ctx)
 }
 
 // askAll asks a question of each session.

@@ -26,7 +26,7 @@ import (
 // which is most of it for a backend in a query.
 func (s *scene) released(ctx context.Context) (time.Duration, error) {
 	began := time.Now()
-	err := s.holds(ctx, bystanding)
+	err := s.holds(ctx, observerCount)
 	return time.Since(began), err
 }
 
@@ -59,7 +59,7 @@ func clientKilled(ctx context.Context, t *trial) (string, error) {
 			}
 			programs.Go(func() { _ = cmd.Wait() })
 		}
-		err := errors.Join(s.holds(ctx, bystanding+n+len(victims)-1), s.asleep(ctx, 2))
+		err := errors.Join(s.holds(ctx, observerCount+n+len(victims)-1), s.awaitSleeping(ctx, 2))
 		cancel() // kill -9
 		programs.Wait()
 		took, late := s.released(ctx)
@@ -72,8 +72,8 @@ func clientKilled(ctx context.Context, t *trial) (string, error) {
 		n, times, within(longest)), nil
 }
 
-// asleep waits until so many backends are in pg_sleep.
-func (s *scene) asleep(ctx context.Context, n int) error {
+// awaitSleeping waits until so many backends are in pg_sleep.
+func (s *scene) awaitSleeping(ctx context.Context, n int) error {
 	return gate.Eventually(ctx, "backends sleep", gate.Timeout, func() error {
 		got, err := s.lab.count("select count(*) from pg_stat_activity where wait_event = 'PgSleep'")
 		if err == nil && got != n {
@@ -150,7 +150,7 @@ func readerStops(ctx context.Context, t *trial) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := errors.Join(s.others.goOn(ctx, 20), s.served(ctx), readRows(r, first+1, rows-first)); err != nil {
+	if err := errors.Join(s.observers.awaitAnswers(ctx, 20), s.expectServed(ctx), readRows(r, first+1, rows-first)); err != nil {
 		return "", err
 	}
 	if _, err := r.Await('Z'); err != nil {
@@ -254,7 +254,7 @@ func slowClient(ctx context.Context, t *trial) (string, error) {
 				defer r.Reset()
 				w, text, err := stage.enter(r)
 				if err == nil {
-					err = dribble(ctx, w, text, pause)
+					err = sendSlowly(ctx, w, text, pause)
 				}
 				if !cut(err) {
 					errs <- fmt.Errorf("%s, a byte each %v: it was not ended: %w", stage.name, pause, err)
@@ -264,7 +264,7 @@ func slowClient(ctx context.Context, t *trial) (string, error) {
 	}
 	wg.Go(func() { errs <- s.slowQuery(ctx, t, pause) })
 	for range 5 {
-		if err := s.served(ctx); err != nil {
+		if err := s.expectServed(ctx); err != nil {
 			return "", err
 		}
 	}
@@ -285,9 +285,9 @@ func slowClient(ctx context.Context, t *trial) (string, error) {
 	return fmt.Sprintf("a byte each %v, %d clients in each of %d stages: all ended by startup_timeout (%v), newcomers served meanwhile; a query sent so was answered", pause, each, len(stages), timeout), err
 }
 
-// dribble sends a byte at a time, and what comes after the last is silence. The
+// sendSlowly sends a byte at a time, and what comes after the last is silence. The
 // error is how the peer has ended that.
-func dribble(ctx context.Context, w io.Writer, text string, pause time.Duration) error {
+func sendSlowly(ctx context.Context, w io.Writer, text string, pause time.Duration) error {
 	gone := make(chan error, 1)
 	if r, ok := w.(io.Reader); ok {
 		go func() {
@@ -413,7 +413,7 @@ func resets(ctx context.Context, t *trial) (string, error) {
 	close(work)
 	wg.Wait()
 	_, err = s.released(ctx)
-	return fmt.Sprintf("a session of %d bytes in %d writes, reset at %d places", whole.written, len(whole.ends), len(at)), errors.Join(err, s.served(ctx))
+	return fmt.Sprintf("a session of %d bytes in %d writes, reset at %d places", whole.written, len(whole.ends), len(at)), errors.Join(err, s.expectServed(ctx))
 }
 
 // dialogue is a whole session, which is reset after so many bytes.

@@ -35,7 +35,7 @@ func fromLoopback(ctx context.Context, i int, address string) (net.Conn, error) 
 // Connections that say nothing cost memory until limits.startup_timeout ends
 // them: a goroutine and a socket each (the slow loris of pgdog, gate#936 and
 // go-proxyproto#65).
-func silentCrowd(ctx context.Context, t *trial) (string, error) {
+func silentClients(ctx context.Context, t *trial) (string, error) {
 	n := pick(t, 1000, 10_000)
 	if have, err := raiseDescriptors(); err != nil || have < uint64(n+500) {
 		return "", errors.Join(fmt.Errorf("%w: it needs %d descriptors («ulimit -n»), and may have %d", errSkipped, n+500, have), err)
@@ -51,9 +51,9 @@ func silentCrowd(ctx context.Context, t *trial) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	crowd := make([]net.Conn, 0, n)
+	conns := make([]net.Conn, 0, n)
 	defer func() {
-		for _, c := range crowd {
+		for _, c := range conns {
 			_ = c.Close()
 		}
 	}()
@@ -63,7 +63,7 @@ func silentCrowd(ctx context.Context, t *trial) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		crowd = append(crowd, c)
+		conns = append(conns, c)
 	}
 	err = gate.Eventually(ctx, "all are in their start-up", timeout-time.Since(began), func() error {
 		m, err := s.Metrics()
@@ -79,10 +79,10 @@ func silentCrowd(ctx context.Context, t *trial) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := errors.Join(s.served(ctx), s.others.goOn(ctx, 5*bystanding)); err != nil {
+	if err := errors.Join(s.expectServed(ctx), s.observers.awaitAnswers(ctx, 5*observerCount)); err != nil {
 		return "", err
 	}
-	for i, c := range crowd {
+	for i, c := range conns {
 		_ = c.SetReadDeadline(began.Add(timeout + gate.Timeout))
 		if _, err := c.Read(make([]byte, 1)); err != io.EOF { //nolint:errorlint // nothing else comes from a socket
 			return "", fmt.Errorf("connection %d was not closed after startup_timeout: %w", i, err)
@@ -134,7 +134,7 @@ func (g *target) flood(ctx context.Context, hello string, rate int) *flood {
 			buf := make([]byte, 8<<10)
 			for i := range due {
 				if ctx.Err() == nil {
-					f.newcomer(ctx, g.Address, i, hello, buf)
+					f.connectOnce(ctx, g.Address, i, hello, buf)
 				}
 			}
 		})
@@ -142,7 +142,7 @@ func (g *target) flood(ctx context.Context, hello string, rate int) *flood {
 	return f
 }
 
-func (f *flood) newcomer(ctx context.Context, address string, i int, hello string, buf []byte) {
+func (f *flood) connectOnce(ctx context.Context, address string, i int, hello string, buf []byte) {
 	c, err := fromLoopback(ctx, i, address)
 	if err != nil {
 		return
@@ -169,32 +169,32 @@ func (f *flood) end() {
 	f.wg.Wait()
 }
 
-// weather is what a window had.
-type weather int
+// floodKind is what a window had.
+type floodKind int
 
 const (
-	fair           weather = iota // no flood
-	stormHere                     // a flood of the gate that serves pgbench
-	stormElsewhere                // a flood of another gate: what the machine makes of it, whoever is flooded
+	noFlood        floodKind = iota // no flood
+	floodHere                       // a flood of the gate that serves pgbench
+	floodElsewhere                  // a flood of another gate: what the machine makes of it, whoever is flooded
 )
 
 // window is a time in which there was a flood, or none.
 type window struct {
-	weather    weather
+	floodKind  floodKind
 	begin, end time.Time
 	gate, own  time.Duration // processor time of the gate, and of us who flood it
 	latencies  []time.Duration
 }
 
 // look opens a window for a while.
-func (s *scene) look(kind weather, d time.Duration) (w window, err error) {
+func (s *scene) measure(kind floodKind, d time.Duration) (w window, err error) {
 	time.Sleep(500 * time.Millisecond) // until it is as it will be
 	gate, err := s.CPU()
 	if err != nil {
 		return w, err
 	}
 	own := ownTime()
-	w = window{weather: kind, begin: time.Now()}
+	w = window{floodKind: kind, begin: time.Now()}
 	time.Sleep(d)
 	w.end = time.Now()
 	w.own = ownTime() - own
@@ -226,7 +226,7 @@ func handshakeFlood(ctx context.Context, t *trial) (string, error) {
 	f := s.flood(ctx, hello, 200)
 	time.Sleep(pick(t, 3*time.Second, 15*time.Second))
 	f.end()
-	if err := errors.Join(s.served(ctx), t.finish(ctx, s)); err != nil {
+	if err := errors.Join(s.expectServed(ctx), t.finish(ctx, s)); err != nil {
 		return "", fmt.Errorf("with the race detector: %w", err)
 	}
 
@@ -244,7 +244,7 @@ func handshakeFlood(ctx context.Context, t *trial) (string, error) {
 	if err := errors.Join(err, other.Stop()); err != nil {
 		return "", err
 	}
-	without, with, control := summary(windows, fair), summary(windows, stormHere), summary(windows, stormElsewhere)
+	without, with, control := summary(windows, noFlood), summary(windows, floodHere), summary(windows, floodElsewhere)
 	latency, throughput := float64(with.median)/float64(without.median), with.rate/without.rate
 	mostLatency, leastThroughput := pick(t, 10.0, 2.0), pick(t, 0.05, 0.5) // CI has neighbours
 	done := fmt.Sprintf("%d handshakes a second offered, %.0f %% of them served, for %v; pgbench (select-only, prepared, 4 clients) in alternating windows: "+
@@ -275,19 +275,19 @@ func (s *scene) alternate(ctx context.Context, other *target, hello string, rate
 		_ = syscall.Kill(-bench.Process.Pid, syscall.SIGTERM)
 		_ = bench.Wait()
 	}
-	if err := s.holds(ctx, bystanding+4); err != nil {
+	if err := s.holds(ctx, observerCount+4); err != nil {
 		finish()
 		return nil, nil, err
 	}
 	total = new(flood)
 	for range rounds {
-		for _, kind := range []weather{fair, stormHere, fair, stormElsewhere} {
-			w, f, err := s.weatherOf(ctx, other, hello, rate, kind, length)
+		for _, kind := range []floodKind{noFlood, floodHere, noFlood, floodElsewhere} {
+			w, f, err := s.measureWindow(ctx, other, hello, rate, kind, length)
 			if err != nil {
 				finish()
 				return nil, nil, err
 			}
-			if kind == stormHere {
+			if kind == floodHere {
 				total.offered += f.offered
 				total.served.Add(f.served.Load())
 			}
@@ -307,18 +307,18 @@ func (s *scene) alternate(ctx context.Context, other *target, hello string, rate
 	return all, total, ctx.Err()
 }
 
-// weatherOf opens a window in that weather.
-func (s *scene) weatherOf(ctx context.Context, other *target, hello string, rate int, kind weather, length time.Duration) (w window, f *flood, err error) {
+// measureWindow opens a window in that weather.
+func (s *scene) measureWindow(ctx context.Context, other *target, hello string, rate int, kind floodKind, length time.Duration) (w window, f *flood, err error) {
 	switch kind {
-	case fair:
-		w, err = s.look(kind, length)
+	case noFlood:
+		w, err = s.measure(kind, length)
 		return w, nil, err
-	case stormHere:
+	case floodHere:
 		f = s.flood(ctx, hello, rate)
-	case stormElsewhere:
+	case floodElsewhere:
 		f = other.flood(ctx, hello, rate)
 	}
-	w, err = s.look(kind, length)
+	w, err = s.measure(kind, length)
 	f.end()
 	return w, f, err
 }
@@ -365,11 +365,11 @@ type pace struct {
 	gate, own float64 // processors used
 }
 
-func summary(all []window, kind weather) (p pace) {
+func summary(all []window, kind floodKind) (p pace) {
 	var took []time.Duration
 	var length, gate, own time.Duration
 	for _, w := range all {
-		if w.weather == kind {
+		if w.floodKind == kind {
 			took = append(took, w.latencies...)
 			length += w.end.Sub(w.begin)
 			gate += w.gate

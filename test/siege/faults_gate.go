@@ -38,7 +38,7 @@ func gateKilled(ctx context.Context, t *trial) (string, error) {
 	if err := bench.Start(); err != nil {
 		return "", err
 	}
-	if err := s.holds(ctx, bystanding+n); err != nil {
+	if err := s.holds(ctx, observerCount+n); err != nil {
 		return "", err
 	}
 	times := pick(t, 2, 5)
@@ -47,13 +47,13 @@ func gateKilled(ctx context.Context, t *trial) (string, error) {
 		if err := s.Launch(ctx); err != nil {
 			return "", err
 		}
-		if err := s.served(ctx); err != nil {
+		if err := s.expectServed(ctx); err != nil {
 			return "", err
 		}
 	}
 	_ = bench.Wait() // all of its sessions have been cut
 	err = errors.Join(s.lost(), s.populate(ctx))
-	return fmt.Sprintf("kill -9 with %d sessions under load, %d times; the next gate listened at once, and PostgreSQL dropped every session", n+bystanding, times), err
+	return fmt.Sprintf("kill -9 with %d sessions under load, %d times; the next gate listened at once, and PostgreSQL dropped every session", n+observerCount, times), err
 }
 
 // holds waits until PostgreSQL has so many sessions.
@@ -67,16 +67,16 @@ func (s *scene) holds(ctx context.Context, n int) error {
 	})
 }
 
-// carriesOn fails unless all that a gate does is done: sessions, newcomers, a
+// checkService fails unless all that a gate does is done: sessions, newcomers, a
 // reload, metrics.
-func (s *scene) carriesOn(ctx context.Context) error {
-	return errors.Join(s.others.goOn(ctx, 5*bystanding), s.served(ctx), s.Reload(ctx, nil), s.ready())
+func (s *scene) checkService(ctx context.Context) error {
+	return errors.Join(s.observers.awaitAnswers(ctx, 5*observerCount), s.expectServed(ctx), s.Reload(ctx, nil), s.ready())
 }
 
 const linesDropped = "pgwicket_log_lines_dropped_total"
 
-// chatter makes the gate log until lines are dropped.
-func (s *scene) chatter(ctx context.Context) (dropped int, err error) {
+// floodLog makes the gate log until lines are dropped.
+func (s *scene) floodLog(ctx context.Context) (dropped int, err error) {
 	before, err := s.Metrics()
 	if err != nil {
 		return 0, err
@@ -116,11 +116,11 @@ func logStuck(ctx context.Context, t *trial) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dropped, err := s.chatter(ctx)
+	dropped, err := s.floodLog(ctx)
 	if err != nil {
 		return "", err
 	}
-	if err := s.carriesOn(ctx); err != nil {
+	if err := s.checkService(ctx); err != nil {
 		return "", err
 	}
 
@@ -152,20 +152,20 @@ func logStuck(ctx context.Context, t *trial) (string, error) {
 		}
 		return nil
 	})
-	if err := errors.Join(err, s.carriesOn(ctx), s.settles(ctx, s.before, gate.Timeout)); err != nil {
+	if err := errors.Join(err, s.checkService(ctx), s.settles(ctx, s.before, gate.Timeout)); err != nil {
 		return "", err
 	}
 
 	// It is stuck for good, and the gate is told to stop.
 	_ = reader.SetReadDeadline(time.Now())
 	<-read
-	if _, err := s.chatter(ctx); err != nil {
+	if _, err := s.floodLog(ctx); err != nil {
 		return "", err
 	}
-	if err := s.others.goOn(ctx, bystanding); err != nil {
+	if err := s.observers.awaitAnswers(ctx, observerCount); err != nil {
 		return "", err
 	}
-	s.others.end()
+	s.observers.end()
 	return fmt.Sprintf("a full pipe: %d lines and more were dropped and counted, nobody waited; back, the log said how many (%v); stuck again, SIGTERM ended the gate", dropped, missing), s.Stop()
 }
 
@@ -180,8 +180,8 @@ func logFull(ctx context.Context, t *trial) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dropped, err := s.chatter(ctx)
-	return fmt.Sprintf("standard error is /dev/full: %d lines and more were counted, all else went on", dropped), errors.Join(err, s.carriesOn(ctx))
+	dropped, err := s.floodLog(ctx)
+	return fmt.Sprintf("standard error is /dev/full: %d lines and more were counted, all else went on", dropped), errors.Join(err, s.checkService(ctx))
 }
 
 // The program behind the pipe has died: the Go runtime would end the gate at its
@@ -199,8 +199,8 @@ func logGone(ctx context.Context, t *trial) (string, error) {
 	}
 	_ = writer.Close() // ours
 	_ = reader.Close()
-	dropped, err := s.chatter(ctx)
-	return fmt.Sprintf("a pipe without a reader: %d lines and more were counted, all else went on", dropped), errors.Join(err, s.carriesOn(ctx))
+	dropped, err := s.floodLog(ctx)
+	return fmt.Sprintf("a pipe without a reader: %d lines and more were counted, all else went on", dropped), errors.Join(err, s.checkService(ctx))
 }
 
 // The gate runs out of descriptors. Pitfall 36: a hot accept loop is what others
@@ -213,13 +213,13 @@ func descriptors(ctx context.Context, t *trial) (string, error) {
 	}
 	// More than fit, all at once. Those that do not get in wait in the kernel, or
 	// are told that PostgreSQL cannot be reached.
-	newcomers := pick(t, 60, 100)
+	clients := pick(t, 60, 100)
 	var mu sync.Mutex
 	var in []*pgconn.PgConn
 	odd := make(map[string]int) // what else they were told
 	turned, left := 0, make(chan struct{})
 	var wg sync.WaitGroup
-	for range newcomers {
+	for range clients {
 		wg.Go(func() {
 			c, err := s.dial(ctx)
 			mu.Lock()
@@ -255,7 +255,7 @@ func descriptors(ctx context.Context, t *trial) (string, error) {
 	}
 	began := time.Now()
 	for time.Since(began) < pick(t, 2*time.Second, 10*time.Second) {
-		if err := errors.Join(s.others.goOn(ctx, bystanding), askAll(ctx, sessions())); err != nil {
+		if err := errors.Join(s.observers.awaitAnswers(ctx, observerCount), askAll(ctx, sessions())); err != nil {
 			return "", err
 		}
 	}
@@ -269,7 +269,7 @@ func descriptors(ctx context.Context, t *trial) (string, error) {
 	// As places come free, the rest gets in.
 	for waiting := true; waiting; {
 		for _, c := range sessions() {
-			hangUp(c)
+			closeSession(c)
 		}
 		mu.Lock()
 		in = nil
@@ -297,7 +297,7 @@ func descriptors(ctx context.Context, t *trial) (string, error) {
 		err = fmt.Errorf("%v failed accepts; there must be some, and %.0f at most", failed, limit)
 	}
 	return fmt.Sprintf("%d descriptors, %d newcomers: %d sessions in at the worst went on, %d got %s, the others came in later; %v failed accepts, %.0f %% of a core",
-		most, newcomers, full, turned, cannotConnectNow, failed, 100*(after-before).Seconds()/took.Seconds()), errors.Join(err, s.served(ctx))
+		most, clients, full, turned, cannotConnectNow, failed, 100*(after-before).Seconds()/took.Seconds()), errors.Join(err, s.expectServed(ctx))
 }
 
 // The gate stands still for a while and finds that time has passed. The clock
@@ -336,7 +336,7 @@ func gateStopped(ctx context.Context, t *trial) (string, error) {
 			c, err := s.dial(ctx)
 			if late[i] = err; err == nil {
 				late[i] = asked(ctx, c, question{i, 100})
-				hangUp(c)
+				closeSession(c)
 			}
 		})
 	}
@@ -348,7 +348,7 @@ func gateStopped(ctx context.Context, t *trial) (string, error) {
 	for _, r := range starting {
 		late = append(late, r.LogIn(ctx, s.lab.tlsConfig(s.lab.client), startupParameters...))
 	}
-	return fmt.Sprintf("SIGSTOP for %v: %d sessions, %d connections in their start-up and %d newcomers meanwhile, none lost (steps of the machine's clock are not made)", pause, bystanding, n, n), errors.Join(late...)
+	return fmt.Sprintf("SIGSTOP for %v: %d sessions, %d connections in their start-up and %d newcomers meanwhile, none lost (steps of the machine's clock are not made)", pause, observerCount, n, n), errors.Join(late...)
 }
 
 // raiseDescriptors lets this process have as many as it may, and returns how

@@ -159,7 +159,7 @@ func networkCut(ctx context.Context, t *trial) (string, error) {
 	for _, r := range busy {
 		r.Reset()
 	}
-	if err := s.holds(ctx, bystanding+n); err != nil {
+	if err := s.holds(ctx, observerCount+n); err != nil {
 		return "", err
 	}
 
@@ -171,7 +171,7 @@ func networkCut(ctx context.Context, t *trial) (string, error) {
 	if err := c.cut(ctx); err != nil {
 		return "", err
 	}
-	if err := s.holds(ctx, bystanding+n); err != nil {
+	if err := s.holds(ctx, observerCount+n); err != nil {
 		return "", fmt.Errorf("sessions with data under way, %v after the cut with tcp_user_timeout %v: %w", time.Since(began), timeout, err)
 	}
 	took := time.Since(began)
@@ -193,8 +193,8 @@ func networkCut(ctx context.Context, t *trial) (string, error) {
 	}
 	if err := gate.Eventually(ctx, "idle sessions are ended", 3*time.Minute, func() error {
 		got, err := s.lab.backends()
-		if err == nil && got != bystanding {
-			err = fmt.Errorf("%d backends are left", got-bystanding)
+		if err == nil && got != observerCount {
+			err = fmt.Errorf("%d backends are left", got-observerCount)
 		}
 		return err
 	}); err != nil {

@@ -26,7 +26,7 @@ func TestWindows(t *testing.T) {
 	start := time.Unix(1_000_000, 0)
 	all := []window{
 		{begin: start, end: start.Add(2 * time.Second), gate: time.Second},
-		{begin: start.Add(3 * time.Second), end: start.Add(4 * time.Second), weather: stormHere, own: time.Second},
+		{begin: start.Add(3 * time.Second), end: start.Add(4 * time.Second), floodKind: floodHere, own: time.Second},
 		{begin: start.Add(5 * time.Second), end: start.Add(7 * time.Second)},
 	}
 	name := filepath.Join(t.TempDir(), "log")
@@ -37,10 +37,10 @@ func TestWindows(t *testing.T) {
 	if err := sortInto(all, name); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := summary(all, fair), (pace{200 * time.Microsecond, 300 * time.Microsecond, 0.75, 0.25, 0}); got != want {
+	if got, want := summary(all, noFlood), (pace{200 * time.Microsecond, 300 * time.Microsecond, 0.75, 0.25, 0}); got != want {
 		t.Errorf("without: %+v, want %+v", got, want)
 	}
-	if got, want := summary(all, stormHere), (pace{5 * time.Millisecond, 5 * time.Millisecond, 1, 0, 1}); got != want {
+	if got, want := summary(all, floodHere), (pace{5 * time.Millisecond, 5 * time.Millisecond, 1, 0, 1}); got != want {
 		t.Errorf("with: %+v, want %+v", got, want)
 	}
 }

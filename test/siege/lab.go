@@ -60,11 +60,11 @@ func newLab(ctx context.Context, progress io.Writer, settings ...string) (_ *lab
 	if err := l.makeCertificates(); err != nil {
 		return nil, err
 	}
-	l.say("building pgwicket")
+	l.logf("building pgwicket")
 	if err := l.build(ctx); err != nil {
 		return nil, err
 	}
-	l.say("starting PostgreSQL")
+	l.logf("starting PostgreSQL")
 	l.db, err = pgtest.Start(ctx, pgtest.Options{
 		Settings: append([]string{
 			"max_connections=400", "log_connections=off", "log_disconnections=off", "autovacuum=off", "jit=off",
@@ -97,7 +97,7 @@ func (l *lab) remove() {
 }
 
 // say writes a line of progress.
-func (l *lab) say(format string, args ...any) { fmt.Fprintf(l.progress, format+"\n", args...) }
+func (l *lab) logf(format string, args ...any) { fmt.Fprintf(l.progress, format+"\n", args...) }
 
 func (l *lab) file(name string) string { return filepath.Join(l.dir, name) }
 
@@ -142,7 +142,7 @@ func (l *lab) build(ctx context.Context) error {
 		return err
 	}
 	if _, err := exec.LookPath("cc"); err != nil {
-		l.say("no C compiler: data races will not be noticed; install one («apt-get install gcc libc6-dev» on Debian)")
+		l.logf("no C compiler: data races will not be noticed; install one («apt-get install gcc libc6-dev» on Debian)")
 		l.raced = l.plain
 		return nil
 	}

@@ -54,7 +54,7 @@ type soak struct {
 	revoked       []credentials // that the list names
 	outside       []credentials // of which the gate is known to have heard
 	list          int64         // the number of the revocation list
-	heaviest      int64         // bytes of memory that a gate had
+	peakMemory    int64         // bytes of memory that a gate had
 	slowest       time.Duration
 	interrupted   bool
 	sessionsEnded counts // by a deed, by how
@@ -114,7 +114,7 @@ func (s *soak) prepare(ctx context.Context) (err error) {
 	if err := s.openDatabase(ctx); err != nil {
 		return err
 	}
-	s.app = &group{role: appUser, pass: &pass{credentials: s.lab.client}, sessions: make(map[*worker]*pass)}
+	s.app = &group{role: appUser, clientCert: &clientCert{credentials: s.lab.client}, sessions: make(map[*worker]*clientCert)}
 	for i := range groupCount {
 		g, err := s.newGroup(fmt.Sprintf("group%d", i))
 		if err != nil {
@@ -175,7 +175,7 @@ func (s *soak) askForPasswords() error {
 }
 
 func (s *soak) newGroup(role string) (*group, error) {
-	g := &group{role: role, sessions: make(map[*worker]*pass)}
+	g := &group{role: role, sessions: make(map[*worker]*clientCert)}
 	return g, s.issue(g)
 }
 
@@ -188,26 +188,26 @@ func (s *soak) issue(g *group) error {
 	if err := c.pair.WriteFiles(c.certFile, c.keyFile); err != nil {
 		return err
 	}
-	old := g.pass
+	old := g.clientCert
 	g.issued++
-	g.pass = &pass{credentials: c, succeeded: make(chan struct{})}
+	g.clientCert = &clientCert{credentials: c, replaced: make(chan struct{})}
 	if old != nil {
-		close(old.succeeded)
+		close(old.replaced)
 	}
 	return nil
 }
 
 // weigh takes down what a gate holds when its clients have left.
 func (s *soak) weigh(ctx context.Context) error {
-	var crowd []*worker
+	var conns []*worker
 	for i := range 8 {
 		w := s.worker(1<<20+i, brief, s.app)
 		if !w.connect() || !w.does("warming up", (*worker).simple) {
 			break
 		}
-		crowd = append(crowd, w)
+		conns = append(conns, w)
 	}
-	for _, w := range crowd {
+	for _, w := range conns {
 		w.close()
 	}
 	if s.losses.count() > 0 {
@@ -230,8 +230,8 @@ func (s *soak) worker(number int, m manner, g *group) *worker {
 	return &worker{s: s, number: number, manner: m, group: g, rnd: rand.New(rand.NewPCG(s.seed, uint64(number)))} //nolint:gosec // it must be repeatable
 }
 
-// goesOn says whether the load is to be held on.
-func (s *soak) goesOn() bool {
+// running says whether the load is to be held on.
+func (s *soak) running() bool {
 	select {
 	case <-s.over:
 		return false
@@ -248,8 +248,8 @@ func (s *soak) run(ctx context.Context) {
 	fmt.Fprintf(s.out, "soaking for %v, seed %d\n", s.length, s.seed)
 	var wg sync.WaitGroup
 	s.populate(&wg)
-	wg.Go(func() { s.follow(operators, operatorStream, s.operate) })
-	wg.Go(func() { s.follow(world, worldStream, s.befall) })
+	wg.Go(func() { s.runLane(operators, operatorStream, s.operate) })
+	wg.Go(func() { s.runLane(world, worldStream, s.disturb) })
 	wg.Go(s.watch)
 	select {
 	case <-time.After(s.length):
@@ -259,9 +259,9 @@ func (s *soak) run(ctx context.Context) {
 	}
 	s.end()
 	s.length = time.Since(s.began)
-	s.say("the load ends")
+	s.logf("the load ends")
 	wg.Wait()
-	s.say("the clients have left; counting")
+	s.logf("the clients have left; counting")
 	s.audit()
 }
 
@@ -279,7 +279,7 @@ func (s *soak) populate(wg *sync.WaitGroup) {
 	add(keyedCount, eager, func(int) *group { return s.keyed })
 	for _, w := range s.workers {
 		wg.Go(func() {
-			for s.goesOn() { // after a loss, too: what else is lost?
+			for s.running() { // after a loss, too: what else is lost?
 				w.work()
 			}
 		})
@@ -293,34 +293,34 @@ func (s *soak) populate(wg *sync.WaitGroup) {
 }
 
 // follow does the steps of a lane.
-func (s *soak) follow(l lane, stream uint64, do func(step) error) {
+func (s *soak) runLane(l lane, stream uint64, do func(step) error) {
 	for _, step := range l.plan(s.seed, stream, s.length) {
 		select {
 		case <-s.over:
 			return
 		case <-time.After(time.Until(s.began.Add(step.at))):
 		}
-		if !s.goesOn() {
+		if !s.running() {
 			return
 		}
 		s.losses.did(fmt.Sprintf("%v, begun at %.1fs", step, time.Since(s.began).Seconds()))
 		if err := do(step); err != nil {
-			s.lose("the plan", step.String(), err.Error())
+			s.recordLoss("the plan", step.String(), err.Error())
 			continue
 		}
-		s.faults.add(string(step.deed), 1)
+		s.faults.add(string(step.action), 1)
 	}
 }
 
-// lose reports what must not be.
-func (s *soak) lose(who, asked, answered string) {
+// recordLoss reports what must not be.
+func (s *soak) recordLoss(who, asked, answered string) {
 	n := loss{at: time.Since(s.began), who: who, asked: asked, answered: answered}
 	if s.losses.add(n) {
-		s.say("LOSS: %s asked for %s: %s", who, shorten(asked), answered)
+		s.logf("LOSS: %s asked for %s: %s", who, shorten(asked), answered)
 	}
 }
 
-func (s *soak) say(format string, args ...any) {
+func (s *soak) logf(format string, args ...any) {
 	fmt.Fprintf(s.out, "%6.1fs  %s\n", time.Since(s.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
@@ -332,7 +332,7 @@ func (s *soak) newest() *target {
 }
 
 // config is how a client of pgx connects.
-func (s *soak) config(role string, p *pass, source string) (*pgx.ConnConfig, error) {
+func (s *soak) config(role string, p *clientCert, source string) (*pgx.ConnConfig, error) {
 	g := s.newest()
 	config, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d user=%s database=postgres sslmode=require connect_timeout=%d",
 		g.Host, g.Port, role, int(gate.Timeout.Seconds())))

@@ -83,7 +83,7 @@ func startup(parameters ...string) string {
 // floodWithBad tries n of the bad inputs.
 func (s *soak) floodWithBad(rnd *rand.Rand, n int) error {
 	all := badInputs()
-	return s.together(rnd, n, func(i int, rnd *rand.Rand) error {
+	return s.concurrently(rnd, n, func(i int, rnd *rand.Rand) error {
 		b := all[rnd.IntN(len(all))]
 		if err := b.do(s, rnd); err != nil {
 			return fmt.Errorf("%s: %w", b.name, err)
@@ -180,11 +180,11 @@ func (s *soak) oldTLS(*rand.Rand) error {
 
 // useRevoked comes back with a certificate that has been revoked.
 func (s *soak) useRevoked(rnd *rand.Rand) error {
-	past := s.pastPasses()
+	past := s.revokedCerts()
 	if len(past) == 0 {
 		return nil
 	}
-	return s.keepsOut(past[rnd.IntN(len(past))])
+	return s.expectRefused(past[rnd.IntN(len(past))])
 }
 
 // clientHello is the first flight of a handshake, as crypto/tls writes it.

@@ -9,18 +9,18 @@ import (
 	"sync"
 )
 
-// fate is what must have become of a row.
-type fate uint8
+// rowState is what must have become of a row.
+type rowState uint8
 
 // The fates. The zero value is that of a row that nobody has tried to write.
 const (
-	_            fate = iota
-	acknowledged      // its commit was answered: it is there
-	inDoubt           // its commit was asked for and the answer never came: either way
-	never             // its commit was never asked for: it is not there
+	_            rowState = iota
+	acknowledged          // its commit was answered: it is there
+	inDoubt               // its commit was asked for and the answer never came: either way
+	neverAsked            // its commit was never asked for: it is not there
 )
 
-func (f fate) String() string {
+func (f rowState) String() string {
 	return [...]string{"of nobody's", "acknowledged", "in doubt", "never committed"}[f]
 }
 
@@ -37,24 +37,24 @@ type ledger struct {
 }
 
 type due struct {
-	fate fate
-	md5  string
+	rowState rowState
+	md5      string
 }
 
 func newLedger() *ledger { return &ledger{rows: make(map[entry]due)} }
 
 // note says what must have become of a row; the last word counts.
-func (l *ledger) note(e entry, f fate, md5 string) {
+func (l *ledger) note(e entry, f rowState, md5 string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.rows[e] = due{f, md5}
 }
 
-func (l *ledger) count(f fate) (n int) {
+func (l *ledger) count(f rowState) (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, d := range l.rows {
-		if d.fate == f {
+		if d.rowState == f {
 			n++
 		}
 	}
@@ -79,14 +79,14 @@ func (l *ledger) audit(table []written) (wrong []string) {
 		case times[w.entry] == 2:
 			wrong = append(wrong, fmt.Sprintf("%v was written once and is there more than once", w.entry))
 		case times[w.entry] > 2:
-		case d.fate != acknowledged && d.fate != inDoubt:
-			wrong = append(wrong, fmt.Sprintf("%v is there; it is %v", w.entry, d.fate))
+		case d.rowState != acknowledged && d.rowState != inDoubt:
+			wrong = append(wrong, fmt.Sprintf("%v is there; it is %v", w.entry, d.rowState))
 		case d.md5 != w.md5:
 			wrong = append(wrong, fmt.Sprintf("%v has other contents: md5 %s instead of %s", w.entry, w.md5, d.md5))
 		}
 	}
 	lost := slices.Collect(maps.Keys(l.rows))
-	lost = slices.DeleteFunc(lost, func(e entry) bool { return l.rows[e].fate != acknowledged || times[e] > 0 })
+	lost = slices.DeleteFunc(lost, func(e entry) bool { return l.rows[e].rowState != acknowledged || times[e] > 0 })
 	slices.SortFunc(lost, func(a, b entry) int { return 1<<20*(a.client-b.client) + a.number - b.number })
 	for _, e := range lost {
 		wrong = append(wrong, fmt.Sprintf("%v was acknowledged and is lost", e))

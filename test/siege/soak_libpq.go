@@ -31,10 +31,10 @@ func (s *soak) libpq(number int) *libpq {
 }
 
 func (l *libpq) work(do func(*libpq) error) {
-	for l.s.goesOn() {
+	for l.s.running() {
 		began := time.Now()
 		if err := do(l); err != nil && !l.s.excusesProgram(err, began) {
-			l.s.lose(fmt.Sprintf("client %d (libpq)", l.number), "a program of libpq's", err.Error())
+			l.s.recordLoss(fmt.Sprintf("client %d (libpq)", l.number), "a program of libpq's", err.Error())
 		}
 		select {
 		case <-l.s.over:

@@ -23,8 +23,8 @@ import (
 // no half of a restart is left.
 func (s *soak) operate(of step) error {
 	ctx, rnd := context.Background(), of.rnd()
-	switch of.deed {
-	case hangup:
+	switch of.action {
+	case signalled:
 		return s.reloads(ctx, loaded, func() error { return s.newest().Signal(syscall.SIGHUP) })
 	case fileChanged:
 		more := map[string]string{"limits.max_cancel_requests": fmt.Sprint(64 + rnd.IntN(1e6))}
@@ -38,9 +38,9 @@ func (s *soak) operate(of step) error {
 	case newServerCert:
 		return s.renewServer(ctx)
 	case overlapping, interrupting, crashing:
-		return s.restart(ctx, of.deed)
+		return s.restart(ctx, of.action)
 	}
-	return fmt.Errorf("nobody knows how to do %q", of.deed)
+	return fmt.Errorf("nobody knows how to do %q", of.action)
 }
 
 // The series that tell how a load went.
@@ -107,7 +107,7 @@ func (s *soak) breakAndMend(ctx context.Context, rnd *rand.Rand) error {
 			err = errors.New("the metrics do not tell of the failed load")
 		}
 	}
-	err = errors.Join(err, s.letsIn(s.app.current().credentials), s.keepsOut(s.pastPasses()...))
+	err = errors.Join(err, s.expectAdmitted(s.app.current().credentials), s.expectRefused(s.revokedCerts()...))
 	return errors.Join(err, s.reloads(ctx, loaded, mend))
 }
 
@@ -116,7 +116,7 @@ func (s *soak) breakAndMend(ctx context.Context, rnd *rand.Rand) error {
 func (s *soak) revokeOne(ctx context.Context, rnd *rand.Rand) error {
 	g := s.groups[rnd.IntN(len(s.groups))]
 	old := g.current()
-	open := g.inBy(old)
+	open := g.sessionsOf(old)
 	began := time.Now()
 	old.revoked.Store(true)
 	s.mu.Lock()
@@ -129,12 +129,12 @@ func (s *soak) revokeOne(ctx context.Context, rnd *rand.Rand) error {
 	if err != nil {
 		return err
 	}
-	err = gate.Eventually(ctx, "newcomers are refused", gate.Timeout, func() error { return s.keepsOut(old.credentials) })
+	err = gate.Eventually(ctx, "newcomers are refused", gate.Timeout, func() error { return s.expectRefused(old.credentials) })
 	if err == nil {
 		old.refused.Store(time.Now().UnixNano())
 	}
 	err = errors.Join(err, gate.Eventually(ctx, "the sessions of a revoked certificate have ended", gate.Timeout, func() error {
-		if n := g.inBy(old); n > 0 {
+		if n := g.sessionsOf(old); n > 0 {
 			return fmt.Errorf("%d of %d are left", n, open)
 		}
 		return nil
@@ -143,8 +143,8 @@ func (s *soak) revokeOne(ctx context.Context, rnd *rand.Rand) error {
 	s.mu.Lock()
 	s.slowest = max(s.slowest, took)
 	s.mu.Unlock()
-	s.say("revoked the certificate of %s: its %d sessions were over after %v", g.role, open, took.Round(time.Millisecond))
-	err = errors.Join(err, s.keepsOutPsql(ctx, old.credentials))
+	s.logf("revoked the certificate of %s: its %d sessions were over after %v", g.role, open, took.Round(time.Millisecond))
+	err = errors.Join(err, s.expectPsqlRefused(ctx, old.credentials))
 	s.mu.Lock()
 	s.outside = append(s.outside, old.credentials)
 	s.mu.Unlock()
@@ -201,7 +201,7 @@ func (s *soak) renewServer(ctx context.Context) error {
 
 // restart replaces the gate: the new one begins before the old one ends, or
 // after it, or after it has been killed.
-func (s *soak) restart(ctx context.Context, how deed) error {
+func (s *soak) restart(ctx context.Context, how action) error {
 	old := s.newest()
 	change := func() error {
 		g, err := s.lab.start(ctx, s.setting(old.Address))
@@ -232,21 +232,21 @@ func (s *soak) restart(ctx context.Context, how deed) error {
 	return errors.Join(err, old.Check())
 }
 
-// letsIn fails unless a certificate opens a session.
-func (s *soak) letsIn(c credentials) error {
+// expectAdmitted fails unless a certificate opens a session.
+func (s *soak) expectAdmitted(c credentials) error {
 	conn, err := s.tryWith(c, "")
 	if err == nil {
-		hangUp(conn)
+		closeSession(conn)
 	}
 	return err
 }
 
-// keepsOut fails unless revoked certificates are refused in words.
-func (s *soak) keepsOut(revoked ...credentials) error {
+// expectRefused fails unless revoked certificates are refused in words.
+func (s *soak) expectRefused(revoked ...credentials) error {
 	for _, c := range revoked {
 		conn, err := s.tryWith(c, "")
 		if err == nil {
-			hangUp(conn)
+			closeSession(conn)
 			return fmt.Errorf("the revoked certificate %s is let in", c.certFile)
 		}
 		if state(err) != "28000" || !strings.Contains(err.Error(), "revoked") {
@@ -257,8 +257,8 @@ func (s *soak) keepsOut(revoked ...credentials) error {
 	return nil
 }
 
-// keepsOutPsql is keepsOut as a user of psql sees it.
-func (s *soak) keepsOutPsql(ctx context.Context, c credentials) error {
+// expectPsqlRefused is keepsOut as a user of psql sees it.
+func (s *soak) expectPsqlRefused(ctx context.Context, c credentials) error {
 	ctx, cancel := context.WithTimeout(ctx, gate.Timeout)
 	defer cancel()
 	cmd, err := s.lab.libpq(ctx, s.newest(), "psql", "-XAtqc", "select 1")
@@ -279,7 +279,7 @@ func role(c credentials) string { return c.pair.Leaf().Subject.CommonName }
 
 // tryWith opens a session for the owner of a certificate.
 func (s *soak) tryWith(c credentials, source string) (*pgconn.PgConn, error) {
-	config, err := s.config(role(c), &pass{credentials: c}, source)
+	config, err := s.config(role(c), &clientCert{credentials: c}, source)
 	if err != nil {
 		return nil, err
 	}
@@ -288,8 +288,8 @@ func (s *soak) tryWith(c credentials, source string) (*pgconn.PgConn, error) {
 	return pgconn.ConnectConfig(ctx, &config.Config)
 }
 
-// pastPasses are some of the certificates whose revocation is in force.
-func (s *soak) pastPasses() []credentials {
+// revokedCerts are some of the certificates whose revocation is in force.
+func (s *soak) revokedCerts() []credentials {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	const some = 2

@@ -30,13 +30,13 @@ func (s *soak) watch() {
 		}
 		if b, err := s.newest().Resident(); err == nil {
 			s.mu.Lock()
-			s.heaviest = max(s.heaviest, b)
+			s.peakMemory = max(s.peakMemory, b)
 			s.mu.Unlock()
 		}
 		if n%10 != 0 {
 			continue
 		}
-		s.say("%d sessions, %d connects, %d queries checked, %s compared, %d faults survived, %d bad inputs, %d losses",
+		s.logf("%d sessions, %d connects, %d queries checked, %s compared, %d faults survived, %d bad inputs, %d losses",
 			s.open.now.Load(), s.connects.Load(), s.queries.total(), bytesText(s.compared.Load()), s.faults.total(), s.bad.total(), s.losses.count())
 		if n%30 == 0 {
 			s.inspect()
@@ -48,7 +48,7 @@ func (s *soak) watch() {
 // while a connection is between two of them, so it looks again.
 func (s *soak) inspect() {
 	if err := s.newest().Check(); err != nil {
-		s.lose("the gate", "its log", err.Error())
+		s.recordLoss("the gate", "its log", err.Error())
 	}
 	err := gate.Eventually(context.Background(), "the counters add up", gate.Timeout, func() error {
 		m, err := s.newest().Metrics()
@@ -58,7 +58,7 @@ func (s *soak) inspect() {
 		return err
 	})
 	if err != nil {
-		s.lose("the gate", "its metrics", err.Error())
+		s.recordLoss("the gate", "its metrics", err.Error())
 	}
 }
 
@@ -66,7 +66,7 @@ func (s *soak) inspect() {
 func (s *soak) audit() {
 	check := func(what string, err error) {
 		if err != nil {
-			s.lose("the audit", what, err.Error())
+			s.recordLoss("the audit", what, err.Error())
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 3*gate.Timeout)
@@ -80,8 +80,8 @@ func (s *soak) audit() {
 		check("the log of a gate", errors.Join(g.Check(), s.auditLog(g.RawLog())))
 	}
 	check("what the gates' logs say of the sessions that were ended", s.auditExcuses())
-	if s.heaviest > mostMemory {
-		check("memory", fmt.Errorf("a gate has taken %s", bytesText(s.heaviest)))
+	if s.peakMemory > mostMemory {
+		check("memory", fmt.Errorf("a gate has taken %s", bytesText(s.peakMemory)))
 	}
 }
 
@@ -161,9 +161,9 @@ func (s *soak) auditLog(raw []byte) error {
 	return nil
 }
 
-// byLog are the outcomes that the gate may log for what a client takes to be the
+// outcomesOf are the outcomes that the gate may log for what a client takes to be the
 // end of its session by a deed.
-var byLog = map[deed][]string{
+var outcomesOf = map[action][]string{
 	revocation:   {"certificate_revoked"},
 	overlapping:  {"drained", "drain_timeout"},
 	interrupting: {"drained", "drain_timeout"},
@@ -185,12 +185,12 @@ func (s *soak) auditExcuses() error {
 	}
 	var wrong []string
 	for _, e := range s.seen {
-		found := e.deed == crashing // which says nothing any more
-		for _, outcome := range byLog[e.deed] {
+		found := e.action == crashing // which says nothing any more
+		for _, outcome := range outcomesOf[e.action] {
 			found = found || logged[e.client+" "+outcome]
 		}
 		if !found {
-			wrong = append(wrong, fmt.Sprintf("%s was ended by a %s, of which no log has a line", e.client, e.deed))
+			wrong = append(wrong, fmt.Sprintf("%s was ended by a %s, of which no log has a line", e.client, e.action))
 		}
 	}
 	if len(wrong) > 0 {
@@ -234,9 +234,9 @@ func (s *soak) summary() string {
 		{"bytes of answers compared", bytesText(s.compared.Load())},
 		{"rows of the ledger acknowledged, and there", s.ledger.count(acknowledged)},
 		{"rows whose commit was cut off, there or not", s.ledger.count(inDoubt)},
-		{"rows never committed, and not there", s.ledger.count(never)},
+		{"rows never committed, and not there", s.ledger.count(neverAsked)},
 		{"until the last session of a revoked certificate was over, at most", s.slowest.Round(time.Millisecond)},
-		{"memory of a gate at the peak", bytesText(s.heaviest)},
+		{"memory of a gate at the peak", bytesText(s.peakMemory)},
 		{"**losses**", fmt.Sprintf("**%d**", s.losses.count())},
 	} {
 		fmt.Fprintf(&b, "| %v | %v |\n", row[0], row[1])

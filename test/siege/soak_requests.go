@@ -236,7 +236,7 @@ func (w *worker) ledgered(ctx context.Context) error {
 		rows[i] = entry{w.number, w.entries}
 		bodies[i] = string(md5s(fmt.Sprintf("%x/%v/", w.s.seed, rows[i]), size(w.rnd, 64)))
 	}
-	note := func(f fate) {
+	note := func(f rowState) {
 		for i, e := range rows {
 			w.s.ledger.note(e, f, md5hex(bodies[i]))
 		}
@@ -254,7 +254,7 @@ func (w *worker) ledgered(ctx context.Context) error {
 	}
 	rollback := w.rnd.IntN(4) == 0
 	w.asked = fmt.Sprintf("a transaction that inserts %d rows up to %v, rolled back: %v", len(rows), rows[len(rows)-1], rollback)
-	note(never)
+	note(neverAsked)
 	tx, err := w.conn.Begin(ctx)
 	if err != nil {
 		return err

@@ -68,8 +68,8 @@ type tally struct {
 	compared atomic.Int64 // bytes of answers
 }
 
-// mostLosses is when a soak gives up: what follows from the first is of no use.
-const mostLosses = 10
+// maxLosses is when a soak gives up: what follows from the first is of no use.
+const maxLosses = 10
 
 // loss is anything that must not be.
 type loss struct {
@@ -102,13 +102,13 @@ func (l *losses) did(what string) {
 func (l *losses) add(n loss) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.all) == mostLosses {
+	if len(l.all) == maxLosses {
 		l.more++
 		return false
 	}
 	n.steps = slices.Clone(l.history)
 	l.all = append(l.all, n)
-	if len(l.all) == mostLosses {
+	if len(l.all) == maxLosses {
 		close(l.enough)
 	}
 	return true

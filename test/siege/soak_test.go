@@ -71,7 +71,7 @@ func TestLedger(t *testing.T) {
 		l.note(a, inDoubt, "x")
 		l.note(a, acknowledged, "x")
 		l.note(d, inDoubt, "y")
-		l.note(n, never, "")
+		l.note(n, neverAsked, "")
 		wrong := l.audit(c.table)
 		if c.wrong == "" && len(wrong) > 0 || c.wrong != "" && (len(wrong) != 1 || !strings.Contains(wrong[0], c.wrong)) {
 			t.Errorf("%s: %q, want %q", name, wrong, c.wrong)
@@ -102,13 +102,13 @@ func TestOnlyWhatWasDoneExcuses(t *testing.T) {
 	const command, revoked = "terminating connection due to administrator command", "terminating connection: client certificate was revoked on Monday"
 	began := time.Now()
 	after := began.Add
-	good, bad := new(pass), new(pass)
+	good, bad := new(clientCert), new(clientCert)
 	bad.revoked.Store(true)
 	lost := fmt.Errorf("receive message: %w", io.ErrUnexpectedEOF)
 	for name, c := range map[string]struct {
 		end  ending
 		at   time.Time
-		want deed
+		want action
 	}{
 		"drained":                           {ending{err: told("57P01", command), opened: began, idle: true}, after(7 * time.Second), overlapping},
 		"drained, noticed late":             {ending{err: told("57P01", command), opened: began, idle: true}, after(time.Minute), overlapping},
@@ -120,21 +120,21 @@ func TestOnlyWhatWasDoneExcuses(t *testing.T) {
 		"lost before the restart":           {ending{err: lost, opened: began}, after(time.Millisecond), ""},
 		"told before the restart":           {ending{err: told("57P01", command), opened: began}, after(time.Millisecond), ""},
 		"begun after it":                    {ending{err: told("57P01", command), opened: after(time.Minute)}, after(2 * time.Minute), ""},
-		"revoked":                           {ending{err: told("57P01", revoked), pass: bad, opened: after(time.Minute), idle: true}, after(time.Hour), revocation},
-		"revoked in a transaction":          {ending{err: told("57P01", revoked), pass: bad, opened: after(time.Minute), midway: true}, after(time.Hour), revocation},
-		"revoked without words":             {ending{err: lost, pass: bad, opened: after(time.Minute)}, after(time.Hour), revocation},
-		"revoked without words, idle":       {ending{err: lost, pass: bad, opened: after(time.Minute), idle: true}, after(time.Hour), ""},
+		"revoked":                           {ending{err: told("57P01", revoked), clientCert: bad, opened: after(time.Minute), idle: true}, after(time.Hour), revocation},
+		"revoked in a transaction":          {ending{err: told("57P01", revoked), clientCert: bad, opened: after(time.Minute), midway: true}, after(time.Hour), revocation},
+		"revoked without words":             {ending{err: lost, clientCert: bad, opened: after(time.Minute)}, after(time.Hour), revocation},
+		"revoked without words, idle":       {ending{err: lost, clientCert: bad, opened: after(time.Minute), idle: true}, after(time.Hour), ""},
 		"lost in a crash, in a transaction": {ending{err: lost, opened: after(time.Minute), midway: true, idle: true}, after(3 * time.Hour), crashing},
 		"told in a crash":                   {ending{err: told("57P01", command), opened: after(time.Minute)}, after(3 * time.Hour), ""},
 		"begun after a crash":               {ending{err: lost, opened: after(3 * time.Hour)}, after(4 * time.Hour), ""},
-		"another's revoked":                 {ending{err: told("57P01", revoked), pass: good, opened: after(time.Minute)}, after(time.Hour), ""},
+		"another's revoked":                 {ending{err: told("57P01", revoked), clientCert: good, opened: after(time.Minute)}, after(time.Hour), ""},
 		"terminated":                        {ending{err: told("57P01", command), pid: 7, opened: after(time.Minute), midway: true}, after(time.Hour), terminating},
 		"another terminated":                {ending{err: told("57P01", command), pid: 8, opened: after(time.Minute)}, after(time.Hour), ""},
 		"another session of its number":     {ending{err: told("57P01", command), pid: 7, opened: after(90 * time.Minute)}, after(100 * time.Minute), ""},
-		"cancelled":                         {ending{err: told("57014", "canceling statement due to user request"), pid: 7, pass: bad, opened: began}, after(7 * time.Second), ""},
-		"a wrong answer":                    {ending{err: &mismatch{"EOF"}, pid: 7, pass: bad, opened: began}, after(7 * time.Second), ""},
-		"no answer":                         {ending{err: context.DeadlineExceeded, pid: 7, pass: bad, opened: began}, after(7 * time.Second), ""},
-		"a crowd is turned away by mistake": {ending{err: told("28000", "no pgwicket rule for this session"), pid: 7, pass: bad, opened: began}, after(7 * time.Second), ""},
+		"cancelled":                         {ending{err: told("57014", "canceling statement due to user request"), pid: 7, clientCert: bad, opened: began}, after(7 * time.Second), ""},
+		"a wrong answer":                    {ending{err: &mismatch{"EOF"}, pid: 7, clientCert: bad, opened: began}, after(7 * time.Second), ""},
+		"no answer":                         {ending{err: context.DeadlineExceeded, pid: 7, clientCert: bad, opened: began}, after(7 * time.Second), ""},
+		"a crowd is turned away by mistake": {ending{err: told("28000", "no pgwicket rule for this session"), pid: 7, clientCert: bad, opened: began}, after(7 * time.Second), ""},
 	} {
 		d := disturbances{terminated: map[uint32]time.Time{7: after(time.Hour)}, outages: []outage{
 			{overlapping, after(time.Second), after(12 * time.Second)},
@@ -150,16 +150,16 @@ func TestOnlyWhatWasDoneExcuses(t *testing.T) {
 func TestNobodyOutlivesItsCertificate(t *testing.T) {
 	s := &soak{losses: newLosses(), over: make(chan struct{}), out: io.Discard}
 	w := s.worker(1, eager, &group{role: "somebody"})
-	w.pass = new(pass)
+	w.clientCert = new(clientCert)
 	if !w.stays(1) || w.stays(0) {
 		t.Error("a session goes on for as long as it has something to ask")
 	}
-	w.pass.revoked.Store(true)
-	w.pass.refused.Store(time.Now().UnixNano())
+	w.clientCert.revoked.Store(true)
+	w.clientCert.refused.Store(time.Now().UnixNano())
 	if !w.stays(0) || s.losses.count() > 0 {
 		t.Error("a session whose certificate is revoked leaves before it is ended")
 	}
-	w.pass.refused.Store(time.Now().Add(-2 * grace).UnixNano())
+	w.clientCert.refused.Store(time.Now().Add(-2 * grace).UnixNano())
 	if w.stays(1) || s.losses.count() != 1 {
 		t.Error("a session whose certificate was revoked long ago goes on")
 	}
@@ -167,9 +167,9 @@ func TestNobodyOutlivesItsCertificate(t *testing.T) {
 
 func TestOnlyRestartsExcuseRefusals(t *testing.T) {
 	began := time.Now()
-	crash := disturbances{outages: []outage{{deed: crashing, from: began}}}
-	gap := disturbances{outages: []outage{{deed: interrupting, from: began}}}
-	overlap := disturbances{outages: []outage{{deed: overlapping, from: began}}}
+	crash := disturbances{outages: []outage{{action: crashing, from: began}}}
+	gap := disturbances{outages: []outage{{action: interrupting, from: began}}}
+	overlap := disturbances{outages: []outage{{action: overlapping, from: began}}}
 	over := disturbances{outages: []outage{{interrupting, began.Add(-time.Minute), began.Add(-time.Second)}}}
 	for name, c := range map[string]struct {
 		d    *disturbances
@@ -203,11 +203,11 @@ func TestPlanIsRepeatable(t *testing.T) {
 	}
 	for _, l := range []lane{operators, world} {
 		for seed := range uint64(100) {
-			done := map[deed]bool{}
+			done := map[action]bool{}
 			for _, s := range l.plan(seed, 0, time.Minute) {
-				done[s.deed] = true
+				done[s.action] = true
 			}
-			if len(done) != len(l.deeds) {
+			if len(done) != len(l.actions) {
 				t.Errorf("seed %d does not do everything in a minute: %v", seed, done)
 			}
 		}
@@ -278,12 +278,12 @@ func TestWorkerSeesABrokenRelay(t *testing.T) {
 			}
 		}()
 		s := &soak{losses: newLosses(), over: make(chan struct{}), out: io.Discard, seed: 1}
-		w := s.worker(1, eager, &group{role: "postgres", sessions: make(map[*worker]*pass)})
+		w := s.worker(1, eager, &group{role: "postgres", sessions: make(map[*worker]*clientCert)})
 		conn, err := pgx.Connect(t.Context(), fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres sslmode=disable", ln.Addr().(*net.TCPAddr).Port))
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.hold(conn, new(pass))
+		w.hold(conn, new(clientCert))
 		ask := func(w *worker, ctx context.Context) error {
 			got, err := one(ctx, w.conn.PgConn(), "select string_agg(md5('k' || g), '' order by g) from generate_series(1, 10000) g")
 			return errors.Join(err, w.matches([]byte(got), md5s("k", 10000)))

@@ -21,42 +21,42 @@ import (
 )
 
 // pass is a client certificate, for as long as it lets its owner in.
-type pass struct {
+type clientCert struct {
 	credentials
-	revoked   atomic.Bool   // it is about to be on a list, or is
-	refused   atomic.Int64  // when newcomers were seen to be refused for it, in Unix nanoseconds; 0: not yet
-	succeeded chan struct{} // closed when the group has another
+	revoked  atomic.Bool   // it is about to be on a list, or is
+	refused  atomic.Int64  // when newcomers were seen to be refused for it, in Unix nanoseconds; 0: not yet
+	replaced chan struct{} // closed when the group has another
 }
 
 // group is clients with one role and, at any time, one certificate.
 type group struct {
 	role string
 
-	mu       sync.Mutex
-	pass     *pass
-	issued   int
-	sessions map[*worker]*pass // that are open, by what has let them in
+	mu         sync.Mutex
+	clientCert *clientCert
+	issued     int
+	sessions   map[*worker]*clientCert // that are open, by what has let them in
 }
 
 // grace is how long sessions may outlive that newcomers are refused: a second is
 // promised, and the machine may be slow.
 const grace = 20 * time.Second
 
-// condemned says whether the gate must end the sessions of p, and whether it
+// mustEnd says whether the gate must end the sessions of p, and whether it
 // should have done so by now.
-func (p *pass) condemned() (yes, overdue bool) {
+func (p *clientCert) mustEnd() (yes, overdue bool) {
 	since := p.refused.Load()
 	return p.revoked.Load(), since > 0 && time.Since(time.Unix(0, since)) > grace
 }
 
-func (g *group) current() *pass {
+func (g *group) current() *clientCert {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.pass
+	return g.clientCert
 }
 
 // enter and leave keep the books of the sessions.
-func (g *group) enter(w *worker, p *pass) {
+func (g *group) enter(w *worker, p *clientCert) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.sessions[w] = p
@@ -68,8 +68,8 @@ func (g *group) leave(w *worker) {
 	delete(g.sessions, w)
 }
 
-// inBy counts the sessions that a certificate has let in.
-func (g *group) inBy(p *pass) (n int) {
+// sessionsOf counts the sessions that a certificate has let in.
+func (g *group) sessionsOf(p *clientCert) (n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, by := range g.sessions {
@@ -82,10 +82,10 @@ func (g *group) inBy(p *pass) (n int) {
 
 // manner is how a client spends its time.
 type manner struct {
-	name  string
-	life  int           // requests in a session, at most
-	pause time.Duration // between two requests, at most
-	deeds []request     // what it asks for; often is more than once
+	name    string
+	life    int           // requests in a session, at most
+	pause   time.Duration // between two requests, at most
+	actions []request     // what it asks for; often is more than once
 }
 
 // worker is one client of the mixture. Its rnd decides everything that it asks
@@ -100,24 +100,24 @@ type worker struct {
 
 	second bool // the first waits for it: it must not wait for a certificate
 
-	conn    *pgx.Conn
-	pass    *pass // that has let it in
-	opened  time.Time
-	local   string // its own address, as the gate's log has it
-	kept    int    // rows in the session's temporary table
-	entries int    // of the ledger, so far
-	asked   string // the last thing
-	idle    bool   // it waits for nothing in particular
-	midway  bool   // it is in a transaction, or in the middle of an answer
-	pid     atomic.Uint32
+	conn       *pgx.Conn
+	clientCert *clientCert // that has let it in
+	opened     time.Time
+	local      string // its own address, as the gate's log has it
+	kept       int    // rows in the session's temporary table
+	entries    int    // of the ledger, so far
+	asked      string // the last thing
+	idle       bool   // it waits for nothing in particular
+	midway     bool   // it is in a transaction, or in the middle of an answer
+	pid        atomic.Uint32
 }
 
 // work connects and asks until the load is to end.
 func (w *worker) work() {
-	for w.s.goesOn() && w.connect() {
+	for w.s.running() && w.connect() {
 		left := 1 + w.rnd.IntN(w.manner.life)
 		for ; w.stays(left); left-- {
-			r := w.manner.deeds[w.rnd.IntN(len(w.manner.deeds))]
+			r := w.manner.actions[w.rnd.IntN(len(w.manner.actions))]
 			pause := time.Duration(w.rnd.Int64N(int64(w.manner.pause) + 1))
 			if !w.does(r.name, r.do) || !w.does("idle", func(w *worker, _ context.Context) error { return w.rest(pause) }) {
 				break
@@ -130,12 +130,12 @@ func (w *worker) work() {
 // stays says whether a session with so many requests to go is to go on. One
 // whose certificate is revoked does not leave by itself: it waits for its end.
 func (w *worker) stays(left int) bool {
-	condemned, overdue := w.pass.condemned()
+	mustEnd, overdue := w.clientCert.mustEnd()
 	if overdue {
-		w.s.lose(w.String(), "the end of its session", fmt.Sprintf("it lives on, %v after newcomers were refused for the same certificate", grace))
+		w.s.recordLoss(w.String(), "the end of its session", fmt.Sprintf("it lives on, %v after newcomers were refused for the same certificate", grace))
 		return false
 	}
-	return condemned || left > 0 && w.s.goesOn()
+	return mustEnd || left > 0 && w.s.running()
 }
 
 // does runs one request and judges its error. It returns whether the session
@@ -157,10 +157,10 @@ func (w *worker) does(name string, do func(*worker, context.Context) error) bool
 
 // judge takes an error for a loss unless somebody is to blame for it.
 func (w *worker) judge(err error) {
-	e := ending{err: err, pid: w.pid.Load(), opened: w.opened, pass: w.pass, idle: w.idle, midway: w.midway}
+	e := ending{err: err, pid: w.pid.Load(), opened: w.opened, clientCert: w.clientCert, idle: w.idle, midway: w.midway}
 	why, ok := w.s.excuse(e, time.Now())
 	if !ok {
-		w.s.lose(w.String(), w.asked, err.Error())
+		w.s.recordLoss(w.String(), w.asked, err.Error())
 		return
 	}
 	how := "without words"
@@ -179,7 +179,7 @@ func (w *worker) String() string {
 // returns false if the load ended before, or after a loss.
 func (w *worker) connect() bool {
 	w.asked = "to connect"
-	for w.s.goesOn() {
+	for w.s.running() {
 		p, began := w.group.current(), time.Now()
 		conn, err := w.dial(p)
 		if err == nil {
@@ -193,7 +193,7 @@ func (w *worker) connect() bool {
 			}
 			w.s.faults.add("newcomer with a revoked certificate refused", 1)
 			select {
-			case <-p.succeeded:
+			case <-p.replaced:
 			case <-w.s.over:
 			}
 		// One that is caught on its way in may hear of it as a session does, or not at all.
@@ -203,15 +203,15 @@ func (w *worker) connect() bool {
 			case <-w.s.over:
 			}
 		default:
-			w.pass, w.local = p, ""
-			w.s.lose(w.String(), w.asked, err.Error())
+			w.clientCert, w.local = p, ""
+			w.s.recordLoss(w.String(), w.asked, err.Error())
 			return false
 		}
 	}
 	return false
 }
 
-func (w *worker) dial(p *pass) (*pgx.Conn, error) {
+func (w *worker) dial(p *clientCert) (*pgx.Conn, error) {
 	config, err := w.s.config(w.group.role, p, w.source)
 	if err != nil {
 		return nil, err
@@ -222,8 +222,8 @@ func (w *worker) dial(p *pass) (*pgx.Conn, error) {
 	return pgx.ConnectConfig(ctx, config)
 }
 
-func (w *worker) hold(conn *pgx.Conn, p *pass) {
-	w.conn, w.pass, w.opened, w.kept = conn, p, time.Now(), 0
+func (w *worker) hold(conn *pgx.Conn, p *clientCert) {
+	w.conn, w.clientCert, w.opened, w.kept = conn, p, time.Now(), 0
 	w.local = conn.PgConn().Conn().LocalAddr().String()
 	w.pid.Store(conn.PgConn().PID())
 	w.group.enter(w, p)
@@ -246,7 +246,7 @@ func (w *worker) close() {
 func (w *worker) rest(d time.Duration) error {
 	w.idle = true
 	const turn = 300 * time.Millisecond
-	for end := time.Now().Add(d); w.s.goesOn() || w.pass.revoked.Load(); {
+	for end := time.Now().Add(d); w.s.running() || w.clientCert.revoked.Load(); {
 		left := time.Until(end)
 		if left <= 0 {
 			return nil
@@ -279,17 +279,17 @@ func (w *worker) matches(got, want []byte) error {
 
 // ending is what a client knows of the end of its session.
 type ending struct {
-	err    error
-	pid    uint32
-	opened time.Time
-	pass   *pass
-	idle   bool
-	midway bool
+	err        error
+	pid        uint32
+	opened     time.Time
+	clientCert *clientCert
+	idle       bool
+	midway     bool
 }
 
 // outage is a restart of the gate.
 type outage struct {
-	deed        deed
+	action      action
 	from, until time.Time // until is zero while it is under way
 }
 
@@ -309,13 +309,13 @@ type disturbances struct {
 // excusal is an end that was excused; the gate's log must say the same.
 type excusal struct {
 	client string
-	deed   deed
+	action action
 }
 
-func (d *disturbances) begin(what deed) {
+func (d *disturbances) begin(what action) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.outages = append(d.outages, outage{deed: what, from: time.Now()})
+	d.outages = append(d.outages, outage{action: what, from: time.Now()})
 }
 
 func (d *disturbances) finish() {
@@ -330,7 +330,7 @@ func (d *disturbances) terminate(pid uint32) {
 	d.terminated[pid] = time.Now()
 }
 
-func (d *disturbances) excused(client string, why deed) {
+func (d *disturbances) excused(client string, why action) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.seen = append(d.seen, excusal{client, why})
@@ -342,10 +342,10 @@ const drainTimeout = 10 * time.Second
 // excuse says what of the plan explains the end of a session, if anything does.
 // Whoever was idle must have been told in words. No restart may cut a transaction
 // or an answer before its time is up.
-func (d *disturbances) excuse(e ending, now time.Time) (deed, bool) {
+func (d *disturbances) excuse(e ending, now time.Time) (action, bool) {
 	var told *pgconn.PgError
 	inWords := errors.As(e.err, &told)
-	revoked := e.pass != nil && e.pass.revoked.Load()
+	revoked := e.clientCert != nil && e.clientCert.revoked.Load()
 	if inWords && told.Code == "57P01" && strings.HasPrefix(told.Message, "terminating connection: client certificate was revoked") {
 		return revocation, revoked
 	}
@@ -365,21 +365,21 @@ func (d *disturbances) excuse(e ending, now time.Time) (deed, bool) {
 		return revocation, true
 	}
 	for _, o := range slices.Backward(d.outages) {
-		if o.deed == crashing || !o.touches(e.opened, now) {
+		if o.action == crashing || !o.touches(e.opened, now) {
 			continue
 		}
 		if timely := now.Sub(o.from) >= drainTimeout; e.midway && (byCommand || !timely) {
 			continue
 		}
-		return o.deed, true
+		return o.action, true
 	}
 	return "", false
 }
 
 // met says whether something that lasted so long can have met such an outage. The
 // caller holds mu.
-func (d *disturbances) met(what deed, began, ended time.Time) bool {
-	return slices.ContainsFunc(d.outages, func(o outage) bool { return o.deed == what && o.touches(began, ended) })
+func (d *disturbances) met(what action, began, ended time.Time) bool {
+	return slices.ContainsFunc(d.outages, func(o outage) bool { return o.action == what && o.touches(began, ended) })
 }
 
 // excusesRefusal says whether a connect can have failed because the gate was

@@ -21,19 +21,19 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// befall does a deed of the world.
-func (s *soak) befall(of step) error {
+// disturb does a deed of the world.
+func (s *soak) disturb(of step) error {
 	ctx, rnd := context.Background(), of.rnd()
-	switch of.deed {
+	switch of.action {
 	case killing:
 		return s.killClient(ctx, rnd)
 	case resetting:
 		return s.resetClient(ctx, rnd)
 	case terminating:
 		return s.terminateBackend(rnd)
-	case badCrowd:
+	case badFlood:
 		return s.floodWithBad(rnd, 20+rnd.IntN(60))
-	case connectCrowd:
+	case connectFlood:
 		return s.floodWithConnects(rnd, 40+rnd.IntN(100))
 	case wrongCancels:
 		return s.cancelOthers(rnd, 5+rnd.IntN(20))
@@ -42,7 +42,7 @@ func (s *soak) befall(of step) error {
 	case stalling:
 		return s.stallStarts(rnd, 5+rnd.IntN(20))
 	}
-	return fmt.Errorf("nobody knows how to do %q", of.deed)
+	return fmt.Errorf("nobody knows how to do %q", of.action)
 }
 
 // from connects from another address of this machine.
@@ -65,12 +65,12 @@ func (s *soak) during(began time.Time, err error) bool {
 	return ok
 }
 
-// lostClient is who the rows of those are by who did not live to hear of their
+// cutClient is who the rows of those are by who did not live to hear of their
 // commit. The clients of the mixture have lower numbers.
-const lostClient = 1 << 24
+const cutClient = 1 << 24
 
 // lostRow is the next of them.
-func (s *soak) lostRow() entry { return entry{lostClient, int(s.lost.Add(1))} }
+func (s *soak) lostRow() entry { return entry{cutClient, int(s.lost.Add(1))} }
 
 // killClient kills a psql in mid-query: in mid-answer, or in a transaction that
 // then must not have been.
@@ -81,7 +81,7 @@ func (s *soak) killClient(ctx context.Context, rnd *rand.Rand) error {
 	name := fmt.Sprintf("killed %d", row.number)
 	sql := "copy (select repeat('x', 1000) from generate_series(1, 1000000000)) to stdout"
 	if rnd.IntN(2) == 0 {
-		s.ledger.note(row, never, "")
+		s.ledger.note(row, neverAsked, "")
 		sql = fmt.Sprintf("begin; insert into ledger values (%d, %d, ''); select pg_sleep(3600); commit", row.client, row.number)
 	}
 	cmd, err := s.lab.libpq(ctx, s.newest(), "psql", "-XAtqc", sql)
@@ -175,7 +175,7 @@ func (s *soak) resetOne(ctx context.Context, rnd *rand.Rand) (pid string, err er
 }
 
 // somebody returns a client of the mixture that has a session, and its backend.
-func (s *soak) somebody(rnd *rand.Rand) (pid uint32) {
+func (s *soak) anyBackend(rnd *rand.Rand) (pid uint32) {
 	first := rnd.IntN(len(s.workers))
 	for i := range s.workers {
 		if pid := s.workers[(first+i)%len(s.workers)].pid.Load(); pid != 0 {
@@ -187,7 +187,7 @@ func (s *soak) somebody(rnd *rand.Rand) (pid uint32) {
 
 // terminateBackend has PostgreSQL end the session of somebody, who will hear it.
 func (s *soak) terminateBackend(rnd *rand.Rand) error {
-	pid := s.somebody(rnd)
+	pid := s.anyBackend(rnd)
 	if pid == 0 {
 		return nil
 	}
@@ -200,7 +200,7 @@ func (s *soak) terminateBackend(rnd *rand.Rand) error {
 
 // together does something n times, a few at once, each with a rnd of its own.
 // The errors of a restart that is under way do not count.
-func (s *soak) together(rnd *rand.Rand, n int, do func(i int, rnd *rand.Rand) error) error {
+func (s *soak) concurrently(rnd *rand.Rand, n int, do func(i int, rnd *rand.Rand) error) error {
 	var wg sync.WaitGroup
 	const atOnce = 24
 	places, errs := make(chan struct{}, atOnce), make([]error, n)
@@ -221,7 +221,7 @@ func (s *soak) together(rnd *rand.Rand, n int, do func(i int, rnd *rand.Rand) er
 
 // floodWithConnects is a crowd of good clients that come at once.
 func (s *soak) floodWithConnects(rnd *rand.Rand, n int) error {
-	return s.together(rnd, n, func(i int, rnd *rand.Rand) error {
+	return s.concurrently(rnd, n, func(i int, rnd *rand.Rand) error {
 		w := s.worker(1<<16+i, brief, s.app)
 		w.rnd, w.source = rnd, somewhere(rnd)
 		if w.connect() {
@@ -235,8 +235,8 @@ func (s *soak) floodWithConnects(rnd *rand.Rand, n int) error {
 // cancelOthers tries to cancel the queries of others without their keys. Whoever
 // was cancelled by that would report it.
 func (s *soak) cancelOthers(rnd *rand.Rand, n int) error {
-	return s.together(rnd, n, func(_ int, rnd *rand.Rand) error {
-		pid := s.somebody(rnd)
+	return s.concurrently(rnd, n, func(_ int, rnd *rand.Rand) error {
+		pid := s.anyBackend(rnd)
 		key := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, pid), rnd.Uint32())
 		r, err := s.newest().connect(context.Background())
 		if err != nil {
@@ -270,7 +270,7 @@ func (s *soak) guessPasswords(ctx context.Context, rnd *rand.Rand) error {
 		began := time.Now()
 		c, err := pgconn.ConnectConfig(ctx, &config.Config)
 		if err == nil {
-			hangUp(c)
+			closeSession(c)
 			return errors.New("a wrong password has opened a session")
 		}
 		switch {
@@ -287,7 +287,7 @@ func (s *soak) guessPasswords(ctx context.Context, rnd *rand.Rand) error {
 // closes them in several ways.
 func (s *soak) stallStarts(rnd *rand.Rand, n int) error {
 	patiently := time.Duration(500+rnd.IntN(2500)) * time.Millisecond
-	return s.together(rnd, n, func(_ int, rnd *rand.Rand) error {
+	return s.concurrently(rnd, n, func(_ int, rnd *rand.Rand) error {
 		r, err := s.newest().connect(context.Background())
 		if err != nil {
 			return err
