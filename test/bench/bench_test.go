@@ -179,9 +179,9 @@ func canned() *results {
 	)
 	s.Out = map[string]string{"haproxy": "the client knows no direct TLS"}
 	s.Failed = map[string]string{"postgres": "it is\nnot there"}
-	r := &results{Machine: machine{At: "2026-01-02", CPU: "a CPU", Cores: 2, Kernel: "6.1", System: "Debian", Load: "0.1 0.2 0.3", Go: "go1.26", Command: "go run ./bench peers"}, Series: []series{s}}
+	r := &results{Machine: machine{At: "2026-01-02", CPU: "a CPU", Cores: 2, Kernel: "6.1", System: "Debian", Load: "0.1 0.2 0.3", Go: "go1.26", Command: "bench peers"}, Series: []series{s}}
 	for _, c := range contenders() {
-		r.Machine.Contenders = append(r.Machine.Contenders, contenderInfo{c.id, c.title, "as it comes", "1.0"})
+		r.Machine.Contenders = append(r.Machine.Contenders, contenderInfo{c.id, c.title, "unchanged", "1.0"})
 	}
 	return r
 }
@@ -225,7 +225,7 @@ func golden(t *testing.T, name string, got []byte) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Errorf("%s differs («go test ./bench -update» rewrites it):\n%s", name, got)
+		t.Errorf("%s differs (\"go test -C test ./bench -update\" rewrites it):\n%s", name, got)
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 type figure struct {
 	series
 	Axis    string   `json:"axis"`    // what there is more and more of
-	Against string   `json:"against"` // what Of of each point is, in words
+	Against string   `json:"against"` // what Of of each point is, with a message
 	Panels  []string `json:"panels"`  // the metrics, each with a chart
 	Points  []point  `json:"points"`
 
@@ -26,7 +26,7 @@ type point struct {
 	ID    string  `json:"id"`
 	Line  string  `json:"line"` // the curve, or the setting, that it belongs to
 	X     float64 `json:"x"`
-	Label string  `json:"label"` // X in words
+	Label string  `json:"label"` // X with a message
 	Of    string  `json:"of"`    // the point that it is compared with
 }
 

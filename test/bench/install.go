@@ -32,7 +32,7 @@ func install(ctx context.Context, all []contender, may bool, out io.Writer) erro
 	}
 	line := "apt-get install " + strings.Join(missing, " ")
 	if _, err := exec.LookPath("apt-get"); err != nil || os.Geteuid() != 0 || !may {
-		return fmt.Errorf("missing: please run «sudo %s» (and stop the services that it starts), or leave contenders out with --contenders", line)
+		return fmt.Errorf("missing: please run \"sudo %s\" (and stop the services that it starts), or leave contenders out with --contenders", line)
 	}
 	fmt.Fprintln(out, "installing with", line)
 	release, err := forbidServices()

@@ -33,8 +33,8 @@ func lists() []list {
 func listsFigure(_ context.Context, l *lab, _ options) (figure, error) {
 	f := newFigure(scenario{
 		ID: "lists", Title: "Length of the lists", Unit: "connection",
-		About: "8 clients with certificates, each time a full handshake, log-in, one query, good-bye, before a backend of our own; a new pgwicket for each; " +
-			"start-up is until it takes connections, and the peak is that since its launch",
+		About: "8 clients with certificates, each time a full handshake, login, one query, Terminate, before a backend of our own; a new pgwicket for each; " +
+			"the startup time is until it takes connections, and the peak is that since its launch",
 	}, "length", "the shortest", "cpu", "startup", "rss")
 	for _, list := range lists() {
 		for _, n := range list.sizes {

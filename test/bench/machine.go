@@ -35,7 +35,7 @@ func describe(l *lab, chosen []contender) machine {
 		At: time.Now().UTC().Format(time.DateOnly), CPU: field("/proc/cpuinfo", "model name"), Cores: runtime.NumCPU(),
 		Kernel: word("/proc/sys/kernel/osrelease"), System: strings.Trim(assigned("/etc/os-release", "PRETTY_NAME"), `"`),
 		Load: strings.Join(strings.Fields(word("/proc/loadavg"))[:min(3, len(strings.Fields(word("/proc/loadavg"))))], " "),
-		Go:   runtime.Version(), Command: "go run ./bench " + strings.Join(os.Args[1:], " "),
+		Go:   runtime.Version(), Command: "bench " + strings.Join(os.Args[1:], " "),
 	}
 	for _, c := range chosen {
 		m.Contenders = append(m.Contenders, contenderInfo{c.id, c.title, c.about, c.version(l)})

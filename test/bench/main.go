@@ -2,10 +2,10 @@
 // stunnel, HAProxy, PostgreSQL's own TLS, a plain Go proxy and a forwarder
 // without TLS, all on this machine and over loopback only.
 //
-//	go run ./bench peers    every scenario, tables and pictures
-//	go run ./bench quick    CPU per transaction against PgBouncer, for CI
-//	go run ./bench scale    how pgwicket's own cost grows, and where the time goes
-//	go run ./bench report FILE    tables and pictures again, from raw data
+//	make bench-peers         every scenario, tables and pictures
+//	make bench-quick         CPU per transaction against PgBouncer, for CI
+//	make bench-scale         how pgwicket's own cost grows, and where the time goes
+//	bin/bench report FILE    tables and pictures again, from raw data
 package main
 
 import (
@@ -51,7 +51,7 @@ func main() {
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if len(args) == 0 {
-		return errors.New("say what: peers, quick, scale or report FILE")
+		return errors.New("missing command: peers, quick, scale or report FILE")
 	}
 	switch args[0] {
 	case "peers":

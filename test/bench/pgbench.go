@@ -121,7 +121,7 @@ func window(stderr io.Reader, g *endpoint, seconds int) (s sample, from time.Tim
 	return s, from, errors.New("it has ended: " + strings.Join(said, "; "))
 }
 
-// progress reads «progress: 1.0 s, 12345.6 tps, lat 0.1 ms stddev 0.0, 0 failed».
+// progress reads "progress: 1.0 s, 12345.6 tps, lat 0.1 ms stddev 0.0, 0 failed".
 func progress(line string) (tps float64, ok bool) {
 	f := strings.Fields(line)
 	if len(f) < 5 || f[0] != "progress:" || f[4] != "tps," {
@@ -154,7 +154,7 @@ func readLogs(pattern string, from time.Time) (took []time.Duration, err error) 
 	return took, nil
 }
 
-// transaction reads «client transaction µs script epoch µs», and with a rate the
+// transaction reads "client transaction µs script epoch µs", and with a rate the
 // lag behind the schedule, which the latency includes and the gate has no part in.
 func transaction(line string) (took time.Duration, at time.Time, ok bool) {
 	f := strings.Fields(line)

@@ -10,15 +10,15 @@ import (
 func pgbouncer() contender {
 	return contender{
 		id: "pgbouncer", title: "PgBouncer",
-		about:   "session pooling, `auth_type=trust`, `server_reset_query` as it comes (DISCARD ALL), no logs, no statistics; `pkt_buf` of 64 KiB, which nearly halves the cost of its COPY, but in the mixed run its default of 4 KiB, which is fairer",
+		about:   "session pooling, `auth_type=trust`, the default `server_reset_query` (DISCARD ALL), no logs, no statistics; `pkt_buf` of 64 KiB, which nearly halves the cost of its COPY, but in the mixed run its default of 4 KiB, which is fairer",
 		program: "pgbouncer", pkg: "pgbouncer",
 		version: func(*lab) string { return firstLine(program("pgbouncer"), "--version") },
 		start:   startPgbouncer,
 	}
 }
 
-// pgbouncerNotReusing shows what PgBouncer saves by pooling, which no bar is about: a
-// log-in through the others is one at PostgreSQL, too.
+// pgbouncerNotReusing shows what PgBouncer saves by pooling: through the others, every login
+// reaches PostgreSQL. No target is about it.
 func pgbouncerNotReusing() contender {
 	c := pgbouncer()
 	c.id, c.title, c.only = "pgbouncer-once", "PgBouncer, not reusing", "connect"

@@ -144,7 +144,7 @@ func (g *endpoint) expectCertificateRequired(ctx context.Context) error {
 	s, err := dial(ctx, t)
 	if err == nil {
 		s.close()
-		return fmt.Errorf("%s lets in clients without a certificate", g.contender.title)
+		return fmt.Errorf("%s admits clients without a certificate", g.contender.title)
 	}
 	return nil
 }

@@ -25,9 +25,9 @@ func (b block) end() string   { _, end := harness.Marks(b.command); return end }
 
 // The commands that the blocks are named after.
 const (
-	peersBlock   = "go run ./bench peers --into"
-	scaleBlock   = "go run ./bench scale --into"
-	profileBlock = "go run ./bench scale --only profile --into"
+	peersBlock   = "make bench-peers"
+	scaleBlock   = "make bench-scale"
+	profileBlock = "make bench-scale, profiles"
 )
 
 // blocks are those that there is something to say in.
@@ -127,7 +127,7 @@ func (r *results) markdown(images string) string {
 
 func (m machine) introduce(w io.Writer) {
 	fmt.Fprintf(w, "Measured on %s with `%s`: %d cores (%s), %s, Linux %s, %s, load average %s before the start; clients, contender and "+
-		"server on the same cores. TLS 1.3, AES-128-GCM, X25519, an ECDSA P-256 certificate, no resumption, for everybody.\n\n",
+		"server on the same cores. TLS 1.3, AES-128-GCM, X25519, an ECDSA P-256 certificate, no resumption, for all of them.\n\n",
 		m.At, m.Command, m.Cores, m.CPU, m.System, m.Kernel, m.Go, m.Load)
 }
 
@@ -144,8 +144,8 @@ func (r *results) introduce(w io.Writer) {
 }
 
 func (r *results) summary(w io.Writer) {
-	fmt.Fprint(w, "### The bar\n\n")
-	fmt.Fprint(w, "| scenario | what | of | bar | measured | control | |\n|---|---|---|---|---|---|---|\n")
+	fmt.Fprint(w, "### Targets\n\n")
+	fmt.Fprint(w, "| scenario | what | compared with | target | measured | control | |\n|---|---|---|---|---|---|---|\n")
 	for _, b := range bars() {
 		v, ok := r.judge(b)
 		if !ok {

@@ -51,7 +51,7 @@ func scenarios(o options) []scenario {
 		},
 		scenario{
 			ID: "connect", Title: "Connect and one query", Unit: "connection", Main: "cpu", burst: reconnect,
-			About: "8 clients, each time a full handshake, log-in, `select 1`, good-bye",
+			About: "8 clients, each time a full handshake, login, `select 1`, Terminate",
 		},
 		scenario{
 			ID: "connect-cert", Title: "Connect with a client certificate and one query", Unit: "connection", Main: "cpu", cert: true,

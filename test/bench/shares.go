@@ -41,7 +41,7 @@ type stack struct {
 	functions []string
 }
 
-// stacks reads what «go tool pprof -traces» prints: after a line of its own for
+// stacks reads what "go tool pprof -traces" prints: after a separate line for
 // each stack the time and the innermost function, then those that have called it.
 func stacks(text string) (all []stack) {
 	for line := range strings.Lines(text) {

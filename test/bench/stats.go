@@ -52,7 +52,7 @@ func metrics(unit string) []metric {
 		{"memory", "memory / session", false, func(s sample) float64 { return s.PerSession }, size},
 		{"busy", "cores used", false, func(s sample) float64 { return s.GateCPU / s.Seconds }, short},
 		{"volume", "CPU / GiB", false, func(s sample) float64 { return s.GateCPU / s.Bytes * gib }, span},
-		{"startup", "start-up", false, func(s sample) float64 { return s.StartUp }, span},
+		{"startup", "startup time", false, func(s sample) float64 { return s.StartUp }, span},
 		{"beside", "beside", true, func(s sample) float64 { return s.Beside }, short},
 	}
 }

@@ -9,19 +9,19 @@ import (
 )
 
 // tune runs pgwicket with other settings of the Go runtime, and built with a
-// profile of itself, side by side with itself as it comes.
+// profile of itself, side by side with itself unchanged.
 func tune(ctx context.Context, l *lab, o options, r *results) error {
 	pgo, err := l.pgo(ctx, o)
 	if err != nil {
 		return err
 	}
 	for _, sc := range named(o, "select-8", "copy-out", "connect-cert") {
-		f := newFigure(sc, "setting", "it as it comes", "cpu", "rss")
+		f := newFigure(sc, "setting", "unchanged", "cpu", "rss")
 		for _, t := range []struct {
 			id, title, env, binary string
 		}{
-			{"pgwicket", "as it comes", "", ""},
-			{controlID, "as it comes, again (control)", "", ""},
+			{"pgwicket", "unchanged", "", ""},
+			{controlID, "unchanged, again (control)", "", ""},
 			{"gogc", "`GOGC=400`", "GOGC=400", ""},
 			{"gomemlimit", "`GOGC=off GOMEMLIMIT=256MiB`", "GOGC=off GOMEMLIMIT=256MiB", ""},
 			{"pgo", "built with its own profile (PGO)", "", pgo},
@@ -59,7 +59,7 @@ func (r *results) tuning(w io.Writer) {
 	if len(r.Settings) == 0 {
 		return
 	}
-	fmt.Fprintf(w, "### Settings of the runtime\n\nThe CPU of pgwicket with each, of its CPU as it comes in the same round; %d %s. PGO is `go build -pgo` with a CPU profile of the first of these loads.\n\n",
+	fmt.Fprintf(w, "### Settings of the runtime\n\nThe CPU of pgwicket with each, compared with its CPU without it in the same round; %d %s. PGO is `go build -pgo` with a CPU profile of the first of these loads.\n\n",
 		len(r.Settings[0].Rounds), plural(len(r.Settings[0].Rounds), "round"))
 	head := []string{""}
 	for _, f := range r.Settings {

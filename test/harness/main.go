@@ -45,16 +45,16 @@ func Main(name string, run Run) int {
 // Dispatch returns a program that is one of its commands. about explains it.
 func Dispatch(name, about string, commands []Command) Run {
 	usage := func(w io.Writer) {
-		fmt.Fprintf(w, "%s\nUsage: go run ./%s COMMAND [FLAGS]\n\n", about, name)
+		fmt.Fprintf(w, "%s\nUsage: %s COMMAND [FLAGS]\n\n", about, name)
 		for _, c := range commands {
 			fmt.Fprintf(w, "  %s %s\n      %s\n", c.Name, c.Args, c.Summary)
 		}
-		fmt.Fprintf(w, "\n«go run ./%s COMMAND --help» explains its flags.\n", name)
+		fmt.Fprintf(w, "\n%q explains its flags.\n", name+" COMMAND --help")
 	}
 	return func(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		if len(args) == 0 {
 			usage(stderr)
-			return errors.New("say which of them")
+			return errors.New("missing command")
 		}
 		if strings.HasPrefix(args[0], "-") || args[0] == "help" {
 			usage(stdout)
@@ -69,6 +69,6 @@ func Dispatch(name, about string, commands []Command) Run {
 				return err
 			}
 		}
-		return fmt.Errorf("there is no %q; «go run ./%s help» lists what there is", args[0], name)
+		return fmt.Errorf("there is no command %q; %q lists them", args[0], name+" help")
 	}
 }

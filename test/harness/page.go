@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// Marks returns the lines of a page between which a command writes.
+// Marks returns the lines of a page between which a make target writes.
 func Marks(command string) (begin, end string) {
-	return "<!-- begin of what «" + command + "» writes -->", "<!-- end of what «" + command + "» writes -->"
+	return "<!-- begin: written by " + command + " -->", "<!-- end: written by " + command + " -->"
 }
 
 // Renew replaces what stands between the marks of a command, which must be there.

@@ -75,7 +75,7 @@ func (l *lab) installNpm(ctx context.Context) error {
 		return errors.New("nothing is installed from npm here")
 	}
 	if _, err := exec.LookPath("npm"); err != nil {
-		return errors.New("npm is missing; install it with «apt-get install npm»")
+		return errors.New("npm is missing; install it with \"apt-get install npm\"")
 	}
 	l.logf("installing servers and libraries with npm into %s", dir)
 	// PostgreSQL runs under another account, which must get through.
@@ -106,7 +106,7 @@ func (l *lab) need(ctx context.Context, pkg, pattern string) error {
 	installing.Lock()
 	defer installing.Unlock()
 	if _, err := exec.LookPath("apt-get"); err != nil || os.Geteuid() != 0 || l.frozen {
-		return fmt.Errorf("%s is missing; install it with «apt-get install %s»", pkg, pkg)
+		return fmt.Errorf("%s is missing; install it with \"apt-get install %s\"", pkg, pkg)
 	}
 	l.logf("installing %s with apt-get", pkg)
 	env := append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")

@@ -1,12 +1,11 @@
 //go:build linux
 
-// Command interop sees that what works with PostgreSQL works with PostgreSQL
-// behind pgwicket: with every release that is kept up, and with the libraries and
-// tools that people connect with.
+// Command interop checks that what works with PostgreSQL works through pgwicket: with
+// every maintained release, and with the libraries and tools that people use.
 //
-//	go run ./interop matrix         every client and feature, through a gate and straight
-//	go run ./interop replication    backups, standbys, WAL and logical replication
-//	go run ./interop tools          PostgreSQL's own tools
+//	make interop                every client and feature, through a gate and straight
+//	make interop-replication    backups, standbys, WAL and logical replication
+//	make interop-tools          PostgreSQL's own tools
 package main
 
 import (
@@ -28,7 +27,7 @@ pgwicket in front of it, and does the same things through the gate and straight
 to the server. What works straight and not through the gate is a failure.
 
 It needs Go, PostgreSQL's programs, npm, node, python3, perl and java, and to be
-started in the module. A client that cannot be had is a row that says so. As root
+started in the module. A client that is not available is listed with the reason. As root
 on Debian it installs what is missing with apt-get. What it starts it ends, at
 Ctrl-C too.
 `

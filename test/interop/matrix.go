@@ -27,10 +27,10 @@ import (
 // feature is a column of the table: what a driver is asked for by name.
 type feature struct{ name, title string }
 
-// features are all columns. What they pin of other projects' bugs: «direct», with
+// features are all columns. What they pin of other projects' bugs: "direct", with
 // and without ALPN, neon#12783, lib/pq#1354, caddy-l4#256, databasus#722;
-// «cancel» and «protocol-3.2», whose keys are longer, teleport#68711, pgx#2489;
-// «application-name», of 70 bytes, multigres#689; «channel-binding», pgt-proxy#6,
+// "cancel" and "protocol-3.2", whose keys are longer, teleport#68711, pgx#2489;
+// "application-name", of 70 bytes, multigres#689; "channel-binding", pgt-proxy#6,
 // multigres#986, pgjdbc#4272.
 // What no library does is in raw.go.
 func features() []feature {
@@ -89,7 +89,7 @@ type client struct {
 
 // driver is a client that is installed. It is called with features as arguments.
 // For each it prints a line: the feature, one of ok, unsupported and error, and
-// what it has seen, with tabs between. A line with the name «version» says what it
+// what it has seen, with tabs between. A line with the name "version" says what it
 // is.
 type driver struct {
 	name      string
@@ -168,7 +168,7 @@ func runMatrix(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	}
 	if *into == "" {
 		fmt.Fprint(stdout, p.markdown())
-	} else if err := harness.Renew(*into, "go run ./interop matrix --into", p.markdown()); err != nil {
+	} else if err := harness.Renew(*into, "make interop", p.markdown()); err != nil {
 		return err
 	}
 	for _, f := range failed {
@@ -186,7 +186,7 @@ func (m *matrix) all(ctx context.Context, rows []client, chosen []release, p *pa
 	for _, c := range rows {
 		argv, env, err := c.prepare(ctx, m.lab)
 		if err != nil {
-			m.logf("%s cannot be had: %v", c.name, err)
+			m.logf("%s is not available: %v", c.name, err)
 			p.missing(c.name, err)
 			continue
 		}
@@ -367,7 +367,7 @@ func clients(all []release) (rows []client) {
 	return append(rows, client{"JDBC", func(ctx context.Context, l *lab) ([]string, []string, error) {
 		const jar = "/usr/share/java/postgresql.jar"
 		if _, err := exec.LookPath("javac"); err != nil {
-			return nil, nil, errors.New("javac is missing; install it with «apt-get install default-jdk-headless»")
+			return nil, nil, errors.New("javac is missing; install it with \"apt-get install default-jdk-headless\"")
 		}
 		if err := l.need(ctx, "libpostgresql-jdbc-java", jar); err != nil {
 			return nil, nil, err

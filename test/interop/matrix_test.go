@@ -22,7 +22,7 @@ func TestSmallMatrix(t *testing.T) {
 	have, _ := l.releases(t.Context())
 	have = slices.DeleteFunc(have, func(r release) bool { return r.libDir != "" })
 	if len(have) == 0 {
-		t.Skip("no PostgreSQL in /usr/lib/postgresql; install it with «apt-get install postgresql»")
+		t.Skip("no PostgreSQL in /usr/lib/postgresql; install it with \"apt-get install postgresql\"")
 	}
 	newest := have[len(have)-1:]
 	rows := slices.DeleteFunc(clients(newest), func(c client) bool {
@@ -64,8 +64,8 @@ func TestVerdicts(t *testing.T) {
 		{"scram", "17", wrong, wrong, false, "fails both ways: no", "fails both ways: no"},
 		{"scram", "17", lacks, lacks, false, "– it has none", "– it has none"},
 		{"channel-binding", "17", ok, wrong, false, "refused: no (pgwicket's limit: " + byDesign("channel-binding") + ")", "ok 7"},
-		{"sslmode-disable", "17", wrong, wrong, false, "refused: no (nobody gets in without TLS)", "refused: no (nobody gets in without TLS)"},
-		{"sslmode-disable", "17", wrong, ok, true, "**differs**: ok 7", "refused: no (nobody gets in without TLS)"},
+		{"sslmode-disable", "17", wrong, wrong, false, "refused: no (TLS is required)", "refused: no (TLS is required)"},
+		{"sslmode-disable", "17", wrong, ok, true, "**differs**: ok 7", "refused: no (TLS is required)"},
 		{"direct", "16", wrong, ok, false, "ok 7", "refused (PostgreSQL's limit: it has direct TLS since 17)"},
 		{"direct", "16", wrong, wrong, false, "fails both ways: no", "refused (PostgreSQL's limit: it has direct TLS since 17)"},
 		{"direct", "17", wrong, wrong, false, "fails both ways: no", "fails both ways: no"},

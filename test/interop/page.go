@@ -34,7 +34,7 @@ func (p *page) server(s *server) {
 }
 
 func (p *page) missing(name string, why error) {
-	p.unavailable = append(p.unavailable, fmt.Sprintf("| %s | cannot be had here: %s |\n", name, tableCell(shorten(why.Error()))))
+	p.unavailable = append(p.unavailable, fmt.Sprintf("| %s | not available here: %s |\n", name, tableCell(shorten(why.Error()))))
 }
 
 // judge compares. Only what works straight must work through the gate, and then
@@ -84,18 +84,17 @@ func (p *page) raw(s *server, rows []rawRow) (failed []string) {
 		}
 		v.failed = r.straight != r.through && r.byDesign == ""
 		if v.failed {
-			failed = append(failed, fmt.Sprintf("the wire, PostgreSQL %s, %s: straight %q, through the gate %q", s.version, r.title, r.straight, r.through))
+			failed = append(failed, fmt.Sprintf("bytes, PostgreSQL %s, %s: straight %q, through the gate %q", s.version, r.title, r.straight, r.through))
 		}
 		p.wired[r.title] = append(p.wired[r.title], v)
 	}
 	return failed
 }
 
-const pageHead = "Written by `make interop`" + `. Each cell is what the run saw, done twice: through a gate, and straight to the same server over its
-own TLS. «ok» is the same answer on both ways. «refused» is an error that is in its place, in its own words on each,
-with whose limit it is. «fails both ways» is a client that cannot do it straight either, so that the cell shows nothing of pgwicket.
-«–» is what the client or its release of libpq does not have. A cell fails the run if it works straight and
-differs through the gate. Where the servers differ, the cell names the releases.
+const pageHead = `Each cell is what the run saw, through a gate and straight to the same server over the server's own TLS.
+"ok": the same answer both times. "refused": an expected error, and whose limit it is. "fails both ways": the client cannot do it
+straight either, so the cell says nothing about pgwicket. "–": the client or its release of libpq does not have it. A cell fails the
+run if it works straight and differs through the gate. Where the servers differ, the cell names the releases.
 
 `
 
@@ -112,17 +111,17 @@ func (p *page) markdown() string {
 	} else {
 		b.WriteString("\nThe large value has 256 MiB; the idle session is idle for a minute.\n")
 	}
-	b.WriteString("\n## Clients\n\n")
+	b.WriteString("\n### Clients\n\n")
 	for _, row := range p.rows {
-		fmt.Fprintf(&b, "### %s\n\nVersion: %s\n\n| feature | through the gate | straight |\n|---|---|---|\n", row, p.version[row])
+		fmt.Fprintf(&b, "#### %s\n\nVersion: %s\n\n| feature | through the gate | straight |\n|---|---|---|\n", row, p.version[row])
 		for _, f := range features() {
 			all := p.cells[[2]string{row, f.name}]
 			fmt.Fprintf(&b, "| %s | %s | %s |\n", f.title, byServer(all, throughGate), byServer(all, straightOn))
 		}
 		b.WriteString("\n")
 	}
-	b.WriteString("## Not run\n\n| client | why |\n|---|---|\n" + strings.Join(p.unavailable, "") + notDriven + "\n")
-	b.WriteString("## The wire\n\nWhat no library sends, byte by byte.\n\n| what is sent | through the gate | straight |\n|---|---|---|\n")
+	b.WriteString("### Not run\n\n| client | why |\n|---|---|\n" + strings.Join(p.unavailable, "") + notDriven + "\n")
+	b.WriteString("### Without a library\n\nWhat no library sends, byte by byte.\n\n| what is sent | through the gate | straight |\n|---|---|---|\n")
 	for _, title := range p.wire {
 		fmt.Fprintf(&b, "| %s | %s | %s |\n", tableCell(title), byServer(p.wired[title], throughGate), byServer(p.wired[title], straightOn))
 	}
@@ -172,7 +171,7 @@ func (v verdict) describe(c, other cell, gated bool) string {
 func (v verdict) expectedRefusal(gated bool) string {
 	switch {
 	case v.feature == "sslmode-disable":
-		return "nobody gets in without TLS"
+		return "TLS is required"
 	case v.feature == "direct" && v.server < "17" && !gated:
 		return "PostgreSQL's limit: it has direct TLS since 17"
 	case v.feature == "direct" && slices.Contains([]string{"lib/pq", "asyncpg"}, v.client):

@@ -65,11 +65,11 @@ func rawScripts() []rawScript {
 				w.startup(protocol30, "user", clearUser, "database", "postgres"), w.cancelled(false))
 		}},
 		// materialize#38442, cockroach#169908: the gate's own word, from a client.
-		{title: "a startup packet with pgwicket.client_addr", byDesign: "these settings are its own to send", run: func(w *rawClient) (string, error) {
+		{title: "a startup packet with pgwicket.client_addr", byDesign: "only pgwicket may send these settings", run: func(w *rawClient) (string, error) {
 			return w.steps(w.request(codeSSL), w.handshake("postgresql"), w.startup(protocol30, "user", clearUser, "PgWicket.Client_Addr", "192.0.2.1"))
 		}},
 		// pgbouncer#392, #140, #833, #786: a flood of cancels takes no session's place.
-		{title: "300 CancelRequests of nobody, then a session", run: func(w *rawClient) (string, error) {
+		{title: "300 CancelRequests with an unknown key, then a session", run: func(w *rawClient) (string, error) {
 			return w.steps(w.flood(300), w.request(codeSSL), w.handshake("postgresql"), w.startup(protocol30, "user", clearUser))
 		}},
 	}
@@ -122,7 +122,7 @@ func startups() []rawScript {
 				w.startup(protocolNew, "user", clearUser, "_pq_.one", "1", "_pq_.two", "2"))
 		}},
 		// cockroach#93425: a CancelRequest inside of TLS. It is never answered.
-		{title: "SSLRequest, TLS, CancelRequest of nobody", run: func(w *rawClient) (string, error) {
+		{title: "SSLRequest, TLS, CancelRequest with an unknown key", run: func(w *rawClient) (string, error) {
 			return w.steps(w.request(codeSSL), w.handshake("postgresql"), w.cancelNobody)
 		}},
 	}

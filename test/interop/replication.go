@@ -474,5 +474,5 @@ func promoted(ctx context.Context, t *trial) (string, error) {
 	if fields := strings.Split(timeline, "|"); err == nil && (len(fields) != 4 || fields[1] != "2") {
 		err = fmt.Errorf("IDENTIFY_SYSTEM says %q, want the timeline 2", timeline)
 	}
-	return "the standby was promoted, behind a gate of its own: it takes pgbench's writes, is on timeline 2, and a standby of it has equal checksums", errors.Join(err, g.Check())
+	return "the standby was promoted, behind another gate: it takes pgbench's writes, is on timeline 2, and a standby of it has equal checksums", errors.Join(err, g.Check())
 }

@@ -92,7 +92,7 @@ func runSteps(ctx context.Context, name, help string, args []string, stdout, std
 	}
 	fmt.Fprint(stdout, "\n", table.String())
 	if *into != "" {
-		err = harness.Renew(*into, "go run ./interop "+name+" --into", table.String())
+		err = harness.Renew(*into, "make interop-"+name, table.String())
 	}
 	if failed > 0 {
 		return fmt.Errorf("%s: %d steps have failed", name, failed)

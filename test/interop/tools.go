@@ -99,7 +99,7 @@ func isReady(ctx context.Context, t *trial) (string, error) {
 			return "", fmt.Errorf("it says %q: %w", out, err)
 		}
 	}
-	return "10 times «accepting connections»", nil
+	return "10 times \"accepting connections\"", nil
 }
 
 func dumpDirectory(ctx context.Context, t *trial) (string, error) {

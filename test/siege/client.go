@@ -125,7 +125,7 @@ func (g *target) observe(ctx context.Context, n int) (*observers, error) {
 		c, err := g.dial(ctx)
 		if err != nil {
 			b.end()
-			return nil, fmt.Errorf("a bystander: %w", err)
+			return nil, fmt.Errorf("an observer: %w", err)
 		}
 		b.wg.Go(func() {
 			defer closeSession(c)
@@ -172,10 +172,10 @@ func (b *observers) noticed() error {
 	return errors.Join(b.failed...)
 }
 
-// awaitAnswers waits until n more answers have come: the bystanders are served.
+// awaitAnswers waits until n more answers have come: the observers are served.
 func (b *observers) awaitAnswers(ctx context.Context, n int64) error {
 	want := b.answers.Load() + n
-	return gate.Eventually(ctx, "the bystanders are served", gate.Timeout, func() error {
+	return gate.Eventually(ctx, "the observers are served", gate.Timeout, func() error {
 		if err := b.noticed(); err != nil {
 			return err
 		}

@@ -40,9 +40,9 @@ func scenarios() []scenario {
 		{"reset", "A reset after each step of the dialogue", resets},
 		{"no-close-notify", "A client leaves without close_notify", noCloseNotify},
 		{"half-close", "A client closes its sending side", halfClose},
-		{"gate-stopped", "The gate stands still, and time does not", gateStopped},
+		{"gate-stopped", "The gate is stopped for a while", gateStopped},
 		{"network-cut", "The network is cut", networkCut},
-		{"silent-crowd", "A crowd that says nothing", silentClients},
+		{"silent-clients", "Clients that send nothing", silentClients},
 		{"handshake-flood", "A flood of handshakes", handshakeFlood},
 	}
 }
@@ -66,7 +66,7 @@ func pick[T any](t *trial, quick, full T) T {
 	return full
 }
 
-// scene is a gate with bystanders, and what it held before anything happened.
+// scene is a gate with observers, and what it held before anything happened.
 type scene struct {
 	*target
 	observers *observers
@@ -76,7 +76,7 @@ type scene struct {
 // observerCount is how many sessions look on.
 const observerCount = 4
 
-// open starts a gate with bystanders. When the scenario has returned, all of it
+// open starts a gate with observers. When the scenario has returned, all of it
 // is looked at: see (*scene).unharmed.
 func (t *trial) open(ctx context.Context, s setting) (*scene, error) {
 	g, err := t.start(ctx, s)
@@ -94,7 +94,7 @@ func (t *trial) open(ctx context.Context, s setting) (*scene, error) {
 	return sc, sc.populate(ctx)
 }
 
-// populate opens the bystanders, after others that a fault was allowed to end,
+// populate opens the observers, after others that a fault was allowed to end,
 // and takes down what the gate holds with them.
 func (s *scene) populate(ctx context.Context) (err error) {
 	if s.observers != nil {
@@ -116,20 +116,20 @@ func (s *scene) populate(ctx context.Context) (err error) {
 	if err := s.observers.awaitAnswers(ctx, observerCount); err != nil {
 		return err
 	}
-	return gate.Eventually(ctx, "the bystanders are all there is", gate.Timeout, func() error {
+	return gate.Eventually(ctx, "only the observers are connected", gate.Timeout, func() error {
 		m, err := s.Metrics()
 		if err != nil {
 			return err
 		}
 		if open, starting := m["pgwicket_sessions_open"], m["pgwicket_connections_starting"]; open != observerCount || starting != 0 {
-			return fmt.Errorf("%v sessions and %v connections in their start-up", open, starting)
+			return fmt.Errorf("%v sessions and %v connections in their startup", open, starting)
 		}
 		s.before, err = s.level()
 		return err
 	})
 }
 
-// checkEnd is what holds after every fault: the bystanders are served and never
+// checkEnd is what holds after every fault: the observers are served and never
 // noticed, the gate holds no goroutine, descriptor or backend session more than
 // before, its counters add up, it ends in order, and its log has no data race and
 // no panic.
@@ -143,7 +143,7 @@ func (s *scene) checkEnd(ctx context.Context) error {
 		return s.Check()
 	}
 	if err := s.observers.awaitAnswers(ctx, 2*observerCount); err != nil {
-		errs = append(errs, fmt.Errorf("a bystander: %w", err))
+		errs = append(errs, fmt.Errorf("an observer: %w", err))
 	} else if err := s.settles(ctx, s.before, gate.Timeout); err != nil {
 		errs = append(errs, err)
 	}
@@ -260,7 +260,7 @@ func runAll(ctx context.Context, chosen []scenario, quick bool, progress io.Writ
 		l.logf("%-18s %5.1f s  %s  %s", s.name, time.Since(began).Seconds(), r.verdict, done)
 	}
 	if len(failed) > 0 {
-		return results, fmt.Errorf("failed: %s; «go run ./siege faults --only NAME» repeats one", strings.Join(failed, ", "))
+		return results, fmt.Errorf("failed: %s; \"make faults ARGS='--only NAME'\" repeats one", strings.Join(failed, ", "))
 	}
 	return results, nil
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// cannotConnectNow is what a newcomer gets while there is no backend: the one
+// cannotConnectNow is what a new client gets while there is no backend: the one
 // SQLSTATE that moves libpq to its next host.
 const cannotConnectNow = "57P03"
 
@@ -28,7 +28,7 @@ const cannotConnectNow = "57P03"
 type crashed struct {
 	mu     sync.Mutex
 	wg     sync.WaitGroup
-	told   int // in words: 57P01, 57P02
+	told   int // with a message: 57P01, 57P02
 	closed int
 	other  []error
 }
@@ -99,21 +99,21 @@ func (c *crashed) ended(ctx context.Context) error {
 	}
 }
 
-// lost makes sure that the bystanders, too, met nothing but the end of their
+// lost makes sure that the observers, too, met nothing but the end of their
 // backends.
 func (s *scene) lost() error {
 	s.observers.wg.Wait()
 	for _, err := range s.observers.failed {
 		if !cut(err) {
-			return fmt.Errorf("a bystander: %w", err)
+			return fmt.Errorf("an observer: %w", err)
 		}
 	}
 	return nil
 }
 
-// served waits until a newcomer gets in and is answered.
+// served waits until a new client is admitted and answered.
 func (s *scene) expectServed(ctx context.Context) error {
-	return gate.Eventually(ctx, "newcomers are served", gate.Timeout, func() error {
+	return gate.Eventually(ctx, "new clients are served", gate.Timeout, func() error {
 		c, err := s.dial(ctx)
 		if err != nil {
 			return err
@@ -123,15 +123,15 @@ func (s *scene) expectServed(ctx context.Context) error {
 	})
 }
 
-// expectUnavailable fails unless a newcomer is told that the database cannot be reached.
+// expectUnavailable fails unless a new client gets the error that the database cannot be reached.
 func (s *scene) expectUnavailable(ctx context.Context) error {
 	c, err := s.dial(ctx)
 	if err == nil {
 		closeSession(c)
-		return errors.New("a newcomer got in without a backend")
+		return errors.New("a new client was admitted without a backend")
 	}
 	if state(err) != cannotConnectNow {
-		return fmt.Errorf("a newcomer without a backend: %w; want SQLSTATE %s", err, cannotConnectNow)
+		return fmt.Errorf("a new client without a backend: %w; want SQLSTATE %s", err, cannotConnectNow)
 	}
 	return nil
 }
@@ -158,7 +158,7 @@ func backendKilled(ctx context.Context, t *trial) (string, error) {
 	if err := errors.Join(sleeping.ended(ctx), s.lost(), s.expectServed(ctx), s.populate(ctx)); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("kill -9 of one of %d backends: %d clients in a query were told, %d only closed; newcomers are served once PostgreSQL is", n+observerCount, sleeping.told, sleeping.closed), nil
+	return fmt.Sprintf("kill -9 of one of %d backends: %d clients in a query got a message, %d were only closed; new clients are served once PostgreSQL is", n+observerCount, sleeping.told, sleeping.closed), nil
 }
 
 // The whole server is killed: its socket is there and nobody behind it.
@@ -176,7 +176,7 @@ func postmasterKilled(ctx context.Context, t *trial) (string, error) {
 		return "", err
 	}
 	err = errors.Join(sleeping.ended(ctx), s.lost(), s.expectUnavailable(ctx), t.db.Restart(ctx), s.expectServed(ctx), s.populate(ctx))
-	return fmt.Sprintf("kill -9 of the postmaster: %d sessions ended, a newcomer got %s, and newcomers are served after the restart", n+observerCount, cannotConnectNow), err
+	return fmt.Sprintf("kill -9 of the postmaster: %d sessions ended, a new client got %s, and new clients are served after the restart", n+observerCount, cannotConnectNow), err
 }
 
 // The socket is moved away and back: who is in does not need it.
@@ -199,7 +199,7 @@ func socketGone(ctx context.Context, t *trial) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%d newcomers got %s, sessions went on, newcomers are served when it is back", n, cannotConnectNow), s.expectServed(ctx)
+	return fmt.Sprintf("%d new clients got %s, sessions went on, new clients are served when it is back", n, cannotConnectNow), s.expectServed(ctx)
 }
 
 // askAll asks a question of each session.

@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,7 +22,7 @@ import (
 	"pgwicket/test/wire"
 )
 
-// released waits until PostgreSQL has only the bystanders' sessions and says how
+// released waits until PostgreSQL has only the observers' sessions and says how
 // long that has taken. client_connection_check_interval is a second in the lab,
 // which is most of it for a backend in a query.
 func (s *scene) released(ctx context.Context) (time.Duration, error) {
@@ -280,9 +281,9 @@ func slowClient(ctx context.Context, t *trial) (string, error) {
 		}
 	}
 	if late != each*len(stages) {
-		err = errors.Join(err, fmt.Errorf("the log has %d start-ups that took too long, want %d", late, each*len(stages)))
+		err = errors.Join(err, fmt.Errorf("the log has %d startups that took too long, want %d", late, each*len(stages)))
 	}
-	return fmt.Sprintf("a byte each %v, %d clients in each of %d stages: all ended by startup_timeout (%v), newcomers served meanwhile; a query sent so was answered", pause, each, len(stages), timeout), err
+	return fmt.Sprintf("a byte each %v, %d clients in each of %d stages: all ended by startup_timeout (%v), new clients served meanwhile; a query sent so was answered", pause, each, len(stages), timeout), err
 }
 
 // sendSlowly sends a byte at a time, and what comes after the last is silence. The
@@ -532,7 +533,7 @@ func halfClose(ctx context.Context, t *trial) (string, error) {
 			return "", fmt.Errorf("%s: %w", way.name, err)
 		}
 		if all {
-			kept = append(kept, "«"+way.name+"»")
+			kept = append(kept, strconv.Quote(way.name))
 		}
 	}
 	return fmt.Sprintf("after two queries, %d× each: every answer came to %s; all sessions ended", each, strings.Join(kept, ", ")), nil

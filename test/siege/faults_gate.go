@@ -67,7 +67,7 @@ func (s *scene) holds(ctx context.Context, n int) error {
 	})
 }
 
-// checkService fails unless all that a gate does is done: sessions, newcomers, a
+// checkService fails unless all that a gate does is done: sessions, new clients, a
 // reload, metrics.
 func (s *scene) checkService(ctx context.Context) error {
 	return errors.Join(s.observers.awaitAnswers(ctx, 5*observerCount), s.expectServed(ctx), s.Reload(ctx, nil), s.ready())
@@ -283,7 +283,7 @@ func descriptors(ctx context.Context, t *trial) (string, error) {
 		}
 	}
 	for what, n := range odd {
-		err = errors.Join(err, fmt.Errorf("%d newcomers got %s for want of descriptors, want %s", n, what, cannotConnectNow))
+		err = errors.Join(err, fmt.Errorf("%d new clients got %s for want of descriptors, want %s", n, what, cannotConnectNow))
 	}
 	if err != nil {
 		return "", err
@@ -296,7 +296,7 @@ func descriptors(ctx context.Context, t *trial) (string, error) {
 	if limit := 20*took.Seconds() + 50; failed == 0 || failed > limit {
 		err = fmt.Errorf("%v failed accepts; there must be some, and %.0f at most", failed, limit)
 	}
-	return fmt.Sprintf("%d descriptors, %d newcomers: %d sessions in at the worst went on, %d got %s, the others came in later; %v failed accepts, %.0f %% of a core",
+	return fmt.Sprintf("%d descriptors, %d new clients: %d open sessions went on, %d got %s, the others were admitted later; %v failed accepts, %.0f %% of a core",
 		most, clients, full, turned, cannotConnectNow, failed, 100*(after-before).Seconds()/took.Seconds()), errors.Join(err, s.expectServed(ctx))
 }
 
@@ -348,7 +348,7 @@ func gateStopped(ctx context.Context, t *trial) (string, error) {
 	for _, r := range starting {
 		late = append(late, r.LogIn(ctx, s.lab.tlsConfig(s.lab.client), startupParameters...))
 	}
-	return fmt.Sprintf("SIGSTOP for %v: %d sessions, %d connections in their start-up and %d newcomers meanwhile, none lost (steps of the machine's clock are not made)", pause, observerCount, n, n), errors.Join(late...)
+	return fmt.Sprintf("SIGSTOP for %v: %d sessions, %d connections in their startup and %d new clients meanwhile, none lost (steps of the machine's clock are not made)", pause, observerCount, n, n), errors.Join(late...)
 }
 
 // raiseDescriptors lets this process have as many as it may, and returns how

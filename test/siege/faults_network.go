@@ -38,7 +38,7 @@ func layCable(ctx context.Context) (c *cable, err error) {
 		return nil, fmt.Errorf("%w: only root can make a network to cut", errSkipped)
 	}
 	if _, err := exec.LookPath("ip"); err != nil {
-		return nil, fmt.Errorf("%w: there is no «ip» («apt-get install iproute2» on Debian)", errSkipped)
+		return nil, fmt.Errorf("%w: the program ip is missing (\"apt-get install iproute2\" on Debian)", errSkipped)
 	}
 	id := fmt.Sprintf("pgw%04x", rand.IntN(1<<16))      //nolint:gosec // no secret
 	subnet := fmt.Sprintf("10.213.%d.", rand.IntN(256)) //nolint:gosec // likewise
@@ -178,7 +178,7 @@ func networkCut(ctx context.Context, t *trial) (string, error) {
 	if slack := pick(t, gate.Timeout, 15*time.Second); took > timeout+slack {
 		return "", fmt.Errorf("sessions with data under way were ended %v after the cut, tcp_user_timeout is %v", took, timeout)
 	}
-	done := fmt.Sprintf("a router swallows everything. For %v: %d idle and %d busy sessions lost no byte. For good: busy ones and their backends were gone after %.1f× limits.tcp_user_timeout (%v)",
+	done := fmt.Sprintf("a router drops everything. For %v: %d idle and %d busy sessions lost no byte. For good: busy ones and their backends were gone after %.1f× limits.tcp_user_timeout (%v)",
 		short, n, n, took.Seconds()/timeout.Seconds(), timeout)
 	if t.quick {
 		// Idle ones wait for keepalive, which begins after a minute.
@@ -200,7 +200,7 @@ func networkCut(ctx context.Context, t *trial) (string, error) {
 	}); err != nil {
 		return "", err
 	}
-	return done + fmt.Sprintf(", idle ones, whom keepalive looks after, within %.0f minutes", math.Ceil(max(time.Since(began).Minutes(), 2))), nil
+	return done + fmt.Sprintf(", idle ones, by keepalive, within %.0f minutes", math.Ceil(max(time.Since(began).Minutes(), 2))), nil
 }
 
 // from opens sessions from the far end.

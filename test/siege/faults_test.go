@@ -47,7 +47,7 @@ func TestWindows(t *testing.T) {
 
 func TestRenew(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "page.md")
-	page := "# Page\n\n<!-- begin of what «go run ./siege faults --into» writes -->\nold\n<!-- end of what «go run ./siege faults --into» writes -->\n\nrest\n"
+	page := "# Page\n\n<!-- begin: written by make faults -->\nold\n<!-- end: written by make faults -->\n\nrest\n"
 	if err := os.WriteFile(name, []byte(page), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -58,9 +58,9 @@ func TestRenew(t *testing.T) {
 		}
 	}
 	got, _ := os.ReadFile(name)
-	want := "# Page\n\n<!-- begin of what «go run ./siege faults --into» writes -->\n\n" +
+	want := "# Page\n\n<!-- begin: written by make faults -->\n\n" +
 		"| fault | what was done | result |\n|---|---|---|\n| a \\| b | done twice | passed |\n\n" +
-		"<!-- end of what «go run ./siege faults --into» writes -->\n\nrest\n"
+		"<!-- end: written by make faults -->\n\nrest\n"
 	if string(got) != want {
 		t.Errorf("got %q\nwant %q", got, want)
 	}

@@ -142,7 +142,7 @@ func (l *lab) build(ctx context.Context) error {
 		return err
 	}
 	if _, err := exec.LookPath("cc"); err != nil {
-		l.logf("no C compiler: data races will not be noticed; install one («apt-get install gcc libc6-dev» on Debian)")
+		l.logf("no C compiler: data races will not be noticed; install one (\"apt-get install gcc libc6-dev\" on Debian)")
 		l.raced = l.plain
 		return nil
 	}

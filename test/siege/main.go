@@ -1,11 +1,11 @@
 //go:build linux
 
-// Command siege hurts a pgwicket that serves real clients in front of a real
-// PostgreSQL, in every way that a network, a client, a server or a machine has,
-// and sees that nobody notices but those it happens to.
+// Command siege breaks things around a pgwicket that serves real clients in front of a
+// real PostgreSQL, as networks, clients, servers and machines break, and checks that
+// no other session notices.
 //
-//	go run ./siege faults    each fault once; say what became of it
-//	go run ./siege soak      all of it at once, for a given time, by a seeded plan
+//	make faults    every fault once, with a table
+//	make soak      many faults at once, for a given time, by a seeded plan
 package main
 
 import (
@@ -16,7 +16,7 @@ import (
 
 func commands() []harness.Command {
 	return []harness.Command{
-		{Name: "faults", Args: "[--only NAMES] [--quick] [--list] [--into FILE]", Summary: "every fault once, with a table of what became of it", Run: faults},
+		{Name: "faults", Args: "[--only NAMES] [--quick] [--list] [--into FILE]", Summary: "every fault once, with a table", Run: faults},
 		{Name: "soak", Args: "[--time 10m] [--seed N] [--into FILE]", Summary: "mixed clients, reloads, revocations, kills and floods by a seeded plan; every answer is checked", Run: runSoak},
 	}
 }

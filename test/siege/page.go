@@ -21,5 +21,5 @@ func faultsTable(results []result) string {
 
 // renew replaces the part of a page that a command writes.
 func renew(file, command, markdown string) error {
-	return harness.Renew(file, "go run ./siege "+command+" --into", markdown)
+	return harness.Renew(file, "make "+command, markdown)
 }

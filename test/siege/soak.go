@@ -48,7 +48,7 @@ type soak struct {
 	baseline level        // what a gate holds that has no clients
 
 	mu            sync.Mutex
-	gate          *target // the one for newcomers
+	gate          *target // the one for new connections
 	gates         []*target
 	control       *pgx.Conn     // of the superuser, past the gate
 	revoked       []credentials // that the list names
@@ -77,7 +77,7 @@ func runSoak(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	f.SetOutput(stderr)
 	length := f.Duration("time", 10*time.Minute, "how long the load is held")
 	seed := f.Uint64("seed", 0, "what decides the plan: what happens when, who asks for what (default: a random one, which is printed)")
-	into := f.String("into", "", "replace the generated block of this Markdown file by the summary")
+	into := f.String("into", "", "replace the generated block of this Markdown `file` by the summary")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func runSoak(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return fmt.Errorf("unexpected %q", f.Arg(0))
 	}
 	if *length < time.Second {
-		return fmt.Errorf("--time %v: say a second at least", *length)
+		return fmt.Errorf("--time %v: it must be a second at least", *length)
 	}
 	if *seed == 0 {
 		*seed = uint64(rand.Uint32()) //nolint:gosec // it only has to be another one
@@ -324,7 +324,7 @@ func (s *soak) logf(format string, args ...any) {
 	fmt.Fprintf(s.out, "%6.1fs  %s\n", time.Since(s.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// newest is the gate that newcomers come to.
+// newest is the gate that new clients connect to.
 func (s *soak) newest() *target {
 	s.mu.Lock()
 	defer s.mu.Unlock()

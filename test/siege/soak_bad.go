@@ -126,7 +126,7 @@ func inClear(sqlstate string, bytesOf func(*rand.Rand) []byte) func(*soak, *rand
 	}
 }
 
-// insideTLS shows a packet inside TLS, and wants it refused in words.
+// insideTLS shows a packet inside TLS, and wants it refused with a message.
 func insideTLS(sqlstate string, edit func(*soak, *tls.Config), packet func() string) func(*soak, *rand.Rand) error {
 	return func(s *soak, _ *rand.Rand) error {
 		config := s.lab.tlsConfig(s.lab.client)
@@ -147,7 +147,7 @@ func insideTLS(sqlstate string, edit func(*soak, *tls.Config), packet func() str
 		}
 		_, err = r.Await('R')
 		if err == nil {
-			return &mismatch{"it is let in"}
+			return &mismatch{"it is admitted"}
 		}
 		if state(err) != sqlstate {
 			var told *wire.Error

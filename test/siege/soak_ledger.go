@@ -21,7 +21,7 @@ const (
 )
 
 func (f rowState) String() string {
-	return [...]string{"of nobody's", "acknowledged", "in doubt", "never committed"}[f]
+	return [...]string{"not in the ledger", "acknowledged", "in doubt", "never committed"}[f]
 }
 
 // entry names a row of the ledger: who wrote it, and as the how manieth.

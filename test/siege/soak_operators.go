@@ -40,7 +40,7 @@ func (s *soak) operate(of step) error {
 	case overlapping, interrupting, crashing:
 		return s.restart(ctx, of.action)
 	}
-	return fmt.Errorf("nobody knows how to do %q", of.action)
+	return fmt.Errorf("there is no action %q", of.action)
 }
 
 // The series that tell how a load went.
@@ -112,7 +112,7 @@ func (s *soak) breakAndMend(ctx context.Context, rnd *rand.Rand) error {
 }
 
 // revokeOne revokes the certificate of a group. Its sessions must end, and
-// newcomers be refused; then it gets another.
+// new clients with it must be refused; then the group gets another.
 func (s *soak) revokeOne(ctx context.Context, rnd *rand.Rand) error {
 	g := s.groups[rnd.IntN(len(s.groups))]
 	old := g.current()
@@ -129,7 +129,7 @@ func (s *soak) revokeOne(ctx context.Context, rnd *rand.Rand) error {
 	if err != nil {
 		return err
 	}
-	err = gate.Eventually(ctx, "newcomers are refused", gate.Timeout, func() error { return s.expectRefused(old.credentials) })
+	err = gate.Eventually(ctx, "new clients are refused", gate.Timeout, func() error { return s.expectRefused(old.credentials) })
 	if err == nil {
 		old.refused.Store(time.Now().UnixNano())
 	}
@@ -173,14 +173,14 @@ func (s *soak) renewList(ctx context.Context) error {
 	})
 }
 
-// renewServer waits until newcomers see the new certificate.
+// renewServer waits until new clients see the new certificate.
 func (s *soak) renewServer(ctx context.Context) error {
 	l := s.lab
 	pair := l.ca.Server("localhost", "127.0.0.1")
 	if err := pair.WriteFiles(l.file("server.crt"), l.file("server.key")); err != nil {
 		return err
 	}
-	return gate.Eventually(ctx, "newcomers see the new server certificate", gate.Timeout, func() error {
+	return gate.Eventually(ctx, "new clients see the new server certificate", gate.Timeout, func() error {
 		r, err := s.newest().connect(ctx)
 		if err != nil {
 			return err
@@ -241,13 +241,13 @@ func (s *soak) expectAdmitted(c credentials) error {
 	return err
 }
 
-// expectRefused fails unless revoked certificates are refused in words.
+// expectRefused fails unless revoked certificates are refused with a message.
 func (s *soak) expectRefused(revoked ...credentials) error {
 	for _, c := range revoked {
 		conn, err := s.tryWith(c, "")
 		if err == nil {
 			closeSession(conn)
-			return fmt.Errorf("the revoked certificate %s is let in", c.certFile)
+			return fmt.Errorf("the revoked certificate %s is admitted", c.certFile)
 		}
 		if state(err) != "28000" || !strings.Contains(err.Error(), "revoked") {
 			return fmt.Errorf("the revoked certificate %s is not refused as one: %w", c.certFile, err)

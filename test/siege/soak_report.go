@@ -147,7 +147,7 @@ func (t *transactions) audit(sums string) error {
 	return nil
 }
 
-// auditLog sees that every line says what happened in words that the manual has.
+// auditLog sees that every line says what happened with a message that the manual has.
 func (s *soak) auditLog(raw []byte) error {
 	for line := range bytes.Lines(raw) {
 		var r gate.Record
@@ -207,7 +207,7 @@ func (s *soak) report(stdout io.Writer, into string) error {
 	s.losses.write(stdout)
 	switch n := s.losses.count(); {
 	case n > 0:
-		return fmt.Errorf("%d losses; to see them again: go run ./siege soak --time %v --seed %d", n, s.length.Round(time.Second), s.seed)
+		return fmt.Errorf("%d losses; to see them again: bin/siege soak --time %v --seed %d", n, s.length.Round(time.Second), s.seed)
 	case s.interrupted:
 		return errors.New("interrupted")
 	case into != "":

@@ -65,7 +65,7 @@ func TestLedger(t *testing.T) {
 		"in doubt and there twice": {[]written{{a, "x"}, {d, "y"}, {d, "y"}}, "more than once"},
 		"other contents":           {[]written{{a, "z"}}, "other contents"},
 		"never committed":          {[]written{{a, "x"}, {n, ""}}, "never committed"},
-		"of nobody's":              {[]written{{a, "x"}, {entry{9, 9}, ""}}, "of nobody's"},
+		"not in the ledger":        {[]written{{a, "x"}, {entry{9, 9}, ""}}, "not in the ledger"},
 	} {
 		l := newLedger()
 		l.note(a, inDoubt, "x")
@@ -118,14 +118,14 @@ func TestOnlyWhatWasDoneExcuses(t *testing.T) {
 		"cut when busy":                     {ending{err: lost, opened: began}, after(7 * time.Second), overlapping},
 		"cut when idle":                     {ending{err: lost, opened: began, idle: true}, after(7 * time.Second), ""},
 		"lost before the restart":           {ending{err: lost, opened: began}, after(time.Millisecond), ""},
-		"told before the restart":           {ending{err: told("57P01", command), opened: began}, after(time.Millisecond), ""},
+		"a message before the restart":      {ending{err: told("57P01", command), opened: began}, after(time.Millisecond), ""},
 		"begun after it":                    {ending{err: told("57P01", command), opened: after(time.Minute)}, after(2 * time.Minute), ""},
 		"revoked":                           {ending{err: told("57P01", revoked), clientCert: bad, opened: after(time.Minute), idle: true}, after(time.Hour), revocation},
 		"revoked in a transaction":          {ending{err: told("57P01", revoked), clientCert: bad, opened: after(time.Minute), midway: true}, after(time.Hour), revocation},
-		"revoked without words":             {ending{err: lost, clientCert: bad, opened: after(time.Minute)}, after(time.Hour), revocation},
-		"revoked without words, idle":       {ending{err: lost, clientCert: bad, opened: after(time.Minute), idle: true}, after(time.Hour), ""},
+		"revoked without a message":         {ending{err: lost, clientCert: bad, opened: after(time.Minute)}, after(time.Hour), revocation},
+		"revoked without a message, idle":   {ending{err: lost, clientCert: bad, opened: after(time.Minute), idle: true}, after(time.Hour), ""},
 		"lost in a crash, in a transaction": {ending{err: lost, opened: after(time.Minute), midway: true, idle: true}, after(3 * time.Hour), crashing},
-		"told in a crash":                   {ending{err: told("57P01", command), opened: after(time.Minute)}, after(3 * time.Hour), ""},
+		"a message in a crash":              {ending{err: told("57P01", command), opened: after(time.Minute)}, after(3 * time.Hour), ""},
 		"begun after a crash":               {ending{err: lost, opened: after(3 * time.Hour)}, after(4 * time.Hour), ""},
 		"another's revoked":                 {ending{err: told("57P01", revoked), clientCert: good, opened: after(time.Minute)}, after(time.Hour), ""},
 		"terminated":                        {ending{err: told("57P01", command), pid: 7, opened: after(time.Minute), midway: true}, after(time.Hour), terminating},
@@ -134,7 +134,7 @@ func TestOnlyWhatWasDoneExcuses(t *testing.T) {
 		"cancelled":                         {ending{err: told("57014", "canceling statement due to user request"), pid: 7, clientCert: bad, opened: began}, after(7 * time.Second), ""},
 		"a wrong answer":                    {ending{err: &mismatch{"EOF"}, pid: 7, clientCert: bad, opened: began}, after(7 * time.Second), ""},
 		"no answer":                         {ending{err: context.DeadlineExceeded, pid: 7, clientCert: bad, opened: began}, after(7 * time.Second), ""},
-		"a crowd is turned away by mistake": {ending{err: told("28000", "no pgwicket rule for this session"), pid: 7, clientCert: bad, opened: began}, after(7 * time.Second), ""},
+		"refused by no rule":                {ending{err: told("28000", "no pgwicket rule for this session"), pid: 7, clientCert: bad, opened: began}, after(7 * time.Second), ""},
 	} {
 		d := disturbances{terminated: map[uint32]time.Time{7: after(time.Hour)}, outages: []outage{
 			{overlapping, after(time.Second), after(12 * time.Second)},
@@ -180,7 +180,7 @@ func TestOnlyRestartsExcuseRefusals(t *testing.T) {
 		"reset in a gap":            {&gap, syscall.ECONNRESET, true},
 		"no rule in a gap":          {&gap, told("28000", "no pgwicket rule for this session"), false},
 		"refused in a crash":        {&crash, syscall.ECONNREFUSED, true},
-		"told in a crash":           {&crash, told("57P03", "the gate is shutting down"), false},
+		"a message in a crash":      {&crash, told("57P03", "the gate is shutting down"), false},
 		"no rule in a crash":        {&crash, told("28000", "no pgwicket rule for this session"), false},
 		"refused in an overlap":     {&overlap, syscall.ECONNREFUSED, false},
 		"half served in an overlap": {&overlap, io.ErrUnexpectedEOF, false},

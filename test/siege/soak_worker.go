@@ -24,7 +24,7 @@ import (
 type clientCert struct {
 	credentials
 	revoked  atomic.Bool   // it is about to be on a list, or is
-	refused  atomic.Int64  // when newcomers were seen to be refused for it, in Unix nanoseconds; 0: not yet
+	refused  atomic.Int64  // when new clients were seen to be refused for it, in Unix nanoseconds; 0: not yet
 	replaced chan struct{} // closed when the group has another
 }
 
@@ -38,7 +38,7 @@ type group struct {
 	sessions   map[*worker]*clientCert // that are open, by what has let them in
 }
 
-// grace is how long sessions may outlive that newcomers are refused: a second is
+// grace is how long sessions may live on after new clients are refused: a second is
 // promised, and the machine may be slow.
 const grace = 20 * time.Second
 
@@ -132,7 +132,7 @@ func (w *worker) work() {
 func (w *worker) stays(left int) bool {
 	mustEnd, overdue := w.clientCert.mustEnd()
 	if overdue {
-		w.s.recordLoss(w.String(), "the end of its session", fmt.Sprintf("it lives on, %v after newcomers were refused for the same certificate", grace))
+		w.s.recordLoss(w.String(), "the end of its session", fmt.Sprintf("it is still open %v after new clients were refused for the same certificate", grace))
 		return false
 	}
 	return mustEnd || left > 0 && w.s.running()
@@ -163,9 +163,9 @@ func (w *worker) judge(err error) {
 		w.s.recordLoss(w.String(), w.asked, err.Error())
 		return
 	}
-	how := "without words"
+	how := "without a message"
 	if state(err) != "" {
-		how = "in words"
+		how = "with a message"
 	}
 	w.s.sessionsEnded.add(string(why)+", "+how, 1)
 	w.s.excused(w.local, why)
@@ -191,7 +191,7 @@ func (w *worker) connect() bool {
 			if w.second {
 				return false
 			}
-			w.s.faults.add("newcomer with a revoked certificate refused", 1)
+			w.s.faults.add("new client with a revoked certificate refused", 1)
 			select {
 			case <-p.replaced:
 			case <-w.s.over:
@@ -257,7 +257,7 @@ func (w *worker) rest(d time.Duration) error {
 		cancel()
 		switch {
 		case err == nil:
-			return &mismatch{fmt.Sprintf("a notification that nobody has asked for: %q on %q", n.Payload, n.Channel)}
+			return &mismatch{fmt.Sprintf("an unexpected notification: %q on %q", n.Payload, n.Channel)}
 		case waited && !w.conn.IsClosed():
 		default:
 			return err
@@ -340,7 +340,7 @@ func (d *disturbances) excused(client string, why action) {
 const drainTimeout = 10 * time.Second
 
 // excuse says what of the plan explains the end of a session, if anything does.
-// Whoever was idle must have been told in words. No restart may cut a transaction
+// Whoever was idle must have been told with a message. No restart may cut a transaction
 // or an answer before its time is up.
 func (d *disturbances) excuse(e ending, now time.Time) (action, bool) {
 	var told *pgconn.PgError

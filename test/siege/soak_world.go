@@ -42,7 +42,7 @@ func (s *soak) disturb(of step) error {
 	case stalling:
 		return s.stallStarts(rnd, 5+rnd.IntN(20))
 	}
-	return fmt.Errorf("nobody knows how to do %q", of.action)
+	return fmt.Errorf("there is no action %q", of.action)
 }
 
 // from connects from another address of this machine.
@@ -314,7 +314,7 @@ func (s *soak) stallStarts(rnd *rand.Rand, n int) error {
 		if rnd.IntN(2) == 0 {
 			r.Reset()
 		}
-		s.bad.add("start-up that stalls", 1)
+		s.bad.add("startup that stalls", 1)
 		return nil
 	})
 }

@@ -38,7 +38,7 @@ func fromLoopback(ctx context.Context, i int, address string) (net.Conn, error) 
 func silentClients(ctx context.Context, t *trial) (string, error) {
 	n := pick(t, 1000, 10_000)
 	if have, err := raiseDescriptors(); err != nil || have < uint64(n+500) {
-		return "", errors.Join(fmt.Errorf("%w: it needs %d descriptors («ulimit -n»), and may have %d", errSkipped, n+500, have), err)
+		return "", errors.Join(fmt.Errorf("%w: it needs %d descriptors (\"ulimit -n\"), and may have %d", errSkipped, n+500, have), err)
 	}
 	timeout := pick(t, 20*time.Second, 40*time.Second)
 	s, err := t.open(ctx, setting{plain: true, keys: map[string]string{
@@ -65,7 +65,7 @@ func silentClients(ctx context.Context, t *trial) (string, error) {
 		}
 		conns = append(conns, c)
 	}
-	err = gate.Eventually(ctx, "all are in their start-up", timeout-time.Since(began), func() error {
+	err = gate.Eventually(ctx, "all are in their startup", timeout-time.Since(began), func() error {
 		m, err := s.Metrics()
 		if got := m["pgwicket_connections_starting"]; err == nil && got < float64(n) {
 			err = fmt.Errorf("%v of %d are", got, n)
@@ -93,15 +93,15 @@ func silentClients(ctx context.Context, t *trial) (string, error) {
 	if each > most {
 		err = fmt.Errorf("a silent connection costs %d bytes, %d are allowed", each, most)
 	}
-	return fmt.Sprintf("%d connections from 20 addresses: %.1f KiB of resident memory each, newcomers and sessions served, all ended by startup_timeout", n, float64(each)/1024), err
+	return fmt.Sprintf("%d connections from 20 addresses: %.1f KiB of resident memory each, new clients and sessions served, all ended by startup_timeout", n, float64(each)/1024), err
 }
 
-// flood is newcomers who ask for a handshake, wait for the gate's part of it and
-// vanish. They compute nothing, so that what it costs is the gate's.
+// flood is clients that ask for a handshake, wait for the gate's part of it and
+// close. They compute nothing, so the cost is the gate's.
 type flood struct {
 	stop    context.CancelFunc
 	wg      sync.WaitGroup
-	offered int64        // newcomers who should have come, once it has ended
+	offered int64        // handshakes that were due, once the flood has ended
 	served  atomic.Int64 // answered by the gate's flight
 }
 
@@ -249,7 +249,7 @@ func handshakeFlood(ctx context.Context, t *trial) (string, error) {
 	mostLatency, leastThroughput := pick(t, 10.0, 2.0), pick(t, 0.05, 0.5) // CI has neighbours
 	done := fmt.Sprintf("%d handshakes a second offered, %.0f %% of them served, for %v; pgbench (select-only, prepared, 4 clients) in alternating windows: "+
 		"median latency %.2f× of that without (p99: %.1f×), throughput %.2f×; with the same flood of another gate on the same machine %.2f× (p99: %.1f×) and %.2f×; "+
-		"the gate used %.2f cores (without: %.2f), the flooder and bystanders %.2f (%.2f)",
+		"the gate used %.2f cores (without: %.2f), the flood and the observers %.2f (%.2f)",
 		rate, 100*float64(flooded.served.Load())/float64(flooded.offered), length*time.Duration(rounds),
 		latency, float64(with.p99)/float64(without.p99), throughput,
 		float64(control.median)/float64(without.median), float64(control.p99)/float64(without.p99), control.rate/without.rate,
@@ -345,7 +345,7 @@ func sortInto(all []window, name string) error {
 	return nil
 }
 
-// transaction reads «client transaction µs script epoch µs».
+// transaction reads "client transaction µs script epoch µs".
 func transaction(line string) (took time.Duration, at time.Time, ok bool) {
 	var client, number, us, script, epoch, micro int64
 	if strings.Count(line, " ") != 5 {
