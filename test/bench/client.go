@@ -17,7 +17,7 @@ type credentials struct {
 	certFile, keyFile string
 }
 
-// target is what a client needs to know to get in.
+// target is what a client needs to know to connect.
 type target struct {
 	address string
 	dialect dialect

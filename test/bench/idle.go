@@ -18,7 +18,7 @@ func idle(n int, settle time.Duration) burst {
 }
 
 // rest opens sessions that ask once and then rest, and measures them. The gate
-// has just been started, so that nothing of an earlier crowd is in its memory.
+// has just been started, so that nothing of earlier sessions is in its memory.
 func openIdle(ctx context.Context, g *endpoint, n int, settle time.Duration) (clients, sample, error) {
 	m, err := startMeter(g)
 	if err != nil {
@@ -57,7 +57,7 @@ func (c clients) resetAll() {
 
 // raiseFiles allows us, and all that we start from now on, as many open files as
 // n sessions take, or else as many as the system lets us have. It returns for
-// how many sessions that is enough: everybody has two descriptors for each, and
+// how many sessions that is enough: every gate has two descriptors for each, and
 // stunnel wants some to spare (125 sessions for 256 files).
 func raiseFiles(n int) (sessions int, err error) {
 	var l syscall.Rlimit

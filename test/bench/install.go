@@ -50,8 +50,8 @@ func install(ctx context.Context, all []contender, may bool, out io.Writer) erro
 	return nil
 }
 
-// forbidServices keeps packages from starting their daemons, which nobody has
-// asked for, until release is called. A policy that is there already stays.
+// forbidServices keeps packages from starting their daemons until release is
+// called. A policy that is there already stays.
 func forbidServices() (release func(), err error) {
 	f, err := os.OpenFile(policyFile, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755) //nolint:gosec // a script for all
 	if errors.Is(err, os.ErrExist) {

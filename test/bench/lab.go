@@ -14,7 +14,7 @@ import (
 	"pgwicket/internal/tlstest"
 )
 
-// lab is where it all happens: a directory, one CA, one PostgreSQL, and the
+// lab is what all scenarios share: a directory, one CA, one PostgreSQL, and the
 // binaries of the contenders.
 type lab struct {
 	progress io.Writer
@@ -83,7 +83,7 @@ func (l *lab) makeCertificates() error {
 		l.ca.Server("localhost", "127.0.0.1").WriteFiles(l.file("server.crt"), l.file("server.key")),
 		l.client.pair.WriteFiles(l.client.certFile, l.client.keyFile),
 		os.WriteFile(l.file("ca.crt"), l.ca.CertPEM(), 0o600),
-		// For libpq and for all gates that use OpenSSL: PgBouncer 1.18 cannot choose a suite of TLS 1.3 by itself.
+		// For libpq and for all gates that use OpenSSL: PgBouncer 1.18 has no setting for the suites of TLS 1.3.
 		//nolint:gosec // PgBouncer reads it under another account
 		os.WriteFile(l.file("openssl.cnf"), []byte("openssl_conf = o\n[o]\nssl_conf = s\n[s]\nsystem_default = d\n[d]\n"+
 			"MinProtocol = TLSv1.3\nCiphersuites = TLS_AES_128_GCM_SHA256\nGroups = X25519:P-256\n"), 0o644),

@@ -12,7 +12,7 @@ import (
 	"pgwicket/internal/tlstest"
 )
 
-// list is a part of the configuration that may become long. A further one, as of
+// list is a part of the configuration that may be long. A further one, as of
 // rules, is one more line of lists and a function that makes it, with a place in
 // setting and in pgwicket.yaml.tmpl for what that gives.
 type list struct {
@@ -44,7 +44,7 @@ func listsFigure(_ context.Context, l *lab, _ options) (figure, error) {
 			}
 			p := pointAt(list.id, n, thousands(n), list.sizes[0])
 			p.Line = list.title
-			// Eight sessions, and a gate of its own for each burst.
+			// Eight sessions, and a new gate for each burst.
 			f.add(p, scenario{Unit: f.Unit, cert: true, fake: 8, burst: starting}, change)
 		}
 	}
@@ -79,7 +79,7 @@ func rules(_ *lab, n int) (func(*setting), error) {
 	return func(s *setting) { s.Rules = users }, nil
 }
 
-// revocations makes a list with n certificates that nobody has.
+// revocations makes a list with n certificates that no client has.
 func revocations(l *lab, n int) (func(*setting), error) {
 	file := l.file(fmt.Sprintf("%d.crl", n))
 	logf(l.progress, "signing a revocation list of %d entries", n)

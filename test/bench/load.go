@@ -9,7 +9,7 @@ import (
 	"pgwicket/test/gate"
 )
 
-// crowd is many sessions at one gate.
+// clients are many sessions at one gate.
 type clients []*session
 
 // openClients opens n sessions, a few at a time, and does something with each.
@@ -60,7 +60,7 @@ func (c clients) closeAll() {
 	wg.Wait()
 }
 
-// run lets every session of the crowd ask and wait for the answer, again and
+// run has every session ask and wait for the answer, again and
 // again for a while, and returns how long each answer took. With a pause, each
 // begins a query every pause, unless it is late.
 func (c clients) run(d, pause time.Duration, request func(client int) string) ([]time.Duration, error) {

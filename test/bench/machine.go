@@ -22,7 +22,7 @@ type machine struct {
 	Contenders []contenderInfo `json:"contenders"`
 }
 
-// person is a contender as the report introduces it.
+// contenderInfo is a contender as the report describes it.
 type contenderInfo struct {
 	ID      string `json:"id"`
 	Title   string `json:"title"`

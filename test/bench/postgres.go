@@ -37,7 +37,7 @@ func postgresTLS() contender {
 	}
 }
 
-// database is the one PostgreSQL behind everybody.
+// database is the one PostgreSQL behind all contenders.
 type database struct {
 	*pgtest.Server
 	address string // for its own TLS
@@ -113,7 +113,7 @@ func (db *database) installCertificates(l *lab, data string) error {
 	return db.ssl("alter system set ssl = on")
 }
 
-// requestClientCertificates turns the CA on or off: with one the server asks everybody.
+// requestClientCertificates turns the CA on or off: with one the server asks every client.
 func (db *database) requestClientCertificates(yes bool) error {
 	if yes {
 		return db.ssl("alter system set ssl_ca_file = 'ca.crt'")
@@ -145,7 +145,7 @@ func ownerOf(path string) (*syscall.Credential, error) {
 	return &syscall.Credential{Uid: s.Uid, Gid: s.Gid}, nil
 }
 
-// fakeBackend answers every start-up and every query at once, and knows
+// fakeBackend answers every startup and every query at once, and stores
 // nothing. Ten thousand sessions of PostgreSQL would be ten thousand processes.
 func fakeBackend() (*pgtest.Fake, error) {
 	f, err := pgtest.StartFake(func(c net.Conn) { _ = fakeSession(c) })

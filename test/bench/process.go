@@ -39,7 +39,7 @@ type setting struct {
 	Sessions   int  // at most
 	openssl    string
 	Fair       bool // latency beside bulk counts
-	Once       bool // a session has a backend of its own, as with the gates that do not pool
+	Once       bool // each session opens a new backend, as with the gates that do not pool
 
 	// Of pgwicket alone.
 	Allow  []string // networks besides the loopback's
@@ -86,7 +86,7 @@ func (g *endpoint) pid() int {
 
 func (g *endpoint) stop() {
 	if g.process != nil {
-		_ = g.process.Stop(syscall.SIGTERM, time.Second) // some wait for their clients; nobody needs that here
+		_ = g.process.Stop(syscall.SIGTERM, time.Second) // some wait for their clients, which is not needed here
 	}
 }
 
@@ -169,5 +169,5 @@ func atoi(s string) int {
 	return n
 }
 
-// say writes a line of progress.
+// logf writes a line of progress.
 func logf(w io.Writer, format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }

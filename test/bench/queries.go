@@ -64,7 +64,7 @@ func reconnect(ctx context.Context, _ *lab, g *endpoint, d time.Duration) (sampl
 	return s, err
 }
 
-// mixed is a crowd of small clients beside one that downloads without end.
+// mixed is many small clients beside one that downloads without end.
 func mixed(ctx context.Context, l *lab, g *endpoint, d time.Duration) (s sample, err error) {
 	c, err := openClients(ctx, g.target(), 32, prepare(accounts))
 	if err != nil {
@@ -95,7 +95,7 @@ func mixed(ctx context.Context, l *lab, g *endpoint, d time.Duration) (s sample,
 	return s, err
 }
 
-// storm is a crowd of live clients in a flood of handshakes.
+// storm is live clients in a flood of handshakes.
 func storm(ctx context.Context, _ *lab, g *endpoint, d time.Duration) (sample, error) {
 	c, err := openClients(ctx, g.target(), 8, prepare(accounts))
 	if err != nil {

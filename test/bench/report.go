@@ -30,7 +30,7 @@ const (
 	profileBlock = "make bench-scale, profiles"
 )
 
-// blocks are those that there is something to say in.
+// blocks are those that have data.
 func (r *results) blocks() (all []block) {
 	if len(r.Series) > 0 {
 		all = append(all, block{peersBlock, r.markdown})
@@ -202,13 +202,13 @@ func capital(text string) string {
 	return strings.ToUpper(text[:1]) + text[1:]
 }
 
-// columns are the metrics that say something here.
+// columns are the metrics that mean something here.
 func (s series) columns() []metric {
 	return slices.DeleteFunc(metrics(s.Unit), func(m metric) bool { return !s.tells(m) })
 }
 
 func (s series) tells(m metric) bool {
-	// Where something else runs beside it, nobody can say what the CPU was spent on.
+	// Where something else runs beside it, the CPU cannot be attributed.
 	mixed := s.Beside != ""
 	if m.id == "cpu" && mixed || m.id == "total" && mixed || m.id == "busy" && !mixed {
 		return false

@@ -104,7 +104,7 @@ func (sc scenario) series() series {
 	return series{Scenario: sc.ID, Title: sc.Title, Unit: sc.Unit, Beside: sc.Beside, Main: sc.Main, About: sc.About}
 }
 
-// candidate is a contender in a scenario: what takes its turn in each round, under
+// candidate is a contender in a scenario: what is measured in each round, under
 // the contender's name.
 type candidate struct {
 	contender
@@ -141,8 +141,8 @@ func (l *lab) compete(ctx context.Context, out *series, field []candidate, round
 	return nil
 }
 
-// turn says who is i-th in round r: everybody begins once, and every second
-// round goes backwards, so that no one always follows the same other.
+// candidateAt returns the i-th in round r: each begins once, and every second round
+// goes backwards, so that none always follows the same other.
 func candidateAt[T any](field []T, r, i int) T {
 	n := len(field)
 	if r%2 == 1 {

@@ -40,7 +40,7 @@ type metric struct {
 	show      func(float64) string
 }
 
-// metrics are the columns, without those that say nothing in a scenario.
+// metrics are all columns.
 func metrics(unit string) []metric {
 	return []metric{
 		{"cpu", "CPU / " + unit, false, func(s sample) float64 { return s.GateCPU / s.Units }, span},
@@ -76,7 +76,7 @@ func (s series) values(id string, m metric) quartiles {
 }
 
 // ratio compares two contenders inside each round, where both had the machine in
-// the same mood.
+// the same state.
 func (s series) ratio(id, to string, m metric) quartiles {
 	var v []float64
 	for _, r := range s.Rounds {
@@ -91,7 +91,7 @@ func (s series) ratio(id, to string, m metric) quartiles {
 
 func sound(x float64) bool { return x > 0 && !math.IsInf(x, 0) && !math.IsNaN(x) }
 
-// spread is how far the control's ratio wanders from 1: a smaller difference is
+// spread is how far the control's ratio is from 1: a smaller difference is
 // not established. Without a control nothing is known, and it is 0.
 func (s series) spread(m metric) float64 {
 	q := s.ratio(controlID, "pgwicket", m)

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Bound has a command run in a process group of its own, all of which is killed
+// Bound has a command run in its own process group, all of which is killed
 // when its context ends. Ctrl-C at a terminal is then for us alone.
 func Bound(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -32,7 +32,7 @@ const (
 	password       = "a word with spaces" //nolint:gosec // of throw-away servers
 )
 
-// lab is where it all happens: a directory, a PKI, and a pgwicket to start. It
+// lab is what all scenarios share: a directory, a PKI, and a pgwicket to start. It
 // has started servers and gates, and ends them.
 type lab struct {
 	progress io.Writer
@@ -104,7 +104,7 @@ func (l *lab) atEnd(f func()) {
 	l.mu.Unlock()
 }
 
-// say writes a line of progress.
+// logf writes a line of progress.
 func (l *lab) logf(format string, args ...any) { fmt.Fprintf(l.progress, format+"\n", args...) }
 
 func (l *lab) file(name string) string { return filepath.Join(l.dir, name) }
@@ -135,9 +135,8 @@ type server struct {
 	version string // 17.10
 }
 
-// hba lets everybody in on both ways by the same method, but that over the Unix
-// socket it is the gate that has seen the certificate. Without TLS nobody gets
-// in over TCP, as at the gate.
+// hba admits the roles on both ways by the same method; over the Unix socket it is the
+// gate that has verified the certificate. TCP requires TLS, as the gate does.
 const hba = `
 local   all         postgres                   trust
 local   all         cert_user                  trust

@@ -38,7 +38,7 @@ func (p *page) missing(name string, why error) {
 }
 
 // judge compares. Only what works straight must work through the gate, and then
-// with the same answer; and nobody may get in without TLS.
+// with the same answer; and no session may open without TLS.
 func judge(s *server, client, name string, straight, through cell) verdict {
 	v := verdict{server: s.major, client: client, feature: name, straight: straight, through: through}
 	switch {
@@ -146,8 +146,8 @@ func straightOn(v verdict) string {
 // failsBothWays begins what is to be mended in a driver.
 const failsBothWays = "fails both ways: "
 
-// describe says what a client saw. What it can do on neither way, and should, shows
-// nothing of the gate: that must not be read as a refusal.
+// describe says what a client saw. What fails both ways proves nothing about the
+// gate, so it must not be read as a refusal.
 func (v verdict) describe(c, other cell, gated bool) string {
 	seen, why := shorten(c.seen), v.expectedRefusal(gated)
 	switch {
@@ -182,7 +182,7 @@ func (v verdict) expectedRefusal(gated bool) string {
 	return ""
 }
 
-// byServer says once what is the same at all servers.
+// byServer merges what is the same at all servers.
 func byServer(all []verdict, words func(verdict) string) string {
 	var order []string
 	releases := make(map[string][]string)

@@ -123,7 +123,7 @@ func startups() []rawScript {
 		}},
 		// cockroach#93425: a CancelRequest inside of TLS. It is never answered.
 		{title: "SSLRequest, TLS, CancelRequest with an unknown key", run: func(w *rawClient) (string, error) {
-			return w.steps(w.request(codeSSL), w.handshake("postgresql"), w.cancelNobody)
+			return w.steps(w.request(codeSSL), w.handshake("postgresql"), w.cancelUnknown)
 		}},
 	}
 }
@@ -212,7 +212,7 @@ type rawClient struct {
 // script, and of what it says.
 type move func() (string, error)
 
-// errEnough is the end of a script that has nobody to talk to any more.
+// errEnough ends a script whose peer will not answer any more.
 var errEnough = errors.New("enough")
 
 // steps takes them one after the other.
@@ -296,7 +296,7 @@ func (w *rawClient) flood(n int) move {
 				return "", err
 			}
 			defer c.CloseTCP()
-			if err := c.Send(wire.Cancel(nobody)); err != nil {
+			if err := c.Send(wire.Cancel(unknownKey)); err != nil {
 				return "", err
 			}
 		}
@@ -304,11 +304,11 @@ func (w *rawClient) flood(n int) move {
 	}
 }
 
-// nobody is a process with a key that there is not.
-var nobody = []byte{0x7f, 0xff, 0xff, 0xff, 1, 2, 3, 4}
+// unknownKey is that of no process.
+var unknownKey = []byte{0x7f, 0xff, 0xff, 0xff, 1, 2, 3, 4}
 
-// cancelNobody asks for a query to be cancelled that there is not.
-func (w *rawClient) cancelNobody() (string, error) { return "", askToCancel(w.Conn, nobody) }
+// cancelUnknown sends a CancelRequest for no query.
+func (w *rawClient) cancelUnknown() (string, error) { return "", askToCancel(w.Conn, unknownKey) }
 
 // askToCancel sends a CancelRequest, and returns when the other side has closed.
 func askToCancel(c *wire.Conn, key []byte) error {

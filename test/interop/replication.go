@@ -323,8 +323,7 @@ func subscription(ctx context.Context, t *trial) (string, error) {
 	return "initial copy under pgbench, then changes, then changes behind a lost connection: all tables have equal checksums; application_name is `subscriber`", err
 }
 
-// caughtUp waits until whoever replicates under that very name has all that
-// there is. An application_name that the gate has touched would never be found
+// caughtUp waits until the replica of that very name has everything. An application_name that the gate has touched would never be found
 // (multigres#689).
 func (t *trial) caughtUp(ctx context.Context, env []string, application string) error {
 	lsn, err := t.ask(ctx, env, "select pg_current_wal_lsn()")

@@ -152,7 +152,7 @@ func script(ctx context.Context, t *trial) (string, error) {
 	if _, err := t.program(ctx, t.through(t.gate, scramUser, "copy"), "psql", "-Xq", "-v", "ON_ERROR_STOP=1", "-f", through); err != nil {
 		return "", err
 	}
-	return "a plain dump of " + size + " or so, as straight but for its random key, run as a script; all tables have equal checksums", t.same(ctx, t.database("big"), t.database("copy"))
+	return "a plain dump of " + size + " or so, the same as straight except for its random key, run as a script; all tables have equal checksums", t.same(ctx, t.database("big"), t.database("copy"))
 }
 
 func connects(ctx context.Context, t *trial) (string, error) {
@@ -179,91 +179,116 @@ func connects(ctx context.Context, t *trial) (string, error) {
 	return fmt.Sprintf("%d connections by 4 clients, a transaction each; the history has as many, and the balances are its sum", 4*each), err
 }
 
-// regression runs the suite straight and through the gate, each in a server's
-// database of its own, and compares the verdict on every test.
-func regression(ctx context.Context, t *trial) (string, error) {
-	// The suite is the superuser's, whom a gate lets in by name only.
-	through := t.through(t.gate, pgtest.Superuser, "postgres")
-	err := t.gate.Reload(ctx, map[string]string{"acl.rules": gateRules("{name: suite, action: allow, users: [postgres]}")})
-	if err != nil {
-		return "", err
-	}
-	suite := filepath.Join(t.source, "src", "test", "regress")
+// suite is PostgreSQL's regression suite, where the server, under another account, can
+// read its data and write beside them.
+type suite struct {
+	t       *trial
+	source  string // src/test/regress
+	base    string // temporary; has the suite's library
+	regress string // the program pg_regress
+	owner   string // the server's account, as UID:GID
+}
+
+// newSuite builds the suite's library. The caller must remove base.
+func (t *trial) newSuite(ctx context.Context) (s *suite, err error) {
+	s = &suite{t: t, source: filepath.Join(t.source, "src", "test", "regress")}
 	headers := t.headers
 	if headers == "" {
-		out, err := t.program(ctx, os.Environ(), "pg_config", "--includedir-server")
-		if err != nil {
-			return "", err
+		if headers, err = t.config(ctx, "--includedir-server"); err != nil {
+			return nil, err
 		}
-		headers = strings.TrimSpace(out)
 	}
-	// The server, under another account, reads the suite's data and writes beside them.
-	base, err := os.MkdirTemp(filepath.Dir(filepath.Dir(t.server.SocketDir)), "pgwicket-regress-")
+	library, err := t.config(ctx, "--pkglibdir")
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	defer os.RemoveAll(base)
-	if _, err := harness.Output(ctx, "", os.Environ(), "cc", "-O1", "-fPIC", "-shared", "-I", headers, "-I", suite, "-o", filepath.Join(base, "regress.so"), filepath.Join(suite, "regress.c")); err != nil {
-		return "", err
-	}
-	library, err := t.program(ctx, os.Environ(), "pg_config", "--pkglibdir")
-	if err != nil {
-		return "", err
-	}
-	regress := filepath.Join(strings.TrimSpace(library), "pgxs", "src", "test", "regress", "pg_regress")
+	s.regress = filepath.Join(library, "pgxs", "src", "test", "regress", "pg_regress")
 	st, err := os.Stat(t.server.SocketDir)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	owner := st.Sys().(*syscall.Stat_t)
-	straight := pgtest.Environ("PGSSLMODE=disable")
-	said := make(map[string]string)
-	for way, run := range map[string]struct {
-		env        []string
-		host, port string
-	}{
-		"straight": {straight, t.server.SocketDir, strconv.Itoa(t.server.Port)},
-		"through":  {through, t.gate.Host, strconv.Itoa(t.gate.Port)},
-	} {
-		input := filepath.Join(base, "suite")
-		if _, err := harness.Output(ctx, "", os.Environ(), "cp", "-r", suite, input); err != nil {
-			return "", err
-		}
-		if err := os.MkdirAll(filepath.Join(input, "testtablespace"), 0o700); err != nil {
-			return "", err
-		}
-		if _, err := harness.Output(ctx, "", os.Environ(), "chown", "-R", fmt.Sprintf("%d:%d", owner.Uid, owner.Gid), base); err != nil {
-			return "", err
-		}
-		if err := os.Chmod(base, 0o755); err != nil { //nolint:gosec // for the server's account to read
-			return "", err
-		}
-		// A failed test is an exit status other than 0; what counts is that both ways are alike.
-		out, _ := harness.Output(ctx, "", run.env, regress, "--inputdir="+input, "--outputdir="+input, "--bindir="+t.server.BinDir, "--dlpath="+base,
-			"--host="+run.host, "--port="+run.port, "--user="+pgtest.Superuser, "--schedule="+filepath.Join(input, "parallel_schedule"), "--max-connections=20")
-		var verdicts strings.Builder
-		for line := range strings.Lines(out) {
-			if i := strings.Index(line, " ... "); i > 0 {
-				f := strings.Fields(line[i+len(" ... "):])
-				if len(f) > 0 {
-					fmt.Fprintln(&verdicts, strings.TrimSpace(line[:i]), f[0])
-				}
+	s.owner = fmt.Sprintf("%d:%d", owner.Uid, owner.Gid)
+	if s.base, err = os.MkdirTemp(filepath.Dir(filepath.Dir(t.server.SocketDir)), "pgwicket-regress-"); err != nil {
+		return nil, err
+	}
+	_, err = harness.Output(ctx, "", os.Environ(), "cc", "-O1", "-fPIC", "-shared", "-I", headers, "-I", s.source,
+		"-o", filepath.Join(s.base, "regress.so"), filepath.Join(s.source, "regress.c"))
+	return s, err
+}
+
+// config asks pg_config.
+func (t *trial) config(ctx context.Context, option string) (string, error) {
+	out, err := t.program(ctx, os.Environ(), "pg_config", option)
+	return strings.TrimSpace(out), err
+}
+
+// run runs the suite in a new copy, and returns the verdict on each test.
+func (s *suite) run(ctx context.Context, way string, env []string, host, port string) (string, error) {
+	input := filepath.Join(s.base, "suite")
+	if _, err := harness.Output(ctx, "", os.Environ(), "cp", "-r", s.source, input); err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(input)
+	if err := os.MkdirAll(filepath.Join(input, "testtablespace"), 0o700); err != nil {
+		return "", err
+	}
+	if _, err := harness.Output(ctx, "", os.Environ(), "chown", "-R", s.owner, s.base); err != nil {
+		return "", err
+	}
+	if err := os.Chmod(s.base, 0o755); err != nil { //nolint:gosec // for the server's account to read
+		return "", err
+	}
+	// A failed test is an exit status other than 0. What counts is that both ways are alike.
+	out, _ := harness.Output(ctx, "", env, s.regress, "--inputdir="+input, "--outputdir="+input, "--bindir="+s.t.server.BinDir, "--dlpath="+s.base,
+		"--host="+host, "--port="+port, "--user="+pgtest.Superuser, "--schedule="+filepath.Join(input, "parallel_schedule"), "--max-connections=20")
+	diffs, _ := os.ReadFile(filepath.Join(input, "regression.diffs"))
+	s.t.logf("%s: %d bytes of differences from what is expected", way, len(diffs))
+	if _, err := s.t.ask(ctx, s.t.straight(), "drop database regression with (force)"); err != nil {
+		return "", errors.Join(err, errors.New(out))
+	}
+	return verdicts(out), nil
+}
+
+// verdicts reads what pg_regress prints, without the times.
+func verdicts(out string) string {
+	var b strings.Builder
+	for line := range strings.Lines(out) {
+		if i := strings.Index(line, " ... "); i > 0 {
+			if f := strings.Fields(line[i+len(" ... "):]); len(f) > 0 {
+				fmt.Fprintln(&b, strings.TrimSpace(line[:i]), f[0])
 			}
 		}
-		diffs, _ := os.ReadFile(filepath.Join(input, "regression.diffs"))
-		t.logf("%s: %d bytes of differences from what is expected", way, len(diffs))
-		said[way] = verdicts.String()
-		if err := os.RemoveAll(input); err != nil {
-			return "", err
-		}
-		if _, err := t.ask(ctx, t.straight(), "drop database regression with (force)"); err != nil {
-			return "", errors.Join(err, errors.New(out))
-		}
 	}
-	ok, failed := strings.Count(said["through"], " ok\n"), strings.Count(said["through"], " FAILED\n")
-	if said["straight"] != said["through"] {
-		return "", fmt.Errorf("straight:\n%s\nthrough the gate:\n%s", said["straight"], said["through"])
+	return b.String()
+}
+
+// regression runs the suite straight and through the gate, and compares the verdict
+// on every test.
+func regression(ctx context.Context, t *trial) (string, error) {
+	// The suite runs as the superuser, whom a gate admits only by name.
+	if err := t.gate.Reload(ctx, map[string]string{"acl.rules": gateRules("{name: suite, action: allow, users: [postgres]}")}); err != nil {
+		return "", err
 	}
+	s, err := t.newSuite(ctx)
+	if s != nil && s.base != "" {
+		defer os.RemoveAll(s.base)
+	}
+	if err != nil {
+		return "", err
+	}
+	straight, err := s.run(ctx, "straight", pgtest.Environ("PGSSLMODE=disable"), t.server.SocketDir, strconv.Itoa(t.server.Port))
+	if err != nil {
+		return "", err
+	}
+	through, err := s.run(ctx, "through the gate", t.through(t.gate, pgtest.Superuser, "postgres"), t.gate.Host, strconv.Itoa(t.gate.Port))
+	if err != nil {
+		return "", err
+	}
+	if straight != through {
+		return "", fmt.Errorf("straight:\n%s\nthrough the gate:\n%s", straight, through)
+	}
+	ok, failed := strings.Count(through, " ok\n"), strings.Count(through, " FAILED\n")
 	if ok == 0 {
 		return "", errors.New("no test has passed")
 	}

@@ -200,7 +200,7 @@ func closeSession(c *pgconn.PgConn) {
 }
 
 // sslRequest and startupPacket begin a session of a client that speaks the
-// protocol by itself.
+// protocol without a driver.
 var sslRequest = wire.Request(wire.SSLRequest)
 
 func startupPacket() string { return wire.Startup(wire.Protocol30, startupParameters...) }
@@ -229,8 +229,7 @@ func state(err error) string {
 	return ""
 }
 
-// cut says whether an error is the end of a session or a connection, in whatever
-// way.
+// cut says whether an error is the end of a session or a connection, in any way.
 func cut(err error) bool {
 	for _, end := range []error{errEnded, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
 		if errors.Is(err, end) {

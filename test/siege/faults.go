@@ -77,7 +77,7 @@ type scene struct {
 const observerCount = 4
 
 // open starts a gate with observers. When the scenario has returned, all of it
-// is looked at: see (*scene).unharmed.
+// is checked: see (*scene).checkEnd.
 func (t *trial) open(ctx context.Context, s setting) (*scene, error) {
 	g, err := t.start(ctx, s)
 	if err != nil {
@@ -94,8 +94,8 @@ func (t *trial) open(ctx context.Context, s setting) (*scene, error) {
 	return sc, sc.populate(ctx)
 }
 
-// populate opens the observers, after others that a fault was allowed to end,
-// and takes down what the gate holds with them.
+// populate opens the observers, in place of those that a fault was allowed to end,
+// and notes what the gate holds with them.
 func (s *scene) populate(ctx context.Context) (err error) {
 	if s.observers != nil {
 		s.observers.end()
@@ -129,8 +129,8 @@ func (s *scene) populate(ctx context.Context) (err error) {
 	})
 }
 
-// checkEnd is what holds after every fault: the observers are served and never
-// noticed, the gate holds no goroutine, descriptor or backend session more than
+// checkEnd is what must hold after every fault: the observers are served and noticed
+// nothing, the gate holds no goroutine, descriptor or backend session more than
 // before, its counters add up, it ends in order, and its log has no data race and
 // no panic.
 func (s *scene) checkEnd(ctx context.Context) error {
@@ -276,7 +276,7 @@ func (t *trial) runOne(ctx context.Context, s scenario) (done string, err error)
 	}()
 	done, err = s.run(ctx, t)
 	for _, sc := range slices.Backward(t.scenes) {
-		if err != nil { // what is left of it says no more
+		if err != nil { // what is left proves nothing
 			if sc.observers != nil {
 				sc.observers.end()
 			}

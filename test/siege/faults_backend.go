@@ -28,7 +28,7 @@ const cannotConnectNow = "57P03"
 type crashed struct {
 	mu     sync.Mutex
 	wg     sync.WaitGroup
-	told   int // with a message: 57P01, 57P02
+	told   int // by a message: 57P01, 57P02
 	closed int
 	other  []error
 }
@@ -72,7 +72,7 @@ func (s *scene) sleepers(ctx context.Context, n int) (*crashed, error) {
 }
 
 // readToEnd reads until the connection ends, and says whether the server has
-// told why: 57P01 or 57P02, which is a notice where another backend has crashed.
+// sent the reason: 57P01 or 57P02, which is a notice where another backend has crashed.
 func readToEnd(r *wire.Conn) (told bool, err error) {
 	for {
 		kind, body, err := r.ReadMessage()
@@ -99,8 +99,7 @@ func (c *crashed) ended(ctx context.Context) error {
 	}
 }
 
-// lost makes sure that the observers, too, met nothing but the end of their
-// backends.
+// lost fails unless the observers, too, saw only the end of their backends.
 func (s *scene) lost() error {
 	s.observers.wg.Wait()
 	for _, err := range s.observers.failed {
@@ -111,7 +110,7 @@ func (s *scene) lost() error {
 	return nil
 }
 
-// served waits until a new client is admitted and answered.
+// expectServed waits until a new client is admitted and answered.
 func (s *scene) expectServed(ctx context.Context) error {
 	return gate.Eventually(ctx, "new clients are served", gate.Timeout, func() error {
 		c, err := s.dial(ctx)
@@ -161,7 +160,7 @@ func backendKilled(ctx context.Context, t *trial) (string, error) {
 	return fmt.Sprintf("kill -9 of one of %d backends: %d clients in a query got a message, %d were only closed; new clients are served once PostgreSQL is", n+observerCount, sleeping.told, sleeping.closed), nil
 }
 
-// The whole server is killed: its socket is there and nobody behind it.
+// The whole server is killed: its socket is there, and no process listens.
 func postmasterKilled(ctx context.Context, t *trial) (string, error) {
 	s, err := t.open(ctx, setting{})
 	if err != nil {
@@ -179,7 +178,7 @@ func postmasterKilled(ctx context.Context, t *trial) (string, error) {
 	return fmt.Sprintf("kill -9 of the postmaster: %d sessions ended, a new client got %s, and new clients are served after the restart", n+observerCount, cannotConnectNow), err
 }
 
-// The socket is moved away and back: who is in does not need it.
+// The socket is moved away and back: open sessions do not need it.
 func socketGone(ctx context.Context, t *trial) (string, error) {
 	s, err := t.open(ctx, setting{})
 	if err != nil {

@@ -25,15 +25,15 @@ import (
 	"pgwicket/test/wire"
 )
 
-// fromLoopback connects from 127.0.0.2, 127.0.0.3 and so on: a crowd has more
-// addresses than one, and more ports.
+// fromLoopback connects from 127.0.0.2, 127.0.0.3 and so on: many clients have
+// many addresses, and more ports than one address has.
 func fromLoopback(ctx context.Context, i int, address string) (net.Conn, error) {
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+i%20))}, KeepAlive: -1}
 	return d.DialContext(ctx, "tcp", address)
 }
 
-// Connections that say nothing cost memory until limits.startup_timeout ends
-// them: a goroutine and a socket each (the slow loris of pgdog, gate#936 and
+// Connections that send nothing cost memory until limits.startup_timeout ends
+// them, a goroutine and a socket each (the slow loris of pgdog, gate#936 and
 // go-proxyproto#65).
 func silentClients(ctx context.Context, t *trial) (string, error) {
 	n := pick(t, 1000, 10_000)
@@ -169,13 +169,13 @@ func (f *flood) end() {
 	f.wg.Wait()
 }
 
-// floodKind is what a window had.
+// floodKind says which gate is flooded in a window.
 type floodKind int
 
 const (
 	noFlood        floodKind = iota // no flood
 	floodHere                       // a flood of the gate that serves pgbench
-	floodElsewhere                  // a flood of another gate: what the machine makes of it, whoever is flooded
+	floodElsewhere                  // a flood of another gate, to see what it costs the machine
 )
 
 // window is a time in which there was a flood, or none.
@@ -186,9 +186,9 @@ type window struct {
 	latencies  []time.Duration
 }
 
-// look opens a window for a while.
+// measure opens a window for a while.
 func (s *scene) measure(kind floodKind, d time.Duration) (w window, err error) {
-	time.Sleep(500 * time.Millisecond) // until it is as it will be
+	time.Sleep(500 * time.Millisecond) // until the flood is steady
 	gate, err := s.CPU()
 	if err != nil {
 		return w, err
@@ -260,8 +260,8 @@ func handshakeFlood(ctx context.Context, t *trial) (string, error) {
 	return done, err
 }
 
-// alternate runs pgbench through windows of every weather, in turn, and returns
-// what the floods of this gate came to.
+// alternate runs pgbench through windows of each kind, in turn, and returns the sum
+// of the floods of this gate.
 func (s *scene) alternate(ctx context.Context, other *target, hello string, rate int, length time.Duration, rounds int) (all []window, total *flood, err error) {
 	prefix := filepath.Join(s.Dir, "pgbench")
 	bench, err := s.lab.libpq(ctx, s.target, "pgbench", "-n", "-S", "-M", "prepared", "-c", "4", "-j", "2", "-T", "3600", "-l", "--log-prefix="+prefix)
@@ -307,7 +307,7 @@ func (s *scene) alternate(ctx context.Context, other *target, hello string, rate
 	return all, total, ctx.Err()
 }
 
-// measureWindow opens a window in that weather.
+// measureWindow opens a window with that flood.
 func (s *scene) measureWindow(ctx context.Context, other *target, hello string, rate int, kind floodKind, length time.Duration) (w window, f *flood, err error) {
 	switch kind {
 	case noFlood:

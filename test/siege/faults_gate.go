@@ -3,7 +3,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,13 +16,10 @@ import (
 
 	"pgwicket/test/gate"
 	"pgwicket/test/wire"
-
-	"github.com/jackc/pgx/v5/pgconn"
-	"golang.org/x/sys/unix"
 )
 
 // The gate is killed under load. The next one must be able to listen at once, and
-// PostgreSQL must not keep sessions that nobody is behind (stolon#323,
+// PostgreSQL must not keep sessions without a client (stolon#323,
 // kviklet#537, proxysql#6129, pg_auto_failover#1180).
 func gateKilled(ctx context.Context, t *trial) (string, error) {
 	s, err := t.open(ctx, setting{})
@@ -58,13 +54,15 @@ func gateKilled(ctx context.Context, t *trial) (string, error) {
 
 // holds waits until PostgreSQL has so many sessions.
 func (s *scene) holds(ctx context.Context, n int) error {
-	return gate.Eventually(ctx, "PostgreSQL has the sessions", gate.Timeout, func() error {
-		got, err := s.lab.backends()
-		if err == nil && got != n {
-			err = fmt.Errorf("%d, want %d", got, n)
-		}
-		return err
-	})
+	return gate.Eventually(ctx, "PostgreSQL has the sessions", gate.Timeout, func() error { return s.backendsAre(n) })
+}
+
+func (s *scene) backendsAre(n int) error {
+	got, err := s.lab.backends()
+	if err == nil && got != n {
+		err = fmt.Errorf("%d, want %d", got, n)
+	}
+	return err
 }
 
 // checkService fails unless all that a gate does is done: sessions, new clients, a
@@ -104,7 +102,7 @@ func (s *scene) floodLog(ctx context.Context) (dropped int, err error) {
 	return 0, errors.New("no line was dropped after 25,600 of them; is there still a bound?")
 }
 
-// A reader of the log that is stuck: a full pipe must hold up nobody.
+// A reader of the log that is stuck: a full pipe must delay no session.
 func logStuck(ctx context.Context, t *trial) (string, error) {
 	reader, writer, err := os.Pipe()
 	if err != nil {
@@ -135,8 +133,28 @@ func logStuck(ctx context.Context, t *trial) (string, error) {
 		defer close(read)
 		_, _ = io.Copy(file, reader)
 	}()
-	missing := 0.0
-	err = gate.Eventually(ctx, "the log says what is missing", gate.Timeout, func() error {
+	missing, err := s.missingLines(ctx)
+	if err := errors.Join(err, s.checkService(ctx), s.settles(ctx, s.before, gate.Timeout)); err != nil {
+		return "", err
+	}
+
+	// It is stuck for good, and the gate gets SIGTERM.
+	_ = reader.SetReadDeadline(time.Now())
+	<-read
+	if _, err := s.floodLog(ctx); err != nil {
+		return "", err
+	}
+	if err := s.observers.awaitAnswers(ctx, observerCount); err != nil {
+		return "", err
+	}
+	s.observers.end()
+	return fmt.Sprintf("a full pipe: %d lines and more were dropped and counted, nobody waited; back, the log said how many (%v); stuck again, SIGTERM ended the gate", dropped, missing), s.Stop()
+}
+
+// missingLines waits until the log reports as many dropped lines as the metric, and
+// returns how many those are.
+func (s *scene) missingLines(ctx context.Context) (missing float64, err error) {
+	err = gate.Eventually(ctx, "the log reports the dropped lines", gate.Timeout, func() error {
 		m, err := s.Metrics()
 		if err != nil {
 			return err
@@ -152,21 +170,7 @@ func logStuck(ctx context.Context, t *trial) (string, error) {
 		}
 		return nil
 	})
-	if err := errors.Join(err, s.checkService(ctx), s.settles(ctx, s.before, gate.Timeout)); err != nil {
-		return "", err
-	}
-
-	// It is stuck for good, and the gate is told to stop.
-	_ = reader.SetReadDeadline(time.Now())
-	<-read
-	if _, err := s.floodLog(ctx); err != nil {
-		return "", err
-	}
-	if err := s.observers.awaitAnswers(ctx, observerCount); err != nil {
-		return "", err
-	}
-	s.observers.end()
-	return fmt.Sprintf("a full pipe: %d lines and more were dropped and counted, nobody waited; back, the log said how many (%v); stuck again, SIGTERM ended the gate", dropped, missing), s.Stop()
+	return missing, err
 }
 
 // Every write to the log fails.
@@ -203,106 +207,9 @@ func logGone(ctx context.Context, t *trial) (string, error) {
 	return fmt.Sprintf("a pipe without a reader: %d lines and more were counted, all else went on", dropped), errors.Join(err, s.checkService(ctx))
 }
 
-// The gate runs out of descriptors. Pitfall 36: a hot accept loop is what others
-// made of that (ghostunnel#757).
-func descriptors(ctx context.Context, t *trial) (string, error) {
-	const most = 64
-	s, err := t.open(ctx, setting{before: []string{"sh", "-c", fmt.Sprintf(`ulimit -n %d; exec "$@"`, most), "sh"}})
-	if err != nil {
-		return "", err
-	}
-	// More than fit, all at once. Those that do not get in wait in the kernel, or
-	// are told that PostgreSQL cannot be reached.
-	clients := pick(t, 60, 100)
-	var mu sync.Mutex
-	var in []*pgconn.PgConn
-	odd := make(map[string]int) // what else they were told
-	turned, left := 0, make(chan struct{})
-	var wg sync.WaitGroup
-	for range clients {
-		wg.Go(func() {
-			c, err := s.dial(ctx)
-			mu.Lock()
-			defer mu.Unlock()
-			switch {
-			case err == nil:
-				in = append(in, c)
-			case state(err) == cannotConnectNow:
-				turned++
-			default:
-				odd[cmp.Or(state(err), err.Error())]++
-			}
-		})
-	}
-	go func() { wg.Wait(); close(left) }()
-	sessions := func() []*pgconn.PgConn {
-		mu.Lock()
-		defer mu.Unlock()
-		return append([]*pgconn.PgConn(nil), in...)
-	}
-	err = gate.Eventually(ctx, "every descriptor is taken", gate.Timeout, func() error {
-		if n, err := s.Descriptors(); err != nil || n < most {
-			return fmt.Errorf("%d of %d, %w", n, most, err)
-		}
-		return nil
-	})
-	if err != nil {
-		return "", err
-	}
-	before, err := s.CPU()
-	if err != nil {
-		return "", err
-	}
-	began := time.Now()
-	for time.Since(began) < pick(t, 2*time.Second, 10*time.Second) {
-		if err := errors.Join(s.observers.awaitAnswers(ctx, observerCount), askAll(ctx, sessions())); err != nil {
-			return "", err
-		}
-	}
-	after, err := s.CPU()
-	if err != nil {
-		return "", err
-	}
-	took := time.Since(began)
-	full := len(sessions())
-
-	// As places come free, the rest gets in.
-	for waiting := true; waiting; {
-		for _, c := range sessions() {
-			closeSession(c)
-		}
-		mu.Lock()
-		in = nil
-		mu.Unlock()
-		select {
-		case <-left:
-			waiting = len(sessions()) > 0
-		case <-ctx.Done():
-			return "", ctx.Err()
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-	for what, n := range odd {
-		err = errors.Join(err, fmt.Errorf("%d new clients got %s for want of descriptors, want %s", n, what, cannotConnectNow))
-	}
-	if err != nil {
-		return "", err
-	}
-	m, err := s.Metrics()
-	if err != nil {
-		return "", err
-	}
-	failed := m["pgwicket_accept_errors_total"]
-	if limit := 20*took.Seconds() + 50; failed == 0 || failed > limit {
-		err = fmt.Errorf("%v failed accepts; there must be some, and %.0f at most", failed, limit)
-	}
-	return fmt.Sprintf("%d descriptors, %d new clients: %d open sessions went on, %d got %s, the others were admitted later; %v failed accepts, %.0f %% of a core",
-		most, clients, full, turned, cannotConnectNow, failed, 100*(after-before).Seconds()/took.Seconds()), errors.Join(err, s.expectServed(ctx))
-}
-
-// The gate stands still for a while and finds that time has passed. The clock
-// itself is everybody's on this machine and stays untouched; deadlines are
-// measured by the monotonic one, which steps of the other do not move.
+// The gate is stopped for a while. The machine's clock belongs to all programs on
+// it and is not touched. Deadlines use the monotonic clock, which steps of the other
+// do not move.
 func gateStopped(ctx context.Context, t *trial) (string, error) {
 	s, err := t.open(ctx, setting{keys: map[string]string{"limits.startup_timeout": "60s"}})
 	if err != nil {
@@ -331,7 +238,7 @@ func gateStopped(ctx context.Context, t *trial) (string, error) {
 	}
 	var wg sync.WaitGroup
 	late := make([]error, n)
-	for i := range n { // they connect while nobody accepts
+	for i := range n { // they connect while the gate does not accept
 		wg.Go(func() {
 			c, err := s.dial(ctx)
 			if late[i] = err; err == nil {
@@ -349,15 +256,4 @@ func gateStopped(ctx context.Context, t *trial) (string, error) {
 		late = append(late, r.LogIn(ctx, s.lab.tlsConfig(s.lab.client), startupParameters...))
 	}
 	return fmt.Sprintf("SIGSTOP for %v: %d sessions, %d connections in their startup and %d new clients meanwhile, none lost (steps of the machine's clock are not made)", pause, observerCount, n, n), errors.Join(late...)
-}
-
-// raiseDescriptors lets this process have as many as it may, and returns how
-// many those are.
-func raiseDescriptors() (uint64, error) {
-	var r unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
-		return 0, err
-	}
-	r.Cur = r.Max
-	return r.Cur, unix.Setrlimit(unix.RLIMIT_NOFILE, &r)
 }

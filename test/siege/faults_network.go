@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,18 +23,18 @@ import (
 	"pgwicket/test/wire"
 )
 
-// cable is a network of three: this machine, a router and a far end, the last
-// two in network namespaces. The router can swallow everything: a link that was
-// taken down here would be known to our kernel, which then counts differently.
-type cable struct {
+// testNetwork is a network of three: this machine, a router and a far end, the last
+// two in network namespaces. The router can drop everything. A link that is taken down
+// here would be known to our kernel, which then counts retransmissions differently.
+type testNetwork struct {
 	router, end string // namespaces
 	near        string // our link to the router
 	here, there string // the two addresses
 	fd          int    // of the far end's namespace
 }
 
-// layCable makes one. It fails with errSkipped where that cannot be.
-func layCable(ctx context.Context) (c *cable, err error) {
+// newTestNetwork makes one. It fails with errSkipped where that is not possible.
+func newTestNetwork(ctx context.Context) (c *testNetwork, err error) {
 	if os.Geteuid() != 0 {
 		return nil, fmt.Errorf("%w: only root can make a network to cut", errSkipped)
 	}
@@ -42,7 +43,7 @@ func layCable(ctx context.Context) (c *cable, err error) {
 	}
 	id := fmt.Sprintf("pgw%04x", rand.IntN(1<<16))      //nolint:gosec // no secret
 	subnet := fmt.Sprintf("10.213.%d.", rand.IntN(256)) //nolint:gosec // likewise
-	c = &cable{router: id + "-router", end: id + "-end", near: id, here: subnet + "1", there: subnet + "6", fd: -1}
+	c = &testNetwork{router: id + "-router", end: id + "-end", near: id, here: subnet + "1", there: subnet + "6", fd: -1}
 	for _, args := range []string{
 		"netns add " + c.router,
 		"netns add " + c.end,
@@ -72,20 +73,20 @@ func layCable(ctx context.Context) (c *cable, err error) {
 	return c, nil
 }
 
-func (c *cable) ip(ctx context.Context, args string) error {
+func (c *testNetwork) ip(ctx context.Context, args string) error {
 	return harness.Complete(ctx, os.Environ(), append([]string{"ip"}, strings.Fields(args)...)...)
 }
 
-// cut has the router lose what is sent, in both directions, and tell nobody.
-func (c *cable) cut(ctx context.Context) error  { return c.route(ctx, "add") }
-func (c *cable) mend(ctx context.Context) error { return c.route(ctx, "del") }
+// cut has the router drop what is sent, in both directions, without an error.
+func (c *testNetwork) cut(ctx context.Context) error     { return c.route(ctx, "add") }
+func (c *testNetwork) restore(ctx context.Context) error { return c.route(ctx, "del") }
 
-func (c *cable) route(ctx context.Context, verb string) error {
+func (c *testNetwork) route(ctx context.Context, verb string) error {
 	const blackhole = "-n %s route %s blackhole %s/32"
 	return errors.Join(c.ip(ctx, fmt.Sprintf(blackhole, c.router, verb, c.here)), c.ip(ctx, fmt.Sprintf(blackhole, c.router, verb, c.there)))
 }
 
-func (c *cable) remove() {
+func (c *testNetwork) remove() {
 	if c.fd >= 0 {
 		_ = unix.Close(c.fd)
 	}
@@ -97,7 +98,7 @@ func (c *cable) remove() {
 
 // dial connects from the far end. A socket belongs to the one that its thread
 // is in when it is made.
-func (c *cable) dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
+func (c *testNetwork) dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -110,11 +111,11 @@ func (c *cable) dial(ctx context.Context, network, address string) (conn net.Con
 	return conn, err
 }
 
-// A network that swallows everything. What is shorter than
-// limits.tcp_user_timeout costs nobody a byte; what is longer ends the sessions,
+// A network that drops everything. A cut that is shorter than
+// limits.tcp_user_timeout must lose no byte; a longer one must end the sessions,
 // with their backends.
 func networkCut(ctx context.Context, t *trial) (string, error) {
-	c, err := layCable(ctx)
+	c, err := newTestNetwork(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -127,54 +128,19 @@ func networkCut(ctx context.Context, t *trial) (string, error) {
 		return "", err
 	}
 	n := pick(t, 2, 8)
-	idle, err := s.from(ctx, c, n)
+	idle, err := s.dialFrom(ctx, c, n)
 	if err != nil {
 		return "", err
 	}
-	busy, streams, err := s.streams(ctx, c, n)
-	if err != nil {
-		return "", err
-	}
-
-	// A short one.
 	short := timeout / 4
-	if err := c.cut(ctx); err != nil {
-		return "", err
-	}
-	time.Sleep(short)
-	if err := c.mend(ctx); err != nil {
-		return "", err
-	}
-	for _, r := range idle {
-		if err := r.Exchange(wire.Query("select 1")); err != nil {
-			return "", fmt.Errorf("an idle session after a cut of %v: %w", short, err)
-		}
-	}
-	time.Sleep(time.Second)
-	select {
-	case err := <-streams:
-		return "", fmt.Errorf("a busy session after a cut of %v: %w", short, err)
-	default:
-	}
-	for _, r := range busy {
-		r.Reset()
-	}
-	if err := s.holds(ctx, observerCount+n); err != nil {
-		return "", err
-	}
-
-	// One for good.
-	if _, _, err := s.streams(ctx, c, n); err != nil {
-		return "", err
+	if err := s.shortCut(ctx, c, idle, short); err != nil {
+		return "", fmt.Errorf("a cut of %v: %w", short, err)
 	}
 	began := time.Now()
-	if err := c.cut(ctx); err != nil {
+	took, err := s.longCut(ctx, c, n, timeout)
+	if err != nil {
 		return "", err
 	}
-	if err := s.holds(ctx, observerCount+n); err != nil {
-		return "", fmt.Errorf("sessions with data under way, %v after the cut with tcp_user_timeout %v: %w", time.Since(began), timeout, err)
-	}
-	took := time.Since(began)
 	if slack := pick(t, gate.Timeout, 15*time.Second); took > timeout+slack {
 		return "", fmt.Errorf("sessions with data under way were ended %v after the cut, tcp_user_timeout is %v", took, timeout)
 	}
@@ -182,7 +148,7 @@ func networkCut(ctx context.Context, t *trial) (string, error) {
 		short, n, n, took.Seconds()/timeout.Seconds(), timeout)
 	if t.quick {
 		// Idle ones wait for keepalive, which begins after a minute.
-		if err := c.mend(ctx); err != nil {
+		if err := c.restore(ctx); err != nil {
 			return "", err
 		}
 		for _, r := range idle {
@@ -191,20 +157,61 @@ func networkCut(ctx context.Context, t *trial) (string, error) {
 		_, err = s.released(ctx)
 		return done, err
 	}
-	if err := gate.Eventually(ctx, "idle sessions are ended", 3*time.Minute, func() error {
-		got, err := s.lab.backends()
-		if err == nil && got != observerCount {
-			err = fmt.Errorf("%d backends are left", got-observerCount)
-		}
-		return err
-	}); err != nil {
+	err = gate.Eventually(ctx, "idle sessions are ended", 3*time.Minute, func() error { return s.backendsAre(observerCount) })
+	if err != nil {
 		return "", err
 	}
 	return done + fmt.Sprintf(", idle ones, by keepalive, within %.0f minutes", math.Ceil(max(time.Since(began).Minutes(), 2))), nil
 }
 
-// from opens sessions from the far end.
-func (s *scene) from(ctx context.Context, c *cable, n int) (all []*wire.Conn, err error) {
+// shortCut cuts the network for a time in which no session may be lost: the idle
+// ones, and as many that read without end.
+func (s *scene) shortCut(ctx context.Context, c *testNetwork, idle []*wire.Conn, d time.Duration) error {
+	busy, ended, err := s.streams(ctx, c, len(idle))
+	if err != nil {
+		return err
+	}
+	if err := c.cut(ctx); err != nil {
+		return err
+	}
+	time.Sleep(d) // the length of the cut
+	if err := c.restore(ctx); err != nil {
+		return err
+	}
+	for _, r := range idle {
+		if err := r.Exchange(wire.Query("select 1")); err != nil {
+			return fmt.Errorf("an idle session: %w", err)
+		}
+	}
+	for _, r := range busy {
+		if err := r.awaitRows(ctx, ended, 1); err != nil {
+			return fmt.Errorf("a busy session: %w", err)
+		}
+	}
+	for _, r := range busy {
+		r.Reset()
+	}
+	return s.holds(ctx, observerCount+len(idle))
+}
+
+// longCut cuts the network for good, and returns how long sessions with data under
+// way have lived on.
+func (s *scene) longCut(ctx context.Context, c *testNetwork, n int, timeout time.Duration) (time.Duration, error) {
+	if _, _, err := s.streams(ctx, c, n); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	if err := c.cut(ctx); err != nil {
+		return 0, err
+	}
+	if err := s.holds(ctx, observerCount+n); err != nil {
+		return 0, fmt.Errorf("sessions with data under way, %v after the cut with tcp_user_timeout %v: %w", time.Since(began), timeout, err)
+	}
+	return time.Since(began), nil
+}
+
+// dialFrom opens sessions from the far end.
+func (s *scene) dialFrom(ctx context.Context, c *testNetwork, n int) (all []*wire.Conn, err error) {
 	for range n {
 		conn, err := c.dial(ctx, "tcp", s.Address)
 		if err != nil {
@@ -220,29 +227,59 @@ func (s *scene) from(ctx context.Context, c *cable, n int) (all []*wire.Conn, er
 	return all, nil
 }
 
-// streams opens sessions from the far end that read without end, and says how
-// each ends.
-func (s *scene) streams(ctx context.Context, c *cable, n int) (all []*wire.Conn, ended chan error, err error) {
-	if all, err = s.from(ctx, c, n); err != nil {
+// stream is a session that reads a result without end and checks every row.
+type stream struct {
+	*wire.Conn
+	rows atomic.Int64
+}
+
+// streams opens sessions from the far end that read without end, and returns when
+// all of them have data under way. How each ends is sent to the channel.
+func (s *scene) streams(ctx context.Context, c *testNetwork, n int) (all []*stream, ended chan error, err error) {
+	conns, err := s.dialFrom(ctx, c, n)
+	if err != nil {
 		return nil, nil, err
 	}
 	ended = make(chan error, n)
-	for _, r := range all {
-		_ = r.TCP.SetReadBuffer(64 << 10) // what is under way is not all of it
-		go func() { ended <- stream(r) }()
+	for _, conn := range conns {
+		_ = conn.TCP.SetReadBuffer(64 << 10) // so that data are always under way
+		r := &stream{Conn: conn}
+		all = append(all, r)
+		go func() { ended <- r.run() }()
 	}
-	// All of them have their data under way by then, or soon.
-	time.Sleep(time.Second)
+	for _, r := range all {
+		if err := r.awaitRows(ctx, ended, 100); err != nil {
+			return nil, nil, err
+		}
+	}
 	return all, ended, nil
 }
 
-// stream asks for a result without end and checks every row. It returns when the
-// session does.
-func stream(r *wire.Conn) error {
-	const forever = 1 << 30
-	if err := r.Send(wire.Query(digests(forever, 32))); err != nil {
+// run returns when the session ends.
+func (r *stream) run() error {
+	if err := r.Send(wire.Query(digests(1<<30, 32))); err != nil {
 		return err
 	}
-	err := readRows(r, 1, forever)
-	return errors.Join(errors.New("the stream has ended"), err)
+	for i := 1; ; i++ {
+		if err := readRows(r.Conn, i, 1); err != nil {
+			return fmt.Errorf("the stream has ended: %w", err)
+		}
+		r.rows.Add(1)
+	}
+}
+
+// awaitRows waits until n more rows have come. It fails if any stream has ended.
+func (r *stream) awaitRows(ctx context.Context, ended <-chan error, n int64) error {
+	want := r.rows.Load() + n
+	return gate.Eventually(ctx, "the stream goes on", gate.Timeout, func() error {
+		select {
+		case err := <-ended:
+			return gate.Never(err)
+		default:
+		}
+		if got := r.rows.Load(); got < want {
+			return fmt.Errorf("%d rows to go", want-got)
+		}
+		return nil
+	})
 }

@@ -23,7 +23,7 @@ import (
 // appUser is the role of all clients.
 const appUser = "app"
 
-// lab is where it all happens: a directory, a PKI, one PostgreSQL and the
+// lab is what all scenarios share: a directory, a PKI, one PostgreSQL and the
 // binaries of pgwicket. Gates are started in it.
 type lab struct {
 	progress io.Writer
@@ -96,7 +96,7 @@ func (l *lab) remove() {
 	}
 }
 
-// say writes a line of progress.
+// logf writes a line of progress.
 func (l *lab) logf(format string, args ...any) { fmt.Fprintf(l.progress, format+"\n", args...) }
 
 func (l *lab) file(name string) string { return filepath.Join(l.dir, name) }
@@ -120,7 +120,7 @@ func (l *lab) issue(cn string) (credentials, error) {
 }
 
 // revoke replaces the revocation list, in one step, by one with a number and
-// these certificates. A gate that watches its files loads it by itself.
+// these certificates. The gate watches its files and loads it.
 func (l *lab) revoke(number int64, revoked ...credentials) error {
 	list := l.ca.CRL(func(c *tlstest.CRL) {
 		c.Number = big.NewInt(number)

@@ -23,8 +23,8 @@ import (
 	"pgwicket/test/harness"
 )
 
-// soak is a run: clients that check every answer, operators and a world that
-// disturb them by a plan, and the books of it all.
+// soak is a run: clients that check every answer, two lanes of actions that disturb
+// them by a plan, and the books of it all.
 type soak struct {
 	lab    *lab
 	seed   uint64
@@ -36,31 +36,42 @@ type soak struct {
 
 	tally
 	disturbances
-	losses   *losses
-	ledger   *ledger
-	outcomes map[string]bool // that a log may have
-	groups   []*group        // whose certificates are revoked at times
-	app      *group          // whose never is, of floods and of libpq
-	keyed    *group          // which needs a password, too
-	workers  []*worker
-	pgbench  transactions
-	lost     atomic.Int64 // rows of clients that were cut off
-	baseline level        // what a gate holds that has no clients
+	population
 
-	mu            sync.Mutex
-	gate          *target // the one for new connections
-	gates         []*target
-	control       *pgx.Conn     // of the superuser, past the gate
-	revoked       []credentials // that the list names
-	outside       []credentials // of which the gate is known to have heard
-	list          int64         // the number of the revocation list
-	peakMemory    int64         // bytes of memory that a gate had
-	slowest       time.Duration
-	interrupted   bool
-	sessionsEnded counts // by a deed, by how
+	mu sync.Mutex // of operation
+	operation
+
+	losses      *losses
+	ledger      *ledger
+	outcomes    map[string]bool // that a log may have
+	baseline    level           // what a gate holds that has no clients
+	interrupted bool
 }
 
-// Who is at it.
+// population is the clients.
+type population struct {
+	groups  []*group // whose certificates are revoked at times
+	app     *group   // whose never is, of floods and of libpq
+	keyed   *group   // which needs a password, too
+	workers []*worker
+	pgbench transactions
+	lost    atomic.Int64 // rows of clients that were cut off
+}
+
+// operation is what the operators know and count.
+type operation struct {
+	gate          *target // the one for new connections
+	gates         []*target
+	control       *pgx.Conn     // of the superuser, not through the gate
+	revoked       []credentials // that the list names
+	outside       []credentials // that the gate is known to refuse
+	list          int64         // the number of the revocation list
+	peakMemory    int64         // bytes that a gate had
+	slowest       time.Duration // end of the sessions of a revoked certificate
+	sessionsEnded counts        // by action
+}
+
+// How many clients of each kind there are.
 const (
 	groupCount  = 4
 	eagerCount  = 16
@@ -129,7 +140,7 @@ func (s *soak) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	s.gates, s.list = append(s.gates, s.gate), 1
-	return s.weigh(ctx)
+	return s.measureBaseline(ctx)
 }
 
 // setting is that of every gate of the soak.
@@ -197,8 +208,8 @@ func (s *soak) issue(g *group) error {
 	return nil
 }
 
-// weigh takes down what a gate holds when its clients have left.
-func (s *soak) weigh(ctx context.Context) error {
+// measureBaseline notes what a gate holds when its clients have left.
+func (s *soak) measureBaseline(ctx context.Context) error {
 	var conns []*worker
 	for i := range 8 {
 		w := s.worker(1<<20+i, brief, s.app)
@@ -230,7 +241,7 @@ func (s *soak) worker(number int, m manner, g *group) *worker {
 	return &worker{s: s, number: number, manner: m, group: g, rnd: rand.New(rand.NewPCG(s.seed, uint64(number)))} //nolint:gosec // it must be repeatable
 }
 
-// running says whether the load is to be held on.
+// running says whether the load goes on.
 func (s *soak) running() bool {
 	select {
 	case <-s.over:

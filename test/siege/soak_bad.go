@@ -20,7 +20,7 @@ import (
 	"pgwicket/test/wire"
 )
 
-// badInput is something that nobody must get in by.
+// badInput is something that must open no session.
 type badInput struct {
 	name string
 	do   func(*soak, *rand.Rand) error

@@ -9,10 +9,10 @@ import (
 	"sync"
 )
 
-// rowState is what must have become of a row.
+// rowState is what must be true of a row.
 type rowState uint8
 
-// The fates. The zero value is that of a row that nobody has tried to write.
+// The states. The zero value is that of a row that no client has tried to write.
 const (
 	_            rowState = iota
 	acknowledged          // its commit was answered: it is there
@@ -43,7 +43,7 @@ type due struct {
 
 func newLedger() *ledger { return &ledger{rows: make(map[entry]due)} }
 
-// note says what must have become of a row; the last word counts.
+// note sets the state of a row; the last one counts.
 func (l *ledger) note(e entry, f rowState, md5 string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -43,7 +43,7 @@ func (l *libpq) work(do func(*libpq) error) {
 	}
 }
 
-// What a program says of a session that a restart has ended, or could not get.
+// What a program prints when a restart has ended its session or refused it.
 var restarted = regexp.MustCompile(`terminating connection due to administrator command|server closed the connection|Connection refused|` +
 	`Connection reset by peer|SSL SYSCALL error|SSL connection has been closed|gate is shutting down|Broken pipe|connection to server was lost|perhaps the backend died`)
 

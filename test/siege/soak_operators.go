@@ -19,7 +19,7 @@ import (
 	"pgwicket/test/gate"
 )
 
-// operate does a deed of the operators. It goes on to its end whatever happens:
+// operate does an action of the operators. It runs to its end whatever happens:
 // no half of a restart is left.
 func (s *soak) operate(of step) error {
 	ctx, rnd := context.Background(), of.rnd()
@@ -70,7 +70,7 @@ func (s *soak) reloads(ctx context.Context, how string, do func() error) error {
 }
 
 // breakAndMend has the gate find something that it must not take, and sees that
-// all is as before: whoever had a certificate revoked is still outside.
+// all is as before: revoked certificates are still refused.
 func (s *soak) breakAndMend(ctx context.Context, rnd *rand.Rand) error {
 	l, g := s.lab, s.newest()
 	file, text := "", ""

@@ -26,7 +26,7 @@ const (
 	crashing      action = "gate killed and started again"
 )
 
-// What the world does, beside the operators.
+// What clients and the network do, beside the operators.
 const (
 	killing      action = "client killed in mid-query"
 	resetting    action = "client that resets in mid-answer"
@@ -38,8 +38,8 @@ const (
 	stalling     action = "handshakes that stall"
 )
 
-// lane is a row of deeds of which one is under way at a time. Each is drawn once
-// before any is drawn again, so that a short run has all of them, too.
+// lane is a list of actions of which one is under way at a time. Each is drawn once
+// before any is drawn again, so that a short run has all of them.
 type lane struct {
 	actions  []action
 	min, max time.Duration // from one to the next, at least
@@ -50,7 +50,7 @@ var (
 	world     = lane{[]action{killing, resetting, terminating, badFlood, connectFlood, wrongCancels, guessing, stalling}, time.Second, 5 * time.Second}
 )
 
-// step is one deed of the plan. It is done at that time or, where the one before
+// step is one action of the plan. It is done at that time or, where the one before
 // takes longer, right after it; its seed decides all the rest.
 type step struct {
 	at     time.Duration

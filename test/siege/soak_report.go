@@ -20,7 +20,7 @@ import (
 // what the gate itself would, and keeps it.
 const mostMemory = 1 << 30
 
-// watch looks at the gate now and then, and says how far it all is.
+// watch inspects the gate now and then, and reports progress.
 func (s *soak) watch() {
 	for n := 1; ; n++ {
 		select {
@@ -85,7 +85,7 @@ func (s *soak) audit() {
 	}
 }
 
-// allGone sees that a gate without clients says so.
+// allGone fails unless a gate without clients counts none.
 func (s *soak) allGone() error {
 	return gate.Eventually(context.Background(), "no session is open", gate.Timeout, func() error {
 		m, err := s.newest().Metrics()
@@ -147,7 +147,7 @@ func (t *transactions) audit(sums string) error {
 	return nil
 }
 
-// auditLog sees that every line says what happened with a message that the manual has.
+// auditLog fails if the log has an outcome that the manual does not describe.
 func (s *soak) auditLog(raw []byte) error {
 	for line := range bytes.Lines(raw) {
 		var r gate.Record
@@ -162,7 +162,7 @@ func (s *soak) auditLog(raw []byte) error {
 }
 
 // outcomesOf are the outcomes that the gate may log for what a client takes to be the
-// end of its session by a deed.
+// end of its session by an action.
 var outcomesOf = map[action][]string{
 	revocation:   {"certificate_revoked"},
 	overlapping:  {"drained", "drain_timeout"},
@@ -172,8 +172,8 @@ var outcomesOf = map[action][]string{
 	terminating: {"backend_closed", "backend_lost", "client_closed", "client_lost", "drained", "drain_timeout"},
 }
 
-// auditExcuses sees that what has excused the end of a session is what the gate
-// says it was.
+// auditExcuses fails unless the gate's log has the same reason for each end of a
+// session that was excused.
 func (s *soak) auditExcuses() error {
 	logged := make(map[string]bool)
 	for _, g := range s.gates {
@@ -185,7 +185,7 @@ func (s *soak) auditExcuses() error {
 	}
 	var wrong []string
 	for _, e := range s.seen {
-		found := e.action == crashing // which says nothing any more
+		found := e.action == crashing // it could log nothing
 		for _, outcome := range outcomesOf[e.action] {
 			found = found || logged[e.client+" "+outcome]
 		}

@@ -329,7 +329,7 @@ func (w *worker) notices(ctx context.Context) error {
 	})
 	other.close()
 	if !spoken {
-		return w.unlisten(ctx, channel) // what it has said and what not is in doubt
+		return w.unlisten(ctx, channel) // which notifications were sent is unknown
 	}
 	for _, want := range payloads {
 		got, err := w.conn.WaitForNotification(ctx)

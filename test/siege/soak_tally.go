@@ -62,7 +62,7 @@ type tally struct {
 	open     gauge // sessions
 	connects atomic.Int64
 	queries  counts // by kind
-	faults   counts // survived, by deed
+	faults   counts // survived, by action
 	bad      counts // inputs, by kind
 	sent     atomic.Int64
 	compared atomic.Int64 // bytes of answers

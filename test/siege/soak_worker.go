@@ -68,7 +68,7 @@ func (g *group) leave(w *worker) {
 	delete(g.sessions, w)
 }
 
-// sessionsOf counts the sessions that a certificate has let in.
+// sessionsOf counts the sessions that a certificate has opened.
 func (g *group) sessionsOf(p *clientCert) (n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -128,7 +128,7 @@ func (w *worker) work() {
 }
 
 // stays says whether a session with so many requests to go is to go on. One
-// whose certificate is revoked does not leave by itself: it waits for its end.
+// whose certificate is revoked does not leave: it waits for its end.
 func (w *worker) stays(left int) bool {
 	mustEnd, overdue := w.clientCert.mustEnd()
 	if overdue {
@@ -340,8 +340,8 @@ func (d *disturbances) excused(client string, why action) {
 const drainTimeout = 10 * time.Second
 
 // excuse says what of the plan explains the end of a session, if anything does.
-// Whoever was idle must have been told with a message. No restart may cut a transaction
-// or an answer before its time is up.
+// An idle client must have got a message. No restart may cut a transaction or an
+// answer before its time is up.
 func (d *disturbances) excuse(e ending, now time.Time) (action, bool) {
 	var told *pgconn.PgError
 	inWords := errors.As(e.err, &told)

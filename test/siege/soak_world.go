@@ -21,7 +21,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// disturb does a deed of the world.
+// disturb does an action of the second lane: what clients and the network do.
 func (s *soak) disturb(of step) error {
 	ctx, rnd := context.Background(), of.rnd()
 	switch of.action {
@@ -198,7 +198,7 @@ func (s *soak) terminateBackend(rnd *rand.Rand) error {
 	return s.gone(context.Background(), fmt.Sprintf("pid = %d", pid))
 }
 
-// together does something n times, a few at once, each with a rnd of its own.
+// concurrently does something n times, a few at once, each with its own rnd.
 // The errors of a restart that is under way do not count.
 func (s *soak) concurrently(rnd *rand.Rand, n int, do func(i int, rnd *rand.Rand) error) error {
 	var wg sync.WaitGroup
@@ -219,7 +219,7 @@ func (s *soak) concurrently(rnd *rand.Rand, n int, do func(i int, rnd *rand.Rand
 	return errors.Join(errs...)
 }
 
-// floodWithConnects is a crowd of good clients that come at once.
+// floodWithConnects opens sessions of many good clients at once.
 func (s *soak) floodWithConnects(rnd *rand.Rand, n int) error {
 	return s.concurrently(rnd, n, func(i int, rnd *rand.Rand) error {
 		w := s.worker(1<<16+i, brief, s.app)
@@ -232,8 +232,8 @@ func (s *soak) floodWithConnects(rnd *rand.Rand, n int) error {
 	})
 }
 
-// cancelOthers tries to cancel the queries of others without their keys. Whoever
-// was cancelled by that would report it.
+// cancelOthers tries to cancel the queries of others without their keys. A
+// client whose query was cancelled by that would report it.
 func (s *soak) cancelOthers(rnd *rand.Rand, n int) error {
 	return s.concurrently(rnd, n, func(_ int, rnd *rand.Rand) error {
 		pid := s.anyBackend(rnd)
@@ -255,8 +255,8 @@ func (s *soak) cancelOthers(rnd *rand.Rand, n int) error {
 	})
 }
 
-// guessPasswords logs in with wrong passwords, from an address that nobody else
-// uses: the gate has whoever does that wait.
+// guessPasswords logs in with wrong passwords, from an address that no other client
+// uses: the gate delays such an address.
 func (s *soak) guessPasswords(ctx context.Context, rnd *rand.Rand) error {
 	source := somewhere(rnd)
 	ctx, cancel := context.WithTimeout(ctx, gate.Timeout)
@@ -283,8 +283,8 @@ func (s *soak) guessPasswords(ctx context.Context, rnd *rand.Rand) error {
 	return nil
 }
 
-// stallStarts opens connections that say a part of what they have to say, and
-// closes them in several ways.
+// stallStarts opens connections that send a part of a startup, and closes them in
+// several ways.
 func (s *soak) stallStarts(rnd *rand.Rand, n int) error {
 	patiently := time.Duration(500+rnd.IntN(2500)) * time.Millisecond
 	return s.concurrently(rnd, n, func(_ int, rnd *rand.Rand) error {
