@@ -86,16 +86,16 @@ func TestRatiosAreTakenInsideRounds(t *testing.T) {
 
 func TestTheHardestPeerCounts(t *testing.T) {
 	r := &results{Series: []series{costs(map[string]float64{"pgwicket": 10, "pgbouncer": 20, "stunnel": 11, controlID: 10})}}
-	v, ok := r.judge(bar{"select-8", "cpu", []string{"pgbouncer", "stunnel"}, 0.85})
+	v, ok := r.judge(goal{"select-8", "cpu", []string{"pgbouncer", "stunnel"}, 0.85})
 	if !ok || v.peer != "stunnel" || v.text() != "**missed** by 7 %" {
 		t.Errorf("%v, peer %s: %s", ok, v.peer, v.text())
 	}
-	// Everybody has the same throughput, and it should be 1.1 times.
-	v, ok = r.judge(bar{"select-8", "throughput", []string{"pgbouncer"}, 1.10})
+	// All have the same throughput, and it should be 1.1 times.
+	v, ok = r.judge(goal{"select-8", "throughput", []string{"pgbouncer"}, 1.10})
 	if !ok || v.text() != "**missed** by 10 %" {
 		t.Errorf("%v: %s", ok, v.text())
 	}
-	if _, ok = r.judge(bar{"copy-in", "cpu", []string{"pgbouncer"}, 1}); ok {
+	if _, ok = r.judge(goal{"copy-in", "cpu", []string{"pgbouncer"}, 1}); ok {
 		t.Error("judged a scenario that was not run")
 	}
 }
@@ -313,14 +313,14 @@ func TestScenariosAndBarsAgree(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := scenarios(o)
-	for _, b := range bars() {
+	for _, b := range goals() {
 		i := slices.IndexFunc(all, func(s scenario) bool { return s.ID == b.scenario })
 		if i < 0 {
-			t.Errorf("a bar for %s, which is no scenario", b.scenario)
+			t.Errorf("a goal for %s, which is no scenario", b.scenario)
 			continue
 		}
 		if metricOf(all[i].Unit, b.metric).id != b.metric {
-			t.Errorf("a bar for %s, which is no metric", b.metric)
+			t.Errorf("a goal for %s, which is no metric", b.metric)
 		}
 	}
 	for names, want := range map[string]int{"select-1": 1, "select": 4, "connect": 1, "copy": 2, "idle,storm": 3} {

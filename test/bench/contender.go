@@ -20,7 +20,7 @@ const (
 // contender is one of those that are compared. One contender is one small file.
 type contender struct {
 	id, title string
-	about     string // its configuration, with a message, for the report
+	about     string // its configuration, as text, for the report
 	dialect   dialect
 	program   string // that Debian's package pkg brings
 	pkg       string

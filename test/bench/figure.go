@@ -9,24 +9,24 @@ import (
 	"time"
 )
 
-// figure is a series whose entrants are points on curves: pgwicket alone, with
+// figure is a series whose candidates are points on curves: pgwicket alone, with
 // more and more of something.
 type figure struct {
 	series
 	Axis    string   `json:"axis"`    // what there is more and more of
-	Against string   `json:"against"` // what Of of each point is, with a message
+	Against string   `json:"against"` // what Of of each point is, as text
 	Panels  []string `json:"panels"`  // the metrics, each with a chart
 	Points  []point  `json:"points"`
 
 	field []candidate // one for each point, until it is measured
 }
 
-// point is an entrant as the report shows it.
+// point is a candidate as the report shows it.
 type point struct {
 	ID    string  `json:"id"`
 	Line  string  `json:"line"` // the curve, or the setting, that it belongs to
 	X     float64 `json:"x"`
-	Label string  `json:"label"` // X with a message
+	Label string  `json:"label"` // X as text
 	Of    string  `json:"of"`    // the point that it is compared with
 }
 

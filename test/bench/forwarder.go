@@ -10,14 +10,14 @@ import (
 	"pgwicket/test/harness"
 )
 
-//go:embed floor/forward.c
+//go:embed forward/forward.c
 var forwardSource []byte
 
-// floor is the forwarder of bench/floor: what is left of a gate without TLS.
+// floor is the forwarder of test/bench/forward: what is left of a gate without TLS.
 func forwarder() contender {
 	return contender{
 		id: "floor", title: "C forwarder, no TLS",
-		about:   "one thread, epoll, one read and one write for each message (bench/floor), `cc -O2`",
+		about:   "one thread, epoll, one read and one write for each message (test/bench/forward), `cc -O2`",
 		dialect: plainText, noCert: true, program: "cc", pkg: "gcc",
 		version: func(*lab) string { return firstLine(program("cc"), "--version") },
 		start: func(l *lab, s setting) (*gate.Process, error) {

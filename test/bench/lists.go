@@ -14,7 +14,7 @@ import (
 
 // list is a part of the configuration that may be long. A further one, as of
 // rules, is one more line of lists and a function that makes it, with a place in
-// setting and in pgwicket.yaml.tmpl for what that gives.
+// setting and in its keys for what that gives.
 type list struct {
 	id, title string
 	sizes     []int
@@ -29,7 +29,7 @@ func lists() []list {
 	}
 }
 
-// listsFigure is connections that have to get past longer and longer lists.
+// listsFigure is connections that are checked against longer and longer lists.
 func listsFigure(_ context.Context, l *lab, _ options) (figure, error) {
 	f := newFigure(scenario{
 		ID: "lists", Title: "Length of the lists", Unit: "connection",

@@ -16,7 +16,7 @@ const gatePackage = "pgwicket/cmd/pgwicket"
 
 func pgwicket(id, title string) contender { return tuned(id, title, func(*setting) {}) }
 
-// tuned is pgwicket with something else than its defaults.
+// tuned is pgwicket with other settings than its defaults.
 func tuned(id, title string, change func(*setting)) contender {
 	return contender{
 		id: id, title: title,
@@ -60,11 +60,10 @@ func (s setting) keys() map[string]string {
 	return keys
 }
 
-// build makes a Go program of this module as releases are made, with more flags
-// if need be. It works inside the module only.
+// build builds a Go program as releases are built, with more flags if need be.
 func build(ctx context.Context, to, pkg string, flags ...string) (string, error) {
 	version := firstLine("git", "describe", "--tags", "--always", "--dirty")
-	if strings.Contains(version, " ") { // a complaint of git, so this is no checkout
+	if strings.Contains(version, " ") { // an error of git, so this is no checkout
 		version = ""
 	}
 	return to, harness.Build(ctx, pkg, to, nil, append([]string{"-ldflags=-w -X main.version=" + version}, flags...)...)

@@ -146,7 +146,7 @@ func (r *results) introduce(w io.Writer) {
 func (r *results) summary(w io.Writer) {
 	fmt.Fprint(w, "### Targets\n\n")
 	fmt.Fprint(w, "| scenario | what | compared with | target | measured | control | |\n|---|---|---|---|---|---|---|\n")
-	for _, b := range bars() {
+	for _, b := range goals() {
 		v, ok := r.judge(b)
 		if !ok {
 			continue
@@ -233,7 +233,7 @@ func (s series) heading(m metric) string {
 // references are those that the others are compared with.
 func (r *results) references(s series) []string {
 	return slices.DeleteFunc([]string{"pgbouncer", "stunnel", "plain", "floor"}, func(id string) bool {
-		// The floor is one of CPU only.
+		// The forwarder is a lower bound of the CPU only.
 		return s.values(id, metricOf(s.Unit, s.Main)).N == 0 || id == "floor" && s.Main != "cpu"
 	})
 }

@@ -111,7 +111,7 @@ type candidate struct {
 	scenario scenario
 }
 
-// compete measures all of a field once in each round. An entrant that breaks down
+// compete measures all candidates once in each round. A candidate that breaks down
 // is left out of the rest; only the end of ctx ends the run.
 func (l *lab) compete(ctx context.Context, out *series, field []candidate, rounds int, d time.Duration) error {
 	out.Failed = map[string]string{}
@@ -176,7 +176,7 @@ type runner struct {
 	gates map[string]*endpoint
 }
 
-// burst measures an entrant once. Its gate is started when it is first needed, and
+// burst measures a candidate once. Its gate is started when it is first needed, and
 // then stays for all rounds, unless each has to begin anew.
 func (a *runner) burst(ctx context.Context, e candidate, d time.Duration) (s sample, err error) {
 	sc := e.scenario

@@ -6,11 +6,15 @@ import (
 	"fmt"
 )
 
-// The messages of pgwicket's log that these programs look for.
+// What these programs look for in the log, and in the FATAL errors that clients get.
 const (
 	MessageEnded   = "session ended"
 	MessageRefused = "connection refused"
 	MessagePanic   = "panic in a session; please report this"
+
+	FatalRevoked    = "terminating connection: client certificate was revoked" // 57P01; more may follow
+	FatalTerminated = "terminating connection due to administrator command"    // 57P01, PostgreSQL's own words
+	FatalBackoff    = "failed authentications"                                 // in a 28000
 )
 
 // Record is a line of the log.

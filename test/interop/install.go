@@ -17,7 +17,7 @@ import (
 )
 
 // manifest is what npm installs into .interop: servers and libraries, in versions
-// that a run next year has too.
+// that a run next year will have too.
 const manifest = `{
   "private": true,
   "dependencies": {
@@ -32,7 +32,7 @@ const manifest = `{
 }
 `
 
-// installing is held while something is installed.
+// installing is locked while something is installed.
 var installing sync.Mutex
 
 // releases installs the servers, and returns those that are there, oldest first,
@@ -125,14 +125,14 @@ func (l *lab) need(ctx context.Context, pkg, pattern string) error {
 }
 
 // buildGo builds a client of the module in clients/golang, whose
-// dependencies are none of the product's.
+// dependencies are not the product's.
 func (l *lab) buildGo(ctx context.Context, name string) (string, error) {
 	binary := filepath.Join(l.store, "bin", name)
 	_, err := harness.Output(ctx, filepath.Join(l.clients, "golang"), append(os.Environ(), "CGO_ENABLED=0"), "go", "build", "-o", binary, "./"+name)
 	return binary, err
 }
 
-// debian is the release whose psql and pgbench all of libpq's clients are.
+// debianClients are the programs whose psql and pgbench all of libpq's clients are.
 func debianClients() (psql, pgbench string, err error) {
 	if psql, err = pgtest.Program("psql"); err != nil {
 		return "", "", err

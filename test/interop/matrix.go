@@ -81,7 +81,7 @@ func byDesign(name string) string {
 }
 
 // client is a row of the table. prepare installs it, and returns the program that
-// speaks for it and its environment.
+// drives it, and its environment.
 type client struct {
 	name    string
 	prepare func(ctx context.Context, l *lab) (argv, env []string, err error)
@@ -112,8 +112,8 @@ type matrix struct {
 	timeout time.Duration
 	size    int
 	idle    int
-	// A processor is what a client waits for, and many would have one another's
-	// connections time out; an idle session only waits.
+	// Clients compete for the processor, and too many at once would time out. An idle
+	// session only waits, so more of them may run.
 	slots, idleSlots chan struct{}
 }
 

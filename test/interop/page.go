@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// page is the matrix's part of docs/interop.md, in the making.
+// page is the matrix's part of the results, while it is written.
 type page struct {
 	quick       bool
 	servers     []string
@@ -23,7 +23,7 @@ type page struct {
 // verdict is a cell: what one client saw of one feature at one server.
 type verdict struct {
 	server            string
-	client, feature   string // empty: of the wire
+	client, feature   string // empty: of a raw script
 	straight, through cell
 	note              string // why it may differ
 	failed            bool
@@ -69,7 +69,7 @@ func (p *page) client(s *server, name string, straight, through answers) (failed
 	return failed
 }
 
-// raw adds what the wire said, and returns the rows that failed.
+// raw adds what the raw scripts saw, and returns the rows that failed.
 func (p *page) raw(s *server, rows []rawRow) (failed []string) {
 	if p.wired == nil {
 		p.wired = make(map[string][]verdict)
@@ -98,7 +98,7 @@ run if it works straight and differs through the gate. Where the servers differ,
 
 `
 
-// notDriven are the clients that people use and that no driver speaks for.
+// notDriven are clients that people use and that have no driver here.
 const notDriven = `| psql and pgbench of 14, 16, 17 and 18 | the packages of npm have the libraries and no programs: Debian's psql and pgbench, of 15, use their libpq |
 `
 
@@ -143,7 +143,7 @@ func straightOn(v verdict) string {
 	return v.describe(v.straight, v.through, false)
 }
 
-// failsBothWays begins what is to be mended in a driver.
+// failsBothWays begins the text of what is to be fixed in a driver.
 const failsBothWays = "fails both ways: "
 
 // describe says what a client saw. What fails both ways proves nothing about the
@@ -155,7 +155,7 @@ func (v verdict) describe(c, other cell, gated bool) string {
 		return strings.TrimSpace("ok " + seen)
 	case c.state == "unsupported":
 		return "– " + seen
-	case why != "" && v.feature == "direct": // how such a connection ends is a matter of moments
+	case why != "" && v.feature == "direct": // how such a connection ends depends on timing
 		return "refused (" + why + ")"
 	case why != "":
 		return "refused: " + seen + " (" + why + ")"
@@ -166,8 +166,7 @@ func (v verdict) describe(c, other cell, gated bool) string {
 }
 
 // expectedRefusal says why a feature is refused as it should be: by a server or a client
-// that has not got it, or by both for the sake of safety. It is empty for what is
-// to work.
+// that does not have it, or by both for safety. It is empty for what must work.
 func (v verdict) expectedRefusal(gated bool) string {
 	switch {
 	case v.feature == "sslmode-disable":

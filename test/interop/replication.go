@@ -77,7 +77,7 @@ func (t *trial) addClientInfo(ctx context.Context, g *gate.Gate) error {
 	if err := g.Reload(ctx, map[string]string{"backend.client_info": "true"}); err != nil {
 		return err
 	}
-	got, err := t.ask(ctx, t.through(g, scramUser, "postgres"), "select current_setting('pgwicket.client_addr', true)")
+	got, err := t.ask(ctx, t.gateEnv(g, scramUser, "postgres"), "select current_setting('pgwicket.client_addr', true)")
 	if err == nil && got != "127.0.0.1" {
 		err = fmt.Errorf("the address of the client is %q", got)
 	}
@@ -93,7 +93,7 @@ func spellings(ctx context.Context, t *trial) (string, error) {
 	values := []string{"true", "TRUE", "t", "tr", "yes", "y", "on", "oN", "1", "database", "false", "f", "no", "n", "off", "of", "0", "DATABASE", "o", "2", "standby"}
 	walsenders := 0
 	for _, value := range values {
-		a, b := t.kindOf(ctx, straight, value), t.kindOf(ctx, t.through(t.gate, replicatorUser, "postgres"), value)
+		a, b := t.kindOf(ctx, straight, value), t.kindOf(ctx, t.gateEnv(t.gate, replicatorUser, "postgres"), value)
 		if a != b {
 			return "", fmt.Errorf("replication=%s: straight %s, through the gate %s", value, a, b)
 		}
@@ -102,7 +102,7 @@ func spellings(ctx context.Context, t *trial) (string, error) {
 		}
 	}
 	for _, value := range []string{"true", "database"} {
-		_, err := t.program(ctx, t.through(t.gate, scramUser, "postgres"), "psql", "-XAtc", "IDENTIFY_SYSTEM", "replication="+value)
+		_, err := t.program(ctx, t.gateEnv(t.gate, scramUser, "postgres"), "psql", "-XAtc", "IDENTIFY_SYSTEM", "replication="+value)
 		if err == nil {
 			return "", fmt.Errorf("replication=%s: a role that must not replicate does", value)
 		}
@@ -128,14 +128,14 @@ func (t *trial) kindOf(ctx context.Context, env []string, value string) string {
 // whileWriting runs a program while pgbench writes through the gate.
 func (t *trial) whileWriting(ctx context.Context, run func() error) error {
 	wrote := make(chan error, 1)
-	go func() { wrote <- t.bench(ctx, t.through(t.gate, scramUser, "postgres"), t.transactions()) }()
+	go func() { wrote <- t.bench(ctx, t.gateEnv(t.gate, scramUser, "postgres"), t.transactions()) }()
 	return errors.Join(run(), <-wrote)
 }
 
 func baseBackup(ctx context.Context, t *trial) (string, error) {
 	dir := t.file("backup")
 	err := t.whileWriting(ctx, func() error {
-		_, err := t.program(ctx, t.through(t.gate, replicatorUser, "postgres"), "pg_basebackup", "-D", dir, "-X", "stream", "-c", "fast", "--no-sync", "--manifest-checksums=SHA256")
+		_, err := t.program(ctx, t.gateEnv(t.gate, replicatorUser, "postgres"), "pg_basebackup", "-D", dir, "-X", "stream", "-c", "fast", "--no-sync", "--manifest-checksums=SHA256")
 		return err
 	})
 	if err != nil {
@@ -151,7 +151,7 @@ func baseBackup(ctx context.Context, t *trial) (string, error) {
 func tarBackup(ctx context.Context, t *trial) (string, error) {
 	dir, unpacked := t.file("tar"), t.file("untarred")
 	err := t.whileWriting(ctx, func() error {
-		_, err := t.program(ctx, t.through(t.gate, replicatorUser, "postgres"), "pg_basebackup", "-D", dir, "-Ft", "-X", "stream", "-c", "fast", "--no-sync", "--manifest-checksums=SHA256")
+		_, err := t.program(ctx, t.gateEnv(t.gate, replicatorUser, "postgres"), "pg_basebackup", "-D", dir, "-Ft", "-X", "stream", "-c", "fast", "--no-sync", "--manifest-checksums=SHA256")
 		return err
 	})
 	if err != nil {
@@ -187,7 +187,7 @@ func receiveWAL(ctx context.Context, t *trial) (string, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return "", err
 	}
-	env := t.through(t.gate, replicatorUser, "postgres")
+	env := t.gateEnv(t.gate, replicatorUser, "postgres")
 	if _, err := t.program(ctx, env, "pg_receivewal", "--create-slot", "--slot=receiver"); err != nil {
 		return "", err
 	}
@@ -200,7 +200,7 @@ func receiveWAL(ctx context.Context, t *trial) (string, error) {
 	}()
 	var err error
 	for range 4 { // each ends a segment
-		err = errors.Join(err, t.bench(ctx, t.through(t.gate, scramUser, "postgres"), t.transactions()))
+		err = errors.Join(err, t.bench(ctx, t.gateEnv(t.gate, scramUser, "postgres"), t.transactions()))
 		_, switched := t.ask(ctx, t.straight(), "select pg_switch_wal()")
 		err = errors.Join(err, switched)
 	}
@@ -238,14 +238,14 @@ func receiveWAL(ctx context.Context, t *trial) (string, error) {
 
 func receiveLogical(ctx context.Context, t *trial) (string, error) {
 	file := t.file("changes")
-	env := t.through(t.gate, replicatorUser, "postgres")
+	env := t.gateEnv(t.gate, replicatorUser, "postgres")
 	if _, err := t.program(ctx, env, "pg_recvlogical", "-d", "postgres", "--slot=through", "--create-slot", "-P", "test_decoding"); err != nil {
 		return "", err
 	}
 	if _, err := t.ask(ctx, t.straight(), "select pg_create_logical_replication_slot('straight', 'test_decoding')"); err != nil {
 		return "", err
 	}
-	if err := t.bench(ctx, t.through(t.gate, scramUser, "postgres"), t.transactions()); err != nil {
+	if err := t.bench(ctx, t.gateEnv(t.gate, scramUser, "postgres"), t.transactions()); err != nil {
 		return "", err
 	}
 	end, err := t.ask(ctx, t.straight(), "select pg_current_wal_insert_lsn()")
@@ -305,7 +305,7 @@ func subscription(ctx context.Context, t *trial) (string, error) {
 		return "", err
 	}
 	for range 2 {
-		if err := t.bench(ctx, t.through(t.gate, scramUser, "postgres"), t.transactions()); err != nil {
+		if err := t.bench(ctx, t.gateEnv(t.gate, scramUser, "postgres"), t.transactions()); err != nil {
 			return "", err
 		}
 		if err := t.caughtUp(ctx, t.straight(), "subscriber"); err != nil {
@@ -323,7 +323,8 @@ func subscription(ctx context.Context, t *trial) (string, error) {
 	return "initial copy under pgbench, then changes, then changes behind a lost connection: all tables have equal checksums; application_name is `subscriber`", err
 }
 
-// caughtUp waits until the replica of that very name has everything. An application_name that the gate has touched would never be found
+// caughtUp waits until the replica of that very name has everything. An
+// application_name that the gate has changed would never be found
 // (multigres#689).
 func (t *trial) caughtUp(ctx context.Context, env []string, application string) error {
 	lsn, err := t.ask(ctx, env, "select pg_current_wal_lsn()")
@@ -333,7 +334,7 @@ func (t *trial) caughtUp(ctx context.Context, env []string, application string) 
 	return t.until(ctx, env, fmt.Sprintf("select replay_lsn >= '%s' from pg_stat_replication where application_name = '%s'", lsn, application), "t")
 }
 
-// standby is a server made from a backup, which pgtest makes none of.
+// standby is a server made from a backup, which pgtest cannot make.
 type standby struct {
 	socketDir string
 	port      int
@@ -343,14 +344,14 @@ func (s *standby) env() []string { return superuserEnv(s.socketDir, s.port, "pos
 
 // follow makes a standby of what is behind a gate and starts it. The lab ends it.
 func (t *trial) follow(ctx context.Context, g *gate.Gate, application string) (*standby, error) {
-	// The account that PostgreSQL runs under gets through to where its other directories are.
+	// The account that PostgreSQL runs under can reach the directory of its other files.
 	base, err := os.MkdirTemp(filepath.Dir(filepath.Dir(t.server.SocketDir)), "pgwicket-standby-")
 	if err != nil {
 		return nil, err
 	}
 	t.atEnd(func() { _ = os.RemoveAll(base) })
 	data, run := filepath.Join(base, "data"), filepath.Join(base, "run")
-	if _, err := t.program(ctx, t.through(g, replicatorUser, "postgres"), "pg_basebackup", "-D", data, "-X", "stream", "-c", "fast", "--no-sync"); err != nil {
+	if _, err := t.program(ctx, t.gateEnv(g, replicatorUser, "postgres"), "pg_basebackup", "-D", data, "-X", "stream", "-c", "fast", "--no-sync"); err != nil {
 		return nil, err
 	}
 	settings := fmt.Sprintf("primary_conninfo = '%s'\n", strings.ReplaceAll(conninfo(g, application), "'", "''"))
@@ -401,7 +402,7 @@ func physicalStandby(ctx context.Context, t *trial) (done string, err error) {
 	if err := t.until(ctx, t.straight(), "select sync_state from pg_stat_replication where application_name = 'standby_a'", "sync"); err != nil {
 		return "", err
 	}
-	env := t.through(t.gate, scramUser, "postgres", "PGOPTIONS=-c synchronous_commit=remote_apply")
+	env := t.gateEnv(t.gate, scramUser, "postgres", "PGOPTIONS=-c synchronous_commit=remote_apply")
 	if err := t.bench(ctx, env, t.transactions()); err != nil {
 		return "", err
 	}
@@ -417,7 +418,7 @@ func reconnected(ctx context.Context, t *trial) (string, error) {
 		return "", errors.New("there is no standby")
 	}
 	const times = 3
-	env := t.through(t.gate, scramUser, "postgres", "PGOPTIONS=-c synchronous_commit=remote_apply")
+	env := t.gateEnv(t.gate, scramUser, "postgres", "PGOPTIONS=-c synchronous_commit=remote_apply")
 	for range times {
 		if _, err := t.ask(ctx, t.straight(), "select pg_terminate_backend(pid) from pg_stat_replication where application_name = 'standby_a'"); err != nil {
 			return "", err
@@ -460,7 +461,7 @@ func promoted(ctx context.Context, t *trial) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := t.bench(ctx, t.through(g, scramUser, "postgres"), t.transactions()); err != nil {
+	if err := t.bench(ctx, t.gateEnv(g, scramUser, "postgres"), t.transactions()); err != nil {
 		return "", err
 	}
 	if err := t.caughtUp(ctx, t.standby.env(), "second"); err != nil {
@@ -469,7 +470,7 @@ func promoted(ctx context.Context, t *trial) (string, error) {
 	if err := t.same(ctx, t.standby.env(), next.env()); err != nil {
 		return "", err
 	}
-	timeline, err := t.program(ctx, t.through(g, replicatorUser, "postgres"), "psql", "-XAtc", "IDENTIFY_SYSTEM", "replication=true")
+	timeline, err := t.program(ctx, t.gateEnv(g, replicatorUser, "postgres"), "psql", "-XAtc", "IDENTIFY_SYSTEM", "replication=true")
 	if fields := strings.Split(timeline, "|"); err == nil && (len(fields) != 4 || fields[1] != "2") {
 		err = fmt.Errorf("IDENTIFY_SYSTEM says %q, want the timeline 2", timeline)
 	}

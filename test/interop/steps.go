@@ -110,16 +110,16 @@ func (t *trial) runStep(ctx context.Context, s step) (string, error) {
 	return done, err
 }
 
-// through is the environment of a client program that goes through a gate with a
+// gateEnv is the environment of a client program that goes through a gate with a
 // password.
-func (t *trial) through(g *gate.Gate, user, database string, extra ...string) []string {
+func (t *trial) gateEnv(g *gate.Gate, user, database string, extra ...string) []string {
 	return pgtest.Environ(append([]string{
 		"LC_ALL=C.UTF-8", "HOME=" + t.dir, "PGHOST=" + g.Host, "PGPORT=" + strconv.Itoa(g.Port), "PGUSER=" + user, "PGDATABASE=" + database,
 		"PGPASSWORD=" + password, "PGSSLMODE=verify-ca", "PGSSLROOTCERT=" + t.caFile, "PGGSSENCMODE=disable",
 	}, extra...)...)
 }
 
-// past is that of one that goes to the server's Unix socket as its superuser.
+// superuserEnv is that of one that goes to the server's Unix socket as its superuser.
 func superuserEnv(socketDir string, port int, database string) []string {
 	return pgtest.Environ("LC_ALL=C.UTF-8", "PGHOST="+socketDir, "PGPORT="+strconv.Itoa(port), "PGUSER="+pgtest.Superuser, "PGDATABASE="+database)
 }

@@ -63,7 +63,7 @@ func (t *trial) big(ctx context.Context) (string, error) {
 	}
 	for i := range 4 {
 		// Values that do not compress, some that do, nulls, bytes and letters of many lengths.
-		_, err := t.ask(ctx, t.through(t.gate, scramUser, "big"), fmt.Sprintf(`create table t%d (id bigint, digests text, bytes bytea, words text, n numeric, at timestamptz, list int[]);
+		_, err := t.ask(ctx, t.gateEnv(t.gate, scramUser, "big"), fmt.Sprintf(`create table t%d (id bigint, digests text, bytes bytea, words text, n numeric, at timestamptz, list int[]);
 			insert into t%d select g, repeat(md5(g::text), 3) || md5((g * 7)::text) , sha512(g::text::bytea) || sha512((-g)::text::bytea), case when g %% 5 > 0 then 'żółć € ' || E'\t\\\n' || g end,
 				g / 7.0, 'epoch'::timestamptz + g * interval '1 minute', array[g, null, -g] from generate_series(1, %d) g;
 			alter table t%d add primary key (id); create index on t%d (n)`, i, i, rows, i, i))
@@ -94,7 +94,7 @@ func (t *trial) empty(ctx context.Context, name string) error {
 
 func isReady(ctx context.Context, t *trial) (string, error) {
 	for range 10 {
-		out, err := t.program(ctx, t.through(t.gate, scramUser, "postgres"), "pg_isready")
+		out, err := t.program(ctx, t.gateEnv(t.gate, scramUser, "postgres"), "pg_isready")
 		if err != nil || !strings.Contains(out, "accepting connections") {
 			return "", fmt.Errorf("it says %q: %w", out, err)
 		}
@@ -115,13 +115,13 @@ func (t *trial) dumpAndRestore(ctx context.Context, how ...string) (string, erro
 	}
 	dump := t.file("dump" + how[0])
 	defer os.RemoveAll(dump)
-	if _, err := t.program(ctx, t.through(t.gate, scramUser, "big"), "pg_dump", append(how, "-Z1", "-f", dump)...); err != nil {
+	if _, err := t.program(ctx, t.gateEnv(t.gate, scramUser, "big"), "pg_dump", append(how, "-Z1", "-f", dump)...); err != nil {
 		return "", err
 	}
 	if err := t.empty(ctx, "copy"); err != nil {
 		return "", err
 	}
-	if _, err := t.program(ctx, t.through(t.gate, scramUser, "copy"), "pg_restore", "-j4", "-d", "copy", "--exit-on-error", dump); err != nil {
+	if _, err := t.program(ctx, t.gateEnv(t.gate, scramUser, "copy"), "pg_restore", "-j4", "-d", "copy", "--exit-on-error", dump); err != nil {
 		return "", err
 	}
 	return "a database of " + size + " or so, dumped and restored through the gate; all tables have equal checksums", t.same(ctx, t.database("big"), t.database("copy"))
@@ -138,7 +138,7 @@ func script(ctx context.Context, t *trial) (string, error) {
 	if _, err := t.program(ctx, t.database("big"), "pg_dump", "-f", straight); err != nil {
 		return "", err
 	}
-	if _, err := t.program(ctx, t.through(t.gate, scramUser, "big"), "pg_dump", "-f", through); err != nil {
+	if _, err := t.program(ctx, t.gateEnv(t.gate, scramUser, "big"), "pg_dump", "-f", through); err != nil {
 		return "", err
 	}
 	// Newer releases put a random word behind \restrict into every dump.
@@ -149,7 +149,7 @@ func script(ctx context.Context, t *trial) (string, error) {
 	if err := t.empty(ctx, "copy"); err != nil {
 		return "", err
 	}
-	if _, err := t.program(ctx, t.through(t.gate, scramUser, "copy"), "psql", "-Xq", "-v", "ON_ERROR_STOP=1", "-f", through); err != nil {
+	if _, err := t.program(ctx, t.gateEnv(t.gate, scramUser, "copy"), "psql", "-Xq", "-v", "ON_ERROR_STOP=1", "-f", through); err != nil {
 		return "", err
 	}
 	return "a plain dump of " + size + " or so, the same as straight except for its random key, run as a script; all tables have equal checksums", t.same(ctx, t.database("big"), t.database("copy"))
@@ -159,7 +159,7 @@ func connects(ctx context.Context, t *trial) (string, error) {
 	if err := t.empty(ctx, "bench"); err != nil {
 		return "", err
 	}
-	env := t.through(t.gate, scramUser, "bench")
+	env := t.gateEnv(t.gate, scramUser, "bench")
 	if _, err := t.program(ctx, env, "pgbench", "-i", "-q", "-s", "4"); err != nil {
 		return "", err
 	}
@@ -281,7 +281,7 @@ func regression(ctx context.Context, t *trial) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	through, err := s.run(ctx, "through the gate", t.through(t.gate, pgtest.Superuser, "postgres"), t.gate.Host, strconv.Itoa(t.gate.Port))
+	through, err := s.run(ctx, "through the gate", t.gateEnv(t.gate, pgtest.Superuser, "postgres"), t.gate.Host, strconv.Itoa(t.gate.Port))
 	if err != nil {
 		return "", err
 	}

@@ -178,7 +178,7 @@ func (s *soak) auditExcuses() error {
 	logged := make(map[string]bool)
 	for _, g := range s.gates {
 		for _, r := range g.Records() {
-			if r["msg"] == "session ended" {
+			if r.Is(gate.MessageEnded) {
 				logged[fmt.Sprint(r["client"], " ", r["outcome"])] = true
 			}
 		}

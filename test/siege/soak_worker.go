@@ -346,7 +346,7 @@ func (d *disturbances) excuse(e ending, now time.Time) (action, bool) {
 	var told *pgconn.PgError
 	inWords := errors.As(e.err, &told)
 	revoked := e.clientCert != nil && e.clientCert.revoked.Load()
-	if inWords && told.Code == "57P01" && strings.HasPrefix(told.Message, "terminating connection: client certificate was revoked") {
+	if inWords && told.Code == "57P01" && strings.HasPrefix(told.Message, gate.FatalRevoked) {
 		return revocation, revoked
 	}
 	d.mu.Lock()
@@ -354,7 +354,7 @@ func (d *disturbances) excuse(e ending, now time.Time) (action, bool) {
 	if !inWords && ended(e.err) && d.met(crashing, e.opened, now) {
 		return crashing, true
 	}
-	byCommand := inWords && told.Code == "57P01" && told.Message == "terminating connection due to administrator command"
+	byCommand := inWords && told.Code == "57P01" && told.Message == gate.FatalTerminated
 	if !byCommand && (inWords || e.idle || !ended(e.err)) {
 		return "", false
 	}

@@ -274,7 +274,7 @@ func (s *soak) guessPasswords(ctx context.Context, rnd *rand.Rand) error {
 			return errors.New("a wrong password has opened a session")
 		}
 		switch {
-		case state(err) == "28P01", state(err) == "28000" && strings.Contains(err.Error(), "failed authentications"):
+		case state(err) == "28P01", state(err) == "28000" && strings.Contains(err.Error(), gate.FatalBackoff):
 			s.bad.add("wrong password", 1)
 		case !s.during(began, err):
 			return fmt.Errorf("a wrong password is answered otherwise: %w", err)

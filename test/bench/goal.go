@@ -8,18 +8,18 @@ import (
 	"strings"
 )
 
-// bar is a promise: pgwicket's ratio to a peer is at most, or for what is better
+// goal is a promise: pgwicket's ratio to a peer is at most, or for what is better
 // when higher at least, this.
-type bar struct {
+type goal struct {
 	scenario, metric string
 	peers            []string // the best of them, which is the hardest to beat
 	limit            float64
 }
 
-// bars returns what pgwicket promises.
-func bars() []bar {
+// goals returns what pgwicket promises.
+func goals() []goal {
 	c := []string{"pgbouncer", "stunnel"}
-	all := []bar{
+	all := []goal{
 		{"select-1", "cpu", c, 0.95},
 		{"select-8", "cpu", c, 0.85},
 		{"select-32", "cpu", c, 0.85},
@@ -41,7 +41,7 @@ func bars() []bar {
 		"select-1", "select-8", "select-32", "select-128", "answer-8", "answer-32", "rate-500", "connect", "connect-cert",
 		"copy-out", "copy-in", "idle-1000", "idle-10000", "mixed", "storm",
 	} {
-		all = append(all, bar{s, plainMetric(s), []string{"plain"}, plainLimit(s)})
+		all = append(all, goal{s, plainMetric(s), []string{"plain"}, plainLimit(s)})
 	}
 	return all
 }
@@ -63,9 +63,9 @@ func plainLimit(scenario string) float64 {
 	return 0.80
 }
 
-// verdict is a bar that was measured.
+// verdict is a goal that was measured.
 type verdict struct {
-	bar
+	goal
 	series series
 	metric metric
 	peer   string
@@ -73,13 +73,13 @@ type verdict struct {
 	spread float64
 }
 
-// judge returns nothing for a bar of which pgwicket or every peer is missing.
-func (r *results) judge(b bar) (v verdict, ok bool) {
+// judge returns nothing for a goal of which pgwicket or every peer is missing.
+func (r *results) judge(b goal) (v verdict, ok bool) {
 	i := slices.IndexFunc(r.Series, func(s series) bool { return s.Scenario == b.scenario })
 	if i < 0 {
 		return v, false
 	}
-	v = verdict{bar: b, series: r.Series[i], metric: metricOf(r.Series[i].Unit, b.metric)}
+	v = verdict{goal: b, series: r.Series[i], metric: metricOf(r.Series[i].Unit, b.metric)}
 	v.spread = v.series.spread(v.metric)
 	measured := slices.DeleteFunc(slices.Clone(b.peers), func(p string) bool { return v.series.ratio("pgwicket", p, v.metric).N == 0 })
 	if len(measured) == 0 {
@@ -96,7 +96,7 @@ func (r *results) judge(b bar) (v verdict, ok bool) {
 	return v, true
 }
 
-// over is by how much the bar is missed, as a part of it; negative if it is met.
+// over is by how much the goal is missed, as a part of it; negative if it is met.
 func (v verdict) over() float64 {
 	d := v.ratio.Median/v.limit - 1
 	if v.metric.higher {
