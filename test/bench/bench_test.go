@@ -23,6 +23,7 @@ import (
 var update = flag.Bool("update", false, "rewrite the golden files of testdata")
 
 func TestQuartiles(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		values []float64
 		want   quartiles
@@ -40,6 +41,7 @@ func TestQuartiles(t *testing.T) {
 }
 
 func TestPercentile(t *testing.T) {
+	t.Parallel()
 	var all []time.Duration
 	for i := range 100 {
 		all = append(all, time.Duration(100-i)*time.Millisecond)
@@ -66,6 +68,7 @@ func costs(rounds ...map[string]float64) series {
 }
 
 func TestRatiosAreTakenInsideRounds(t *testing.T) {
+	t.Parallel()
 	// The machine is three times slower in the second round, for all alike.
 	s := costs(
 		map[string]float64{"pgwicket": 10, "pgbouncer": 20, controlID: 11},
@@ -85,6 +88,7 @@ func TestRatiosAreTakenInsideRounds(t *testing.T) {
 }
 
 func TestTheHardestPeerCounts(t *testing.T) {
+	t.Parallel()
 	r := &results{Series: []series{costs(map[string]float64{"pgwicket": 10, "pgbouncer": 20, "stunnel": 11, controlID: 10})}}
 	v, ok := r.judge(goal{"select-8", "cpu", []string{"pgbouncer", "stunnel"}, 0.85})
 	if !ok || v.peer != "stunnel" || v.text() != "**missed** by 7 %" {
@@ -101,6 +105,7 @@ func TestTheHardestPeerCounts(t *testing.T) {
 }
 
 func TestQuickFailsBeyondTheSpreadOnly(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name              string
 		pgwicket, control float64
@@ -122,6 +127,7 @@ func TestQuickFailsBeyondTheSpreadOnly(t *testing.T) {
 }
 
 func TestQuickNeedsSomethingToCompare(t *testing.T) {
+	t.Parallel()
 	r := &results{Series: []series{costs(map[string]float64{"pgwicket": 10, controlID: 10})}}
 	if err := r.judgeQuick(io.Discard); err == nil {
 		t.Error("passed without PgBouncer")
@@ -129,6 +135,7 @@ func TestQuickNeedsSomethingToCompare(t *testing.T) {
 }
 
 func TestTurnsRotate(t *testing.T) {
+	t.Parallel()
 	field := contenders()
 	begins := map[string]int{}
 	for r := range 2 * len(field) {
@@ -149,6 +156,7 @@ func TestTurnsRotate(t *testing.T) {
 }
 
 func TestPgbenchLines(t *testing.T) {
+	t.Parallel()
 	if tps, ok := progress("progress: 1.0 s, 12345.6 tps, lat 0.081 ms stddev 0.020, 0 failed"); !ok || tps != 12345.6 {
 		t.Errorf("%v, %v", tps, ok)
 	}
@@ -187,6 +195,7 @@ func canned() *results {
 }
 
 func TestReport(t *testing.T) {
+	t.Parallel()
 	r := canned()
 	golden(t, "report.md", []byte(r.markdown("img")))
 	svg, err := r.bars(r.Series[0])
@@ -230,6 +239,7 @@ func golden(t *testing.T, name string, got []byte) {
 }
 
 func TestReportFromItsOwnData(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	page, data := filepath.Join(dir, "performance.md"), filepath.Join(dir, "raw.json")
 	if err := canned().save(data); err != nil {
@@ -265,6 +275,7 @@ func TestReportFromItsOwnData(t *testing.T) {
 }
 
 func TestAnUnclosedBlockIsLeftAlone(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "page.md")
 	b := block{peersBlock, canned().markdown}
 	if err := os.WriteFile(file, []byte("a\n"+b.begin()+"\nb\n"), 0o600); err != nil {
@@ -276,6 +287,7 @@ func TestAnUnclosedBlockIsLeftAlone(t *testing.T) {
 }
 
 func TestEveryConfigurationRenders(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"pgbouncer.ini", "stunnel.conf", "haproxy.cfg"} {
 		for _, cert := range []bool{false, true} {
 			s := setting{Dir: t.TempDir(), Address: "127.0.0.1:1", Host: "127.0.0.1", Port: "1", SocketDir: "/s", SocketFile: "/s/.s.PGSQL.5432", Cert: cert, Sessions: 500, CRL: "/c.crl", Allow: []string{"10.0.0.0/8"}}
@@ -308,6 +320,7 @@ func TestPgwicketsKeys(t *testing.T) {
 }
 
 func TestScenariosAndBarsAgree(t *testing.T) {
+	t.Parallel()
 	o, err := parse("peers", nil, io.Discard)
 	if err != nil {
 		t.Fatal(err)
@@ -332,6 +345,7 @@ func TestScenariosAndBarsAgree(t *testing.T) {
 }
 
 func TestUsage(t *testing.T) {
+	t.Parallel()
 	for _, args := range [][]string{
 		nil,
 		{"nothing"},
@@ -354,6 +368,7 @@ func TestUsage(t *testing.T) {
 }
 
 func TestFakeSession(t *testing.T) {
+	t.Parallel()
 	f, err := fakeBackend()
 	if err != nil {
 		t.Fatal(err)

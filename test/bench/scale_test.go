@@ -52,6 +52,7 @@ func cannedScale() *results {
 }
 
 func TestScaleReport(t *testing.T) {
+	t.Parallel()
 	r := cannedScale()
 	golden(t, "scale.md", []byte(r.scaling("img")+"\n"+r.shares("img")))
 	svg, err := r.Figures[0].chart()
@@ -62,6 +63,7 @@ func TestScaleReport(t *testing.T) {
 }
 
 func TestScaleHasItsOwnBlocks(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	file, data := filepath.Join(dir, "performance.md"), filepath.Join(dir, "raw.json")
 	var want string
@@ -116,6 +118,7 @@ func TestUnitOfAxis(t *testing.T) {
 }
 
 func TestEveryVariantStillApplies(t *testing.T) {
+	t.Parallel()
 	for _, v := range []variant{moreLoops, profiled} {
 		for _, e := range v.edits {
 			file, text, err := e.apply("../..")
@@ -131,6 +134,7 @@ func TestEveryVariantStillApplies(t *testing.T) {
 }
 
 func TestLists(t *testing.T) {
+	t.Parallel()
 	l := &lab{dir: t.TempDir(), progress: io.Discard, ca: tlstest.NewCA("ca")}
 	const n = 1000
 	for _, list := range lists() {
@@ -218,6 +222,7 @@ Duration: 998.63ms, Total samples = 400ms (40.05%)
 `
 
 func TestSharesOfTraces(t *testing.T) {
+	t.Parallel()
 	p := sorted(stacks(cannedTraces))
 	want := map[string]float64{"write": 172, "read": 32, "scheduler": 16, "epoll": 4, "tracker": 4, "aead": 8}
 	for _, h := range allShares() {
@@ -231,6 +236,7 @@ func TestSharesOfTraces(t *testing.T) {
 }
 
 func TestShareOfAStack(t *testing.T) {
+	t.Parallel()
 	for functions, want := range map[string]string{
 		"internal/runtime/syscall/linux.Syscall6 syscall.RawSyscall6 syscall.Syscall syscall.write syscall.Write internal/poll.(*FD).Write":  "write",
 		"internal/runtime/syscall/linux.Syscall6 syscall.RawSyscall6 syscall.Syscall golang.org/x/sys/unix.Close pgwicket/proxy.(*loop).end": "call",
@@ -253,6 +259,7 @@ func TestShareOfAStack(t *testing.T) {
 }
 
 func TestChooseParts(t *testing.T) {
+	t.Parallel()
 	for only, want := range map[string]int{"": len(parts()), "idle": 1, "profile,size": 2} {
 		if got, err := chooseParts(only); err != nil || len(got) != want {
 			t.Errorf("%q: %d parts, %v; want %d", only, len(got), err, want)
@@ -261,6 +268,7 @@ func TestChooseParts(t *testing.T) {
 }
 
 func TestSpreadText(t *testing.T) {
+	t.Parallel()
 	m := metricOf("transaction", "cpu")
 	for want, q := range map[string]quartiles{
 		"20.0 µs [19.0–21.0]":   {19e-6, 20e-6, 21e-6, 3},

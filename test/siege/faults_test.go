@@ -10,6 +10,7 @@ import (
 )
 
 func TestTransaction(t *testing.T) {
+	t.Parallel()
 	took, at, ok := transaction("3 41 1250 0 1764022409 500000")
 	if !ok || took != 1250*time.Microsecond || !at.Equal(time.Unix(1764022409, 500_000_000)) {
 		t.Errorf("%v %v %v", took, at, ok)
@@ -23,6 +24,7 @@ func TestTransaction(t *testing.T) {
 
 // A transaction belongs to the window in which it ended, or to none.
 func TestWindows(t *testing.T) {
+	t.Parallel()
 	start := time.Unix(1_000_000, 0)
 	all := []window{
 		{begin: start, end: start.Add(2 * time.Second), gate: time.Second},
@@ -46,6 +48,7 @@ func TestWindows(t *testing.T) {
 }
 
 func TestRenew(t *testing.T) {
+	t.Parallel()
 	name := filepath.Join(t.TempDir(), "page.md")
 	page := "# Page\n\n<!-- begin: written by make faults -->\nold\n<!-- end: written by make faults -->\n\nrest\n"
 	if err := os.WriteFile(name, []byte(page), 0o600); err != nil {
@@ -70,6 +73,7 @@ func TestRenew(t *testing.T) {
 }
 
 func TestChoose(t *testing.T) {
+	t.Parallel()
 	seen := make(map[string]bool)
 	for _, s := range scenarios() {
 		if seen[s.name] {

@@ -26,6 +26,7 @@ import (
 
 // A soak that cannot fail is worth nothing: each of these must be noticed.
 func TestCompareSeesEveryByte(t *testing.T) {
+	t.Parallel()
 	want := md5s("key", 100)
 	if err := compare(slices.Clone(want), want); err != nil {
 		t.Fatal(err)
@@ -52,6 +53,7 @@ func TestCompareSeesEveryByte(t *testing.T) {
 }
 
 func TestLedger(t *testing.T) {
+	t.Parallel()
 	a, d, n := entry{1, 1}, entry{1, 2}, entry{2, 1}
 	for name, c := range map[string]struct {
 		table []written
@@ -80,6 +82,7 @@ func TestLedger(t *testing.T) {
 }
 
 func TestTransactions(t *testing.T) {
+	t.Parallel()
 	var books transactions
 	if err := books.audit("0 0 0 0 0"); err != nil {
 		t.Error("nothing was asked for and nothing is there: ", err)
@@ -99,6 +102,7 @@ func told(code, words string) error {
 }
 
 func TestOnlyWhatWasDoneExcuses(t *testing.T) {
+	t.Parallel()
 	const command, revoked = "terminating connection due to administrator command", "terminating connection: client certificate was revoked on Monday"
 	began := time.Now()
 	after := began.Add
@@ -148,6 +152,7 @@ func TestOnlyWhatWasDoneExcuses(t *testing.T) {
 }
 
 func TestNobodyOutlivesItsCertificate(t *testing.T) {
+	t.Parallel()
 	s := &soak{losses: newLosses(), over: make(chan struct{}), out: io.Discard}
 	w := s.worker(1, eager, &group{role: "somebody"})
 	w.clientCert = new(clientCert)
@@ -166,6 +171,7 @@ func TestNobodyOutlivesItsCertificate(t *testing.T) {
 }
 
 func TestOnlyRestartsExcuseRefusals(t *testing.T) {
+	t.Parallel()
 	began := time.Now()
 	crash := disturbances{outages: []outage{{action: crashing, from: began}}}
 	gap := disturbances{outages: []outage{{action: interrupting, from: began}}}
@@ -194,6 +200,7 @@ func TestOnlyRestartsExcuseRefusals(t *testing.T) {
 }
 
 func TestPlanIsRepeatable(t *testing.T) {
+	t.Parallel()
 	long, short := operators.plan(7, operatorStream, 10*time.Minute), operators.plan(7, operatorStream, time.Minute)
 	if !reflect.DeepEqual(long[:len(short)], short) {
 		t.Error("a short run is not the beginning of a long one")
@@ -253,6 +260,7 @@ func (b *breaker) serve(client net.Conn, socket string) {
 // TestWorkerSeesABrokenRelay has a client of the soak work through a relay that
 // loses its connection, or a byte, or flips a bit. PostgreSQL is real.
 func TestWorkerSeesABrokenRelay(t *testing.T) {
+	t.Parallel()
 	db, err := pgtest.Start(t.Context(), pgtest.Options{})
 	if err != nil {
 		t.Fatal(err)
