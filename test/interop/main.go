@@ -26,10 +26,10 @@ const about = `interop installs servers and clients into .interop, starts each s
 pgwicket in front of it, and does the same things through the gate and straight
 to the server. What works straight and not through the gate is a failure.
 
-It needs Go, PostgreSQL's programs, npm, node, python3, perl and java, and to be
-started in the module. A client that is not available is listed with the reason. As root
-on Debian it installs what is missing with apt-get. What it starts it ends, at
-Ctrl-C too.
+It needs Go, PostgreSQL's programs, npm, node, python3, perl and java, and a
+checkout of pgwicket as its working directory. A client that is not available is listed with the reason. As root
+on Debian it installs what is missing with apt-get. It ends what it starts, also
+on Ctrl-C.
 `
 
 func main() {

@@ -92,7 +92,7 @@ func digests(rows, times int) string {
 	return fmt.Sprintf("select repeat(md5(g::text), %d) from (select generate_series(1, %d) as g) as s", times, rows)
 }
 
-// asked has a session answer a question, and checks every byte.
+// asked asks a question, and checks every byte of the answer.
 func asked(ctx context.Context, c *pgconn.PgConn, q question) error {
 	got, err := one(ctx, c, q.sql())
 	if err != nil {
@@ -104,8 +104,8 @@ func asked(ctx context.Context, c *pgconn.PgConn, q question) error {
 	return nil
 }
 
-// observers are sessions that have no part in what happens. They ask and check
-// all the time, and nothing that is done to others may reach them.
+// observers are sessions that have no part in the fault. They send queries and check
+// the answers all the time, and must not notice it.
 type observers struct {
 	stop    func()
 	wg      sync.WaitGroup
@@ -165,7 +165,7 @@ func (b *observers) ask(ctx context.Context, c *pgconn.PgConn, seed int) {
 	}
 }
 
-// noticed returns what reached them, and nil if nothing did.
+// noticed returns their errors.
 func (b *observers) noticed() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -73,7 +73,7 @@ type scene struct {
 	before    level
 }
 
-// observerCount is how many sessions look on.
+// observerCount is how many observers a scene has.
 const observerCount = 4
 
 // open starts a gate with observers. When the scenario has returned, all of it
@@ -151,8 +151,7 @@ func (s *scene) checkEnd(ctx context.Context) error {
 	return errors.Join(append(errs, s.Stop(), s.Check())...)
 }
 
-// finish looks at a scene before its scenario has ended, so that it is not
-// there for the next one.
+// finish checks and ends a scene before its scenario has ended.
 func (t *trial) finish(ctx context.Context, s *scene) error {
 	t.scenes = slices.DeleteFunc(t.scenes, func(other *scene) bool { return other == s })
 	return s.checkEnd(ctx)
@@ -167,10 +166,10 @@ type result struct {
 
 const faultsHelp = `Run every fault once, or those that --only names, and print a table.
 
-After each, whatever it was: sessions that had no part in it have gone on with
-every answer right; the gate holds no goroutine, descriptor or session of
+After each fault, sessions that had no part in it have gone on with every answer
+right; the gate holds no goroutine, descriptor or session of
 PostgreSQL more than before; its counters add up; and its log has no data race
-and no panic. The exit status is 1 if anything was not so.
+and no panic. The exit status is 1 if anything of this does not hold.
 
 `
 
@@ -265,7 +264,7 @@ func runAll(ctx context.Context, chosen []scenario, quick bool, progress io.Writ
 	return results, nil
 }
 
-// runOne runs one scenario and looks at what it has left.
+// runOne runs one scenario and checks what it has left.
 func (t *trial) runOne(ctx context.Context, s scenario) (done string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()

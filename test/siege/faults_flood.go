@@ -218,7 +218,7 @@ func handshakeFlood(ctx context.Context, t *trial) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// Fewer, for the race detector to look at.
+	// Fewer, with the race detector.
 	s, err := t.open(ctx, setting{})
 	if err != nil {
 		return "", err
@@ -230,7 +230,7 @@ func handshakeFlood(ctx context.Context, t *trial) (string, error) {
 		return "", fmt.Errorf("with the race detector: %w", err)
 	}
 
-	// All of them, for the ratio. A log line for each is not what is measured.
+	// All of them, for the ratio, without a log line for each.
 	if s, err = t.open(ctx, setting{plain: true, keys: map[string]string{"log.level": "warn"}}); err != nil {
 		return "", err
 	}

@@ -148,7 +148,7 @@ func logStuck(ctx context.Context, t *trial) (string, error) {
 		return "", err
 	}
 	s.observers.end()
-	return fmt.Sprintf("a full pipe: %d lines and more were dropped and counted, nobody waited; back, the log said how many (%v); stuck again, SIGTERM ended the gate", dropped, missing), s.Stop()
+	return fmt.Sprintf("a full pipe: %d lines and more were dropped and counted, no session waited; read again, the log reported how many (%v); stuck again, SIGTERM ended the gate", dropped, missing), s.Stop()
 }
 
 // missingLines waits until the log reports as many dropped lines as the metric, and

@@ -39,7 +39,7 @@ type lab struct {
 	gates []*gate.Gate
 }
 
-// credentials are a client's certificate, for clients of ours and of libpq's.
+// credentials are a client's certificate, for our clients and for libpq's.
 type credentials struct {
 	pair              *tlstest.Pair
 	certFile, keyFile string
@@ -69,7 +69,7 @@ func newLab(ctx context.Context, progress io.Writer, settings ...string) (_ *lab
 		Settings: append([]string{
 			"max_connections=400", "log_connections=off", "log_disconnections=off", "autovacuum=off", "jit=off",
 			"max_parallel_workers_per_gather=0",
-			// docs/operations.md asks for it: without it a backend in a long query does not look whether anybody waits for it.
+			// The manual recommends it: without it a backend in a long query does not notice that its client has gone.
 			"client_connection_check_interval=1s",
 		}, settings...),
 		SQL: "create role " + appUser + " login; grant all on schema public to " + appUser,
@@ -134,7 +134,7 @@ func (l *lab) revoke(number int64, revoked ...credentials) error {
 	return os.Rename(l.file("ca.crl.new"), l.file("ca.crl"))
 }
 
-// build makes both binaries. It works inside the module only.
+// build makes both binaries.
 func (l *lab) build(ctx context.Context) error {
 	l.plain, l.raced = l.file("pgwicket"), l.file("pgwicket-race")
 	const pkg = "pgwicket/cmd/pgwicket"
@@ -163,13 +163,12 @@ func (l *lab) pgbenchTables(ctx context.Context) error {
 	return err
 }
 
-// backends counts the client sessions that PostgreSQL has, our own questions
-// left out.
+// backends counts the client sessions that PostgreSQL has, without those of pgtest.
 func (l *lab) backends() (int, error) {
 	return l.count("select count(*) from pg_stat_activity where backend_type = 'client backend' and application_name <> 'pgtest'")
 }
 
-// count asks PostgreSQL, past any gate, for a number.
+// count asks PostgreSQL, not through a gate, for a number.
 func (l *lab) count(sql string) (n int, err error) {
 	out, err := l.db.SQL(sql)
 	if err != nil {

@@ -22,13 +22,13 @@ func commands() []harness.Command {
 }
 
 const about = `siege starts a throw-away PostgreSQL and pgwickets in front of it, with the race
-detector where there is a C compiler, and then breaks something, again and
-again, while other sessions go on and check every answer.
+detector where there is a C compiler. Then it breaks things, while other sessions
+go on and check every answer.
 
-It needs PostgreSQL's programs (postgres, psql, pgbench) and Go, and to be
-started in the module. As root it can do more: PostgreSQL then runs under an
-unprivileged account, and a network cable can be cut. What it starts it ends,
-and what it writes it removes, at Ctrl-C too.
+It needs PostgreSQL's programs (postgres, psql, pgbench) and Go, and a checkout
+of pgwicket as its working directory. As root it can also cut a network;
+PostgreSQL then runs under an unprivileged account. It ends what it starts and
+removes what it writes, also on Ctrl-C.
 `
 
 func main() {

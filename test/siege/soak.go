@@ -24,7 +24,7 @@ import (
 )
 
 // soak is a run: clients that check every answer, two lanes of actions that disturb
-// them by a plan, and the books of it all.
+// them by a plan, and the counts of all that.
 type soak struct {
 	lab    *lab
 	seed   uint64
@@ -190,7 +190,7 @@ func (s *soak) newGroup(role string) (*group, error) {
 	return g, s.issue(g)
 }
 
-// issue gives a group its next certificate, and lets those in who wait for it.
+// issue gives a group its next certificate, and wakes the clients that wait for it.
 func (s *soak) issue(g *group) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -253,14 +253,14 @@ func (s *soak) running() bool {
 
 func (s *soak) end() { s.ends.Do(func() { close(s.over) }) }
 
-// run holds the load for its time and then looks at what is left.
+// run holds the load for its time and then audits the result.
 func (s *soak) run(ctx context.Context) {
 	s.began = time.Now()
 	fmt.Fprintf(s.out, "soaking for %v, seed %d\n", s.length, s.seed)
 	var wg sync.WaitGroup
 	s.populate(&wg)
 	wg.Go(func() { s.runLane(operators, operatorStream, s.operate) })
-	wg.Go(func() { s.runLane(world, worldStream, s.disturb) })
+	wg.Go(func() { s.runLane(environment, environmentStream, s.disturb) })
 	wg.Go(s.watch)
 	select {
 	case <-time.After(s.length):
@@ -303,7 +303,7 @@ func (s *soak) populate(wg *sync.WaitGroup) {
 	wg.Go(func() { l.work((*libpq).pgbench) })
 }
 
-// follow does the steps of a lane.
+// runLane does the steps of a lane.
 func (s *soak) runLane(l lane, stream uint64, do func(step) error) {
 	for _, step := range l.plan(s.seed, stream, s.length) {
 		select {
@@ -323,7 +323,7 @@ func (s *soak) runLane(l lane, stream uint64, do func(step) error) {
 	}
 }
 
-// recordLoss reports what must not be.
+// recordLoss reports a loss.
 func (s *soak) recordLoss(who, asked, answered string) {
 	n := loss{at: time.Since(s.began), who: who, asked: asked, answered: answered}
 	if s.losses.add(n) {

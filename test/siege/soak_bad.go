@@ -50,7 +50,7 @@ func badInputs() []badInput {
 		{"no certificate", insideTLS("28000", func(_ *soak, c *tls.Config) { c.Certificates = nil }, startupPacket)},
 		{"certificate of another CA", insideTLS("28000", func(_ *soak, c *tls.Config) {
 			pair := tlstest.NewCA("pgwicket siege CA").Client(appUser)
-			// Sent whatever the gate has asked for.
+			// Sent even if the gate asks for certificates of another CA.
 			c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { p := pair.TLS(); return &p, nil }
 		}, startupPacket)},
 		{"server certificate as a client's", insideTLS("28000", func(s *soak, c *tls.Config) {
@@ -95,7 +95,7 @@ func (s *soak) floodWithBad(rnd *rand.Rand, n int) error {
 	})
 }
 
-// admitted is what PostgreSQL begins the answer to somebody who is in with.
+// admitted is how PostgreSQL's answer to an admitted session begins.
 const admitted = "R\x00\x00\x00"
 
 // inClear sends bytes on a new connection and ends its half. The answer must not
@@ -126,7 +126,7 @@ func inClear(sqlstate string, bytesOf func(*rand.Rand) []byte) func(*soak, *rand
 	}
 }
 
-// insideTLS shows a packet inside TLS, and wants it refused with a message.
+// insideTLS sends a packet inside TLS, which must be refused with a message.
 func insideTLS(sqlstate string, edit func(*soak, *tls.Config), packet func() string) func(*soak, *rand.Rand) error {
 	return func(s *soak, _ *rand.Rand) error {
 		config := s.lab.tlsConfig(s.lab.client)
@@ -178,7 +178,7 @@ func (s *soak) oldTLS(*rand.Rand) error {
 	return nil
 }
 
-// useRevoked comes back with a certificate that has been revoked.
+// useRevoked connects with a certificate that has been revoked.
 func (s *soak) useRevoked(rnd *rand.Rand) error {
 	past := s.revokedCerts()
 	if len(past) == 0 {

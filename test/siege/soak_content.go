@@ -17,7 +17,7 @@ func md5hex(text string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// md5s is what "select string_agg(md5(key || i), ” order by i) from
+// md5s is what "select string_agg(md5(key || i), '' order by i) from
 // generate_series(1, n) i" returns: content that both ends compute and that was
 // never sent.
 func md5s(key string, n int) []byte {
@@ -49,7 +49,7 @@ func size(rnd *rand.Rand, most int) int {
 	return 1 + rnd.IntN(min(most, 1<<(1+rnd.IntN(bits))))
 }
 
-// mismatch is an answer that is not the one that was due.
+// mismatch is an answer that is not the expected one.
 type mismatch struct{ what string }
 
 func (m *mismatch) Error() string { return m.what }

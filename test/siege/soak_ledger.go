@@ -24,13 +24,13 @@ func (f rowState) String() string {
 	return [...]string{"not in the ledger", "acknowledged", "in doubt", "never committed"}[f]
 }
 
-// entry names a row of the ledger: who wrote it, and as the how manieth.
+// entry names a row of the ledger: its client, and the client's count of rows.
 type entry struct{ client, number int }
 
 func (e entry) String() string { return fmt.Sprintf("row %d of client %d", e.number, e.client) }
 
 // ledger is what the clients know of the table that all of them write to. It is
-// held against the table at the end. Safe for concurrent use.
+// compared with the table at the end. Safe for concurrent use.
 type ledger struct {
 	mu   sync.Mutex
 	rows map[entry]due
@@ -67,7 +67,7 @@ type written struct {
 	md5   string
 }
 
-// audit holds the table against the ledger and returns what is wrong.
+// audit compares the table with the ledger and returns what is wrong.
 func (l *ledger) audit(table []written) (wrong []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

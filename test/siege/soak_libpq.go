@@ -57,7 +57,7 @@ func (s *soak) excusesProgram(err error, began time.Time) bool {
 	return ok
 }
 
-// psql asks by a script, and checks every byte of what it prints.
+// psql runs a script, and checks every byte of its output.
 func (l *libpq) psql() error {
 	ctx, cancel := context.WithTimeout(context.Background(), gate.Timeout)
 	defer cancel()

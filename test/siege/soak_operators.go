@@ -20,7 +20,7 @@ import (
 )
 
 // operate does an action of the operators. It runs to its end whatever happens:
-// no half of a restart is left.
+// no restart is left half done.
 func (s *soak) operate(of step) error {
 	ctx, rnd := context.Background(), of.rnd()
 	switch of.action {
@@ -43,14 +43,14 @@ func (s *soak) operate(of step) error {
 	return fmt.Errorf("there is no action %q", of.action)
 }
 
-// The series that tell how a load went.
+// The series that count reloads.
 const (
 	loaded    = `pgwicket_config_reloads_total{result="success"}`
 	notLoaded = `pgwicket_config_reloads_total{result="failure"}`
 )
 
-// reloads does something and waits until the gate has answered it with a load
-// that went in this way.
+// reloads does something and waits until the gate has counted a reload with this
+// result.
 func (s *soak) reloads(ctx context.Context, how string, do func() error) error {
 	g := s.newest()
 	before, err := g.Metrics()
@@ -69,8 +69,8 @@ func (s *soak) reloads(ctx context.Context, how string, do func() error) error {
 	})
 }
 
-// breakAndMend has the gate find something that it must not take, and sees that
-// all is as before: revoked certificates are still refused.
+// breakAndMend gives the gate files that it must not load, and checks that
+// nothing changes: revoked certificates are still refused.
 func (s *soak) breakAndMend(ctx context.Context, rnd *rand.Rand) error {
 	l, g := s.lab, s.newest()
 	file, text := "", ""
@@ -257,7 +257,7 @@ func (s *soak) expectRefused(revoked ...credentials) error {
 	return nil
 }
 
-// expectPsqlRefused is keepsOut as a user of psql sees it.
+// expectPsqlRefused is expectRefused with psql.
 func (s *soak) expectPsqlRefused(ctx context.Context, c credentials) error {
 	ctx, cancel := context.WithTimeout(ctx, gate.Timeout)
 	defer cancel()
@@ -274,10 +274,10 @@ func (s *soak) expectPsqlRefused(ctx context.Context, c credentials) error {
 	return nil
 }
 
-// role is what a certificate names.
+// role is the role of a certificate.
 func role(c credentials) string { return c.pair.Leaf().Subject.CommonName }
 
-// tryWith opens a session for the owner of a certificate.
+// tryWith opens a session with a certificate, as its role.
 func (s *soak) tryWith(c credentials, source string) (*pgconn.PgConn, error) {
 	config, err := s.config(role(c), &clientCert{credentials: c}, source)
 	if err != nil {

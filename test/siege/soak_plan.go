@@ -13,7 +13,7 @@ import (
 // Its text is what the summary calls it.
 type action string
 
-// What operators do. One of these is under way at a time, as with good operators.
+// What operators do. One of these is under way at a time.
 const (
 	signalled     action = "reload by SIGHUP"
 	fileChanged   action = "reload by a changed file"
@@ -46,8 +46,8 @@ type lane struct {
 }
 
 var (
-	operators = lane{[]action{signalled, fileChanged, fileBroken, revocation, newList, newServerCert, overlapping, interrupting, crashing}, time.Second, 6 * time.Second}
-	world     = lane{[]action{killing, resetting, terminating, badFlood, connectFlood, wrongCancels, guessing, stalling}, time.Second, 5 * time.Second}
+	operators   = lane{[]action{signalled, fileChanged, fileBroken, revocation, newList, newServerCert, overlapping, interrupting, crashing}, time.Second, 6 * time.Second}
+	environment = lane{[]action{killing, resetting, terminating, badFlood, connectFlood, wrongCancels, guessing, stalling}, time.Second, 5 * time.Second}
 )
 
 // step is one action of the plan. It is done at that time or, where the one before
@@ -65,7 +65,7 @@ func (s step) rnd() *rand.Rand { return rand.New(rand.NewPCG(s.seed, 0)) } //nol
 // The streams of a seed that are not a client's.
 const (
 	operatorStream = 1<<32 + iota
-	worldStream
+	environmentStream
 )
 
 // plan returns what a lane does in a time. It is the beginning of what it does

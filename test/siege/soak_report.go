@@ -16,8 +16,8 @@ import (
 	"pgwicket/test/gate"
 )
 
-// mostMemory is what a gate may weigh: the race detector takes five to ten times
-// what the gate itself would, and keeps it.
+// mostMemory is what a gate may use: the race detector takes five to ten times the
+// memory of the gate itself, and keeps it.
 const mostMemory = 1 << 30
 
 // watch inspects the gate now and then, and reports progress.
@@ -44,8 +44,8 @@ func (s *soak) watch() {
 	}
 }
 
-// inspect sees that the gate is sound and its counters add up. They may be read
-// while a connection is between two of them, so it looks again.
+// inspect checks the gate's log and counters. The counters may be read while a
+// connection changes its state, so it tries again.
 func (s *soak) inspect() {
 	if err := s.newest().Check(); err != nil {
 		s.recordLoss("the gate", "its log", err.Error())
@@ -62,7 +62,7 @@ func (s *soak) inspect() {
 	}
 }
 
-// audit looks at what is left when all clients have gone.
+// audit checks what is left when all clients have gone.
 func (s *soak) audit() {
 	check := func(what string, err error) {
 		if err != nil {
@@ -167,8 +167,8 @@ var outcomesOf = map[action][]string{
 	revocation:   {"certificate_revoked"},
 	overlapping:  {"drained", "drain_timeout"},
 	interrupting: {"drained", "drain_timeout"},
-	// The client hears PostgreSQL's words, and may be the first to close. A gate that is
-	// just draining may have said the same words before.
+	// The client gets PostgreSQL's message, and may be the first to close. A gate that is
+	// draining may have sent the same message before.
 	terminating: {"backend_closed", "backend_lost", "client_closed", "client_lost", "drained", "drain_timeout"},
 }
 

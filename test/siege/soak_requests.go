@@ -16,7 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// request is something that a client asks for and knows the answer of.
+// request is something that a client asks for and whose answer it knows.
 type request struct {
 	name string
 	do   func(*worker, context.Context) error
@@ -43,7 +43,7 @@ var (
 	remembers  = request{"temporary table", (*worker).remembers}
 )
 
-// The manners of the mixture.
+// The manners of the clients.
 var (
 	eager = manner{"eager", 60, 40 * time.Millisecond, []request{
 		simple, simple, extended, extended, extended, largeValue, batch, pipeline, copies, ledgered, ledgered, ledgered, mistakes, notices, cancels, slowRead, remembers,
@@ -132,8 +132,8 @@ func (w *worker) batch(ctx context.Context) error {
 	return results.Close()
 }
 
-// pipeline sends questions ahead of their answers, and among them such as fail:
-// what stands between an error and the next Sync has no answer.
+// pipeline sends queries ahead of their answers, and some of them fail: what is
+// between an error and the next Sync has no answer.
 func (w *worker) pipeline(ctx context.Context) error {
 	key, n := w.key(), 2+w.rnd.IntN(12)
 	w.asked = fmt.Sprintf("a pipeline of %d times select md5('%s' || n), some of which fail", n, key)
@@ -226,7 +226,7 @@ func (w *worker) copies(ctx context.Context) error {
 	return w.matches(out.Bytes(), want)
 }
 
-// ledgered writes rows of the ledger: by a statement of their own, in a
+// ledgered writes rows of the ledger: by single statements, in a
 // transaction that commits, or in one that does not.
 func (w *worker) ledgered(ctx context.Context) error {
 	rows := make([]entry, 1+w.rnd.IntN(4))
@@ -304,7 +304,7 @@ func (w *worker) mistakes(ctx context.Context) error {
 	return w.matches([]byte(refused.Code+" "+refused.Message), []byte(m.code+" "+m.message))
 }
 
-// notices has one session speak to another.
+// notices has one session notify another.
 func (w *worker) notices(ctx context.Context) error {
 	n, channel := 1+w.rnd.IntN(8), fmt.Sprintf("c%d", w.number)
 	w.asked = fmt.Sprintf("listen %s, for %d notifications from another session", channel, n)
@@ -343,7 +343,7 @@ func (w *worker) notices(ctx context.Context) error {
 	return w.unlisten(ctx, channel)
 }
 
-// unlisten also throws away what has come and was not waited for.
+// unlisten also discards notifications that have come and were not waited for.
 func (w *worker) unlisten(ctx context.Context, channel string) error {
 	if _, err := w.conn.Exec(ctx, "unlisten "+channel); err != nil {
 		return err
@@ -426,7 +426,7 @@ func (w *worker) slowRead(ctx context.Context) error {
 	return nil
 }
 
-// remembers uses what only this session has.
+// remembers uses the session's temporary table.
 func (w *worker) remembers(ctx context.Context) error {
 	w.asked = fmt.Sprintf("the temporary table of the session, which has %d rows", w.kept)
 	if w.kept == 0 {

@@ -68,10 +68,10 @@ type tally struct {
 	compared atomic.Int64 // bytes of answers
 }
 
-// maxLosses is when a soak gives up: what follows from the first is of no use.
+// maxLosses is when a soak gives up: later losses follow from the first.
 const maxLosses = 10
 
-// loss is anything that must not be.
+// loss is anything that must not happen.
 type loss struct {
 	at                   time.Duration
 	who, asked, answered string
@@ -98,7 +98,7 @@ func (l *losses) did(what string) {
 	l.history = l.history[max(0, len(l.history)-most):]
 }
 
-// add returns false if there are too many to tell this one.
+// add returns false if there are too many to report this one.
 func (l *losses) add(n loss) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

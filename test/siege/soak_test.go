@@ -24,7 +24,7 @@ import (
 	"pgwicket/internal/pgtest"
 )
 
-// A soak that cannot fail is worth nothing: each of these must be noticed.
+// A soak must be able to fail: each of these must be noticed.
 func TestCompareSeesEveryByte(t *testing.T) {
 	t.Parallel()
 	want := md5s("key", 100)
@@ -208,7 +208,7 @@ func TestPlanIsRepeatable(t *testing.T) {
 	if reflect.DeepEqual(short, operators.plan(8, operatorStream, time.Minute)) {
 		t.Error("another seed gives the same plan")
 	}
-	for _, l := range []lane{operators, world} {
+	for _, l := range []lane{operators, environment} {
 		for seed := range uint64(100) {
 			done := map[action]bool{}
 			for _, s := range l.plan(seed, 0, time.Minute) {
@@ -221,7 +221,7 @@ func TestPlanIsRepeatable(t *testing.T) {
 	}
 }
 
-// breaker relays in clear, and does to one answer what it is told to.
+// breaker relays in clear, and changes one answer as configured.
 type breaker struct {
 	harm func(chunk []byte) []byte // nil: a cut
 	once sync.Once

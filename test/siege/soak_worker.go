@@ -20,7 +20,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// pass is a client certificate, for as long as it lets its owner in.
+// clientCert is a client certificate, until it is revoked.
 type clientCert struct {
 	credentials
 	revoked  atomic.Bool   // it is about to be on a list, or is
@@ -55,7 +55,7 @@ func (g *group) current() *clientCert {
 	return g.clientCert
 }
 
-// enter and leave keep the books of the sessions.
+// enter and leave count the sessions.
 func (g *group) enter(w *worker, p *clientCert) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -88,8 +88,8 @@ type manner struct {
 	actions []request     // what it asks for; often is more than once
 }
 
-// worker is one client of the mixture. Its rnd decides everything that it asks
-// for. It belongs to its goroutine, but for pid.
+// worker is one client. Its rnd decides everything that it asks
+// for. It belongs to its goroutine, except for pid.
 type worker struct {
 	s      *soak
 	number int
@@ -155,7 +155,7 @@ func (w *worker) does(name string, do func(*worker, context.Context) error) bool
 	return false
 }
 
-// judge takes an error for a loss unless somebody is to blame for it.
+// judge records a loss unless an action explains the error.
 func (w *worker) judge(err error) {
 	e := ending{err: err, pid: w.pid.Load(), opened: w.opened, clientCert: w.clientCert, idle: w.idle, midway: w.midway}
 	why, ok := w.s.excuse(e, time.Now())
@@ -175,7 +175,7 @@ func (w *worker) String() string {
 	return fmt.Sprintf("client %d (%s, %s, %s, backend %d)", w.number, w.manner.name, w.group.role, w.local, w.pid.Load())
 }
 
-// connect opens a session, however long the gate may be away on purpose. It
+// connect opens a session, and waits while the gate is down on purpose. It
 // returns false if the load ended before, or after a loss.
 func (w *worker) connect() bool {
 	w.asked = "to connect"
@@ -196,7 +196,7 @@ func (w *worker) connect() bool {
 			case <-p.replaced:
 			case <-w.s.over:
 			}
-		// One that is caught on its way in may hear of it as a session does, or not at all.
+		// During its startup a client may get the message of a session, or none.
 		case p.revoked.Load() && cut(err) && (state(err) == "" || strings.Contains(err.Error(), "revoked")), w.s.excusesRefusal(err, began, time.Now()):
 			select {
 			case <-time.After(50 * time.Millisecond):
@@ -242,7 +242,7 @@ func (w *worker) close() {
 	w.s.open.add(-1)
 }
 
-// rest waits and listens, so that whatever comes is heard at once.
+// rest waits and reads, so that a message is noticed at once.
 func (w *worker) rest(d time.Duration) error {
 	w.idle = true
 	const turn = 300 * time.Millisecond
@@ -306,7 +306,7 @@ type disturbances struct {
 	seen       []excusal
 }
 
-// excusal is an end that was excused; the gate's log must say the same.
+// excusal is an end that was excused; the gate's log must have the same reason.
 type excusal struct {
 	client string
 	action action
@@ -336,7 +336,7 @@ func (d *disturbances) excused(client string, why action) {
 	d.seen = append(d.seen, excusal{client, why})
 }
 
-// drainTimeout is the limit of the gate's. A session is left alone for half of it.
+// drainTimeout is the gate's limits.drain_timeout. Busy sessions may go on for half of it.
 const drainTimeout = 10 * time.Second
 
 // excuse says what of the plan explains the end of a session, if anything does.
@@ -396,8 +396,8 @@ func (d *disturbances) excusesRefusal(err error, began, now time.Time) bool {
 	return late && (d.met(overlapping, began, now) || d.met(interrupting, began, now))
 }
 
-// ended says whether an error is the end of a connection, and no answer or a
-// lack of one.
+// ended says whether an error is the end of a connection, and neither an answer nor a
+// timeout.
 func ended(err error) bool {
 	var wrong *mismatch
 	return !errors.As(err, &wrong) && !errors.Is(err, context.DeadlineExceeded) && state(err) == "" &&

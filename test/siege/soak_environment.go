@@ -50,7 +50,7 @@ func from(source string) *net.Dialer {
 	return &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}}
 }
 
-// somewhere is an address of this machine that few use.
+// somewhere is a random loopback address.
 func somewhere(rnd *rand.Rand) string {
 	return fmt.Sprintf("127.%d.%d.%d", 1+rnd.IntN(250), rnd.IntN(250), 1+rnd.IntN(250))
 }
@@ -65,15 +65,15 @@ func (s *soak) during(began time.Time, err error) bool {
 	return ok
 }
 
-// cutClient is who the rows of those are by who did not live to hear of their
-// commit. The clients of the mixture have lower numbers.
+// cutClient is the client number of rows whose client was cut off before the answer to
+// its COMMIT. Ordinary clients have lower numbers.
 const cutClient = 1 << 24
 
 // lostRow is the next of them.
 func (s *soak) lostRow() entry { return entry{cutClient, int(s.lost.Add(1))} }
 
-// killClient kills a psql in mid-query: in mid-answer, or in a transaction that
-// then must not have been.
+// killClient kills a psql during an answer, or in a transaction that must then have no
+// effect.
 func (s *soak) killClient(ctx context.Context, rnd *rand.Rand) error {
 	ctx, cancel := context.WithTimeout(ctx, gate.Timeout)
 	defer cancel()
@@ -174,7 +174,7 @@ func (s *soak) resetOne(ctx context.Context, rnd *rand.Rand) (pid string, err er
 	return pid, err
 }
 
-// somebody returns a client of the mixture that has a session, and its backend.
+// anyBackend returns the backend of a client that has a session, or 0.
 func (s *soak) anyBackend(rnd *rand.Rand) (pid uint32) {
 	first := rnd.IntN(len(s.workers))
 	for i := range s.workers {
@@ -185,7 +185,7 @@ func (s *soak) anyBackend(rnd *rand.Rand) (pid uint32) {
 	return 0
 }
 
-// terminateBackend has PostgreSQL end the session of somebody, who will hear it.
+// terminateBackend has PostgreSQL end the session of a client.
 func (s *soak) terminateBackend(rnd *rand.Rand) error {
 	pid := s.anyBackend(rnd)
 	if pid == 0 {
