@@ -17,9 +17,8 @@ func md5hex(text string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// md5s is what "select string_agg(md5(key || i), '' order by i) from
-// generate_series(1, n) i" returns: content that both ends compute and that was
-// never sent.
+// md5s is the digests md5(key || i) for i from 1 to n, in a row: content that both
+// ends compute and that is never sent.
 func md5s(key string, n int) []byte {
 	out := make([]byte, 0, n*2*md5.Size)
 	for i := 1; i <= n; i++ {
