@@ -1,4 +1,4 @@
-# pgwicket. «make» or «make help» lists what there is.
+# pgwicket. "make" or "make help" lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
