@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,12 +52,14 @@ func (s setting) keys() map[string]string {
 		}
 	}
 	if len(s.Rules) > 0 {
+		// A line for each, so that the file can be read.
 		var rules strings.Builder
 		for _, user := range s.Rules {
-			fmt.Fprintf(&rules, "{name: %q, action: allow, users: [%q], databases: [shop], certificate: {cn: %q}}, ", user, user, user)
+			fmt.Fprintf(&rules, "\n    - {name: %q, action: allow, users: [%q], databases: [shop], certificate: {cn: %q}}", user, user, user)
 		}
-		keys["acl.rules"] = "[" + rules.String() + "{name: last, action: allow, users: [all]}]"
+		keys["acl.rules"] = rules.String() + "\n    - {name: last, action: allow, users: [all]}"
 	}
+	maps.Copy(keys, s.extra)
 	return keys
 }
 

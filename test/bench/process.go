@@ -47,6 +47,7 @@ type setting struct {
 	Rules  []string // users that have one each, before the one that lets the clients in
 	binary string   // empty: the lab's
 	env    []string
+	extra  map[string]string // further keys
 }
 
 // render makes the configuration file NAME from testdata/NAME.tmpl.

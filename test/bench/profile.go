@@ -26,7 +26,10 @@ func (l *lab) profiles(ctx context.Context, loads []scenario, times int, d time.
 		if err != nil {
 			return nil, err
 		}
-		c := tuned(sc.ID, sc.Title, func(s *setting) { s.binary, s.env = binary, []string{"BENCH_PROFILES=" + dir} })
+		c := tuned(sc.ID, sc.Title, func(s *setting) {
+			s.binary, s.env = binary, []string{"BENCH_PROFILES=" + dir}
+			s.extra = map[string]string{"landlock": "false"} // it writes the profiles
+		})
 		c.marks = true
 		sc.burst = untilProfiled(dir, sc.burst)
 		field, dirs[sc.ID] = append(field, candidate{c, sc}), dir

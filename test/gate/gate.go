@@ -90,7 +90,8 @@ func (g *Gate) Configure(more map[string]string) error {
 }
 
 // Config makes a configuration file. A key is written as in
-// limits.startup_timeout, and a value as YAML on one line.
+// limits.startup_timeout, and a value as YAML: on one line, or on lines below its key
+// that are indented by four.
 func Config(address string, keys map[string]string) []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "listen:\n  - address: %q\n", address)

@@ -23,6 +23,7 @@ func init() {
 		for n := 1; ; n++ {
 			if err := profile(filepath.Join(dir, fmt.Sprint(n)), marks); err != nil {
 				fmt.Fprintln(os.Stderr, "profile:", err)
+				return
 			}
 		}
 	}()
