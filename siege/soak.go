@@ -103,7 +103,7 @@ func runSoak(ctx context.Context, args []string, stdout, stderr io.Writer) error
 
 // prepare starts everything but the clients.
 func (s *soak) prepare(ctx context.Context) (err error) {
-	if s.outcomes, err = knownOutcomes("docs/operations.md"); err != nil {
+	if s.outcomes, err = knownOutcomes("docs/troubleshooting.md"); err != nil {
 		return err
 	}
 	if s.lab, err = newLab(ctx, s.out); err != nil {

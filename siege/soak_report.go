@@ -153,7 +153,7 @@ func (s *soak) auditLog(raw []byte) error {
 			continue // sound has it
 		}
 		if o, ok := r["outcome"].(string); ok && !s.outcomes[o] {
-			return fmt.Errorf("docs/operations.md does not know this outcome: %s", bytes.TrimSpace(line))
+			return fmt.Errorf("docs/troubleshooting.md does not know this outcome: %s", bytes.TrimSpace(line))
 		}
 	}
 	return nil

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Status is a gate at a moment. docs/operations.md explains every key of it.
+// Status is a gate at a moment. docs/monitoring.md explains every key of it.
 // Those that say "derived" are filled in when it is served.
 type Status struct {
 	Time         time.Time     `json:"time"`
