@@ -159,7 +159,7 @@ type row struct{ kind, labels, help string }
 // The manual has a row for every series, with its type, its labels and its help text, and for no other.
 func TestOperationsManual(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("../docs/operations.md")
+	text, err := os.ReadFile("../docs/monitoring.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,12 +185,12 @@ func TestOperationsManual(t *testing.T) {
 		}
 		is := row{strings.ToLower(f.GetType().String()), strings.Join(labels, ","), f.GetHelp()}
 		if says, ok := rows[f.GetName()]; says != is {
-			t.Errorf("%s is %q; docs/operations.md says %q (%t)", f.GetName(), is, says, ok)
+			t.Errorf("%s is %q; docs/monitoring.md says %q (%t)", f.GetName(), is, says, ok)
 		}
 		delete(rows, f.GetName())
 	}
 	if len(rows) > 0 {
-		t.Errorf("docs/operations.md has rows for %v, which are no series", rows)
+		t.Errorf("docs/monitoring.md has rows for %v, which are no series", rows)
 	}
 }
 

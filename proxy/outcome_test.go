@@ -116,13 +116,13 @@ func TestOutcomesAreExpected(t *testing.T) {
 
 // The operator looks the outcome up.
 func TestOutcomesAreDocumented(t *testing.T) {
-	manual, err := os.ReadFile("../docs/operations.md")
+	manual, err := os.ReadFile("../docs/troubleshooting.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for o := range all {
 		if !strings.Contains(string(manual), "\n| `"+o.String()+"` |") {
-			t.Errorf("docs/operations.md does not explain %v", o)
+			t.Errorf("docs/troubleshooting.md does not explain %v", o)
 		}
 	}
 }

@@ -46,7 +46,7 @@ const (
 // byWeight are all of them, the worst last.
 func byWeight() []verdict { return []verdict{pass, skip, warn, fail} }
 
-// finding is one line of the checklist. docs/operations.md has its form in JSON.
+// finding is one line of the checklist. docs/troubleshooting.md has its form in JSON.
 type finding struct {
 	Group   string  `json:"group"`             // gate, tls, listener or postgresql
 	Subject string  `json:"subject,omitempty"` // which listener or PostgreSQL
@@ -98,7 +98,7 @@ func allPassed(found []finding, format string, args ...any) []finding {
 func doctor(args []string, s streams) int {
 	f := flags("doctor")
 	path := configFlag(f)
-	asJSON := f.Bool("json", false, "print JSON, as docs/operations.md explains it")
+	asJSON := f.Bool("json", false, "print JSON, as docs/troubleshooting.md explains it")
 	var ask patient
 	f.StringVar(&ask.user, "user", "", "the role to connect as (default: PGUSER, else the account)")
 	f.StringVar(&ask.database, "dbname", "postgres", "the database to connect to (default postgres)")

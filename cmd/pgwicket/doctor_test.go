@@ -461,9 +461,9 @@ func TestDoctorWarnings(t *testing.T) {
 	}
 }
 
-// docs/operations.md has every check, and none that there is not.
+// docs/troubleshooting.md has every check, and none that there is not.
 func TestDoctorChecksAreDocumented(t *testing.T) {
-	text, err := os.ReadFile("../../docs/operations.md")
+	text, err := os.ReadFile("../../docs/troubleshooting.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -489,7 +489,7 @@ func TestDoctorChecksAreDocumented(t *testing.T) {
 	slices.Sort(documented)
 	slices.Sort(have)
 	if !slices.Equal(documented, have) {
-		t.Errorf("docs/operations.md has\n%v, doctor\n%v", documented, have)
+		t.Errorf("docs/troubleshooting.md has\n%v, doctor\n%v", documented, have)
 	}
 }
 

@@ -213,7 +213,7 @@ func (t tlsFacts) checkCRL() (out []finding) {
 	for _, l := range t.crls {
 		fresh := freshness(l, t.now)
 		least = min(least, fresh)
-		const fix = "have the CA publish more often than the list lasts, and fetch it (docs/operations.md)"
+		const fix = "have the CA publish more often than the list lasts, and fetch it (docs/certificates.md)"
 		switch {
 		case l.NextUpdate.IsZero():
 			out = append(out, found(warn, l.File, fmt.Sprintf("the list of %q has no next update: nobody notices when a new one does not come", l.Issuer), "openssl ca -gencrl -crldays 30"))

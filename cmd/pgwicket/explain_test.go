@@ -13,7 +13,7 @@ import (
 )
 
 // documents is what stands below the rules in every configuration of
-// docs/security.md.
+// docs/cookbook.md.
 const documents = `
 listen: [{address: "10.0.0.5:5432"}]
 tls: {cert_file: server.crt, key_file: server.key, ca_file: ca.crt, crl_file: ca.crl, client_cert: optional}
@@ -57,11 +57,11 @@ func explained(t *testing.T, args ...string) (status int, out string) {
 	return status, stdout.String() + stderr.String()
 }
 
-var policyBlock = regexp.MustCompile("(?s)\n### ([^\n]+)\n\n```yaml\n(.*?)```\n\n```console\n(.*?)```")
+var policyBlock = regexp.MustCompile("(?s)\n## ([^\n]+)\n\n```yaml\n(.*?)```\n\n```console\n(.*?)```")
 
-// The policies of docs/security.md do what stands there.
+// The policies of docs/cookbook.md do what stands there.
 func TestDocumentedPolicies(t *testing.T) {
-	text, err := os.ReadFile("../../docs/security.md")
+	text, err := os.ReadFile("../../docs/cookbook.md")
 	if err != nil {
 		t.Fatal(err)
 	}

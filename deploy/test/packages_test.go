@@ -254,10 +254,14 @@ var installed = []string{
 	"/usr/lib/sysusers.d/pgwicket.conf",
 	"/usr/share/doc/pgwicket/CHANGELOG.md",
 	"/usr/share/doc/pgwicket/README.md",
+	"/usr/share/doc/pgwicket/certificates.md",
 	"/usr/share/doc/pgwicket/config.example.yaml",
+	"/usr/share/doc/pgwicket/cookbook.md",
 	"/usr/share/doc/pgwicket/copyright",
+	"/usr/share/doc/pgwicket/monitoring.md",
 	"/usr/share/doc/pgwicket/operations.md",
 	"/usr/share/doc/pgwicket/security.md",
+	"/usr/share/doc/pgwicket/troubleshooting.md",
 }
 
 // settings are those of them that are the administrator's.

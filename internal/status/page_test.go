@@ -383,10 +383,10 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-// docs/operations.md explains every key of it, and none that is not there.
+// docs/monitoring.md explains every key of it, and none that is not there.
 func TestJSONIsDocumented(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("../../docs/operations.md")
+	text, err := os.ReadFile("../../docs/monitoring.md")
 	if err != nil {
 		t.Fatal(err)
 	}

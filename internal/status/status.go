@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Status is the state of a gate at one time. docs/operations.md explains every key.
+// Status is the state of a gate at one time. docs/monitoring.md explains every key.
 // Fields marked "derived" are computed when it is served.
 type Status struct {
 	Time         time.Time     `json:"time"`

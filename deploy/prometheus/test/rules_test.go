@@ -148,7 +148,7 @@ func annotated(r rulefmt.Rule, result names) (wrong []string) {
 			}
 		}
 	}
-	if got, want := r.Annotations["runbook"], "docs/operations.md#"+strings.ToLower(r.Alert); got != want {
+	if got, want := r.Annotations["runbook"], "docs/monitoring.md#"+strings.ToLower(r.Alert); got != want {
 		wrong = append(wrong, fmt.Sprintf("%s: runbook %q, want %q", r.Alert, got, want))
 	}
 	return wrong
@@ -156,7 +156,7 @@ func annotated(r rulefmt.Rule, result names) (wrong []string) {
 
 // checkRunbooks compares the alerts with the headings under Alerts, both ways, and wants a paragraph below each.
 func checkRunbooks(dir string, alerts map[string]rulefmt.Rule) (wrong []string) {
-	manual, err := os.ReadFile(filepath.Join(dir, "docs/operations.md"))
+	manual, err := os.ReadFile(filepath.Join(dir, "docs/monitoring.md"))
 	if err != nil {
 		return []string{err.Error()}
 	}
@@ -164,15 +164,15 @@ func checkRunbooks(dir string, alerts map[string]rulefmt.Rule) (wrong []string) 
 	for _, m := range regexp.MustCompile(`(?m)^### (Pgwicket\w+)\n\n(.?)`).FindAllStringSubmatch(string(manual), -1) {
 		headed[m[1]] = true
 		if _, ok := alerts[m[1]]; !ok {
-			wrong = append(wrong, "docs/operations.md explains "+m[1]+", which is no alert")
+			wrong = append(wrong, "docs/monitoring.md explains "+m[1]+", which is no alert")
 		}
 		if m[2] == "" || m[2] == "#" {
-			wrong = append(wrong, "docs/operations.md says nothing about "+m[1])
+			wrong = append(wrong, "docs/monitoring.md says nothing about "+m[1])
 		}
 	}
 	for name := range alerts {
 		if !headed[name] {
-			wrong = append(wrong, "docs/operations.md has no heading "+name)
+			wrong = append(wrong, "docs/monitoring.md has no heading "+name)
 		}
 	}
 	return wrong

@@ -49,7 +49,7 @@ func seriesOf(root string) (k known, err error) {
 			k.add(f.GetName(), nil)
 		}
 	}
-	manual, err := os.ReadFile(filepath.Join(root, "docs/operations.md"))
+	manual, err := os.ReadFile(filepath.Join(root, "docs/troubleshooting.md"))
 	if err != nil {
 		return k, err
 	}

@@ -13,7 +13,7 @@ import (
 var files = []string{
 	"deploy/prometheus/prometheus.yml", "deploy/prometheus/pgwicket.rules.yml", "deploy/prometheus/pgwicket.alerts.yml",
 	"deploy/prometheus/pgwicket.test.yml", "deploy/grafana/pgwicket.json",
-	"docs/operations.md", "metrics/testdata/exposition.txt", "config.example.yaml",
+	"docs/monitoring.md", "docs/troubleshooting.md", "metrics/testdata/exposition.txt", "config.example.yaml",
 }
 
 // misspelt returns a copy of the files with a typo.
@@ -71,7 +71,7 @@ func TestTypos(t *testing.T) {
 		{alerts, "severity: critical", "severity: critcal"},
 		{alerts, "{{ $labels.file }}", "{{ $labels.path }}"},
 		{alerts, "{{ $value | humanize }}", "{{ $value | humanise }}"},
-		{alerts, "operations.md#pgwicketdown", "operations.md#pgwicketdwon"},
+		{alerts, "monitoring.md#pgwicketdown", "monitoring.md#pgwicketdwon"},
 		{alerts, "alert: PgwicketDown", "alert: PgwicketDwon"},
 		{alerts, "        for: 2m", "        for: 2 m"},
 		{alerts, "summary:", "summaries:"},
@@ -94,7 +94,7 @@ func TestTypos(t *testing.T) {
 		{dashboard, "label_values(pgwicket_build_info, job)", "label_values(pgwicket_buildinfo, job)"},
 		{dashboard, `"x": 12`, `"x": 13`},
 
-		{"docs/operations.md", "### PgwicketDown\n", "### PgwicketDwon\n"},
+		{"docs/monitoring.md", "### PgwicketDown\n", "### PgwicketDwon\n"},
 		{"metrics/testdata/exposition.txt", "pgwicket_accept_errors_total", "pgwicket_accept_failures_total"},
 	} {
 		dir := misspelt(t, c.file, c.text, c.typo)
