@@ -396,27 +396,29 @@ func keyOwner(account string) int {
 	return uid
 }
 
-// verify converts the errors of tlsconfig to refusals of proxy.
+// verify returns what judges handshakes for proxy.
 func verify(s *tlsconfig.Server) func(tls.ConnectionState, time.Time) error {
 	return func(state tls.ConnectionState, at time.Time) error {
-		err := s.Verify(state, at)
-		var cert *tlsconfig.CertificateError
-		if errors.As(err, &cert) {
-			return &proxy.Refusal{Outcome: outcomeOf(cert.Reason), Public: cert.Public, Detail: cert.Detail}
-		}
-		var outside *tlsconfig.PolicyError
-		if errors.As(err, &outside) && outside.Version {
-			return &proxy.Refusal{Outcome: proxy.TLSVersion, Detail: err.Error()}
-		}
-		if err != nil {
-			return &proxy.Refusal{Outcome: proxy.TLSCipher, Detail: err.Error()}
+		if err := s.Verify(state, at); err != nil {
+			return Refusal(err)
 		}
 		return nil
 	}
 }
 
-// outcomes maps the reasons of tlsconfig to outcomes of proxy.
+// Refusal translates an error of tlsconfig's Server.Verify into a refusal of proxy, which has the words for the client.
+func Refusal(err error) *proxy.Refusal {
+	var refused *tlsconfig.VerifyError
+	if !errors.As(err, &refused) {
+		return &proxy.Refusal{Outcome: proxy.CertInvalid, Detail: err.Error()}
+	}
+	return proxy.RefuseCertificate(outcomeOf(refused.Reason), refused.CA, refused.Date, refused.Detail)
+}
+
+// outcomes are the outcomes of the reasons of tlsconfig.
 var outcomes = map[tlsconfig.Reason]proxy.Outcome{
+	tlsconfig.ReasonVersion:      proxy.TLSVersion,
+	tlsconfig.ReasonCipher:       proxy.TLSCipher,
 	tlsconfig.ReasonMissing:      proxy.CertMissing,
 	tlsconfig.ReasonExpired:      proxy.CertExpired,
 	tlsconfig.ReasonNotYetValid:  proxy.CertNotYetValid,

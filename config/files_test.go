@@ -18,9 +18,9 @@ import (
 func TestFiles(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	others := "others than its owner have access: chmod 0600"
+	others := "only its owner may have access: chmod 0600"
 	if os.Geteuid() == 0 {
-		others = "others than root and a reading group have access: chmod 0640"
+		others = "only root may write it and only its group may read it: chmod 0640"
 	}
 	files, err := filepath.Glob("testdata/*.yaml")
 	if err != nil || len(files) < 60 {

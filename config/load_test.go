@@ -80,8 +80,8 @@ func TestLoadEveryKey(t *testing.T) {
 	if got, want := cfg.TLS.Describe(), "TLSv1.2 to TLSv1.3; TLS_AES_256_GCM_SHA384, ECDHE-ECDSA-AES256-GCM-SHA384"; got != want {
 		t.Errorf("offers %s, want %s", got, want)
 	}
-	if got, want := cfg.TLS.DescribeClients(), "certificate optional, a bad one refused, checked for revocation "+
-		"(its own certificate only, a missing list allowed, lists in date for 12h0m0s more)"; got != want {
+	if got, want := cfg.TLS.DescribeClients(), "certificate optional, but checked if sent, checked for revocation "+
+		"(only the client's own certificate, missing lists allowed, grace of 12h0m0s after the next update)"; got != want {
 		t.Errorf("clients: %s, want %s", got, want)
 	}
 	if cfg.TLS.Certificates[0].StapledUntil.IsZero() {

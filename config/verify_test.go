@@ -52,8 +52,9 @@ func TestVerifyOutcomes(t *testing.T) {
 		{proxy.CRLStale, 31 * day, alice.Chain},
 	} {
 		refusal := refusalOf(t, verify(handshaken(c.peer...), time.Now().Add(c.after)))
-		if refusal.Outcome != c.want || refusal.Public == "" || refusal.Detail == "" || strings.Contains(refusal.Public, s.dir) {
-			t.Errorf("%v: got %+v", c.want, refusal)
+		_, public := refusal.Message()
+		if refusal.Outcome != c.want || public == "" || refusal.Detail == "" || strings.Contains(public, s.dir) {
+			t.Errorf("%v: got %+v, told %q", c.want, refusal, public)
 		}
 		seen[refusal.Outcome] = true
 	}
@@ -61,7 +62,13 @@ func TestVerifyOutcomes(t *testing.T) {
 		t.Errorf("a good certificate: %v", err)
 	}
 
-	// Every reason there is has an outcome of its own, and each has been seen.
+	oldVersion, noSuite := handshaken(alice.Chain...), handshaken(alice.Chain...)
+	oldVersion.Version, noSuite.CipherSuite = tls.VersionTLS10, 0
+	for _, state := range []tls.ConnectionState{oldVersion, noSuite} {
+		seen[refusalOf(t, verify(state, time.Now())).Outcome] = true
+	}
+
+	// Each reason has its own outcome, and each has been seen.
 	reasons := reasonsOf(t)
 	if got := slices.Sorted(maps.Keys(outcomes)); !slices.Equal(got, reasons) {
 		t.Errorf("outcomes are known for %q, and tlsconfig has %q", got, reasons)

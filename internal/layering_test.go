@@ -20,6 +20,7 @@ const module = "pgwicket/"
 var layers = map[string][]string{
 	"acl":              {"internal/dn"},
 	"metrics":          nil,
+	"internal/crl":     {"internal/dn"},
 	"internal/dn":      nil,
 	"internal/nearest": nil,
 	"internal/pgconf":  nil,
@@ -27,7 +28,7 @@ var layers = map[string][]string{
 	"internal/status":  nil,
 	"internal/pgwire":  nil,
 	"internal/tlstest": nil,
-	"tlsconfig":        {"internal/dn", "internal/nearest"},
+	"tlsconfig":        {"internal/crl", "internal/dn", "internal/nearest"},
 	"internal/relay":   {"internal/pgwire"},
 	"proxy":            {"acl", "metrics", "internal/pgwire", "internal/relay"},
 	"config":           {"acl", "proxy", "tlsconfig", "internal/nearest"},

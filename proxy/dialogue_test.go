@@ -861,7 +861,7 @@ func TestProtocolNegotiationIsTheBackends(t *testing.T) {
 // same words as everybody else, and is neither answered nor refused for the
 // version.
 func TestRefusalOfALaterVersion(t *testing.T) {
-	revoked := fatal("28000", "client certificate has been revoked")
+	revoked := fatal("28000", "client certificate was revoked")
 	playRefused(
 		t, func(p *proxy.Policy) {
 			p.Verify = func(tls.ConnectionState, time.Time) error { return &proxy.Refusal{Outcome: proxy.CertRevoked} }

@@ -77,13 +77,13 @@ func (f *files) load(t *testing.T, p *proxy.Policy) {
 	}
 	p.TLS = s.Config
 	p.Verify = func(state tls.ConnectionState, at time.Time) error {
-		var refused *tlsconfig.CertificateError
+		var refused *tlsconfig.VerifyError
 		err := s.Verify(state, at)
 		outcomes := map[tlsconfig.Reason]proxy.Outcome{
 			tlsconfig.ReasonRevoked: proxy.CertRevoked, tlsconfig.ReasonUnknownCA: proxy.CertUnknownCA, tlsconfig.ReasonExpired: proxy.CertExpired,
 		}
 		if errors.As(err, &refused) {
-			return &proxy.Refusal{Outcome: outcomes[refused.Reason], Public: refused.Public, Detail: refused.Detail}
+			return proxy.RefuseCertificate(outcomes[refused.Reason], refused.CA, refused.Date, refused.Detail)
 		}
 		return err
 	}

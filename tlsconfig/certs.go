@@ -15,10 +15,10 @@ import (
 	"time"
 )
 
-// fileLimit is far above any certificate, key or CA file, and far below what a wrong path could make us read.
+// fileLimit is far above the size of any certificate, key or CA file, and bounds what is read for a wrong path.
 const fileLimit = 16 << 20
 
-// namesLimit is what a CertificateRequest has room for, less a margin: its list of CAs is a vector of 2^16-1 bytes
+// namesLimit is the room for names in a CertificateRequest, less a margin: its list of CAs is a vector of 2^16-1 bytes
 // (RFC 8446, section 4.2.4), and crypto/tls fails every handshake that would need more.
 const namesLimit = 60_000
 
@@ -33,8 +33,8 @@ type CertificateInfo struct {
 	Chain []*x509.Certificate // as it is sent, its own first
 }
 
-// readFile returns a regular file whole. Anything else is refused before it is opened: a FIFO would hold up a reload
-// for as long as nobody writes to it.
+// readFile returns the content of a regular file. Anything else is refused before it is opened: a FIFO without a writer
+// would block a reload. rule may refuse the file; nil: none.
 func readFile(name string, limit int64, rule func(fs.FileInfo) error) ([]byte, error) {
 	st, err := os.Stat(name)
 	switch {
@@ -43,7 +43,7 @@ func readFile(name string, limit int64, rule func(fs.FileInfo) error) ([]byte, e
 	case !st.Mode().IsRegular():
 		return nil, fmt.Errorf("%q is not a regular file", name)
 	case st.Size() > limit:
-		return nil, fmt.Errorf("%q has %d bytes, and more than %d are too many", name, st.Size(), limit)
+		return nil, fmt.Errorf("%q has %d bytes: the limit is %d", name, st.Size(), limit)
 	case rule != nil:
 		if err := rule(st); err != nil {
 			return nil, err
@@ -56,7 +56,7 @@ func readFile(name string, limit int64, rule func(fs.FileInfo) error) ([]byte, e
 	return data, nil
 }
 
-// cannotRead leaves out the path of a PathError, which is not quoted there.
+// cannotRead removes the path of a PathError, which is not quoted there.
 func cannotRead(name string, err error) error {
 	var path *fs.PathError
 	if errors.As(err, &path) {
@@ -67,9 +67,9 @@ func cannotRead(name string, err error) error {
 
 var beginCertificate = regexp.MustCompile(`-----BEGIN ([A-Z0-9 ]*CERTIFICATE)-----`)
 
-// readCertificates returns every certificate of a PEM file, and fails if it cannot: pem.Decode steps over a damaged
-// block without a word, and a list of CAs or a chain must not become shorter that way. Nor by a byte order mark, or by
-// a missing line break where two files were joined.
+// readCertificates returns every certificate of a PEM file, or an error. pem.Decode skips a block without an error if it is
+// damaged, comes after a byte order mark, or has no line break before it where two files were joined. A list of CAs or a
+// chain must not become shorter that way.
 func readCertificates(name string) ([]*x509.Certificate, error) {
 	data, err := readFile(name, fileLimit, nil)
 	if err != nil {
@@ -78,7 +78,7 @@ func readCertificates(name string) ([]*x509.Certificate, error) {
 	begun := beginCertificate.FindAllSubmatch(data, -1)
 	for _, m := range begun {
 		if kind := string(m[1]); kind != "CERTIFICATE" && kind != "X509 CERTIFICATE" {
-			return nil, fmt.Errorf("%q holds a %q block, which Go does not read: write it anew with openssl x509", name, kind)
+			return nil, fmt.Errorf("%q holds a %q block, which Go does not read: convert it with openssl x509", name, kind)
 		}
 	}
 	var certs []*x509.Certificate
@@ -112,14 +112,14 @@ func readCertificates(name string) ([]*x509.Certificate, error) {
 func loadPairs(o Options, secrets passphrases, now time.Time, r *report) ([]*served, []CertificateInfo) {
 	single := o.CertFile != "" || o.KeyFile != ""
 	if o.OCSPFile != "" && len(o.Certificates) > 0 {
-		r.errorf("ocsp_file", "cannot stand beside certificates: put it into the entry of its certificate")
+		r.errorf("ocsp_file", "cannot be set together with certificates: move it into the entry of its certificate")
 	}
 	switch {
 	case single && len(o.Certificates) > 0:
-		r.errorf("certificates", "cannot stand beside cert_file and key_file: put that pair into the list too")
+		r.errorf("certificates", "cannot be set together with cert_file and key_file: move that pair into the list")
 		return nil, nil
 	case !single && len(o.Certificates) == 0:
-		r.errorf("cert_file", "is missing: the gate needs a certificate of its own, and its key_file")
+		r.errorf("cert_file", "is missing: the gate needs a certificate, and its key_file")
 		return nil, nil
 	case single:
 		o.Certificates = []Pair{{o.CertFile, o.KeyFile, o.OCSPFile}}
@@ -150,8 +150,8 @@ func loadPairs(o Options, secrets passphrases, now time.Time, r *report) ([]*ser
 	return certs, infos
 }
 
-// loadPair reads one pair; prefix is what stands before its keys in the configuration. The chain is sent whole:
-// a client has the root only.
+// loadPair reads one pair; prefix is put before its keys in messages. The whole chain is sent, since a client has the root
+// only.
 func loadPair(prefix string, p Pair, secrets passphrases, r *report) (cert tls.Certificate, chain []*x509.Certificate, ok bool) {
 	for _, f := range [][2]string{{"cert_file", p.CertFile}, {"key_file", p.KeyFile}} {
 		if f[1] == "" {
@@ -174,14 +174,14 @@ func loadPair(prefix string, p Pair, secrets passphrases, r *report) (cert tls.C
 	if err != nil || keyErr != nil {
 		return cert, nil, false
 	}
-	public := key.Public().(interface{ Equal(crypto.PublicKey) bool }) // so says crypto.PublicKey
+	public := key.Public().(interface{ Equal(crypto.PublicKey) bool }) // every type has it: see crypto.PublicKey
 	place := slices.IndexFunc(chain, func(c *x509.Certificate) bool { return public.Equal(c.PublicKey) })
 	switch {
 	case place < 0:
-		r.errorf(prefix+"key_file", "%q is not the key of the certificate in %q: give the pair that was made together", p.KeyFile, p.CertFile)
+		r.errorf(prefix+"key_file", "%q is not the key of the certificate in %q: use the key that the certificate was issued for", p.KeyFile, p.CertFile)
 		return cert, nil, false
 	case place > 0:
-		r.errorf(prefix+"cert_file", "%q has the gate's own certificate at place %d: put it first, with its chain behind it", p.CertFile, place+1)
+		r.errorf(prefix+"cert_file", "%q has the gate's own certificate in position %d: put it first, then its chain", p.CertFile, place+1)
 		return cert, nil, false
 	}
 	for _, c := range chain {
@@ -191,7 +191,7 @@ func loadPair(prefix string, p Pair, secrets passphrases, r *report) (cert tls.C
 	return cert, chain, true
 }
 
-// checkLeaf finds what PostgreSQL lets pass too, and clients do not.
+// checkLeaf warns of what PostgreSQL accepts as well, and clients refuse.
 func checkLeaf(prefix string, p Pair, leaf *x509.Certificate, now time.Time, r *report) {
 	if text := dateProblem(leaf, now); text != "" {
 		r.warnf(prefix+"cert_file", "the certificate in %q %s: clients with sslmode=verify-ca or verify-full refuse it", p.CertFile, text)
@@ -216,9 +216,9 @@ func dateProblem(c *x509.Certificate, now time.Time) string {
 	return ""
 }
 
-// present gives the certificates to crypto/tls. Those with a response are not put into Certificates, where a client that
-// names no server would get them from without asking choose.
-func present(config *tls.Config, certs []*served) {
+// setCertificates gives the certificates to crypto/tls. With an OCSP response they are not put into Certificates, from which
+// a client that sends no server name would get one without a call of GetCertificate.
+func setCertificates(config *tls.Config, certs []*served) {
 	stapled := slices.ContainsFunc(certs, func(c *served) bool { return c.staple != nil })
 	if stapled || len(certs) > 1 {
 		config.GetCertificate = choose(certs)
@@ -230,9 +230,9 @@ func present(config *tls.Config, certs []*served) {
 	}
 }
 
-// choose takes the first certificate that bears the name the client asked for and fits what it can verify, else
-// the first that fits at all. crypto/tls alone stops at the name: a client that knows the gate by another one gets the
-// first of the list even if it cannot use that kind of key, where OpenSSL looks at the kind only.
+// choose returns the first certificate that is for the name in the client's SNI and that the client can verify, or else the
+// first that it can verify. crypto/tls alone stops at the name: a client that uses another name for the gate gets the first
+// of the list even if it does not support that kind of key. OpenSSL looks at the kind of key only.
 func choose(certs []*served) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		now := time.Now()
@@ -265,25 +265,25 @@ func loadCA(o Options, now time.Time, r *report) []*x509.Certificate {
 	}
 	for i, c := range ca {
 		if text := dateProblem(c, now); text != "" {
-			r.warnf("ca_file", "certificate %d of %q (%q) %s: what it issued is refused", i+1, o.CAFile, nameText(c.RawSubject), text)
+			r.warnf("ca_file", "certificate %d of %q (%q) %s: certificates that it has issued are refused", i+1, o.CAFile, nameText(c.RawSubject), text)
 		}
 	}
 	if !o.PartialChain && !slices.ContainsFunc(ca, isSelfSigned) {
-		r.errorf("ca_file", "%q has no self-signed certificate, so no chain can end in it: add the root, or set partial_chain to trust what is there", o.CAFile)
+		r.errorf("ca_file", "%q has no self-signed certificate, so no chain can end in it: add the root, or set partial_chain to trust what is in the file", o.CAFile)
 	}
 	return ca
 }
 
-// announced are the CAs that a CertificateRequest names, so that a client with several certificates sends the right
-// one. Trust is not decided by it.
-func announced(o Options, ca []*x509.Certificate, r *report) *x509.CertPool {
+// advertisedCAs returns the CAs that a CertificateRequest names, so that a client with several certificates sends the right
+// one. They have no part in the verification. The result is nil if there is no room for them.
+func advertisedCAs(o Options, ca []*x509.Certificate, r *report) *x509.CertPool {
 	pool, size := x509.NewCertPool(), 0
 	for _, c := range ca {
 		pool.AddCert(c)
 		size += 2 + len(c.RawSubject)
 	}
 	if size > namesLimit {
-		r.warnf("ca_file", "the names of the %d certificates in %q have no room in a TLS handshake, so clients are told none: "+
+		r.warnf("ca_file", "the names of the %d certificates in %q do not fit into a TLS handshake, so clients are sent none: "+
 			"keep only the CAs that issue client certificates", len(ca), o.CAFile)
 		return nil
 	}

@@ -10,22 +10,22 @@ import (
 	"time"
 )
 
-// chainsLimit bounds what a gate remembers of the clients that it knows: some hundred bytes for each.
+// chainsLimit bounds for how many clients chains are remembered, at some hundred bytes each.
 const chainsLimit = 16 << 10
 
-// chains remembers which chains x509 has found for what a client sent, since the signatures of a connection are the
-// dearest part of a verification and do not change. Nothing else is remembered: dates, purposes and revocation lists
-// are asked anew each time. It belongs to the CAs that the chains end in, and goes on from one verifier to the next for
-// as long as those stay the same: after a new revocation list every live session is judged again, at once.
+// chains remembers which chains x509 has found for what a client sent. To verify the signatures takes most of the time of
+// a verification, and their result does not change. Nothing else is remembered: dates, purposes and revocation lists are
+// checked each time. The chains belong to the CAs that they end in, and the next verifier takes them over if it has the
+// same CAs: after a new revocation list every live session is judged again at once.
 //
-// Make it with new; it is empty then. It may be used by many sessions at once.
+// The zero value is empty. It may be used by many sessions at once.
 type chains struct {
 	mu    sync.Mutex
 	known map[[sha256.Size]byte][][]*x509.Certificate // without the client's own, which it brings each time
 }
 
-// sentBy is the key of what a client sent: each certificate, in order, to the last byte.
-func sentBy(peer []*x509.Certificate) (key [sha256.Size]byte) {
+// chainKey is a hash of what a client sent: each certificate, in order, to the last byte.
+func chainKey(peer []*x509.Certificate) (key [sha256.Size]byte) {
 	h := sha256.New()
 	for _, c := range peer {
 		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(c.Raw))))
@@ -35,8 +35,8 @@ func sentBy(peer []*x509.Certificate) (key [sha256.Size]byte) {
 	return key
 }
 
-// inDate returns the known chains of a client of which every certificate is valid at that time. None may mean that x509
-// would find another one, so it is no verdict.
+// inDate returns the known chains of a client of which every certificate is valid at that time. If there is none, x509
+// may still find another one.
 func (s *chains) inDate(key [sha256.Size]byte, client *x509.Certificate, at time.Time) (good [][]*x509.Certificate) {
 	s.mu.Lock()
 	found := s.known[key]
@@ -58,7 +58,8 @@ func chainInDate(chain []*x509.Certificate, at time.Time) bool {
 	return true
 }
 
-// remember keeps the chains of a client. The one that makes room is any: whoever is forgotten is only verified again.
+// remember keeps the chains of a client. When there is no room it forgets those of any other client, which costs that
+// client a verification.
 func (s *chains) remember(key [sha256.Size]byte, found [][]*x509.Certificate) {
 	var above [][]*x509.Certificate
 	for _, chain := range found {
@@ -78,7 +79,7 @@ func (s *chains) remember(key [sha256.Size]byte, found [][]*x509.Certificate) {
 	s.known[key] = above
 }
 
-// inherit goes on with what the verifier before has learned, if it had the same CAs and made the same of them.
+// inherit takes over the chains of the verifier before, if it had the same CAs and the same anchors.
 func (v *verifier) inherit(before *verifier) {
 	if maps.Equal(v.anchors, before.anchors) && slices.EqualFunc(v.ca, before.ca, (*x509.Certificate).Equal) {
 		v.chains = before.chains

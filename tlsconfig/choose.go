@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// readVersions returns the range of protocol versions; ok is false if it is not what was meant.
+// readVersions returns the range of protocol versions; ok is false if there is a mistake.
 func readVersions(o Options, r *report) (v versions, ok bool) {
 	v, ok = versions{tls.VersionTLS12, tls.VersionTLS13}, true
 	for _, b := range []struct {
@@ -28,13 +28,13 @@ func readVersions(o Options, r *report) (v versions, ok bool) {
 	switch {
 	case !ok:
 	case v.min > v.max && o.MinProtocolVersion == "":
-		r.errorf("max_protocol_version", "%s is below the default of min_protocol_version, %s: set that one too", versionName(v.max), versionName(v.min))
+		r.errorf("max_protocol_version", "%s is below the default of min_protocol_version, %s: set min_protocol_version too", versionName(v.max), versionName(v.min))
 		return v, false
 	case v.min > v.max:
 		r.errorf("min_protocol_version", "%s is above max_protocol_version, %s: no client could connect", versionName(v.min), versionName(v.max))
 		return v, false
 	case v.min < tls.VersionTLS12:
-		r.warnf("min_protocol_version", "%s is out of use (RFC 8996): set TLSv1.2 unless an old client needs it", versionName(v.min))
+		r.warnf("min_protocol_version", "%s is deprecated (RFC 8996): set TLSv1.2 unless an old client needs it", versionName(v.min))
 	}
 	return v, ok
 }
@@ -64,8 +64,8 @@ func readSuites(names []string, r *report) (chosen []suite, ok bool) {
 	return chosen, ok
 }
 
-// checkSuites compares the suites with the protocol versions: each of the two must have a use for the other, since
-// the list is the whole truth and crypto/tls fills no gap in it.
+// checkSuites compares the suites with the protocol versions: each suite needs a version and each version a suite, since
+// no suite outside of the list is negotiated.
 func checkSuites(o Options, chosen []suite, v versions, r *report) {
 	for i, name := range o.Ciphers {
 		if s, _ := findSuite(name); !s.versions().overlaps(v) {
@@ -89,7 +89,7 @@ func checkSuites(o Options, chosen []suite, v versions, r *report) {
 	}
 }
 
-// checkKeys looks for keys that no suite can use. TLS 1.3 has no say in it: its suites leave the key open.
+// checkKeys reports keys that no suite can use. This is about TLS 1.2 and below: the suites of TLS 1.3 work with any key.
 func checkKeys(chosen []suite, v versions, infos []CertificateInfo, r *report) {
 	legacy := slices.DeleteFunc(slices.Clone(chosen), func(s suite) bool { return s.is13() || !s.versions().overlaps(v) })
 	if len(legacy) == 0 || len(infos) == 0 {
@@ -104,14 +104,14 @@ func checkKeys(chosen []suite, v versions, infos []CertificateInfo, r *report) {
 	}
 	for _, c := range idle {
 		if len(idle) < len(infos) {
-			r.warnf("ciphers", "no suite below TLSv1.3 fits the %s key of %q: those clients never get that certificate", c.Key, c.File)
+			r.warnf("ciphers", "no suite below TLSv1.3 works with the %s key of %q: clients of those versions never get that certificate", c.Key, c.File)
 			continue
 		}
 		family := "ECDHE-ECDSA"
 		if strings.HasPrefix(c.Key, "RSA") {
 			family = "ECDHE-RSA"
 		}
-		r.errorf("ciphers", "no suite below TLSv1.3 fits the %s key of %q: add %s-AES256-GCM-SHA384, or set min_protocol_version: TLSv1.3", c.Key, c.File, family)
+		r.errorf("ciphers", "no suite below TLSv1.3 works with the %s key of %q: add %s-AES256-GCM-SHA384, or set min_protocol_version: TLSv1.3", c.Key, c.File, family)
 	}
 }
 
@@ -137,9 +137,9 @@ func readGroups(names []string, r *report) (chosen []group, ok bool) {
 	return chosen, ok
 }
 
-// checkGroups finds the one way for versions and groups to miss each other.
+// checkGroups reports groups that leave none for TLS 1.2.
 func checkGroups(chosen []group, v versions, r *report) {
 	if v.min < tls.VersionTLS13 && !slices.ContainsFunc(chosen, func(g group) bool { return !g.only13() }) {
-		r.errorf("groups", "has only groups with ML-KEM, which TLSv1.2 does not know: add X25519, or set min_protocol_version: TLSv1.3")
+		r.errorf("groups", "has only groups with ML-KEM, which TLSv1.2 does not have: add X25519, or set min_protocol_version: TLSv1.3")
 	}
 }

@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// SSLMode is libpq's sslmode: what is asked of a server's TLS.
+// SSLMode is libpq's sslmode: what a server's TLS must prove.
 type SSLMode string
 
-// The modes. libpq's allow is not among them: it tries in clear first.
+// The modes. libpq's allow is not supported, since it tries without TLS first.
 const (
 	SSLDisable    SSLMode = "disable"
 	SSLPrefer     SSLMode = "prefer"
@@ -17,14 +17,14 @@ const (
 	SSLVerifyFull SSLMode = "verify-full"
 )
 
-// SystemRoots is the RootCert that means the CAs of the operating system, as in libpq 16.
+// SystemRoots is the RootCert for the CAs of the operating system, as in libpq 16.
 const SystemRoots = "system"
 
-// ClientOptions say how the gate is a TLS client of a server, as libpq's parameters of the same names do.
+// ClientOptions are libpq's parameters for a TLS client.
 type ClientOptions struct {
 	Mode     SSLMode
-	RootCert string // the CAs that may vouch for the server, or "system"
-	CRL      string // the lists of those CAs, in a file and in a directory; without either nothing is revoked
+	RootCert string // the file of the CAs that the server's chain may end in, or "system"
+	CRL      string // the revocation lists of those CAs, in a file and in a directory; both empty: no revocation checking
 	CRLDir   string
 	Cert     string // the gate's certificate with its chain, and its key; empty: none
 	Key      string
@@ -33,17 +33,16 @@ type ClientOptions struct {
 	KeyOwner          int
 }
 
-// Client is what LoadClient made of its options. Nothing in it changes afterwards.
+// Client is the result of LoadClient. It does not change afterwards, and may be used by many goroutines at once.
 type Client struct {
-	// Mode is how much is asked of a server after all: require checks the chain where there is a root, and prefer
-	// nothing.
+	// Mode is how servers are verified in effect: require with a RootCert is verify-ca, as in libpq.
 	Mode SSLMode
 
 	config  *tls.Config
-	servers *serverVerifier // nil: crypto/tls decides
+	servers *serverVerifier // nil: crypto/tls verifies, or nobody
 }
 
-// For returns the configuration for one host, whose name or address is what verify-full compares.
+// For returns the configuration for one host. verify-full compares its name or address with the certificate.
 func (c *Client) For(host string) *tls.Config {
 	config := c.config.Clone()
 	config.ServerName = host
@@ -54,7 +53,7 @@ func (c *Client) For(host string) *tls.Config {
 }
 
 // LoadClient reads the files that o names and reports all mistakes at once, by libpq's names of the parameters. The
-// client is nil if any of them is more than a warning, or if there is to be no TLS. prompt is Load's.
+// client is nil if any of them is more than a warning, or if the mode is disable. prompt is as in Load.
 func LoadClient(o ClientOptions, prompt func(text string) ([]byte, error), now time.Time) (*Client, []Problem) {
 	r := &report{}
 	switch o.Mode {
@@ -62,7 +61,7 @@ func LoadClient(o ClientOptions, prompt func(text string) ([]byte, error), now t
 		return nil, nil
 	case SSLPrefer, SSLRequire, SSLVerifyCA, SSLVerifyFull:
 	case "allow":
-		r.errorf("sslmode", "allow would ask for TLS only where the server refuses to do without; write prefer, or better verify-full")
+		r.errorf("sslmode", "allow would use TLS only if the server refuses a connection without it: write prefer, or better verify-full")
 		return nil, r.problems
 	default:
 		r.errorf("sslmode", "%q is not known: write %s, %s, %s, %s or %s", string(o.Mode), SSLDisable, SSLPrefer, SSLRequire, SSLVerifyCA, SSLVerifyFull)
@@ -73,7 +72,7 @@ func LoadClient(o ClientOptions, prompt func(text string) ([]byte, error), now t
 		NextProtos:                  []string{"postgresql"},
 		DynamicRecordSizingDisabled: true,
 	}}
-	c.trust(o, now, r)
+	c.setTrust(o, now, r)
 	if o.Cert != "" || o.Key != "" {
 		secrets := passphrases{owner: o.KeyOwner, command: o.PassphraseCommand, ask: prompt, timeout: passphraseTimeout}
 		pair := &report{}
@@ -90,7 +89,7 @@ func LoadClient(o ClientOptions, prompt func(text string) ([]byte, error), now t
 		if ok {
 			c.config.Certificates = []tls.Certificate{cert}
 			if text := dateProblem(chain[0], now); text != "" {
-				r.warnf("sslcert", "the certificate in %q %s: the server will refuse it", o.Cert, text)
+				r.warnf("sslcert", "the certificate in %q %s: servers refuse it", o.Cert, text)
 			}
 		}
 	}
@@ -100,28 +99,28 @@ func LoadClient(o ClientOptions, prompt func(text string) ([]byte, error), now t
 	return c, r.problems
 }
 
-// trust decides which servers are believed. A root that is there is used, whatever the mode, as in libpq.
-func (c *Client) trust(o ClientOptions, now time.Time, r *report) {
+// setTrust sets how servers are verified. With a mode of require a RootCert is used too, as in libpq.
+func (c *Client) setTrust(o ClientOptions, now time.Time, r *report) {
 	verifies := o.Mode == SSLVerifyCA || o.Mode == SSLVerifyFull
 	if o.RootCert == "" || o.RootCert == SystemRoots || o.Mode == SSLPrefer {
 		for _, list := range []struct{ key, path string }{{"sslcrl", o.CRL}, {"sslcrldir", o.CRLDir}} {
 			if list.path != "" {
-				r.errorf(list.key, "has no effect here: certificates are checked for revocation where sslrootcert is a file and sslmode is require or more")
+				r.errorf(list.key, "has no effect here: certificates are checked for revocation only if sslrootcert is a file and sslmode is require or stronger")
 			}
 		}
 	}
-	// What crypto/tls would do is done by serverVerifier, or by nobody.
+	// serverVerifier verifies instead of crypto/tls, or nobody does.
 	c.config.InsecureSkipVerify = true
 	switch {
 	case o.RootCert == "" && verifies:
 		r.errorf("sslrootcert", "is missing: sslmode %s checks the server's certificate against it (or write system for the CAs of the operating system)", o.Mode)
 	case o.RootCert == "":
 	case o.RootCert == SystemRoots && o.Mode != SSLVerifyFull:
-		r.errorf("sslrootcert", "system goes with sslmode verify-full only, for anybody can get a certificate from a public CA")
+		r.errorf("sslrootcert", "system needs sslmode verify-full, since anybody can get a certificate from a public CA")
 	case o.RootCert == SystemRoots:
 		c.config.InsecureSkipVerify = false
 	case o.Mode == SSLPrefer:
-		r.warnf("sslrootcert", "has no effect with sslmode prefer, which takes a server without TLS as well; write verify-full")
+		r.warnf("sslrootcert", "has no effect with sslmode prefer, which accepts a server without TLS too: write verify-full")
 	default:
 		if c.Mode == SSLRequire {
 			c.Mode = SSLVerifyCA

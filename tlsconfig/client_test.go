@@ -147,18 +147,18 @@ func TestLoadClientMistakes(t *testing.T) {
 		o    ClientOptions
 		want string // a part of the one problem; with a W in front it is a warning
 	}{
-		{ClientOptions{Mode: "allow"}, "sslmode: allow would ask"},
+		{ClientOptions{Mode: "allow"}, "sslmode: allow would use"},
 		{ClientOptions{Mode: "verify_full"}, `sslmode: "verify_full" is not known`},
 		{ClientOptions{Mode: SSLVerifyFull}, "sslrootcert: is missing: sslmode verify-full"},
 		{ClientOptions{Mode: SSLVerifyCA}, "sslrootcert: is missing: sslmode verify-ca"},
-		{ClientOptions{Mode: SSLVerifyCA, RootCert: SystemRoots}, "sslrootcert: system goes with sslmode verify-full only"},
+		{ClientOptions{Mode: SSLVerifyCA, RootCert: SystemRoots}, "sslrootcert: system needs sslmode verify-full"},
 		{ClientOptions{Mode: SSLVerifyFull, RootCert: at("none.crt")}, "sslrootcert: cannot read"},
 		{ClientOptions{Mode: SSLVerifyFull, RootCert: at("gate.key")}, "sslrootcert: "},
 		{ClientOptions{Mode: SSLVerifyFull, RootCert: at("between.crt")}, "sslrootcert: " + strconv.Quote(at("between.crt")) + " has no self-signed certificate"},
 		{ClientOptions{Mode: SSLVerifyFull, RootCert: SystemRoots, CRL: at("none.crl")}, "sslcrl: has no effect here"},
 		{ClientOptions{Mode: SSLRequire, CRLDir: at("lists")}, "sslcrldir: has no effect here"},
 		{ClientOptions{Mode: SSLVerifyCA, RootCert: at("root.crt"), CRL: at("none.crl")}, "sslcrl: cannot read"},
-		{ClientOptions{Mode: SSLVerifyCA, RootCert: at("root.crt"), CRL: at("stranger.crl")}, "sslcrl: " + strconv.Quote(at("stranger.crl")) + ` (block 1, from "CN=server root") is signed by somebody else than the CA of that name in sslrootcert`},
+		{ClientOptions{Mode: SSLVerifyCA, RootCert: at("root.crt"), CRL: at("stranger.crl")}, "sslcrl: " + strconv.Quote(at("stranger.crl")) + ` (block 1, from "CN=server root") is not signed by the CA of that name in sslrootcert`},
 		{ClientOptions{Mode: SSLVerifyFull, RootCert: at("old.crt")}, "W sslrootcert: certificate 1 of"},
 		{ClientOptions{Mode: SSLPrefer, RootCert: at("root.crt")}, "W sslrootcert: has no effect"},
 		{ClientOptions{Mode: SSLVerifyFull, RootCert: at("root.crt"), Cert: at("gate.crt")}, "sslkey: is missing"},

@@ -5,62 +5,56 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"pgwicket/internal/crl"
 )
 
-// CRLCheck is which certificates of a client's chain the revocation lists are asked about.
+// CRLCheck is which certificates of a client's chain are checked for revocation.
 type CRLCheck string
 
-// Which can be asked about.
+// The values of crl_check.
 const (
-	CRLCheckChain CRLCheck = "chain" // every one, the root included, as in PostgreSQL
+	CRLCheckChain CRLCheck = "chain" // all, the root too, as in PostgreSQL
 	CRLCheckLeaf  CRLCheck = "leaf"  // the client's own
 )
 
-// CRLMissing is what becomes of a certificate whose issuer has no list.
+// CRLMissing is what happens to a certificate whose issuer has no list.
 type CRLMissing string
 
-// What can become of it.
+// The values of crl_missing.
 const (
 	CRLMissingReject CRLMissing = "reject"
 	CRLMissingAllow  CRLMissing = "allow"
 )
 
-// CRLStale is what becomes of a certificate when every list of its issuer is past its next update, and none of them
-// revokes it.
+// CRLStale is what happens to a certificate if every list of its issuer is past its next update and none of them revokes
+// it.
 type CRLStale string
 
-// What can become of it.
+// The values of crl_stale.
 const (
 	CRLStaleReject CRLStale = "reject"
 	CRLStaleAllow  CRLStale = "allow"
-	CRLStaleEnd    CRLStale = "end" // rejected, and the sessions that it has open are ended
+	CRLStaleEnd    CRLStale = "end" // refused, and its open sessions are terminated
 )
-
-// crlPolicy is what the lists are asked, and what their silence means. The zero value is PostgreSQL's.
-type crlPolicy struct {
-	leafOnly     bool
-	allowMissing bool
-	allowStale   bool
-	grace        time.Duration // how long after its next update a list is still in date
-}
 
 func (o Options) hasCRLs() bool { return o.CRLFile != "" || o.CRLDir != "" }
 
-func (o Options) crlPolicy() crlPolicy {
-	return crlPolicy{
-		leafOnly:     o.CRLCheck == CRLCheckLeaf,
-		allowMissing: o.CRLMissing == CRLMissingAllow,
-		allowStale:   o.CRLStale == CRLStaleAllow,
-		grace:        o.CRLGrace,
+func (o Options) crlPolicy() crl.Policy {
+	return crl.Policy{
+		LeafOnly:     o.CRLCheck == CRLCheckLeaf,
+		AllowMissing: o.CRLMissing == CRLMissingAllow,
+		AllowStale:   o.CRLStale == CRLStaleAllow,
+		Grace:        o.CRLGrace,
 	}
 }
 
-// checkCRLOptions looks for words that are none, and for options that would do nothing: whoever writes one of them
-// believes that certificates are checked for revocation.
+// checkCRLOptions reports unknown values, and options without effect: an operator who sets one expects that certificates
+// are checked for revocation.
 func checkCRLOptions(o Options, r *report) {
 	for _, c := range []struct {
 		key, value string
-		words      []string // that may stand there
+		words      []string // the known values; nil: any
 	}{
 		{"crl_file", o.CRLFile, nil},
 		{"crl_dir", o.CRLDir, nil},
@@ -75,7 +69,7 @@ func checkCRLOptions(o Options, r *report) {
 		case c.words != nil && !slices.Contains(c.words, c.value):
 			r.errorf(c.key, "%q is not known: write %s", c.value, alternatives(c.words))
 		case o.ClientCert == ClientCertNone:
-			r.errorf(c.key, "has no effect with client_cert: none: remove it, or ask for client certificates")
+			r.errorf(c.key, "has no effect with client_cert: none: remove it, or set client_cert to require or optional")
 		case isPath && o.CAFile == "":
 			r.errorf(c.key, "has no effect without ca_file: set it to the CAs that issue the client certificates")
 		case !isPath && !o.hasCRLs():
@@ -83,7 +77,7 @@ func checkCRLOptions(o Options, r *report) {
 		case c.key == "crl_grace" && o.CRLGrace < 0:
 			r.errorf(c.key, "is negative: write a duration of 0 or more, like 6h")
 		case c.key == "crl_grace" && o.CRLStale == CRLStaleAllow:
-			r.errorf(c.key, "has no effect with crl_stale: allow, where a list counts for ever: remove one of the two")
+			r.errorf(c.key, "has no effect with crl_stale: allow, which uses a list without limit: remove one of the two")
 		}
 	}
 }
@@ -95,26 +89,26 @@ func graceText(d time.Duration) string {
 	return d.String()
 }
 
-// alternatives joins words as a sentence does.
+// alternatives joins words for a sentence: "a, b or c".
 func alternatives(words []string) string {
 	last := len(words) - 1
 	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
 
-// describe says what an operator has changed.
-func (p crlPolicy) describe() string {
+// describePolicy returns what differs from the default, in parentheses; empty if nothing does.
+func describePolicy(p crl.Policy) string {
 	var changed []string
-	if p.leafOnly {
-		changed = append(changed, "its own certificate only")
+	if p.LeafOnly {
+		changed = append(changed, "only the client's own certificate")
 	}
-	if p.allowMissing {
-		changed = append(changed, "a missing list allowed")
+	if p.AllowMissing {
+		changed = append(changed, "missing lists allowed")
 	}
-	if p.allowStale {
-		changed = append(changed, "a stale one allowed")
+	if p.AllowStale {
+		changed = append(changed, "stale lists allowed")
 	}
-	if p.grace > 0 {
-		changed = append(changed, fmt.Sprintf("lists in date for %v more", p.grace))
+	if p.Grace > 0 {
+		changed = append(changed, fmt.Sprintf("grace of %v after the next update", p.Grace))
 	}
 	if changed == nil {
 		return ""

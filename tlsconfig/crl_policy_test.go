@@ -14,24 +14,25 @@ import (
 	"testing"
 	"time"
 
+	"pgwicket/internal/crl"
 	"pgwicket/internal/tlstest"
 )
 
 // loadLists loads a CRL file with that content under a policy, and returns the problems as lines of text.
-func loadLists(t testing.TB, ca []*x509.Certificate, o Options, previous *crlSet, content ...[]byte) (*crlSet, []string) {
+func loadLists(t testing.TB, ca []*x509.Certificate, o Options, previous *crl.Set, content ...[]byte) (*crl.Set, []string) {
 	t.Helper()
 	o.CRLFile = filepath.Join(t.TempDir(), "crl")
 	if err := os.WriteFile(o.CRLFile, bytes.Join(content, nil), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	set, problems := loadCRLs(o, ca, previous, time.Now())
+	set, problems := loadClientCRLs(o, ca, previous, time.Now())
 	return set, texts(problems)
 }
 
 // TestCRLMatrix under every policy: what an option lets through, and that none of them lets a revoked one through.
 //
-// pitfall 29 (envoy#18268, haproxy#1201): a list for one level of the chain only.
-// pitfall 30 (rsyslog#6662, haproxy#85): expired lists, and what is done about them is the operator's choice.
+// envoyproxy/envoy#18268, haproxy/haproxy#1201: a list for one level of the chain only.
+// rsyslog/rsyslog#6662, haproxy/haproxy#85: expired lists. What to do about them is the operator's choice.
 func TestCRLPolicies(t *testing.T) {
 	now := time.Now()
 	expired := func(l *tlstest.CRL) { l.ThisUpdate, l.NextUpdate = now.AddDate(0, 0, -9), now.AddDate(0, 0, -2) }
@@ -161,20 +162,20 @@ func TestCRLPolicyWarnings(t *testing.T) {
 		lists [][]byte
 		want  []string
 	}{
-		{"strict", Options{}, list(staleRoot, inter), []string{`: certificates of this CA are refused until a newer CRL is there`}},
+		{"strict", Options{}, list(staleRoot, inter), []string{`: certificates of this CA are refused until a newer CRL is installed`}},
 		{"strict, none", Options{}, list(inter), []string{`there is no CRL from "CN=root" of ca_file: certificates that it has issued are refused until`}},
-		{"missing", Options{CRLMissing: CRLMissingAllow}, list(inter), []string{`there is no CRL from "CN=root" of ca_file: what it has issued cannot be revoked (crl_missing: allow)`}},
+		{"missing", Options{CRLMissing: CRLMissingAllow}, list(inter), []string{`there is no CRL from "CN=root" of ca_file: certificates that it has issued cannot be revoked (crl_missing: allow)`}},
 		{"leaf", Options{CRLCheck: CRLCheckLeaf}, list(inter), nil},
 		{"leaf, of the clients' CA", Options{CRLCheck: CRLCheckLeaf}, list(root), []string{`no CRL from "CN=intermediate"`}},
 		{"leaf and missing", Options{CRLCheck: CRLCheckLeaf, CRLMissing: CRLMissingAllow}, list(inter), []string{`no CRL from "CN=root"`}},
-		{"stale", Options{CRLStale: CRLStaleAllow}, list(staleRoot, inter), []string{`and counts all the same (crl_stale: allow): what was revoked since is let in until`}},
+		{"stale", Options{CRLStale: CRLStaleAllow}, list(staleRoot, inter), []string{`and is used all the same (crl_stale: allow): certificates revoked since then are admitted until`}},
 		{"not yet valid", Options{CRLStale: CRLStaleAllow}, list(pki.root.CRL(future), inter), []string{`certificates of this CA are refused until`}},
-		{"grace", Options{CRLGrace: 3 * day}, list(staleRoot, inter), []string{`(crl_grace): certificates of this CA are refused from then on until`}},
+		{"grace", Options{CRLGrace: 3 * day}, list(staleRoot, inter), []string{`(crl_grace): after that, certificates of this CA are refused until`}},
 		{"grace that is over", Options{CRLGrace: day}, list(staleRoot, inter), []string{`certificates of this CA are refused until`}},
 		// Old lists lie about in many a directory.
 		{"stale beside a fresh one", Options{}, list(staleRoot, root, inter), nil},
 		{"stale beside one of other certificates", Options{}, list(staleRoot, pki.root.CRL(func(l *tlstest.CRL) {
-			l.Extensions = append(l.Extensions, issuingPoint(flag(2)))
+			l.Extensions = append(l.Extensions, tlstest.IssuingDistributionPoint(tlstest.Flag(2)))
 		}), inter), []string{`certificates of this CA are refused until`}},
 	} {
 		_, problems := loadLists(t, pki.certs(), c.o, nil, c.lists...)
@@ -182,8 +183,8 @@ func TestCRLPolicyWarnings(t *testing.T) {
 	}
 }
 
-// pitfall 29 (envoy#29197): with an intermediate as the trust anchor, nobody may be asked for a list of the root, which
-// is not there; that rejected everybody.
+// envoyproxy/envoy#29197: with an intermediate as the trust anchor no list of the root is needed, which is not there; that
+// refused every client.
 func TestIntermediateAsAnchor(t *testing.T) {
 	root := tlstest.NewCA("root")
 	upper := root.Intermediate("upper")
@@ -239,7 +240,7 @@ func TestIntermediateAsAnchor(t *testing.T) {
 	}
 }
 
-// pitfall 31: several lists of one CA, and CAs of one name, under every policy.
+// Several lists of one CA, and CAs of one name, under every policy.
 func TestListsOfNamesakes(t *testing.T) {
 	now := time.Now()
 	one, two := tlstest.NewCA("root"), tlstest.NewCA("root")
@@ -298,7 +299,7 @@ func TestDescribeHandshake(t *testing.T) {
 		{tls.VersionTLS13, tls.TLS_AES_128_GCM_SHA256, "TLSv1.3 with TLS_AES_128_GCM_SHA256", ""},
 		{tls.VersionTLS12, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, "TLSv1.2 with ECDHE-RSA-AES128-GCM-SHA256", ""},
 		{tls.VersionTLS12, tls.TLS_RSA_WITH_AES_128_GCM_SHA256, "TLSv1.2 with AES128-GCM-SHA256", "no forward secrecy"},
-		{tls.VersionTLS11, tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA, "TLSv1.1 with ECDHE-RSA-AES128-SHA", "TLSv1.1 is out of use (RFC 8996)"},
+		{tls.VersionTLS11, tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA, "TLSv1.1 with ECDHE-RSA-AES128-SHA", "TLSv1.1 is deprecated (RFC 8996)"},
 		{tls.VersionTLS12, 0xfefe, "TLSv1.2 with 0xFEFE", "not known"},
 	} {
 		name, weakness := DescribeHandshake(c.version, c.suite)
@@ -319,9 +320,9 @@ func TestDescribeClients(t *testing.T) {
 		{func(o *Options) { o.CRLFile = "" }, "certificate required, not checked for revocation"},
 		{
 			func(o *Options) { o.CRLCheck, o.CRLMissing, o.CRLStale = CRLCheckLeaf, CRLMissingAllow, CRLStaleAllow },
-			"certificate required, checked for revocation (its own certificate only, a missing list allowed, a stale one allowed)",
+			"certificate required, checked for revocation (only the client's own certificate, missing lists allowed, stale lists allowed)",
 		},
-		{func(o *Options) { o.CRLGrace = 90 * time.Minute }, "certificate required, checked for revocation (lists in date for 1h30m0s more)"},
+		{func(o *Options) { o.CRLGrace = 90 * time.Minute }, "certificate required, checked for revocation (grace of 1h30m0s after the next update)"},
 	} {
 		o := s.options()
 		c.edit(&o)

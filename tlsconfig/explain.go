@@ -9,14 +9,14 @@ import (
 	"pgwicket/internal/nearest"
 )
 
-// missing is a family of names that OpenSSL has and crypto/tls has not. The lists in people's postgresql.conf are
-// full of them, and a bare "unknown name" would send the reader to look for a typing mistake.
-type missing struct {
+// unsupported is a family of names that OpenSSL has and crypto/tls has not. They are common in postgresql.conf, and "unknown
+// name" alone would make the reader look for a spelling mistake.
+type unsupported struct {
 	name *regexp.Regexp
 	why  string
 }
 
-var missingSuites = []missing{
+var unsupportedSuites = []unsupported{
 	{regexp.MustCompile(`(?i)(^|[-_])(PSK|SRP)([-_]|$)`), "Go has no pre-shared keys and no SRP"},
 	{regexp.MustCompile(`(?i)(^|[-_])(NULL|ADH|AECDH|ANON)([-_]|$)`), "Go has no suites without encryption or without authentication"},
 	{regexp.MustCompile(`(?i)^EXP-|EXPORT|(^|[-_])(DES-CBC|DES_CBC|RC2|DES40)([-_]|$)`), "Go has no export-grade and no single-DES suites"},
@@ -27,8 +27,8 @@ var missingSuites = []missing{
 	{regexp.MustCompile(`(?i)AES256-SHA(384|256)$|AES_256_CBC_SHA(384|256)$`), "Go has no AES-256-CBC with SHA-256 or SHA-384"},
 }
 
-// missingGroups: crypto/tls has the curves of NIST without P-224, X25519, and their hybrids with ML-KEM.
-var missingGroups = []missing{
+// crypto/tls has the curves of NIST without P-224, X25519, and their hybrids with ML-KEM.
+var unsupportedGroups = []unsupported{
 	{regexp.MustCompile(`(?i)^(ffdhe|modp|dh_)`), "Go has no finite-field Diffie-Hellman"},
 	{regexp.MustCompile(`(?i)^(curve)?x?448$`), "Go has no X448"},
 	{regexp.MustCompile(`(?i)brainpool`), "Go has no Brainpool curves"},
@@ -38,14 +38,14 @@ var missingGroups = []missing{
 	{regexp.MustCompile(`(?i)^curve(SM2|SM2MLKEM768)$`), "Go has no SM2"},
 }
 
-// expression is OpenSSL's language of ssl_ciphers: operators, and the words that stand for many suites
-// (openssl-ciphers(1), "CIPHER STRINGS").
+// expression matches the operators of OpenSSL's cipher strings and the words for many suites (openssl-ciphers(1)).
+// ssl_ciphers has them.
 var expression = regexp.MustCompile(`(?i)^[!+\-@]|\+|^(ALL|DEFAULT|COMPLEMENTOF(ALL|DEFAULT)|HIGH|MEDIUM|LOW|EXP(ORT)?|` +
 	`[ek]?NULL|[aek]?(RSA|DSS|PSK|ECDSA)|aNULL|[ek]?(EDH|DHE|EECDH|ECDHE)|A?ECDH|[ak]?(DH|GOST\w*|SRP)|ADH|` +
 	`AES(128|256|GCM|CCM|CCM8)?|CHACHA20|ARIA(128|256|GCM)?|CAMELLIA(128|256)?|CBC|3DES|DES|RC[24]|SEED|IDEA|` +
 	`MD5|SHA1?|SHA(256|384)|(SSL|TLS)v[0-9.]+|SUITEB\w+|PROFILE=\w+)$`)
 
-// joined splits what was meant as a list in one string, as ssl_ciphers and ssl_groups have it; nil if it is one word.
+// joined splits a list that is written as one string, as in ssl_ciphers and ssl_groups; nil if it is one word.
 func joined(name string) []string {
 	words := strings.FieldsFunc(name, func(r rune) bool { return strings.ContainsRune(":,;/ \t\r\n", r) })
 	if name == strings.Join(words, "") {
@@ -54,7 +54,7 @@ func joined(name string) []string {
 	return words
 }
 
-// explainSuite says why a name is not a cipher suite of ours, and what to write instead.
+// explainSuite says why a name is not a supported cipher suite, and what to write instead.
 func explainSuite(name string) string {
 	if words := joined(name); words != nil {
 		return explainJoined("ciphers", name, words, func(w string) (string, bool) {
@@ -65,7 +65,7 @@ func explainSuite(name string) string {
 	if expression.MatchString(name) {
 		return notAnExpression(name)
 	}
-	if why := match(missingSuites, name); why != "" {
+	if why := match(unsupportedSuites, name); why != "" {
 		return fmt.Sprintf("%q: %s: write %s instead", name, why, equivalent(name))
 	}
 	known := make([]string, 0, 2*len(suites))
@@ -87,13 +87,13 @@ func explainGroup(name string) string {
 		}, func(w string) bool { return strings.EqualFold(w, "DEFAULT") || strings.HasPrefix(w, "-") })
 	}
 	if strings.EqualFold(name, "DEFAULT") {
-		return fmt.Sprintf("%q is a word of OpenSSL: leave groups out for the default", name)
+		return fmt.Sprintf("%q is a keyword of OpenSSL: leave groups out for the default", name)
 	}
-	// OpenSSL 3.5 marks a group to send a key share for with "*", and one that may be missing with "?".
+	// In OpenSSL 3.5 the prefix "*" is for a group to send a key share for, and "?" for one that may be unknown.
 	if g, ok := findGroup(strings.TrimLeft(name, "*?")); ok {
-		return fmt.Sprintf("%q has a mark of OpenSSL that Go does not know: write %s", name, g.names[0])
+		return fmt.Sprintf("%q has a prefix of OpenSSL that Go does not have: write %s", name, g.names[0])
 	}
-	if why := match(missingGroups, name); why != "" {
+	if why := match(unsupportedGroups, name); why != "" {
 		return fmt.Sprintf("%q: %s: write X25519, prime256v1 or X25519MLKEM768 instead", name, why)
 	}
 	var known []string
@@ -103,26 +103,26 @@ func explainGroup(name string) string {
 	return unknown("group", name, known, "X25519, prime256v1 or X25519MLKEM768")
 }
 
-// explainVersion says what to write for a protocol version that PostgreSQL would not take either.
+// explainVersion says what to write instead of an unknown protocol version.
 func explainVersion(name string) string {
 	lower := strings.ToLower(name)
 	switch {
 	case strings.HasPrefix(lower, "ssl"):
-		return fmt.Sprintf("%q: Go has no SSL, only its successor: write TLSv1.2", name)
+		return fmt.Sprintf("%q: Go has TLS only, not SSL: write TLSv1.2", name)
 	case strings.HasSuffix(lower, "1.0"):
 		return fmt.Sprintf("%q is not a protocol version: write TLSv1", name)
 	}
 	return unknown("protocol version", name, versionNames, "TLSv1.2 or TLSv1.3")
 }
 
-func match(families []missing, name string) string {
-	if i := slices.IndexFunc(families, func(m missing) bool { return m.name.MatchString(name) }); i >= 0 {
+func match(families []unsupported, name string) string {
+	if i := slices.IndexFunc(families, func(m unsupported) bool { return m.name.MatchString(name) }); i >= 0 {
 		return families[i].why
 	}
 	return ""
 }
 
-// explainJoined writes the list that was meant, as far as we have its members.
+// explainJoined returns what to write for a list in one string, with the members that Go has.
 func explainJoined(key, name string, words []string, find func(string) (string, bool), isExpression func(string) bool) string {
 	var known, others []string
 	for _, w := range words {
@@ -150,7 +150,7 @@ func notAnExpression(name string) string {
 		"(ECDHE with AES-GCM or ChaCha20, and TLS 1.3), or name each suite, such as ECDHE-ECDSA-AES256-GCM-SHA384", name)
 }
 
-// equivalent is the suite of the default list with the strength and the kind of key that a name of OpenSSL asks for.
+// equivalent returns the suite of the default list with the strength and the kind of key of a name of OpenSSL.
 func equivalent(name string) string {
 	name = strings.ToUpper(name)
 	is256 := strings.Contains(name, "256-") || strings.Contains(name, "_256_") || strings.HasSuffix(name, "SHA384")
@@ -166,7 +166,7 @@ func equivalent(name string) string {
 	return "ECDHE-RSA-AES256-GCM-SHA384"
 }
 
-// unknown names the known word that is nearest to a wrong one, or an example when a guess helps nobody.
+// unknown suggests the known word that is nearest to a wrong one, or else an example.
 func unknown(what, name string, known []string, example string) string {
 	if best, ok := nearest.Word(name, known); ok {
 		return fmt.Sprintf("%q is not a %s that Go has: did you mean %s?", name, what, best)

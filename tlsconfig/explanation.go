@@ -3,22 +3,23 @@ package tlsconfig
 import (
 	"crypto/x509"
 	"fmt"
-	"slices"
 	"time"
+
+	"pgwicket/internal/crl"
 )
 
-// Link is one certificate of a client's chain, as Explain shows it. Its subject holds anything that somebody has
-// written into it, so it is to be quoted.
+// Link is one certificate of a client's chain, as Explain shows it. A stranger may have chosen the subject, so it must be
+// quoted.
 type Link struct {
 	Subject  string
-	Serial   string // as "openssl x509 -serial" writes it
+	Serial   string // as "openssl x509 -serial" prints it
 	NotAfter time.Time
-	Status   string // what the revocation lists say: "revoked on 2026-11-23 (keyCompromise), says …"
+	Status   string // what the revocation lists say: "revoked on 2026-11-23 (keyCompromise) by ..."
 }
 
-// Explain judges the certificates of a client as Verify would at that time, and shows the chain that decides, the
-// client's own certificate first, with what the revocation lists say of each. Where there is no chain to a trusted CA it
-// goes as far up as there are signatures to follow. The verdict is nil or a *CertificateError.
+// Explain judges the certificates of a client as Verify would at that time, and returns the chain that decides, the
+// client's own certificate first, with what the revocation lists say about each. If there is no chain to a trusted CA, it
+// ends where no further signature can be verified. The verdict is nil or a *VerifyError.
 func (s *Server) Explain(peer []*x509.Certificate, at time.Time) (chain []Link, verdict error) {
 	return s.verifier.links(peer, at)
 }
@@ -31,55 +32,47 @@ func (v *verifier) links(peer []*x509.Certificate, at time.Time) (links []Link, 
 	if len(peer) == 0 {
 		return nil, verdict
 	}
-	ends := chain != nil
-	if !ends {
-		chain, ends = v.climb(peer)
+	anchored := chain != nil
+	if !anchored {
+		chain, anchored = v.climb(peer)
 	}
 	for i, c := range chain {
-		f := finding{unasked: "its chain does not end in ca_file"}
+		var f crl.Finding
+		var exempt string
 		switch {
 		case v.mode == ClientCertNone:
-			f.unasked = "client_cert: none"
-		case ends:
-			f = v.revocation(chain, i, at)
+			exempt = "client_cert: none"
+		case !anchored:
+			exempt = "its chain does not end in ca_file"
+		default:
+			f, exempt = v.revocation(chain, i, at)
 		}
-		links = append(links, Link{nameText(c.RawSubject), serialText(c), c.NotAfter, v.words(f, at)})
+		status := "not checked: " + exempt
+		if exempt == "" {
+			status = v.statusText(f, at)
+		}
+		links = append(links, Link{nameText(c.RawSubject), serialText(c), c.NotAfter, status})
 	}
 	return links, verdict
 }
 
-// words says what the lists have said, and on what terms.
-func (v *verifier) words(f finding, at time.Time) string {
+// statusText says what the lists say about a certificate, and by which option it passes.
+func (v *verifier) statusText(f crl.Finding, at time.Time) string {
 	switch {
-	case f.unasked != "":
-		return "not asked: " + f.unasked
-	case f.reason == ReasonRevoked:
-		return f.revoked()
-	case f.reason != "":
-		return f.detail(at)
-	case f.list == nil:
-		return fmt.Sprintf("not known, for there is no list from %q, which may be missing (crl_missing: allow)", nameText(f.issuer.RawSubject))
+	case f.Status == crl.Revoked:
+		return f.Revocation()
+	case !f.OK():
+		return f.Detail(at)
+	case f.Status == crl.Missing:
+		return fmt.Sprintf("not known: there is no list from %q, which is allowed (crl_missing: allow)", nameText(f.Issuer.RawSubject))
 	}
-	text := "not revoked, says " + f.list.inFull()
+	text := "not revoked by " + f.List.Describe()
 	switch {
-	case f.list.inDate(at, 0):
+	case f.List.InDate(at, 0):
 		return text
-	case v.crls.policy.allowStale:
-		return text + ", which is out of date and counts all the same (crl_stale: allow)"
+	case v.crls.Policy().AllowStale:
+		return text + ", which is out of date and is used all the same (crl_stale: allow)"
 	default:
-		return text + ", which is out of date and counts for a while (crl_grace)"
+		return text + ", which is out of date and in its grace period (crl_grace)"
 	}
-}
-
-// inFull names a list with what its CA says of its age.
-func (l *crl) inFull() string {
-	var more []string
-	if l.number != nil {
-		more = append(more, "number "+clip(l.number.String()))
-	}
-	next := "no next update"
-	if !l.nextUpdate.IsZero() {
-		next = "next update " + timeText(l.nextUpdate)
-	}
-	return l.where(slices.Concat(more, []string{next})...)
 }

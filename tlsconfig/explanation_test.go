@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"pgwicket/internal/crl"
 	"pgwicket/internal/tlstest"
 )
 
@@ -34,8 +35,8 @@ func TestExplainClient(t *testing.T) {
 	usual := []*x509.Certificate{root.Cert, inter.Cert}
 
 	const (
-		byRoot  = `not revoked, says FILE (block 1, from "CN=root", no next update)`
-		byInter = `not revoked, says FILE (block 2, from "CN=intermediate", number 7, next update 2027-03-08T05:06:07Z)`
+		byRoot  = `not revoked by FILE (block 1, from "CN=root", no next update)`
+		byInter = `not revoked by FILE (block 2, from "CN=intermediate", number 7, next update 2027-03-08T05:06:07Z)`
 	)
 	for _, c := range []struct {
 		name    string
@@ -52,14 +53,14 @@ func TestExplainClient(t *testing.T) {
 			"revoked", usual, false,
 			Options{},
 			both, mallory.Chain,
-			[]string{`mallory: revoked on 2027-03-01 (keyCompromise), says FILE (block 2, from "CN=intermediate")`, "intermediate: " + byRoot, "root: " + byRoot},
+			[]string{`mallory: revoked on 2027-03-01 (keyCompromise) by FILE (block 2, from "CN=intermediate")`, "intermediate: " + byRoot, "root: " + byRoot},
 			"was revoked on 2027-03-01 (keyCompromise)",
 		},
 		{
 			"leaf", usual, false,
 			Options{CRLCheck: CRLCheckLeaf},
 			both, alice.Chain,
-			[]string{"alice: " + byInter, "intermediate: not asked: crl_check: leaf", "root: not asked: crl_check: leaf"},
+			[]string{"alice: " + byInter, "intermediate: not checked: crl_check: leaf", "root: not checked: crl_check: leaf"},
 			"",
 		},
 		{
@@ -73,7 +74,7 @@ func TestExplainClient(t *testing.T) {
 			"missing allowed", usual, false,
 			Options{CRLMissing: CRLMissingAllow},
 			both[:1], alice.Chain,
-			[]string{`alice: not known, for there is no list from "CN=intermediate", which may be missing (crl_missing: allow)`, "intermediate: " + byRoot, "root: " + byRoot},
+			[]string{`alice: not known: there is no list from "CN=intermediate", which is allowed (crl_missing: allow)`, "intermediate: " + byRoot, "root: " + byRoot},
 			"",
 		},
 		{
@@ -87,28 +88,28 @@ func TestExplainClient(t *testing.T) {
 			"stale allowed", usual, false,
 			Options{CRLStale: CRLStaleAllow},
 			list(root.CRL(forever), inter.CRL(stale)), alice.Chain[:1],
-			[]string{`alice: not revoked, says FILE (block 2, from "CN=intermediate", number 1, next update 2027-03-02T05:06:07Z), which is out of date and counts all the same (crl_stale: allow)`, "intermediate: " + byRoot, "root: " + byRoot},
+			[]string{`alice: not revoked by FILE (block 2, from "CN=intermediate", number 1, next update 2027-03-02T05:06:07Z), which is out of date and is used all the same (crl_stale: allow)`, "intermediate: " + byRoot, "root: " + byRoot},
 			"",
 		},
 		{
 			"grace", usual, false,
 			Options{CRLGrace: 72 * time.Hour},
 			list(root.CRL(forever), inter.CRL(stale)), alice.Chain[:1],
-			[]string{`alice: not revoked, says FILE (block 2, from "CN=intermediate", number 1, next update 2027-03-02T05:06:07Z), which is out of date and counts for a while (crl_grace)`, "intermediate: " + byRoot, "root: " + byRoot},
+			[]string{`alice: not revoked by FILE (block 2, from "CN=intermediate", number 1, next update 2027-03-02T05:06:07Z), which is out of date and in its grace period (crl_grace)`, "intermediate: " + byRoot, "root: " + byRoot},
 			"",
 		},
 		{
 			"an anchor that is no root", usual[1:], true,
 			Options{},
 			list(nil, inter.CRL(current)), alice.Chain,
-			[]string{`alice: not revoked, says FILE (block 1, from "CN=intermediate", number 7, next update 2027-03-08T05:06:07Z)`, "intermediate: not asked: it is trusted for itself (partial_chain), and no list revokes it"},
+			[]string{`alice: not revoked by FILE (block 1, from "CN=intermediate", number 7, next update 2027-03-08T05:06:07Z)`, "intermediate: not checked: it is a trust anchor itself (partial_chain), and no list revokes it"},
 			"",
 		},
 		{
 			"no lists", usual, false,
 			Options{},
 			nil, alice.Chain,
-			[]string{"alice: not asked: there is neither crl_file nor crl_dir", "intermediate: not asked: there is neither crl_file nor crl_dir", "root: not asked: there is neither crl_file nor crl_dir"},
+			[]string{"alice: not checked: there is neither crl_file nor crl_dir", "intermediate: not checked: there is neither crl_file nor crl_dir", "root: not checked: there is neither crl_file nor crl_dir"},
 			"",
 		},
 		{"expired", usual, false, Options{}, both, expired.Chain, []string{"expired: " + byInter, "intermediate: " + byRoot, "root: " + byRoot}, "expired on 2027-03-03"},
@@ -124,14 +125,14 @@ func TestExplainClient(t *testing.T) {
 			"stranger", usual, false,
 			Options{},
 			both, stranger.Chain,
-			[]string{"eve: not asked: its chain does not end in ca_file", "below: not asked: its chain does not end in ca_file"},
+			[]string{"eve: not checked: its chain does not end in ca_file", "below: not checked: its chain does not end in ca_file"},
 			"does not chain to ca_file",
 		},
-		{"self-signed", usual, false, Options{}, both, []*x509.Certificate{tlstest.NewCA("self", dates).Cert}, []string{"self: not asked: its chain does not end in ca_file"}, "does not chain to ca_file"},
-		{"too many", usual, false, Options{}, both, slices.Repeat(alice.Chain, 9), []string{"alice: " + byInter, "intermediate: " + byRoot, "root: " + byRoot}, "came with 17 others"},
+		{"self-signed", usual, false, Options{}, both, []*x509.Certificate{tlstest.NewCA("self", dates).Cert}, []string{"self: not checked: its chain does not end in ca_file"}, "does not chain to ca_file"},
+		{"too many", usual, false, Options{}, both, slices.Repeat(alice.Chain, 9), []string{"alice: " + byInter, "intermediate: " + byRoot, "root: " + byRoot}, "was sent with 17 others"},
 		{"none", usual, false, Options{}, both, nil, nil, "client sent no certificate"},
 	} {
-		var set *crlSet
+		var set *crl.Set
 		if c.lists != nil {
 			set, _ = loadLists(t, c.ca, c.o, nil, c.lists...)
 		}
@@ -146,7 +147,7 @@ func TestExplainClient(t *testing.T) {
 		var got []string
 		for _, l := range links {
 			if set != nil {
-				l.Status = strings.ReplaceAll(l.Status, fmt.Sprintf("%q", set.lists[0].file), "FILE")
+				l.Status = strings.ReplaceAll(l.Status, fmt.Sprintf("%q", set.Infos()[0].File), "FILE")
 			}
 			got = append(got, strings.TrimPrefix(l.Subject, "CN=")+": "+l.Status)
 		}
@@ -159,7 +160,7 @@ func TestExplainClient(t *testing.T) {
 	}
 
 	nobody := &Server{verifier: newVerifier(ClientCertNone, nil, false, nil)}
-	if links, verdict := nobody.Explain(alice.Chain[:1], at); verdict != nil || len(links) != 1 || links[0].Status != "not asked: client_cert: none" {
+	if links, verdict := nobody.Explain(alice.Chain[:1], at); verdict != nil || len(links) != 1 || links[0].Status != "not checked: client_cert: none" {
 		t.Errorf("client_cert: none: %+v, %v", links, verdict)
 	}
 	if links, verdict := nobody.Explain(nil, at); verdict != nil || links != nil {

@@ -2,8 +2,8 @@ package tlsconfig
 
 import "crypto/tls"
 
-// Finished returns a handshake that Verify has nothing against but the client, who has shown nothing yet: what
-// somebody would have come with who wants to know whether Verify would let him in.
+// Finished returns the state of a handshake whose version and cipher suite Verify accepts, without a client certificate.
+// It is for asking what Verify would say to a certificate without a connection.
 func (s *Server) Finished() tls.ConnectionState {
 	state := tls.ConnectionState{HandshakeComplete: true, Version: s.Config.MaxVersion}
 	if state.Version == 0 {

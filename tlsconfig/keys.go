@@ -15,32 +15,31 @@ import (
 	"io/fs"
 	"os"
 	"strings"
-	"syscall"
 
 	"github.com/youmark/pkcs8"
 )
 
-// A handshake signs with one of these; crypto/tls has no others.
+// usableKeys are the kinds of keys that crypto/tls can sign a handshake with.
 const usableKeys = "RSA, ECDSA on P-256, P-384 or P-521, or Ed25519"
 
 var oidRSAPSS = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 10}
 
-// keyFileRule is check_ssl_key_file_permissions of PostgreSQL (be-secure-common.c) for a process that may run as
-// root, which the server never does and libpq may: root's file may then be readable for its group, as in libpq's
-// fe-secure-openssl.c. Group read is how Debian's ssl-cert group and fsGroup of Kubernetes hand out keys.
+// keyFileRule is check_ssl_key_file_permissions of PostgreSQL (be-secure-common.c), for a process that may run as root. The
+// server never does, but libpq may: root's file may then be readable by its group, as in libpq's fe-secure-openssl.c. Group
+// read is how Debian's group ssl-cert and fsGroup of Kubernetes provide keys. PostgreSQL has no such rule for Windows.
 func keyFileRule(name string, st fs.FileInfo, euid int) error {
-	owner := -1
-	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
-		owner = int(sys.Uid)
+	owner, ok := fileOwner(st)
+	if !ok {
+		return nil
 	}
 	mode := st.Mode().Perm()
 	switch {
 	case owner != euid && owner != 0:
-		return fmt.Errorf("%q belongs to user %d: it must belong to the user of the gate or to root: chown %d %[1]q", name, owner, euid)
+		return fmt.Errorf("%q belongs to user %d: it must belong to the user of pgwicket or to root: chown %d %[1]q", name, owner, euid)
 	case owner == 0 && mode&0o037 != 0:
-		return fmt.Errorf("%q has mode %04o, others than root and a reading group have access: chmod 0640 %[1]q", name, mode)
+		return fmt.Errorf("%q has mode %04o: only root may write it and only its group may read it: chmod 0640 %[1]q", name, mode)
 	case owner != 0 && mode&0o077 != 0:
-		return fmt.Errorf("%q has mode %04o, others than its owner have access: chmod 0600 %[1]q", name, mode)
+		return fmt.Errorf("%q has mode %04o: only its owner may have access: chmod 0600 %[1]q", name, mode)
 	}
 	return nil
 }
@@ -61,7 +60,7 @@ func readKey(file string, secrets passphrases) (crypto.Signer, error) {
 		if block, rest = pem.Decode(rest); block == nil {
 			return nil, fmt.Errorf("%q holds no private key in PEM: convert it with openssl pkey", file)
 		}
-		// openssl ecparam -genkey writes the curve first, and a combined file has the certificates.
+		// "openssl ecparam -genkey" writes the curve first, and a combined file has certificates too.
 		if !strings.HasSuffix(block.Type, "PRIVATE KEY") {
 			continue
 		}
@@ -72,13 +71,13 @@ func readKey(file string, secrets passphrases) (crypto.Signer, error) {
 		}
 		signer, ok := key.(crypto.Signer)
 		if !ok || keyName(signer.Public()) == "" {
-			return nil, fmt.Errorf("%q holds a key that Go's TLS cannot use: make one of %s, and its certificate", file, usableKeys)
+			return nil, fmt.Errorf("%q holds a key that crypto/tls cannot use: create one of %s, and its certificate", file, usableKeys)
 		}
 		return signer, nil
 	}
 }
 
-// parseKey opens an encrypted block and parses what is in it.
+// parseKey parses a block, and decrypts it before if it is encrypted.
 func parseKey(file string, block *pem.Block, secrets passphrases) (any, error) {
 	_, legacy := block.Headers["DEK-Info"] // RFC 1421, section 4.6.1.3
 	if !legacy && block.Type != "ENCRYPTED PRIVATE KEY" {
@@ -105,15 +104,15 @@ func parseKey(file string, block *pem.Block, secrets passphrases) (any, error) {
 	return key, nil
 }
 
-// parsePlain parses a key by the type of its PEM block. The errors of crypto/x509 are left out: they speak of ASN.1
-// or of other functions to call.
+// parsePlain parses a key by the type of its PEM block. The errors of crypto/x509 are left out: they are about ASN.1 or
+// about other functions to call.
 func parsePlain(kind string, der []byte) (any, error) {
 	var key any
 	var err error
 	switch kind {
 	case "PRIVATE KEY":
 		if isRSAPSS(der) {
-			return nil, fmt.Errorf("a key for RSA-PSS only (id-RSASSA-PSS) is of no use to Go: make an ordinary one of %s, and its certificate", usableKeys)
+			return nil, fmt.Errorf("Go cannot use a key for RSA-PSS only (id-RSASSA-PSS): create one of %s, and its certificate", usableKeys)
 		}
 		key, err = x509.ParsePKCS8PrivateKey(der)
 	case "RSA PRIVATE KEY":
@@ -121,10 +120,10 @@ func parsePlain(kind string, der []byte) (any, error) {
 	case "EC PRIVATE KEY":
 		key, err = x509.ParseECPrivateKey(der)
 	default: // OPENSSH, DSA, ANY, …
-		return nil, fmt.Errorf("a PEM block %q is not a form that Go reads: convert it with openssl pkey, or ssh-keygen -p -m PKCS8", kind)
+		return nil, fmt.Errorf("Go cannot read a PEM block %q: convert it with openssl pkey, or ssh-keygen -p -m PKCS8", kind)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the private key is damaged or of a kind that Go cannot use: make one of %s", usableKeys)
+		return nil, fmt.Errorf("the private key is damaged or of a kind that Go cannot use: create one of %s", usableKeys)
 	}
 	return key, nil
 }
@@ -141,8 +140,8 @@ func isRSAPSS(der []byte) bool {
 
 var errPassphrase = errors.New("the passphrase is wrong")
 
-// decryptLegacy opens "Proc-Type: 4,ENCRYPTED". Its padding is the only check of the passphrase, and one wrong
-// passphrase in 256 gets past it to fail as a damaged key.
+// decryptLegacy decrypts "Proc-Type: 4,ENCRYPTED". The padding is the only check of the passphrase, and one wrong
+// passphrase in 256 passes it: then the key cannot be parsed.
 func decryptLegacy(block *pem.Block, secret []byte) (any, error) {
 	//nolint:staticcheck // deprecated because the format is weak, but openssl rsa -traditional still writes it
 	der, err := x509.DecryptPEMBlock(block, secret)
@@ -150,7 +149,7 @@ func decryptLegacy(block *pem.Block, secret []byte) (any, error) {
 		return nil, errPassphrase
 	}
 	if err != nil {
-		return nil, errors.New("the key is encrypted in a way that Go does not read: write it anew with openssl pkcs8 -topk8 -v2 aes256")
+		return nil, errors.New("the key is encrypted in a way that Go does not support: convert it with openssl pkcs8 -topk8 -v2 aes256")
 	}
 	defer clear(der)
 	key, err := parsePlain(block.Type, der)
@@ -160,14 +159,14 @@ func decryptLegacy(block *pem.Block, secret []byte) (any, error) {
 	return key, nil
 }
 
-// decryptPKCS8 opens PBES2 with PBKDF2 or scrypt. Nothing in the format tells a wrong passphrase from a kind of
-// key that cannot be parsed.
+// decryptPKCS8 decrypts PBES2 with PBKDF2 or scrypt. The format does not tell a wrong passphrase from a key that cannot be
+// parsed.
 func decryptPKCS8(der, secret []byte) (key any, err error) {
-	if len(secret) == 0 { // the package would take the key for one that is not encrypted
+	if len(secret) == 0 { // youmark/pkcs8 would parse the key as one that is not encrypted
 		return nil, errPassphrase
 	}
-	// The package hands the lengths of a damaged file on to crypto/cipher, which panics over them; a reload must not
-	// end the gate.
+	// youmark/pkcs8 passes the lengths in a damaged file on to crypto/cipher, which panics; a reload must not end the
+	// process.
 	defer func() {
 		if recover() != nil {
 			key, err = nil, errors.New("the encrypted private key is damaged")
@@ -180,11 +179,11 @@ func decryptPKCS8(der, secret []byte) (key any, err error) {
 	case strings.HasSuffix(err.Error(), "incorrect password"):
 		return nil, fmt.Errorf("%w, or the key is not one of %s", errPassphrase, usableKeys)
 	default: // PBES1 and PKCS#12 ciphers, other hashes than SHA-1 and SHA-256
-		return nil, errors.New("the key is encrypted in a way that Go does not read: write it anew with openssl pkcs8 -topk8 -v2 aes256 -v2prf hmacWithSHA256")
+		return nil, errors.New("the key is encrypted in a way that Go does not support: convert it with openssl pkcs8 -topk8 -v2 aes256 -v2prf hmacWithSHA256")
 	}
 }
 
-// keyName tells kind and size of a key; empty for one that crypto/tls cannot use.
+// keyName returns the kind and size of a key; empty if crypto/tls cannot use it.
 func keyName(public crypto.PublicKey) string {
 	switch k := public.(type) {
 	case *rsa.PublicKey:

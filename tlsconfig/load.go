@@ -1,15 +1,3 @@
-// Package tlsconfig turns files and names into a ready TLS server, and judges what has come in over it.
-//
-// The options speak PostgreSQL's language (ssl_min_protocol_version, ssl_ciphers, ssl_groups, ssl_ca_file,
-// ssl_crl_file, ssl_crl_dir, ssl_passphrase_command) as far as crypto/tls can follow, and Load explains what it
-// cannot. Three things are unlike OpenSSL:
-//
-//   - ciphers is a list of suites, for TLS 1.2 and TLS 1.3 alike, and the whole truth for both: what is not in it is
-//     not negotiated.
-//   - The order of ciphers counts for TLS 1.3 only, and there for the whole process (FixTLS13). Below that, and for
-//     groups, crypto/tls has an order of its own.
-//   - The certificate of a client is judged after the handshake, by Server.Verify: the handshake only proves that
-//     the client has its key.
 package tlsconfig
 
 import (
@@ -17,25 +5,28 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"pgwicket/internal/crl"
 )
 
-// Options is the tls section of the configuration file. Paths are absolute or relative to the working directory.
+// Options is the tls section of the configuration file. Paths are absolute or relative to the working directory. The
+// names are those of PostgreSQL without "ssl_", where it has them.
 type Options struct {
 	CertFile     string `yaml:"cert_file"` // the gate's certificate, then its chain
 	KeyFile      string `yaml:"key_file"`
 	OCSPFile     string `yaml:"ocsp_file"`    // the response to staple, in DER
 	Certificates []Pair `yaml:"certificates"` // in place of the three, several pairs: an RSA one beside an ECDSA one
 
-	KeyOwner int `yaml:"-"` // the account that root is about to become, whose key files are as good as its own; 0: none
+	KeyOwner int `yaml:"-"` // the account that root is about to become, which may own key files; 0: none
 
-	PassphraseCommand string `yaml:"passphrase_command"` // for /bin/sh; %p is the prompt, its output the passphrase
+	PassphraseCommand string `yaml:"passphrase_command"` // for /bin/sh; %p is the prompt, the output is the passphrase
 
 	MinProtocolVersion string `yaml:"min_protocol_version"` // TLSv1, TLSv1.1, TLSv1.2, TLSv1.3; empty is TLSv1.2
 	MaxProtocolVersion string `yaml:"max_protocol_version"` // empty is the highest
-	// Ciphers holds OpenSSL's or IANA's names. crypto/tls heeds their order for TLS 1.3 only. Empty is ECDHE with
-	// AES-GCM or ChaCha20-Poly1305, and the three suites of TLS 1.3.
+	// Ciphers has names of OpenSSL or IANA. crypto/tls uses their order for TLS 1.3 only. Empty is ECDHE with AES-GCM or
+	// ChaCha20-Poly1305, and the three suites of TLS 1.3.
 	Ciphers []string `yaml:"ciphers"`
-	Groups  []string `yaml:"groups"` // the order is crypto/tls's own; empty is all
+	Groups  []string `yaml:"groups"` // crypto/tls decides the order; empty is all
 
 	ClientCert   ClientCert `yaml:"client_cert"` // empty is require
 	CAFile       string     `yaml:"ca_file"`
@@ -46,7 +37,7 @@ type Options struct {
 	CRLCheck   CRLCheck      `yaml:"crl_check"`   // empty is chain
 	CRLMissing CRLMissing    `yaml:"crl_missing"` // empty is reject
 	CRLStale   CRLStale      `yaml:"crl_stale"`   // empty is reject
-	CRLGrace   time.Duration `yaml:"crl_grace"`   // how long after its next update a list is still in date
+	CRLGrace   time.Duration `yaml:"crl_grace"`   // how long a list stays in date after its next update
 }
 
 // Pair is a certificate and its key, with the OCSP response that is stapled to it, if any.
@@ -65,7 +56,7 @@ type Problem struct {
 
 func (p Problem) String() string { return p.Key + ": " + p.Text }
 
-// report gathers the problems of one Load.
+// report collects the problems of one Load.
 type report struct{ problems []Problem }
 
 func (r *report) errorf(key, format string, args ...any) {
@@ -80,24 +71,25 @@ func (r *report) failed() bool {
 	return slices.ContainsFunc(r.problems, func(p Problem) bool { return !p.Warning })
 }
 
-// Server is what Load made of its options. Nothing in it changes afterwards; a reload makes another one.
+// Server is the result of Load. It does not change afterwards; a reload makes another one. It may be used by many
+// goroutines at once.
 type Server struct {
-	Config       *tls.Config // never changed after Load
+	Config       *tls.Config
 	Certificates []CertificateInfo
 	CRLs         []CRLInfo
-	TLS13        []uint16 // the TLS 1.3 suites asked for, for FixTLS13
-	// EndOnStaleCRL asks for more than Verify can do: to end a session that Verify refuses with ReasonCRLStale, as a
-	// list has gone stale since it began.
+	TLS13        []uint16 // the configured TLS 1.3 suites, for FixTLS13
+	// EndOnStaleCRL means that the caller must terminate a live session that Verify refuses with ReasonCRLStale, because
+	// a list has become stale since it began.
 	EndOnStaleCRL bool
 
 	versions versions
 	verifier *verifier
 }
 
-// Load reads every file that o names and reports all mistakes at once. The server is nil if any of them is more than
-// a warning. previous is the server in force, whose revocation lists are kept where the new ones are older; nil at the
-// start. An encrypted key without a PassphraseCommand is asked for with prompt, on behalf of a person at a terminal; a
-// nil prompt means that there is none.
+// Load reads every file that o names and reports all mistakes at once. The server is nil if any of them is more than a
+// warning. previous is the server in use, whose revocation lists are kept where the new ones are older; nil at the start.
+// The passphrase of an encrypted key is asked with prompt if there is no PassphraseCommand; a nil prompt means that there
+// is no terminal.
 func Load(o Options, previous *Server, prompt func(text string) ([]byte, error), now time.Time) (*Server, []Problem) {
 	r := &report{}
 	secrets := passphrases{owner: o.KeyOwner, command: o.PassphraseCommand, ask: prompt, timeout: passphraseTimeout}
@@ -105,7 +97,7 @@ func Load(o Options, previous *Server, prompt func(text string) ([]byte, error),
 	offered, versionsOK := readVersions(o, r)
 	chosen, suitesOK := readSuites(o.Ciphers, r)
 	curves, groupsOK := readGroups(o.Groups, r)
-	if versionsOK && suitesOK { // the rest would be blamed on the wrong option
+	if versionsOK && suitesOK { // else the errors would name the wrong option
 		checkSuites(o, chosen, offered, r)
 		checkKeys(chosen, offered, infos, r)
 	}
@@ -114,15 +106,15 @@ func Load(o Options, previous *Server, prompt func(text string) ([]byte, error),
 	}
 	s := &Server{Certificates: infos, versions: offered}
 	s.Config = &tls.Config{
-		MinVersion: offered.min, // left out, GODEBUG tls10server=1 would lower it
+		MinVersion: offered.min, // without it GODEBUG=tls10server=1 would lower the version
 		MaxVersion: offered.max,
 		NextProtos: []string{"postgresql"},
-		// A resumed session proves nothing anew; PostgreSQL has neither tickets nor a cache (CVE-2025-68121).
+		// A resumed session does not prove the client's key again (CVE-2025-68121). PostgreSQL has no resumption either.
 		SessionTicketsDisabled: true,
-		// A relay of large results gains nothing from small first records.
+		// Small first records are for browsers; a relay of large results only pays for them.
 		DynamicRecordSizingDisabled: true,
 	}
-	present(s.Config, certs)
+	setCertificates(s.Config, certs)
 	for _, g := range curves {
 		s.Config.CurvePreferences = append(s.Config.CurvePreferences, g.id)
 	}
@@ -142,7 +134,7 @@ func Load(o Options, previous *Server, prompt func(text string) ([]byte, error),
 	return s, r.problems
 }
 
-// loadClients reads all that client certificates are judged by.
+// loadClients reads what client certificates are judged by.
 func loadClients(s *Server, o Options, previous *Server, now time.Time, r *report) {
 	switch o.ClientCert {
 	case "":
@@ -156,22 +148,22 @@ func loadClients(s *Server, o Options, previous *Server, now time.Time, r *repor
 	checkCRLOptions(o, r)
 	if o.ClientCert == ClientCertNone {
 		if o.CAFile != "" {
-			r.warnf("ca_file", "has no effect with client_cert: none: remove it, or ask for client certificates")
+			r.warnf("ca_file", "has no effect with client_cert: none: remove it, or set client_cert to require or optional")
 		}
 		s.verifier = newVerifier(ClientCertNone, nil, false, nil)
 		return
 	}
 	ca := loadCA(o, now, r)
 	if !o.hasCRLs() {
-		r.warnf("crl_file", "is missing: a stolen client certificate cannot be revoked (crl_dir does as well)")
+		r.warnf("crl_file", "is missing: a stolen client certificate cannot be revoked (crl_dir will do too)")
 	}
-	var inForce *crlSet
+	var inUse *crl.Set
 	if previous != nil {
-		inForce = previous.verifier.crls
+		inUse = previous.verifier.crls
 	}
-	crls, problems := loadCRLs(o, ca, inForce, now)
+	crls, problems := loadClientCRLs(o, ca, inUse, now)
 	for _, p := range problems {
-		if ca != nil || !p.Warning { // without a CA it would warn that every list is from a stranger
+		if ca != nil || !p.Warning { // without a CA every list would get a warning that its issuer is unknown
 			r.problems = append(r.problems, p)
 		}
 	}
@@ -182,36 +174,28 @@ func loadClients(s *Server, o Options, previous *Server, now time.Time, r *repor
 	if previous != nil {
 		s.verifier.inherit(previous.verifier)
 	}
-	s.CRLs, s.EndOnStaleCRL = crls.infos(), o.CRLStale == CRLStaleEnd
-	// Only asked for: a certificate that does not pass is refused after the handshake, in words.
+	s.CRLs, s.EndOnStaleCRL = crls.Infos(), o.CRLStale == CRLStaleEnd
+	// Requested only: Verify judges it after the handshake, when the client can be told why it is refused.
 	s.Config.ClientAuth = tls.RequestClientCert
-	s.Config.ClientCAs = announced(o, ca, r)
+	s.Config.ClientCAs = advertisedCAs(o, ca, r)
 }
-
-// PolicyError means that a handshake ended outside of what was configured.
-type PolicyError struct {
-	Version bool // the version is at fault, else the cipher suite
-	text    string
-}
-
-func (e *PolicyError) Error() string { return e.text }
 
 // Verify judges a finished handshake, and judges it again after a reload or as time passes: the version and the cipher
-// suite, so that no later crypto/tls widens them unseen, then the certificates of the client. It returns nil, a
-// *PolicyError or a *CertificateError.
+// suite, in case a later crypto/tls does not keep to the configuration, then the certificates of the client. It returns
+// nil or a *VerifyError.
 func (s *Server) Verify(state tls.ConnectionState, at time.Time) error {
 	switch {
 	case !state.HandshakeComplete:
-		return &PolicyError{text: "the TLS handshake is not complete"}
+		return &VerifyError{Reason: ReasonCipher, Detail: "the TLS handshake is not complete"}
 	case !s.versions.contains(state.Version):
-		return &PolicyError{Version: true, text: fmt.Sprintf("%s is outside of %v", versionName(state.Version), s.versions)}
+		return &VerifyError{Reason: ReasonVersion, Detail: fmt.Sprintf("%s is outside of %v", versionName(state.Version), s.versions)}
 	case !slices.Contains(s.suites(state.Version), state.CipherSuite):
-		return &PolicyError{text: fmt.Sprintf("cipher suite %s is not in the list", suiteName(state.CipherSuite))}
+		return &VerifyError{Reason: ReasonCipher, Detail: fmt.Sprintf("cipher suite %s is not configured", suiteName(state.CipherSuite))}
 	}
 	return s.verifier.verify(state.PeerCertificates, at)
 }
 
-// suites are those that may be negotiated with a version.
+// suites returns the cipher suites that may be negotiated with a version.
 func (s *Server) suites(version uint16) []uint16 {
 	if version == tls.VersionTLS13 {
 		return tls13Allowed(s.TLS13)

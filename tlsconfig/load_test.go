@@ -121,7 +121,7 @@ func TestLoadProblems(t *testing.T) {
 		{func(o *Options) { o.CertFile, o.KeyFile = "", "" }, []string{"E cert_file: is missing"}},
 		{func(o *Options) { o.CertFile = "" }, []string{"E cert_file: is missing"}},
 		{func(o *Options) { o.KeyFile = "" }, []string{"E key_file: is missing"}},
-		{func(o *Options) { o.Certificates = s.named("rsa") }, []string{"E certificates: cannot stand beside"}},
+		{func(o *Options) { o.Certificates = s.named("rsa") }, []string{"E certificates: cannot be set together with"}},
 		{func(o *Options) {
 			o.CertFile, o.KeyFile, o.Certificates = "", "", []Pair{{CertFile: "x"}, {KeyFile: "x"}}
 		}, []string{"E certificates[0].key_file: is missing", "E certificates[1].cert_file: is missing"}},
@@ -130,10 +130,10 @@ func TestLoadProblems(t *testing.T) {
 		{func(o *Options) { o.CertFile = s.path("server.key") }, []string{"E cert_file: \"" + s.path("server.key") + "\" holds no certificate"}},
 		{func(o *Options) { o.CertFile = garbled }, []string{"E cert_file: certificate 1 of"}},
 		{func(o *Options) { o.KeyFile = other.KeyFile }, []string{"E key_file: \"" + other.KeyFile + "\" is not the key of the certificate in \"" + s.path("server.crt")}},
-		{func(o *Options) { o.CertFile = reversed }, []string{"E cert_file: \"" + reversed + "\" has the gate's own certificate at place 2: put it first"}},
+		{func(o *Options) { o.CertFile = reversed }, []string{"E cert_file: \"" + reversed + "\" has the gate's own certificate in position 2: put it first"}},
 		{func(o *Options) { o.CertFile, o.KeyFile = weak.CertFile, weak.KeyFile }, []string{"W key_file: \"" + weak.KeyFile + "\" has 1536 bits"}},
 		{func(o *Options) { o.CertFile, o.KeyFile = tiny.CertFile, tiny.KeyFile }, []string{"E key_file: \"" + tiny.KeyFile + "\" has 512 bits"}},
-		{func(o *Options) { o.KeyFile = encrypted }, []string{"E key_file: \"" + encrypted + "\" is encrypted and nobody can be asked"}},
+		{func(o *Options) { o.KeyFile = encrypted }, []string{"E key_file: \"" + encrypted + "\" is encrypted and there is no terminal to ask"}},
 		{func(o *Options) { o.KeyFile, o.PassphraseCommand = encrypted, "exit 1" }, []string{"E passphrase_command: the command failed: exit status 1"}},
 		{func(o *Options) { o.KeyFile, o.PassphraseCommand = encrypted, "echo wrong" }, []string{"E key_file: \"" + encrypted + "\": the passphrase is wrong"}},
 
@@ -181,8 +181,8 @@ func TestLoadProblems(t *testing.T) {
 		{func(o *Options) { o.MaxProtocolVersion = "TLSv1.4" }, []string{"E max_protocol_version: "}},
 		{func(o *Options) { o.MinProtocolVersion, o.MaxProtocolVersion = "TLSv1.3", "TLSv1.2" }, []string{"E min_protocol_version: TLSv1.3 is above max_protocol_version, TLSv1.2"}},
 		{func(o *Options) { o.MaxProtocolVersion = "TLSv1.1" }, []string{"E max_protocol_version: TLSv1.1 is below the default"}},
-		{func(o *Options) { o.MinProtocolVersion = "TLSv1" }, []string{"W min_protocol_version: TLSv1 is out of use", "W min_protocol_version: TLSv1 has no effect"}},
-		{func(o *Options) { o.MinProtocolVersion, o.MaxProtocolVersion = "TLSv1", "TLSv1.1" }, []string{"W min_protocol_version: TLSv1 is out of use", "E ciphers: has no suite that works with TLSv1 to TLSv1.1: add"}},
+		{func(o *Options) { o.MinProtocolVersion = "TLSv1" }, []string{"W min_protocol_version: TLSv1 is deprecated", "W min_protocol_version: TLSv1 has no effect"}},
+		{func(o *Options) { o.MinProtocolVersion, o.MaxProtocolVersion = "TLSv1", "TLSv1.1" }, []string{"W min_protocol_version: TLSv1 is deprecated", "E ciphers: has no suite that works with TLSv1 to TLSv1.1: add"}},
 
 		// Suites.
 		{func(o *Options) { o.Ciphers = []string{"ECDHE-ECDSA-AES256-GCM-SHA384", "tls_aes_256_gcm_sha384"} }, nil},
@@ -195,11 +195,11 @@ func TestLoadProblems(t *testing.T) {
 		{func(o *Options) {
 			o.Ciphers, o.MinProtocolVersion = []string{"TLS_AES_256_GCM_SHA384", "ECDHE-ECDSA-AES256-GCM-SHA384"}, "TLSv1.3"
 		}, []string{"E ciphers[1]: ECDHE-ECDSA-AES256-GCM-SHA384 works with TLSv1.2 only, and the gate offers TLSv1.3"}},
-		{func(o *Options) { o.Ciphers = []string{"TLS_AES_256_GCM_SHA384", "ECDHE-RSA-AES256-GCM-SHA384"} }, []string{"E ciphers: no suite below TLSv1.3 fits the ECDSA P-256 key of"}},
+		{func(o *Options) { o.Ciphers = []string{"TLS_AES_256_GCM_SHA384", "ECDHE-RSA-AES256-GCM-SHA384"} }, []string{"E ciphers: no suite below TLSv1.3 works with the ECDSA P-256 key of"}},
 		{func(o *Options) {
 			o.CertFile, o.KeyFile, o.Certificates = "", "", s.named("rsa", "ed25519")
 			o.Ciphers = []string{"TLS_AES_256_GCM_SHA384", "ECDHE-RSA-AES256-GCM-SHA384"}
-		}, []string{"W ciphers: no suite below TLSv1.3 fits the Ed25519 key of"}},
+		}, []string{"W ciphers: no suite below TLSv1.3 works with the Ed25519 key of"}},
 		{func(o *Options) {
 			o.CertFile, o.KeyFile, o.MaxProtocolVersion = s.path("rsa.crt"), s.path("rsa.key"), "TLSv1.2"
 			o.Ciphers = []string{"AES128-SHA", "RC4-SHA", "ECDHE-RSA-DES-CBC3-SHA", "AES128-SHA256", "ECDHE-RSA-AES128-SHA256", "ECDHE-RSA-AES128-SHA", "AES128-SHA"}
@@ -503,7 +503,7 @@ func TestCertificateRequest(t *testing.T) {
 			continue
 		}
 		err = server.Verify(state, time.Now())
-		var refused *CertificateError
+		var refused *VerifyError
 		if (err == nil) != (c.want == "") || err != nil && (!errors.As(err, &refused) || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%q: %v, want %q", c.mode, err, c.want)
 		}
@@ -522,21 +522,22 @@ func TestVerifyPolicy(t *testing.T) {
 	for _, c := range []struct {
 		state tls.ConnectionState
 		want  string
+		why   Reason
 	}{
-		{state(tls.VersionTLS12, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384), ""},
-		{state(tls.VersionTLS13, tls.TLS_AES_256_GCM_SHA384), ""},
-		{state(tls.VersionTLS13, tls.TLS_AES_128_GCM_SHA256), "cipher suite TLS_AES_128_GCM_SHA256 is not in the list"},
-		{state(tls.VersionTLS13, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384), "cipher suite ECDHE-ECDSA-AES256-GCM-SHA384 is not in the list"},
-		{state(tls.VersionTLS12, tls.TLS_AES_256_GCM_SHA384), "is not in the list"},
-		{state(tls.VersionTLS12, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384), "is not in the list"},
-		{state(tls.VersionTLS13, 0x1399), "cipher suite 0x1399 is not in the list"},
-		{state(tls.VersionTLS11, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384), "TLSv1.1 is outside of TLSv1.2 to TLSv1.3"},
-		{state(0x0305, tls.TLS_AES_256_GCM_SHA384), "0x0305 is outside of"},
-		{tls.ConnectionState{}, "not complete"},
+		{state(tls.VersionTLS12, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384), "", ""},
+		{state(tls.VersionTLS13, tls.TLS_AES_256_GCM_SHA384), "", ""},
+		{state(tls.VersionTLS13, tls.TLS_AES_128_GCM_SHA256), "cipher suite TLS_AES_128_GCM_SHA256 is not configured", ReasonCipher},
+		{state(tls.VersionTLS13, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384), "cipher suite ECDHE-ECDSA-AES256-GCM-SHA384 is not configured", ReasonCipher},
+		{state(tls.VersionTLS12, tls.TLS_AES_256_GCM_SHA384), "is not configured", ReasonCipher},
+		{state(tls.VersionTLS12, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384), "is not configured", ReasonCipher},
+		{state(tls.VersionTLS13, 0x1399), "cipher suite 0x1399 is not configured", ReasonCipher},
+		{state(tls.VersionTLS11, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384), "TLSv1.1 is outside of TLSv1.2 to TLSv1.3", ReasonVersion},
+		{state(0x0305, tls.TLS_AES_256_GCM_SHA384), "0x0305 is outside of", ReasonVersion},
+		{tls.ConnectionState{}, "not complete", ReasonCipher},
 	} {
 		err := server.Verify(c.state, time.Now())
-		var policy *PolicyError
-		if (err == nil) != (c.want == "") || err != nil && (!errors.As(err, &policy) || !strings.Contains(err.Error(), c.want)) {
+		var refused *VerifyError
+		if (err == nil) != (c.want == "") || err != nil && (!errors.As(err, &refused) || refused.Reason != c.why || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%#x %#x: %v, want %q", c.state.Version, c.state.CipherSuite, err, c.want)
 		}
 	}

@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// suite is a cipher suite that crypto/tls has. The table is ours and not tls.CipherSuites(), so that a suite that a
-// later Go adds is not let in before somebody has looked at it.
+// suite is a cipher suite that crypto/tls has. The table does not come from tls.CipherSuites(), so that a suite of a later
+// Go is not accepted before it has been reviewed.
 type suite struct {
 	id      uint16
 	iana    string
-	openssl string // PostgreSQL's spelling (ssl_ciphers, pg_stat_ssl); the one we print
+	openssl string // PostgreSQL's name (ssl_ciphers, pg_stat_ssl), which messages use
 }
 
 var suites = []suite{
@@ -42,14 +42,14 @@ var suites = []suite{
 	{tls.TLS_RSA_WITH_RC4_128_SHA, "TLS_RSA_WITH_RC4_128_SHA", "RC4-SHA"},
 }
 
-// defaultSuites are the rows that an empty list stands for: Mozilla's "intermediate" as far as Go has it (its DHE
-// suites are missing), in its order.
+// defaultSuites is what an empty list means: Mozilla's "intermediate" in its order, without the DHE suites, which Go does
+// not have.
 var defaultSuites = suites[:9]
 
 func (s suite) is13() bool { return s.id>>8 == 0x13 }
 
 // versions are the protocol versions that can negotiate the suite: AEAD and SHA-256 came with TLS 1.2 (RFC 5246,
-// section 1.2), and TLS 1.3 shares no suite with its elders (RFC 8446, appendix B.4).
+// section 1.2), and TLS 1.3 shares no suite with earlier versions (RFC 8446, appendix B.4).
 func (s suite) versions() versions {
 	switch {
 	case s.is13():
@@ -61,11 +61,12 @@ func (s suite) versions() versions {
 	}
 }
 
-// needsECDSA tells which key the server must have, below TLS 1.3. An Ed25519 key counts as ECDSA (RFC 8422, section 2.2).
+// needsECDSA reports whether a server below TLS 1.3 needs an ECDSA key, rather than RSA. Ed25519 counts as ECDSA (RFC 8422,
+// section 2.2).
 func (s suite) needsECDSA() bool { return strings.Contains(s.iana, "_ECDSA_") }
 
-// weakness says what is wrong with a suite that only an explicit name lets in; empty for the others. The first four
-// are tls.InsecureCipherSuites; Go still calls CBC with SHA-1 secure, and it has nothing else for TLS 1.0 and 1.1.
+// weakness says what is wrong with a suite that is not among the default ones; empty for those. The first four cases are
+// tls.InsecureCipherSuites. Go still calls CBC with SHA-1 secure, and it has nothing else for TLS 1.0 and 1.1.
 func (s suite) weakness() string {
 	switch {
 	case strings.Contains(s.iana, "_RC4_"):
@@ -73,17 +74,17 @@ func (s suite) weakness() string {
 	case strings.Contains(s.iana, "_3DES_"):
 		return "3DES leaks plaintext of long sessions (Sweet32, CVE-2016-2183)"
 	case strings.HasPrefix(s.iana, "TLS_RSA_"):
-		return "it has no forward secrecy: whoever gets the server's key can read every recorded session"
+		return "it has no forward secrecy: with the server's key every recorded session can be read"
 	case strings.HasSuffix(s.iana, "_CBC_SHA256"):
 		return "Go's CBC with SHA-256 has no defence against Lucky 13 (CVE-2013-0169)"
 	case strings.HasSuffix(s.iana, "_CBC_SHA"):
-		return "CBC with SHA-1 is only for clients that know neither AES-GCM nor ChaCha20"
+		return "CBC with SHA-1 is only for clients that support neither AES-GCM nor ChaCha20"
 	default:
 		return ""
 	}
 }
 
-// findSuite takes both spellings. OpenSSL heeds case; a wrong one can mean nothing else, so we do not.
+// findSuite accepts both names, in any case. OpenSSL is strict about case, but no two names differ only in it.
 func findSuite(name string) (suite, bool) {
 	i := slices.IndexFunc(suites, func(s suite) bool {
 		return strings.EqualFold(name, s.openssl) || strings.EqualFold(name, s.iana)
@@ -94,7 +95,7 @@ func findSuite(name string) (suite, bool) {
 	return suites[i], true
 }
 
-// suiteName prints a suite for a person, as PostgreSQL would, also one that is not in the table.
+// suiteName returns PostgreSQL's name of a suite, or Go's if the table does not have it.
 func suiteName(id uint16) string {
 	if i := slices.IndexFunc(suites, func(s suite) bool { return s.id == id }); i >= 0 {
 		return suites[i].openssl
@@ -102,13 +103,13 @@ func suiteName(id uint16) string {
 	return tls.CipherSuiteName(id)
 }
 
-// group is a key exchange that crypto/tls has; names[0] is PostgreSQL's spelling (ssl_groups, hence OpenSSL's).
+// group is a key exchange that crypto/tls has; names[0] is PostgreSQL's name (ssl_groups), which is OpenSSL's.
 type group struct {
 	id    tls.CurveID
 	names []string
 }
 
-// groups is also what an empty list stands for: all that Go 1.26 has, and not what a later Go may add.
+// groups is also what an empty list means: all that Go 1.26 has, without those that a later Go may add.
 var groups = []group{
 	{tls.X25519MLKEM768, []string{"X25519MLKEM768"}},
 	{tls.SecP256r1MLKEM768, []string{"SecP256r1MLKEM768"}},
@@ -119,7 +120,7 @@ var groups = []group{
 	{tls.CurveP521, []string{"secp521r1", "P-521", "CurveP521"}},
 }
 
-// only13 is true of the hybrids with ML-KEM, which TLS 1.2 cannot negotiate.
+// only13 reports whether a group is a hybrid with ML-KEM, which TLS 1.2 cannot negotiate.
 func (g group) only13() bool { return strings.Contains(g.names[0], "MLKEM") }
 
 func findGroup(name string) (group, bool) {
@@ -145,7 +146,7 @@ func (v versions) String() string {
 	return versionName(v.min) + " to " + versionName(v.max)
 }
 
-// versionNames are PostgreSQL's words for ssl_min_protocol_version, oldest first.
+// versionNames are PostgreSQL's values of ssl_min_protocol_version, oldest first.
 var versionNames = []string{"TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"}
 
 func versionName(v uint16) string {

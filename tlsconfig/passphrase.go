@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -17,8 +16,8 @@ const (
 	stderrLimit       = 256
 )
 
-// passphrases is where the passphrase of an encrypted key comes from: the command, or else a person. Nothing that
-// it returns as an error holds the command, which people write secrets into, or what the command printed.
+// passphrases gets the passphrase of an encrypted key from the command, or else from a person. Its errors hold neither the
+// command, which may have secrets in it, nor what the command printed on its standard output.
 type passphrases struct {
 	command string
 	ask     func(text string) ([]byte, error)
@@ -26,7 +25,7 @@ type passphrases struct {
 	owner   int // Options.KeyOwner
 }
 
-// passphraseError is a mistake of passphrase_command and not of the key file.
+// passphraseError is a fault of passphrase_command and not of the key file.
 type passphraseError struct{ text string }
 
 func (e *passphraseError) Error() string { return e.text }
@@ -35,7 +34,7 @@ func (e *passphraseError) Error() string { return e.text }
 func (p passphrases) get(file string) ([]byte, error) {
 	text := "Enter PEM pass phrase for " + file + ":"
 	if p.command == "" && p.ask == nil {
-		return nil, fmt.Errorf("%q is encrypted and nobody can be asked: set passphrase_command or start from a terminal", file)
+		return nil, fmt.Errorf("%q is encrypted and there is no terminal to ask for the passphrase: set passphrase_command or start from a terminal", file)
 	}
 	if p.command == "" {
 		secret, err := p.ask(text)
@@ -44,8 +43,8 @@ func (p passphrases) get(file string) ([]byte, error) {
 		}
 		return secret, nil
 	}
-	// The text goes through a shell inside whatever quotes the command has round %p, so a name that could end them
-	// is left out.
+	// The shell reads the text inside the quotes that the command has around %p, so a file name that could end them is left
+	// out.
 	if strings.ContainsFunc(file, func(r rune) bool { return r < ' ' || strings.ContainsRune("'\"`$\\!", r) }) {
 		text = "Enter PEM pass phrase:"
 	}
@@ -56,7 +55,7 @@ func (p passphrases) get(file string) ([]byte, error) {
 	return p.run(command)
 }
 
-// expand replaces %p and %% and refuses the rest, as PostgreSQL's replace_percent_placeholders does.
+// expand replaces %p and %% and refuses any other, as PostgreSQL's replace_percent_placeholders (percentrepl.c) does.
 func expand(command, text string) (string, error) {
 	var b strings.Builder
 	for {
@@ -76,14 +75,12 @@ func expand(command, text string) (string, error) {
 	}
 }
 
-// run gives the command a process group of its own: a shell killed alone would leave its children running, with
-// our pipe in their hands.
+// run gives the command a process group, where there are any: the children of a killed shell would keep our pipe open.
 func (p passphrases) run(command string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), p.timeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	killWithChildren(cmd)
 	cmd.WaitDelay = time.Second
 	stdout := &bounded{limit: passphraseLimit + len("\r\n")}
 	stderr := &bounded{limit: stderrLimit}
@@ -94,13 +91,13 @@ func (p passphrases) run(command string) ([]byte, error) {
 	if cut, ok := bytes.CutSuffix(secret, []byte("\n")); ok {
 		secret = bytes.TrimSuffix(cut, []byte("\r"))
 	}
-	// A helper that went on in the background with our pipe open (an agent) does not spoil what was printed.
+	// A process in the background, such as an agent, may keep our pipe open. What was printed is still good.
 	if errors.Is(err, exec.ErrWaitDelay) {
 		err = nil
 	}
 	switch {
 	case ctx.Err() != nil:
-		err = &passphraseError{fmt.Sprintf("the command did not end within %v and was killed: it must not wait for a person", p.timeout)}
+		err = &passphraseError{fmt.Sprintf("the command did not end within %v and was killed: it must not wait for input", p.timeout)}
 	case err != nil:
 		err = &passphraseError{"the command failed: " + err.Error() + stderr.quote(secret)}
 	case len(secret) == 0:
@@ -115,8 +112,8 @@ func (p passphrases) run(command string) ([]byte, error) {
 	return secret, nil
 }
 
-// bounded keeps the first bytes and swallows the rest: a command that prints too much must not be stopped by
-// SIGPIPE, which would look like a failure of its own.
+// bounded keeps the first bytes and discards the rest: SIGPIPE would end a command that prints too much, and the error would
+// be misleading.
 type bounded struct {
 	data  []byte
 	limit int
@@ -127,7 +124,7 @@ func (b *bounded) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// quote is what a command said of its failure, unless it said the secret (set -x does).
+// quote returns what a command wrote about its failure, unless that holds the secret (set -x prints it).
 func (b *bounded) quote(secret []byte) string {
 	text := strings.Join(strings.Fields(string(b.data)), " ")
 	if text == "" || len(secret) > 0 && strings.Contains(string(b.data), string(secret)) {

@@ -11,21 +11,23 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ocsp"
+
+	"pgwicket/internal/crl"
 )
 
-// staple is an OCSP response for a certificate of the gate, which is sent with it to clients that ask (RFC 6066 section
-// 8). libpq does not; drivers and proxies on other TLS libraries may.
+// staple is an OCSP response for a certificate of the gate, which is sent with it to clients that request one (RFC 6066
+// section 8). libpq does not; drivers and proxies with other TLS libraries may.
 type staple struct {
 	der         []byte
-	from, until time.Time // until is zero: for ever
-	endless     bool      // the response itself names no end
+	from, until time.Time // until is zero: without end
+	endless     bool      // the response has no nextUpdate
 }
 
 // stapleLimit is far above any response with the certificates in it.
 const stapleLimit = 1 << 20
 
-// readStaple reads a response and makes sure that a client would believe it but for the date. It is the operator who
-// fetches a new one before the old one ends: the gate itself asks nobody over the network.
+// readStaple reads a response and checks that a client would accept it, except for the date. The operator must fetch a new
+// one before the old one ends: the gate itself opens no connection to a responder.
 func readStaple(name string, chain []*x509.Certificate) (*staple, error) {
 	data, err := readFile(name, stapleLimit, nil)
 	if err != nil {
@@ -44,27 +46,27 @@ func readStaple(name string, chain []*x509.Certificate) (*staple, error) {
 	return s, nil
 }
 
-// parseStaple leaves the signer to be judged by mayAnswer: ocsp.ParseResponseForCert, given the issuer, takes any
-// certificate of the CA for a responder's, and refuses a response that the CA has signed and put its own certificate
-// into unless that one is self-signed.
+// parseStaple judges the signer with isResponder. ocsp.ParseResponseForCert, if it has the issuer, accepts any certificate of
+// the CA as a responder's, and refuses a response with the certificate of the CA that has signed it, unless that one is
+// self-signed.
 func parseStaple(der []byte, leaf, issuer *x509.Certificate) (*staple, error) {
 	r, err := ocsp.ParseResponseForCert(der, leaf, nil)
 	var failure ocsp.ResponseError
 	switch {
 	case errors.As(err, &failure):
-		return nil, fmt.Errorf("holds no answer but an error of the responder (%v): fetch it again", failure.Status)
+		return nil, fmt.Errorf("holds an error of the responder (%v): fetch it again", failure.Status)
 	case err != nil:
-		return nil, fmt.Errorf("is no OCSP response for the certificate in cert_file (%s): fetch it again", quoted(err))
+		return nil, fmt.Errorf("is not an OCSP response for the certificate in cert_file (%s): fetch it again", quoted(err))
 	}
 	s := &staple{der: der, from: r.ThisUpdate, until: r.NextUpdate, endless: r.NextUpdate.IsZero()}
 	switch signer := r.Certificate; {
 	case signer == nil:
 		if err := r.CheckSignatureFrom(issuer); err != nil {
-			return nil, fmt.Errorf("is not signed by the CA that stands second in cert_file (%s): fetch it again", quoted(err))
+			return nil, fmt.Errorf("is not signed by the CA whose certificate is second in cert_file (%s): fetch it again", quoted(err))
 		}
 	case bytes.Equal(signer.RawSubjectPublicKeyInfo, issuer.RawSubjectPublicKeyInfo): // with its own key
-	case !mayAnswer(signer, issuer):
-		return nil, fmt.Errorf("is signed by %q, which the CA that stands second in cert_file has not allowed to answer for it: fetch it again",
+	case !isResponder(signer, issuer):
+		return nil, fmt.Errorf("is signed by %q, which is not a responder of the CA whose certificate is second in cert_file: fetch it again",
 			nameText(signer.RawSubject))
 	default:
 		s.from = latest(s.from, signer.NotBefore)
@@ -76,15 +78,14 @@ func parseStaple(der []byte, leaf, issuer *x509.Certificate) (*staple, error) {
 	case ocsp.Good:
 		return s, nil
 	case ocsp.Revoked:
-		reason := revocation{reason: r.RevocationReason}.reasonName()
-		return nil, fmt.Errorf("says that the gate's own certificate was revoked on %s (%s): get a new one", dateText(r.RevokedAt), reason)
+		return nil, fmt.Errorf("says that the gate's own certificate was revoked on %s (%s): get a new one", dateText(r.RevokedAt), crl.ReasonName(r.RevocationReason))
 	default:
 		return nil, errors.New("says that the CA does not know the gate's own certificate: ask the CA, or get a new one")
 	}
 }
 
-// mayAnswer says whether the CA has named a certificate as its responder's (RFC 6960 section 4.2.2.2).
-func mayAnswer(signer, issuer *x509.Certificate) bool {
+// isResponder reports whether the CA has issued a certificate for its OCSP responder (RFC 6960 section 4.2.2.2).
+func isResponder(signer, issuer *x509.Certificate) bool {
 	return slices.Contains(signer.ExtKeyUsage, x509.ExtKeyUsageOCSPSigning) && signer.CheckSignatureFrom(issuer) == nil
 }
 
@@ -99,15 +100,15 @@ func (s *staple) inDate(at time.Time) bool {
 	return !at.Before(s.from) && (s.until.IsZero() || !at.After(s.until))
 }
 
-// lapse says why a response is not in date.
-func (s *staple) lapse(at time.Time) string {
+// staleness says why a response is not in date.
+func (s *staple) staleness(at time.Time) string {
 	if at.Before(s.from) {
 		return "is not valid before " + timeText(s.from)
 	}
 	return "is out of date since " + timeText(s.until)
 }
 
-// loadStaple reads the response of a pair, if it has one, and warns of what clients would make of it, or of none.
+// loadStaple reads the response of a pair, if it has one, and warns if clients may not accept it, or need one.
 func loadStaple(prefix string, p Pair, chain []*x509.Certificate, now time.Time, r *report) *staple {
 	var s *staple
 	if p.OCSPFile != "" {
@@ -118,21 +119,21 @@ func loadStaple(prefix string, p Pair, chain []*x509.Certificate, now time.Time,
 		}
 		switch {
 		case !s.inDate(now):
-			r.warnf(prefix+"ocsp_file", "%q %s, and is not stapled then: fetch a new one from the CA's responder", p.OCSPFile, s.lapse(now))
+			r.warnf(prefix+"ocsp_file", "%q %s, so it is not stapled: fetch a new one from the CA's responder", p.OCSPFile, s.staleness(now))
 		case s.endless:
-			r.warnf(prefix+"ocsp_file", "%q has no next update, so clients may take it as out of date at any time: have the responder name one", p.OCSPFile)
+			r.warnf(prefix+"ocsp_file", "%q has no next update, so clients may take it as out of date at any time: configure one in the responder", p.OCSPFile)
 		}
 	}
 	if mustStaple(chain[0]) && (s == nil || !s.inDate(now)) {
-		r.warnf(prefix+"cert_file", "the certificate in %q demands an OCSP response with it (Must-Staple), and there is none in date: "+
-			"clients that heed that refuse the gate (libpq does not look): give it one with ocsp_file", p.CertFile)
+		r.warnf(prefix+"cert_file", "the certificate in %q requires a stapled OCSP response (Must-Staple), and there is none in date: "+
+			"clients that check this refuse the gate (libpq does not): set ocsp_file", p.CertFile)
 	}
 	return s
 }
 
 var oidTLSFeature = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}
 
-// mustStaple says whether a certificate has the TLS feature status_request (RFC 7633).
+// mustStaple reports whether a certificate has the TLS feature status_request (RFC 7633).
 func mustStaple(c *x509.Certificate) bool {
 	const statusRequest = 5
 	for _, x := range c.Extensions {
@@ -145,8 +146,8 @@ func mustStaple(c *x509.Certificate) bool {
 	return false
 }
 
-// served is a certificate of the gate as it is sent. The response goes with it for as long as it is in date, without
-// a reload: one that has ended is worse than none, since a client that is sent it must refuse.
+// served is a certificate of the gate as it is sent. The response is sent with it only while it is in date: a client that
+// receives one out of date must refuse.
 type served struct {
 	bare, stapled tls.Certificate
 	staple        *staple // nil: none

@@ -102,15 +102,15 @@ func TestStapleProblems(t *testing.T) {
 		// With the CA's own certificate, as openssl ocsp writes it; x/crypto/ocsp, asked for the issuer, refuses that.
 		{"by the CA, with its certificate", by(self), nil},
 		{"PEM", pem.EncodeToMemory(&pem.Block{Type: "OCSP RESPONSE", Bytes: of(nil)}), []string{`E ocsp_file: "FILE" is PEM: give the response in DER`}},
-		{"empty", nil, []string{`E ocsp_file: "FILE" is no OCSP response for the certificate in cert_file (`}},
-		{"something after it", append(of(nil), 0), []string{`E ocsp_file: "FILE" is no OCSP response`}},
-		{"cut short", of(nil)[:100], []string{`E ocsp_file: "FILE" is no OCSP response`}},
-		{"an error of the responder", ocsp.TryLaterErrorResponse, []string{`E ocsp_file: "FILE" holds no answer but an error of the responder (try later)` + fetch}},
-		{"for another certificate", response(t, other.Leaf(), s.inter, nil, nil), []string{`E ocsp_file: "FILE" is no OCSP response for the certificate in cert_file ("no response matching the supplied certificate")` + fetch}},
-		{"by a namesake of the CA", response(t, s.server.Leaf(), s.ca.Intermediate("intermediate"), nil, nil), []string{`E ocsp_file: "FILE" is not signed by the CA that stands second in cert_file (`}},
-		{"changed by a bit", changed, []string{`E ocsp_file: "FILE" is not signed by the CA that stands second`}},
+		{"empty", nil, []string{`E ocsp_file: "FILE" is not an OCSP response for the certificate in cert_file (`}},
+		{"something after it", append(of(nil), 0), []string{`E ocsp_file: "FILE" is not an OCSP response`}},
+		{"cut short", of(nil)[:100], []string{`E ocsp_file: "FILE" is not an OCSP response`}},
+		{"an error of the responder", ocsp.TryLaterErrorResponse, []string{`E ocsp_file: "FILE" holds an error of the responder (try later)` + fetch}},
+		{"for another certificate", response(t, other.Leaf(), s.inter, nil, nil), []string{`E ocsp_file: "FILE" is not an OCSP response for the certificate in cert_file ("no response matching the supplied certificate")` + fetch}},
+		{"by a namesake of the CA", response(t, s.server.Leaf(), s.ca.Intermediate("intermediate"), nil, nil), []string{`E ocsp_file: "FILE" is not signed by the CA whose certificate is second in cert_file (`}},
+		{"changed by a bit", changed, []string{`E ocsp_file: "FILE" is not signed by the CA whose certificate is second`}},
 		// Any certificate of the CA would do for x/crypto/ocsp.
-		{"by a client of the CA", by(s.inter.Client("alice")), []string{`E ocsp_file: "FILE" is signed by "CN=alice", which the CA that stands second in cert_file has not allowed to answer`}},
+		{"by a client of the CA", by(s.inter.Client("alice")), []string{`E ocsp_file: "FILE" is signed by "CN=alice", which is not a responder of the CA whose certificate is second in cert_file`}},
 		{"by another CA's responder", by(s.ca.Client("responder", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning} })), []string{`E ocsp_file: "FILE" is signed by "CN=responder", which`}},
 		{"revoked", of(status(ocsp.Revoked)), []string{`E ocsp_file: "FILE" says that the gate's own certificate was revoked on 2026-03-01 (keyCompromise): get a new one`}},
 		{"unknown", of(status(ocsp.Unknown)), []string{`E ocsp_file: "FILE" says that the CA does not know the gate's own certificate`}},
@@ -141,7 +141,7 @@ func TestStapleProblems(t *testing.T) {
 	o.CertFile, o.KeyFile = "", ""
 	server, problems = Load(o, nil, nil, time.Now())
 	expectProblems(t, "pairs", server, problems, o.OCSPFile, []string{
-		"E ocsp_file: cannot stand beside certificates: put it into the entry of its certificate", `E certificates[1].ocsp_file: "FILE" cannot be checked`,
+		"E ocsp_file: cannot be set together with certificates: move it into the entry of its certificate", `E certificates[1].ocsp_file: "FILE" cannot be checked`,
 	})
 	o.OCSPFile, o.Certificates[1].OCSPFile = "", ""
 	if server = load(t, o); server.Certificates[0].StapledUntil.IsZero() || !server.Certificates[1].StapledUntil.IsZero() {
@@ -231,7 +231,7 @@ func TestServeStaple(t *testing.T) {
 		if err != nil || !bytes.Equal(seen.OCSPResponse, c.want) {
 			t.Errorf("%s: %d bytes of %d, %v", c.name, len(seen.OCSPResponse), len(c.want), err)
 		}
-		if len(seen.PeerCertificates) == 0 || c.want != nil && len(seen.PeerCertificates) != 2 { // pitfall 27: the chain goes with it
+		if len(seen.PeerCertificates) == 0 || c.want != nil && len(seen.PeerCertificates) != 2 { // pgdogdev/pgdog#834: the chain is sent with it
 			t.Errorf("%s: %d certificates", c.name, len(seen.PeerCertificates))
 		}
 	}

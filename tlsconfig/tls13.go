@@ -9,11 +9,10 @@ import (
 	_ "unsafe" // for go:linkname
 )
 
-// crypto/tls has no setting for the suites of TLS 1.3 and PostgreSQL has one (ssl_tls13_ciphers). These two
-// variables are what its server goes by. Go keeps them, with their type, open to linkname (go.dev/issue/67401, and
-// the comments in crypto/tls/defaults.go); should that end, the linker says so when the gate is built, and
-// Server.Verify refuses what is outside the list in any case. The second one is in force for a client that puts
-// ChaCha20 first or on a machine without AES instructions.
+// crypto/tls has no setting for the suites of TLS 1.3, and PostgreSQL has one (ssl_tls13_ciphers). A server of crypto/tls
+// uses these two variables. Go keeps them, with their type, open to linkname (go.dev/issue/67401, and the comments in
+// crypto/tls/defaults.go). If that ends, the build fails in the linker, and Server.Verify refuses other suites in any case.
+// The second variable is for a client that prefers ChaCha20, and for a machine without AES instructions.
 //
 //go:linkname defaultCipherSuitesTLS13 crypto/tls.defaultCipherSuitesTLS13
 var defaultCipherSuitesTLS13 []uint16
@@ -21,8 +20,8 @@ var defaultCipherSuitesTLS13 []uint16
 //go:linkname defaultCipherSuitesTLS13NoAES crypto/tls.defaultCipherSuitesTLS13NoAES
 var defaultCipherSuitesTLS13NoAES []uint16
 
-// ErrTLS13Fixed means that the process already has another list of TLS 1.3 suites.
-var ErrTLS13Fixed = errors.New("the TLS 1.3 cipher suites are fixed when the gate starts: restart it to change them")
+// ErrTLS13Fixed means that the process already uses another list of TLS 1.3 suites.
+var ErrTLS13Fixed = errors.New("the TLS 1.3 cipher suites are fixed at startup: restart pgwicket to change them")
 
 // tls13 is the list of the process; ids is meaningful once set is true.
 var tls13 struct {
@@ -31,10 +30,10 @@ var tls13 struct {
 	ids []uint16
 }
 
-// FixTLS13 sets the TLS 1.3 suites of the whole process and their order, for its clients too. It must be called before
-// the first handshake, since crypto/tls reads the list without a lock. The first call wins: a later one with the same
-// list does nothing, one with another list changes nothing and returns ErrTLS13Fixed. An empty list, for a gate that
-// stops at TLS 1.2, leaves crypto/tls as it is but is as final as any other.
+// FixTLS13 sets the TLS 1.3 suites of the whole process and their order, for its clients too. It must be called before the
+// first handshake, since crypto/tls reads the list without a lock. The first call decides: a later one with the same list
+// does nothing, one with another list changes nothing and returns ErrTLS13Fixed. An empty list, for a gate without TLS 1.3,
+// leaves crypto/tls as it is, and cannot be changed later either.
 func FixTLS13(suites []uint16) error {
 	for _, id := range suites {
 		if id != tls.TLS_AES_128_GCM_SHA256 && id != tls.TLS_AES_256_GCM_SHA384 && id != tls.TLS_CHACHA20_POLY1305_SHA256 {
@@ -57,12 +56,12 @@ func FixTLS13(suites []uint16) error {
 	return nil
 }
 
-// tls13Allowed is the fixed list, and asked until there is one.
-func tls13Allowed(asked []uint16) []uint16 {
+// tls13Allowed returns the list of FixTLS13, or the configured one before that call.
+func tls13Allowed(configured []uint16) []uint16 {
 	tls13.Lock()
 	defer tls13.Unlock()
 	if tls13.set {
 		return tls13.ids
 	}
-	return asked
+	return configured
 }

@@ -20,7 +20,15 @@ import (
 	"testing"
 	"time"
 
+	"pgwicket/internal/crl"
 	"pgwicket/internal/tlstest"
+)
+
+// Extensions of lists, and the numbers that they begin with.
+var (
+	idCE       = asn1.ObjectIdentifier{2, 5, 29}
+	deltaCRL   = tlstest.Extension(append(idCE, 27), true, 1)
+	unknownExt = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 99999, 1}
 )
 
 // gatePKI is the usual one: a root, a CA below it that issues client certificates, and a client.
@@ -39,13 +47,13 @@ func newPKI(edit ...func(*x509.Certificate)) gatePKI {
 func (p gatePKI) certs() []*x509.Certificate { return []*x509.Certificate{p.root.Cert, p.inter.Cert} }
 
 // loadList loads a CRL file with that content, and returns the problems as lines of text.
-func loadList(t testing.TB, ca []*x509.Certificate, content []byte) (*crlSet, []string) {
+func loadList(t testing.TB, ca []*x509.Certificate, content []byte) (*crl.Set, []string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "crl")
 	if err := os.WriteFile(file, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	set, problems := loadCRLs(Options{CRLFile: file}, ca, nil, time.Now())
+	set, problems := loadClientCRLs(Options{CRLFile: file}, ca, nil, time.Now())
 	return set, texts(problems)
 }
 
@@ -76,12 +84,13 @@ func reasonOf(t testing.TB, v *verifier, at time.Time, peer ...*x509.Certificate
 	if err == nil {
 		return ""
 	}
-	var refused *CertificateError
+	var refused *VerifyError
 	if !errors.As(err, &refused) {
-		t.Fatalf("not a CertificateError: %v", err)
+		t.Fatalf("not a VerifyError: %v", err)
 	}
-	if refused.Public == "" || strings.Contains(refused.Public, "crl") || refused.Detail == "" {
-		t.Errorf("%s: public %q, detail %q", refused.Reason, refused.Public, refused.Detail)
+	dated := refused.Reason == ReasonExpired || refused.Reason == ReasonNotYetValid || refused.Reason == ReasonRevoked
+	if refused.Detail == "" || refused.Date.IsZero() == dated {
+		t.Errorf("%s: dated %v, detail %q", refused.Reason, refused.Date, refused.Detail)
 	}
 	return refused.Reason
 }
@@ -89,8 +98,8 @@ func reasonOf(t testing.TB, v *verifier, at time.Time, peer ...*x509.Certificate
 // The semantics of PostgreSQL, which sets X509_V_FLAG_CRL_CHECK and X509_V_FLAG_CRL_CHECK_ALL, row by row. Lists with
 // a fault stop the gate ("load"), where OpenSSL refuses the clients one by one.
 //
-// pitfall 29 (envoy#18268, haproxy#1201): a list for one level of the chain only.
-// pitfall 30 (rsyslog#6662, haproxy#85): an expired list neither passes in silence nor condemns a fresh one beside it.
+// envoyproxy/envoy#18268, haproxy/haproxy#1201: a list for one level of the chain only.
+// rsyslog/rsyslog#6662, haproxy/haproxy#85: an expired list neither passes without notice nor makes a fresh one useless.
 func TestCRLMatrix(t *testing.T) {
 	now := time.Now()
 	expired := func(l *tlstest.CRL) { l.ThisUpdate, l.NextUpdate = now.AddDate(0, 0, -9), now.AddDate(0, 0, -2) }
@@ -98,7 +107,9 @@ func TestCRLMatrix(t *testing.T) {
 	old := func(l *tlstest.CRL) { l.ThisUpdate = now.AddDate(0, 0, -3) }
 	version1 := func(l *tlstest.CRL) { l.Version = 1 }
 	scope := func(tag int) func(*tlstest.CRL) {
-		return func(l *tlstest.CRL) { l.Extensions = append(l.Extensions, issuingPoint(flag(tag))) }
+		return func(l *tlstest.CRL) {
+			l.Extensions = append(l.Extensions, tlstest.IssuingDistributionPoint(tlstest.Flag(tag)))
+		}
 	}
 	ext := func(x pkix.Extension) func(*tlstest.CRL) {
 		return func(l *tlstest.CRL) { l.Extensions = append(l.Extensions, x) }
@@ -157,7 +168,7 @@ func TestCRLMatrix(t *testing.T) {
 		{"only CA certificates", list(root(), inter(scope(2))), ReasonCRLMissing, ReasonCRLMissing},
 		{"only CA certificates, of the root", list(root(scope(2)), inter()), "", ReasonRevoked},
 		{"indirect", list(root(), inter(scope(4))), load, load},
-		{"only some reasons", list(root(), inter(ext(issuingPoint(asn1.RawValue{Tag: 3, Bytes: []byte{6, 0x40}})))), load, load},
+		{"only some reasons", list(root(), inter(ext(tlstest.IssuingDistributionPoint(asn1.RawValue{Tag: 3, Bytes: []byte{6, 0x40}})))), load, load},
 		{"unknown critical extension", list(root(), inter(ext(tlstest.Extension(unknownExt, true, 1)))), load, load},
 		{"removeFromCRL", list(root(), inter(reason(8))), "", ""},
 		{"certificateHold", list(root(), inter(reason(6))), "", ReasonRevoked},
@@ -196,8 +207,8 @@ func hasError(problems []string) bool {
 	return slices.ContainsFunc(problems, func(p string) bool { return strings.HasPrefix(p, "error") })
 }
 
-// pitfall 29 (envoy#29197, pomerium#4471): Go takes the intermediate of a CA file as an anchor, so that its own
-// revocation is never looked for; OpenSSL asks for the root's list and refuses it.
+// envoyproxy/envoy#29197, pomerium/pomerium#4471: crypto/tls takes the intermediate of a CA file as an anchor and never checks
+// its revocation. OpenSSL needs the root's list and refuses it.
 func TestRevokedIntermediate(t *testing.T) {
 	pki := newPKI()
 	lists := slices.Concat(pki.inter.CRL(nil), pki.root.CRL(func(l *tlstest.CRL) { l.Revoke(pki.inter.Cert) }))
@@ -265,7 +276,9 @@ func TestRootChecksItself(t *testing.T) {
 	}{
 		{"good", nil, ""},
 		{"revoked by itself", func(l *tlstest.CRL) { l.Revoke(root.Cert) }, ReasonRevoked},
-		{"a list for leaves only", func(l *tlstest.CRL) { l.Extensions = []pkix.Extension{issuingPoint(flag(1))} }, ReasonCRLMissing},
+		{"a list for leaves only", func(l *tlstest.CRL) {
+			l.Extensions = []pkix.Extension{tlstest.IssuingDistributionPoint(tlstest.Flag(1))}
+		}, ReasonCRLMissing},
 	} {
 		lists, peer := root.CRL(c.crl), root.Client("alice").Chain
 		set, _ := loadList(t, ca, lists)
@@ -308,7 +321,7 @@ func TestVerifyModes(t *testing.T) {
 		none, good, unknown Reason
 	}{
 		{ClientCertRequire, ReasonMissing, "", ReasonUnknownCA},
-		{ClientCertOptional, "", "", ReasonUnknownCA}, // pitfall 20 (pgbouncer#275): a bad one is not none
+		{ClientCertOptional, "", "", ReasonUnknownCA}, // pgbouncer/pgbouncer#275: a bad one is not none
 		{ClientCertNone, "", "", ""},
 		{"", ReasonMissing, "", ReasonUnknownCA}, // fails closed
 	} {
@@ -398,7 +411,7 @@ func TestVerifyClient(t *testing.T) {
 		{"by a stranger of the same name", tlstest.NewCA("root").Intermediate("intermediate").Client("alice").Chain, ReasonUnknownCA},
 		{"self-signed", []*x509.Certificate{tlstest.NewCA("alice").Cert}, ReasonUnknownCA},
 
-		// pitfall 21 (haproxy 7c43f85): names that mislead are for the identity to refuse, not for the chain to trip over.
+		// haproxy/haproxy commit 7c43f85: misleading names are for the identity to refuse, and no fault of the chain.
 		{"NUL in the common name", client(names("alice\x00.evil")), ""},
 		{"two common names", client(names("alice", "bob")), ""},
 		{"no subject", client(names()), ""},
@@ -411,9 +424,8 @@ func TestVerifyClient(t *testing.T) {
 	}
 }
 
-// The words for the client name the date and no file; those for the log name serial, issuer and list.
-func TestCertificateErrorTexts(t *testing.T) {
-	pki := newPKI()
+// The detail names serial, issuer and list; the date and whose it is are there for the client to be told.
+func TestVerifyErrors(t *testing.T) {
 	at := time.Date(2027, 3, 4, 5, 6, 7, 0, time.UTC)
 	dates := func(c *x509.Certificate) { c.NotBefore, c.NotAfter = at.AddDate(-1, 0, 0), at.AddDate(1, 0, 0) }
 	root := tlstest.NewCA("root", dates)
@@ -435,58 +447,59 @@ func TestCertificateErrorTexts(t *testing.T) {
 	for _, c := range []struct {
 		crl    []byte
 		after  time.Duration
-		public string
+		reason Reason
+		isCA   bool
+		date   string // empty: none
 		detail string
 	}{
 		{
-			slices.Concat(good, revoking), 0, "client certificate was revoked on 2027-03-01",
-			`client certificate BEEF ("CN=alice", issued by "CN=a \\\"CA\\\"") was revoked on 2027-03-01 (keyCompromise), says "FILE" (block 2, from "CN=a \\\"CA\\\"")`,
+			slices.Concat(good, revoking), 0, ReasonRevoked, false, "2027-03-01",
+			`client certificate BEEF ("CN=alice", issued by "CN=a \\\"CA\\\"") was revoked on 2027-03-01 (keyCompromise) by "FILE" (block 2, from "CN=a \\\"CA\\\"")`,
 		},
-		{revokingCA, 0, "a CA of the client certificate was revoked on 2027-03-02", `CA certificate`},
+		{revokingCA, 0, ReasonRevoked, true, "2027-03-02", `CA certificate`},
 		{
-			slices.Concat(good, lapsed(0)), 72 * time.Hour, "client certificate could not be checked for revocation",
+			slices.Concat(good, lapsed(0)), 72 * time.Hour, ReasonCRLStale, false, "",
 			`cannot be checked: "FILE" (block 2, from "CN=a \\\"CA\\\"") is out of date since 2027-03-04T05:06:07Z`,
 		},
 		{ // out of date, but what it says has not become untrue
-			slices.Concat(good, revoking), 72 * time.Hour, "client certificate was revoked on 2027-03-01",
-			`was revoked on 2027-03-01 (keyCompromise), says "FILE" (block 2, from "CN=a \\\"CA\\\"")`,
+			slices.Concat(good, revoking), 72 * time.Hour, ReasonRevoked, false, "2027-03-01",
+			`was revoked on 2027-03-01 (keyCompromise) by "FILE" (block 2, from "CN=a \\\"CA\\\"")`,
 		},
 		{ // the newest list that is out of date, wherever it stands
-			slices.Concat(good, lapsed(8), lapsed(2), lapsed(4)), 0, "client certificate could not be checked for revocation",
+			slices.Concat(good, lapsed(8), lapsed(2), lapsed(4)), 0, ReasonCRLStale, false, "",
 			`cannot be checked: "FILE" (block 3, from "CN=a \\\"CA\\\"") is out of date since 2027-03-02T05:06:07Z`,
 		},
-		{good, 0, "client certificate could not be checked for revocation", `is not covered by any CRL: there is none from "CN=a \\\"CA\\\""`},
-		{good, 62 * 24 * time.Hour, "client certificate expired on 2027-05-04", `expired on 2027-05-04T05:06:07Z`},
-		{good, -500 * 24 * time.Hour, "client certificate is not valid before 2026-03-04", `is not valid before 2026-03-04T05:06:07Z`},
+		{good, 0, ReasonCRLMissing, false, "", `is not covered by any CRL: there is none from "CN=a \\\"CA\\\""`},
+		{good, 62 * 24 * time.Hour, ReasonExpired, false, "2027-05-04", `expired on 2027-05-04T05:06:07Z`},
+		{good, -500 * 24 * time.Hour, ReasonNotYetValid, false, "2026-03-04", `is not valid before 2026-03-04T05:06:07Z`},
 	} {
 		file := filepath.Join(t.TempDir(), "crl")
 		if err := os.WriteFile(file, c.crl, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		ca := []*x509.Certificate{root.Cert, inter.Cert}
-		set, _ := loadCRLs(Options{CRLFile: file}, ca, nil, at)
+		set, _ := loadClientCRLs(Options{CRLFile: file}, ca, nil, at)
 		err := newVerifier(ClientCertRequire, ca, false, set).verify(alice.Chain, at.Add(c.after))
-		var refused *CertificateError
+		var refused *VerifyError
 		if !errors.As(err, &refused) {
-			t.Errorf("%s: got %v", c.public, err)
+			t.Errorf("%s: got %v", c.detail, err)
 			continue
 		}
-		if refused.Public != c.public {
-			t.Errorf("got %q, want %q", refused.Public, c.public)
+		date := ""
+		if !refused.Date.IsZero() {
+			date = dateText(refused.Date)
+		}
+		if refused.Reason != c.reason || refused.CA != c.isCA || date != c.date {
+			t.Errorf("%s: got %s, CA %t, date %q", c.detail, refused.Reason, refused.CA, date)
 		}
 		if want := strings.ReplaceAll(c.detail, "FILE", file); !strings.Contains(err.Error(), want) {
 			t.Errorf("got  %s\nwant %s", err, want)
 		}
 	}
-
-	err := newVerifier(ClientCertRequire, pki.certs(), false, nil).verify(alice.Chain, at)
-	if want := "client certificate is signed by an unknown authority"; err.(*CertificateError).Public != want {
-		t.Errorf("got %q", err.(*CertificateError).Public)
-	}
 }
 
 // A quarter of a megabyte of names and serial stays out of the log, and no line of it can be forged.
-func TestCertificateErrorIsBounded(t *testing.T) {
+func TestVerifyErrorIsBounded(t *testing.T) {
 	long := strings.Repeat("x", 60_000)
 	stranger := tlstest.NewCA(long).Client("a\nlevel=INFO msg=\"session\"", func(c *x509.Certificate) {
 		c.SerialNumber = new(big.Int).Lsh(big.NewInt(1), 60_000)
@@ -498,7 +511,7 @@ func TestCertificateErrorIsBounded(t *testing.T) {
 	}
 }
 
-// pitfall 30 (azul#4871): the same session is judged again and again, by the clock that it is given.
+// DataBiosphere/azul#4871: the same session is judged again as time passes.
 func TestVerifyAsTimePasses(t *testing.T) {
 	pki := newPKI()
 	start := time.Now()
@@ -527,7 +540,7 @@ func forgetful(v *verifier) *verifier {
 // chain, each time.
 func TestRevocationBitesThroughWarmCache(t *testing.T) {
 	pki := newPKI()
-	lists := func(revoked ...*x509.Certificate) *crlSet {
+	lists := func(revoked ...*x509.Certificate) *crl.Set {
 		revoke := func(l *tlstest.CRL) { l.Revoke(revoked...) }
 		set, problems := loadList(t, pki.certs(), slices.Concat(pki.root.CRL(revoke), pki.inter.CRL(revoke)))
 		if hasError(problems) {
@@ -538,13 +551,13 @@ func TestRevocationBitesThroughWarmCache(t *testing.T) {
 	bob := pki.inter.Client("bob")
 	for _, c := range []struct {
 		name       string
-		crls       *crlSet
+		crls       *crl.Set
 		alice, bob Reason
 	}{
 		{"nobody", lists(), "", ""},
 		{"alice", lists(pki.alice.Leaf()), ReasonRevoked, ""},
 		{"the intermediate", lists(pki.inter.Cert), ReasonRevoked, ReasonRevoked},
-		{"lists are gone", &crlSet{}, ReasonCRLMissing, ReasonCRLMissing},
+		{"lists are gone", new(crl.Set), ReasonCRLMissing, ReasonCRLMissing},
 		{"nobody again", lists(), "", ""},
 	} {
 		v := newVerifier(ClientCertRequire, pki.certs(), false, lists())
@@ -801,7 +814,7 @@ func TestVerifyConcurrently(t *testing.T) {
 
 func BenchmarkVerify(b *testing.B) {
 	pki := newPKI()
-	lists, _ := bigCRL(b, pki.inter, 10_000)
+	lists, _ := pki.inter.BigCRL(10_000)
 	set, problems := loadList(b, pki.certs(), append(lists, pki.root.CRL(nil)...))
 	if hasError(problems) {
 		b.Fatal(problems)
@@ -809,7 +822,7 @@ func BenchmarkVerify(b *testing.B) {
 	now := time.Now()
 	for _, c := range []struct {
 		name string
-		crls *crlSet
+		crls *crl.Set
 		peer []*x509.Certificate
 	}{
 		{"leaf", nil, pki.alice.Chain[:1]},

@@ -14,9 +14,9 @@ import (
 	"syscall"
 	"time"
 
+	"pgwicket/config"
 	"pgwicket/internal/status"
 	"pgwicket/proxy"
-	"pgwicket/tlsconfig"
 )
 
 // admin is where the gate can be asked how it is: at an address, where there is
@@ -138,12 +138,9 @@ func (g *gate) known(next http.Handler) http.Handler {
 			return
 		}
 		if err := g.shown.Load().adminTLS.Verify(*r.TLS, time.Now()); err != nil {
-			public := "The connection is outside of what admin.tls allows."
-			if c := (*tlsconfig.CertificateError)(nil); errors.As(err, &c) {
-				public = "Not with this certificate: " + c.Public + "."
-			}
+			_, public := config.Refusal(err).Message()
 			g.log.Warn("admin request refused", "client", r.RemoteAddr, "path", r.URL.Path, "reason", err.Error())
-			status.Refuse(w, http.StatusForbidden, public)
+			status.Refuse(w, http.StatusForbidden, "Refused: "+public+".")
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -125,7 +125,7 @@ func TestExplain(t *testing.T) {
 		{"mapped", []string{"::ffff:10.1.2.3", "--cert", "alice.crt"}, exitOK, []string{"source      10.1.2.3 is allowed"}},
 		{"no certificate", []string{"10.1.2.3"}, exitFailed, []string{"refused: no_rule", "certificate none", "it requires a certificate, and the client sent none", "none fits: reject"}},
 		{"expired one day", []string{"10.1.2.3", "--cert", "alice.crt", "--at", "2199-01-01T00:00:00Z"}, exitFailed, []string{"refused: certificate_expired", "the client is told  FATAL 28000"}},
-		{"not ours", []string{"10.1.2.3", "--cert", "stranger.crt"}, exitFailed, []string{"refused: certificate_unknown_ca", "not asked: its chain does not end in ca_file"}},
+		{"not ours", []string{"10.1.2.3", "--cert", "stranger.crt"}, exitFailed, []string{"refused: certificate_unknown_ca", "not checked: its chain does not end in ca_file"}},
 		{"no such file", []string{"10.1.2.3", "--cert", "none.crt"}, exitUsage, []string{"--cert: open none.crt"}},
 		{"a key for a certificate", []string{"10.1.2.3", "--cert", "server.key"}, exitUsage, []string{"holds no certificate in PEM"}},
 		{"no address", []string{"db.example.com"}, exitUsage, []string{`--source: "db.example.com" is not an IP address`}},

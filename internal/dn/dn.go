@@ -214,3 +214,13 @@ func escape(b *strings.Builder, s string) {
 		}
 	}
 }
+
+// Abbreviate cuts a text that somebody else has chosen, such as a name or a number in a certificate, to 256 bytes for
+// a message: a client may send a quarter of a megabyte.
+func Abbreviate(s string) string {
+	const limit = 256
+	if len(s) > limit {
+		return strings.ToValidUTF8(s[:limit], "") + "..."
+	}
+	return s
+}

@@ -1,6 +1,7 @@
 package tlstest
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -133,11 +134,13 @@ func Extension(id asn1.ObjectIdentifier, critical bool, value any) pkix.Extensio
 	return pkix.Extension{Id: id, Critical: critical, Value: must(asn1.Marshal(value))}
 }
 
-// RFC 5280 sections 4.2.1.1, 5.2.3 and 5.3.1.
+// RFC 5280 sections 4.2.1.1, 5.2.3, 5.3.1 and 5.2.5.
 var (
 	idAuthorityKeyID = asn1.ObjectIdentifier{2, 5, 29, 35}
 	idCRLNumber      = asn1.ObjectIdentifier{2, 5, 29, 20}
 	idReasonCode     = asn1.ObjectIdentifier{2, 5, 29, 21}
+
+	idIssuingDistributionPoint = asn1.ObjectIdentifier{2, 5, 29, 28}
 )
 
 // scheme is a signature algorithm as RFC 4055, RFC 5758 and RFC 8410 write it.
@@ -225,4 +228,42 @@ func (s scheme) sign(key crypto.Signer, message []byte) []byte {
 		opts = &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: s.hash}
 	}
 	return must(key.Sign(rand.Reader, digest, opts))
+}
+
+// IssuingDistributionPoint returns that extension of a list (RFC 5280 section 5.2.5), with fields that have a tag and a
+// value.
+func IssuingDistributionPoint(fields ...asn1.RawValue) pkix.Extension {
+	var content []byte
+	for _, f := range fields {
+		f.Class = asn1.ClassContextSpecific
+		content = append(content, must(asn1.Marshal(f))...)
+	}
+	return Extension(idIssuingDistributionPoint, true, asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true, Bytes: content})
+}
+
+// Flag returns a field of an IssuingDistributionPoint that is true.
+func Flag(tag int) asn1.RawValue { return asn1.RawValue{Tag: tag, Bytes: []byte{0xff}} }
+
+// BigCRL returns a list in PEM with n random serials of 20 octets, and the last of them. It is made without
+// encoding/asn1, which would take longer than the tests that need it, and so has version 1. The key must be ECDSA.
+func (ca *CA) BigCRL(n int) (list, serial []byte) {
+	serials := make([]byte, 20*n)
+	rand.Read(serials) // never fails
+	date, next := must(asn1.Marshal(time.Now().UTC().Add(-time.Hour))), must(asn1.Marshal(time.Now().UTC().AddDate(0, 0, 30)))
+	entries := make([]byte, 0, n*(4+20+len(date)))
+	for i := range n {
+		serial = serials[20*i : 20*i+20]
+		serial[0] = serial[0]&0x3f | 0x40
+		entries = append(entries, 0x30, byte(2+20+len(date)), 2, 20)
+		entries = append(append(entries, serial...), date...)
+	}
+	sequence := func(parts ...[]byte) []byte {
+		return must(asn1.Marshal(asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true, Bytes: bytes.Join(parts, nil)}))
+	}
+	how := schemes[x509.ECDSAWithSHA256]
+	identifier := must(asn1.Marshal(how.identifier()))
+	tbs := sequence(identifier, ca.Cert.RawSubject, date, next, sequence(entries))
+	signature := how.sign(ca.Key, tbs)
+	der := sequence(tbs, identifier, must(asn1.Marshal(asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)})))
+	return pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der}), serial
 }

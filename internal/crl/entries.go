@@ -1,4 +1,4 @@
-package tlsconfig
+package crl
 
 import (
 	"bytes"
@@ -12,40 +12,39 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// revocations are the entries of a list as they came, and an index over them. A CA that revokes a million certificates
-// costs its DER and some ten bytes an entry; a Go map from serial to entry would cost several times that, and be looked
-// through by every garbage collection.
-type revocations struct {
+// entries are the DER of revokedCertificates and an index over it, which takes some ten bytes for each entry. A Go map
+// from serial to entry would take several times that, and every garbage collection would scan it.
+type entries struct {
 	der   cryptobyte.String
-	count int // of all entries, also those that revoke nothing
+	count int // of all entries, including those that revoke nothing
 	seed  maphash.Seed
 	slots []uint32 // open addressing, a power of two long: 0 is free, the rest is an offset into der plus one
 }
 
-// revocation is what an entry says of its certificate.
-type revocation struct {
-	date   time.Time
-	reason int
+// Entry is the revocation of one certificate.
+type Entry struct {
+	Date   time.Time
+	Reason int // RFC 5280 section 5.3.1; see ReasonName
 }
 
 const reasonRemoveFromCRL = 8
 
-// RFC 5280 section 5.3.1.
 var reasonNames = []string{
 	"unspecified", "keyCompromise", "cACompromise", "affiliationChanged", "superseded", "cessationOfOperation",
 	"certificateHold", "7", "removeFromCRL", "privilegeWithdrawn", "aACompromise",
 }
 
-func (r revocation) reasonName() string {
-	if r.reason < 0 || r.reason >= len(reasonNames) {
-		return fmt.Sprint(r.reason)
+// ReasonName returns the name of a reason code of RFC 5280 section 5.3.1, or the number if it has none.
+func ReasonName(code int) string {
+	if code < 0 || code >= len(reasonNames) {
+		return fmt.Sprint(code)
 	}
-	return reasonNames[r.reason]
+	return reasonNames[code]
 }
 
-// readRevocations reads every entry of revokedCertificates, so that nothing is left to go wrong in a handshake.
-func readRevocations(der cryptobyte.String, version int) (revocations, error) {
-	r := revocations{der: der, seed: maphash.MakeSeed()}
+// readEntries reads every entry of revokedCertificates, so that a lookup cannot fail.
+func readEntries(der cryptobyte.String, version int) (entries, error) {
+	r := entries{der: der, seed: maphash.MakeSeed()}
 	var revoked []uint32
 	for rest := der; !rest.Empty(); r.count++ {
 		at := len(der) - len(rest)
@@ -53,10 +52,10 @@ func readRevocations(der cryptobyte.String, version int) (revocations, error) {
 		if err != nil {
 			return r, err
 		}
-		// In a complete list removeFromCRL takes nothing away, since there is no older list to take it from:
-		// OpenSSL lets such a certificate in.
-		if entry.reason != reasonRemoveFromCRL {
-			revoked = append(revoked, uint32(at)+1) // der fits: see crlLimit
+		// removeFromCRL has a meaning in delta lists only. In a complete list such an entry revokes nothing, as in
+		// OpenSSL.
+		if entry.Reason != reasonRemoveFromCRL {
+			revoked = append(revoked, uint32(at)+1) // der fits: see MaxSize
 		}
 	}
 	if len(revoked) == 0 {
@@ -69,9 +68,9 @@ func readRevocations(der cryptobyte.String, version int) (revocations, error) {
 	return r, nil
 }
 
-// add keeps the first of several entries for one serial; with all of them, a list of nothing but repetitions would
-// take quadratic time.
-func (r *revocations) add(slot uint32) {
+// add keeps the first of several entries for one serial. With all of them, a list that repeats one serial would take
+// quadratic time.
+func (r *entries) add(slot uint32) {
 	serial := r.serial(slot)
 	for i := maphash.Bytes(r.seed, serial); ; i++ {
 		switch s := &r.slots[i&uint64(len(r.slots)-1)]; {
@@ -85,24 +84,24 @@ func (r *revocations) add(slot uint32) {
 }
 
 // find returns the entry that revokes a serial, given as the contents of its INTEGER.
-func (r *revocations) find(serial []byte) (revocation, bool) {
+func (r *entries) find(serial []byte) (Entry, bool) {
 	if len(r.slots) == 0 {
-		return revocation{}, false
+		return Entry{}, false
 	}
 	for i := maphash.Bytes(r.seed, serial); ; i++ {
 		slot := r.slots[i&uint64(len(r.slots)-1)]
 		if slot == 0 {
-			return revocation{}, false
+			return Entry{}, false
 		}
 		if bytes.Equal(r.serial(slot), serial) {
 			rest := r.der[slot-1:]
-			_, entry, _ := readEntry(&rest, 2) // was read before
+			_, entry, _ := readEntry(&rest, 2) // readEntries has read it without an error
 			return entry, true
 		}
 	}
 }
 
-func (r *revocations) serial(slot uint32) []byte {
+func (r *entries) serial(slot uint32) []byte {
 	var entry, serial cryptobyte.String
 	rest := r.der[slot-1:]
 	rest.ReadASN1(&entry, asn1.SEQUENCE)
@@ -111,11 +110,11 @@ func (r *revocations) serial(slot uint32) []byte {
 }
 
 // readEntry reads one entry of revokedCertificates.
-func readEntry(list *cryptobyte.String, version int) (serial []byte, r revocation, err error) {
+func readEntry(list *cryptobyte.String, version int) (serial []byte, r Entry, err error) {
 	var entry, number, extensions cryptobyte.String
 	var extended bool
 	if !list.ReadASN1(&entry, asn1.SEQUENCE) || !entry.ReadASN1(&number, asn1.INTEGER) || !isMinimal(number) ||
-		!readTime(&entry, &r.date) || !entry.ReadOptionalASN1(&extensions, &extended, asn1.SEQUENCE) || !entry.Empty() {
+		!readTime(&entry, &r.Date) || !entry.ReadOptionalASN1(&extensions, &extended, asn1.SEQUENCE) || !entry.Empty() {
 		return nil, r, errMalformed
 	}
 	if extended && version == 1 {
@@ -128,25 +127,25 @@ func readEntry(list *cryptobyte.String, version int) (serial []byte, r revocatio
 		}
 		switch string(x.id) {
 		case idReasonCode:
-			if reasons++; reasons > 1 || !x.value.ReadASN1Enum(&r.reason) || !x.value.Empty() {
+			if reasons++; reasons > 1 || !x.value.ReadASN1Enum(&r.Reason) || !x.value.Empty() {
 				return nil, r, errMalformed
 			}
 		case idCertificateIssuer:
 			return nil, r, errors.New("is an indirect CRL: it has an entry for another CA's certificate (extension 2.5.29.29): " +
-				"give the complete CRL of each CA instead")
+				"use the complete CRL of each CA instead")
 		default:
-			// RFC 5280 section 5.3: the list must then not be used for any certificate at all.
+			// RFC 5280 section 5.3: the list must not be used then, for any certificate.
 			if x.critical {
-				return nil, r, fmt.Errorf("has an entry (serial %X) with the critical extension %s, which is not known: "+
-					"give a CRL without it", []byte(number), x.name())
+				return nil, r, fmt.Errorf("has an entry (serial %X) with the unknown critical extension %s: "+
+					"use a CRL without it", []byte(number), x.name())
 			}
 		}
 	}
 	return number, r, nil
 }
 
-// isMinimal says whether these are the contents of an INTEGER in DER. Serials are compared as bytes, and the same
-// number written at greater length would be another one.
+// isMinimal reports whether b is the content of an INTEGER in DER. Serials are compared as bytes, so a number in more
+// bytes than it needs would not be found.
 func isMinimal(b []byte) bool {
 	if len(b) < 2 {
 		return len(b) == 1

@@ -1,4 +1,4 @@
-package tlsconfig
+package crl
 
 import (
 	"crypto/x509"
@@ -7,9 +7,9 @@ import (
 	"fmt"
 )
 
-// The signature algorithms of RFC 4055, RFC 5758 and RFC 8410 that a list may be signed with, and the broken ones that
-// old CAs still use, which x509.Certificate.CheckSignature takes for CRLs (SHA-1) and this package does not.
-var crlAlgorithms = map[string]x509.SignatureAlgorithm{
+// The signature algorithms that a list may be signed with (RFC 4055, RFC 5758, RFC 8410), and the broken ones that some
+// CAs still use. x509.Certificate.CheckSignature accepts SHA-1 for CRLs, this package does not.
+var algorithms = map[string]x509.SignatureAlgorithm{
 	"1.2.840.113549.1.1.11": x509.SHA256WithRSA,
 	"1.2.840.113549.1.1.12": x509.SHA384WithRSA,
 	"1.2.840.113549.1.1.13": x509.SHA512WithRSA,
@@ -37,7 +37,8 @@ type pssParameters struct {
 }
 
 var (
-	oidMGF1 = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 8}
+	oidRSAPSS = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 10}
+	oidMGF1   = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 8}
 
 	pssHashes = map[string]struct {
 		algorithm x509.SignatureAlgorithm
@@ -60,20 +61,20 @@ func signatureAlgorithm(der []byte) (x509.SignatureAlgorithm, error) {
 		if a, ok := pssAlgorithm(id.Parameters.FullBytes); ok {
 			return a, nil
 		}
-		return 0, fmt.Errorf("is signed with RSA-PSS, but not with SHA-256, SHA-384 or SHA-512 throughout and a salt as long: " +
-			"have the CA sign it so")
+		return 0, fmt.Errorf("is signed with RSA-PSS, but not with SHA-256, SHA-384 or SHA-512 for both hashes and a salt of the same length: " +
+			"have the CA sign it that way")
 	}
 	if weak, ok := weakAlgorithms[name]; ok {
 		return 0, fmt.Errorf("is signed with %s, which can be forged: have the CA sign it with SHA-256", weak)
 	}
-	a, ok := crlAlgorithms[name]
+	a, ok := algorithms[name]
 	if !ok {
-		return 0, fmt.Errorf("is signed with an algorithm that is not known (%s): have the CA sign it with RSA, ECDSA or Ed25519", name)
+		return 0, fmt.Errorf("is signed with an unknown algorithm (%s): have the CA sign it with RSA, ECDSA or Ed25519", name)
 	}
 	return a, nil
 }
 
-// pssAlgorithm knows the three sets of parameters that crypto/x509 can verify.
+// pssAlgorithm accepts the three sets of parameters that crypto/x509 can verify.
 func pssAlgorithm(der []byte) (x509.SignatureAlgorithm, bool) {
 	var p pssParameters
 	var mgf pkix.AlgorithmIdentifier

@@ -1,4 +1,4 @@
-package tlsconfig
+package crl
 
 import (
 	"bytes"
@@ -13,36 +13,43 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// crl is one certificate revocation list. x509.ParseRevocationList will not do: it refuses version 1, which is what
-// "openssl ca -gencrl" writes unless told otherwise, and says nothing of the extensions that make a list incomplete.
-type crl struct {
-	option                 string // that named it: crl_file or crl_dir
-	file                   string
-	block                  int    // in a PEM file, from 1; 0 in DER
-	kept                   bool   // from the configuration before: see crlLoader.keep
-	issuer                 []byte // the name in DER
-	authority              []byte // the authorityKeyIdentifier as it stands there; nil: none
+// List is one certificate revocation list. Make it with Parse. It may be used by many goroutines at once.
+//
+// x509.ParseRevocationList is not used: it refuses version 1, which "openssl ca -gencrl" writes by default, and accepts
+// the extensions that make a list incomplete.
+type List struct {
+	source                 source
+	kept                   bool   // from the Set before, which had a newer list: see Builder.keepNewer
+	issuer                 []byte // the name, in DER
+	authority              []byte // the value of authorityKeyIdentifier; nil: none
 	thisUpdate, nextUpdate time.Time
 	number                 *big.Int // nil: none
 	scope                  scope
-	revoked                revocations
+	entries                entries
 
 	algorithm      x509.SignatureAlgorithm
 	tbs, signature []byte
-	signer         *x509.Certificate // in the CA file; nil: the list is from another CA
-	signers        *signers
+	signer         *x509.Certificate // among the configured CAs; nil: the list is from another CA
+	signatures     *signatures
 }
 
-// scope is which certificates of its issuer a list speaks of.
+// source is where a list was read, for messages.
+type source struct {
+	option string // that names the file
+	file   string
+	block  int // of a PEM file, from 1; 0 in DER
+}
+
+// scope is the certificates of the issuer that a list covers (RFC 5280 section 5.2.5).
 type scope uint8
 
 const (
-	everything scope = iota
-	onlyLeaves
-	onlyCAs
+	scopeAll   scope = iota
+	scopeUsers       // onlyContainsUserCerts
+	scopeCAs         // onlyContainsCACerts
 )
 
-// The extensions that mean something here, all below 2.5.29 (id-ce), in DER: RFC 5280 sections 4.2.1.1, 5.2 and 5.3.
+// The extensions that this package reads, all below 2.5.29 (id-ce), in DER: RFC 5280 sections 4.2.1.1, 5.2 and 5.3.
 const (
 	idCRLNumber         = "\x55\x1d\x14"
 	idReasonCode        = "\x55\x1d\x15"
@@ -56,13 +63,14 @@ var errMalformed = errors.New("is not a well-formed CRL: fetch it again from the
 
 const beginCRL = "-----BEGIN X509 CRL-----"
 
-// splitCRLs returns the lists of a file in DER. A file is either one list in DER or any number of PEM blocks, with
-// anything between them that OpenSSL would pass over too.
-func splitCRLs(data []byte) (lists [][]byte, isPEM bool, err error) {
+// Split returns the lists of a file in DER. A file is either one list in DER or any number of PEM blocks, with any other
+// text or PEM between them, as OpenSSL reads it. A file without a list and a damaged block are errors, which complete a
+// sentence that begins with the name of the file.
+func Split(data []byte) (lists [][]byte, isPEM bool, err error) {
 	if len(data) > 0 && data[0] == 0x30 {
 		return [][]byte{data}, false, nil
 	}
-	// pem.Decode steps over a damaged block in silence, and a list that is not seen is a list that revokes nobody.
+	// pem.Decode skips a damaged block without an error, and a list that is skipped revokes nothing.
 	begun := bytes.Count(data, []byte(beginCRL))
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type == "X509 CRL" {
@@ -78,11 +86,12 @@ func splitCRLs(data []byte) (lists [][]byte, isPEM bool, err error) {
 	return lists, true, nil
 }
 
-// parseCRL reads a list of version 1 or 2 to the last octet of its last entry, and refuses every kind of list that
-// cannot be applied in full. The list shares its memory with der. With an error it holds what was read so far, to be
-// named in a message.
-func parseCRL(der []byte) (*crl, error) {
-	l := &crl{signers: &signers{}}
+// Parse reads a list of version 1 or 2 to the last octet of its last entry, and refuses every kind of list that cannot be
+// applied in full. It does not verify the signature: see SignedBy. The list shares its memory with der, which must not
+// change. With an error the list holds what was read so far, and is good for String only; the error completes a sentence
+// that begins with the list.
+func Parse(der []byte) (*List, error) {
+	l := &List{signatures: &signatures{}}
 	var list, tbs, inner, outer cryptobyte.String
 	input := cryptobyte.String(der)
 	if !input.ReadASN1(&list, asn1.SEQUENCE) || !input.Empty() ||
@@ -93,7 +102,7 @@ func parseCRL(der []byte) (*crl, error) {
 	}
 	l.tbs = tbs
 
-	version := 1 // RFC 5280 section 5.1.2.1: what is not there is version 1
+	version := 1 // RFC 5280 section 5.1.2.1: a list without the field has version 1
 	if !tbs.ReadASN1(&tbs, asn1.SEQUENCE) || !readVersion(&tbs, &version) ||
 		!tbs.ReadASN1Element(&inner, asn1.SEQUENCE) ||
 		!tbs.ReadASN1Element((*cryptobyte.String)(&l.issuer), asn1.SEQUENCE) ||
@@ -120,15 +129,15 @@ func parseCRL(der []byte) (*crl, error) {
 }
 
 // parseBody reads what follows the dates: the entries and the extensions.
-func (l *crl) parseBody(tbs cryptobyte.String, version int) error {
+func (l *List) parseBody(tbs cryptobyte.String, version int) error {
 	var entries, extensions cryptobyte.String
 	var extended bool
 	if !tbs.ReadOptionalASN1(&entries, nil, asn1.SEQUENCE) ||
 		!tbs.ReadOptionalASN1(&extensions, &extended, asn1.Tag(0).ContextSpecific().Constructed()) || !tbs.Empty() {
 		return errMalformed
 	}
-	// The kind of list comes before its entries, whose own faults follow from it: a list with a certificateIssuer
-	// entry is better called indirect.
+	// Extensions are read before the entries, for the better error: an indirect list is reported as such, and not for
+	// the certificateIssuer extension of an entry.
 	if extended {
 		if version == 1 {
 			return errors.New("is a CRL of version 1 with extensions, which only version 2 has: have the CA write it again")
@@ -142,11 +151,11 @@ func (l *crl) parseBody(tbs cryptobyte.String, version int) error {
 		}
 	}
 	var err error
-	l.revoked, err = readRevocations(entries, version)
+	l.entries, err = readEntries(entries, version)
 	return err
 }
 
-func (l *crl) parseExtensions(list cryptobyte.String) error {
+func (l *List) parseExtensions(list cryptobyte.String) error {
 	seen := map[string]bool{}
 	for !list.Empty() {
 		x, ok := readExtension(&list)
@@ -156,7 +165,7 @@ func (l *crl) parseExtensions(list cryptobyte.String) error {
 		seen[string(x.id)] = true
 		switch string(x.id) {
 		case idDeltaCRLIndicator:
-			return errors.New("is a delta CRL (extension 2.5.29.27), which only lists changes: give the CA's complete CRL instead")
+			return errors.New("is a delta CRL (extension 2.5.29.27), which only lists changes: use the CA's complete CRL instead")
 		case idIssuingDistPoint:
 			if err := l.parseDistributionPoint(x.value); err != nil {
 				return err
@@ -166,22 +175,22 @@ func (l *crl) parseExtensions(list cryptobyte.String) error {
 			if !x.value.ReadASN1Integer(l.number) || !x.value.Empty() {
 				return errMalformed
 			}
-		case idAuthorityKeyID: // a hint only: the issuer is found by the key that verifies the signature
+		case idAuthorityKeyID: // only a hint: the issuer is the CA whose key verifies the signature
 			l.authority = x.value
 		default:
-			// Section 5.2: a list with a critical extension that is not understood must not be used to decide
-			// that a certificate is good.
+			// Section 5.2: a list with an unknown critical extension must not be used to determine the status of
+			// certificates.
 			if x.critical {
-				return fmt.Errorf("has the critical extension %s, which is not known: give a CRL without it", x.name())
+				return fmt.Errorf("has the unknown critical extension %s: use a CRL without it", x.name())
 			}
 		}
 	}
 	return nil
 }
 
-// parseDistributionPoint reads issuingDistributionPoint (RFC 5280 section 5.2.5). Two of its flags are a scope that
-// can be kept to; all the rest makes the list a part of something that would have to be looked for elsewhere.
-func (l *crl) parseDistributionPoint(der cryptobyte.String) error {
+// parseDistributionPoint reads issuingDistributionPoint (RFC 5280 section 5.2.5). Two of its flags limit the scope of the
+// list, which Covers respects. With any other field the list is only a part of what the CA has revoked.
+func (l *List) parseDistributionPoint(der cryptobyte.String) error {
 	var point, ignored cryptobyte.String
 	if !der.ReadASN1(&point, asn1.SEQUENCE) || !der.Empty() {
 		return errMalformed
@@ -194,7 +203,7 @@ func (l *crl) parseDistributionPoint(der cryptobyte.String) error {
 		!readFlag(&point, &indirect, 4) || !readFlag(&point, &attributes, 5) || !point.Empty() {
 		return errMalformed
 	}
-	const instead = " (extension 2.5.29.28): give the CA's complete CRL instead"
+	const instead = " (extension 2.5.29.28): use the CA's complete CRL instead"
 	switch {
 	case indirect:
 		return errors.New("is an indirect CRL, which lists certificates of several CAs" + instead)
@@ -205,60 +214,63 @@ func (l *crl) parseDistributionPoint(der cryptobyte.String) error {
 	case partitioned:
 		return errors.New("is one part of a CRL that the CA publishes in parts, by distribution point" + instead)
 	case users && cas:
-		return errors.New("contradicts itself: it holds only user certificates and only CA certificates" + instead)
+		return errors.New("contradicts itself: it covers only user certificates and only CA certificates" + instead)
 	case users:
-		l.scope = onlyLeaves
+		l.scope = scopeUsers
 	case cas:
-		l.scope = onlyCAs
+		l.scope = scopeCAs
 	}
 	return nil
 }
 
-// covers says whether the list speaks of a certificate: RFC 5280 section 6.3.3 (b)(2) goes by the certificate's basic
-// constraints, not by its place in the chain, and so does OpenSSL.
-func (l *crl) covers(c *x509.Certificate) bool {
-	isCA := c.BasicConstraintsValid && c.IsCA
-	return l.scope == everything || isCA == (l.scope == onlyCAs)
-}
+// Issuer returns the name of the CA that issued the list, in DER.
+func (l *List) Issuer() []byte { return l.issuer }
 
-// inDate takes a list without nextUpdate as good forever, as OpenSSL does.
-func (l *crl) inDate(at time.Time, grace time.Duration) bool {
+// Find returns the entry of the list that revokes a serial number, given as SerialOf returns it.
+func (l *List) Find(serial []byte) (Entry, bool) { return l.entries.find(serial) }
+
+// Covers reports whether the list covers the certificates of CAs, or those of others. RFC 5280 section 6.3.3 (b)(2)
+// decides by the basic constraints of a certificate and not by its place in the chain, and so does OpenSSL.
+func (l *List) Covers(isCA bool) bool { return l.scope == scopeAll || isCA == (l.scope == scopeCAs) }
+
+// InDate reports whether the list is in force at a time, with a grace after its next update. A list without nextUpdate
+// never expires, as in OpenSSL.
+func (l *List) InDate(at time.Time, grace time.Duration) bool {
 	return !at.Before(l.thisUpdate) && (l.nextUpdate.IsZero() || !at.After(l.nextUpdate.Add(grace)))
 }
 
-// succeeds says whether two lists are of one CA and speak of the same certificates, so that the newer one is to replace
-// the older. The name alone does not tell: two CAs may have the same.
-func (l *crl) succeeds(old *crl) bool {
+// replaces reports whether two lists are of one CA and cover the same certificates, so that the newer one replaces the
+// older. The issuer's name is not enough, since two CAs may have the same one.
+func (l *List) replaces(old *List) bool {
 	switch {
 	case !bytes.Equal(l.issuer, old.issuer) || l.scope != old.scope:
 		return false
 	case l.signer != nil:
-		return old.signedBy(l.signer)
+		return old.SignedBy(l.signer)
 	case old.signer != nil:
-		return l.signedBy(old.signer)
-	default: // the CA is only known to clients
+		return l.SignedBy(old.signer)
+	default: // only clients send the certificate of this CA
 		return bytes.Equal(l.authority, old.authority)
 	}
 }
 
-// compare orders two lists of one CA by age: by number, or by date if one of them has no number, or both have the same:
-// there are CAs that never raise it.
-func (l *crl) compare(other *crl) int {
-	if l.numbered(other) {
+// compare orders two lists of one CA by age: by number, or by date if one of them has no number or both have the same
+// one, since some CAs never raise it.
+func (l *List) compare(other *List) int {
+	if l.numbersDiffer(other) {
 		return l.number.Cmp(other.number)
 	}
 	return l.thisUpdate.Compare(other.thisUpdate)
 }
 
-// numbered says whether the numbers of two lists tell them apart.
-func (l *crl) numbered(other *crl) bool {
+func (l *List) numbersDiffer(other *List) bool {
 	return l.number != nil && other.number != nil && l.number.Cmp(other.number) != 0
 }
 
-// age says what compare went by.
-func (l *crl) age(other *crl) string {
-	if l.numbered(other) {
-		return "number " + clip(l.number.String())
+// age returns what compare goes by, for messages.
+func (l *List) age(other *List) string {
+	if l.numbersDiffer(other) {
+		return "number " + numberText(l.number)
 	}
 	return "thisUpdate " + timeText(l.thisUpdate)
 }
@@ -287,7 +299,7 @@ func readExtension(list *cryptobyte.String) (x extension, ok bool) {
 	return x, ok && s.ReadASN1(&x.value, asn1.OCTET_STRING) && s.Empty()
 }
 
-// readVersion reads a version, which counts from 0 in DER. The sum cannot overflow into a version that is known.
+// readVersion reads a version, which counts from 0 in DER. The sum cannot overflow into 1 or 2.
 func readVersion(s *cryptobyte.String, version *int) bool {
 	if !s.PeekASN1Tag(asn1.INTEGER) {
 		return true

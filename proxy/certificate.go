@@ -1,0 +1,22 @@
+package proxy
+
+import "time"
+
+// RefuseCertificate returns the refusal of a client for a certificate. The client is told the words of the outcome, with
+// the date if there is one: when the certificate expired, begins to be valid or was revoked. isCA means that the date is
+// that of a CA above the client's certificate. The detail is for the log.
+func RefuseCertificate(o Outcome, isCA bool, date time.Time, detail string) *Refusal {
+	r := &Refusal{Outcome: o, Detail: detail}
+	if date.IsZero() {
+		return r
+	}
+	day := " on " + date.UTC().Format(time.DateOnly)
+	if o == CertNotYetValid {
+		day = ", only from " + date.UTC().Format(time.DateOnly)
+	}
+	r.Public = outcomes[o].public + day
+	if isCA {
+		r.Public = "a CA of the " + r.Public
+	}
+	return r
+}

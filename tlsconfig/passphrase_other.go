@@ -1,0 +1,8 @@
+//go:build !unix
+
+package tlsconfig
+
+import "os/exec"
+
+// killWithChildren does nothing: without process groups only the command itself is killed.
+func killWithChildren(*exec.Cmd) {}
