@@ -1,6 +1,5 @@
-// Package dn reads distinguished names as OpenSSL does, and so PostgreSQL.
-// crypto/x509's own reading keeps the last of several common names, regroups
-// RDNs and leaves control characters as they are.
+// Package dn reads distinguished names as OpenSSL does, and therefore PostgreSQL. crypto/x509 reads them in another way: it
+// keeps the last of several common names, regroups RDNs and does not escape control characters.
 package dn
 
 import (
@@ -15,8 +14,7 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// Name is a distinguished name: RDNs in DER order, each of one or more
-// attributes.
+// Name is a distinguished name: RDNs in the order of the DER, each of one or more attributes.
 type Name [][]Attribute
 
 // Attribute is one part of a distinguished name.
@@ -36,8 +34,8 @@ const (
 	bmpString       = asn1.Tag(30)
 )
 
-// Parse reads the DER of a Name (RFC 5280, section 4.1.2.4). ok is false if it
-// holds anything that is not one; what stands before that is returned.
+// Parse reads the DER of a Name (RFC 5280, section 4.1.2.4). ok is false if anything in it is malformed; the name then has
+// what comes before that.
 func Parse(der []byte) (name Name, ok bool) {
 	input := cryptobyte.String(der)
 	var rdns cryptobyte.String
@@ -79,9 +77,8 @@ func readAttribute(set *cryptobyte.String) (a Attribute, ok bool) {
 	return a, true
 }
 
-// Plain reports whether the value reads the same to everybody: a string type
-// that holds its own bytes, in UTF-8, without control characters. A NUL or a
-// BMPString is read by each program in its own way (CVE-2009-4034).
+// Plain reports whether every program reads the same value: UTF-8 text without control characters, in a string type that
+// holds it as it is. Programs differ in how they read a NUL or a BMPString (CVE-2009-4034).
 func (a Attribute) Plain() bool {
 	switch a.tag {
 	case asn1.UTF8String, asn1.PrintableString, asn1.IA5String:
@@ -98,9 +95,8 @@ func (a Attribute) Plain() bool {
 
 const oidCN = "2.5.4.3"
 
-// CommonName returns the one common name in the DER of a Name. PostgreSQL and
-// OpenSSL read the first of several, crypto/x509 the last; a name that is not the
-// same to everybody is no name.
+// CommonName returns the common name in the DER of a Name; empty if there is none, or several, or one that is not Plain.
+// PostgreSQL and OpenSSL read the first of several, crypto/x509 the last.
 func CommonName(der []byte) string {
 	name, ok := Parse(der)
 	if !ok {
@@ -120,9 +116,8 @@ func CommonName(der []byte) string {
 	return string(found[0].Value)
 }
 
-// Format prints the DER of a Name as OpenSSL's XN_FLAG_RFC2253 does, which is
-// what PostgreSQL shows in pg_stat_ssl and compares for clientname=DN: the last
-// RDN first, bytes outside ASCII and control characters as \XX.
+// Format returns the text of the DER of a Name as OpenSSL prints it with XN_FLAG_RFC2253: the last RDN first, bytes outside
+// of ASCII and control characters as \XX. PostgreSQL shows that in pg_stat_ssl and compares it for clientname=DN.
 func Format(der []byte) string {
 	name, _ := Parse(der)
 	var b strings.Builder
@@ -171,8 +166,7 @@ func (a Attribute) text() (string, bool) {
 	return "", false
 }
 
-// fromUnits decodes characters of a fixed number of bytes; of two, they are
-// UTF-16.
+// fromUnits decodes characters of a fixed number of bytes. With two bytes it decodes UTF-16.
 func fromUnits(value []byte, size int) (string, bool) {
 	if len(value)%size != 0 {
 		return "", false
@@ -195,8 +189,8 @@ func fromUnits(value []byte, size int) (string, bool) {
 	return string(utf16.Decode(units)), true
 }
 
-// escape writes s as RFC 2253, section 2.4 asks. In a value of one character
-// OpenSSL looks at the rule for the last one only.
+// escape writes s as RFC 2253, section 2.4 requires. For a value of one character OpenSSL applies only the rule for the last
+// character.
 func escape(b *strings.Builder, s string) {
 	for i := range len(s) {
 		c, first, last := s[i], i == 0, i == len(s)-1

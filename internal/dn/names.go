@@ -1,7 +1,6 @@
 package dn
 
-// shortNames are OpenSSL's names of the attributes of X.520, RFC 4524, PKCS #9
-// and extended validation.
+// shortNames are OpenSSL's names of the attributes of X.520, RFC 4524, PKCS #9 and extended validation.
 var shortNames = map[string]string{
 	"0.9.2342.19200300.100.1.1":  "UID",
 	"0.9.2342.19200300.100.1.2":  "textEncodedORAddress",

@@ -19,8 +19,8 @@ import (
 	"time"
 )
 
-// CRL is a certificate revocation list before it is signed. Everything may be
-// set, also to what RFC 5280 forbids: a reader has to be tested with that.
+// CRL is a certificate revocation list before it is signed. Fields may be set to what RFC 5280 forbids, for the tests of a
+// parser.
 type CRL struct {
 	Version    int      // 1 or 2
 	Number     *big.Int // nil: none; only written into version 2
@@ -48,9 +48,8 @@ func (l *CRL) Revoke(certs ...*x509.Certificate) {
 	}
 }
 
-// CRL returns a list in PEM. Without an edit it is an empty version 2 list, valid
-// from when its CA is for thirty days. All of one CA are so as old as each other,
-// however long a test takes between them: none is taken for a way back.
+// CRL returns a list in PEM. Without an edit it is an empty version 2 list, valid from the NotBefore of its CA until thirty
+// days from now. All lists of one CA have the same thisUpdate, so none is older than another.
 func (ca *CA) CRL(edit func(*CRL)) []byte {
 	l := &CRL{
 		Version:    2,
@@ -128,8 +127,7 @@ func (l *CRL) sign(keyID []byte) []byte {
 	}))
 }
 
-// Extension returns an extension of a certificate, a list or an entry, its value
-// encoded by encoding/asn1.
+// Extension returns an extension of a certificate, a list or an entry. encoding/asn1 encodes the value.
 func Extension(id asn1.ObjectIdentifier, critical bool, value any) pkix.Extension {
 	return pkix.Extension{Id: id, Critical: critical, Value: must(asn1.Marshal(value))}
 }

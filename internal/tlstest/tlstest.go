@@ -1,6 +1,5 @@
-// Package tlstest is a certificate authority that lives in memory: enough of a
-// PKI for the tests and for "pgwicket demo", good for nothing else. Nothing
-// here asks for a *testing.T; what cannot fail in practice panics.
+// Package tlstest is a certificate authority in memory, for tests and the demo: certificates, revocation lists and names,
+// also such as no real CA would make. Nothing here takes a *testing.T. What cannot fail in practice panics.
 package tlstest
 
 import (
@@ -22,8 +21,7 @@ import (
 	"time"
 )
 
-// KeyKind is a kind of private key. The zero value is ECDSA on P-256, the
-// cheapest to make and to use.
+// KeyKind is a kind of private key. The zero value is ECDSA on P-256, the fastest to create and to use.
 type KeyKind int
 
 // The kinds of keys.
@@ -33,7 +31,7 @@ const (
 	Ed25519
 )
 
-// CA is a certificate authority. Safe for concurrent use.
+// CA is a certificate authority. It may be used by many goroutines at once.
 type CA struct {
 	Cert *x509.Certificate
 	Key  crypto.Signer
@@ -48,15 +46,14 @@ type Pair struct {
 	Key   crypto.Signer
 }
 
-// NewCA returns a self-signed root that is good for ten years.
+// NewCA returns a self-signed root that is valid for ten years.
 func NewCA(name string, edit ...func(*x509.Certificate)) *CA {
 	key := newKey(ECDSA)
 	t := authority(name, edit)
 	return &CA{Cert: issue(t, t, key.Public(), key), Key: key}
 }
 
-// WithKey returns the same CA, except that what it issues from now on gets a
-// key of that kind.
+// WithKey returns the same CA, which issues certificates with keys of that kind.
 func (ca *CA) WithKey(kind KeyKind) *CA {
 	c := *ca
 	c.keys = kind
