@@ -16,6 +16,7 @@ import (
 
 // TestLoadClient: each sslmode believes the servers that libpq would believe, and no other.
 func TestLoadClient(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	ca, stranger := tlstest.NewCA("server root"), tlstest.NewCA("stranger")
 	root := filepath.Join(dir, "root.crt")
@@ -59,6 +60,7 @@ func TestLoadClient(t *testing.T) {
 // pgbouncer#1584: every sslmode says which host it means (SNI), for a server that
 // stands before several. An address is no name to say (RFC 6066, section 3).
 func TestClientNamesTheHost(t *testing.T) {
+	t.Parallel()
 	ca := tlstest.NewCA("server root")
 	root := filepath.Join(t.TempDir(), "root.crt")
 	if err := os.WriteFile(root, ca.CertPEM(), 0o644); err != nil {
@@ -117,6 +119,7 @@ func shakeWith(t *testing.T, config *tls.Config, pair *tlstest.Pair) error {
 }
 
 func TestLoadClientMistakes(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	ca := tlstest.NewCA("server root")
 	at := func(name string) string { return filepath.Join(dir, name) }

@@ -30,6 +30,7 @@ func checkTexts(t *testing.T, name string, got []string, want ...string) {
 }
 
 func TestLoadCRLsNothing(t *testing.T) {
+	t.Parallel()
 	set, problems := loadClientCRLs(Options{}, nil, nil, time.Now())
 	if set != nil || problems != nil || set.Infos() != nil {
 		t.Errorf("got %v, %v", set, problems)
@@ -38,6 +39,7 @@ func TestLoadCRLsNothing(t *testing.T) {
 
 // Which list is wrong, why, and what to do: one line for each, all of them at once.
 func TestLoadCRLFile(t *testing.T) {
+	t.Parallel()
 	pki := newPKI()
 	other := tlstest.NewCA("other")
 	noSign := pki.root.Intermediate("no cRLSign", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCertSign })
@@ -90,6 +92,7 @@ func TestLoadCRLFile(t *testing.T) {
 }
 
 func TestLoadCRLDir(t *testing.T) {
+	t.Parallel()
 	pki := newPKI()
 	root, inter := pki.root.CRL(nil), pki.inter.CRL(nil)
 	type files map[string][]byte // a nil content is a directory, "->" begins a link
@@ -141,6 +144,7 @@ func TestLoadCRLDir(t *testing.T) {
 
 // A list in both places is one list, and the two places add up.
 func TestLoadCRLFileAndDir(t *testing.T) {
+	t.Parallel()
 	pki := newPKI()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "root.crl")
@@ -156,6 +160,7 @@ func TestLoadCRLFileAndDir(t *testing.T) {
 }
 
 func TestCRLInfos(t *testing.T) {
+	t.Parallel()
 	pki := newPKI()
 	from := time.Date(2026, 11, 20, 1, 2, 3, 0, time.UTC)
 	set, _ := loadList(t, pki.certs(), slices.Concat(
@@ -180,6 +185,7 @@ func TestCRLInfos(t *testing.T) {
 // Two CAs with one name, as after a change of keys, have a list each. grpc/grpc-go (security/advancedtls/crl.go) keys lists
 // by name, and the last one is used for both.
 func TestTwoCAsOfOneName(t *testing.T) {
+	t.Parallel()
 	one, two := tlstest.NewCA("root"), tlstest.NewCA("root")
 	alice := one.Client("alice").Leaf()
 	same := two.Client("bob", func(c *x509.Certificate) { c.SerialNumber = alice.SerialNumber }).Leaf()
@@ -212,6 +218,7 @@ func TestTwoCAsOfOneName(t *testing.T) {
 
 // A list whose issuer only clients bring is verified when the first of them does, against the CA in that chain.
 func TestListOfCAThatClientsBring(t *testing.T) {
+	t.Parallel()
 	root := tlstest.NewCA("root")
 	inter := root.Intermediate("intermediate")
 	impostor := root.Intermediate("intermediate") // the same name, another key
@@ -239,6 +246,7 @@ func TestListOfCAThatClientsBring(t *testing.T) {
 
 // haproxy/haproxy#2324, dotnet/aspnetcore#19398: lists of 500 KB and, in PEM, of 20 MB.
 func TestBigCRLs(t *testing.T) {
+	t.Parallel()
 	sizes := []int{14_000, 400_000}
 	if testing.Short() {
 		sizes = sizes[:1]
@@ -264,6 +272,7 @@ func TestBigCRLs(t *testing.T) {
 // Through Load: the server in force stands for what was there; what a client and the log are told names the list; and
 // the server before is not changed by the one after it.
 func TestLoadKeepsNewerCRL(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	alice := s.ca.Client("alice")
 	o := s.options()
@@ -304,6 +313,7 @@ func TestLoadKeepsNewerCRL(t *testing.T) {
 // Reloads as operators do them: the same files again, bad ones, good ones (Gr33nbl00d/caddy-revocation-validator#26,
 // ghostunnel/ghostunnel#219).
 func TestReloadClientCRLs(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	alice := s.ca.Client("alice")
 	o := s.options()

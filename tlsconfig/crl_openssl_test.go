@@ -97,6 +97,7 @@ func needOpenSSL(t *testing.T) {
 // The lists are OpenSSL's, and so is the second opinion: a client that it lets in is let in here, and one that it
 // refuses is refused, either at the gate or because the list is already refused when it is loaded.
 func TestCRLsOfOpenSSL(t *testing.T) {
+	t.Parallel()
 	needOpenSSL(t)
 	pki := newPKI()
 	mallory := pki.inter.Client("mallory")
@@ -176,6 +177,7 @@ func TestCRLsOfOpenSSL(t *testing.T) {
 
 // Keys other than P-256, and RSA-PSS, by the hand of OpenSSL.
 func TestCRLSignaturesOfOpenSSL(t *testing.T) {
+	t.Parallel()
 	needOpenSSL(t)
 	root := tlstest.NewCA("root")
 	const pss = "-sigopt rsa_padding_mode:pss "
@@ -207,6 +209,7 @@ func TestCRLSignaturesOfOpenSSL(t *testing.T) {
 
 // The purposes, and which certificates may end a chain.
 func TestVerifyLikeOpenSSL(t *testing.T) {
+	t.Parallel()
 	needOpenSSL(t)
 	root := tlstest.NewCA("root")
 	usage := func(u x509.KeyUsage) func(*x509.Certificate) { return func(c *x509.Certificate) { c.KeyUsage = u } }

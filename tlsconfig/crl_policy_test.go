@@ -34,6 +34,7 @@ func loadLists(t testing.TB, ca []*x509.Certificate, o Options, previous *crl.Se
 // envoyproxy/envoy#18268, haproxy/haproxy#1201: a list for one level of the chain only.
 // rsyslog/rsyslog#6662, haproxy/haproxy#85: expired lists. What to do about them is the operator's choice.
 func TestCRLPolicies(t *testing.T) {
+	t.Parallel()
 	now := time.Now()
 	expired := func(l *tlstest.CRL) { l.ThisUpdate, l.NextUpdate = now.AddDate(0, 0, -9), now.AddDate(0, 0, -2) }
 	future := func(l *tlstest.CRL) { l.ThisUpdate = now.AddDate(0, 0, 2) }
@@ -128,6 +129,7 @@ func TestCRLPolicies(t *testing.T) {
 
 // A grace begins at the next update and ends on the second.
 func TestCRLGrace(t *testing.T) {
+	t.Parallel()
 	pki := newPKI()
 	next := time.Now().Add(24 * time.Hour).Truncate(time.Second)
 	until := func(l *tlstest.CRL) { l.NextUpdate = next }
@@ -150,6 +152,7 @@ func TestCRLGrace(t *testing.T) {
 
 // What is said of the lists when they are loaded is what becomes of the clients.
 func TestCRLPolicyWarnings(t *testing.T) {
+	t.Parallel()
 	pki := newPKI()
 	now := time.Now()
 	expired := func(l *tlstest.CRL) { l.ThisUpdate, l.NextUpdate = now.AddDate(0, 0, -9), now.AddDate(0, 0, -2) }
@@ -186,6 +189,7 @@ func TestCRLPolicyWarnings(t *testing.T) {
 // envoyproxy/envoy#29197: with an intermediate as the trust anchor no list of the root is needed, which is not there; that
 // refused every client.
 func TestIntermediateAsAnchor(t *testing.T) {
+	t.Parallel()
 	root := tlstest.NewCA("root")
 	upper := root.Intermediate("upper")
 	lower := upper.Intermediate("lower")
@@ -242,6 +246,7 @@ func TestIntermediateAsAnchor(t *testing.T) {
 
 // Several lists of one CA, and CAs of one name, under every policy.
 func TestListsOfNamesakes(t *testing.T) {
+	t.Parallel()
 	now := time.Now()
 	one, two := tlstest.NewCA("root"), tlstest.NewCA("root")
 	ca := []*x509.Certificate{one.Cert, two.Cert}
@@ -280,6 +285,7 @@ func TestListsOfNamesakes(t *testing.T) {
 
 // An issuer that may not sign lists has none, whatever bears its name.
 func TestIssuerThatMayNotSignLists(t *testing.T) {
+	t.Parallel()
 	root := tlstest.NewCA("root")
 	noSign := root.Intermediate("no cRLSign", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCertSign })
 	ca := []*x509.Certificate{root.Cert}
@@ -292,6 +298,7 @@ func TestIssuerThatMayNotSignLists(t *testing.T) {
 }
 
 func TestDescribeHandshake(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		version, suite   uint16
 		want, wantIsWeak string
@@ -310,6 +317,7 @@ func TestDescribeHandshake(t *testing.T) {
 }
 
 func TestDescribeClients(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	for _, c := range []struct {
 		edit func(*Options)
@@ -338,6 +346,7 @@ func TestDescribeClients(t *testing.T) {
 
 // The manual has a line for every word of every option, and for no other.
 func TestSecurityManual(t *testing.T) {
+	t.Parallel()
 	manual := string(must(os.ReadFile("../docs/security.md")))
 	var rows []string
 	for _, m := range regexp.MustCompile("(?m)^\\| `(crl_[a-z]+: [a-z0-9]+)`").FindAllStringSubmatch(manual, -1) {

@@ -15,6 +15,7 @@ import (
 
 // Each certificate of the chain that decides, with what the lists say of it; the verdict is Verify's own.
 func TestExplainClient(t *testing.T) {
+	t.Parallel()
 	at := time.Date(2027, 3, 4, 5, 6, 7, 0, time.UTC)
 	dates := func(c *x509.Certificate) { c.NotBefore, c.NotAfter = at.AddDate(-1, 0, 0), at.AddDate(1, 0, 0) }
 	root := tlstest.NewCA("root", dates)
@@ -171,6 +172,7 @@ func TestExplainClient(t *testing.T) {
 // Where x509 finds several chains, the one that is shown is the one that admits, or the one that is refused for a
 // revocation.
 func TestExplainChoosesChain(t *testing.T) {
+	t.Parallel()
 	one, two := tlstest.NewCA("one"), tlstest.NewCA("two")
 	inter := one.Intermediate("intermediate")
 	cross := crossSign(t, inter.Cert, two)

@@ -52,6 +52,7 @@ func answer(secret string) passphrases {
 }
 
 func TestKeysOfOpenSSL(t *testing.T) {
+	t.Parallel()
 	rsa := openssl(t, nil, fields("genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048")...)
 	ec := openssl(t, nil, fields("ecparam -name prime256v1 -genkey")...)
 	for _, c := range []struct {
@@ -92,6 +93,7 @@ func TestKeysOfOpenSSL(t *testing.T) {
 }
 
 func TestKeysOfGo(t *testing.T) {
+	t.Parallel()
 	pair := tlstest.NewCA("root").Server("localhost")
 	sec1, _ := x509.ParsePKCS8PrivateKey(decode(pair.KeyPEM()))
 	scrypt, err := pkcs8.MarshalPrivateKey(sec1, []byte("s3cret"), &pkcs8.Opts{
@@ -172,6 +174,7 @@ func checkKey(t *testing.T, data []byte, secrets passphrases, want string) {
 }
 
 func TestKeyFileRule(t *testing.T) {
+	t.Parallel()
 	me := os.Geteuid()
 	for _, c := range []struct {
 		mode        os.FileMode
@@ -212,6 +215,7 @@ func TestKeyFileRule(t *testing.T) {
 }
 
 func TestPassphraseCommand(t *testing.T) {
+	t.Parallel()
 	const file = "/etc/pgwicket/server.key"
 	for _, c := range []struct{ command, want, err string }{
 		{"printf s3cret", "s3cret", ""},
@@ -253,6 +257,7 @@ func TestPassphraseCommand(t *testing.T) {
 }
 
 func TestPromptNeedsNoQuoting(t *testing.T) {
+	t.Parallel()
 	for _, file := range []string{`a"b`, "a'b", "a$(b)", "a`b`", `a\b`, "a\nb"} {
 		p := passphrases{command: `echo "%p"`, timeout: passphraseTimeout}
 		if got, err := p.get(file); string(got) != "Enter PEM pass phrase:" {

@@ -104,6 +104,7 @@ func needPsql(t *testing.T) string {
 // A name counts where it does for libpq (pgbouncer#1303: verify-full goes by the host
 // that is connected to).
 func TestServerNamesAsLibpq(t *testing.T) {
+	t.Parallel()
 	psql := needPsql(t)
 	ca := tlstest.NewCA("server root")
 	root := filepath.Join(t.TempDir(), "root.crt")
@@ -172,6 +173,7 @@ func TestServerNamesAsLibpq(t *testing.T) {
 
 // Lists count where they do for libpq. They are OpenSSL's own.
 func TestServerCRLsAsLibpq(t *testing.T) {
+	t.Parallel()
 	needOpenSSL(t)
 	psql := needPsql(t)
 	root := tlstest.NewCA("server root")

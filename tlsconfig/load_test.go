@@ -88,7 +88,7 @@ func load(t *testing.T, o Options) *Server {
 
 const noCRL = "W crl_file: is missing: a stolen client certificate cannot be revoked"
 
-func TestLoadProblems(t *testing.T) {
+func TestLoadProblems(t *testing.T) { // not parallel: rsaPair sets GODEBUG
 	s := newSite(t)
 	other := s.pair(t, "other", tlstest.NewCA("other").Server("db.example"))
 	reversed := s.write(t, "reversed.crt", append(s.ca.CertPEM(), must(os.ReadFile(s.path("server.crt")))...))
@@ -253,7 +253,7 @@ func encryptedKey() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: der})
 }
 
-// rsaPair is self-signed: only its key matters. crypto/rsa has to be talked into making keys as small as old files hold.
+// rsaPair is self-signed: only its key matters. crypto/rsa makes small keys, which old files may have, only with that GODEBUG.
 func (s *site) rsaPair(t *testing.T, bits int) Pair {
 	t.Helper()
 	t.Setenv("GODEBUG", "rsa1024min=0")
@@ -279,6 +279,7 @@ func (s *site) crowd() []byte {
 }
 
 func TestCertificateDates(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	for _, c := range []struct {
 		at   time.Duration
@@ -300,6 +301,7 @@ func TestCertificateDates(t *testing.T) {
 }
 
 func TestEncryptedKey(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	key := openssl(t, must(os.ReadFile(s.path("server.key"))), fields("pkcs8 -topk8 -passout pass:s3cret")...)
 	o := s.options()
@@ -358,6 +360,7 @@ func (s *site) client(edit func(*tls.Config)) *tls.Config {
 }
 
 func TestServe(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	both := func(o *Options) { o.CertFile, o.KeyFile, o.Certificates = "", "", s.named("server", "rsa") }
 	suite12 := func(version uint16, ids ...uint16) func(*tls.Config) {
@@ -423,6 +426,7 @@ func TestServe(t *testing.T) {
 }
 
 func TestServeWholeChain(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	pair := s.pair(t, "deep", s.ca.Intermediate("one").Intermediate("two").Server("db.example"))
 	o := s.options()
@@ -448,6 +452,7 @@ func TestServeWholeChain(t *testing.T) {
 }
 
 func TestNoResumption(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	for _, version := range []string{"TLSv1.2", "TLSv1.3"} {
 		o := s.options()
@@ -465,6 +470,7 @@ func TestNoResumption(t *testing.T) {
 // TestCertificateRequest: every client is asked and told the CA, and any certificate passes the handshake, so that a
 // refusal can be put into words.
 func TestCertificateRequest(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	good, bad := s.ca.Client("alice").TLS(), tlstest.NewCA("other").Client("mallory").TLS()
 	for _, c := range []struct {
@@ -511,6 +517,7 @@ func TestCertificateRequest(t *testing.T) {
 }
 
 func TestVerifyPolicy(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	o := s.options()
 	o.ClientCert, o.CAFile, o.CRLFile = ClientCertNone, "", ""

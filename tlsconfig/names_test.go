@@ -9,6 +9,7 @@ import (
 )
 
 func TestSuitesAreGos(t *testing.T) {
+	t.Parallel()
 	insecure := tls.InsecureCipherSuites()
 	for _, want := range append(tls.CipherSuites(), insecure...) {
 		s, ok := findSuite(want.Name)
@@ -33,6 +34,7 @@ func TestSuitesAreGos(t *testing.T) {
 }
 
 func TestSuitesAreOpenSSLs(t *testing.T) {
+	t.Parallel()
 	openssl, err := exec.LookPath("openssl")
 	if err != nil {
 		t.Skip("no openssl")
@@ -57,6 +59,7 @@ func TestSuitesAreOpenSSLs(t *testing.T) {
 }
 
 func TestFind(t *testing.T) {
+	t.Parallel()
 	for _, s := range suites {
 		for _, name := range []string{s.iana, s.openssl, strings.ToLower(s.iana), strings.ToLower(s.openssl)} {
 			if got, ok := findSuite(name); !ok || got != s {
@@ -97,6 +100,7 @@ const (
 )
 
 func TestExplain(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		explain    func(string) string
 		name, want string
@@ -188,6 +192,7 @@ func TestExplain(t *testing.T) {
 
 // TestExplainOpenSSL feeds every name that OpenSSL has to the explanations: none may be taken for a typing mistake.
 func TestExplainOpenSSL(t *testing.T) {
+	t.Parallel()
 	openssl, err := exec.LookPath("openssl")
 	if err != nil {
 		t.Skip("no openssl")

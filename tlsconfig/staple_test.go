@@ -73,6 +73,7 @@ func response(t *testing.T, leaf *x509.Certificate, issuer *tlstest.CA, signer *
 }
 
 func TestStapleProblems(t *testing.T) {
+	t.Parallel()
 	s := newOCSPSite(t)
 	other := s.inter.Client("db.example", forServers)
 	status := func(n int) func(*ocsp.Response) {
@@ -168,6 +169,7 @@ func expectProblems(t *testing.T, name string, server *Server, problems []Proble
 
 // A Must-Staple certificate without a response in date is refused by those who heed it, and check says so.
 func TestMustStaple(t *testing.T) {
+	t.Parallel()
 	with := func(x pkix.Extension) func(*x509.Certificate) {
 		return func(c *x509.Certificate) { c.ExtraExtensions = append(c.ExtraExtensions, x) }
 	}
@@ -198,6 +200,7 @@ func TestMustStaple(t *testing.T) {
 
 // What clients get: with a name and without, over both versions, from the pair that fits.
 func TestServeStaple(t *testing.T) {
+	t.Parallel()
 	s := newOCSPSite(t)
 	der := response(t, s.server.Leaf(), s.inter, s.responder, nil)
 	rsa := s.ca.WithKey(tlstest.RSA).Server("db.example")
@@ -239,6 +242,7 @@ func TestServeStaple(t *testing.T) {
 
 // A response ends while the gate runs, and is no longer sent from that second on; one that is to come is sent in time.
 func TestStapleAsTimePasses(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newOCSPSite(t)
 		from, until := time.Now().Add(time.Hour), time.Now().Add(25*time.Hour)
@@ -269,6 +273,7 @@ func TestStapleAsTimePasses(t *testing.T) {
 
 // The responses of a real responder, and what a real client makes of them.
 func TestStaplesOfOpenSSL(t *testing.T) {
+	t.Parallel()
 	needOpenSSL(t)
 	s := newOCSPSite(t)
 	ca := newOpenSSLCA(t, s.inter)

@@ -124,6 +124,7 @@ func offer(t *testing.T, address string, suites ...string) string {
 }
 
 func TestTLS13(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	for _, list := range [][]string{
 		{aes128},

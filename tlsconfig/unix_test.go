@@ -13,6 +13,7 @@ import (
 )
 
 func TestReadFile(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	fifo := filepath.Join(dir, "fifo")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
@@ -46,6 +47,7 @@ func TestReadFile(t *testing.T) {
 
 // TestPassphraseTimeout looks at the read end of a FIFO: it ends when the last process of the command has died.
 func TestPassphraseTimeout(t *testing.T) {
+	t.Parallel()
 	fifo := filepath.Join(t.TempDir(), "fifo")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
@@ -73,6 +75,7 @@ func TestPassphraseTimeout(t *testing.T) {
 }
 
 func TestLoadCRLFileUnreadable(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	fifo := filepath.Join(dir, "fifo")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {

@@ -101,6 +101,7 @@ func reasonOf(t testing.TB, v *verifier, at time.Time, peer ...*x509.Certificate
 // envoyproxy/envoy#18268, haproxy/haproxy#1201: a list for one level of the chain only.
 // rsyslog/rsyslog#6662, haproxy/haproxy#85: an expired list neither passes without notice nor makes a fresh one useless.
 func TestCRLMatrix(t *testing.T) {
+	t.Parallel()
 	now := time.Now()
 	expired := func(l *tlstest.CRL) { l.ThisUpdate, l.NextUpdate = now.AddDate(0, 0, -9), now.AddDate(0, 0, -2) }
 	future := func(l *tlstest.CRL) { l.ThisUpdate = now.AddDate(0, 0, 2) }
@@ -210,6 +211,7 @@ func hasError(problems []string) bool {
 // envoyproxy/envoy#29197, pomerium/pomerium#4471: crypto/tls takes the intermediate of a CA file as an anchor and never checks
 // its revocation. OpenSSL needs the root's list and refuses it.
 func TestRevokedIntermediate(t *testing.T) {
+	t.Parallel()
 	pki := newPKI()
 	lists := slices.Concat(pki.inter.CRL(nil), pki.root.CRL(func(l *tlstest.CRL) { l.Revoke(pki.inter.Cert) }))
 	for _, c := range []struct {
@@ -243,6 +245,7 @@ func TestRevokedIntermediate(t *testing.T) {
 
 // A certificate that is trusted for itself can be revoked by its issuer, but not by the namesake of its issuer.
 func TestPartialChainNamesakes(t *testing.T) {
+	t.Parallel()
 	one, two := tlstest.NewCA("root"), tlstest.NewCA("root")
 	inter := one.Intermediate("intermediate")
 	revokes := func(l *tlstest.CRL) { l.Revoke(inter.Cert) }
@@ -267,6 +270,7 @@ func TestPartialChainNamesakes(t *testing.T) {
 
 // OpenSSL asks the root's list about the root, too.
 func TestRootChecksItself(t *testing.T) {
+	t.Parallel()
 	root := tlstest.NewCA("root")
 	ca := []*x509.Certificate{root.Cert}
 	for _, c := range []struct {
@@ -295,6 +299,7 @@ func TestRootChecksItself(t *testing.T) {
 
 // RFC 5280 section 3.2: a CA's new key, certified by its old one, bears the same name twice and is no root.
 func TestSelfIssuedIsNotSelfSigned(t *testing.T) {
+	t.Parallel()
 	before, after := tlstest.NewCA("root"), tlstest.NewCA("root")
 	bridge := crossSign(t, after.Cert, before)
 	alice := after.Client("alice").Leaf()
@@ -314,6 +319,7 @@ func TestSelfIssuedIsNotSelfSigned(t *testing.T) {
 }
 
 func TestVerifyModes(t *testing.T) {
+	t.Parallel()
 	pki := newPKI()
 	stranger := tlstest.NewCA("stranger").Client("alice").Chain
 	for _, c := range []struct {
@@ -335,6 +341,7 @@ func TestVerifyModes(t *testing.T) {
 
 // With an empty CA file nobody may come in: a nil pool would have x509 take the system's roots.
 func TestVerifyWithoutAnchors(t *testing.T) {
+	t.Parallel()
 	v := newVerifier(ClientCertRequire, nil, false, nil)
 	if got := reasonOf(t, v, time.Now(), newPKI().alice.Chain...); got != ReasonUnknownCA {
 		t.Errorf("got %q", got)
@@ -342,6 +349,7 @@ func TestVerifyWithoutAnchors(t *testing.T) {
 }
 
 func TestVerifyClient(t *testing.T) {
+	t.Parallel()
 	now := time.Now()
 	pki := newPKI()
 	usage := func(u x509.KeyUsage) func(*x509.Certificate) { return func(c *x509.Certificate) { c.KeyUsage = u } }
@@ -426,6 +434,7 @@ func TestVerifyClient(t *testing.T) {
 
 // The detail names serial, issuer and list; the date and whose it is are there for the client to be told.
 func TestVerifyErrors(t *testing.T) {
+	t.Parallel()
 	at := time.Date(2027, 3, 4, 5, 6, 7, 0, time.UTC)
 	dates := func(c *x509.Certificate) { c.NotBefore, c.NotAfter = at.AddDate(-1, 0, 0), at.AddDate(1, 0, 0) }
 	root := tlstest.NewCA("root", dates)
@@ -500,6 +509,7 @@ func TestVerifyErrors(t *testing.T) {
 
 // A quarter of a megabyte of names and serial stays out of the log, and no line of it can be forged.
 func TestVerifyErrorIsBounded(t *testing.T) {
+	t.Parallel()
 	long := strings.Repeat("x", 60_000)
 	stranger := tlstest.NewCA(long).Client("a\nlevel=INFO msg=\"session\"", func(c *x509.Certificate) {
 		c.SerialNumber = new(big.Int).Lsh(big.NewInt(1), 60_000)
@@ -513,6 +523,7 @@ func TestVerifyErrorIsBounded(t *testing.T) {
 
 // DataBiosphere/azul#4871: the same session is judged again as time passes.
 func TestVerifyAsTimePasses(t *testing.T) {
+	t.Parallel()
 	pki := newPKI()
 	start := time.Now()
 	lists := slices.Concat(pki.root.CRL(func(l *tlstest.CRL) { l.NextUpdate = start.AddDate(2, 0, 0) }), pki.inter.CRL(nil))
@@ -539,6 +550,7 @@ func forgetful(v *verifier) *verifier {
 // What is remembered of a client is no way round anything: the lists are asked about every certificate of a known
 // chain, each time.
 func TestRevocationBitesThroughWarmCache(t *testing.T) {
+	t.Parallel()
 	pki := newPKI()
 	lists := func(revoked ...*x509.Certificate) *crl.Set {
 		revoke := func(l *tlstest.CRL) { l.Revoke(revoked...) }
@@ -582,6 +594,7 @@ func TestRevocationBitesThroughWarmCache(t *testing.T) {
 // A reload that leaves the CAs alone does not have to verify ten thousand live sessions again; one that changes them, or
 // what is made of them, does.
 func TestChainsAreInherited(t *testing.T) {
+	t.Parallel()
 	pki := newPKI()
 	before := newVerifier(ClientCertRequire, pki.certs(), false, nil)
 	if err := before.verify(pki.alice.Chain, time.Now()); err != nil {
@@ -613,6 +626,7 @@ func TestChainsAreInherited(t *testing.T) {
 // A client is what it sent, to the byte and in that order; those who are refused are not remembered, and of the others
 // not more than there is room for.
 func TestRememberedChains(t *testing.T) {
+	t.Parallel()
 	pki := newPKI()
 	v := newVerifier(ClientCertRequire, pki.certs(), false, nil)
 	stranger := tlstest.NewCA("stranger").Client("alice")
@@ -636,6 +650,7 @@ func TestRememberedChains(t *testing.T) {
 // Any one chain that is good all along admits: here the intermediate is certified by two roots, of which one has
 // revoked it.
 func TestVerifyAnyChain(t *testing.T) {
+	t.Parallel()
 	one, two := tlstest.NewCA("one"), tlstest.NewCA("two")
 	inter := one.Intermediate("intermediate")
 	cross := crossSign(t, inter.Cert, two)
@@ -682,6 +697,7 @@ func crossSign(t *testing.T, c *x509.Certificate, by *tlstest.CA) *x509.Certific
 
 // CVE-2024-24783 and its kind: x509 has panicked on certificates in a chain whose key it does not know.
 func TestVerifyUnknownKeys(t *testing.T) {
+	t.Parallel()
 	pki := newPKI()
 	now := time.Now()
 	dsa := asn1.ObjectIdentifier{1, 2, 840, 10040, 4, 1}
@@ -794,6 +810,7 @@ func TestVerifyBoundsWork(t *testing.T) {
 }
 
 func TestVerifyConcurrently(t *testing.T) {
+	t.Parallel()
 	pki := newPKI()
 	// The intermediate is not in the CA file, so its list is verified by the first who needs it.
 	lists := slices.Concat(pki.root.CRL(nil), pki.inter.CRL(nil))

@@ -293,7 +293,7 @@ func TestKeyOfTheKubelet(t *testing.T) {
 		{0o440, 65532, " is valid"},
 		{0o640, 65532, " is valid"},
 		{0o400, 65532, " is valid"}, // fsGroup adds 0440
-		{0o644, 65532, "has mode 0644, others than root and a reading group have access"},
+		{0o644, 65532, "has mode 0644: only root may write it and only its group may read it"},
 		{0o440, 0, "permission denied"},
 	} {
 		volume := g.mount(t, &c.mode)
