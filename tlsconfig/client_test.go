@@ -14,7 +14,7 @@ import (
 	"pgwicket/internal/tlstest"
 )
 
-// TestLoadClient: each sslmode believes the servers that libpq would believe, and no other.
+// Each sslmode accepts the servers that libpq accepts, and no other.
 func TestLoadClient(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -57,8 +57,8 @@ func TestLoadClient(t *testing.T) {
 	}
 }
 
-// pgbouncer#1584: every sslmode says which host it means (SNI), for a server that
-// stands before several. An address is no name to say (RFC 6066, section 3).
+// pgbouncer/pgbouncer#1584: every sslmode sends the name of the host (SNI), for a proxy in front of several servers. An
+// address is not sent (RFC 6066, section 3).
 func TestClientNamesTheHost(t *testing.T) {
 	t.Parallel()
 	ca := tlstest.NewCA("server root")
@@ -94,8 +94,8 @@ func TestClientNamesTheHost(t *testing.T) {
 	}
 }
 
-// shakeWith does a handshake with a server that shows a certificate. It needs a
-// socket's buffers: over a pipe both would wait to be read.
+// shakeWith does a handshake with a server that has a certificate. It needs the buffers of a socket: over a pipe both sides
+// would wait for a reader.
 func shakeWith(t *testing.T, config *tls.Config, pair *tlstest.Pair) error {
 	t.Helper()
 	ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair.TLS()}})

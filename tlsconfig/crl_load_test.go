@@ -37,7 +37,7 @@ func TestLoadCRLsNothing(t *testing.T) {
 	}
 }
 
-// Which list is wrong, why, and what to do: one line for each, all of them at once.
+// All faults are reported at once, in one line each: which list, what is wrong and what to do.
 func TestLoadCRLFile(t *testing.T) {
 	t.Parallel()
 	pki := newPKI()
@@ -142,7 +142,7 @@ func TestLoadCRLDir(t *testing.T) {
 	checkTexts(t, "no directory", texts(problems), "error crl_dir: cannot read")
 }
 
-// A list in both places is one list, and the two places add up.
+// The lists of both places are used, and one that is in both is one list.
 func TestLoadCRLFileAndDir(t *testing.T) {
 	t.Parallel()
 	pki := newPKI()
@@ -216,8 +216,8 @@ func TestTwoCAsOfOneName(t *testing.T) {
 	}
 }
 
-// A list whose issuer only clients bring is verified when the first of them does, against the CA in that chain.
-func TestListOfCAThatClientsBring(t *testing.T) {
+// A list whose issuer is sent by clients only is verified with the CA in the chain of the first of them.
+func TestListOfCAThatClientsSend(t *testing.T) {
 	t.Parallel()
 	root := tlstest.NewCA("root")
 	inter := root.Intermediate("intermediate")
@@ -269,8 +269,7 @@ func TestBigCRLs(t *testing.T) {
 	}
 }
 
-// Through Load: the server in force stands for what was there; what a client and the log are told names the list; and
-// the server before is not changed by the one after it.
+// Load compares with the server in use, the detail of a refusal names the kept list, and the server before does not change.
 func TestLoadKeepsNewerCRL(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -295,7 +294,7 @@ func TestLoadKeepsNewerCRL(t *testing.T) {
 		t.Errorf("first %+v, second %+v", first.CRLs, second.CRLs)
 	}
 
-	// A restart forgets it, and so does whoever takes the option away and puts it back.
+	// A restart drops the kept list, and so does removing the option for a while.
 	if third, problems := Load(o, nil, nil, time.Now()); third == nil || problems != nil {
 		t.Errorf("after a restart: %v", problems)
 	}

@@ -16,7 +16,7 @@ import (
 	"pgwicket/internal/tlstest"
 )
 
-// opensslCA keeps a CA in files, as "openssl ca" wants it.
+// opensslCA is a CA in files, for "openssl ca".
 type opensslCA struct{ cert, key string }
 
 func newOpenSSLCA(t *testing.T, ca *tlstest.CA) opensslCA {
@@ -65,7 +65,7 @@ func (c opensslCA) write(t *testing.T, l opensslCRL) []byte {
 	return openssl(t, nil, slices.Concat(base, []string{"-gencrl"}, strings.Fields(l.args))...)
 }
 
-// opensslVerify says whether OpenSSL would let a client in, as PostgreSQL asks it to.
+// opensslVerify reports whether OpenSSL accepts a client with the flags that PostgreSQL sets.
 func opensslVerify(t *testing.T, ca, lists []byte, peer []*x509.Certificate, args ...string) (ok bool, why string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -94,8 +94,8 @@ func needOpenSSL(t *testing.T) {
 	}
 }
 
-// The lists are OpenSSL's, and so is the second opinion: a client that it lets in is let in here, and one that it
-// refuses is refused, either at the gate or because the list is already refused when it is loaded.
+// The lists are made by OpenSSL, and its verdicts must be the same: a client that it refuses is refused here too, or the list
+// is refused when it is loaded.
 func TestCRLsOfOpenSSL(t *testing.T) {
 	t.Parallel()
 	needOpenSSL(t)
@@ -121,7 +121,7 @@ func TestCRLsOfOpenSSL(t *testing.T) {
 		name         string
 		lists        [][]byte
 		good, listed bool
-		unlike       string // why OpenSSL says otherwise of the good or the listed one; only said here, not compared
+		unlike       string // why OpenSSL differs for the good or the listed one; documented only, not compared
 	}{
 		{"version 1", list(rootList, interList), true, false, ""},
 		{"version 2", list(write(root, v2, ""), of("")), true, false, ""},
@@ -136,7 +136,7 @@ func TestCRLsOfOpenSSL(t *testing.T) {
 		{"two valid", list(rootList, write(inter, "", ""), interList), true, false, "OpenSSL takes one of the two"},
 		{"root's by another key", list(write(impostor, "", ""), interList), false, false, ""},
 		{"delta alone", list(rootList, of("2.5.29.27 = critical,DER:020101")), false, false, "OpenSSL takes a delta that has a number for a complete list"},
-		{"base and delta", list(rootList, write(inter, v2, ""), of("2.5.29.27 = critical,DER:020101")), false, false, "OpenSSL lets both in: it passes over the delta"},
+		{"base and delta", list(rootList, write(inter, v2, ""), of("2.5.29.27 = critical,DER:020101")), false, false, "OpenSSL admits both: it ignores the delta"},
 		{"only user certificates", list(rootList, of("issuingDistributionPoint = critical,@p\n[p]\nonlyuser = TRUE")), true, false, ""},
 		{"only CA certificates", list(rootList, of("issuingDistributionPoint = critical,@p\n[p]\nonlyCA = TRUE")), false, false, ""},
 		{"only CA certificates, of the root", list(write(root, v2+"issuingDistributionPoint = critical,@p\n[p]\nonlyCA = TRUE", ""), interList), true, false, ""},
@@ -175,7 +175,7 @@ func TestCRLsOfOpenSSL(t *testing.T) {
 	}
 }
 
-// Keys other than P-256, and RSA-PSS, by the hand of OpenSSL.
+// Signatures by OpenSSL, with keys other than P-256 and with RSA-PSS.
 func TestCRLSignaturesOfOpenSSL(t *testing.T) {
 	t.Parallel()
 	needOpenSSL(t)

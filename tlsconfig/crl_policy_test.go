@@ -29,7 +29,7 @@ func loadLists(t testing.TB, ca []*x509.Certificate, o Options, previous *crl.Se
 	return set, texts(problems)
 }
 
-// TestCRLMatrix under every policy: what an option lets through, and that none of them lets a revoked one through.
+// TestCRLMatrix under every policy: what an option admits, and that none admits a revoked certificate.
 //
 // envoyproxy/envoy#18268, haproxy/haproxy#1201: a list for one level of the chain only.
 // rsyslog/rsyslog#6662, haproxy/haproxy#85: expired lists. What to do about them is the operator's choice.
@@ -88,7 +88,7 @@ func TestCRLPolicies(t *testing.T) {
 			verdicts{"stale": "", "grace": "", "all": ""},
 			ReasonRevoked, nil,
 		},
-		// The CA has taken it back; in its grace the old list is in date like the new one.
+		// The CA has ended the revocation. In its grace period the old list is in date like the new one.
 		{"stale that revokes and fresh that does not", list(root(), inter(expired), inter(empty)), "", nil, "", verdicts{"grace": ReasonRevoked}},
 		{"stale that does not and fresh that revokes", list(root(), inter(expired, empty), inter()), "", nil, ReasonRevoked, nil},
 		{
@@ -127,7 +127,7 @@ func TestCRLPolicies(t *testing.T) {
 	}
 }
 
-// A grace begins at the next update and ends on the second.
+// A grace period begins at the next update, and its last second is in it.
 func TestCRLGrace(t *testing.T) {
 	t.Parallel()
 	pki := newPKI()
@@ -150,7 +150,7 @@ func TestCRLGrace(t *testing.T) {
 	}
 }
 
-// What is said of the lists when they are loaded is what becomes of the clients.
+// The warnings of the lists say what happens to the clients.
 func TestCRLPolicyWarnings(t *testing.T) {
 	t.Parallel()
 	pki := newPKI()
@@ -175,7 +175,7 @@ func TestCRLPolicyWarnings(t *testing.T) {
 		{"not yet valid", Options{CRLStale: CRLStaleAllow}, list(pki.root.CRL(future), inter), []string{`certificates of this CA are refused until`}},
 		{"grace", Options{CRLGrace: 3 * day}, list(staleRoot, inter), []string{`(crl_grace): after that, certificates of this CA are refused until`}},
 		{"grace that is over", Options{CRLGrace: day}, list(staleRoot, inter), []string{`certificates of this CA are refused until`}},
-		// Old lists lie about in many a directory.
+		// A directory may have old lists.
 		{"stale beside a fresh one", Options{}, list(staleRoot, root, inter), nil},
 		{"stale beside one of other certificates", Options{}, list(staleRoot, pki.root.CRL(func(l *tlstest.CRL) {
 			l.Extensions = append(l.Extensions, tlstest.IssuingDistributionPoint(tlstest.Flag(2)))
@@ -245,7 +245,7 @@ func TestIntermediateAsAnchor(t *testing.T) {
 }
 
 // Several lists of one CA, and CAs of one name, under every policy.
-func TestListsOfNamesakes(t *testing.T) {
+func TestCAsOfOneName(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	one, two := tlstest.NewCA("root"), tlstest.NewCA("root")
@@ -283,7 +283,7 @@ func TestListsOfNamesakes(t *testing.T) {
 	}
 }
 
-// An issuer that may not sign lists has none, whatever bears its name.
+// An issuer that may not sign lists has none, even if a list has its name.
 func TestIssuerThatMayNotSignLists(t *testing.T) {
 	t.Parallel()
 	root := tlstest.NewCA("root")
@@ -344,7 +344,7 @@ func TestDescribeClients(t *testing.T) {
 	}
 }
 
-// The manual has a line for every word of every option, and for no other.
+// The manual has a row for every value of every option, and no other.
 func TestSecurityManual(t *testing.T) {
 	t.Parallel()
 	manual := string(must(os.ReadFile("../docs/security.md")))
@@ -356,7 +356,7 @@ func TestSecurityManual(t *testing.T) {
 	if !slices.Equal(rows, want) {
 		t.Errorf("docs/security.md has rows for\n%q\nand there are\n%q", rows, want)
 	}
-	// The list above is whole: these are all the options, and each refuses a word that is not in it.
+	// The list above is complete: it has all the options, and each refuses other values.
 	s := newSite(t)
 	options := reflect.TypeFor[Options]()
 	for i := range options.NumField() {

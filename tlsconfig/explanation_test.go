@@ -13,7 +13,7 @@ import (
 	"pgwicket/internal/tlstest"
 )
 
-// Each certificate of the chain that decides, with what the lists say of it; the verdict is Verify's own.
+// Explain returns each certificate of the chain that decides, with what the lists say about it, and the verdict of Verify.
 func TestExplainClient(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2027, 3, 4, 5, 6, 7, 0, time.UTC)
@@ -139,7 +139,7 @@ func TestExplainClient(t *testing.T) {
 		}
 		s := &Server{verifier: newVerifier(ClientCertRequire, c.ca, c.partial, set)}
 		links, verdict := s.Explain(c.peer, at)
-		if err := forgetful(s.verifier).verify(c.peer, at); fmt.Sprint(err) != fmt.Sprint(verdict) {
+		if err := withoutChains(s.verifier).verify(c.peer, at); fmt.Sprint(err) != fmt.Sprint(verdict) {
 			t.Errorf("%s: the verdict is %v, and Verify says %v", c.name, verdict, err)
 		}
 		if (verdict == nil) != (c.verdict == "") || verdict != nil && !strings.Contains(verdict.Error(), c.verdict) {
@@ -160,17 +160,16 @@ func TestExplainClient(t *testing.T) {
 		}
 	}
 
-	nobody := &Server{verifier: newVerifier(ClientCertNone, nil, false, nil)}
-	if links, verdict := nobody.Explain(alice.Chain[:1], at); verdict != nil || len(links) != 1 || links[0].Status != "not checked: client_cert: none" {
+	none := &Server{verifier: newVerifier(ClientCertNone, nil, false, nil)}
+	if links, verdict := none.Explain(alice.Chain[:1], at); verdict != nil || len(links) != 1 || links[0].Status != "not checked: client_cert: none" {
 		t.Errorf("client_cert: none: %+v, %v", links, verdict)
 	}
-	if links, verdict := nobody.Explain(nil, at); verdict != nil || links != nil {
+	if links, verdict := none.Explain(nil, at); verdict != nil || links != nil {
 		t.Errorf("client_cert: none, no certificate: %+v, %v", links, verdict)
 	}
 }
 
-// Where x509 finds several chains, the one that is shown is the one that admits, or the one that is refused for a
-// revocation.
+// If x509 finds several chains, Explain returns the one that passes, or else one that is revoked.
 func TestExplainChoosesChain(t *testing.T) {
 	t.Parallel()
 	one, two := tlstest.NewCA("one"), tlstest.NewCA("two")
@@ -191,7 +190,7 @@ func TestExplainChoosesChain(t *testing.T) {
 	} {
 		set, _ := loadLists(t, ca, Options{}, nil, c.lists...)
 		s := &Server{verifier: newVerifier(ClientCertRequire, ca, false, set)}
-		for range 2 { // the second time from memory
+		for range 2 { // the second time with remembered chains
 			links, _ := s.Explain([]*x509.Certificate{alice}, time.Now())
 			if len(links) != 3 || links[2].Subject != c.end {
 				t.Errorf("%s: %+v", c.name, links)

@@ -28,7 +28,7 @@ func keep(t *testing.T, name string, data []byte) string {
 	return path
 }
 
-// openssl runs the real one and returns what it printed.
+// openssl runs openssl and returns its output.
 func openssl(t *testing.T, stdin []byte, args ...string) []byte {
 	t.Helper()
 	path, err := exec.LookPath("openssl")
@@ -118,8 +118,8 @@ func TestKeysOfGo(t *testing.T) {
 		{"encrypted", encrypted, answer("s3cret"), "ECDSA P-256"},
 		{"wrong passphrase", encrypted, answer("S3cret"), "the passphrase is wrong"},
 		{"no passphrase", encrypted, answer(""), "the passphrase is wrong"},
-		{"nobody to ask", encrypted, passphrases{}, "set passphrase_command or start from a terminal"},
-		{"nobody answers", encrypted, passphrases{ask: func(string) ([]byte, error) { return nil, io.EOF }}, `could not be read: "EOF"`},
+		{"no terminal", encrypted, passphrases{}, "set passphrase_command or start from a terminal"},
+		{"no answer", encrypted, passphrases{ask: func(string) ([]byte, error) { return nil, io.EOF }}, `could not be read: "EOF"`},
 		{"cut short", encrypted[:len(encrypted)/2], answer("s3cret"), "holds no private key in PEM"},
 		{"damaged", block("ENCRYPTED PRIVATE KEY", string(damage(t, scrypt))), answer("s3cret"), "damaged"},
 		{"not ASN.1", block("ENCRYPTED PRIVATE KEY", "hello"), answer("s3cret"), "encrypted in a way that Go does not support"},
@@ -156,7 +156,7 @@ func damage(t *testing.T, der []byte) []byte {
 	return der
 }
 
-// checkKey wants a kind of key, or else a part of an error of one line that names the file and no secret.
+// checkKey expects a kind of key, or else a part of an error, which is one line with the file and no secret.
 func checkKey(t *testing.T, data []byte, secrets passphrases, want string) {
 	t.Helper()
 	file := keep(t, "server.key", data)

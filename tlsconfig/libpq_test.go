@@ -18,8 +18,8 @@ import (
 	"pgwicket/internal/tlstest"
 )
 
-// shownServer says TLS and FATAL to everybody, and shows a certificate: whoever
-// hears the FATAL has believed it.
+// shownServer accepts TLS with a certificate from every client, and then sends FATAL: a client that receives it has accepted
+// the certificate.
 func shownServer(t *testing.T, pair *tlstest.Pair) (port string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -60,8 +60,8 @@ func refuseInTLS(raw net.Conn, certificate tls.Certificate) {
 	_, _ = io.Copy(io.Discard, conn)
 }
 
-// believedByLibpq has psql connect, with more of libpq's words.
-func believedByLibpq(t *testing.T, psql, host, port string, words ...string) bool {
+// acceptedByLibpq reports whether psql accepts the server, with more connection parameters.
+func acceptedByLibpq(t *testing.T, psql, host, port string, words ...string) bool {
 	t.Helper()
 	words = append(words, "host="+host, "hostaddr=127.0.0.1", "port="+port, "user=a", "dbname=a", "gssencmode=disable", "sslcert=none", "sslkey=none", "connect_timeout=60")
 	cmd := exec.Command(psql, "-X", "-c", "select 1", strings.Join(words, " "))
@@ -74,8 +74,8 @@ func believedByLibpq(t *testing.T, psql, host, port string, words ...string) boo
 	return believed
 }
 
-// believed is the same by a Client.
-func believed(t *testing.T, c *Client, host, port string) error {
+// accepted reports the same of a Client.
+func accepted(t *testing.T, c *Client, host, port string) error {
 	t.Helper()
 	raw, err := net.DialTimeout("tcp", "127.0.0.1:"+port, time.Minute)
 	if err != nil {
@@ -101,8 +101,7 @@ func needPsql(t *testing.T) string {
 	return psql
 }
 
-// A name counts where it does for libpq (pgbouncer#1303: verify-full goes by the host
-// that is connected to).
+// A name matches if it does for libpq (pgbouncer/pgbouncer#1303: verify-full uses the host of the connection).
 func TestServerNamesAsLibpq(t *testing.T) {
 	t.Parallel()
 	psql := needPsql(t)
@@ -161,17 +160,17 @@ func TestServerNamesAsLibpq(t *testing.T) {
 		{"common name outside of constraints", constrained, "db.example", false, ""},
 	} {
 		port := shownServer(t, c.pair)
-		err := believed(t, client, c.host, port)
+		err := accepted(t, client, c.host, port)
 		if (err == nil) != c.want {
 			t.Errorf("%s: %v, want believed: %v", c.name, err, c.want)
 		}
-		if got := believedByLibpq(t, psql, c.host, port, "sslmode=verify-full", "sslrootcert="+root); got != c.want != (c.unlike != "") {
+		if got := acceptedByLibpq(t, psql, c.host, port, "sslmode=verify-full", "sslrootcert="+root); got != c.want != (c.unlike != "") {
 			t.Errorf("%s: libpq believes: %v", c.name, got)
 		}
 	}
 }
 
-// Lists count where they do for libpq. They are OpenSSL's own.
+// Lists count as they do for libpq. OpenSSL has made them.
 func TestServerCRLsAsLibpq(t *testing.T) {
 	t.Parallel()
 	needOpenSSL(t)
@@ -233,11 +232,11 @@ func TestServerCRLsAsLibpq(t *testing.T) {
 			if client == nil {
 				t.Fatalf("%s: %v", c.name, problems)
 			}
-			err := believed(t, client, "db.example", port)
+			err := accepted(t, client, "db.example", port)
 			if (err == nil) != c.want || err != nil && !strings.Contains(err.Error(), c.why) {
 				t.Errorf("%s, in a directory %v: %v, want believed %v %s", c.name, inDir, err, c.want, c.why)
 			}
-			if got := believedByLibpq(t, psql, "db.example", port, words...); got != c.want {
+			if got := acceptedByLibpq(t, psql, "db.example", port, words...); got != c.want {
 				t.Errorf("%s, in a directory %v: libpq believes %v", c.name, inDir, got)
 			}
 		}

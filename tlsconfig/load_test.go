@@ -76,7 +76,7 @@ func (s *site) named(names ...string) []Pair {
 	return pairs
 }
 
-// load wants the options to be good enough.
+// load fails the test if the options have an error.
 func load(t *testing.T, o Options) *Server {
 	t.Helper()
 	s, problems := Load(o, nil, nil, time.Now())
@@ -102,7 +102,7 @@ func TestLoadProblems(t *testing.T) { // not parallel: rsaPair sets GODEBUG
 	marked := s.write(t, "marked.crt", append([]byte("\uFEFF"), append(s.ca.CertPEM(), s.ca.CertPEM()...)...))
 	trusted := s.write(t, "trusted.crt", []byte("-----BEGIN TRUSTED CERTIFICATE-----\n"))
 	garbled := s.write(t, "garbled.crt", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("hello")}))
-	crowd := s.write(t, "crowd.crt", s.crowd())
+	large := s.write(t, "large.crt", s.largeCAFile())
 
 	for _, c := range []struct {
 		edit func(o *Options)
@@ -174,7 +174,7 @@ func TestLoadProblems(t *testing.T) { // not parallel: rsaPair sets GODEBUG
 		{func(o *Options) { o.CAFile, o.CRLFile = issuing, "" }, []string{"E ca_file: \"" + issuing + "\" has no self-signed certificate", noCRL}},
 		{func(o *Options) { o.CAFile, o.CRLFile, o.PartialChain = issuing, "", true }, []string{noCRL}},
 		{func(o *Options) { o.CAFile, o.CRLFile = expired, "" }, []string{"W ca_file: certificate 1 of \"" + expired + "\" (\"CN=old\") expired on", noCRL}},
-		{func(o *Options) { o.CAFile, o.CRLFile = crowd, "" }, []string{noCRL, "W ca_file: the names of the 40 certificates"}},
+		{func(o *Options) { o.CAFile, o.CRLFile = large, "" }, []string{noCRL, "W ca_file: the names of the 40 certificates"}},
 
 		// Versions.
 		{func(o *Options) { o.MinProtocolVersion = "1.3" }, []string{`E min_protocol_version: "1.3" is not a protocol version that Go has: did you mean TLSv1.3?`}},
@@ -267,8 +267,8 @@ func (s *site) rsaPair(t *testing.T, bits int) Pair {
 	}
 }
 
-// crowd is a CA file whose names have no room in a handshake.
-func (s *site) crowd() []byte {
+// largeCAFile is a CA file whose names do not fit into a handshake.
+func (s *site) largeCAFile() []byte {
 	file := s.ca.CertPEM()
 	for i := range 39 {
 		file = append(file, s.ca.Intermediate(fmt.Sprint("a", i), func(c *x509.Certificate) {
@@ -317,7 +317,7 @@ func TestEncryptedKey(t *testing.T) {
 	}
 }
 
-// connect does a handshake over TCP and returns both ends' view of it; the error is the client's, or else the server's.
+// connect does a handshake over TCP and returns the state of both ends; the error is the client's, or else the server's.
 func connect(t *testing.T, server, client *tls.Config) (s, c tls.ConnectionState, err error) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -351,7 +351,7 @@ func connect(t *testing.T, server, client *tls.Config) (s, c tls.ConnectionState
 	return s, tlsConn.ConnectionState(), err
 }
 
-// client trusts the site's CA, or nobody in particular where the test is about something else.
+// client trusts the site's CA, unless the test changes that.
 func (s *site) client(edit func(*tls.Config)) *tls.Config {
 	c := &tls.Config{RootCAs: x509.NewCertPool(), ServerName: "db.example", NextProtos: []string{"postgresql"}}
 	c.RootCAs.AddCert(s.ca.Cert)
@@ -467,8 +467,8 @@ func TestNoResumption(t *testing.T) {
 	}
 }
 
-// TestCertificateRequest: every client is asked and told the CA, and any certificate passes the handshake, so that a
-// refusal can be put into words.
+// Every client gets a request that names the CA, and any certificate passes the handshake, so that the client can be told
+// why it is refused.
 func TestCertificateRequest(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -190,7 +190,7 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// TestExplainOpenSSL feeds every name that OpenSSL has to the explanations: none may be taken for a typing mistake.
+// No name that OpenSSL has may be explained as a spelling mistake.
 func TestExplainOpenSSL(t *testing.T) {
 	t.Parallel()
 	openssl, err := exec.LookPath("openssl")

@@ -22,7 +22,7 @@ import (
 	"pgwicket/internal/tlstest"
 )
 
-// ocspSite is a gate whose certificate comes from an intermediate, with what answers for it.
+// ocspSite is a gate whose certificate comes from an intermediate, with an OCSP responder.
 type ocspSite struct {
 	*site
 	inter     *tlstest.CA
@@ -55,8 +55,7 @@ func (s *ocspSite) withStaple(t *testing.T, der []byte) Options {
 	return o
 }
 
-// response signs an answer for a certificate; signer is nil for the issuer itself, which then leaves its own
-// certificate out.
+// response signs a response for a certificate. signer is nil for the issuer, whose certificate is not in the response then.
 func response(t *testing.T, leaf *x509.Certificate, issuer *tlstest.CA, signer *tlstest.Pair, edit func(*ocsp.Response)) []byte {
 	t.Helper()
 	now := time.Now()
@@ -100,7 +99,7 @@ func TestStapleProblems(t *testing.T) {
 	}{
 		{"good", of(nil), nil},
 		{"by the responder", by(s.responder), nil},
-		// With the CA's own certificate, as openssl ocsp writes it; x/crypto/ocsp, asked for the issuer, refuses that.
+		// With the CA's own certificate, as openssl ocsp writes it. x/crypto/ocsp refuses that if it has the issuer.
 		{"by the CA, with its certificate", by(self), nil},
 		{"PEM", pem.EncodeToMemory(&pem.Block{Type: "OCSP RESPONSE", Bytes: of(nil)}), []string{`E ocsp_file: "FILE" is PEM: give the response in DER`}},
 		{"empty", nil, []string{`E ocsp_file: "FILE" is not an OCSP response for the certificate in cert_file (`}},
@@ -108,9 +107,9 @@ func TestStapleProblems(t *testing.T) {
 		{"cut short", of(nil)[:100], []string{`E ocsp_file: "FILE" is not an OCSP response`}},
 		{"an error of the responder", ocsp.TryLaterErrorResponse, []string{`E ocsp_file: "FILE" holds an error of the responder (try later)` + fetch}},
 		{"for another certificate", response(t, other.Leaf(), s.inter, nil, nil), []string{`E ocsp_file: "FILE" is not an OCSP response for the certificate in cert_file ("no response matching the supplied certificate")` + fetch}},
-		{"by a namesake of the CA", response(t, s.server.Leaf(), s.ca.Intermediate("intermediate"), nil, nil), []string{`E ocsp_file: "FILE" is not signed by the CA whose certificate is second in cert_file (`}},
+		{"by another CA of that name", response(t, s.server.Leaf(), s.ca.Intermediate("intermediate"), nil, nil), []string{`E ocsp_file: "FILE" is not signed by the CA whose certificate is second in cert_file (`}},
 		{"changed by a bit", changed, []string{`E ocsp_file: "FILE" is not signed by the CA whose certificate is second`}},
-		// Any certificate of the CA would do for x/crypto/ocsp.
+		// x/crypto/ocsp accepts any certificate of the CA.
 		{"by a client of the CA", by(s.inter.Client("alice")), []string{`E ocsp_file: "FILE" is signed by "CN=alice", which is not a responder of the CA whose certificate is second in cert_file`}},
 		{"by another CA's responder", by(s.ca.Client("responder", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning} })), []string{`E ocsp_file: "FILE" is signed by "CN=responder", which`}},
 		{"revoked", of(status(ocsp.Revoked)), []string{`E ocsp_file: "FILE" says that the gate's own certificate was revoked on 2026-03-01 (keyCompromise): get a new one`}},
@@ -136,7 +135,7 @@ func TestStapleProblems(t *testing.T) {
 	server, problems = Load(o, nil, nil, time.Now())
 	expectProblems(t, "no file", server, problems, o.OCSPFile, []string{`E ocsp_file: cannot read "FILE": no such file`})
 
-	// In the list of pairs each has its own.
+	// Each pair of the list has its own response.
 	o = s.withStaple(t, of(nil))
 	o.Certificates = []Pair{{o.CertFile, o.KeyFile, o.OCSPFile}, {s.path("rsa.crt"), s.path("rsa.key"), o.OCSPFile}}
 	o.CertFile, o.KeyFile = "", ""
@@ -167,7 +166,7 @@ func expectProblems(t *testing.T, name string, server *Server, problems []Proble
 	}
 }
 
-// A Must-Staple certificate without a response in date is refused by those who heed it, and check says so.
+// Clients that check Must-Staple refuse a certificate without a response in date, and Load warns of that.
 func TestMustStaple(t *testing.T) {
 	t.Parallel()
 	with := func(x pkix.Extension) func(*x509.Certificate) {
@@ -198,7 +197,7 @@ func TestMustStaple(t *testing.T) {
 	}
 }
 
-// What clients get: with a name and without, over both versions, from the pair that fits.
+// Clients with and without SNI get the response of the right pair, with both versions.
 func TestServeStaple(t *testing.T) {
 	t.Parallel()
 	s := newOCSPSite(t)
@@ -240,7 +239,7 @@ func TestServeStaple(t *testing.T) {
 	}
 }
 
-// A response ends while the gate runs, and is no longer sent from that second on; one that is to come is sent in time.
+// A response is sent from its first second to its last, without a reload.
 func TestStapleAsTimePasses(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -271,7 +270,7 @@ func TestStapleAsTimePasses(t *testing.T) {
 	})
 }
 
-// The responses of a real responder, and what a real client makes of them.
+// The responses of a real responder, with a real client.
 func TestStaplesOfOpenSSL(t *testing.T) {
 	t.Parallel()
 	needOpenSSL(t)
@@ -322,7 +321,7 @@ func TestStaplesOfOpenSSL(t *testing.T) {
 	}
 }
 
-// opensslStatus returns what openssl s_client has to say of a server.
+// opensslStatus returns what openssl s_client prints about the response of a server.
 func opensslStatus(t *testing.T, server *Server, ca, version string) string {
 	t.Helper()
 	config := server.Config.Clone()
@@ -348,7 +347,7 @@ func opensslStatus(t *testing.T, server *Server, ca, version string) string {
 	return string(out)
 }
 
-// Whatever a responder sends, a reload survives it, and what is stapled is an answer for this certificate by its CA.
+// No response makes a reload panic, and what is stapled is a response for this certificate by its CA.
 func FuzzParseStaple(f *testing.F) {
 	ca := tlstest.NewCA("ca")
 	leaf := ca.Client("db.example", forServers)
@@ -380,7 +379,7 @@ func FuzzParseStaple(f *testing.F) {
 	})
 }
 
-// What the choice costs a handshake.
+// BenchmarkGetCertificate measures what choose costs a handshake.
 func BenchmarkGetCertificate(b *testing.B) {
 	ca := tlstest.NewCA("ca")
 	cert := ca.Server("db.example").TLS()

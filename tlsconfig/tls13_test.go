@@ -26,11 +26,11 @@ const (
 	chacha = "TLS_CHACHA20_POLY1305_SHA256"
 
 	tls13Env = "PGWICKET_TEST_TLS13"
-	quick    = "GORACE=atexit_sleep_ms=0" // the race detector takes a second to say goodbye
+	quick    = "GORACE=atexit_sleep_ms=0" // the race detector sleeps for a second at exit
 )
 
-// TestTLS13Server is not a test but the server of the others: the list is the process's, so it needs a process.
-// It gets the directory of a site and the suites, and serves until its standard input ends.
+// TestTLS13Server is the server of other tests. The suites are those of the whole process, so it runs in a separate one. It
+// gets the directory of a site and the suites, and serves until its standard input ends.
 func TestTLS13Server(t *testing.T) {
 	args := strings.Fields(os.Getenv(tls13Env))
 	if len(args) == 0 {
@@ -109,7 +109,7 @@ func serve13(t *testing.T, s *site, suites ...string) string {
 
 var negotiated = regexp.MustCompile(`(?m)^New, TLSv1\.3, Cipher is (\S+)$`)
 
-// offer connects as OpenSSL with these suites and returns the one that was agreed on; empty is none.
+// offer connects with OpenSSL and these suites, and returns the one that was negotiated; empty: none.
 func offer(t *testing.T, address string, suites ...string) string {
 	t.Helper()
 	path, err := exec.LookPath("openssl")
@@ -153,7 +153,7 @@ func TestTLS13(t *testing.T) {
 					t.Errorf("a client with %s got %q", name, got)
 				}
 			}
-			// The order is the list's, whatever the client puts first: without FixTLS13 the last one would get ChaCha20.
+			// The order of the list decides, not the client's: without FixTLS13 the last one would get ChaCha20.
 			for _, all := range [][]string{{aes128, aes256, chacha}, {aes256, chacha, aes128}, {chacha, aes128, aes256}} {
 				if got := offer(t, address, all...); got != list[0] {
 					t.Errorf("a client with %q got %q", all, got)
@@ -163,7 +163,7 @@ func TestTLS13(t *testing.T) {
 	}
 }
 
-// again runs one test in a process of its own, where it finds the argument; it returns empty in the parent.
+// again runs one test in another process, where it returns the argument; it returns empty in the parent.
 func again(t *testing.T, arg string) string {
 	t.Helper()
 	if here := os.Getenv(tls13Env); here != "" {

@@ -45,7 +45,7 @@ func TestReadFile(t *testing.T) {
 	}
 }
 
-// TestPassphraseTimeout looks at the read end of a FIFO: it ends when the last process of the command has died.
+// The read end of a FIFO sees end of file when the last process of the command has ended.
 func TestPassphraseTimeout(t *testing.T) {
 	t.Parallel()
 	fifo := filepath.Join(t.TempDir(), "fifo")

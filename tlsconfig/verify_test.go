@@ -57,7 +57,7 @@ func loadList(t testing.TB, ca []*x509.Certificate, content []byte) (*crl.Set, [
 	return set, texts(problems)
 }
 
-// texts makes one line of each problem, to be searched for what it says.
+// texts returns one line for each problem.
 func texts(problems []Problem) []string {
 	var lines []string
 	for _, p := range problems {
@@ -70,13 +70,12 @@ func texts(problems []Problem) []string {
 	return lines
 }
 
-// reasonOf returns what a verifier makes of a client, "" if it lets it in. One that knows the client and one that has
-// never seen it must say the same.
+// reasonOf returns why a verifier refuses a client, "" if it does not. With and without remembered chains it must be the same.
 func reasonOf(t testing.TB, v *verifier, at time.Time, peer ...*x509.Certificate) Reason {
 	t.Helper()
 	err := v.verify(peer, at)
-	cold := forgetful(v)
-	for what, again := range map[string]error{"once more": v.verify(peer, at), "without a memory": cold.verify(peer, at)} {
+	cold := withoutChains(v)
+	for what, again := range map[string]error{"once more": v.verify(peer, at), "without remembered chains": cold.verify(peer, at)} {
 		if fmt.Sprint(again) != fmt.Sprint(err) {
 			t.Errorf("%s: %v, at first %v", what, again, err)
 		}
@@ -95,8 +94,8 @@ func reasonOf(t testing.TB, v *verifier, at time.Time, peer ...*x509.Certificate
 	return refused.Reason
 }
 
-// The semantics of PostgreSQL, which sets X509_V_FLAG_CRL_CHECK and X509_V_FLAG_CRL_CHECK_ALL, row by row. Lists with
-// a fault stop the gate ("load"), where OpenSSL refuses the clients one by one.
+// The semantics of PostgreSQL, which sets X509_V_FLAG_CRL_CHECK and X509_V_FLAG_CRL_CHECK_ALL. A list with a fault cannot be
+// loaded ("load"), where OpenSSL refuses each client.
 //
 // envoyproxy/envoy#18268, haproxy/haproxy#1201: a list for one level of the chain only.
 // rsyslog/rsyslog#6662, haproxy/haproxy#85: an expired list neither passes without notice nor makes a fresh one useless.
@@ -163,7 +162,7 @@ func TestCRLMatrix(t *testing.T) {
 		{"two valid, the second revokes", list(root(), inter(empty), inter(old)), "", ReasonRevoked},
 		{"root's signed by another key", list(root(otherKey), inter()), load, load},
 		{"delta alone", list(root(), inter(ext(deltaCRL))), load, load},
-		{"base and delta", list(root(), inter(empty), inter(ext(deltaCRL))), load, load}, // OpenSSL lets both in: it never looks at the delta
+		{"base and delta", list(root(), inter(empty), inter(ext(deltaCRL))), load, load}, // OpenSSL admits both: it ignores the delta
 		{"only user certificates", list(root(), inter(scope(1))), "", ReasonRevoked},
 		{"only user certificates, of the root", list(root(scope(1)), inter()), ReasonCRLMissing, ReasonRevoked},
 		{"only CA certificates", list(root(), inter(scope(2))), ReasonCRLMissing, ReasonCRLMissing},
@@ -226,7 +225,7 @@ func TestRevokedIntermediate(t *testing.T) {
 		{"both as anchors", pki.certs(), true, lists, ReasonRevoked},
 		{"intermediate as anchor, its CRL", pki.certs()[1:], true, pki.inter.CRL(nil), ""},
 		{"intermediate as anchor, no CRL", pki.certs()[1:], true, pki.root.CRL(nil), ReasonCRLMissing},
-		// Nobody vouches for the root's list here: the root is not in the CA file.
+		// The root is not in the CA file, so its list does not count.
 		{"intermediate as anchor, the lists of both", pki.certs()[1:], true, lists, ""},
 		{"intermediate alone, no partial chain", pki.certs()[1:], false, lists, ReasonUnknownCA},
 	} {
@@ -243,8 +242,8 @@ func TestRevokedIntermediate(t *testing.T) {
 	}
 }
 
-// A certificate that is trusted for itself can be revoked by its issuer, but not by the namesake of its issuer.
-func TestPartialChainNamesakes(t *testing.T) {
+// A trust anchor that is not self-signed can be revoked by its issuer, but not by another CA of the same name.
+func TestPartialChainIssuer(t *testing.T) {
 	t.Parallel()
 	one, two := tlstest.NewCA("root"), tlstest.NewCA("root")
 	inter := one.Intermediate("intermediate")
@@ -256,7 +255,7 @@ func TestPartialChainNamesakes(t *testing.T) {
 		want Reason
 	}{
 		{"its issuer revokes it", slices.Concat(one.CRL(revokes), two.CRL(nil)), ReasonRevoked},
-		{"the namesake revokes that serial", slices.Concat(one.CRL(nil), two.CRL(revokes)), ""},
+		{"another CA of that name revokes that serial", slices.Concat(one.CRL(nil), two.CRL(revokes)), ""},
 	} {
 		set, problems := loadList(t, ca, append(c.crl, inter.CRL(nil)...))
 		if problems != nil {
@@ -268,8 +267,8 @@ func TestPartialChainNamesakes(t *testing.T) {
 	}
 }
 
-// OpenSSL asks the root's list about the root, too.
-func TestRootChecksItself(t *testing.T) {
+// OpenSSL checks the root with the root's own list too.
+func TestRootIsChecked(t *testing.T) {
 	t.Parallel()
 	root := tlstest.NewCA("root")
 	ca := []*x509.Certificate{root.Cert}
@@ -297,7 +296,7 @@ func TestRootChecksItself(t *testing.T) {
 	}
 }
 
-// RFC 5280 section 3.2: a CA's new key, certified by its old one, bears the same name twice and is no root.
+// RFC 5280 section 3.2: the certificate for a CA's new key, signed with its old one, has the same name twice and is no root.
 func TestSelfIssuedIsNotSelfSigned(t *testing.T) {
 	t.Parallel()
 	before, after := tlstest.NewCA("root"), tlstest.NewCA("root")
@@ -339,7 +338,7 @@ func TestVerifyModes(t *testing.T) {
 	}
 }
 
-// With an empty CA file nobody may come in: a nil pool would have x509 take the system's roots.
+// With an empty CA file every client is refused: with a nil pool x509 would use the system's roots.
 func TestVerifyWithoutAnchors(t *testing.T) {
 	t.Parallel()
 	v := newVerifier(ClientCertRequire, nil, false, nil)
@@ -416,7 +415,7 @@ func TestVerifyClient(t *testing.T) {
 		{"below one that is no CA", []*x509.Certificate{(&tlstest.CA{Cert: eve.Leaf(), Key: eve.Key}).Client("alice").Leaf(), eve.Leaf()}, ReasonUnknownCA},
 		{"a CA's own certificate", below()[1:], ReasonWrongPurpose},
 		{"a CA that may sign messages", below(usage(x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature))[1:], ""},
-		{"by a stranger of the same name", tlstest.NewCA("root").Intermediate("intermediate").Client("alice").Chain, ReasonUnknownCA},
+		{"by another CA of the same name", tlstest.NewCA("root").Intermediate("intermediate").Client("alice").Chain, ReasonUnknownCA},
 		{"self-signed", []*x509.Certificate{tlstest.NewCA("alice").Cert}, ReasonUnknownCA},
 
 		// haproxy/haproxy commit 7c43f85: misleading names are for the identity to refuse, and no fault of the chain.
@@ -432,7 +431,7 @@ func TestVerifyClient(t *testing.T) {
 	}
 }
 
-// The detail names serial, issuer and list; the date and whose it is are there for the client to be told.
+// The detail names serial, issuer and list. The date and whose it is are for what the client is told.
 func TestVerifyErrors(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2027, 3, 4, 5, 6, 7, 0, time.UTC)
@@ -507,7 +506,7 @@ func TestVerifyErrors(t *testing.T) {
 	}
 }
 
-// A quarter of a megabyte of names and serial stays out of the log, and no line of it can be forged.
+// A client cannot write a quarter of a megabyte into the log, nor a line of its choice.
 func TestVerifyErrorIsBounded(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", 60_000)
@@ -542,14 +541,13 @@ func TestVerifyAsTimePasses(t *testing.T) {
 	}
 }
 
-// forgetful returns the same verifier with no client in its memory.
-func forgetful(v *verifier) *verifier {
+// withoutChains returns the same verifier without remembered chains.
+func withoutChains(v *verifier) *verifier {
 	return &verifier{mode: v.mode, ca: v.ca, roots: v.roots, intermediates: v.intermediates, anchors: v.anchors, crls: v.crls, chains: new(chains)}
 }
 
-// What is remembered of a client is no way round anything: the lists are asked about every certificate of a known
-// chain, each time.
-func TestRevocationBitesThroughWarmCache(t *testing.T) {
+// The revocation of every certificate of a remembered chain is checked each time.
+func TestRevocationInRememberedChain(t *testing.T) {
 	t.Parallel()
 	pki := newPKI()
 	lists := func(revoked ...*x509.Certificate) *crl.Set {
@@ -566,11 +564,11 @@ func TestRevocationBitesThroughWarmCache(t *testing.T) {
 		crls       *crl.Set
 		alice, bob Reason
 	}{
-		{"nobody", lists(), "", ""},
+		{"none", lists(), "", ""},
 		{"alice", lists(pki.alice.Leaf()), ReasonRevoked, ""},
 		{"the intermediate", lists(pki.inter.Cert), ReasonRevoked, ReasonRevoked},
-		{"lists are gone", new(crl.Set), ReasonCRLMissing, ReasonCRLMissing},
-		{"nobody again", lists(), "", ""},
+		{"no lists", new(crl.Set), ReasonCRLMissing, ReasonCRLMissing},
+		{"none again", lists(), "", ""},
 	} {
 		v := newVerifier(ClientCertRequire, pki.certs(), false, lists())
 		for _, peer := range [][]*x509.Certificate{pki.alice.Chain, bob.Chain} {
@@ -581,7 +579,7 @@ func TestRevocationBitesThroughWarmCache(t *testing.T) {
 		if len(v.chains.known) != 2 {
 			t.Fatalf("%d clients are remembered", len(v.chains.known))
 		}
-		v.crls = c.crls // a reload makes a new verifier; this one has to do with its memory
+		v.crls = c.crls // a reload makes a new verifier; this one keeps its chains
 		if got := reasonOf(t, v, time.Now(), pki.alice.Chain...); got != c.alice {
 			t.Errorf("%s: alice %q, want %q", c.name, got, c.alice)
 		}
@@ -591,8 +589,8 @@ func TestRevocationBitesThroughWarmCache(t *testing.T) {
 	}
 }
 
-// A reload that leaves the CAs alone does not have to verify ten thousand live sessions again; one that changes them, or
-// what is made of them, does.
+// After a reload with the same CAs the signatures of live sessions need not be verified again. After one with other CAs, or
+// other anchors, they do.
 func TestChainsAreInherited(t *testing.T) {
 	t.Parallel()
 	pki := newPKI()
@@ -615,7 +613,7 @@ func TestChainsAreInherited(t *testing.T) {
 			t.Errorf("%s: %d clients are known, want %d", c.name, n, c.want)
 		}
 	}
-	// The root is gone, and with it everybody it stands for, however well known.
+	// The root has been removed, so its clients are refused, remembered or not.
 	v := newVerifier(ClientCertRequire, []*x509.Certificate{tlstest.NewCA("other").Cert}, false, nil)
 	v.inherit(before)
 	if got := reasonOf(t, v, time.Now(), pki.alice.Chain...); got != ReasonUnknownCA {
@@ -623,8 +621,7 @@ func TestChainsAreInherited(t *testing.T) {
 	}
 }
 
-// A client is what it sent, to the byte and in that order; those who are refused are not remembered, and of the others
-// not more than there is room for.
+// Chains are remembered for exactly what a client sent. Those of refused clients are not remembered, and there is a limit.
 func TestRememberedChains(t *testing.T) {
 	t.Parallel()
 	pki := newPKI()
@@ -647,8 +644,7 @@ func TestRememberedChains(t *testing.T) {
 	}
 }
 
-// Any one chain that is good all along admits: here the intermediate is certified by two roots, of which one has
-// revoked it.
+// One good chain is enough: here two roots have certified the intermediate, and one has revoked it.
 func TestVerifyAnyChain(t *testing.T) {
 	t.Parallel()
 	one, two := tlstest.NewCA("one"), tlstest.NewCA("two")
@@ -695,7 +691,7 @@ func crossSign(t *testing.T, c *x509.Certificate, by *tlstest.CA) *x509.Certific
 	return cross
 }
 
-// CVE-2024-24783 and its kind: x509 has panicked on certificates in a chain whose key it does not know.
+// CVE-2024-24783: x509 panicked on certificates in a chain with an unknown kind of key.
 func TestVerifyUnknownKeys(t *testing.T) {
 	t.Parallel()
 	pki := newPKI()
@@ -716,7 +712,7 @@ func TestVerifyUnknownKeys(t *testing.T) {
 			}
 		}
 		if got := reasonOf(t, v, now, pki.alice.Leaf(), odd, pki.inter.Cert); got != "" {
-			t.Errorf("%v: one odd certificate spoils a good chain: %s", algorithm, got)
+			t.Errorf("%v: one unknown key makes a good chain fail: %s", algorithm, got)
 		}
 	}
 }
@@ -771,8 +767,7 @@ func withKeyOf(t *testing.T, c *x509.Certificate, by *tlstest.CA, algorithm asn1
 	return odd
 }
 
-// A client may send what it likes, but not have us work for it: neither by the number of its certificates nor by CAs
-// that have all signed each other.
+// A client cannot cause much work, neither with many certificates nor with CAs that have all signed each other.
 func TestVerifyBoundsWork(t *testing.T) {
 	pki := newPKI()
 	web := []*tlstest.CA{tlstest.NewCA("web"), tlstest.NewCA("web"), tlstest.NewCA("web"), tlstest.NewCA("web")}
@@ -785,9 +780,9 @@ func TestVerifyBoundsWork(t *testing.T) {
 			}
 		}
 	}
-	var crowd []*x509.Certificate
+	var many []*x509.Certificate
 	for range 200 {
-		crowd = append(crowd, tlstest.NewCA("web").Cert)
+		many = append(many, tlstest.NewCA("web").Cert)
 	}
 	for _, c := range []struct {
 		name string
@@ -795,10 +790,10 @@ func TestVerifyBoundsWork(t *testing.T) {
 		peer []*x509.Certificate
 		want Reason
 	}{
-		{"200 sent", pki.certs(), append([]*x509.Certificate{leaf}, crowd...), ReasonInvalid},
+		{"200 sent", pki.certs(), append([]*x509.Certificate{leaf}, many...), ReasonInvalid},
 		{"CAs that have signed each other", pki.certs(), tangled, ReasonInvalid}, // x509 gives up after a hundred signatures
-		{"200 in the CA file", append(pki.certs(), crowd...), pki.alice.Chain, ""},
-		{"200 of the issuer's name in the CA file", append(pki.certs(), crowd...), []*x509.Certificate{leaf}, ReasonInvalid},
+		{"200 in the CA file", append(pki.certs(), many...), pki.alice.Chain, ""},
+		{"200 of the issuer's name in the CA file", append(pki.certs(), many...), []*x509.Certificate{leaf}, ReasonInvalid},
 	} {
 		v := newVerifier(ClientCertRequire, c.ca, false, nil)
 		start := time.Now()
@@ -812,7 +807,7 @@ func TestVerifyBoundsWork(t *testing.T) {
 func TestVerifyConcurrently(t *testing.T) {
 	t.Parallel()
 	pki := newPKI()
-	// The intermediate is not in the CA file, so its list is verified by the first who needs it.
+	// The intermediate is not in the CA file, so its list is verified with the first client.
 	lists := slices.Concat(pki.root.CRL(nil), pki.inter.CRL(nil))
 	set, _ := loadList(t, pki.certs()[:1], lists)
 	v := newVerifier(ClientCertRequire, pki.certs()[:1], false, set)
@@ -853,7 +848,7 @@ func BenchmarkVerify(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
 					if !known {
-						v = forgetful(v)
+						v = withoutChains(v)
 					}
 					if err := v.verify(c.peer, now); (err == nil) != (c.name != "stranger") {
 						b.Fatal(err)
