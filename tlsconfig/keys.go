@@ -112,7 +112,7 @@ func parsePlain(kind string, der []byte) (any, error) {
 	switch kind {
 	case "PRIVATE KEY":
 		if isRSAPSS(der) {
-			return nil, fmt.Errorf("Go cannot use a key for RSA-PSS only (id-RSASSA-PSS): create one of %s, and its certificate", usableKeys)
+			return nil, fmt.Errorf("a key for RSA-PSS only (id-RSASSA-PSS) cannot be used by Go: create one of %s, and its certificate", usableKeys)
 		}
 		key, err = x509.ParsePKCS8PrivateKey(der)
 	case "RSA PRIVATE KEY":
@@ -120,7 +120,7 @@ func parsePlain(kind string, der []byte) (any, error) {
 	case "EC PRIVATE KEY":
 		key, err = x509.ParseECPrivateKey(der)
 	default: // OPENSSH, DSA, ANY, …
-		return nil, fmt.Errorf("Go cannot read a PEM block %q: convert it with openssl pkey, or ssh-keygen -p -m PKCS8", kind)
+		return nil, fmt.Errorf("a PEM block %q cannot be read by Go: convert it with openssl pkey, or ssh-keygen -p -m PKCS8", kind)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the private key is damaged or of a kind that Go cannot use: create one of %s", usableKeys)
