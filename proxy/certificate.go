@@ -1,6 +1,9 @@
 package proxy
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // RefuseCertificate returns the refusal of a client for a certificate. The client is told the words of the outcome, with
 // the date if there is one: when the certificate expired, begins to be valid or was revoked. isCA means that the date is
@@ -10,11 +13,11 @@ func RefuseCertificate(o Outcome, isCA bool, date time.Time, detail string) *Ref
 	if date.IsZero() {
 		return r
 	}
-	day := " on " + date.UTC().Format(time.DateOnly)
-	if o == CertNotYetValid {
-		day = ", only from " + date.UTC().Format(time.DateOnly)
+	day := date.UTC().Format(time.DateOnly)
+	r.Public = outcomes[o].public + " on " + day
+	if o == CertNotYetValid { // "is not valid yet"
+		r.Public = strings.TrimSuffix(outcomes[o].public, " yet") + " before " + day
 	}
-	r.Public = outcomes[o].public + day
 	if isCA {
 		r.Public = "a CA of the " + r.Public
 	}

@@ -20,7 +20,7 @@ func TestRefuseCertificate(t *testing.T) {
 		{proxy.CertExpired, false, day, "client certificate expired on 2027-03-04"},
 		{proxy.CertRevoked, false, day.In(time.FixedZone("", 3600)), "client certificate was revoked on 2027-03-04"},
 		{proxy.CertRevoked, true, day, "a CA of the client certificate was revoked on 2027-03-04"},
-		{proxy.CertNotYetValid, false, day, "client certificate is not valid yet, only from 2027-03-04"},
+		{proxy.CertNotYetValid, false, day, "client certificate is not valid before 2027-03-04"},
 		{proxy.CertWrongPurpose, true, time.Time{}, "client certificate is not meant for client authentication"},
 		{proxy.CRLStale, false, time.Time{}, "client certificate could not be checked for revocation"},
 	} {
