@@ -94,7 +94,7 @@ func allShares() []share {
 		{"call", "system calls: others (accept, socket, close, …)", []string{""}, true},
 		{"aead", "AEAD", []string{"crypto/internal/fips140/aes", "chacha20", "xorNonceAEAD"}, false},
 		{"maths", "mathematics of the handshake", []string{"crypto/internal/fips140/", "crypto/ecdh", "crypto/ecdsa", "crypto/sha"}, false},
-		{"certificates", "certificates: reading and verifying", []string{"crypto/x509", "pgwicket/tlsconfig.", "pgwicket/acl."}, false},
+		{"certificates", "certificates: reading and verifying", []string{"crypto/x509", "pgwicket/tlsconfig.", "pgwicket/internal/crl.", "pgwicket/acl."}, false},
 		{"tls", "the rest of crypto/tls", []string{"crypto/tls."}, false},
 		{"loop", "the loop itself", []string{"pgwicket/proxy.(*loop)", "pgwicket/internal/relay."}, false},
 		{"gate", "the rest of pgwicket (accept, dialogue, log, metrics)", []string{"pgwicket/"}, false},
