@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"pgwicket/internal/sandbox"
 	"pgwicket/internal/status"
 	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
@@ -47,7 +48,7 @@ func (a *admin) close() {
 
 // openAdmin opens the address and the socket. account is what the gate is about
 // to become; nil: it stays who it is.
-func (g *gate) openAdmin(account *account) error {
+func (g *gate) openAdmin(account *sandbox.Account) error {
 	at := g.started.Admin
 	if at.Address != "" {
 		ln, err := g.openAdminAddress(at.Address)
@@ -184,7 +185,7 @@ func (g *gate) serveReload(w http.ResponseWriter, r *http.Request) {
 // open. It takes its place at once and whole, by a rename: so nobody meets it with
 // another mode, one that a killed gate has left is no hindrance, and with shared a
 // gate takes over from another one without a gap.
-func listenSocket(path string, a *account, shared bool) (ln net.Listener, err error) {
+func listenSocket(path string, a *sandbox.Account, shared bool) (ln net.Listener, err error) {
 	if err := vacant(path, shared); err != nil {
 		return nil, err
 	}
@@ -203,7 +204,7 @@ func listenSocket(path string, a *account, shared bool) (ln net.Listener, err er
 	ln.(*net.UnixListener).SetUnlinkOnClose(false) // it would remove the name that it has no longer
 	err = os.Chmod(spare, ownerOnly)
 	if err == nil && a != nil {
-		err = os.Lchown(spare, a.uid, a.gid)
+		err = os.Lchown(spare, a.UID, a.GID)
 	}
 	if err == nil {
 		err = os.Rename(spare, path)

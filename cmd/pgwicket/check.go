@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"pgwicket/config"
+	"pgwicket/internal/phrase"
+	"pgwicket/internal/sandbox"
 	"pgwicket/internal/status"
 	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
@@ -30,10 +32,10 @@ func check(args []string, s streams) int {
 	}
 	now := time.Now()
 	cfg, problems := config.Load(*path, nil, passphrasePrompt(s), now)
-	var account *account
+	var account *sandbox.Account
 	if cfg != nil {
 		var mistakes []config.Problem
-		account, mistakes = accountOf(cfg, *path)
+		account, mistakes = sandbox.AccountFor(cfg, *path)
 		problems = append(problems, mistakes...)
 	}
 	printProblems(s.err, problems)
@@ -42,11 +44,11 @@ func check(args []string, s streams) int {
 	}
 	describe(s.out, cfg, now)
 	if account != nil {
-		fmt.Fprintf(s.out, "becomes         %s, once it listens\n", account.name)
+		fmt.Fprintf(s.out, "becomes         %s, once it listens\n", account.Name)
 	}
 	fmt.Fprintf(s.out, "%s is valid", cmp.Or(*path, "the environment"))
 	if n := len(problems); n > 0 {
-		fmt.Fprintf(s.out, ", with %s", plural(n, "warning"))
+		fmt.Fprintf(s.out, ", with %s", phrase.Count(n, "warning"))
 	}
 	fmt.Fprintln(s.out)
 	return exitOK
@@ -67,7 +69,7 @@ func describe(w io.Writer, cfg *config.Config, now time.Time) {
 		say("listens on", "%s", a)
 	}
 	for _, c := range cfg.TLS.Certificates {
-		say("certificate", "%s, %s, until %s", c.Subject, c.Key, until(c.NotAfter, now))
+		say("certificate", "%s, %s, until %s", c.Subject, c.Key, phrase.Until(c.NotAfter, now))
 	}
 	for _, l := range policyOf(cfg) {
 		say(l.What, "%s", l.Text)
@@ -75,9 +77,9 @@ func describe(w io.Writer, cfg *config.Config, now time.Time) {
 	for _, c := range cfg.TLS.CRLs {
 		next := "no next update"
 		if !c.NextUpdate.IsZero() {
-			next = "fresh until " + until(c.NextUpdate, now)
+			next = "fresh until " + phrase.Until(c.NextUpdate, now)
 		}
-		say("revocation list", "%s, %s, %s", c.Issuer, plural(c.Entries, "entry"), next)
+		say("revocation list", "%s, %s, %s", c.Issuer, phrase.Count(c.Entries, "entry"), next)
 	}
 	for _, name := range cfg.Variables {
 		say("environment", "%s", name)
@@ -125,19 +127,4 @@ func overTLS(h proxy.Host) string {
 		return ", with TLS, verified but for its name"
 	}
 	return ", with TLS, verified"
-}
-
-func until(t, now time.Time) string {
-	days := int(t.Sub(now).Hours() / 24)
-	return fmt.Sprintf("%s (%s)", t.UTC().Format("2006-01-02 15:04 MST"), plural(days, "day"))
-}
-
-func plural(n int, word string) string {
-	switch {
-	case n == 1 || n == -1:
-		return fmt.Sprintf("%d %s", n, word)
-	case word == "entry":
-		return fmt.Sprintf("%d entries", n)
-	}
-	return fmt.Sprintf("%d %ss", n, word)
 }

@@ -14,6 +14,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/config"
+	"pgwicket/internal/phrase"
 	"pgwicket/proxy"
 )
 
@@ -176,7 +177,7 @@ func explainCertificate(w io.Writer, cfg *config.Config, q *acl.Request, state t
 		if i > 0 {
 			what = "           "
 		}
-		fmt.Fprintf(w, "%s %s, until %s\n            %s\n", what, link.Subject, until(link.NotAfter, at), link.Status)
+		fmt.Fprintf(w, "%s %s, until %s\n            %s\n", what, link.Subject, phrase.Until(link.NotAfter, at), link.Status)
 	}
 	if len(chain) == 0 && err != nil {
 		fmt.Fprintf(w, "chain       none: %v\n", err)

@@ -60,7 +60,7 @@ func tryBlocks(t *testing.T, name string, kinds ...string) {
 			case "yaml":
 				loads(t, b)
 			case "nft":
-				nftables(t, b)
+				loadsInNFT(t, b)
 			case "console", "text": // see TestPagesCommands
 			default:
 				t.Errorf("nobody knows what a block of %q is", kind)
@@ -287,9 +287,9 @@ func complete(part string) string {
 	return text
 }
 
-// nftables has nft read the rules in a network of its own, where they do no
+// loadsInNFT has nft read the rules in a network of its own, where they do no
 // harm.
-func nftables(t *testing.T, b block) {
+func loadsInNFT(t *testing.T, b block) {
 	for _, name := range []string{"nft", "unshare"} {
 		if _, err := exec.LookPath(name); err != nil {
 			t.Skipf("%s is not installed", name)

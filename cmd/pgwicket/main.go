@@ -47,7 +47,7 @@ func commands() []command {
 		{"serve", "--config FILE", "run the gate", serveHelp, serve},
 		{"check", "--config FILE", "say whether serve would start, and all that is wrong", checkHelp, check},
 		{"explain", "--source ADDRESS --user ROLE ...", "say who would get in, and why", explainHelp, explain},
-		{"doctor", "--config FILE [--json]", "examine the gate, its certificates and PostgreSQL, with what to mend", doctorHelp, doctor},
+		{"doctor", "--config FILE [--json]", "examine the gate, its certificates and PostgreSQL, with what to mend", doctorHelp, examine},
 		{"healthcheck", "[--ready]", "say whether the gate is alive, for containers", healthcheckHelp, healthcheck},
 		{"wait", "[--timeout 30s]", "wait until the gate is ready", waitHelp, waitReady},
 		{"sessions", "[--json]", "list the open sessions", sessionsHelp, sessions},

@@ -17,6 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"pgwicket/internal/pgtest"
+	"pgwicket/internal/sandbox"
 )
 
 // deadline is how long anything may take that a test waits for. It only bounds
@@ -122,7 +123,7 @@ func condition(name string) (bool, error) {
 		_, err := os.Stat("/proc/self/cmdline")
 		return err == nil, nil
 	case "landlock": // as much of it as the scripts count on
-		abi, err := landlockABI()
+		abi, err := sandbox.ABI()
 		return err == nil && abi >= 6 && os.Getenv("GOCOVERDIR") == "" && testing.CoverMode() == "", nil
 	case "userns": // with limits of its own
 		return exec.Command("unshare", "-Ur", "sh", "-c", "echo 1 >/proc/sys/user/max_inotify_instances").Run() == nil, nil
@@ -133,8 +134,8 @@ func condition(name string) (bool, error) {
 		return err == nil, nil
 	case "alone": // for PostgreSQL's account, too
 		cmd := exec.Command("sh", "-c", alone+" true")
-		if nobody, err := findAccount("nobody"); os.Geteuid() == 0 && err == nil {
-			cmd.Dir, cmd.SysProcAttr = "/", &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(nobody.uid), Gid: uint32(nobody.gid)}}
+		if nobody, err := sandbox.FindAccount("nobody"); os.Geteuid() == 0 && err == nil {
+			cmd.Dir, cmd.SysProcAttr = "/", &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(nobody.UID), Gid: uint32(nobody.GID)}}
 		}
 		return cmd.Run() == nil, nil
 	}

@@ -17,11 +17,15 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/term"
 
 	"pgwicket/config"
+	"pgwicket/internal/filewatch"
+	"pgwicket/internal/logwriter"
+	"pgwicket/internal/phrase"
+	"pgwicket/internal/sandbox"
 	"pgwicket/internal/status"
+	"pgwicket/internal/systemd"
 	"pgwicket/metrics"
 	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
@@ -65,15 +69,15 @@ type gate struct {
 	shown    atomic.Pointer[shown]
 	build    status.Build
 
-	passed   passed
-	manager  *manager
+	sockets  systemd.Sockets
+	notifier *systemd.Notifier
 	outcome  string // of the last load, for the manager
 	stopping atomic.Bool
 
-	sandbox *sandbox                 // nil: none
-	watcher *watcher                 // nil: only SIGHUP reloads
-	tried   atomic.Pointer[contents] // of the last load, failed or not
-	putOff  int                      // loads since then that counted for nothing
+	sandbox *sandbox.Sandbox                   // nil: none
+	watcher *filewatch.Watcher                 // nil: only SIGHUP reloads
+	loaded  atomic.Pointer[filewatch.Snapshot] // of the last load, failed or not
+	putOff  int                                // loads since then that counted for nothing
 }
 
 func serve(args []string, s streams) int {
@@ -83,7 +87,7 @@ func serve(args []string, s streams) int {
 		return status
 	}
 	signals := make(chan os.Signal, 4)
-	sockets, err := passedSockets()
+	sockets, err := systemd.PassedSockets()
 	if err != nil {
 		fmt.Fprintf(s.err, "pgwicket: %v\n", err)
 		return exitConfig
@@ -91,13 +95,13 @@ func serve(args []string, s streams) int {
 	signal.Notify(signals, syscall.SIGHUP) // one that comes too early is a reload, not the end
 	defer signal.Stop(signals)
 	prompt := askedFor(s)
-	files := look(config.Files(*path)) // first: what changes now is a change
+	files := filewatch.Take(config.Files(*path)) // before the load, so that a change during it is noticed
 	cfg, problems := config.Load(*path, nil, prompt.ask, time.Now())
 	if cfg == nil {
 		printProblems(s.err, problems)
 		return exitConfig
 	}
-	account, mistakes := accountOf(cfg, *path)
+	account, mistakes := sandbox.AccountFor(cfg, *path)
 	problems = append(problems, mistakes...)
 	if config.Failed(mistakes) {
 		printProblems(s.err, problems)
@@ -107,7 +111,7 @@ func serve(args []string, s streams) int {
 		fmt.Fprintf(s.err, "pgwicket: %v\n", err)
 		return exitFailed
 	}
-	if err := sockets.unused(cfg.Listen); err != nil {
+	if err := sockets.CheckUsed(cfg.Listen); err != nil {
 		fmt.Fprintf(s.err, "pgwicket: %v\n", err)
 		return exitConfig
 	}
@@ -116,24 +120,24 @@ func serve(args []string, s streams) int {
 	if settings.Admin.TLS != nil {
 		settings.Admin.TLS = new(tlsconfig.Server) // that there is one is for the whole life of the gate
 	}
-	g := &gate{path: *path, prompt: prompt, passed: sockets, level: new(slog.LevelVar), started: &settings, failures: make(chan error, 1), asked: make(chan chan *status.Reload), build: buildNow(*path)}
+	g := &gate{path: *path, prompt: prompt, sockets: sockets, level: new(slog.LevelVar), started: &settings, failures: make(chan error, 1), asked: make(chan chan *status.Reload), build: buildNow(*path)}
 	g.level.Set(cfg.LogLevel)
 	g.metrics = metrics.New(g.build.Version)
 	var flush func()
 	g.log, flush = newLogger(s, cfg.LogFormat, g.level, g.metrics.LogLineDropped)
 	defer flush()
-	g.manager = newManager(g.log)
-	defer g.manager.close()
+	g.notifier = systemd.NewNotifier(g.log)
+	defer g.notifier.Close()
 	if g.server, err = proxy.New(cfg.Policy, g.log, g.metrics); err != nil {
 		fmt.Fprintf(s.err, "pgwicket: %v\n", err)
 		return exitFailed
 	}
-	g.tried.Store(&files)
+	g.loaded.Store(&files)
 	if len(cfg.Variables) > 0 {
 		g.log.Info("keys are set by the environment", "variables", cfg.Variables)
 	}
 	g.logProblems(problems)
-	g.loaded(cfg)
+	g.nowInForce(cfg)
 	g.note("start", true, []string{}, problems)
 
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
@@ -154,8 +158,8 @@ func serve(args []string, s streams) int {
 	g.ready.Store(true)
 	g.watch(cfg.WatchFiles)
 	defer g.watch(false)
-	g.manager.say(g.status(), daemon.SdNotifyReady)
-	defer g.manager.watchdog(g.server.Alive)()
+	g.notifier.Ready(g.status())
+	defer g.notifier.Watchdog(g.server.Alive)()
 	g.log.Info("ready", "version", g.build.Version, "listen", cfg.Listen, "admin", cfg.Admin.Address, "socket", cfg.Admin.Socket, "backends", addresses(cfg.Policy), "config", g.source())
 	return g.wait(signals)
 }
@@ -179,18 +183,20 @@ func newLogger(s streams, format string, level slog.Leveler, dropped func()) (lo
 	if format == "text" || format == "auto" && isFile && term.IsTerminal(int(file.Fd())) {
 		handler = func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, opts) }
 	}
-	surviveDeadReader()
-	w := newLogWriter(s.err, dropped, func(w io.Writer, n int64) {
-		r := slog.NewRecord(time.Now(), slog.LevelWarn, "lines of the log are missing here; nobody has read it, or it could not be written", 0)
-		r.AddAttrs(slog.Int64("lines", n))
+	// The Go runtime ends a program whose write to standard error fails with EPIPE,
+	// unless it has asked for SIGPIPE (os/signal, "SIGPIPE").
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	w := logwriter.New(s.err, dropped, func(w io.Writer, n int64) {
+		r := slog.NewRecord(time.Now(), slog.LevelWarn, "log lines dropped", 0)
+		r.AddAttrs(slog.Int64("lines", n), slog.String("reason", "the log was not read or could not be written"))
 		_ = handler(w).Handle(context.Background(), r)
 	})
-	return slog.New(handler(w)), w.flush
+	return slog.New(handler(w)), w.Close
 }
 
 // listen opens every address before it serves the first, so that a gate either
 // has all of them or does not start.
-func (g *gate) listen(account *account) (listeners []net.Listener, err error) {
+func (g *gate) listen(account *sandbox.Account) (listeners []net.Listener, err error) {
 	defer func() {
 		if err != nil {
 			for _, ln := range listeners {
@@ -211,7 +217,7 @@ func (g *gate) listen(account *account) (listeners []net.Listener, err error) {
 // serve begins to accept.
 func (g *gate) serve(listeners []net.Listener) {
 	g.serveAdmin()
-	if g.started.ReusePort || len(g.passed) > 0 {
+	if g.started.ReusePort || len(g.sockets) > 0 {
 		g.server.HandOver()
 	}
 	for _, ln := range listeners {
@@ -226,7 +232,7 @@ func (g *gate) serve(listeners []net.Listener) {
 // open listens on an address, if that has not been done for us.
 func (g *gate) open(address string) (net.Listener, error) {
 	timeout := g.started.TCPUserTimeout
-	if f, ok := g.passed[address]; ok {
+	if f, ok := g.sockets[address]; ok {
 		return proxy.Inherit(f, timeout)
 	}
 	if g.started.ReusePort {
@@ -246,13 +252,9 @@ func (g *gate) fail(err error) {
 func (g *gate) watch(on bool) {
 	switch {
 	case on && g.watcher == nil:
-		g.watcher = &watcher{
-			config: g.path, list: config.Files, tried: &g.tried, log: g.log,
-			settle: settleTime, patience: patienceTime, poll: pollTime,
-		}
-		g.watcher.start()
+		g.watcher = filewatch.Start(filewatch.Options{Config: g.path, List: config.Files, Loaded: &g.loaded, Log: g.log})
 	case !on && g.watcher != nil:
-		g.watcher.stop()
+		g.watcher.Stop()
 		g.watcher = nil
 	}
 }
@@ -268,16 +270,16 @@ const (
 // until the gate has ended, and returns the exit status.
 func (g *gate) wait(signals <-chan os.Signal) int {
 	var drained chan error
-	status := time.NewTicker(statusEvery)
+	status := time.NewTicker(statusInterval)
 	defer status.Stop()
 	for {
-		var changed <-chan contents
+		var changed <-chan filewatch.Snapshot
 		if g.watcher != nil {
-			changed = g.watcher.changed
+			changed = g.watcher.Changes()
 		}
 		select {
 		case files := <-changed:
-			if !files.same(*g.tried.Load()) { // a SIGHUP may have been faster
+			if !files.Equal(*g.loaded.Load()) { // a SIGHUP may have been faster
 				g.reload(byFiles, files)
 			}
 		case done := <-g.asked:
@@ -285,13 +287,13 @@ func (g *gate) wait(signals <-chan os.Signal) int {
 				done <- nil
 				continue
 			}
-			done <- g.reload(byCommand, look(config.Files(g.path)))
+			done <- g.reload(byCommand, filewatch.Take(config.Files(g.path)))
 		case sig := <-signals:
 			switch {
 			case sig == syscall.SIGHUP && drained != nil:
 				g.log.Info("no reload while shutting down")
 			case sig == syscall.SIGHUP:
-				g.reload(bySignal, look(config.Files(g.path)))
+				g.reload(bySignal, filewatch.Take(config.Files(g.path)))
 			case drained != nil:
 				g.log.Warn("second signal, leaving at once", "signal", sig.String(), "sessions", g.server.Sessions())
 				return exitFailed
@@ -302,7 +304,7 @@ func (g *gate) wait(signals <-chan os.Signal) int {
 				g.watch(false)
 			}
 		case <-status.C:
-			g.manager.say(g.status())
+			g.notifier.Status(g.status())
 		case err := <-drained:
 			if err != nil {
 				g.log.Warn("stopped; the sessions that were left have been ended")
@@ -332,50 +334,41 @@ func (g *gate) drain(sig os.Signal, done chan<- error) {
 // reload loads everything again and puts it into force, or nothing of it. files
 // is what was there before, and what the watcher compares with from now on. The
 // result is nil if another attempt is to follow.
-func (g *gate) reload(trigger string, files contents) *status.Reload {
+func (g *gate) reload(trigger string, files filewatch.Snapshot) *status.Reload {
 	defer g.beginReload()()
 	prompt := g.prompt.ask
 	if trigger == byFiles {
 		prompt = g.prompt.recall
 	}
 	cfg, problems := config.Load(g.path, g.inForce, prompt, time.Now())
-	if problems = g.sandbox.explain(problems, g.path, config.Names(g.path)); config.Failed(problems) {
+	if problems = g.sandbox.Explain(problems, g.path, config.Names(g.path)); config.Failed(problems) {
 		cfg = nil
 	}
 	const patient = 3 // times; somebody may write faster than this reads
-	if trigger == byFiles && !files.restless && g.putOff < patient && !look(files.paths).same(files) {
+	if trigger == byFiles && !files.Unsettled && g.putOff < patient && !filewatch.Take(files.Paths).Equal(files) {
 		// It may have read half of something. The watcher has noticed, too.
 		g.putOff++
 		g.log.Debug("files have changed while they were read; once more when they are still")
 		return nil
 	}
 	g.putOff = 0
-	changed := listed(files.since(*g.tried.Load()))
+	changed := phrase.Shorten(files.ChangedSince(*g.loaded.Load()))
 	about := []any{"config", g.source(), "trigger", trigger, "files", changed}
-	g.tried.Store(&files)
+	g.loaded.Store(&files)
 	g.logProblems(problems)
 	if cfg == nil {
 		g.metrics.LoadFailed(blamesCRL(problems))
 		g.outcome = "the last reload failed (" + now() + "), the configuration before it is in force"
-		g.log.Error("reload failed; the configuration in force stays", about...)
+		g.log.Error("reload failed, configuration unchanged", about...)
 		return g.note(trigger, false, changed, problems)
 	}
 	g.warnOfRestart(cfg)
 	g.level.Set(cfg.LogLevel)
 	g.server.SetPolicy(cfg.Policy)
-	g.loaded(cfg)
+	g.nowInForce(cfg)
 	g.watch(cfg.WatchFiles)
-	g.log.Info("reloaded; newcomers and live sessions are judged by it", about...)
+	g.log.Info("configuration reloaded", about...)
 	return g.note(trigger, true, changed, problems)
-}
-
-// listed keeps a line of the log short: a directory may hold thousands.
-func listed(names []string) []string {
-	const most = 10
-	if len(names) > most {
-		return append(names[:most:most], fmt.Sprintf("and %d more", len(names)-most))
-	}
-	return names
 }
 
 // warnOfRestart names what has changed in the file but not in the process.
@@ -414,7 +407,7 @@ func blamesCRL(problems []config.Problem) bool {
 func now() string { return time.Now().UTC().Format(time.DateTime) + " UTC" }
 
 // loaded tells the metrics what is in force.
-func (g *gate) loaded(cfg *config.Config) {
+func (g *gate) nowInForce(cfg *config.Config) {
 	g.inForce = cfg
 	g.outcome = "configuration loaded " + now()
 	var certs []metrics.Certificate
@@ -487,3 +480,61 @@ func askedFor(s streams) passphrases {
 
 // passphrasePrompt is for those who load once.
 func passphrasePrompt(s streams) func(string) ([]byte, error) { return askedFor(s).ask }
+
+// statusInterval is how often the status line of the service manager is updated.
+const statusInterval = 10 * time.Second
+
+// status is the line that the service manager shows.
+func (g *gate) status() string {
+	connections := phrase.Count(g.server.Sessions(), "connection")
+	if g.stopping.Load() {
+		return "shutting down, " + connections + " left"
+	}
+	return connections + "; " + g.outcome
+}
+
+// beginReload tells the service manager of a reload, until the returned function is
+// called.
+func (g *gate) beginReload() (end func()) {
+	g.notifier.Reloading()
+	return func() { g.notifier.Ready(g.status()) }
+}
+
+// beginShutdown tells the service manager of the shutdown and how long it may take.
+func (g *gate) beginShutdown() {
+	g.stopping.Store(true)
+	const margin = 10 * time.Second // for what follows the drain
+	g.notifier.Stopping(g.status(), g.started.DrainDelay+g.started.DrainTimeout+margin)
+}
+
+// confine gives up what the gate does not need any more: root, if root has started it,
+// then everything outside of its sandbox. Every listener must be open, and no
+// connection accepted yet.
+func (g *gate) confine(a *sandbox.Account, cfg *config.Config) (err error) {
+	names, hosts := config.Names(g.path), cfg.Policy.Hosts()
+	if a != nil {
+		if err := a.Become(); err != nil {
+			return err
+		}
+		g.log.Info("no longer root", "user", a.Name, "uid", a.UID, "gid", a.GID, "groups", a.Groups)
+		a.WarnUnreadable(g.log, names, hosts)
+	}
+	if !cfg.Landlock {
+		g.log.Info("no sandbox: landlock is false")
+		return nil
+	}
+	o := sandbox.Options{Names: names, Hosts: hosts, Listen: cfg.Listen, Commands: cfg.RunsCommands}
+	if !cfg.ReusePort { // else the socket may be another gate's at any moment
+		o.Remove = cfg.Admin.Socket
+	}
+	g.sandbox, err = sandbox.Enter(g.log, o)
+	return err
+}
+
+// reusePortMigrates reports whether connections that a closing listener has not yet
+// accepted move to another one on the same address. It is true where that cannot be
+// read, in a sandbox or on another system.
+func reusePortMigrates() bool {
+	text, err := os.ReadFile("/proc/sys/net/ipv4/tcp_migrate_req")
+	return err != nil || strings.TrimSpace(string(text)) != "0"
+}

@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -23,6 +24,7 @@ import (
 	"github.com/youmark/pkcs8"
 
 	"pgwicket/internal/pgtest"
+	"pgwicket/internal/sandbox"
 	"pgwicket/internal/tlstest"
 )
 
@@ -32,7 +34,7 @@ import (
 type stage struct {
 	out      io.Writer
 	dir      string
-	account  *account // that the gate becomes; nil: ours
+	account  *sandbox.Account // that the gate becomes; nil: ours
 	password string
 	address  string // of the gate
 	admin    string
@@ -83,7 +85,7 @@ func newStage(ctx context.Context, out io.Writer) (_ *stage, err error) {
 // account, and has of root's files what its group may read.
 func (st *stage) makeDir() (err error) {
 	if os.Geteuid() == 0 {
-		if st.account, err = findAccount("nobody"); err != nil {
+		if st.account, err = sandbox.FindAccount("nobody"); err != nil {
 			return err
 		}
 	}
@@ -98,7 +100,7 @@ func (st *stage) lend(name string, mode os.FileMode) error {
 	if st.account == nil {
 		return nil
 	}
-	return cmp.Or(os.Chown(name, -1, st.account.gid), os.Chmod(name, mode))
+	return cmp.Or(os.Chown(name, -1, st.account.GID), os.Chmod(name, mode))
 }
 
 // ident maps whom the database belongs to anyway to its superuser: us, and as root
@@ -107,7 +109,16 @@ func (st *stage) ident() string {
 	if st.account != nil {
 		return "setup root postgres\nsetup postgres postgres"
 	}
-	return "setup " + accountName(os.Geteuid()) + " postgres"
+	return "setup " + accountName() + " postgres"
+}
+
+// accountName is the name of this account, or its number if it has none.
+func accountName() string {
+	id := strconv.Itoa(os.Geteuid())
+	if u, err := user.LookupId(id); err == nil {
+		return u.Username
+	}
+	return id
 }
 
 // remove ends the processes and deletes all files. It may be called at any
@@ -204,7 +215,7 @@ log:
   format: json
 `, st.address, "cat '"+strings.ReplaceAll(st.file("passphrase"), "%", "%%")+"'", allow, st.db.SocketDir, st.admin)
 	if st.account != nil {
-		text = fmt.Appendf(text, "user: %s\n", st.account.name)
+		text = fmt.Appendf(text, "user: %s\n", st.account.Name)
 	}
 	return cmp.Or(os.WriteFile(file, text, 0o600), st.lend(file, 0o640))
 }
@@ -286,7 +297,7 @@ func (st *stage) reload(ctx context.Context, allow string) error {
 	if err := st.gate.Process.Signal(syscall.SIGHUP); err != nil {
 		return err
 	}
-	_, err := st.awaitLog(ctx, "reloaded; newcomers and live sessions are judged by it")
+	_, err := st.awaitLog(ctx, "configuration reloaded")
 	return err
 }
 

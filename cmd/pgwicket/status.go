@@ -12,6 +12,7 @@ import (
 
 	"pgwicket/config"
 	"pgwicket/internal/dn"
+	"pgwicket/internal/phrase"
 	"pgwicket/internal/status"
 	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
@@ -136,10 +137,10 @@ func policyOf(cfg *config.Config) []status.Line {
 
 func sourcesOf(p *proxy.Policy) string {
 	text := "from nowhere"
-	if allowed := listed(texts(p.Networks.Allowed())); len(allowed) > 0 {
+	if allowed := phrase.Shorten(texts(p.Networks.Allowed())); len(allowed) > 0 {
 		text = "from " + strings.Join(allowed, ", ")
 	}
-	if denied := listed(texts(p.Networks.Denied())); len(denied) > 0 {
+	if denied := phrase.Shorten(texts(p.Networks.Denied())); len(denied) > 0 {
 		text += ", but not from " + strings.Join(denied, ", ")
 	}
 	return text + map[proxy.SourceRefusal]string{
@@ -159,7 +160,7 @@ func rulesOf(p *proxy.Policy) string {
 		}
 		names = append(names, name)
 	}
-	return strings.Join(listed(names), ", ") + "; the first that fits decides"
+	return strings.Join(phrase.Shorten(names), ", ") + "; the first that fits decides"
 }
 
 func recheckOf(p *proxy.Policy) string {

@@ -3,9 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -292,7 +290,7 @@ func TestPassedSockets(t *testing.T) {
 		},
 		"twice": {
 			func() []*os.File { return []*os.File{good, good} },
-			u.address + " is there twice",
+			u.address + " is passed twice",
 		},
 		"unix": {
 			func() []*os.File {
@@ -303,7 +301,7 @@ func TestPassedSockets(t *testing.T) {
 				t.Cleanup(func() { _ = f.Close(); _ = ln.Close() })
 				return []*os.File{f}
 			},
-			"is not of TCP",
+			"is not a TCP socket",
 		},
 	} {
 		gate := u.launch(name, c.sockets())
@@ -405,7 +403,7 @@ func TestNotify(t *testing.T) {
 func TestNotifyWithoutManager(t *testing.T) {
 	u := newUnit(t)
 	gate := u.start("gate", nil, "NOTIFY_SOCKET="+u.path("nobody"), "WATCHDOG_USEC=1000000")
-	gate.logs("the service manager cannot be told")
+	gate.logs("cannot notify the service manager")
 	gate.signal(syscall.SIGTERM)
 	gate.ends(0)
 }
@@ -455,40 +453,4 @@ func (u *unit) read() []byte {
 	text, err := os.ReadFile(u.config)
 	u.check(err)
 	return text
-}
-
-// While nothing is proved the manager hears nothing, and again when it is.
-func TestWatchdogNeedsProof(t *testing.T) {
-	u := &unit{t: t, dir: t.TempDir()}
-	n := u.notifications()
-	t.Setenv("NOTIFY_SOCKET", n.path)
-	t.Setenv("WATCHDOG_USEC", "40000")
-	m := newManager(slog.New(slog.DiscardHandler))
-	var mu sync.Mutex
-	dead := false
-	stop := m.watchdog(func(context.Context) error {
-		mu.Lock()
-		defer mu.Unlock()
-		if dead {
-			return errors.New("stuck")
-		}
-		return nil
-	})
-	set := func(d bool) {
-		mu.Lock()
-		defer mu.Unlock()
-		dead = d
-	}
-	n.wait("WATCHDOG=1", 3)
-	set(true)
-	time.Sleep(50 * time.Millisecond) // what was under way
-	before := n.count("WATCHDOG=1")
-	time.Sleep(200 * time.Millisecond)
-	if got := n.count("WATCHDOG=1"); got != before {
-		t.Errorf("%d pings without a proof", got-before)
-	}
-	set(false)
-	n.wait("WATCHDOG=1", before+2)
-	stop()
-	m.close()
 }

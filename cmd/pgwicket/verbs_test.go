@@ -337,8 +337,8 @@ func cmdWaitLog(ts *testscript.TestScript, neg bool, args []string) {
 
 // What the gate says when it has dealt with a SIGHUP.
 const (
-	reloadDone   = `"msg":"reloaded;`
-	reloadFailed = `"msg":"reload failed;`
+	reloadDone   = `"msg":"configuration reloaded"`
+	reloadFailed = `"msg":"reload failed,`
 )
 
 func cmdReload(ts *testscript.TestScript, neg bool, args []string) {
