@@ -54,7 +54,6 @@ func commands() []command {
 		{"reload", "", "have the gate reload, and say how that went", reloadHelp, askReload},
 		{"config", "--config FILE", "print every key as it comes out, and where its value is from", configHelp, printConfig},
 		{"firewall", "--config FILE", "print the allowlist as a firewall's rules", firewallHelp, firewall},
-		{"demo", "[--once]", "see a working gate, with a PostgreSQL and certificates of its own", demoHelp, demo},
 		{"completion", "bash|zsh|fish", "print a script with which the shell completes commands and flags", completionHelp, completion},
 		{"man", "", "print the manual page", manHelp, man},
 		{"version", "", "print the version", "Print the version of pgwicket, of the Go that built it, and the platform.\n", printVersion},

@@ -3,21 +3,20 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"strings"
 )
 
-// scene is one line of the demo's story: a client, and what must come of it.
-type scene struct {
+// scenario is one client, and what must happen to it.
+type scenario struct {
 	title   string
-	changes []string // to the good client's conninfo
+	changes []string // to the conninfo of a good client
 	prepare func(context.Context) error
 	outcome string // in the log
-	sees    string // what the client must see, in part
+	sees    string // part of what psql must print
 }
 
-func (st *stage) scenes() []scene {
-	return []scene{
+func (d *demo) scenarios() []scenario {
+	return []scenario{
 		{
 			title:   "A good client: its certificate is valid and its network allowed",
 			outcome: "client_closed",
@@ -30,8 +29,8 @@ func (st *stage) scenes() []scene {
 			sees:    "connection requires a valid client certificate",
 		},
 		{
-			title:   "A stolen certificate, on the revocation list since today",
-			changes: []string{"sslcert=" + st.file("stolen.crt"), "sslkey=" + st.file("stolen.key")},
+			title:   "A stolen certificate, which is on the revocation list",
+			changes: []string{"sslcert=" + d.file("stolen.crt"), "sslkey=" + d.file("stolen.key")},
 			outcome: "certificate_revoked",
 			sees:    "client certificate was revoked on",
 		},
@@ -49,38 +48,37 @@ func (st *stage) scenes() []scene {
 		},
 		{
 			title:   "A forbidden network: acl.allow is narrowed to 192.0.2.0/24 and reloaded",
-			prepare: func(ctx context.Context) error { return st.reload(ctx, "192.0.2.0/24") },
+			prepare: func(ctx context.Context) error { return d.reload(ctx, "192.0.2.0/24") },
 			outcome: "source_not_allowed",
 			sees:    "no pgwicket allowlist entry",
 		},
 	}
 }
 
-// play tells the story and says whether every line of it came out as it
-// should.
-func (st *stage) play(ctx context.Context) bool {
+// run runs all scenarios, and returns whether each had its expected result.
+func (d *demo) run(ctx context.Context) bool {
 	good := true
-	for i, sc := range st.scenes() {
-		fmt.Fprintf(st.out, "\n%d. %s\n", i+1, sc.title)
-		if err := st.act(ctx, sc); err != nil {
+	for i, sc := range d.scenarios() {
+		fmt.Fprintf(d.out, "\n%d. %s\n", i+1, sc.title)
+		if err := d.runScenario(ctx, sc); err != nil {
 			if ctx.Err() != nil {
 				return false
 			}
 			good = false
-			fmt.Fprintf(st.out, "   NOT as it should be: %v\n", err)
+			fmt.Fprintf(d.out, "   UNEXPECTED: %v\n", err)
 		}
 	}
-	if err := st.reload(ctx, "127.0.0.0/8"); err != nil {
+	if err := d.reload(ctx, "127.0.0.0/8"); err != nil {
 		good = false
-		fmt.Fprintf(st.out, "   NOT as it should be: %v\n", err)
+		fmt.Fprintf(d.out, "   UNEXPECTED: %v\n", err)
 	}
 	if good {
-		fmt.Fprintf(st.out, "\nAll as it should be.\n")
+		fmt.Fprintf(d.out, "\nAll results are as expected.\n")
 	}
 	return good
 }
 
-func (st *stage) act(ctx context.Context, sc scene) error {
+func (d *demo) runScenario(ctx context.Context, sc scenario) error {
 	if sc.prepare != nil {
 		if err := sc.prepare(ctx); err != nil {
 			return err
@@ -90,17 +88,17 @@ func (st *stage) act(ctx context.Context, sc scene) error {
 	commands := []string{"select 1"}
 	if sc.outcome == "client_closed" {
 		message = "session ended"
-		commands = []string{`\conninfo`, "select 'hello from PostgreSQL ' || current_setting('server_version') || ', which listens on TCP addresses: «' || current_setting('listen_addresses') || '»'"}
+		commands = []string{`\conninfo`, "select 'hello from PostgreSQL ' || current_setting('server_version') || ', listen_addresses = \"' || current_setting('listen_addresses') || '\"'"}
 	}
-	sees := st.run(ctx, st.conninfo(sc.changes...), commands...)
+	sees := d.psqlOutput(ctx, d.conninfo(sc.changes...), commands...)
 	for line := range strings.Lines(sees) {
-		fmt.Fprintf(st.out, "   client: %s\n", strings.TrimSpace(line))
+		fmt.Fprintf(d.out, "   client: %s\n", strings.TrimSpace(line))
 	}
-	log, err := st.awaitLog(ctx, message)
+	log, err := d.awaitLog(ctx, message)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(st.out, "   log:    %s\n", inShort(log))
+	fmt.Fprintf(d.out, "   log:    %s\n", summary(log))
 	switch {
 	case log["outcome"] != sc.outcome:
 		return fmt.Errorf("the outcome is %v, not %s", log["outcome"], sc.outcome)
@@ -110,8 +108,8 @@ func (st *stage) act(ctx context.Context, sc scene) error {
 	return nil
 }
 
-// inShort prints the attributes of a log line that the story is about.
-func inShort(line map[string]any) string {
+// summary returns the attributes of a log line that matter here.
+func summary(line map[string]any) string {
 	parts := []string{fmt.Sprint(line["msg"])}
 	for _, key := range []string{"outcome", "reason", "client", "user", "tls_version", "tls_cipher", "tls_group", "cert_subject", "bytes_to_client"} {
 		if v, ok := line[key]; ok && v != "" {
@@ -121,18 +119,18 @@ func inShort(line map[string]any) string {
 	return strings.Join(parts, " ")
 }
 
-// invite prints what to try.
-func (st *stage) invite() {
-	fmt.Fprintf(st.out, `
-The gate stays up. Try it from another terminal:
+// printHints prints what to try.
+func (d *demo) printHints() {
+	fmt.Fprintf(d.out, `
+The gate keeps running. Try it from another terminal:
 
   PGPASSWORD=%s psql '%s'
 
-It shows itself:    http://%[3]s/
+Its status page:    http://%[3]s/
 Its metrics:        curl http://%[3]s/metrics
 Its configuration:  %[4]s
-Is all well?        %[5]s doctor --user postgres --config %[4]s
+Examine it:         %[5]s doctor --user postgres --config %[4]s
 
 Ctrl-C ends everything and removes all files.
-`, st.password, st.conninfo(), st.admin, st.file("pgwicket.yaml"), os.Args[0])
+`, d.password, d.conninfo(), d.admin, d.file("pgwicket.yaml"), d.pgwicket)
 }
