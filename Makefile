@@ -38,7 +38,7 @@ test: ## run every test, against a real PostgreSQL
 	@.ci/need --optional sslscan
 	@.ci/need --optional chromium
 	@.ci/need --optional nftables iproute2
-	@.ci/need --optional mandoc fish zsh
+	@.ci/need --optional mandoc fish zsh bash-completion
 	@.ci/need --optional pgbouncer stunnel4
 	@[ -n "$(RACE)" ] || echo "no C compiler: testing without the race detector"
 	$(GO) test $(RACE) -timeout 20m ./...

@@ -69,14 +69,14 @@ func (g *gate) openAdmin(account *sandbox.Account) error {
 		if !g.started.ReusePort { // else it may be the other gate's at any moment
 			g.admin.file, _ = os.Lstat(at.Socket)
 		}
-		g.admin.add(ln, g.adminServer(g.bySocket(), longestReload))
+		g.admin.add(ln, g.adminServer(g.bySocket(), maxReload))
 	}
 	return nil
 }
 
-// longestReload is how long it may take from asking for one to its result: lists
+// maxReload is how long it may take from asking for one to its result: lists
 // may be large, and a passphrase command slow.
-const longestReload = 5 * time.Minute
+const maxReload = 5 * time.Minute
 
 func (g *gate) adminServer(h http.Handler, answerWithin time.Duration) *http.Server {
 	return &http.Server{

@@ -2,50 +2,56 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"pgwicket/config"
 	"pgwicket/internal/doctor"
 	"pgwicket/internal/sandbox"
 )
 
-const doctorHelp = `Examine a deployment as a whole: the configuration, its certificates and lists,
-what the listeners really accept, and the PostgreSQL behind the gate, with what
-in it would let somebody go round. Each line is a check, PASS, WARN, FAIL or
-SKIP (it could not look, and says what would let it), with the reason, the
-setting or file, and the fix. Nothing is changed.
+const doctorHelp = `Examine a deployment: the configuration, its certificates and revocation lists, the
+handshakes that the listeners accept, and the PostgreSQL behind the gate, with
+every way to bypass it. Each line is a check: PASS, WARN, FAIL, or SKIP if it
+could not be made, with the reason, the key, parameter or file, and the fix.
+Nothing is changed.
 
-Run it where the gate and PostgreSQL run, as root or as the gate's account. It
-connects to PostgreSQL over the socket of backend.host as libpq would (PGUSER,
-PGPASSWORD, .pgpass; as root in the name of the socket's owner, whom peer lets
-in), as a superuser if it is to see everything. Without that it reads
-postgresql.conf and what belongs to it:
+Run it on the machine of the gate and PostgreSQL, as root or as the account of the
+gate. It connects to PostgreSQL over the socket in backend.host as libpq does (PGUSER,
+PGPASSWORD, .pgpass). Root connects as the owner of the socket, which peer
+authentication allows. Only a superuser sees everything. With --pg-conf it reads
+postgresql.conf and its files instead.
 
-  pgwicket doctor --config pgwicket.yaml --pg-conf /etc/postgresql/15/main
-
-Exit status: 0 no warning and no failure, 1 warnings, 2 wrong usage,
-3 failures, 78 the configuration is wrong. A SKIP changes nothing.
-`
+Exit status: 0 no warning and no failure, 1 warnings, 2 wrong usage, 3 failures,
+78 the configuration is wrong. A skipped check changes nothing.`
 
 // exitFailures is the status of doctor for failures: 1 means warnings and 2 wrong usage.
 const exitFailures = 3
 
-func examine(args []string, s streams) int {
-	f := flags("doctor")
-	path := configFlag(f)
-	asJSON := f.Bool("json", false, "print JSON, as docs/operations.md explains it")
-	o := doctor.Options{Now: time.Now()}
-	f.StringVar(&o.User, "user", "", "the role to connect as (default: PGUSER, else the account)")
-	f.StringVar(&o.Database, "dbname", "postgres", "the database to connect to (default postgres)")
-	f.StringVar(&o.PGConf, "pg-conf", "", "do not connect, read the postgresql.conf of this directory")
-	if status, ok := parse(f, args, s); !ok {
-		return status
+func doctorCommand(s streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "doctor", Short: "Examine the gate, its certificates and PostgreSQL", Long: doctorHelp,
+		Example: `  pgwicket doctor --config pgwicket.yaml --user postgres
+  pgwicket doctor --config pgwicket.yaml --pg-conf /etc/postgresql/15/main`,
 	}
-	o.File = *path
-	o.Config, o.Problems = config.Load(*path, nil, passphrasePrompt(s), o.Now)
+	var o doctor.Options
+	path := configFlag(cmd)
+	asJSON := cmd.Flags().Bool("json", false, "print JSON")
+	textFlag(cmd, &o.User, "user", "", "the `role` to connect as (default $PGUSER, or else the account)")
+	textFlag(cmd, &o.Database, "dbname", "postgres", "the `database` to connect to")
+	cmd.Flags().StringVar(&o.PGConf, "pg-conf", "", "read postgresql.conf in this `directory` instead of connecting")
+	_ = cmd.MarkFlagDirname("pg-conf") // fails only for a flag that does not exist
+	return runs(cmd, func() int {
+		o.File, o.Now = *path, time.Now()
+		return examine(s, o, *asJSON)
+	})
+}
+
+func examine(s streams, o doctor.Options, asJSON bool) int {
+	o.Config, o.Problems = config.Load(o.File, nil, passphrasePrompt(s), o.Now)
 	if o.Config != nil {
-		_, more := sandbox.AccountFor(o.Config, *path)
+		_, more := sandbox.AccountFor(o.Config, o.File)
 		o.Problems = append(o.Problems, more...)
 	}
 	if config.Failed(o.Problems) {
@@ -54,12 +60,11 @@ func examine(args []string, s streams) int {
 	}
 	r := doctor.Examine(context.Background(), o)
 	write := r.WriteText
-	if *asJSON {
+	if asJSON {
 		write = r.WriteJSON
 	}
 	if err := write(s.out); err != nil {
-		fmt.Fprintf(s.err, "pgwicket doctor: %v\n", err)
-		return exitFailed
+		return fail(s, "doctor", err)
 	}
 	switch r.Worst() {
 	case doctor.Fail:

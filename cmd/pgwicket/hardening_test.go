@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -14,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"pgwicket/config"
 	"pgwicket/internal/pgtest"
@@ -307,15 +308,22 @@ func loadsInNFT(t *testing.T, b block) {
 
 var pageCommand = regexp.MustCompile(`pgwicket ([a-z]+)((?: --?[a-z-]+(?: [^-\s|]\S*)?)*)`)
 
-// TestPagesCommands: each command of ours in a block that nobody runs is there, with
+// promptLine is a command and the lines that continue it.
+var promptLine = regexp.MustCompile(`(?m)^[$#] (?:.*\\\n)*.*$`)
+
+// TestPagesCommands: each command of pgwicket in a block that no test runs exists, with
 // its flags.
 func TestPagesCommands(t *testing.T) {
-	for _, page := range []string{"quickstart.md", "hardening.md", "coming-from.md"} {
+	for _, page := range pages(t) {
 		for _, b := range blocks(t, page) {
 			if b.lang != "console" {
 				continue
 			}
-			for _, m := range pageCommand.FindAllStringSubmatch(b.text, -1) {
+			text := b.text
+			if prompted := promptLine.FindAllString(text, -1); prompted != nil { // the other lines are output
+				text = strings.Join(prompted, "\n")
+			}
+			for _, m := range pageCommand.FindAllStringSubmatch(text, -1) {
 				t.Run(fmt.Sprintf("%s, line %d, %s", page, b.line, m[1]), func(t *testing.T) { hasFlags(t, m[1], m[2]) })
 			}
 		}
@@ -324,13 +332,12 @@ func TestPagesCommands(t *testing.T) {
 
 func hasFlags(t *testing.T, name, args string) {
 	t.Helper()
-	if !slices.ContainsFunc(commands(), func(c command) bool { return c.name == name }) {
+	i := slices.IndexFunc(commands(), func(c *cobra.Command) bool { return c.Name() == name })
+	if i < 0 {
 		t.Fatalf("there is no command %s", name)
 	}
-	var help bytes.Buffer
-	run([]string{name, "--help"}, streams{os.Stdin, &help, &help})
 	for word := range strings.FieldsSeq(args) {
-		if strings.HasPrefix(word, "--") && !strings.Contains(help.String(), "  "+word+" ") {
+		if flag, ok := strings.CutPrefix(word, "--"); ok && commands()[i].Flags().Lookup(flag) == nil {
 			t.Errorf("pgwicket %s has no flag %s", name, word)
 		}
 	}

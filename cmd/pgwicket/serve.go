@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"pgwicket/config"
@@ -31,26 +32,25 @@ import (
 	"pgwicket/tlsconfig"
 )
 
-const serveHelp = `Run the gate until a signal ends it. The log goes to standard error, one line
-a connection; JSON unless that is a terminal (log.format).
+const serveHelp = `Run the gate until a signal ends it. The log goes to standard error, with one line
+for each connection, as JSON unless standard error is a terminal (log.format).
 
-The configuration and every file it names are read again when one of them
-changes (watch_files) and at SIGHUP; if anything is wrong, the gate says so and
-goes on as before.
+The configuration and every file that it names are loaded again when one of them
+changes (watch_files) and on SIGHUP. If anything is wrong, the error is logged and
+the configuration is unchanged.
 
-It needs no privileges. Started as root it becomes the account that user names,
-once it listens, and on Linux the kernel then keeps it from all files but those
-in the directories of its own (landlock).
+The gate needs no privileges. Started as root it becomes the account in user once it
+listens. On Linux it then gives up access to all files outside of the directories
+of its configuration (landlock).
 
 Signals:
-  SIGHUP           read them again, changed or not
-  SIGTERM, SIGINT  say not ready, stop listening after limits.drain_delay, end
-                   each session when it is outside of a transaction, and after
-                   limits.drain_timeout the rest; a second one exits at once
+  SIGHUP           reload, whether or not a file has changed
+  SIGTERM, SIGINT  report not ready, stop listening after limits.drain_delay,
+                   terminate each session when it is outside of a transaction, and
+                   the rest after limits.drain_timeout; a second one exits at once
 
-Exit status: 0 stopped as it was told to, 1 the gate failed, or was told twice,
-78 the configuration is wrong.
-`
+Exit status: 0 stopped by a signal, 1 failed, or stopped by a second signal, 2 wrong
+usage, 78 the configuration is wrong.`
 
 // gate is a running serve command.
 type gate struct {
@@ -80,12 +80,13 @@ type gate struct {
 	putOff  int                                // loads since then that counted for nothing
 }
 
-func serve(args []string, s streams) int {
-	f := flags("serve")
-	path := configFlag(f)
-	if status, ok := parse(f, args, s); !ok {
-		return status
-	}
+func serveCommand(s streams) *cobra.Command {
+	cmd := &cobra.Command{Use: "serve", Short: "Run the gate", Long: serveHelp}
+	path := configFlag(cmd)
+	return runs(cmd, func() int { return serve(s, *path) })
+}
+
+func serve(s streams, path string) int {
 	signals := make(chan os.Signal, 4)
 	sockets, err := systemd.PassedSockets()
 	if err != nil {
@@ -95,13 +96,13 @@ func serve(args []string, s streams) int {
 	signal.Notify(signals, syscall.SIGHUP) // one that comes too early is a reload, not the end
 	defer signal.Stop(signals)
 	prompt := askedFor(s)
-	files := filewatch.Take(config.Files(*path)) // before the load, so that a change during it is noticed
-	cfg, problems := config.Load(*path, nil, prompt.ask, time.Now())
+	files := filewatch.Take(config.Files(path)) // before the load, so that a change during it is noticed
+	cfg, problems := config.Load(path, nil, prompt.ask, time.Now())
 	if cfg == nil {
 		printProblems(s.err, problems)
 		return exitConfig
 	}
-	account, mistakes := sandbox.AccountFor(cfg, *path)
+	account, mistakes := sandbox.AccountFor(cfg, path)
 	problems = append(problems, mistakes...)
 	if config.Failed(mistakes) {
 		printProblems(s.err, problems)
@@ -120,7 +121,7 @@ func serve(args []string, s streams) int {
 	if settings.Admin.TLS != nil {
 		settings.Admin.TLS = new(tlsconfig.Server) // that there is one is for the whole life of the gate
 	}
-	g := &gate{path: *path, prompt: prompt, sockets: sockets, level: new(slog.LevelVar), started: &settings, failures: make(chan error, 1), asked: make(chan chan *status.Reload), build: buildNow(*path)}
+	g := &gate{path: path, prompt: prompt, sockets: sockets, level: new(slog.LevelVar), started: &settings, failures: make(chan error, 1), asked: make(chan chan *status.Reload), build: buildNow(path)}
 	g.level.Set(cfg.LogLevel)
 	g.metrics = metrics.New(g.build.Version)
 	var flush func()
