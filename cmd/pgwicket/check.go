@@ -4,18 +4,14 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"pgwicket/config"
+	"pgwicket/internal/gate"
 	"pgwicket/internal/phrase"
 	"pgwicket/internal/sandbox"
-	"pgwicket/internal/status"
-	"pgwicket/proxy"
-	"pgwicket/tlsconfig"
 )
 
 const checkHelp = `Read the configuration and every file that it names, as serve does before it listens,
@@ -72,7 +68,7 @@ func describe(w io.Writer, cfg *config.Config, now time.Time) {
 	for _, c := range cfg.TLS.Certificates {
 		line("certificate", "%s, %s, until %s", c.Subject, c.Key, phrase.Until(c.NotAfter, now))
 	}
-	for _, l := range policyOf(cfg) {
+	for _, l := range gate.Describe(cfg) {
 		line(l.What, "%s", l.Text)
 	}
 	for _, c := range cfg.TLS.CRLs {
@@ -96,36 +92,4 @@ func describe(w io.Writer, cfg *config.Config, now time.Time) {
 	if cfg.Admin.Socket != "" {
 		line("admin socket", "%s", cfg.Admin.Socket)
 	}
-}
-
-// backendsOf returns where sessions go, backends without a name first.
-func backendsOf(p *proxy.Policy) (lines []status.Line) {
-	one := func(b *proxy.Backend, name string) {
-		for _, h := range b.Hosts {
-			lines = append(lines, status.Line{What: "forwards to", Text: h.Address + overTLS(h) + name})
-		}
-	}
-	if p.Backend != nil {
-		one(p.Backend, "")
-	}
-	for _, name := range slices.Sorted(maps.Keys(p.Backends)) {
-		one(p.Backends[name], fmt.Sprintf(" (rules with backend: %s)", name))
-	}
-	return lines
-}
-
-func overTLS(h proxy.Host) string {
-	switch {
-	case h.Network == "unix":
-		return ""
-	case h.TLS == nil:
-		return ", in clear"
-	case h.Clear:
-		return ", with TLS if the server offers it"
-	case h.SSLMode == string(tlsconfig.SSLRequire):
-		return ", with TLS, not verified"
-	case h.SSLMode == string(tlsconfig.SSLVerifyCA):
-		return ", with TLS, verified except for its name"
-	}
-	return ", with TLS, verified"
 }

@@ -16,6 +16,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/config"
+	"pgwicket/internal/gate"
 	"pgwicket/internal/phrase"
 	"pgwicket/proxy"
 )
@@ -147,7 +148,7 @@ func answer(w io.Writer, cfg *config.Config, q *acl.Request, state tls.Connectio
 		fmt.Fprintln(w, "admitted: there are no rules, and the allowlist and the certificate allow it")
 	}
 	if to, err := cfg.Policy.BackendOf(rule); status == exitOK && err == nil && len(cfg.Policy.Hosts()) > 1 {
-		fmt.Fprintf(w, "goes to     %s\n", strings.Join(addresses(&proxy.Policy{Backend: to}), ", else "))
+		fmt.Fprintf(w, "goes to     %s\n", strings.Join(gate.Addresses(&proxy.Policy{Backend: to}), ", else "))
 	}
 	if status == exitOK && rule != nil && rule.DatabaseAs != "" {
 		fmt.Fprintf(w, "there       database %q\n", rule.DatabaseAs)

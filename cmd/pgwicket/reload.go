@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pgwicket/config"
+	"pgwicket/internal/gate"
 	"pgwicket/internal/status"
 )
 
@@ -23,9 +24,9 @@ the gate cannot be asked, 2 wrong usage.`
 func reloadCommand(s streams) *cobra.Command {
 	cmd := &cobra.Command{Use: "reload", Short: "Reload the configuration and print the result", Long: reloadHelp}
 	path := configFlag(cmd)
-	timeout := timeoutFlag(cmd, maxReload, "how long to wait for the result")
+	timeout := timeoutFlag(cmd, gate.MaxReload, "how long to wait for the result")
 	return runs(cmd, func() int {
-		answer, err := askGate(*path, true, http.MethodPost, reloadPath, *timeout)
+		answer, err := askGate(*path, true, http.MethodPost, gate.ReloadPath, *timeout)
 		if err != nil {
 			return fail(s, cmd.Name(), err)
 		}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"pgwicket/internal/gate"
 )
 
 const sessionsHelp = `List the open sessions: source, user, database, rule, age, and the bytes in each
@@ -24,7 +26,7 @@ func sessionsCommand(s streams) *cobra.Command {
 	path := configFlag(cmd)
 	asJSON := cmd.Flags().Bool("json", false, "print JSON, with the subjects of the certificates")
 	return runs(cmd, func() int {
-		answer, err := askGate(*path, true, http.MethodGet, sessionsPath, answerTimeout)
+		answer, err := askGate(*path, true, http.MethodGet, gate.SessionsPath, answerTimeout)
 		if err != nil {
 			return fail(s, cmd.Name(), err)
 		}
@@ -32,7 +34,7 @@ func sessionsCommand(s streams) *cobra.Command {
 			fmt.Fprintf(s.out, "%s", answer)
 			return exitOK
 		}
-		var all []openSession
+		var all []gate.OpenSession
 		if err := json.Unmarshal(answer, &all); err != nil {
 			return fail(s, cmd.Name(), err)
 		}
@@ -41,7 +43,7 @@ func sessionsCommand(s streams) *cobra.Command {
 	})
 }
 
-func printSessions(s streams, all []openSession) {
+func printSessions(s streams, all []gate.OpenSession) {
 	if len(all) == 0 {
 		fmt.Fprintln(s.out, "no session is open")
 		return

@@ -1,33 +1,27 @@
-package main
+package gate
 
 import (
 	"cmp"
-	"fmt"
 	"net/http"
-	"net/netip"
-	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"pgwicket/config"
 	"pgwicket/internal/dn"
-	"pgwicket/internal/phrase"
 	"pgwicket/internal/status"
 	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
 )
 
-// shown is what the last load has left for those who ask, in other goroutines
-// than the one that loads.
+// shown is what other goroutines than that of wait may know of the last load.
 type shown struct {
 	config   *config.Config
 	adminTLS *tlsconfig.Server // nil: none
 	reload   status.Reload
 }
 
-// note lets everybody see how a load has gone.
-func (g *gate) note(trigger string, successful bool, files []string, problems []config.Problem) *status.Reload {
+// record publishes the result of a load.
+func (g *Gate) record(trigger string, successful bool, files []string, problems []config.Problem) *status.Reload {
 	now := time.Now()
 	last := g.shown.Load()
 	s := &shown{config: g.inForce, reload: status.Reload{
@@ -40,7 +34,7 @@ func (g *gate) note(trigger string, successful bool, files []string, problems []
 		if !successful {
 			s.reload.InForceSince = last.reload.InForceSince
 		}
-		if last.adminTLS == nil || s.adminTLS == nil { // whether there is TLS is for a restart to change
+		if last.adminTLS == nil || s.adminTLS == nil { // only a restart changes whether there is TLS
 			s.adminTLS = last.adminTLS
 		}
 	}
@@ -48,15 +42,15 @@ func (g *gate) note(trigger string, successful bool, files []string, problems []
 	return &s.reload
 }
 
-// show describes the gate as it is now.
-func (g *gate) show() status.Status {
+// show describes the current state.
+func (g *Gate) show() status.Status {
 	last := g.shown.Load()
-	cfg, totals := last.config, g.metrics.Totals()
+	cfg, totals := last.config, g.Metrics.Totals()
 	s := status.Status{
 		Time: time.Now(), State: g.state(), ShowsClients: cfg.Admin.ShowClients,
-		Build:        g.build,
-		Listeners:    listenersOf(g.started.Listen, cfg.Policy),
-		Policy:       policyOf(cfg),
+		Build:        g.Build,
+		Listeners:    listeners(g.started.Listen, cfg.Policy),
+		Policy:       Describe(cfg),
 		Certificates: certificatesOf(cfg.TLS),
 		CRLs:         crlsOf(cfg.TLS),
 		Sessions:     status.Sessions{Open: totals.Open, Starting: totals.Starting},
@@ -82,7 +76,7 @@ func (g *gate) show() status.Status {
 	return s
 }
 
-func (g *gate) state() status.State {
+func (g *Gate) state() status.State {
 	switch {
 	case g.stopping.Load():
 		return status.Draining
@@ -92,14 +86,7 @@ func (g *gate) state() status.State {
 	return status.Starting
 }
 
-// buildNow is what the page says of this process.
-func buildNow(path string) status.Build {
-	v, goVersion, platform := buildVersion()
-	host, _ := os.Hostname()
-	return status.Build{Version: v, Go: goVersion, Platform: platform, Host: host, Config: path, Started: time.Now()}
-}
-
-func listenersOf(addresses []string, p *proxy.Policy) (all []status.Listener) {
+func listeners(addresses []string, p *proxy.Policy) (all []status.Listener) {
 	for _, a := range addresses {
 		l := status.Listener{Address: a, LoadBalancers: []string{}}
 		if from := p.Proxies[a]; from != nil {
@@ -108,69 +95,6 @@ func listenersOf(addresses []string, p *proxy.Policy) (all []status.Listener) {
 		all = append(all, l)
 	}
 	return all
-}
-
-func texts(prefixes []netip.Prefix) []string {
-	out := make([]string, 0, len(prefixes))
-	for _, p := range prefixes {
-		if p.IsSingleIP() {
-			out = append(out, p.Addr().String())
-			continue
-		}
-		out = append(out, p.String())
-	}
-	return out
-}
-
-// policyOf says in words what the gate enforces, for check and for the page.
-func policyOf(cfg *config.Config) []status.Line {
-	p := cfg.Policy
-	lines := []status.Line{
-		{What: "offers", Text: cfg.TLS.Describe()},
-		{What: "clients", Text: cfg.TLS.DescribeClients()},
-		{What: "sources", Text: sourcesOf(p)},
-		{What: "rules", Text: rulesOf(p)},
-		{What: "live sessions", Text: recheckOf(p)},
-	}
-	return append(lines, backendsOf(p)...)
-}
-
-func sourcesOf(p *proxy.Policy) string {
-	text := "from nowhere"
-	if allowed := phrase.Shorten(texts(p.Networks.Allowed())); len(allowed) > 0 {
-		text = "from " + strings.Join(allowed, ", ")
-	}
-	if denied := phrase.Shorten(texts(p.Networks.Denied())); len(denied) > 0 {
-		text += ", but not from " + strings.Join(denied, ", ")
-	}
-	return text + map[proxy.SourceRefusal]string{
-		proxy.Close: "; others are closed without a word", proxy.Reset: "; others are reset", proxy.Explain: "; others are told so, inside TLS",
-	}[p.SourceRefusal]
-}
-
-func rulesOf(p *proxy.Policy) string {
-	if p.Rules == nil {
-		return "none: the allowlist and the certificate are enough"
-	}
-	var names []string
-	for _, r := range p.Rules.All() {
-		name := r.Name
-		if !r.Allow {
-			name += " (reject)"
-		}
-		names = append(names, name)
-	}
-	return strings.Join(phrase.Shorten(names), ", ") + "; the first that fits decides"
-}
-
-func recheckOf(p *proxy.Policy) string {
-	text := "judged again after each reload"
-	if p.RecheckInterval > 0 {
-		text += fmt.Sprintf(" and every %v", p.RecheckInterval)
-	}
-	return text + map[proxy.Recheck]string{
-		proxy.Immediate: ", and ended at once", proxy.WhenIdle: ", and ended when they are idle", proxy.Off: ", but only counted",
-	}[p.Recheck]
 }
 
 func certificatesOf(s *tlsconfig.Server) (all []status.Certificate) {
@@ -218,7 +142,7 @@ func refusalOf(r proxy.Refused, showClients bool) status.Refusal {
 	return one
 }
 
-// sorted has the largest first.
+// sorted returns the counts, the largest first.
 func sorted(counts map[string]uint64) []status.Count {
 	all := make([]status.Count, 0, len(counts))
 	for name, n := range counts {
@@ -230,14 +154,14 @@ func sorted(counts map[string]uint64) []status.Count {
 	return all
 }
 
-// The paths that only the socket serves.
+// The paths that only the admin socket serves.
 const (
-	sessionsPath = "/sessions.json"
-	reloadPath   = "/reload"
+	SessionsPath = "/sessions.json"
+	ReloadPath   = "/reload"
 )
 
-// openSession is a session as «pgwicket sessions --json» prints it.
-type openSession struct {
+// OpenSession is an open session in the answer at SessionsPath.
+type OpenSession struct {
 	ID              uint64    `json:"id"`
 	Since           time.Time `json:"since"`
 	Source          string    `json:"source"`
@@ -250,14 +174,14 @@ type openSession struct {
 	BytesToClient   int64     `json:"bytes_to_client"`
 }
 
-func (g *gate) serveSessions(w http.ResponseWriter, _ *http.Request) {
-	all := []openSession{}
+func (g *Gate) serveSessions(w http.ResponseWriter, _ *http.Request) {
+	all := []OpenSession{}
 	for _, s := range g.server.Snapshot() {
-		all = append(all, openSession{
+		all = append(all, OpenSession{
 			ID: s.ID, Since: s.Since.UTC(), Source: s.Client.String(), Listener: s.Listener, User: s.User, Database: s.Database,
 			Rule: s.Rule, CertSubject: s.Subject, BytesFromClient: s.FromClient, BytesToClient: s.ToClient,
 		})
 	}
-	slices.SortFunc(all, func(a, b openSession) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(all, func(a, b OpenSession) int { return cmp.Compare(a.ID, b.ID) })
 	status.WriteJSON(w, all)
 }
