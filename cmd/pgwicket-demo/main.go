@@ -1,3 +1,5 @@
+//go:build unix
+
 // Command pgwicket-demo shows what pgwicket does: it makes a CA, certificates and a
 // revocation list, starts a PostgreSQL that listens on a Unix socket only, runs the
 // program pgwicket in front of it, and connects with psql in several ways. It is not

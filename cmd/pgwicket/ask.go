@@ -14,8 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/spf13/cobra"
-
 	"pgwicket/config"
 )
 
@@ -126,10 +124,4 @@ func askGate(path string, bySocket bool, method, url string, within time.Duratio
 		return nil, err
 	}
 	return c.ask(method, url, within)
-}
-
-func timeoutFlag(cmd *cobra.Command, value time.Duration, usage string) *time.Duration {
-	timeout := cmd.Flags().Duration("timeout", value, usage)
-	completeWords(cmd, "timeout")
-	return timeout
 }

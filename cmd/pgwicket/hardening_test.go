@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -64,7 +66,7 @@ func tryBlocks(t *testing.T, name string, kinds ...string) {
 				loadsInNFT(t, b)
 			case "console", "text": // see TestPagesCommands
 			default:
-				t.Errorf("nobody knows what a block of %q is", kind)
+				t.Errorf("there is no test for a block of %q", kind)
 			}
 		})
 	}
@@ -82,7 +84,7 @@ type hardened struct {
 	release int
 }
 
-// ours lets this test in, whatever the page makes of the rest.
+// ours admits this test, whatever the page says.
 const (
 	ourHBA   = "local all " + pgtest.Superuser + " peer map=ours\n"
 	ourIdent = "ours %s " + pgtest.Superuser + "\n"
@@ -183,7 +185,7 @@ func (h *hardened) conf(t *testing.T, b block) {
 		t.Errorf("PostgreSQL reads %s settings in\n%s", read, b.text)
 	}
 	for _, s := range settings {
-		if s[1] == "shared_preload_libraries" { // nobody looks for these before a restart
+		if s[1] == "shared_preload_libraries" { // PostgreSQL loads these at a restart only
 			h.ask(t, "load '"+s[2]+"'")
 		}
 	}
@@ -288,7 +290,7 @@ func complete(part string) string {
 	return text
 }
 
-// loadsInNFT has nft read the rules in a network of its own, where they do no
+// loadsInNFT has nft read the rules in a network namespace, where they do no
 // harm.
 func loadsInNFT(t *testing.T, b block) {
 	for _, name := range []string{"nft", "unshare"} {
@@ -297,7 +299,7 @@ func loadsInNFT(t *testing.T, b block) {
 		}
 	}
 	if err := exec.Command("unshare", "-Urn", "true").Run(); err != nil {
-		t.Skipf("no network of its own can be made here: %v", err)
+		t.Skipf("no network namespace can be made here: %v", err)
 	}
 	cmd := exec.Command("unshare", "-Urn", "nft", "-f", "-")
 	cmd.Stdin = strings.NewReader(b.text)

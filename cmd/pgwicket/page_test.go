@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -147,7 +149,7 @@ func (s *shell) read(path string) string {
 
 // follow runs the sh blocks, and compares what they print with the text block
 // below, if there is one. adapt changes in both what a reader would, and other
-// is told of each block of another kind when it is its turn.
+// is called with each block of another kind in its turn.
 func (s *shell) follow(page []block, adapt func(block) string, other func(block)) {
 	s.t.Helper()
 	for i, b := range page {

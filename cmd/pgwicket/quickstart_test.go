@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -60,7 +62,7 @@ func TestRotation(t *testing.T) {
 	g.follow(manual)
 }
 
-// guide is whoever follows the quick start.
+// guide follows the quick start.
 type guide struct {
 	t     *testing.T
 	dir   string

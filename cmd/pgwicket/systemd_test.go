@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -93,7 +95,7 @@ func (u *unit) launch(name string, sockets []*os.File, env ...string) *instance 
 	log, err := os.Create(i.log)
 	u.check(err)
 	defer log.Close()
-	// As systemd does: the process is told its own number.
+	// As systemd does, these name the process.
 	i.cmd = exec.Command("sh", "-c", `LISTEN_PID=$$ WATCHDOG_PID=$$ exec pgwicket serve --config "$0"`, u.config)
 	i.cmd.Env = append(os.Environ(), env...)
 	if len(sockets) > 0 {
@@ -230,7 +232,7 @@ func (i *instance) served(n int) {
 	i.eventually("no sessions", func() bool { return strings.Count(i.text(), `"msg":"session ended"`) >= n })
 }
 
-// The service manager's sockets: while nobody serves them, clients wait.
+// With the sockets of the service manager, clients wait while no gate serves them.
 func TestRestartWithSocketActivation(t *testing.T) {
 	u := newUnit(t)
 	socket := u.socket(u.address)
@@ -249,7 +251,7 @@ func TestRestartWithSocketActivation(t *testing.T) {
 	}
 	come.stop()
 	if text := gate.text(); strings.Contains(text, "refused") || strings.Contains(text, "DATA RACE") {
-		t.Error("somebody was refused")
+		t.Error("a client was refused")
 	}
 }
 
@@ -445,7 +447,7 @@ func TestWatchdog(t *testing.T) {
 	gate.signal(syscall.SIGTERM)
 	gate.ends(0)
 	if n.count("WATCHDOG=1") != before {
-		t.Error("pings that nobody has asked for")
+		t.Error("pings without a watchdog")
 	}
 }
 

@@ -1,3 +1,5 @@
+//go:build unix
+
 package doctor
 
 import (
@@ -387,7 +389,7 @@ func TestJSON(t *testing.T) {
 		{"two", func(int) []Finding { return []Finding{finding(Warn, "acl.allow", "is wide", "narrow it")} }},
 	})
 	all = append(all, runChecks("listener", "10.0.0.5:5432", 0, []check[int]{
-		{"three", func(int) []Finding { return []Finding{{Status: Skip, Reason: "nobody is there"}} }},
+		{"three", func(int) []Finding { return []Finding{{Status: Skip, Reason: "nothing listens there"}} }},
 	})...)
 	var out bytes.Buffer
 	err := Report{"pgwicket.yaml", time.Date(2026, 11, 26, 12, 0, 0, 5, time.UTC), all}.WriteJSON(&out)
@@ -421,7 +423,7 @@ func TestJSON(t *testing.T) {
       "subject": "10.0.0.5:5432",
       "check": "three",
       "status": "skip",
-      "reason": "nobody is there"
+      "reason": "nothing listens there"
     }
   ]
 }

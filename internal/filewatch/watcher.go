@@ -78,7 +78,7 @@ func newWatcher(o Options) *Watcher {
 }
 
 // Changes delivers a snapshot that differs from the loaded one, once it has
-// settled. While nobody receives, the snapshot is replaced by newer ones.
+// settled. Until it is received, newer ones replace it.
 func (w *Watcher) Changes() <-chan Snapshot { return w.changes }
 
 func (w *Watcher) start() {
@@ -92,7 +92,7 @@ func (w *Watcher) start() {
 }
 
 // Stop ends the Watcher. It returns after at most a second, as a read from a lost
-// network disk may take for ever.
+// network disk may never return.
 func (w *Watcher) Stop() {
 	w.cancel()
 	select {
@@ -159,7 +159,7 @@ func (w *Watcher) run(ctx context.Context) {
 // handleEvent begins a change or prolongs it.
 func (w *Watcher) handleEvent(c *change, moved bool) {
 	now := time.Now()
-	if c.begun.IsZero() || c.deliver != nil { // what nobody has received is outdated
+	if c.begun.IsZero() || c.deliver != nil { // what was not received is outdated
 		c.reset()
 		c.begun = now
 	}
@@ -170,7 +170,7 @@ func (w *Watcher) handleEvent(c *change, moved bool) {
 	w.wait(c)
 }
 
-// handlePoll begins a change that no event has told of.
+// handlePoll begins a change that caused no event.
 func (w *Watcher) handlePoll(c *change) {
 	if now, _ := w.take(); !now.Equal(*w.Loaded.Load()) {
 		c.begun, c.seen = time.Now(), now

@@ -109,7 +109,7 @@ func (g *Gate) serveAdmin() {
 
 // adminConfig is admin.tls as last loaded.
 func (g *Gate) adminConfig(*tls.ClientHelloInfo) (*tls.Config, error) {
-	config := g.shown.Load().adminTLS.Config.Clone()
+	config := g.published.Load().adminTLS.Config.Clone()
 	config.NextProtos = []string{"http/1.1"}
 	return config, nil
 }
@@ -137,7 +137,7 @@ func (g *Gate) authorized(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		if err := g.shown.Load().adminTLS.Verify(*r.TLS, time.Now()); err != nil {
+		if err := g.published.Load().adminTLS.Verify(*r.TLS, time.Now()); err != nil {
 			public := "admin.tls does not allow this connection."
 			if c := (*tlsconfig.CertificateError)(nil); errors.As(err, &c) {
 				public = "Certificate refused: " + c.Public + "."

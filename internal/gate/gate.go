@@ -53,7 +53,7 @@ type Options struct {
 type Prompts struct {
 	// Ask asks once for each text: a reload uses what was typed before.
 	Ask func(text string) ([]byte, error)
-	// Recall is for a reload that nobody has asked for, which must not block on a
+	// Recall is for a reload by a changed file, which must not block on a
 	// question: it fails for what was not typed before.
 	Recall func(text string) ([]byte, error)
 }
@@ -61,15 +61,15 @@ type Prompts struct {
 // Gate is a gate. Make one with New; Run runs it once.
 type Gate struct {
 	Options
-	server   *proxy.Server
-	started  *config.Config // has the settings that only a restart changes
-	inForce  *config.Config // is from the last successful load
-	ready    atomic.Bool
-	stopping atomic.Bool
-	failures chan error // of listeners, which never end by themselves
-	admin    admin
-	requests chan chan *status.Reload // for a reload, by the admin socket
-	shown    atomic.Pointer[shown]
+	server    *proxy.Server
+	started   *config.Config // has the settings that only a restart changes
+	inForce   *config.Config // is from the last successful load
+	ready     atomic.Bool
+	stopping  atomic.Bool
+	failures  chan error // of listeners, which never end by themselves
+	admin     admin
+	requests  chan chan *status.Reload // for a reload, by the admin socket
+	published atomic.Pointer[published]
 
 	notifier *systemd.Notifier
 	outcome  string // of the last load, for the service manager

@@ -26,7 +26,7 @@ func listenSocket(path string, a *sandbox.Account, shared bool) (ln net.Listener
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		// Linux creates the file with the mode of the socket; elsewhere the chmod below
 		// sets it.
-		return c.Control(func(fd uintptr) { _ = syscall.Fchmod(int(fd), ownerOnly) })
+		return c.Control(func(fd uintptr) { restrictMode(fd) })
 	}}
 	if ln, err = lc.Listen(context.Background(), "unix", temporary); err != nil {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {

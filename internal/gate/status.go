@@ -13,8 +13,8 @@ import (
 	"pgwicket/tlsconfig"
 )
 
-// shown is what other goroutines than that of wait may know of the last load.
-type shown struct {
+// published is what other goroutines than that of wait may know of the last load.
+type published struct {
 	config   *config.Config
 	adminTLS *tlsconfig.Server // nil: none
 	reload   status.Reload
@@ -23,8 +23,8 @@ type shown struct {
 // record publishes the result of a load.
 func (g *Gate) record(trigger string, successful bool, files []string, problems []config.Problem) *status.Reload {
 	now := time.Now()
-	last := g.shown.Load()
-	s := &shown{config: g.inForce, reload: status.Reload{
+	last := g.published.Load()
+	s := &published{config: g.inForce, reload: status.Reload{
 		At: now, Trigger: trigger, Successful: successful, InForceSince: now, Files: files, Problems: make([]status.Problem, 0, len(problems)),
 	}}
 	for _, p := range problems {
@@ -38,13 +38,13 @@ func (g *Gate) record(trigger string, successful bool, files []string, problems 
 			s.adminTLS = last.adminTLS
 		}
 	}
-	g.shown.Store(s)
+	g.published.Store(s)
 	return &s.reload
 }
 
 // show describes the current state.
 func (g *Gate) show() status.Status {
-	last := g.shown.Load()
+	last := g.published.Load()
 	cfg, totals := last.config, g.Metrics.Totals()
 	s := status.Status{
 		Time: time.Now(), State: g.state(), ShowsClients: cfg.Admin.ShowClients,

@@ -1,6 +1,6 @@
 // Package logwriter writes log lines without ever making their author wait.
 //
-// A pipe that nobody reads, a full disk or a dead reader blocks or fails a write
+// An unread pipe, a full disk or a dead reader blocks or fails a write
 // to standard error. In a gate that would hold up the sessions that log. The
 // package knows lines and bytes only; it imports nothing but the standard library.
 package logwriter
@@ -19,7 +19,7 @@ const (
 	closeTimeout = time.Second
 )
 
-// Writer queues lines and writes them in order from a goroutine of its own. Write
+// Writer queues lines and writes them in order from its own goroutine. Write
 // never waits. A line that does not fit into the queue, or that cannot be written,
 // is dropped and counted. As soon as lines can be written again, a report of their
 // number is written in their place.

@@ -12,7 +12,7 @@ import (
 )
 
 // Notifier tells the service manager the state of the gate (sd_notify(3)). Without a
-// service manager it does nothing. A goroutine of its own writes to the manager, so
+// service manager it does nothing. Its own goroutine writes to the manager, so
 // that one that does not read cannot block the gate.
 //
 // Except for what Watchdog sends, one goroutine must use it.

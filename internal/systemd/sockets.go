@@ -1,5 +1,5 @@
 // Package systemd speaks the protocols of a service manager: sockets that it passes
-// (LISTEN_FDS), the state and the watchdog that it is told about (NOTIFY_SOCKET),
+// (LISTEN_FDS), notifications and the watchdog (NOTIFY_SOCKET),
 // and the drop-in by which it filters addresses.
 //
 // Only this package imports go-systemd. It may import proxy, whose policy the
