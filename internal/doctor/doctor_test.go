@@ -550,7 +550,7 @@ func TestAsk(t *testing.T) {
 	}
 	t.Setenv("PGPASSWORD", password)
 	s = ask(role)
-	for _, what := range []string{hbaRules, identMappings, passwordHashes} {
+	for _, what := range []string{hbaRules, identMappings, verifierList} {
 		if s.unknown[what] == "" {
 			t.Errorf("%s is known to %s", what, role)
 		}

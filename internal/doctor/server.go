@@ -26,10 +26,10 @@ type server struct {
 
 // The keys of server.unknown.
 const (
-	hbaRules       = "pg_hba_file_rules"
-	identMappings  = "pg_ident_file_mappings"
-	roleList       = "pg_roles"
-	passwordHashes = "pg_authid"
+	hbaRules      = "pg_hba_file_rules"
+	identMappings = "pg_ident_file_mappings"
+	roleList      = "pg_roles"
+	verifierList  = "pg_authid"
 )
 
 // servers examines each PostgreSQL whose socket the configuration names, or the one
@@ -78,7 +78,7 @@ func (s *server) read(dir string) {
 			s.settings[standard[0]] = standard[1]
 		}
 	}
-	for _, what := range []string{roleList, passwordHashes} {
+	for _, what := range []string{roleList, verifierList} {
 		s.unknown[what] = "its files do not have the roles"
 	}
 }
