@@ -27,17 +27,18 @@ packages: build ## make the deb and the rpm, in bin
 	nfpm=$$($(GO) -C deploy/test tool -n nfpm) && for format in deb rpm; do \
 		GOARCH=$$($(GO) env GOARCH) VERSION=$(PACKAGE) $$nfpm package -f deploy/packages/nfpm.yaml -p $$format -t bin/; done
 
-demo: ## see a working gate in front of a real PostgreSQL, from nothing (ARGS=--once to leave after the story)
+demo: ## see a working gate in front of a real PostgreSQL, from nothing (ARGS=--once to leave after the scenarios)
 	@.ci/need postgresql
 	@$(MAKE) --no-print-directory build
-	@bin/pgwicket demo $(ARGS)
+	@$(GO) build -o bin/pgwicket-demo ./cmd/pgwicket-demo
+	@bin/pgwicket-demo $(ARGS)
 
 test: ## run every test, against a real PostgreSQL
 	@.ci/need postgresql openssl
 	@.ci/need --optional sslscan
 	@.ci/need --optional chromium
 	@.ci/need --optional nftables iproute2
-	@.ci/need --optional mandoc fish zsh
+	@.ci/need --optional mandoc fish zsh bash-completion
 	@.ci/need --optional pgbouncer stunnel4
 	@[ -n "$(RACE)" ] || echo "no C compiler: testing without the race detector"
 	$(GO) test $(RACE) -timeout 20m ./...

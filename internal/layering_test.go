@@ -32,7 +32,23 @@ var layers = map[string][]string{
 	"internal/relay":   {"internal/pgwire"},
 	"proxy":            {"acl", "metrics", "internal/pgwire", "internal/relay"},
 	"config":           {"acl", "proxy", "tlsconfig", "internal/nearest"},
-	"cmd/pgwicket":     {"acl", "metrics", "tlsconfig", "proxy", "config", "internal/dn", "internal/nearest", "internal/pgconf", "internal/pgtest", "internal/pgwire", "internal/status", "internal/tlstest"},
+
+	"internal/phrase":    nil,
+	"internal/logwriter": nil,
+	"internal/filewatch": nil,
+	"internal/systemd":   {"proxy"},
+	"internal/nftables":  {"acl", "proxy", "internal/phrase"},
+	"internal/sandbox":   {"config", "proxy", "internal/filewatch"},
+	"internal/doctor":    {"acl", "config", "proxy", "tlsconfig", "internal/nftables", "internal/pgconf", "internal/pgwire", "internal/phrase"},
+	"internal/gate": {
+		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/dn", "internal/filewatch", "internal/phrase", "internal/sandbox",
+		"internal/status", "internal/systemd",
+	},
+	"cmd/pgwicket": {
+		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/doctor", "internal/filewatch", "internal/gate", "internal/logwriter",
+		"internal/nearest", "internal/nftables", "internal/phrase", "internal/sandbox", "internal/status", "internal/systemd",
+	},
+	"cmd/pgwicket-demo": {"internal/pgtest", "internal/tlstest"}, // runs the binary as its users do
 }
 
 // owners are the only packages that may import what begins with the key.
@@ -41,15 +57,17 @@ var owners = map[string][]string{
 	"go.yaml.in/yaml":                 {"config"},
 	"github.com/jackc/pgproto3":       {"internal/pgwire"}, // archived, GO-2026-4518
 	"github.com/prometheus/":          {"metrics"},
-	"github.com/fsnotify/":            {"cmd/pgwicket"},
-	"github.com/coreos/go-systemd/":   {"cmd/pgwicket"},
+	"github.com/fsnotify/":            {"internal/filewatch"},
+	"github.com/coreos/go-systemd/":   {"internal/systemd"},
+	"github.com/landlock-lsm/":        {"internal/sandbox"},
+	"github.com/spf13/":               {"cmd/pgwicket"},
 	"github.com/pires/go-proxyproto":  {"proxy"},
 	"golang.org/x/time":               {"proxy"},
 	"github.com/hashicorp/golang-lru": {"proxy"},
-	"flag":                            {"cmd/pgwicket"},
-	"os/signal":                       {"cmd/pgwicket"},
-	"testing":                         nil,               // its flags would be ours, and nothing that ships may need it
-	"github.com/jackc/pgx":            {"cmd/pgwicket"}, // doctor's questions; and the oracle of the tests
+	"flag":                            {"cmd/pgwicket-demo"},
+	"os/signal":                       {"cmd/pgwicket", "cmd/pgwicket-demo"},
+	"testing":                         nil,                 // its flags would be ours, and nothing that ships may need it
+	"github.com/jackc/pgx":            {"internal/doctor"}, // and the tests, as the second implementation
 	"go.uber.org/goleak":              nil,
 	"github.com/rogpeppe/go-internal": nil,
 	"pgregory.net/rapid":              nil,

@@ -40,7 +40,7 @@ type starved struct {
 // state is what such a gate says of itself.
 type state struct {
 	AcceptErrors float64 // the metric
-	Failed       int     // lines «accept failed» in the log
+	Failed       int     // lines "accept failed" in the log
 	Sessions     int
 	Addr         string
 }

@@ -17,48 +17,48 @@ import (
 	"pgwicket/config"
 )
 
-// door is where a command reaches the gate of a configuration.
-type door struct {
-	name   string // for messages
-	base   string // of URLs
-	client *http.Client
+// client sends the requests of a command to the gate of a configuration.
+type client struct {
+	name string // for messages
+	base string // of URLs
+	http *http.Client
 }
 
-// findDoor prefers the socket. With bySocket it must be that: nothing can be done,
-// and nobody's name be seen, by way of an address.
-func findDoor(path string, bySocket bool) (*door, error) {
+// newClient prefers the socket. With bySocket there is no other way: the address serves
+// neither actions nor the names of clients.
+func newClient(path string, bySocket bool) (*client, error) {
 	a, overTLS, problems := config.AdminOf(path)
 	if len(problems) > 0 {
 		return nil, errors.New(problems[0].String())
 	}
-	const line = "write «socket: /run/pgwicket/admin.sock» below «admin:», a directory that the gate's account may write to, and restart the gate"
+	const line = "set admin.socket to a path such as /run/pgwicket/admin.sock, in a directory that the account of the gate may write to, and restart the gate"
 	switch {
 	case a.Socket != "":
 		dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", a.Socket)
 		}
-		return &door{a.Socket, "http://pgwicket", clientOf(&http.Transport{DialContext: dial})}, nil
+		return &client{a.Socket, "http://pgwicket", httpClient(&http.Transport{DialContext: dial})}, nil
 	case bySocket:
-		return nil, fmt.Errorf("%s has no admin.socket, which this is done by; %s", path, line)
+		return nil, fmt.Errorf("%s has no admin.socket, which this command needs; %s", path, line)
 	case a.Address == "":
 		return nil, fmt.Errorf("%s has neither admin.address nor admin.socket, so the gate cannot be asked; %s", path, line)
 	}
 	scheme := "http://"
-	// Health is no secret, and whose certificate it is does not matter: this is
-	// asked of the machine itself, by the address that the gate listens on.
+	// Health is not secret, and the request stays on this machine, so the certificate
+	// is not verified.
 	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}}
 	if overTLS {
 		scheme = "https://"
 	}
-	return &door{a.Address, scheme + reachable(a.Address), clientOf(transport)}, nil
+	return &client{a.Address, scheme + reachable(a.Address), httpClient(transport)}, nil
 }
 
-func clientOf(t *http.Transport) *http.Client {
+func httpClient(t *http.Transport) *http.Client {
 	t.DisableKeepAlives = true
 	return &http.Client{Transport: t}
 }
 
-// reachable turns an address for everybody into one that can be connected to.
+// reachable replaces an unspecified address by one that can be connected to.
 func reachable(address string) string {
 	ap, err := netip.ParseAddrPort(address)
 	if err != nil || !ap.Addr().IsUnspecified() {
@@ -71,48 +71,57 @@ func reachable(address string) string {
 	return netip.AddrPortFrom(local, ap.Port()).String()
 }
 
-// answerLimit is far above the sessions of a full gate.
-const answerLimit = 64 << 20
+// maxAnswer is far above the sessions of a full gate.
+const maxAnswer = 64 << 20
 
-// ask returns what the gate answers. An answer other than 200 is an error, too.
-func (d *door) ask(method, path string, within time.Duration) ([]byte, error) {
+// ask returns the answer of the gate. A status other than 200 is an error.
+func (c *client) ask(method, path string, within time.Duration) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, method, d.base+path, http.NoBody)
+	request, err := http.NewRequestWithContext(ctx, method, c.base+path, http.NoBody)
 	if err != nil {
 		return nil, err
 	}
-	response, err := d.client.Do(request)
+	response, err := c.http.Do(request)
 	if err != nil {
-		return nil, d.explain(err, within)
+		return nil, c.explain(err, within)
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, answerLimit))
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	switch {
 	case err != nil:
-		return nil, d.explain(err, within)
+		return nil, c.explain(err, within)
 	case response.StatusCode == http.StatusNotFound:
-		return nil, fmt.Errorf("who listens on %s has no %s; is it a pgwicket of another release?", d.name, path)
+		return nil, fmt.Errorf("the server on %s has no %s; is it another release of pgwicket?", c.name, path)
 	case response.StatusCode != http.StatusOK:
 		return nil, errors.New(strings.TrimSpace(string(body)))
 	}
 	return body, nil
 }
 
-func (d *door) explain(err error, within time.Duration) error {
+func (c *client) explain(err error, within time.Duration) error {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("nobody listens on %s; is the gate running, with this configuration?", d.name)
+		return fmt.Errorf("nothing listens on %s; is the gate running with this configuration?", c.name)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%s cannot be opened; only the account that the gate runs as can, and root", d.name)
+		return fmt.Errorf("%s cannot be opened; only root and the account of the gate can open it", c.name)
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("no answer from %s within %v", d.name, within)
+		return fmt.Errorf("no answer from %s within %v", c.name, within)
 	}
-	return fmt.Errorf("%s: %w", d.name, err)
+	return fmt.Errorf("%s: %w", c.name, err)
 }
 
-// complain prints why a command has failed.
-func complain(s streams, command string, err error) int {
+// fail prints the error of a command and returns its status.
+func fail(s streams, command string, err error) int {
 	fmt.Fprintf(s.err, "pgwicket %s: %v\n", command, err)
 	return exitFailed
+}
+
+// askGate sends one request.
+func askGate(path string, bySocket bool, method, url string, within time.Duration) ([]byte, error) {
+	c, err := newClient(path, bySocket)
+	if err != nil {
+		return nil, err
+	}
+	return c.ask(method, url, within)
 }

@@ -4,37 +4,36 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"pgwicket/config"
-	"pgwicket/internal/status"
-	"pgwicket/proxy"
-	"pgwicket/tlsconfig"
+	"pgwicket/internal/gate"
+	"pgwicket/internal/phrase"
+	"pgwicket/internal/sandbox"
 )
 
-const checkHelp = `Read the configuration and every file it names, exactly as serve does up to the
-point where it would listen, and print each mistake and each warning with its
-line; as root, also whether the gate would become another account, or stay
-root. What is good about the configuration follows in a few lines.
+const checkHelp = `Read the configuration and every file that it names, as serve does before it listens,
+and print each mistake and each warning with its line. As root, also check that the
+gate can become the account in user. A summary of a valid configuration follows.
 
-Exit status: 0 serve would start, 78 it would not.
-`
+Exit status: 0 serve would start, 2 wrong usage, 78 it would not.`
 
-func check(args []string, s streams) int {
-	f := flags("check")
-	path := configFlag(f)
-	if status, ok := parse(f, args, s); !ok {
-		return status
-	}
+func checkCommand(s streams) *cobra.Command {
+	cmd := &cobra.Command{Use: "check", Short: "Check the configuration and every file that it names", Long: checkHelp}
+	path := configFlag(cmd)
+	return runs(cmd, func() int { return check(s, *path) })
+}
+
+func check(s streams, path string) int {
 	now := time.Now()
-	cfg, problems := config.Load(*path, nil, passphrasePrompt(s), now)
-	var account *account
+	cfg, problems := config.Load(path, nil, passphrasePrompt(s), now)
+	var account *sandbox.Account
 	if cfg != nil {
-		var mistakes []config.Problem
-		account, mistakes = accountOf(cfg, *path)
-		problems = append(problems, mistakes...)
+		var more []config.Problem
+		account, more = sandbox.AccountFor(cfg, path)
+		problems = append(problems, more...)
 	}
 	printProblems(s.err, problems)
 	if config.Failed(problems) {
@@ -42,11 +41,11 @@ func check(args []string, s streams) int {
 	}
 	describe(s.out, cfg, now)
 	if account != nil {
-		fmt.Fprintf(s.out, "becomes         %s, once it listens\n", account.name)
+		fmt.Fprintf(s.out, "becomes         %s, once it listens\n", account.Name)
 	}
-	fmt.Fprintf(s.out, "%s is valid", cmp.Or(*path, "the environment"))
+	fmt.Fprintf(s.out, "%s is valid", cmp.Or(path, "the environment"))
 	if n := len(problems); n > 0 {
-		fmt.Fprintf(s.out, ", with %s", plural(n, "warning"))
+		fmt.Fprintf(s.out, ", with %s", phrase.Count(n, "warning"))
 	}
 	fmt.Fprintln(s.out)
 	return exitOK
@@ -58,86 +57,39 @@ func printProblems(w io.Writer, problems []config.Problem) {
 	}
 }
 
-// describe says in words what the gate would enforce.
+// describe prints what the gate would enforce.
 func describe(w io.Writer, cfg *config.Config, now time.Time) {
-	say := func(what, format string, args ...any) {
+	line := func(what, format string, args ...any) {
 		fmt.Fprintf(w, "%-15s %s\n", what, fmt.Sprintf(format, args...))
 	}
 	for _, a := range cfg.Listen {
-		say("listens on", "%s", a)
+		line("listens on", "%s", a)
 	}
 	for _, c := range cfg.TLS.Certificates {
-		say("certificate", "%s, %s, until %s", c.Subject, c.Key, until(c.NotAfter, now))
+		line("certificate", "%s, %s, until %s", c.Subject, c.Key, phrase.Until(c.NotAfter, now))
 	}
-	for _, l := range policyOf(cfg) {
-		say(l.What, "%s", l.Text)
+	for _, l := range gate.Describe(cfg) {
+		line(l.What, "%s", l.Text)
 	}
 	for _, c := range cfg.TLS.CRLs {
 		next := "no next update"
 		if !c.NextUpdate.IsZero() {
-			next = "fresh until " + until(c.NextUpdate, now)
+			next = "fresh until " + phrase.Until(c.NextUpdate, now)
 		}
-		say("revocation list", "%s, %s, %s", c.Issuer, plural(c.Entries, "entry"), next)
+		line("revocation list", "%s, %s, %s", c.Issuer, phrase.Count(c.Entries, "entry"), next)
 	}
 	for _, name := range cfg.Variables {
-		say("environment", "%s", name)
+		line("environment", "%s", name)
 	}
 	if a := cfg.Admin; a.Address != "" {
 		scheme := "http"
 		if a.TLS != nil {
 			scheme = "https"
 		}
-		say("metrics", "%s://%s/metrics", scheme, a.Address)
-		say("status page", "%s://%s/", scheme, a.Address)
+		line("metrics", "%s://%s/metrics", scheme, a.Address)
+		line("status page", "%s://%s/", scheme, a.Address)
 	}
 	if cfg.Admin.Socket != "" {
-		say("admin socket", "%s", cfg.Admin.Socket)
+		line("admin socket", "%s", cfg.Admin.Socket)
 	}
-}
-
-// backendsOf tells where sessions go: to those without a name first.
-func backendsOf(p *proxy.Policy) (lines []status.Line) {
-	one := func(b *proxy.Backend, name string) {
-		for _, h := range b.Hosts {
-			lines = append(lines, status.Line{What: "forwards to", Text: h.Address + overTLS(h) + name})
-		}
-	}
-	if p.Backend != nil {
-		one(p.Backend, "")
-	}
-	for _, name := range slices.Sorted(maps.Keys(p.Backends)) {
-		one(p.Backends[name], fmt.Sprintf(" (rules with backend: %s)", name))
-	}
-	return lines
-}
-
-func overTLS(h proxy.Host) string {
-	switch {
-	case h.Network == "unix":
-		return ""
-	case h.TLS == nil:
-		return ", in clear"
-	case h.Clear:
-		return ", with TLS if it has any"
-	case h.SSLMode == string(tlsconfig.SSLRequire):
-		return ", with TLS, whoever it is"
-	case h.SSLMode == string(tlsconfig.SSLVerifyCA):
-		return ", with TLS, verified but for its name"
-	}
-	return ", with TLS, verified"
-}
-
-func until(t, now time.Time) string {
-	days := int(t.Sub(now).Hours() / 24)
-	return fmt.Sprintf("%s (%s)", t.UTC().Format("2006-01-02 15:04 MST"), plural(days, "day"))
-}
-
-func plural(n int, word string) string {
-	switch {
-	case n == 1 || n == -1:
-		return fmt.Sprintf("%d %s", n, word)
-	case word == "entry":
-		return fmt.Sprintf("%d entries", n)
-	}
-	return fmt.Sprintf("%d %ss", n, word)
 }

@@ -1,9 +1,10 @@
+//go:build unix
+
 package main
 
 import (
 	"bytes"
 	"context"
-	"flag"
 	"io"
 	"os"
 	"os/exec"
@@ -11,56 +12,94 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
-// printed runs a command that prints something, and returns that.
+// printed runs a command and returns what it prints.
 func printed(t *testing.T, args ...string) string {
 	t.Helper()
-	var out, said bytes.Buffer
-	if status := run(args, streams{os.Stdin, &out, &said}); status != exitOK || said.Len() > 0 {
-		t.Fatalf("pgwicket %s: status %d, %s", strings.Join(args, " "), status, said.String())
+	var out, stderr bytes.Buffer
+	if status := run(args, streams{os.Stdin, &out, &stderr}); status != exitOK || stderr.Len() > 0 {
+		t.Fatalf("pgwicket %s: status %d, %s", strings.Join(args, " "), status, stderr.String())
 	}
 	return out.String()
 }
 
-// Each command has its flags told without being run, and says of each what it is for.
-func TestFlagsOfEveryCommand(t *testing.T) {
+// commands returns all commands of the program.
+func commands() []*cobra.Command {
+	return rootCommand(streams{os.Stdin, io.Discard, io.Discard}).Commands()
+}
+
+// The help of each command explains its flags and, where it has any, its exit status.
+func TestHelpOfEveryCommand(t *testing.T) {
+	t.Parallel()
 	for _, c := range commands() {
-		f := flagsOf(c)
-		if f == nil || f.Name() != c.name {
-			t.Errorf("%s does not tell its flags: it must call parse before all else", c.name)
-			continue
+		help := printed(t, c.Name(), "--help")
+		if c.Short == "" || !strings.HasPrefix(help, c.Long) {
+			t.Errorf("%s is not explained", c.Name())
 		}
-		help := printed(t, c.name, "--help")
-		f.VisitAll(func(fl *flag.Flag) {
-			_, usage := flag.UnquoteUsage(fl)
-			if usage == "" || !strings.Contains(help, "  --"+fl.Name+" ") || !strings.Contains(help, usage) {
-				t.Errorf("--%s of %s is not explained", fl.Name, c.name)
+		if c.Flags().Lookup("config") != nil && !strings.Contains(help, "\nExit status: ") {
+			t.Errorf("the exit status of %s is not explained", c.Name())
+		}
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			_, usage := pflag.UnquoteUsage(f)
+			if usage == "" || !strings.Contains(help, " --"+f.Name+" ") || !strings.Contains(help, usage) {
+				t.Errorf("--%s of %s is not explained", f.Name, c.Name())
 			}
 		})
 	}
 }
 
-// completes are words that somebody has begun, and what is offered for the last.
-var completes = []struct {
+// completions are words of a command line, and what is offered for the last.
+var completions = []struct {
 	words []string
-	want  []string
+	want  []string // nil: nothing
+	files bool     // the shell offers files
 }{
-	{[]string{"fire"}, []string{"firewall"}},
-	{[]string{"co"}, []string{"completion", "config"}},
-	{[]string{"firewall", "--f"}, []string{"--format"}},
-	{[]string{"firewall", "--"}, []string{"--action", "--check", "--config", "--format", "--help"}},
-	{[]string{"firewall", "--format", ""}, []string{"nftables", "systemd"}},
-	{[]string{"firewall", "--check", "--action", "d"}, []string{"drop"}},
-	{[]string{"explain", "--user", "app", "--sou"}, []string{"--source"}},
-	{[]string{"completion", "f"}, []string{"fish"}},
-	{[]string{"help", "expl"}, []string{"explain"}},
-	{[]string{"serve", "--config", "pg"}, []string{"pg dir/", "pgwicket.yaml"}},
-	{[]string{"explain", "--cert", "pgw"}, []string{"pgwicket.yaml"}},
-	{[]string{"explain", "--user", ""}, nil},
+	{[]string{"fire"}, []string{"firewall"}, false},
+	{[]string{"co"}, []string{"completion", "config"}, false},
+	{[]string{"firewall", "--f"}, []string{"--format"}, false},
+	{[]string{"firewall", "--"}, []string{"--action", "--check", "--config", "--format", "--help"}, false},
+	{[]string{"firewall", "--format", ""}, []string{"nftables", "systemd"}, false},
+	{[]string{"firewall", "--check", "--action", "d"}, []string{"drop"}, false},
+	{[]string{"explain", "--user", "app", "--sou"}, []string{"--source"}, false},
+	{[]string{"explain", "--replication", ""}, []string{"database", "physical"}, false},
+	{[]string{"completion", "f"}, []string{"fish"}, false},
+	{[]string{"help", "expl"}, []string{"explain"}, false},
+	{[]string{"serve", "--config", "pg"}, nil, true},
+	{[]string{"explain", "--cert", "pgw"}, nil, true},
+	{[]string{"explain", "--user", ""}, nil, false},
+	{[]string{"check", ""}, nil, false},
 }
 
-// stageCompletion is a directory with files to be completed.
+// TestComplete asks as the scripts of the shells do.
+func TestComplete(t *testing.T) {
+	t.Parallel()
+	for _, c := range completions {
+		var out bytes.Buffer
+		run(append([]string{"__complete"}, c.words...), streams{os.Stdin, &out, io.Discard})
+		var got []string
+		directive, last := "", c.words[len(c.words)-1]
+		for line := range strings.Lines(out.String()) {
+			word, _, _ := strings.Cut(strings.TrimSpace(line), "\t")
+			switch {
+			case strings.HasPrefix(word, ":"):
+				directive = word
+			case word != "-h" && strings.HasPrefix(word, last) && word != "":
+				got = append(got, word)
+			}
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, c.want) || (directive == ":0") != c.files {
+			t.Errorf("%q: %q and %s, want %q, files %t", c.words, got, directive, c.want, c.files)
+		}
+	}
+}
+
+// stageCompletion makes a directory with the script for a shell and files to complete.
 func stageCompletion(t *testing.T, shell string) (dir string) {
 	t.Helper()
 	if _, err := exec.LookPath(shell); err != nil {
@@ -78,7 +117,7 @@ func stageCompletion(t *testing.T, shell string) (dir string) {
 	return dir
 }
 
-// offered runs a shell, and returns the lines that it prints, in order.
+// offered runs a shell and returns the lines that it prints, sorted.
 func offered(t *testing.T, dir string, command ...string) (lines []string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
@@ -86,11 +125,11 @@ func offered(t *testing.T, dir string, command ...string) (lines []string) {
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "HOME="+dir, "LC_ALL=C.UTF-8", "TERM=dumb")
-	var said bytes.Buffer
-	cmd.Stderr = &said
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
 	out, err := cmd.Output()
-	if err != nil || said.Len() > 0 {
-		t.Errorf("%s: %v: %s%s", command[0], err, out, said.String())
+	if err != nil || stderr.Len() > 0 {
+		t.Errorf("%s: %v: %s%s", command[0], err, out, stderr.String())
 	}
 	for line := range strings.Lines(string(out)) {
 		if line = strings.TrimSpace(line); line != "" {
@@ -101,33 +140,14 @@ func offered(t *testing.T, dir string, command ...string) (lines []string) {
 	return lines
 }
 
-// A bash has the function complete what is on its command line, as readline would.
+// An interactive bash completes commands, flags, words and files.
 func TestCompletionInBash(t *testing.T) {
+	t.Parallel()
 	dir := stageCompletion(t, "bash")
-	const ask = `source ./completion
-compopt() { :; } # which only readline may call
-COMP_WORDS=(pgwicket "$@") COMP_CWORD=$#
-$(complete -p pgwicket | sed 's/.*-F \([^ ]*\).*/\1/')
-printf '%s\n' "${COMPREPLY[@]}"`
-	for _, c := range completes {
-		want := slices.Clone(c.want)
-		if i := slices.Index(want, "pg dir/"); i >= 0 {
-			want[i] = "pg dir" // to which readline adds the slash
-		}
-		if got := offered(t, dir, append([]string{"bash", "--norc", "-c", ask, "bash"}, c.words...)...); !slices.Equal(got, want) {
-			t.Errorf("%q: %q, want %q", c.words, got, want)
-		}
+	const library = "/usr/share/bash-completion/bash_completion"
+	if _, err := os.Stat(library); err != nil {
+		t.Skip("there is no bash-completion")
 	}
-	for _, words := range [][]string{{"firewall", "--format", "=", "sys"}, {"firewall", "--format", "="}} { // as bash cuts --format=sys
-		if got := offered(t, dir, append([]string{"bash", "--norc", "-c", ask, "bash"}, words...)...); !slices.Contains(got, "systemd") {
-			t.Errorf("%q: %q", words, got)
-		}
-	}
-}
-
-// And so that its readline does it, at a terminal.
-func TestCompletionAtTheTerminal(t *testing.T) {
-	dir := stageCompletion(t, "bash")
 	if _, err := exec.LookPath("script"); err != nil {
 		t.Skip("there is no script")
 	}
@@ -136,7 +156,9 @@ func TestCompletionAtTheTerminal(t *testing.T) {
 	cmd := exec.CommandContext(ctx, "script", "-qec", "bash --norc --noprofile -i", "/dev/null")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "HOME="+dir, "LC_ALL=C.UTF-8", "TERM=dumb", "PS1=$ ", "INPUTRC=/dev/null", "HISTFILE=")
-	cmd.Stdin = strings.NewReader("source ./completion\npgwicket() { printf 'got:<%s>' \"$@\"; echo; }\npgwicket fire\t--fo\tsys\t\npgwicket serve --config pgw\t\nexit\n")
+	cmd.Stdin = strings.NewReader("source " + library + "\nsource ./completion\n" +
+		"pgwicket() { if [ \"$1\" = __complete ]; then command pgwicket \"$@\"; else printf 'got:<%s>' \"$@\"; echo; fi; }\n" +
+		"pgwicket fire\t--fo\tsys\t\npgwicket serve --config pgw\t\nexit\n")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -149,73 +171,52 @@ func TestCompletionAtTheTerminal(t *testing.T) {
 }
 
 func TestCompletionInFish(t *testing.T) {
+	t.Parallel()
 	dir := stageCompletion(t, "fish")
-	for _, c := range completes {
+	for _, c := range completions {
 		line := "pgwicket " + strings.Join(c.words, " ")
 		var got []string
-		for _, l := range offered(t, dir, "fish", "--no-config", "-c", "source ./completion; complete -C "+fishQuoted(line)) {
+		for _, l := range offered(t, dir, "fish", "--no-config", "-c", "source ./completion; complete -C '"+line+"'") {
 			word, _, _ := strings.Cut(l, "\t")
 			got = append(got, word)
 		}
-		want := slices.Clone(c.want)
-		if slices.Contains(c.words, "--") { // all that there is, and fish's own order
-			got = slices.DeleteFunc(got, func(w string) bool { return !slices.Contains(want, w) })
+		want := c.want
+		if c.files {
+			want = []string{"pgwicket.yaml"}
+			got = slices.DeleteFunc(got, func(w string) bool { return strings.HasPrefix(w, "pg dir") || strings.HasPrefix(w, `pg\ dir`) })
 		}
+		got = slices.DeleteFunc(got, func(w string) bool { return w == "-h" })
 		if !slices.Equal(got, want) {
 			t.Errorf("%q: %q, want %q", line, got, want)
 		}
 	}
 }
 
-// zsh completes at a terminal only, so what the script tells zsh's own functions is looked at.
+// zsh loads the script and completes pgwicket with it.
 func TestCompletionInZsh(t *testing.T) {
+	t.Parallel()
 	dir := stageCompletion(t, "zsh")
-	const ask = `compdef() { :; }
-_describe() { print -rl -- ${(P)2}; }
-_arguments() { print -rl -- "$CURRENT" "$@"; }
+	const load = `autoload -U compinit
+compinit -u -D
 source ./completion
-words=(pgwicket "$@") CURRENT=$(( $# + 1 ))
-_pgwicket`
-	for _, c := range []struct {
-		words, want []string
-	}{
-		{[]string{"fire"}, []string{"firewall:print the allowlist as a firewall's rules", "config:print every key as it comes out, and where its value is from"}},
-		{[]string{"firewall", "--f"}, []string{"2", "--format=[whose rules\\: nftables or systemd (default nftables)]:value:(nftables systemd)", "--check[compare with what the kernel has, in nftables]"}},
-		{[]string{"serve", "--config", "pgw"}, []string{"3", "--config=[the configuration file (default $PGWICKET_CONFIG, or else /etc/pgwicket/pgwicket.yaml)]:file:_files"}},
-		{[]string{"completion", "z"}, []string{"2", "1:word:(bash zsh fish)"}},
-	} {
-		got := offered(t, dir, append([]string{"zsh", "-f", "-c", ask, "zsh"}, c.words...)...)
-		for _, want := range c.want {
-			if !slices.Contains(got, want) {
-				t.Errorf("%q: no %q in %q", c.words, want, got)
-			}
-		}
+print -r -- ${_comps[pgwicket]}
+whence -w _pgwicket`
+	if got, want := offered(t, dir, "zsh", "-f", "-c", load), []string{"_pgwicket", "_pgwicket: function"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 
-// The manual page has every command, flag and help text, and neither mandoc nor groff complains of it.
+// The manual page has every command, flag and help text, and neither mandoc nor groff
+// complains.
 func TestMan(t *testing.T) {
-	var page bytes.Buffer
-	writeMan(&page, "1.0", "2026-01-31")
-	for _, c := range commands() {
-		flagsOf(c).VisitAll(func(fl *flag.Flag) {
-			if !strings.Contains(page.String(), roff("--"+fl.Name)) {
-				t.Errorf("--%s of %s is missing", fl.Name, c.name)
-			}
-		})
-		for line := range strings.Lines(c.help) {
-			if !strings.Contains(page.String(), roff(strings.TrimRight(line, "\n"))) {
-				t.Errorf("%s: %q is missing", c.name, line)
-			}
-		}
-	}
-	for _, r := range page.String() {
-		if r > '~' {
-			t.Fatalf("%q is not for every roff", r)
-		}
+	t.Parallel()
+	root := rootCommand(streams{os.Stdin, io.Discard, io.Discard})
+	page, err := renderMan(root, "1.0", time.Date(2026, 1, 31, 0, 0, 0, 0, time.UTC))
+	if err != nil {
+		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "pgwicket.8")
-	if err := os.WriteFile(path, page.Bytes(), 0o600); err != nil {
+	if err := os.WriteFile(path, page, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, checker := range [][]string{{"mandoc", "-T", "lint", "-W", "warning"}, {"groff", "-man", "-ww", "-Tutf8", "-z"}} {
@@ -227,36 +228,66 @@ func TestMan(t *testing.T) {
 			t.Errorf("%s: %v: %s", checker[0], err, out)
 		}
 	}
-	if _, err := exec.LookPath("mandoc"); err == nil {
-		out, err := exec.Command("mandoc", "-T", "utf8", path).Output()
-		text := strings.NewReplacer("_\b", "", "\u00a0", " ").Replace(string(out))
-		if err != nil || !strings.Contains(text, `pgwicket explain --config pgwicket.yaml --source 10.20.1.7 \`) {
-			t.Errorf("mandoc: %v, and an example is not as it was in\n%s", err, text)
+	if _, err := exec.LookPath("mandoc"); err != nil {
+		t.Skip("there is no mandoc")
+	}
+	out, err := exec.Command("mandoc", "-T", "utf8", "-O", "width=200", path).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := asWords(overstrike(string(out)))
+	for _, c := range root.Commands() {
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if !strings.Contains(text, " --"+f.Name+" ") {
+				t.Errorf("--%s of %s is missing", f.Name, c.Name())
+			}
+		})
+		for paragraph := range strings.SplitSeq(c.Long, "\n\n") {
+			if !strings.Contains(text, asWords(paragraph)) {
+				t.Errorf("%s: %q is missing", c.Name(), paragraph)
+			}
+		}
+		if !strings.Contains(text, asWords(c.Example)) {
+			t.Errorf("%s: the examples are missing", c.Name())
 		}
 	}
 }
 
-func TestRoff(t *testing.T) {
-	for text, want := range map[string]string{
-		"plain": "plain", "--flag": `\-\-flag`, `a\b`: `a\eb`, ".dot": `\&.dot`, "'quote": `\&'quote`, "a.b": "a.b", "«x»": `\[u00AB]x\[u00BB]`,
+// overstrike removes the backspaces by which mandoc prints bold and underlined text.
+func overstrike(text string) string {
+	var out []rune
+	for _, r := range text {
+		if r == '\b' && len(out) > 0 {
+			out = out[:len(out)-1]
+			continue
+		}
+		out = append(out, r)
+	}
+	return string(out)
+}
+
+func asWords(text string) string { return strings.Join(strings.Fields(text), " ") }
+
+// Wrong usage is one line on standard error, with the way to help.
+func TestUsageErrors(t *testing.T) {
+	t.Parallel()
+	for want, args := range map[string][]string{
+		`pgwicket: unknown command "serv" (did you mean serve?); see "pgwicket --help"`:                                {"serv"},
+		`pgwicket: unknown flag: --verson (did you mean --version?); see "pgwicket --help"`:                            {"--verson"},
+		`pgwicket firewall: unknown flag: --formt (did you mean --format?); see "pgwicket firewall --help"`:            {"firewall", "--formt", "nftables"},
+		`pgwicket check: unknown shorthand flag: 'c' in -config (did you mean --config?); see "pgwicket check --help"`: {"check", "-config", "x"},
+		`pgwicket help: unknown command "zzzzzzzz"; see "pgwicket help --help"`:                                        {"help", "zzzzzzzz"},
+		`pgwicket completion: write bash, zsh or fish; see "pgwicket completion --help"`:                               {"completion"},
 	} {
-		if got := roff(text); got != want {
-			t.Errorf("%q: %q, want %q", text, got, want)
+		var stderr bytes.Buffer
+		if status := run(args, streams{os.Stdin, io.Discard, &stderr}); status != exitUsage || stderr.String() != want+"\n" {
+			t.Errorf("%q: status %d, %s", args, status, stderr.String())
 		}
 	}
-	var b bytes.Buffer
-	roffText(&b, "Text:\n\n  literal\n\n  more\nText\n  end\n")
-	if got, want := b.String(), "Text:\n.PP\n.EX\n  literal\n.EE\n.PP\n.EX\n  more\n.EE\nText\n.EX\n  end\n.EE\n"; got != want {
-		t.Errorf("got %q", got)
-	}
-}
-
-// What cannot be completed for is wrong usage.
-func TestCompletionUsage(t *testing.T) {
-	for _, args := range [][]string{{}, {"tcsh"}, {"bash", "zsh"}, {"--bash"}} {
-		var said bytes.Buffer
-		if status := run(append([]string{"completion"}, args...), streams{os.Stdin, io.Discard, &said}); status != exitUsage || said.Len() == 0 {
-			t.Errorf("%q: status %d, %q", args, status, said.String())
+	for _, args := range [][]string{{"tcsh"}, {"bash", "zsh"}, {"--bash"}} {
+		var stderr bytes.Buffer
+		if status := run(append([]string{"completion"}, args...), streams{os.Stdin, io.Discard, &stderr}); status != exitUsage || strings.Count(stderr.String(), "\n") != 1 {
+			t.Errorf("%q: status %d, %q", args, status, stderr.String())
 		}
 	}
 }

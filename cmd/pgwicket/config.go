@@ -3,35 +3,35 @@ package main
 import (
 	"fmt"
 
+	"github.com/spf13/cobra"
+
 	"pgwicket/config"
 )
 
-const configHelp = `Print the configuration that the file, the environment and the defaults come to,
-every key of it, as a file that can be used in place of them. A comment behind
-each value says where it is from: the file with the line, the variable, or
-default. An empty text is the default that config.example.yaml names.
+const configHelp = `Print the effective configuration: every key with its value, and in a comment the
+source of each value, which is a line of the file, a variable of the environment
+or the default. The output can be used as a configuration file. An empty text
+stands for the default that config.example.yaml names.
 
-A key is set by a variable that is called after it, PGWICKET_TLS_CERT_FILE for
-cert_file below tls, which wins over the file. A list is written with commas
-(PGWICKET_ACL_ALLOW=10.20.0.0/16,fd00::/8) or as in the file ([a, b]), and one of
-sections, such as listen, only as in the file.
+The variable of a key has its name: PGWICKET_TLS_CERT_FILE is cert_file in tls. It
+wins over the file. A list is written with commas, as in
+PGWICKET_ACL_ALLOW=10.20.0.0/16,fd00::/8, or as in the file, [a, b]. A list of
+sections, such as listen, is written as in the file only.
 
-No file that it names is read: whether it is any good is for «pgwicket check».
+The files that it names are not read; "pgwicket check" reads them.
 
-Exit status: 0 printed, 78 the form of the file or of a variable is wrong.
-`
+Exit status: 0 printed, 2 wrong usage, 78 the file or a variable has a wrong form.`
 
-func printConfig(args []string, s streams) int {
-	f := flags("config")
-	path := configFlag(f)
-	if status, ok := parse(f, args, s); !ok {
-		return status
-	}
-	text, problems := config.Effective(*path)
-	printProblems(s.err, problems)
-	if config.Failed(problems) {
-		return exitConfig
-	}
-	fmt.Fprintf(s.out, "%s", text)
-	return exitOK
+func configCommand(s streams) *cobra.Command {
+	cmd := &cobra.Command{Use: "config", Short: "Print the effective configuration and the source of each value", Long: configHelp}
+	path := configFlag(cmd)
+	return runs(cmd, func() int {
+		text, problems := config.Effective(*path)
+		printProblems(s.err, problems)
+		if config.Failed(problems) {
+			return exitConfig
+		}
+		fmt.Fprintf(s.out, "%s", text)
+		return exitOK
+	})
 }

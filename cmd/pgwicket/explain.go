@@ -12,43 +12,49 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"pgwicket/acl"
 	"pgwicket/config"
+	"pgwicket/internal/gate"
+	"pgwicket/internal/phrase"
 	"pgwicket/proxy"
 )
 
-const explainHelp = `Say who would get in, and why: the decision first, then each thing it was made
-from. It is made by the code that serves, from the files as they are now; no
-gate needs to run. The key of the certificate is not asked for.
+const explainHelp = `Print the decision on a client and the reasons for it, by the code that serves and
+from the files as they are now. No gate needs to run, and the key of the certificate
+is not needed.
 
-  pgwicket explain --config pgwicket.yaml --source 10.20.1.7 \
-                   --user app --database shop --cert app.crt
+Exit status: 0 admitted, 1 refused, 2 wrong usage, 78 the configuration is wrong.`
 
-Exit status: 0 admitted, 1 refused, 2 wrong usage, 78 the configuration is wrong.
-`
-
-// question is what explain is asked.
+// question describes the client to decide on.
 type question struct {
 	source, listener, user, database, cert, sni, replication, at string
 }
 
-func explain(args []string, s streams) int {
-	f := flags("explain")
-	path := configFlag(f)
-	q := question{}
-	f.StringVar(&q.source, "source", "", "the client's address")
-	f.StringVar(&q.user, "user", "", "the role that it asks for")
-	f.StringVar(&q.database, "database", "", "the database (default: of the user's name)")
-	f.StringVar(&q.cert, "cert", "", "a `file` with its certificate and the intermediates it sends, PEM (default: none)")
-	f.StringVar(&q.listener, "listener", "", "the address that it connects to (default: the first of listen)")
-	f.StringVar(&q.sni, "sni", "", "the server name that it sends (default: none)")
-	f.StringVar(&q.replication, "replication", "", "database or physical (default: an ordinary session)")
-	f.StringVar(&q.at, "at", "", "the time to judge it at, like 2027-01-31T12:00:00Z (default: now)")
-	if status, ok := parse(f, args, s); !ok {
-		return status
+func explainCommand(s streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "explain", Short: "Print whether a client would be admitted, and why", Long: explainHelp,
+		Example: `  pgwicket explain --config pgwicket.yaml --source 10.20.1.7 \
+                   --user app --database shop --cert app.crt`,
 	}
+	var q question
+	path := configFlag(cmd)
+	textFlag(cmd, &q.source, "source", "", "the `address` of the client")
+	textFlag(cmd, &q.user, "user", "", "the `role` that it asks for")
+	textFlag(cmd, &q.database, "database", "", "the `database` (default: the name of the user)")
+	fileFlag(cmd, &q.cert, "cert", "a `file` with its certificate and intermediates in PEM (default: no certificate)")
+	textFlag(cmd, &q.listener, "listener", "", "the `address` that it connects to (default: the first in listen)")
+	textFlag(cmd, &q.sni, "sni", "", "the server `name` that it sends (default: none)")
+	cmd.Flags().StringVar(&q.replication, "replication", "", "the `kind` of replication, database or physical (default: none)")
+	completeWords(cmd, "replication", "database", "physical")
+	textFlag(cmd, &q.at, "at", "", "the `time` to decide at, as in 2027-01-31T12:00:00Z (default: now)")
+	return runs(cmd, func() int { return explain(s, *path, q) })
+}
+
+func explain(s streams, path string, q question) int {
 	now := time.Now()
-	cfg, problems := config.Load(*path, nil, passphrasePrompt(s), now)
+	cfg, problems := config.Load(path, nil, passphrasePrompt(s), now)
 	if cfg == nil {
 		printProblems(s.err, problems)
 		return exitConfig
@@ -58,13 +64,13 @@ func explain(args []string, s streams) int {
 		now, err = time.Parse(time.RFC3339, q.at)
 	}
 	if err != nil {
-		fmt.Fprintf(s.err, "pgwicket explain: %v; «pgwicket help explain» explains its flags\n", err)
+		fmt.Fprintf(s.err, "pgwicket explain: %v; see \"pgwicket explain --help\"\n", err)
 		return exitUsage
 	}
 	return answer(s.out, cfg, request, state, now)
 }
 
-// read turns the flags into what a session would have proved.
+// read returns what the gate would know of the client.
 func (q question) read(cfg *config.Config) (*acl.Request, tls.ConnectionState, error) {
 	state := cfg.TLS.Finished()
 	r := &acl.Request{Listener: q.listener, User: q.user, Database: q.database, SNI: q.sni}
@@ -89,7 +95,7 @@ func (q question) read(cfg *config.Config) (*acl.Request, tls.ConnectionState, e
 	case "physical":
 		r.Replication = acl.PhysicalReplication
 	default:
-		return r, state, fmt.Errorf("--replication: %q is not known; write database or physical", q.replication)
+		return r, state, fmt.Errorf("--replication: %q must be database or physical", q.replication)
 	}
 	if q.cert != "" {
 		if state.PeerCertificates, err = readChain(q.cert); err != nil {
@@ -123,7 +129,7 @@ func readChain(path string) (chain []*x509.Certificate, err error) {
 	return chain, nil
 }
 
-// answer prints the decision and what it was made from.
+// answer prints the decision and its reasons.
 func answer(w io.Writer, cfg *config.Config, q *acl.Request, state tls.ConnectionState, at time.Time) int {
 	status := exitOK
 	rule, err := cfg.Policy.Judge(q, state, at)
@@ -139,10 +145,10 @@ func answer(w io.Writer, cfg *config.Config, q *acl.Request, state tls.Connectio
 	case rule != nil:
 		fmt.Fprintf(w, "admitted by rule %q (%s)\n", rule.Name, cfg.At(rule.Line))
 	default:
-		fmt.Fprintln(w, "admitted: there are no rules, and the allowlist and the certificate are enough")
+		fmt.Fprintln(w, "admitted: there are no rules, and the allowlist and the certificate allow it")
 	}
 	if to, err := cfg.Policy.BackendOf(rule); status == exitOK && err == nil && len(cfg.Policy.Hosts()) > 1 {
-		fmt.Fprintf(w, "goes to     %s\n", strings.Join(addresses(&proxy.Policy{Backend: to}), ", else "))
+		fmt.Fprintf(w, "goes to     %s\n", strings.Join(gate.Addresses(&proxy.Policy{Backend: to}), ", else "))
 	}
 	if status == exitOK && rule != nil && rule.DatabaseAs != "" {
 		fmt.Fprintf(w, "there       database %q\n", rule.DatabaseAs)
@@ -176,7 +182,7 @@ func explainCertificate(w io.Writer, cfg *config.Config, q *acl.Request, state t
 		if i > 0 {
 			what = "           "
 		}
-		fmt.Fprintf(w, "%s %s, until %s\n            %s\n", what, link.Subject, until(link.NotAfter, at), link.Status)
+		fmt.Fprintf(w, "%s %s, until %s\n            %s\n", what, link.Subject, phrase.Until(link.NotAfter, at), link.Status)
 	}
 	if len(chain) == 0 && err != nil {
 		fmt.Fprintf(w, "chain       none: %v\n", err)
@@ -185,13 +191,13 @@ func explainCertificate(w io.Writer, cfg *config.Config, q *acl.Request, state t
 
 func orNone(name string) string {
 	if name == "" {
-		return "none that is safe to compare (one, of 1 to 63 bytes, without control characters)"
+		return "none that can be compared (it takes exactly one, of 1 to 63 bytes, without control characters)"
 	}
 	return name
 }
 
-// explainRules asks the rules also where something before them has refused: it
-// saves whoever mends that the next surprise.
+// explainRules prints the rules even if something before them has refused, as the
+// client would reach them next.
 func explainRules(w io.Writer, cfg *config.Config, q *acl.Request) {
 	if cfg.Policy.Rules == nil {
 		fmt.Fprintln(w, "rules       none")

@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -12,15 +14,14 @@ import (
 	"pgwicket/internal/tlstest"
 )
 
-// documents is what stands below the rules in every configuration of
-// docs/cookbook.md.
+// documents is the rest of every configuration of the documented policies.
 const documents = `
 listen: [{address: "10.0.0.5:5432"}]
 tls: {cert_file: server.crt, key_file: server.key, ca_file: ca.crt, crl_file: ca.crl, client_cert: optional}
 `
 
-// stageExplain makes the files that the examples speak of, in a directory of
-// the test's own, and works there.
+// stageExplain makes the files of the examples in a temporary directory, and changes
+// to it.
 func stageExplain(t *testing.T) (ca *tlstest.CA, alice *tlstest.Pair) {
 	t.Helper()
 	t.Chdir(t.TempDir())
@@ -57,16 +58,15 @@ func explained(t *testing.T, args ...string) (status int, out string) {
 	return status, stdout.String() + stderr.String()
 }
 
-var policyBlock = regexp.MustCompile("(?s)\n## ([^\n]+)\n\n```yaml\n(.*?)```\n\n```console\n(.*?)```")
+var policyBlock = regexp.MustCompile("(?s)\n##+ ([^\n]+)\n\n```yaml\n(.*?)```\n\n```console\n(.*?)```")
 
-// The policies of docs/cookbook.md do what stands there.
+// The policies in docs decide as documented.
 func TestDocumentedPolicies(t *testing.T) {
-	text, err := os.ReadFile("../../docs/cookbook.md")
-	if err != nil {
-		t.Fatal(err)
+	var blocks [][]string
+	for _, page := range pages(t) {
+		blocks = append(blocks, policyBlock.FindAllStringSubmatch(readPage(t, page), -1)...)
 	}
 	stageExplain(t)
-	blocks := policyBlock.FindAllStringSubmatch(string(text), -1)
 	if len(blocks) < 10 {
 		t.Fatalf("%d policies, want ten", len(blocks))
 	}
@@ -95,7 +95,7 @@ func TestDocumentedPolicies(t *testing.T) {
 	}
 }
 
-// The whole answer, for somebody who is let in and for one who is not.
+// The whole answer, for a client that is admitted and for one that is refused.
 func TestExplain(t *testing.T) {
 	ca, alice := stageExplain(t)
 	rules := `acl:
@@ -130,7 +130,7 @@ func TestExplain(t *testing.T) {
 		{"a key for a certificate", []string{"10.1.2.3", "--cert", "server.key"}, exitUsage, []string{"holds no certificate in PEM"}},
 		{"no address", []string{"db.example.com"}, exitUsage, []string{`--source: "db.example.com" is not an IP address`}},
 		{"no such time", []string{"10.1.2.3", "--at", "tomorrow"}, exitUsage, []string{"tomorrow"}},
-		{"no such replication", []string{"10.1.2.3", "--replication", "yes"}, exitUsage, []string{"write database or physical"}},
+		{"no such replication", []string{"10.1.2.3", "--replication", "yes"}, exitUsage, []string{"must be database or physical"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if err := os.WriteFile("stranger.crt", tlstest.NewCA("stranger").Client("alice").CertPEM(), 0o600); err != nil {

@@ -1,7 +1,8 @@
+//go:build unix
+
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"pgwicket/config"
 	"pgwicket/internal/pgtest"
@@ -60,10 +63,10 @@ func tryBlocks(t *testing.T, name string, kinds ...string) {
 			case "yaml":
 				loads(t, b)
 			case "nft":
-				nftables(t, b)
+				loadsInNFT(t, b)
 			case "console", "text": // see TestPagesCommands
 			default:
-				t.Errorf("nobody knows what a block of %q is", kind)
+				t.Errorf("there is no test for a block of %q", kind)
 			}
 		})
 	}
@@ -81,7 +84,7 @@ type hardened struct {
 	release int
 }
 
-// ours lets this test in, whatever the page makes of the rest.
+// ours admits this test, whatever the page says.
 const (
 	ourHBA   = "local all " + pgtest.Superuser + " peer map=ours\n"
 	ourIdent = "ours %s " + pgtest.Superuser + "\n"
@@ -182,7 +185,7 @@ func (h *hardened) conf(t *testing.T, b block) {
 		t.Errorf("PostgreSQL reads %s settings in\n%s", read, b.text)
 	}
 	for _, s := range settings {
-		if s[1] == "shared_preload_libraries" { // nobody looks for these before a restart
+		if s[1] == "shared_preload_libraries" { // PostgreSQL loads these at a restart only
 			h.ask(t, "load '"+s[2]+"'")
 		}
 	}
@@ -287,16 +290,16 @@ func complete(part string) string {
 	return text
 }
 
-// nftables has nft read the rules in a network of its own, where they do no
+// loadsInNFT has nft read the rules in a network namespace, where they do no
 // harm.
-func nftables(t *testing.T, b block) {
+func loadsInNFT(t *testing.T, b block) {
 	for _, name := range []string{"nft", "unshare"} {
 		if _, err := exec.LookPath(name); err != nil {
 			t.Skipf("%s is not installed", name)
 		}
 	}
 	if err := exec.Command("unshare", "-Urn", "true").Run(); err != nil {
-		t.Skipf("no network of its own can be made here: %v", err)
+		t.Skipf("no network namespace can be made here: %v", err)
 	}
 	cmd := exec.Command("unshare", "-Urn", "nft", "-f", "-")
 	cmd.Stdin = strings.NewReader(b.text)
@@ -307,15 +310,22 @@ func nftables(t *testing.T, b block) {
 
 var pageCommand = regexp.MustCompile(`pgwicket ([a-z]+)((?: --?[a-z-]+(?: [^-\s|]\S*)?)*)`)
 
-// TestPagesCommands: each command of ours in a block that nobody runs is there, with
+// promptLine is a command and the lines that continue it.
+var promptLine = regexp.MustCompile(`(?m)^[$#] (?:.*\\\n)*.*$`)
+
+// TestPagesCommands: each command of pgwicket in a block that no test runs exists, with
 // its flags.
 func TestPagesCommands(t *testing.T) {
-	for _, page := range []string{"quickstart.md", "hardening.md", "coming-from.md"} {
+	for _, page := range pages(t) {
 		for _, b := range blocks(t, page) {
 			if b.lang != "console" {
 				continue
 			}
-			for _, m := range pageCommand.FindAllStringSubmatch(b.text, -1) {
+			text := b.text
+			if prompted := promptLine.FindAllString(text, -1); prompted != nil { // the other lines are output
+				text = strings.Join(prompted, "\n")
+			}
+			for _, m := range pageCommand.FindAllStringSubmatch(text, -1) {
 				t.Run(fmt.Sprintf("%s, line %d, %s", page, b.line, m[1]), func(t *testing.T) { hasFlags(t, m[1], m[2]) })
 			}
 		}
@@ -324,13 +334,12 @@ func TestPagesCommands(t *testing.T) {
 
 func hasFlags(t *testing.T, name, args string) {
 	t.Helper()
-	if !slices.ContainsFunc(commands(), func(c command) bool { return c.name == name }) {
+	i := slices.IndexFunc(commands(), func(c *cobra.Command) bool { return c.Name() == name })
+	if i < 0 {
 		t.Fatalf("there is no command %s", name)
 	}
-	var help bytes.Buffer
-	run([]string{name, "--help"}, streams{os.Stdin, &help, &help})
 	for word := range strings.FieldsSeq(args) {
-		if strings.HasPrefix(word, "--") && !strings.Contains(help.String(), "  "+word+" ") {
+		if flag, ok := strings.CutPrefix(word, "--"); ok && commands()[i].Flags().Lookup(flag) == nil {
 			t.Errorf("pgwicket %s has no flag %s", name, word)
 		}
 	}

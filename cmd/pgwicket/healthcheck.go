@@ -4,18 +4,17 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/spf13/cobra"
 )
 
-const healthcheckHelp = `Ask the gate whether it is alive, by admin.socket or else by admin.address, for
-the health check of a container:
+const healthcheckHelp = `Ask the gate whether it is alive, by admin.socket or else by admin.address. It is
+meant for the health check of a container.
 
-  HEALTHCHECK CMD ["pgwicket", "healthcheck", "--config", "/etc/pgwicket/pgwicket.yaml"]
+Neither this nor --ready checks whether PostgreSQL is up: restarting the gate would
+not bring it back.
 
-Neither this nor --ready asks whether PostgreSQL is there: to start the gate anew
-would not bring it back.
-
-Exit status: 0 yes, 1 no, or nobody answers, 2 wrong usage.
-`
+Exit status: 0 yes, 1 no, or no answer, 2 wrong usage.`
 
 // The paths of the probes.
 const (
@@ -23,26 +22,24 @@ const (
 	readyPath = "/readyz"
 )
 
-func healthcheck(args []string, s streams) int {
-	f := flags("healthcheck")
-	path := configFlag(f)
-	ready := f.Bool("ready", false, "ask whether it lets newcomers in, which it does not while it shuts down")
-	timeout := f.Duration("timeout", 5*time.Second, "how long to wait for the answer (default 5s)")
-	if status, ok := parse(f, args, s); !ok {
-		return status
+func healthcheckCommand(s streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "healthcheck", Short: "Ask whether the gate is alive", Long: healthcheckHelp,
+		Example: `  HEALTHCHECK CMD ["pgwicket", "healthcheck", "--config", "/etc/pgwicket/pgwicket.yaml"]`,
 	}
-	d, err := findDoor(*path, false)
-	if err != nil {
-		return complain(s, f.Name(), err)
-	}
-	question := alivePath
-	if *ready {
-		question = readyPath
-	}
-	answer, err := d.ask(http.MethodGet, question, *timeout)
-	if err != nil {
-		return complain(s, f.Name(), err)
-	}
-	fmt.Fprintf(s.out, "%s", answer)
-	return exitOK
+	path := configFlag(cmd)
+	ready := cmd.Flags().Bool("ready", false, "ask whether it admits clients, which it does not while it shuts down")
+	timeout := timeoutFlag(cmd, 5*time.Second, "how long to wait for the answer")
+	return runs(cmd, func() int {
+		probe := alivePath
+		if *ready {
+			probe = readyPath
+		}
+		answer, err := askGate(*path, false, http.MethodGet, probe, *timeout)
+		if err != nil {
+			return fail(s, cmd.Name(), err)
+		}
+		fmt.Fprintf(s.out, "%s", answer)
+		return exitOK
+	})
 }

@@ -1,20 +1,23 @@
-// Command pgwicket is a TLS gate in front of PostgreSQL: it verifies who
-// connects, by network, TLS and certificate, and hands the session to the
-// server over a Unix socket.
+// Command pgwicket is a TLS gate in front of PostgreSQL: it verifies clients by
+// network, TLS and certificate, and relays their sessions to the server over a Unix
+// socket.
+//
+// The package holds the commands: each parses its flags, calls a package, prints the
+// result and returns an exit status.
 package main
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"runtime/debug"
-	"slices"
 	"strings"
 
-	"pgwicket/config"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"pgwicket/internal/nearest"
 )
 
 // Exit statuses. 78 is EX_CONFIG of sysexits.h.
@@ -28,213 +31,172 @@ const (
 // version is set by the linker for a release; see Makefile.
 var version = ""
 
-// streams are where a command reads and writes.
+// streams are what a command reads from and writes to.
 type streams struct {
 	in       *os.File
 	out, err io.Writer
 }
 
-type command struct {
-	name    string
-	args    string
-	summary string
-	help    string
-	run     func(args []string, s streams) int
-}
+const rootHelp = `pgwicket is a TLS gate in front of PostgreSQL. It terminates TLS with an enforced
+minimum version and cipher list, verifies client certificates against a CA and
+revocation lists, admits the networks and sessions that its configuration allows,
+and relays them to PostgreSQL over a Unix socket.
 
-func commands() []command {
-	return []command{
-		{"serve", "--config FILE", "run the gate", serveHelp, serve},
-		{"check", "--config FILE", "say whether serve would start, and all that is wrong", checkHelp, check},
-		{"explain", "--source ADDRESS --user ROLE ...", "say who would get in, and why", explainHelp, explain},
-		{"doctor", "--config FILE [--json]", "examine the gate, its certificates and PostgreSQL, with what to mend", doctorHelp, doctor},
-		{"healthcheck", "[--ready]", "say whether the gate is alive, for containers", healthcheckHelp, healthcheck},
-		{"wait", "[--timeout 30s]", "wait until the gate is ready", waitHelp, waitReady},
-		{"sessions", "[--json]", "list the open sessions", sessionsHelp, sessions},
-		{"reload", "", "have the gate reload, and say how that went", reloadHelp, askReload},
-		{"config", "--config FILE", "print every key as it comes out, and where its value is from", configHelp, printConfig},
-		{"firewall", "--config FILE", "print the allowlist as a firewall's rules", firewallHelp, firewall},
-		{"demo", "[--once]", "see a working gate, with a PostgreSQL and certificates of its own", demoHelp, demo},
-		{"completion", "bash|zsh|fish", "print a script with which the shell completes commands and flags", completionHelp, completion},
-		{"man", "", "print the manual page", manHelp, man},
-		{"version", "", "print the version", "Print the version of pgwicket, of the Go that built it, and the platform.\n", printVersion},
-	}
-}
+config.example.yaml explains the keys of the configuration file. A variable of the
+environment sets each of them, too: PGWICKET_TLS_CERT_FILE sets cert_file in tls.
+
+Exit status: 0 done, 1 failed, 2 wrong usage, 78 the configuration is wrong.`
 
 func main() { os.Exit(run(os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr})) }
 
+// run executes a command line and returns its exit status. Wrong usage is one line on
+// standard error.
 func run(args []string, s streams) int {
+	root := rootCommand(s)
 	if len(args) == 0 {
-		usage(s.err)
+		fmt.Fprint(s.err, root.UsageString())
 		return exitUsage
 	}
-	if isHelp(args[0]) {
-		if len(args) > 1 && !isHelp(args[1]) {
-			return run([]string{args[1], "--help"}, s)
-		}
-		usage(s.out)
+	root.SetArgs(args)
+	cmd, err := root.ExecuteC()
+	var status exitStatus
+	var name string
+	switch {
+	case err == nil:
 		return exitOK
+	case errors.As(err, &status):
+		return int(status)
 	}
-	if slices.Contains([]string{"-v", "-version", "--version"}, args[0]) {
-		return printVersion(nil, s)
+	if n, _ := fmt.Sscanf(err.Error(), "unknown command %q for", &name); n == 1 {
+		err = unknownCommand(root, name)
 	}
-	for _, c := range commands() {
-		if c.name == args[0] {
-			return c.run(args[1:], s)
-		}
-	}
-	fmt.Fprintf(s.err, "pgwicket: there is no command %q; «pgwicket help» lists them\n", args[0])
+	fmt.Fprintf(s.err, "%s: %v; see %q\n", cmd.CommandPath(), err, cmd.CommandPath()+" --help")
 	return exitUsage
 }
 
-func isHelp(word string) bool {
-	return slices.Contains([]string{"help", "-h", "-help", "--help"}, word)
-}
+// exitStatus is the error of a command that has printed what there is to say.
+type exitStatus int
 
-func usage(w io.Writer) {
-	fmt.Fprint(w, `pgwicket is a TLS gate in front of PostgreSQL.
+func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
-Usage: pgwicket COMMAND [FLAGS]
-
-`)
-	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-24s %s\n", strings.TrimSpace(c.name+" "+c.args), c.summary)
+func rootCommand(s streams) *cobra.Command {
+	root := &cobra.Command{
+		Use:                "pgwicket",
+		Short:              "TLS gate in front of PostgreSQL",
+		Long:               rootHelp,
+		Version:            versionLine(),
+		SilenceErrors:      true,
+		SilenceUsage:       true,
+		DisableSuggestions: true, // they would be further lines; unknownCommand has them
+		CompletionOptions:  cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
-	fmt.Fprint(w, `
-«pgwicket help COMMAND» explains one of them. The keys of the configuration
-file are explained in config.example.yaml. Each can be set by a variable of the
-environment, too: PGWICKET_TLS_CERT_FILE for cert_file below tls.
-
-Exit status: 0 done, 1 failed while running, 2 wrong usage, 78 the
-configuration is wrong.
-`)
+	root.SetIn(s.in)
+	root.SetOut(s.out)
+	root.SetErr(s.err)
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpCommand(helpCommand())
+	root.AddCommand(
+		serveCommand(s), checkCommand(s), explainCommand(s), doctorCommand(s), healthcheckCommand(s), waitCommand(s),
+		sessionsCommand(s), reloadCommand(s), configCommand(s), firewallCommand(s), completionCommand(s), manCommand(s), versionCommand(s),
+	)
+	return root
 }
 
-// flags returns the flag set of a command; parse reads args with it and says
-// whether to go on, else with which status to exit.
-func flags(name string) *flag.FlagSet {
-	f := flag.NewFlagSet(name, flag.ContinueOnError)
-	f.SetOutput(io.Discard)
-	return f
-}
-
-func parse(f *flag.FlagSet, args []string, s streams) (status int, goOn bool) {
-	err := f.Parse(args)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		commandHelp(f, s.out)
-		return exitOK, false
-	case err != nil:
-		fmt.Fprintf(s.err, "pgwicket %s: %v; «pgwicket help %s» explains its flags\n", f.Name(), err, f.Name())
-		return exitUsage, false
-	case namesNothing(f):
-		fmt.Fprintf(s.err, "pgwicket %s: --config names no file; «pgwicket help %s» explains its flags\n", f.Name(), f.Name())
-		return exitUsage, false
-	case f.NArg() > 0:
-		fmt.Fprintf(s.err, "pgwicket %s: unexpected %q; «pgwicket help %s» explains its flags\n", f.Name(), f.Arg(0), f.Name())
-		return exitUsage, false
+// runs completes a command that takes flags and no arguments.
+func runs(cmd *cobra.Command, run func() int) *cobra.Command {
+	cmd.Args = func(_ *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return fmt.Errorf("unexpected argument %q", args[0])
+		}
+		return nil
 	}
-	return exitOK, true
-}
-
-// namesNothing reports a --config of an empty text: a variable that the caller
-// has not set, most often, and no wish to do without a file.
-func namesNothing(f *flag.FlagSet) (yes bool) {
-	f.Visit(func(fl *flag.Flag) { yes = yes || fl.Name == "config" && fl.Value.String() == "" })
-	return yes
-}
-
-// flagsOf returns the flags of a command, which are those that its help would
-// show: parse ends it before it does anything.
-func flagsOf(c command) *flag.FlagSet {
-	asked := new(flagTaker)
-	c.run([]string{"--help"}, streams{os.Stdin, asked, io.Discard})
-	return asked.FlagSet
-}
-
-// flagTaker stands where the help would be written, and takes the flags themselves.
-type flagTaker struct{ *flag.FlagSet }
-
-func (*flagTaker) Write(p []byte) (int, error) { return len(p), nil }
-
-func commandHelp(f *flag.FlagSet, w io.Writer) {
-	if t, ok := w.(*flagTaker); ok {
-		t.FlagSet = f
-		return
+	cmd.ValidArgsFunction = cobra.NoFileCompletions
+	cmd.RunE = func(*cobra.Command, []string) error {
+		if status := run(); status != exitOK {
+			return exitStatus(status)
+		}
+		return nil
 	}
-	for _, c := range commands() {
-		if c.name == f.Name() {
-			fmt.Fprintf(w, "Usage: %s\n\n%s", strings.TrimSpace("pgwicket "+c.name+" "+c.args), c.help)
+	return cmd
+}
+
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [command]",
+		Short: "Explain a command",
+		Long:  "Explain a command, its flags and its exit status.",
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, prefix string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
+			for _, c := range cmd.Root().Commands() {
+				if len(args) == 0 && c.IsAvailableCommand() && strings.HasPrefix(c.Name(), prefix) {
+					names = append(names, cobra.CompletionWithDesc(c.Name(), c.Short))
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			of, rest, err := cmd.Root().Find(args)
+			if err != nil {
+				return unknownCommand(cmd.Root(), args[0])
+			}
+			if len(rest) > 0 {
+				return fmt.Errorf("unexpected argument %q", rest[0])
+			}
+			of.InitDefaultHelpFlag()
+			of.InitDefaultVersionFlag()
+			return of.Help()
+		},
+	}
+}
+
+func unknownCommand(root *cobra.Command, name string) error {
+	var names []string
+	for _, c := range root.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
 		}
 	}
-	first := true
-	f.VisitAll(func(fl *flag.Flag) {
-		if first {
-			fmt.Fprint(w, "\nFlags:\n")
-			first = false
-		}
-		_, usage := flag.UnquoteUsage(fl)
-		fmt.Fprintf(w, "  --%-14s %s\n", fl.Name, usage)
+	return fmt.Errorf("unknown command %q%s", name, didYouMean(name, names, ""))
+}
+
+// flagError adds a suggestion to the error of an unknown flag.
+func flagError(cmd *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) {
+		return err
+	}
+	name := unknown.GetSpecifiedName()
+	if short := unknown.GetSpecifiedShortnames(); short != "" {
+		name = short // -config is read as -c -o -n ...
+	}
+	var names []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	return fmt.Errorf("%w%s", err, didYouMean(name, names, "--"))
+}
+
+func didYouMean(name string, known []string, prefix string) string {
+	if word, ok := nearest.Word(name, known); ok {
+		return fmt.Sprintf(" (did you mean %s%s?)", prefix, word)
+	}
+	return ""
+}
+
+func versionCommand(s streams) *cobra.Command {
+	return runs(&cobra.Command{
+		Use: "version", Short: "Print the version",
+		Long: "Print the version of pgwicket, the version of Go that built it, and the platform.",
+	}, func() int {
+		fmt.Fprintln(s.out, versionLine())
+		return exitOK
 	})
 }
 
-const defaultConfig = "/etc/pgwicket/pgwicket.yaml"
-
-// configFlag adds the flag that names the configuration file; empty is none, and
-// all is in the environment. As in the usage of every flag that takes a file, it is
-// the word in backquotes that says so to the shell's completion.
-func configFlag(f *flag.FlagSet) *string {
-	return f.String("config", configFile(os.Environ()), "the configuration `file` (default $PGWICKET_CONFIG, or else "+defaultConfig+")")
-}
-
-// configFile is the one that is read where no flag names one. Only the last resort
-// may be missing, where the environment has keys to do without it: whoever names
-// a file wants it read. What is decided here holds for as long as the process
-// lives, so a file that goes away later is a failed reload.
-func configFile(environ []string) string {
-	if path := os.Getenv(config.FileVariable); path != "" {
-		return path
-	}
-	if _, err := os.Stat(defaultConfig); errors.Is(err, fs.ErrNotExist) && config.InEnvironment(environ) {
-		return ""
-	}
-	return defaultConfig
-}
-
-// choice is a flag that takes one of a few words.
-type choice struct {
-	value string
-	words []string
-}
-
-// choiceFlag adds one; the first of the words is the default.
-func choiceFlag(f *flag.FlagSet, name, usage string, words ...string) *choice {
-	c := &choice{words[0], words}
-	f.Var(c, name, usage+": "+strings.Join(words, " or ")+" (default "+words[0]+")")
-	return c
-}
-
-func (c *choice) String() string { return c.value }
-
-func (c *choice) Set(word string) error {
-	if !slices.Contains(c.words, word) {
-		return fmt.Errorf("it is one of %s", strings.Join(c.words, ", "))
-	}
-	c.value = word
-	return nil
-}
-
-func printVersion(args []string, s streams) int {
-	if status, ok := parse(flags("version"), args, s); !ok {
-		return status
-	}
+func versionLine() string {
 	v, goVersion, platform := buildVersion()
-	fmt.Fprintf(s.out, "pgwicket %s (%s, %s)\n", v, goVersion, platform)
-	return exitOK
+	return fmt.Sprintf("pgwicket %s (%s, %s)", v, goVersion, platform)
 }
 
-// buildVersion names the build: what the linker was told, else the commit it
-// was built from.
+// buildVersion returns the version that the linker has set, or else the commit.
 func buildVersion() (v, goVersion, platform string) {
 	v = version
 	settings := make(map[string]string)

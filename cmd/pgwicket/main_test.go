@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -17,6 +19,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"pgwicket/internal/pgtest"
+	"pgwicket/internal/sandbox"
 )
 
 // deadline is how long anything may take that a test waits for. It only bounds
@@ -109,7 +112,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// alone runs a program in a network of its own, without an account of its own.
+// alone runs a program in a network namespace, as the same account.
 const alone = "unshare --map-current-user --net"
 
 // condition adds [root], [proc], [landlock], [userns], [netns], [alone] and
@@ -122,19 +125,19 @@ func condition(name string) (bool, error) {
 		_, err := os.Stat("/proc/self/cmdline")
 		return err == nil, nil
 	case "landlock": // as much of it as the scripts count on
-		abi, err := landlockABI()
+		abi, err := sandbox.ABI()
 		return err == nil && abi >= 6 && os.Getenv("GOCOVERDIR") == "" && testing.CoverMode() == "", nil
-	case "userns": // with limits of its own
+	case "userns": // with its own limits
 		return exec.Command("unshare", "-Ur", "sh", "-c", "echo 1 >/proc/sys/user/max_inotify_instances").Run() == nil, nil
 	case "netns":
 		return os.Geteuid() == 0 && exec.Command("unshare", "--net", "nft", "list", "ruleset").Run() == nil, nil
-	case "configured": // a machine that has a pgwicket of its own
+	case "configured": // a machine with a configuration of pgwicket
 		_, err := os.Stat(defaultConfig)
 		return err == nil, nil
 	case "alone": // for PostgreSQL's account, too
 		cmd := exec.Command("sh", "-c", alone+" true")
-		if nobody, err := findAccount("nobody"); os.Geteuid() == 0 && err == nil {
-			cmd.Dir, cmd.SysProcAttr = "/", &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(nobody.uid), Gid: uint32(nobody.gid)}}
+		if nobody, err := sandbox.FindAccount("nobody"); os.Geteuid() == 0 && err == nil {
+			cmd.Dir, cmd.SysProcAttr = "/", &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(nobody.UID), Gid: uint32(nobody.GID)}}
 		}
 		return cmd.Run() == nil, nil
 	}

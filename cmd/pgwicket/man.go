@@ -1,140 +1,111 @@
 package main
 
 import (
-	"flag"
+	"bytes"
 	"fmt"
-	"io"
 	"runtime/debug"
 	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/cobra/doc"
+	"github.com/spf13/pflag"
 )
 
-const manHelp = `Print the manual page, with the help of every command, in roff:
-
-  pgwicket man >/usr/share/man/man8/pgwicket.8
-`
-
-func man(args []string, s streams) int {
-	if status, ok := parse(flags("man"), args, s); !ok {
-		return status
+func manCommand(s streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "man",
+		Short:   "Print the manual page",
+		Long:    "Print the manual page in roff, with the help of every command.",
+		Example: "  pgwicket man >/usr/share/man/man8/pgwicket.8",
 	}
-	v, _, _ := buildVersion()
-	writeMan(s.out, v, commitDate())
-	return exitOK
-}
-
-// commitDate is the day of the commit that this was built from, so that the same
-// commit makes the same page; empty if it is not known.
-func commitDate() string {
-	bi, _ := debug.ReadBuildInfo()
-	if bi == nil {
-		return ""
-	}
-	for _, s := range bi.Settings {
-		if day, _, ok := strings.Cut(s.Value, "T"); ok && s.Key == "vcs.time" {
-			return day
+	return runs(cmd, func() int {
+		v, _, _ := buildVersion()
+		page, err := renderMan(cmd.Root(), v, commitDate())
+		if err != nil {
+			return fail(s, cmd.Name(), err)
 		}
-	}
-	return ""
+		fmt.Fprintf(s.out, "%s", page)
+		return exitOK
+	})
 }
 
-func writeMan(w io.Writer, version, date string) {
-	fmt.Fprintf(w, `.\" Made by pgwicket man.
-.TH PGWICKET 8 "%s" "pgwicket %s" "System Administration"
-.SH NAME
-pgwicket \- TLS gate in front of PostgreSQL
-.SH SYNOPSIS
-.B pgwicket
-.I COMMAND
-.RI [ FLAGS ]
-.SH DESCRIPTION
-pgwicket terminates TLS with an enforced minimum version and cipher list, verifies
-client certificates against a CA and revocation lists, admits the networks and the
-sessions that its configuration allows, and hands them to PostgreSQL over a Unix
-socket.
-.SH COMMANDS
-`, date, roff(version))
-	for _, c := range commands() {
-		fmt.Fprintf(w, ".SS %s\n", roff(strings.TrimSpace(c.name+" "+c.args)))
-		roffText(w, c.help)
-		flagsOf(c).VisitAll(func(fl *flag.Flag) {
-			f := completedFlagOf(fl)
-			tag := ".BI \"" + roff("--"+f.name) + " \" VALUE"
-			switch {
-			case f.bare:
-				tag = ".B " + roff("--"+f.name)
-			case f.file:
-				tag = strings.Replace(tag, "VALUE", "FILE", 1)
+// commitDate is the time of the commit that this was built from, so that the same
+// commit makes the same page; the zero time if it is not known.
+func commitDate() (date time.Time) {
+	if bi, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range bi.Settings {
+			if s.Key == "vcs.time" {
+				date, _ = time.Parse(time.RFC3339, s.Value)
 			}
-			fmt.Fprintf(w, ".TP\n%s\n%s\n", tag, roff(f.usage))
-		})
-	}
-	fmt.Fprint(w, `.SH EXIT STATUS
-0 done, 1 failed while running, 2 wrong usage, 78 the configuration is wrong.
-.SH ENVIRONMENT
-.TP
-.B PGWICKET_CONFIG
-The configuration file, where no \fB\-\-config\fR names one.
-.TP
-.BI PGWICKET_ KEY
-The value of a key, in place of that of the file: PGWICKET_TLS_CERT_FILE for
-cert_file below tls. See \fBconfig\fR above.
-.SH FILES
-.TP
-.I /etc/pgwicket/pgwicket.yaml
-The configuration file, where nothing names another one. config.example.yaml explains
-every key.
-.SH SEE ALSO
-.BR psql (1),
-.BR nft (8),
-.BR systemd.resource-control (5)
-`)
-}
-
-// roffText writes a help text: what is indented stays as it is, all else is filled.
-func roffText(w io.Writer, text string) {
-	literal := false
-	for line := range strings.Lines(text) {
-		line = strings.TrimRight(line, "\n")
-		indented := strings.HasPrefix(line, " ")
-		switch {
-		case line == "" && literal:
-			fmt.Fprint(w, ".EE\n")
-			literal = false
-			fallthrough
-		case line == "":
-			fmt.Fprintln(w, ".PP")
-			continue
-		case indented && !literal:
-			fmt.Fprintln(w, ".EX")
-			literal = true
-		case !indented && literal:
-			fmt.Fprintln(w, ".EE")
-			literal = false
 		}
-		fmt.Fprintln(w, roff(line))
 	}
-	if literal {
-		fmt.Fprintln(w, ".EE")
-	}
+	return date
 }
 
-// roff takes away the meaning that a line has for roff, and spells what is not
-// ASCII so that every one of them reads it.
-func roff(line string) string {
+func renderMan(root *cobra.Command, version string, date time.Time) ([]byte, error) {
+	var b bytes.Buffer
+	header := &doc.GenManHeader{Title: "PGWICKET", Section: "8", Source: "pgwicket " + version, Manual: "System Administration", Date: &date}
+	if err := doc.GenMan(manPage(root), header, &b); err != nil {
+		return nil, err
+	}
+	// cobra writes the month only, which mandoc cannot parse (man(7), TH).
+	month, day := date.Format(`"Jan 2006"`), `""`
+	if !date.IsZero() {
+		day = date.Format(`"2006-01-02"`)
+	}
+	return bytes.Replace(b.Bytes(), []byte(month), []byte(day), 1), nil
+}
+
+// manPage returns a command whose page holds those of all commands. cobra makes one
+// page for each, and a reader of pgwicket(8) looks for all of them in one place.
+func manPage(root *cobra.Command) *cobra.Command {
 	var b strings.Builder
-	for i, r := range line {
-		switch {
-		case r == '\\':
-			b.WriteString(`\e`)
-		case r == '-':
-			b.WriteString(`\-`)
-		case (r == '.' || r == '\'') && i == 0:
-			b.WriteString(`\&` + string(r))
-		case r > '~':
-			fmt.Fprintf(&b, `\[u%04X]`, r)
-		default:
-			b.WriteRune(r)
+	b.WriteString(root.Long + "\n\n# COMMANDS\n\n")
+	for _, c := range root.Commands() {
+		if c.IsAvailableCommand() {
+			writeMarkdown(&b, c)
 		}
 	}
-	return b.String()
+	b.WriteString(`# ENVIRONMENT
+
+**PGWICKET_CONFIG**
+: The configuration file where no flag names one.
+
+**PGWICKET_**_KEY_
+: The value of a key, which replaces that of the file. See **config** above.
+
+# FILES
+
+**/etc/pgwicket/pgwicket.yaml**
+: The configuration file where nothing names another.
+
+# SEE ALSO
+
+**psql(1)**, **nft(8)**, **systemd.resource-control(5)**
+`)
+	page := &cobra.Command{
+		Use: root.Use + " command [flags]", DisableFlagsInUseLine: true, Short: root.Short, Long: b.String(),
+		DisableAutoGenTag: true, Run: func(*cobra.Command, []string) {},
+	}
+	page.Flags().Bool("help", false, "")
+	_ = page.Flags().MarkHidden("help") // or cobra adds a section for this flag
+	return page
+}
+
+func writeMarkdown(b *strings.Builder, c *cobra.Command) {
+	fmt.Fprintf(b, "## %s\n\n%s\n\n", strings.TrimPrefix(c.UseLine(), "pgwicket "), c.Long)
+	c.LocalFlags().VisitAll(func(f *pflag.Flag) {
+		kind, usage := pflag.UnquoteUsage(f)
+		if kind != "" {
+			kind = " _" + kind + "_"
+		}
+		if f.DefValue != "" && f.DefValue != "false" {
+			usage += " (default " + f.DefValue + ")"
+		}
+		fmt.Fprintf(b, "**--%s**%s\n: %s\n\n", f.Name, kind, usage)
+	})
+	if c.Example != "" {
+		fmt.Fprintf(b, "Examples:\n\n```\n%s\n```\n\n", c.Example)
+	}
 }

@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -83,7 +85,7 @@ var ciphers = []cipher{
 	{"ECDHE-RSA-RC4-SHA", 0xC011, v10, v12, "rsa"},
 }
 
-// tlsCase is one configuration and what it must let in.
+// tlsCase is one configuration and what it must accept.
 type tlsCase struct {
 	name     string
 	options  []string // lines of the section tls
@@ -171,7 +173,7 @@ func (c tlsCase) outcome(v tlsVersion, s cipher, client string) string {
 	}
 }
 
-// TestOpenSSL lets OpenSSL ask the running command for every version and cipher
+// TestOpenSSL has OpenSSL offer the running command every version and cipher
 // suite there is, one at a time, under a number of configurations: what the
 // configuration names is spoken, and nothing else is.
 func TestOpenSSL(t *testing.T) {
@@ -194,7 +196,7 @@ func TestOpenSSL(t *testing.T) {
 					case wanted && got != fmt.Sprint(v, " ", what):
 						t.Errorf("%v with %s became %s", v, what, got)
 					case !wanted && err == nil:
-						t.Errorf("%v with %s is let in, as %s", v, what, got)
+						t.Errorf("%v with %s is accepted, as %s", v, what, got)
 					case !wanted && !errors.Is(err, errRefused):
 						t.Errorf("%v with %s has not been tried: %v", v, what, err)
 					}
@@ -493,7 +495,7 @@ func newOpenSSL(t *testing.T) *openSSL {
 	if err != nil {
 		t.Fatal("no openssl in PATH; install it (apt-get install openssl)")
 	}
-	// Whatever the system's openssl.cnf forbids is what the gate is to be asked for.
+	// The gate must be offered what the system's openssl.cnf forbids.
 	t.Setenv("OPENSSL_CONF", "/dev/null")
 	out, err := exec.Command(path, "ciphers", "ALL:COMPLEMENTOFALL:@SECLEVEL=0").Output()
 	if err != nil {

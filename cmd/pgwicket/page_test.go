@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -22,17 +24,36 @@ type block struct {
 	section string // the heading above it
 }
 
-// blocks returns those of a page, in their order.
-func blocks(t *testing.T, page string) (all []block) {
+// pages returns the names of the pages of docs.
+func pages(t *testing.T) (names []string) {
+	t.Helper()
+	paths, err := filepath.Glob("../../docs/*.md")
+	if err != nil || len(paths) == 0 {
+		t.Fatal(paths, err)
+	}
+	for _, path := range paths {
+		names = append(names, filepath.Base(path))
+	}
+	return names
+}
+
+func readPage(t *testing.T, page string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("../../docs", page))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return string(text)
+}
+
+// blocks returns those of a page, in their order.
+func blocks(t *testing.T, page string) (all []block) {
+	t.Helper()
+	text := readPage(t, page)
 	var section, indent string
 	var open *block
 	n := 0
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(text) {
 		n++
 		before, lang, fence := strings.Cut(line, "```")
 		switch fence = fence && strings.TrimSpace(before) == ""; {
@@ -47,8 +68,8 @@ func blocks(t *testing.T, page string) (all []block) {
 			section = strings.TrimSpace(strings.TrimLeft(line, "#"))
 		}
 	}
-	if open != nil || len(all) == 0 {
-		t.Fatalf("docs/%s: %d blocks, the last one open: %t", page, len(all), open != nil)
+	if open != nil {
+		t.Fatalf("docs/%s: the block of line %d has no end", page, open.line)
 	}
 	return all
 }
@@ -128,7 +149,7 @@ func (s *shell) read(path string) string {
 
 // follow runs the sh blocks, and compares what they print with the text block
 // below, if there is one. adapt changes in both what a reader would, and other
-// is told of each block of another kind when it is its turn.
+// is called with each block of another kind in its turn.
 func (s *shell) follow(page []block, adapt func(block) string, other func(block)) {
 	s.t.Helper()
 	for i, b := range page {
@@ -204,19 +225,10 @@ var (
 // TestPagesLinks: what a page of docs refers to within docs has a heading of that
 // name.
 func TestPagesLinks(t *testing.T) {
-	pages, err := filepath.Glob("../../docs/*.md")
-	if err != nil || len(pages) == 0 {
-		t.Fatal(pages, err)
-	}
 	text := make(map[string]string)
 	anchors := make(map[string]bool)
-	for _, path := range pages {
-		page, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		name := filepath.Base(path)
-		text[name] = string(page)
+	for _, name := range pages(t) {
+		text[name] = readPage(t, name)
 		for _, m := range heading.FindAllStringSubmatch(text[name], -1) {
 			anchors[name+"#"+strings.ReplaceAll(dropped.ReplaceAllString(strings.ToLower(m[1]), ""), " ", "-")] = true
 		}

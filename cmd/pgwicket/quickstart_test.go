@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -30,8 +32,8 @@ func TestQuickStart(t *testing.T) {
 	}
 }
 
-// rotation are the sections of docs/certificates.md and docs/operations.md that go on
-// from a gate of the quick start, in their order.
+// rotation are the sections of docs that continue from a gate of the quick start, in
+// the order in which they are tried.
 var rotation = []string{
 	"A new server certificate", "A new passphrase", "A fresh revocation list", "Revoking a client certificate", "A new CA",
 	"Draining", "Upgrading",
@@ -41,7 +43,12 @@ var rotation = []string{
 // build bin/pgwicket.
 func TestRotation(t *testing.T) {
 	start := blocks(t, "quickstart.md")
-	manual := slices.DeleteFunc(append(blocks(t, "certificates.md"), blocks(t, "operations.md")...), func(b block) bool { return !slices.Contains(rotation, b.section) })
+	var manual []block
+	for _, section := range rotation {
+		for _, page := range pages(t) {
+			manual = append(manual, slices.DeleteFunc(blocks(t, page), func(b block) bool { return b.section != section })...)
+		}
+	}
 	end := slices.IndexFunc(start, func(b block) bool { return b.section == "Revoke" })
 	var sections []string
 	for _, b := range manual {
@@ -55,7 +62,7 @@ func TestRotation(t *testing.T) {
 	g.follow(manual)
 }
 
-// guide is whoever follows the quick start.
+// guide follows the quick start.
 type guide struct {
 	t     *testing.T
 	dir   string

@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -20,30 +22,30 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"pgwicket/config"
+	"pgwicket/internal/sandbox"
 )
 
 // confined is a command of the scripts: it enters the sandbox of a gate whose
-// configuration is in the directory of its first argument, and names the others.
-// It tries what only a gate that was taken over would, and prints what the system
-// says to it.
+// configuration is in the directory of its first argument, and whose files the others
+// name. It tries what only code that has taken over a gate would, and prints the errors.
 func confined() {
 	dir := os.Args[1]
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		panic(err)
 	}
-	// The kernel forgets directories when memory is short. Root can ask for it; for
-	// others, and in most containers, this is nil, and what is written goes nowhere.
+	// The kernel drops inodes when memory is short, and root can make it do so. For
+	// others, and in most containers, forget is nil and writing to it does nothing.
 	forget, _ := os.OpenFile("/proc/sys/vm/drop_caches", os.O_WRONLY, 0)
 	names := []config.Name{{Path: filepath.Join(dir, "pgwicket.yaml")}}
 	for _, file := range os.Args[2:] {
 		names = append(names, config.Name{Path: file})
 	}
-	s := &sandbox{dirs: directories(readable(names))}
-	if s, err = s.enter(slog.New(slog.NewTextHandler(os.Stderr, nil)), nil); err != nil || s == nil {
+	s, err := sandbox.Enter(slog.New(slog.NewTextHandler(os.Stderr, nil)), sandbox.Options{Names: names})
+	if err != nil || s == nil {
 		panic(err)
 	}
-	defer runtime.KeepAlive(s) // a gate keeps it, too
+	defer runtime.KeepAlive(s) // as a gate does
 	for range 3 {              // an entry in use lately survives the first time
 		_, _ = forget.WriteString("2")
 	}

@@ -1,489 +1,113 @@
 package main
 
 import (
-	"bytes"
-	"cmp"
-	"context"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
-	"slices"
-	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
-	"golang.org/x/term"
+	"github.com/spf13/cobra"
 
 	"pgwicket/config"
+	"pgwicket/internal/filewatch"
+	"pgwicket/internal/gate"
+	"pgwicket/internal/sandbox"
 	"pgwicket/internal/status"
+	"pgwicket/internal/systemd"
 	"pgwicket/metrics"
-	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
 )
 
-const serveHelp = `Run the gate until a signal ends it. The log goes to standard error, one line
-a connection; JSON unless that is a terminal (log.format).
+const serveHelp = `Run the gate until a signal ends it. The log goes to standard error, with one line
+for each connection, as JSON unless standard error is a terminal (log.format).
 
-The configuration and every file it names are read again when one of them
-changes (watch_files) and at SIGHUP; if anything is wrong, the gate says so and
-goes on as before.
+The configuration and every file that it names are loaded again when one of them
+changes (watch_files) and on SIGHUP. If anything is wrong, the error is logged and
+the configuration is unchanged.
 
-It needs no privileges. Started as root it becomes the account that user names,
-once it listens, and on Linux the kernel then keeps it from all files but those
-in the directories of its own (landlock).
+The gate needs no privileges. Started as root it becomes the account in user once it
+listens. On Linux it then gives up access to all files outside of the directories
+of its configuration (landlock).
 
 Signals:
-  SIGHUP           read them again, changed or not
-  SIGTERM, SIGINT  say not ready, stop listening after limits.drain_delay, end
-                   each session when it is outside of a transaction, and after
-                   limits.drain_timeout the rest; a second one exits at once
+  SIGHUP           reload, whether or not a file has changed
+  SIGTERM, SIGINT  report not ready, stop listening after limits.drain_delay,
+                   terminate each session when it is outside of a transaction, and
+                   the rest after limits.drain_timeout; a second one exits at once
 
-Exit status: 0 stopped as it was told to, 1 the gate failed, or was told twice,
-78 the configuration is wrong.
-`
+Exit status: 0 stopped by a signal, 1 failed, or stopped by a second signal, 2 wrong
+usage, 78 the configuration is wrong.`
 
-// gate is a running serve command.
-type gate struct {
-	path     string
-	prompt   passphrases
-	log      *slog.Logger
-	level    *slog.LevelVar
-	metrics  *metrics.Set
-	server   *proxy.Server
-	started  *config.Config // what only a restart can change is from here
-	inForce  *config.Config // what the last load that worked has made
-	ready    atomic.Bool
-	failures chan error // of listeners, which should run for ever
-	admin    admin
-	asked    chan chan *status.Reload // for a reload, by the socket
-	shown    atomic.Pointer[shown]
-	build    status.Build
-
-	passed   passed
-	manager  *manager
-	outcome  string // of the last load, for the manager
-	stopping atomic.Bool
-
-	sandbox *sandbox                 // nil: none
-	watcher *watcher                 // nil: only SIGHUP reloads
-	tried   atomic.Pointer[contents] // of the last load, failed or not
-	putOff  int                      // loads since then that counted for nothing
+func serveCommand(s streams) *cobra.Command {
+	cmd := &cobra.Command{Use: "serve", Short: "Run the gate", Long: serveHelp}
+	path := configFlag(cmd)
+	return runs(cmd, func() int { return serve(s, *path) })
 }
 
-func serve(args []string, s streams) int {
-	f := flags("serve")
-	path := configFlag(f)
-	if status, ok := parse(f, args, s); !ok {
-		return status
-	}
+func serve(s streams, path string) int {
 	signals := make(chan os.Signal, 4)
-	sockets, err := passedSockets()
+	sockets, err := systemd.PassedSockets()
 	if err != nil {
 		fmt.Fprintf(s.err, "pgwicket: %v\n", err)
 		return exitConfig
 	}
-	signal.Notify(signals, syscall.SIGHUP) // one that comes too early is a reload, not the end
+	signal.Notify(signals, syscall.SIGHUP) // before the load: an early one must not end the process
 	defer signal.Stop(signals)
-	prompt := askedFor(s)
-	files := look(config.Files(*path)) // first: what changes now is a change
-	cfg, problems := config.Load(*path, nil, prompt.ask, time.Now())
+	o := gate.Options{
+		Path: path, Prompts: promptsOf(s), Sockets: sockets, Level: new(slog.LevelVar), Build: thisBuild(path),
+		Files: filewatch.Take(config.Files(path)),
+	}
+	var status int
+	if o.Config, o.Account, o.Problems, status = loadConfig(s, o); o.Config == nil {
+		return status
+	}
+	o.Level.Set(o.Config.LogLevel)
+	o.Metrics = metrics.New(o.Build.Version)
+	var flush func()
+	o.Log, flush = newLogger(s, o.Config.LogFormat, o.Level, o.Metrics.LogLineDropped)
+	defer flush()
+	g, err := gate.New(o)
+	if err != nil {
+		fmt.Fprintf(s.err, "pgwicket: %v\n", err)
+		return exitFailed
+	}
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	if err := g.Run(signals); err != nil {
+		return exitFailed // the log has the reason
+	}
+	return exitOK
+}
+
+// loadConfig loads the configuration of a gate. If that fails, it prints why and
+// returns no configuration, and the status.
+func loadConfig(s streams, o gate.Options) (*config.Config, *sandbox.Account, []config.Problem, int) {
+	cfg, problems := config.Load(o.Path, nil, o.Prompts.Ask, time.Now())
 	if cfg == nil {
 		printProblems(s.err, problems)
-		return exitConfig
+		return nil, nil, nil, exitConfig
 	}
-	account, mistakes := accountOf(cfg, *path)
-	problems = append(problems, mistakes...)
-	if config.Failed(mistakes) {
+	account, more := sandbox.AccountFor(cfg, o.Path)
+	problems = append(problems, more...)
+	if config.Failed(more) {
 		printProblems(s.err, problems)
-		return exitConfig
+		return nil, nil, nil, exitConfig
 	}
 	if err := tlsconfig.FixTLS13(cfg.TLS.TLS13); err != nil {
 		fmt.Fprintf(s.err, "pgwicket: %v\n", err)
-		return exitFailed
+		return nil, nil, nil, exitFailed
 	}
-	if err := sockets.unused(cfg.Listen); err != nil {
+	if err := o.Sockets.CheckUsed(cfg.Listen); err != nil {
 		fmt.Fprintf(s.err, "pgwicket: %v\n", err)
-		return exitConfig
+		return nil, nil, nil, exitConfig
 	}
-	settings := *cfg
-	settings.Policy, settings.TLS = nil, nil // which a reload makes anew, and which may be large
-	if settings.Admin.TLS != nil {
-		settings.Admin.TLS = new(tlsconfig.Server) // that there is one is for the whole life of the gate
-	}
-	g := &gate{path: *path, prompt: prompt, passed: sockets, level: new(slog.LevelVar), started: &settings, failures: make(chan error, 1), asked: make(chan chan *status.Reload), build: buildNow(*path)}
-	g.level.Set(cfg.LogLevel)
-	g.metrics = metrics.New(g.build.Version)
-	var flush func()
-	g.log, flush = newLogger(s, cfg.LogFormat, g.level, g.metrics.LogLineDropped)
-	defer flush()
-	g.manager = newManager(g.log)
-	defer g.manager.close()
-	if g.server, err = proxy.New(cfg.Policy, g.log, g.metrics); err != nil {
-		fmt.Fprintf(s.err, "pgwicket: %v\n", err)
-		return exitFailed
-	}
-	g.tried.Store(&files)
-	if len(cfg.Variables) > 0 {
-		g.log.Info("keys are set by the environment", "variables", cfg.Variables)
-	}
-	g.logProblems(problems)
-	g.loaded(cfg)
-	g.note("start", true, []string{}, problems)
-
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	listeners, err := g.listen(account)
-	defer g.admin.close()
-	if err != nil {
-		g.log.Error("cannot start", "error", err)
-		return exitFailed
-	}
-	if cfg.ReusePort && !reusePortMigrates() {
-		g.log.Warn("reuse_port: the system resets clients that connect at the moment when one of two gates stops; the sysctl net.ipv4.tcp_migrate_req=1 prevents it")
-	}
-	if err := g.confine(account, cfg); err != nil {
-		g.log.Error("cannot start", "error", err)
-		return exitFailed
-	}
-	g.serve(listeners)
-	g.ready.Store(true)
-	g.watch(cfg.WatchFiles)
-	defer g.watch(false)
-	g.manager.say(g.status(), daemon.SdNotifyReady)
-	defer g.manager.watchdog(g.server.Alive)()
-	g.log.Info("ready", "version", g.build.Version, "listen", cfg.Listen, "admin", cfg.Admin.Address, "socket", cfg.Admin.Socket, "backends", addresses(cfg.Policy), "config", g.source())
-	return g.wait(signals)
+	return cfg, account, problems, exitOK
 }
 
-// source is where the configuration is from, in words for the log.
-func (g *gate) source() string { return cmp.Or(g.path, "environment") }
-
-func addresses(p *proxy.Policy) (all []string) {
-	for _, h := range p.Hosts() {
-		all = append(all, h.Address)
-	}
-	return all
+// thisBuild describes this process for the status page.
+func thisBuild(path string) status.Build {
+	v, goVersion, platform := buildVersion()
+	host, _ := os.Hostname()
+	return status.Build{Version: v, Go: goVersion, Platform: platform, Host: host, Config: path, Started: time.Now()}
 }
-
-// newLogger returns a log that never waits, and what is to be called at the end
-// so that all of it is written. dropped is called for each line that is not.
-func newLogger(s streams, format string, level slog.Leveler, dropped func()) (log *slog.Logger, flush func()) {
-	opts := &slog.HandlerOptions{Level: level}
-	handler := func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, opts) }
-	file, isFile := s.err.(*os.File)
-	if format == "text" || format == "auto" && isFile && term.IsTerminal(int(file.Fd())) {
-		handler = func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, opts) }
-	}
-	surviveDeadReader()
-	w := newLogWriter(s.err, dropped, func(w io.Writer, n int64) {
-		r := slog.NewRecord(time.Now(), slog.LevelWarn, "lines of the log are missing here; nobody has read it, or it could not be written", 0)
-		r.AddAttrs(slog.Int64("lines", n))
-		_ = handler(w).Handle(context.Background(), r)
-	})
-	return slog.New(handler(w)), w.flush
-}
-
-// listen opens every address before it serves the first, so that a gate either
-// has all of them or does not start.
-func (g *gate) listen(account *account) (listeners []net.Listener, err error) {
-	defer func() {
-		if err != nil {
-			for _, ln := range listeners {
-				_ = ln.Close()
-			}
-		}
-	}()
-	for _, address := range g.started.Listen {
-		ln, err := g.open(address)
-		if err != nil {
-			return listeners, err
-		}
-		listeners = append(listeners, ln)
-	}
-	return listeners, g.openAdmin(account)
-}
-
-// serve begins to accept.
-func (g *gate) serve(listeners []net.Listener) {
-	g.serveAdmin()
-	if g.started.ReusePort || len(g.passed) > 0 {
-		g.server.HandOver()
-	}
-	for _, ln := range listeners {
-		go func() {
-			if err := g.server.Serve(ln); !errors.Is(err, proxy.ErrServerClosed) {
-				g.fail(err)
-			}
-		}()
-	}
-}
-
-// open listens on an address, if that has not been done for us.
-func (g *gate) open(address string) (net.Listener, error) {
-	timeout := g.started.TCPUserTimeout
-	if f, ok := g.passed[address]; ok {
-		return proxy.Inherit(f, timeout)
-	}
-	if g.started.ReusePort {
-		return proxy.ListenShared(context.Background(), address, timeout)
-	}
-	return proxy.Listen(context.Background(), address, timeout)
-}
-
-func (g *gate) fail(err error) {
-	select {
-	case g.failures <- err:
-	default: // one is enough to end the gate
-	}
-}
-
-// watch begins to watch the files, or ends it.
-func (g *gate) watch(on bool) {
-	switch {
-	case on && g.watcher == nil:
-		g.watcher = &watcher{
-			config: g.path, list: config.Files, tried: &g.tried, log: g.log,
-			settle: settleTime, patience: patienceTime, poll: pollTime,
-		}
-		g.watcher.start()
-	case !on && g.watcher != nil:
-		g.watcher.stop()
-		g.watcher = nil
-	}
-}
-
-// What a reload is for.
-const (
-	bySignal  = "signal"
-	byFiles   = "files"
-	byCommand = "command"
-)
-
-// wait serves the signals, the changes of files and what is asked by the socket
-// until the gate has ended, and returns the exit status.
-func (g *gate) wait(signals <-chan os.Signal) int {
-	var drained chan error
-	status := time.NewTicker(statusEvery)
-	defer status.Stop()
-	for {
-		var changed <-chan contents
-		if g.watcher != nil {
-			changed = g.watcher.changed
-		}
-		select {
-		case files := <-changed:
-			if !files.same(*g.tried.Load()) { // a SIGHUP may have been faster
-				g.reload(byFiles, files)
-			}
-		case done := <-g.asked:
-			if drained != nil {
-				done <- nil
-				continue
-			}
-			done <- g.reload(byCommand, look(config.Files(g.path)))
-		case sig := <-signals:
-			switch {
-			case sig == syscall.SIGHUP && drained != nil:
-				g.log.Info("no reload while shutting down")
-			case sig == syscall.SIGHUP:
-				g.reload(bySignal, look(config.Files(g.path)))
-			case drained != nil:
-				g.log.Warn("second signal, leaving at once", "signal", sig.String(), "sessions", g.server.Sessions())
-				return exitFailed
-			default:
-				drained = make(chan error, 1)
-				g.beginShutdown()
-				go g.drain(sig, drained)
-				g.watch(false)
-			}
-		case <-status.C:
-			g.manager.say(g.status())
-		case err := <-drained:
-			if err != nil {
-				g.log.Warn("stopped; the sessions that were left have been ended")
-				return exitOK
-			}
-			g.log.Info("stopped")
-			return exitOK
-		case err := <-g.failures:
-			g.log.Error("the gate has failed", "error", err)
-			return exitFailed
-		}
-	}
-}
-
-func (g *gate) drain(sig os.Signal, done chan<- error) {
-	g.ready.Store(false)
-	if g.started.ReusePort {
-		g.admin.close() // who asks for health and metrics shall find the other one
-	}
-	g.log.Info("shutting down", "signal", sig.String(), "sessions", g.server.Sessions(), "drain_delay", g.started.DrainDelay.String(), "drain_timeout", g.started.DrainTimeout.String())
-	time.Sleep(g.started.DrainDelay)
-	ctx, cancel := context.WithTimeout(context.Background(), g.started.DrainTimeout)
-	defer cancel()
-	done <- g.server.Shutdown(ctx)
-}
-
-// reload loads everything again and puts it into force, or nothing of it. files
-// is what was there before, and what the watcher compares with from now on. The
-// result is nil if another attempt is to follow.
-func (g *gate) reload(trigger string, files contents) *status.Reload {
-	defer g.beginReload()()
-	prompt := g.prompt.ask
-	if trigger == byFiles {
-		prompt = g.prompt.recall
-	}
-	cfg, problems := config.Load(g.path, g.inForce, prompt, time.Now())
-	if problems = g.sandbox.explain(problems, g.path, config.Names(g.path)); config.Failed(problems) {
-		cfg = nil
-	}
-	const patient = 3 // times; somebody may write faster than this reads
-	if trigger == byFiles && !files.restless && g.putOff < patient && !look(files.paths).same(files) {
-		// It may have read half of something. The watcher has noticed, too.
-		g.putOff++
-		g.log.Debug("files have changed while they were read; once more when they are still")
-		return nil
-	}
-	g.putOff = 0
-	changed := listed(files.since(*g.tried.Load()))
-	about := []any{"config", g.source(), "trigger", trigger, "files", changed}
-	g.tried.Store(&files)
-	g.logProblems(problems)
-	if cfg == nil {
-		g.metrics.LoadFailed(blamesCRL(problems))
-		g.outcome = "the last reload failed (" + now() + "), the configuration before it is in force"
-		g.log.Error("reload failed; the configuration in force stays", about...)
-		return g.note(trigger, false, changed, problems)
-	}
-	g.warnOfRestart(cfg)
-	g.level.Set(cfg.LogLevel)
-	g.server.SetPolicy(cfg.Policy)
-	g.loaded(cfg)
-	g.watch(cfg.WatchFiles)
-	g.log.Info("reloaded; newcomers and live sessions are judged by it", about...)
-	return g.note(trigger, true, changed, problems)
-}
-
-// listed keeps a line of the log short: a directory may hold thousands.
-func listed(names []string) []string {
-	const most = 10
-	if len(names) > most {
-		return append(names[:most:most], fmt.Sprintf("and %d more", len(names)-most))
-	}
-	return names
-}
-
-// warnOfRestart names what has changed in the file but not in the process.
-func (g *gate) warnOfRestart(cfg *config.Config) {
-	var keys []string
-	add := func(key string, changed bool) {
-		if changed {
-			keys = append(keys, key)
-		}
-	}
-	old := g.started
-	add("listen", !slices.Equal(old.Listen, cfg.Listen))
-	add("tls.ciphers (the TLS 1.3 suites)", tlsconfig.FixTLS13(cfg.TLS.TLS13) != nil)
-	add("limits.tcp_user_timeout", old.TCPUserTimeout != cfg.TCPUserTimeout)
-	add("limits.drain_delay", old.DrainDelay != cfg.DrainDelay)
-	add("limits.drain_timeout", old.DrainTimeout != cfg.DrainTimeout)
-	add("admin.address", old.Admin.Address != cfg.Admin.Address)
-	add("admin.tls (that there is one)", (old.Admin.TLS == nil) != (cfg.Admin.TLS == nil))
-	add("admin.socket", old.Admin.Socket != cfg.Admin.Socket)
-	add("log.format", old.LogFormat != cfg.LogFormat)
-	add("reuse_port", old.ReusePort != cfg.ReusePort)
-	add("user", old.User != cfg.User)
-	add("landlock", old.Landlock != cfg.Landlock)
-	if len(keys) > 0 {
-		g.log.Warn("changed settings that need a restart; until then the old ones hold", "keys", keys)
-	}
-}
-
-// blamesCRL says whether a load has failed over revocation lists.
-func blamesCRL(problems []config.Problem) bool {
-	return slices.ContainsFunc(problems, func(p config.Problem) bool {
-		return !p.Warning && strings.HasPrefix(p.Key, "tls.crl_")
-	})
-}
-
-func now() string { return time.Now().UTC().Format(time.DateTime) + " UTC" }
-
-// loaded tells the metrics what is in force.
-func (g *gate) loaded(cfg *config.Config) {
-	g.inForce = cfg
-	g.outcome = "configuration loaded " + now()
-	var certs []metrics.Certificate
-	for _, c := range cfg.TLS.Certificates {
-		certs = append(certs, metrics.Certificate{File: c.File, NotBefore: c.NotBefore, NotAfter: c.NotAfter, StapledUntil: c.StapledUntil})
-	}
-	var crls []metrics.CRL
-	for _, c := range cfg.TLS.CRLs {
-		if c.Kept { // the series are of what is in the files
-			continue
-		}
-		crls = append(crls, metrics.CRL{
-			File: c.File, Issuer: c.Issuer, ThisUpdate: c.ThisUpdate, NextUpdate: c.NextUpdate, Number: c.Number, Entries: c.Entries,
-		})
-	}
-	g.metrics.Loaded(time.Now(), certs, crls)
-}
-
-func (g *gate) logProblems(problems []config.Problem) {
-	for _, p := range problems {
-		level := slog.LevelError
-		if p.Warning {
-			level = slog.LevelWarn
-		}
-		about := []any{"file", p.File, "line", p.Line, "key", p.Key}
-		if p.Line == 0 {
-			about = []any{"variable", p.File, "key", p.Key}
-		}
-		g.log.Log(context.Background(), level, "configuration: "+p.Text, about...)
-	}
-}
-
-// passphrases are those of keys, from whoever is at the terminal. Both are nil
-// if there is none.
-type passphrases struct {
-	// ask asks once for each: a reload uses what was typed at the start.
-	ask func(text string) ([]byte, error)
-	// recall is for a reload that nobody has asked for. A question would hold
-	// up the gate until somebody comes by.
-	recall func(text string) ([]byte, error)
-}
-
-func askedFor(s streams) passphrases {
-	fd := int(s.in.Fd())
-	if !term.IsTerminal(fd) {
-		return passphrases{}
-	}
-	typed := make(map[string][]byte)
-	return passphrases{
-		ask: func(text string) ([]byte, error) {
-			if p, ok := typed[text]; ok {
-				return bytes.Clone(p), nil // the one who gets it clears it
-			}
-			fmt.Fprint(s.err, text)
-			p, err := term.ReadPassword(fd)
-			fmt.Fprintln(s.err)
-			if err == nil {
-				typed[text] = bytes.Clone(p)
-			}
-			return p, err
-		},
-		recall: func(text string) ([]byte, error) {
-			if p, ok := typed[text]; ok {
-				return bytes.Clone(p), nil
-			}
-			return nil, errors.New("it has not been typed yet; send SIGHUP and it is asked for")
-		},
-	}
-}
-
-// passphrasePrompt is for those who load once.
-func passphrasePrompt(s streams) func(string) ([]byte, error) { return askedFor(s).ask }

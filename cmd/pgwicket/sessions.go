@@ -6,44 +6,47 @@ import (
 	"net/http"
 	"text/tabwriter"
 	"time"
+
+	"github.com/spf13/cobra"
+
+	"pgwicket/internal/gate"
 )
 
-const sessionsHelp = `List the open sessions: who, from where, by which rule, since when, and how many
-bytes each way. It goes by admin.socket, which the gate's account and root can
-open, so it shows them whatever admin.show_clients says.
+const sessionsHelp = `List the open sessions: source, user, database, rule, age, and the bytes in each
+direction. The request goes by admin.socket, which only root and the account of the
+gate can open, so it ignores admin.show_clients.
 
-Exit status: 0 done, 1 the gate cannot be asked, 2 wrong usage.
-`
+Exit status: 0 done, 1 the gate cannot be asked, 2 wrong usage.`
 
-// answerTime is long enough for a gate that is busy.
-const answerTime = 10 * time.Second
+// answerTimeout is long enough for a busy gate.
+const answerTimeout = 10 * time.Second
 
-func sessions(args []string, s streams) int {
-	f := flags("sessions")
-	path := configFlag(f)
-	asJSON := f.Bool("json", false, "print them as JSON, with the names in the certificates")
-	if status, ok := parse(f, args, s); !ok {
-		return status
-	}
-	d, err := findDoor(*path, true)
-	if err != nil {
-		return complain(s, f.Name(), err)
-	}
-	answer, err := d.ask(http.MethodGet, sessionsPath, answerTime)
-	if err != nil {
-		return complain(s, f.Name(), err)
-	}
-	if *asJSON {
-		fmt.Fprintf(s.out, "%s", answer)
+func sessionsCommand(s streams) *cobra.Command {
+	cmd := &cobra.Command{Use: "sessions", Short: "List the open sessions", Long: sessionsHelp}
+	path := configFlag(cmd)
+	asJSON := cmd.Flags().Bool("json", false, "print JSON, with the subjects of the certificates")
+	return runs(cmd, func() int {
+		answer, err := askGate(*path, true, http.MethodGet, gate.SessionsPath, answerTimeout)
+		if err != nil {
+			return fail(s, cmd.Name(), err)
+		}
+		if *asJSON {
+			fmt.Fprintf(s.out, "%s", answer)
+			return exitOK
+		}
+		var all []gate.OpenSession
+		if err := json.Unmarshal(answer, &all); err != nil {
+			return fail(s, cmd.Name(), err)
+		}
+		printSessions(s, all)
 		return exitOK
-	}
-	var all []openSession
-	if err := json.Unmarshal(answer, &all); err != nil {
-		return complain(s, f.Name(), err)
-	}
+	})
+}
+
+func printSessions(s streams, all []gate.OpenSession) {
 	if len(all) == 0 {
 		fmt.Fprintln(s.out, "no session is open")
-		return exitOK
+		return
 	}
 	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ID\tSOURCE\tUSER\tDATABASE\tRULE\tOPEN FOR\tFROM CLIENT\tTO CLIENT")
@@ -52,10 +55,9 @@ func sessions(args []string, s streams) int {
 			time.Since(one.Since).Round(time.Second), size(one.BytesFromClient), size(one.BytesToClient))
 	}
 	_ = w.Flush()
-	return exitOK
 }
 
-// size is a number of bytes that one can read.
+// size formats a number of bytes.
 func size(bytes int64) string {
 	const kilo = 1024
 	if bytes < kilo {

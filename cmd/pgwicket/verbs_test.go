@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -57,14 +59,14 @@ var verbs = map[string]func(*testscript.TestScript, bool, []string){
 	"send":     cmdSend,     // send NAME TEXT: a line of input
 	"session":  cmdSession,  // session NAME [KEYWORD=VALUE...]: a psql that waits for send
 	"signal":   cmdSignal,   // signal NAME HUP|INT|TERM|ALRM|KILL
-	"socket":   cmdSocket,   // socket PATH: a Unix socket that somebody listens on
+	"socket":   cmdSocket,   // socket PATH: a Unix socket with a listener
 	"start":    cmdStart,    // start NAME PROGRAM [ARG...]: in the background
 	"tcpdb":    cmdTCPDB,    // tcpdb: a PostgreSQL with TLS at 127.0.0.1:$DBPORT; db-ca.crt, and gate.crt and gate.key for its role cert
 	"threads":  cmdThreads,  // threads NAME FIELD=REGEXP...: of /proc/PID/status, each thread's
 	"tmpdir":   cmdTmpDir,   // tmpdir: give TMPDIR to a directory like /tmp
 	"waitdb":   cmdWaitDB,   // waitdb WANT SQL: until it answers that
 	"waitlog":  cmdWaitLog,  // waitlog [-count=N] FILE TEXT: until it is there
-	"waitport": cmdWaitPort, // [!] waitport ADDR: until somebody listens there, or nobody
+	"waitport": cmdWaitPort, // [!] waitport ADDR: until something listens there, or nothing
 }
 
 // state is what one script has made.
@@ -321,7 +323,7 @@ func cmdWaitPort(ts *testscript.TestScript, neg bool, args []string) {
 			_ = c.Close()
 		}
 		return (err == nil) != neg
-	}, func() string { return fmt.Sprintf("somebody listens on %s: %t", args[0], neg) })
+	}, func() string { return fmt.Sprintf("something listens on %s: %t", args[0], neg) })
 }
 
 func cmdWaitLog(ts *testscript.TestScript, neg bool, args []string) {
@@ -337,8 +339,8 @@ func cmdWaitLog(ts *testscript.TestScript, neg bool, args []string) {
 
 // What the gate says when it has dealt with a SIGHUP.
 const (
-	reloadDone   = `"msg":"reloaded;`
-	reloadFailed = `"msg":"reload failed;`
+	reloadDone   = `"msg":"configuration reloaded"`
+	reloadFailed = `"msg":"reload failed,`
 )
 
 func cmdReload(ts *testscript.TestScript, neg bool, args []string) {
@@ -717,8 +719,8 @@ func cmdTCPDB(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(ca.Client("cert").WriteFiles(ts.MkAbs("gate.crt"), ts.MkAbs("gate.key")))
 }
 
-// cmdOpenDB starts a PostgreSQL that everybody is let into, in a network of its own,
-// where nobody is.
+// cmdOpenDB starts a PostgreSQL that admits every client, in a network namespace
+// without any.
 func cmdOpenDB(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, !neg && len(args) == 0, "opendb")
 	real, err := pgtest.Find()

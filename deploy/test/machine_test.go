@@ -169,7 +169,7 @@ func TestMachine(t *testing.T) {
 	}
 
 	m.run(t, "systemctl", "reload", "pgwicket.service")
-	m.wait(t, "the reload", func() bool { return strings.Contains(m.journal(), `"msg":"reloaded;`) })
+	m.wait(t, "the reload", func() bool { return strings.Contains(m.journal(), `"msg":"configuration reloaded"`) })
 
 	if got := m.run(t, "pgwicket", "reload"); !strings.Contains(got, "reloaded; no file has changed") {
 		t.Errorf("by the socket in the directory of the service: %s", got)

@@ -803,7 +803,7 @@ func (r *recorder) Read(p []byte) (int, error) {
 }
 
 // A backend's end reaches the client at once and both ways: as a close_notify,
-// without which a client of OpenSSL 3 reports «unexpected eof while reading»,
+// without which a client of OpenSSL 3 reports "unexpected eof while reading",
 // and as a FIN. crypto/tls would not miss either of the two.
 func TestRelayEndsInOrder(t *testing.T) { eachRelay(t, testRelayEndsInOrder) }
 

@@ -22,7 +22,7 @@ func (f *flow) TerminateIfQuiet(t Termination, moved int64) {
 func (f *flow) CancelTermination() {
 	f.loop.post(func() {
 		if f.termination != nil && f.termination.WhenIdle {
-			f.withdraw()
+			f.dropTermination()
 		}
 	})
 }
@@ -39,7 +39,7 @@ func (f *flow) terminate(t Termination) {
 		f.endTerminated(t)
 		return
 	}
-	f.withdraw()
+	f.dropTermination()
 	f.termination = &t
 	if at, ok := f.loop.deadlines[f]; !t.Deadline.IsZero() && (!ok || t.Deadline.Before(at)) {
 		f.loop.setFlowDeadline(f, t.Deadline)
@@ -68,8 +68,8 @@ func (f *flow) tryTerminate() {
 	f.loop.setFlowDeadline(f, time.Now().Add(lingerTimeout)) // a client that does not read is not waited for
 }
 
-// withdraw takes back a termination that has not begun.
-func (f *flow) withdraw() {
+// dropTermination takes back a termination that has not begun.
+func (f *flow) dropTermination() {
 	if f.termination == nil || f.over || f.backend.ended {
 		return
 	}

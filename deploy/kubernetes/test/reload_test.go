@@ -76,7 +76,7 @@ func swap(t *testing.T, r *rendering, g *gate) {
 	if err := volume.write(renewed); err != nil {
 		t.Fatal(err)
 	}
-	log.wait(t, `"msg":"reloaded;`)
+	log.wait(t, `"msg":"configuration reloaded"`)
 	seen, err := connect(t, p, client, listen, "user=app")
 	if lists && (!code(err, "28000") || !strings.Contains(err.Error(), "revoked")) || !lists && !code(err, "57P03") {
 		t.Errorf("with a revoked certificate: %v", err)

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/term"
+
+	"pgwicket/internal/gate"
+	"pgwicket/internal/logwriter"
+)
+
+// newLogger returns a log that never blocks, and a function that writes what is
+// queued, which must be called at the end. dropped is called for each dropped line.
+func newLogger(s streams, format string, level slog.Leveler, dropped func()) (log *slog.Logger, flush func()) {
+	opts := &slog.HandlerOptions{Level: level}
+	handler := func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, opts) }
+	file, isFile := s.err.(*os.File)
+	if format == "text" || format == "auto" && isFile && term.IsTerminal(int(file.Fd())) {
+		handler = func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, opts) }
+	}
+	// The Go runtime ends a program whose write to standard error fails with EPIPE,
+	// unless it has asked for SIGPIPE (os/signal, "SIGPIPE").
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	w := logwriter.New(s.err, dropped, func(w io.Writer, n int64) {
+		r := slog.NewRecord(time.Now(), slog.LevelWarn, "log lines dropped", 0)
+		r.AddAttrs(slog.Int64("lines", n), slog.String("reason", "the log was not read or could not be written"))
+		_ = handler(w).Handle(context.Background(), r)
+	})
+	return slog.New(handler(w)), w.Close
+}
+
+// promptsOf returns prompts at the terminal of s; none if it has no terminal.
+func promptsOf(s streams) gate.Prompts {
+	fd := int(s.in.Fd())
+	if !term.IsTerminal(fd) {
+		return gate.Prompts{}
+	}
+	typed := make(map[string][]byte)
+	return gate.Prompts{
+		Ask: func(text string) ([]byte, error) {
+			if p, ok := typed[text]; ok {
+				return bytes.Clone(p), nil // the caller clears it
+			}
+			fmt.Fprint(s.err, text)
+			p, err := term.ReadPassword(fd)
+			fmt.Fprintln(s.err)
+			if err == nil {
+				typed[text] = bytes.Clone(p)
+			}
+			return p, err
+		},
+		Recall: func(text string) ([]byte, error) {
+			if p, ok := typed[text]; ok {
+				return bytes.Clone(p), nil
+			}
+			return nil, errors.New("it has not been typed yet; send SIGHUP to be asked for it")
+		},
+	}
+}
+
+// passphrasePrompt is the prompt of a command that loads once.
+func passphrasePrompt(s streams) func(string) ([]byte, error) { return promptsOf(s).Ask }

@@ -1,0 +1,155 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"pgwicket/internal/pgconf"
+)
+
+// target says how to examine PostgreSQL.
+type target struct {
+	user, database string
+	confDir        string // of the postgresql.conf that is read instead; empty: connect
+}
+
+// connect connects over a socket. Root connects as the owner of the socket first,
+// whose peer authentication as the superuser works by default.
+func (t target) connect(ctx context.Context, path string) (*pgconn.PgConn, error) {
+	owner := -1
+	if st, err := os.Stat(path); err == nil && os.Geteuid() == 0 {
+		owner, _ = ownerOf(st)
+	}
+	cfg, err := t.conninfo(path, owner)
+	if err != nil {
+		return nil, err
+	}
+	if owner > 0 {
+		cfg.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+			return dialAs(ctx, owner, network, address)
+		}
+		conn, err := pgconn.ConnectConfig(ctx, cfg)
+		var refusal *pgconn.PgError
+		if err == nil || !errors.As(err, &refusal) {
+			return conn, err
+		}
+	}
+	cfg.DialFunc = new(net.Dialer).DialContext
+	return pgconn.ConnectConfig(ctx, cfg)
+}
+
+func (t target) conninfo(path string, owner int) (*pgconn.Config, error) {
+	dir, port, _ := strings.Cut(path, "/.s.PGSQL.")
+	words := map[string]string{"host": dir, "port": port, "dbname": t.database, "sslmode": "disable"}
+	if t.user != "" {
+		words["user"] = t.user
+	} else if owner > 0 && os.Getenv("PGUSER") == "" {
+		words["user"] = accountName(owner)
+	}
+	var conninfo []string
+	for word, value := range words {
+		conninfo = append(conninfo, fmt.Sprintf("%s='%s'", word, strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value)))
+	}
+	cfg, err := pgconn.ParseConfig(strings.Join(conninfo, " "))
+	if err != nil {
+		return nil, err
+	}
+	cfg.ConnectTimeout = timeout
+	maps.Copy(cfg.RuntimeParams, map[string]string{
+		"application_name": "pgwicket doctor", "default_transaction_read_only": "on", "statement_timeout": "10s", "search_path": "pg_catalog",
+	})
+	return cfg, nil
+}
+
+// reason returns the message of PostgreSQL without what pgx adds to it.
+func reason(err error) string {
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) {
+		return pgErr.Message
+	}
+	return strings.ReplaceAll(err.Error(), "\n", " ")
+}
+
+// ask queries what the checks need, and records what PostgreSQL refuses.
+func (s *server) ask(ctx context.Context, conn *pgconn.PgConn) {
+	ctx, cancel := context.WithTimeout(ctx, 2*timeout)
+	defer cancel()
+	q := &queries{ctx: ctx, conn: conn, failed: s.unknown}
+	s.settings = make(map[string]string)
+	user := ""
+	for _, row := range q.rows("pg_settings", "select name, setting from pg_settings union all select '', current_user") {
+		if s.settings[row[0]] = row[1]; row[0] == "" {
+			user = row[1]
+		}
+	}
+	s.examined = fmt.Sprintf("connected as %s, release %s", user, s.settings["server_version"])
+	release, _ := strconv.Atoi(s.settings["server_version_num"])
+	file := "current_setting('hba_file')"
+	if release >= 160000 {
+		file = "file_name"
+	}
+	for _, row := range q.rows(hbaRules, `select `+file+`, line_number, type, array_to_string(database, E'\n'), array_to_string(user_name, E'\n'),
+		address, netmask, auth_method, array_to_string(options, E'\n'), error from pg_hba_file_rules order by line_number`) {
+		line, _ := strconv.Atoi(row[1])
+		s.rules = append(s.rules, pgconf.Rule{
+			File: row[0], Line: line, Type: row[2], Databases: strings.Split(row[3], "\n"), Users: strings.Split(row[4], "\n"),
+			Address: pgconf.Network(row[5], row[6]), Method: row[7], Options: strings.Split(row[8], "\n"), Mistake: row[9],
+		})
+	}
+	s.askMappings(q, release)
+	for _, row := range q.rows(roleList, "select rolname, rolsuper from pg_roles where rolcanlogin order by 1") {
+		s.roles = append(s.roles, pgRole{name: row[0], super: row[1] == "t"})
+	}
+	for _, row := range q.rows(verifierList, "select rolname from pg_authid where rolcanlogin and rolpassword like 'md5%' order by 1") {
+		s.md5 = append(s.md5, row[0])
+	}
+}
+
+func (s *server) askMappings(q *queries, release int) {
+	if release < 150000 {
+		s.unknown[identMappings] = "there is no pg_ident_file_mappings before release 15"
+		return
+	}
+	file := "current_setting('ident_file')"
+	if release >= 160000 {
+		file = "file_name"
+	}
+	for _, row := range q.rows(identMappings, "select "+file+", line_number, map_name, sys_name, pg_username, error from pg_ident_file_mappings order by line_number") {
+		line, _ := strconv.Atoi(row[1])
+		s.mappings = append(s.mappings, pgconf.Mapping{File: row[0], Line: line, Map: row[2], System: row[3], Role: row[4], Mistake: row[5]})
+	}
+}
+
+// queries runs one query after the other, and keeps the reason of a failure under the
+// name of what was queried.
+type queries struct {
+	ctx    context.Context //nolint:containedctx // of one exchange
+	conn   *pgconn.PgConn
+	failed map[string]string
+}
+
+func (q *queries) rows(what, sql string) (rows [][]string) {
+	results, err := q.conn.Exec(q.ctx, sql).ReadAll()
+	if err != nil {
+		q.failed[what] = reason(err)
+		return nil
+	}
+	for _, r := range results {
+		for _, values := range r.Rows {
+			row := make([]string, len(values))
+			for i, v := range values {
+				row[i] = string(v)
+			}
+			rows = append(rows, row)
+		}
+	}
+	return rows
+}

@@ -1,0 +1,191 @@
+package doctor
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"pgwicket/config"
+	"pgwicket/internal/phrase"
+	"pgwicket/tlsconfig"
+)
+
+// tlsFiles is the content of the files of section tls.
+type tlsFiles struct {
+	certificates []certificate
+	clientCert   tlsconfig.ClientCert
+	crls         []tlsconfig.CRLInfo
+	now          time.Time
+}
+
+// certificate is one of the gate, with what can be seen of its key file.
+type certificate struct {
+	tlsconfig.CertificateInfo
+	encrypted bool
+	mode      fs.FileMode // of the key file
+	dirMode   fs.FileMode // of its directory
+}
+
+func tlsFilesOf(cfg *config.Config, now time.Time) tlsFiles {
+	t := tlsFiles{clientCert: cfg.TLS.ClientCert(), crls: cfg.TLS.CRLs, now: now}
+	for _, info := range cfg.TLS.Certificates {
+		c := certificate{CertificateInfo: info, encrypted: isEncrypted(info.KeyFile)}
+		if st, err := os.Stat(info.KeyFile); err == nil {
+			c.mode = st.Mode()
+		}
+		if st, err := os.Stat(filepath.Dir(info.KeyFile)); err == nil {
+			c.dirMode = st.Mode()
+		}
+		t.certificates = append(t.certificates, c)
+	}
+	return t
+}
+
+// isEncrypted reports whether the first key in a file, which is the one that is used,
+// needs a passphrase.
+func isEncrypted(file string) bool {
+	data, _ := os.ReadFile(file)
+	defer clear(data)
+	for {
+		var block *pem.Block
+		if block, data = pem.Decode(data); block == nil {
+			return false
+		}
+		if strings.HasSuffix(block.Type, "PRIVATE KEY") {
+			return block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != ""
+		}
+	}
+}
+
+func tlsChecks() []check[tlsFiles] {
+	return []check[tlsFiles]{
+		{"passphrase", tlsFiles.checkPassphrase},
+		{"key_file", tlsFiles.checkKeyFile},
+		{"certificate_strength", tlsFiles.checkStrength},
+		{"certificate_names", tlsFiles.checkNames},
+		{"certificate_days", tlsFiles.checkDays},
+		{"certificate_chain", tlsFiles.checkChain},
+		{"client_cert", tlsFiles.checkClientCert},
+		{"crl", tlsFiles.checkCRL},
+	}
+}
+
+func (t tlsFiles) checkPassphrase() (out []Finding) {
+	for _, c := range t.certificates {
+		if !c.encrypted {
+			f := finding(Warn, c.KeyFile, "the key is not encrypted: a copy of the file, or of a backup, is enough to use it",
+				"openssl pkey -aes256 -in "+c.KeyFile+" -out encrypted.key, and set tls.passphrase_command")
+			out = append(out, f)
+		}
+	}
+	return orPass(out, "each key is encrypted")
+}
+
+// checkKeyFile checks modes. config has refused a key that PostgreSQL would refuse;
+// mode 0640 is right for a key of root with a group that reads it.
+func (t tlsFiles) checkKeyFile() (out []Finding) {
+	for _, c := range t.certificates {
+		if c.mode.Perm()&0o037 != 0 {
+			out = append(out, finding(Fail, c.KeyFile, fmt.Sprintf("has mode %04o, so other accounts have access to the key", c.mode.Perm()), "chmod 0600 "+c.KeyFile))
+		}
+		if c.dirMode.Perm()&0o002 != 0 {
+			dir := filepath.Dir(c.KeyFile)
+			out = append(out, finding(Fail, dir, fmt.Sprintf("has mode %04o, so every account can replace the key", c.dirMode.Perm()), "chmod o-w "+dir))
+		}
+	}
+	return orPass(out, "only the account of the gate, its group and root have access to the keys")
+}
+
+// Key sizes for 112 and 128 bits of security (NIST SP 800-57 part 1, table 2).
+const (
+	weakRSA   = 2048
+	strongRSA = 3072
+	weakCurve = 256
+)
+
+func (t tlsFiles) checkStrength() (out []Finding) {
+	for _, c := range t.certificates {
+		for _, link := range c.Chain {
+			out = append(out, strength(c.File, link)...)
+		}
+	}
+	return orPass(out, "keys and signatures of the whole chain are strong")
+}
+
+func strength(file string, c *x509.Certificate) (out []Finding) {
+	name := c.Subject.String()
+	switch k := c.PublicKey.(type) {
+	case *rsa.PublicKey:
+		if bits := k.N.BitLen(); bits < weakRSA {
+			out = append(out, finding(Fail, file, fmt.Sprintf("the RSA key of %q has %d bits", name, bits), "create an RSA key of 3072 bits, or one on P-256"))
+		} else if bits < strongRSA {
+			out = append(out, finding(Warn, file, fmt.Sprintf("the RSA key of %q has %d bits, which NIST accepts until 2030", name, bits), "create an RSA key of 3072 bits, or one on P-256"))
+		}
+	case *ecdsa.PublicKey:
+		if bits := k.Params().BitSize; bits < weakCurve {
+			out = append(out, finding(Fail, file, fmt.Sprintf("the ECDSA key of %q has %d bits", name, bits), "create one on P-256"))
+		}
+	}
+	switch c.SignatureAlgorithm {
+	case x509.MD5WithRSA, x509.SHA1WithRSA, x509.DSAWithSHA1, x509.ECDSAWithSHA1:
+		if !bytes.Equal(c.RawSubject, c.RawIssuer) { // a root is trusted for its key
+			out = append(out, finding(Fail, file, fmt.Sprintf("%q is signed with %v, which can be forged", name, c.SignatureAlgorithm), "have it issued again with SHA-256"))
+		}
+	}
+	return out
+}
+
+func (t tlsFiles) checkNames() (out []Finding) {
+	for _, c := range t.certificates {
+		if len(c.Chain) > 0 && len(c.Chain[0].DNSNames)+len(c.Chain[0].IPAddresses) == 0 {
+			out = append(out, finding(Fail, c.File, "has no host in its subject alternative names, so most clients cannot verify it (sslmode=verify-full)",
+				"have it issued with the names and addresses that clients connect to"))
+		}
+	}
+	return orPass(out, "each certificate has subject alternative names")
+}
+
+const (
+	daysFail = 7
+	daysWarn = 30
+)
+
+func (t tlsFiles) checkDays() (out []Finding) {
+	least := time.Duration(1<<63 - 1)
+	for _, c := range t.certificates {
+		for _, link := range c.Chain {
+			left := link.NotAfter.Sub(t.now)
+			least = min(least, left)
+			name := link.Subject.String()
+			switch days := left.Hours() / 24; {
+			case t.now.Before(link.NotBefore):
+				out = append(out, finding(Fail, c.File, fmt.Sprintf("%q is not valid before %s", name, link.NotBefore.UTC().Format(time.RFC3339)), "check the clock, or wait"))
+			case days < daysFail:
+				out = append(out, finding(Fail, c.File, fmt.Sprintf("%q ends on %s", name, phrase.Until(link.NotAfter, t.now)), "have it issued again"))
+			case days < daysWarn:
+				out = append(out, finding(Warn, c.File, fmt.Sprintf("%q ends on %s", name, phrase.Until(link.NotAfter, t.now)), "have it issued again"))
+			}
+		}
+	}
+	return orPass(out, "the whole chain is valid for %s more", phrase.Count(int(least.Hours()/24), "day"))
+}
+
+func (t tlsFiles) checkChain() (out []Finding) {
+	for _, c := range t.certificates {
+		for i := 1; i < len(c.Chain); i++ {
+			if err := c.Chain[i-1].CheckSignatureFrom(c.Chain[i]); err != nil {
+				out = append(out, finding(Fail, c.File, fmt.Sprintf("certificate %d (%q) is not issued by the next one (%q)", i, c.Chain[i-1].Subject, c.Chain[i].Subject),
+					"put the certificate of the gate first, then the issuer of each"))
+			}
+		}
+	}
+	return orPass(out, "each certificate in the file is issued by the next")
+}

@@ -1,0 +1,54 @@
+// Package doctor examines a deployment: the configuration of a gate, its
+// certificates, what its listeners accept, and the PostgreSQL behind it. It reads,
+// connects and tries handshakes, and changes nothing.
+//
+// The checks are sorted by the headings of docs/hardening.md, one file for each:
+// firewall.go, listener.go, certificates.go and revocation.go for the gate,
+// sockets.go, tcp.go, transport.go, authentication.go, roles.go and log.go for
+// PostgreSQL, and gate.go for the rest of the configuration. A group of checks first
+// collects its state, and each check is a function of that state, so that tests need
+// no deployment.
+//
+// The package may import whatever knows a part of the deployment: config, proxy,
+// acl, tlsconfig, and internal/pgconf, pgwire and nftables. Only this package imports
+// pgx, whose pgconn asks PostgreSQL as libpq would.
+package doctor
+
+import (
+	"context"
+	"time"
+
+	"pgwicket/config"
+)
+
+// Options say what to examine.
+type Options struct {
+	// File is the configuration that Config and Problems are from.
+	File     string
+	Config   *config.Config
+	Problems []config.Problem
+	// Now is the time that certificates and lists are judged at.
+	Now time.Time
+	// User and Database are what to connect to PostgreSQL with. An empty User is
+	// PGUSER, or else the account.
+	User, Database string
+	// PGConf is the directory of a postgresql.conf that is read instead of
+	// connecting to PostgreSQL; empty: connect.
+	PGConf string
+}
+
+// Examine makes every check. It takes as long as the listeners and PostgreSQL take
+// to answer, at most ten seconds for a connection.
+func Examine(ctx context.Context, o Options) Report {
+	gate := gateStateOf(ctx, o.Config)
+	all := runChecks("gate", "", gate, gateChecks())
+	all = append(all, runChecks("tls", "", tlsFilesOf(o.Config, o.Now), tlsChecks())...)
+	for _, l := range scanListeners(ctx, o.Config) {
+		all = append(all, runChecks("listener", l.address, l, listenerChecks())...)
+	}
+	t := target{user: o.User, database: o.Database, confDir: o.PGConf}
+	for _, s := range t.servers(ctx, gate) {
+		all = append(all, runChecks("postgresql", s.name, s, s.checks())...)
+	}
+	return Report{Config: o.File, Time: o.Now, Findings: withWarnings(all, o.Problems)}
+}

@@ -1,0 +1,150 @@
+package doctor
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"pgwicket/internal/pgconf"
+)
+
+// server is what is known of one PostgreSQL.
+type server struct {
+	name       string // its socket, or the directory of its files
+	examined   string // how it was examined; empty: it was not
+	unexamined string // why not
+	sockets    []socketState
+	settings   map[string]string
+	rules      []pgconf.Rule
+	mappings   []pgconf.Mapping
+	roles      []pgRole
+	md5        []string          // roles whose password is stored as MD5
+	unknown    map[string]string // the reason, by what is not known
+
+	gate gateState
+}
+
+// The keys of server.unknown.
+const (
+	hbaRules      = "pg_hba_file_rules"
+	identMappings = "pg_ident_file_mappings"
+	roleList      = "pg_roles"
+	verifierList  = "pg_authid"
+)
+
+// servers examines each PostgreSQL whose socket the configuration names, or the one
+// whose files are read.
+func (t target) servers(ctx context.Context, gate gateState) (all []*server) {
+	var paths []string
+	for _, h := range gate.hosts {
+		if h.Network == "unix" && !slices.Contains(paths, h.Address) {
+			paths = append(paths, h.Address)
+		}
+	}
+	if t.confDir != "" {
+		s := &server{name: t.confDir, gate: gate, unknown: make(map[string]string)}
+		s.read(t.confDir)
+		s.readSockets(paths)
+		return []*server{s}
+	}
+	for _, path := range paths {
+		s := &server{name: path, gate: gate, unknown: make(map[string]string)}
+		if conn, err := t.connect(ctx, path); err != nil {
+			s.unexamined = reason(err)
+		} else {
+			s.ask(ctx, conn)
+			_ = conn.Close(ctx)
+		}
+		s.readSockets([]string{path})
+		all = append(all, s)
+	}
+	if len(paths) == 0 {
+		all = append(all, &server{name: "on TCP", gate: gate, unexamined: "its backends are on TCP, and doctor connects over Unix sockets only"})
+	}
+	return all
+}
+
+// read examines the configuration files.
+func (s *server) read(dir string) {
+	c, err := pgconf.Read(dir)
+	if err != nil {
+		s.unexamined = err.Error()
+		return
+	}
+	s.examined = "by its files, which do not have the settings of its command line"
+	s.settings, s.rules, s.mappings = c.Settings, c.Rules, c.Mappings
+	for _, standard := range standardSettings() {
+		if _, ok := s.settings[standard[0]]; !ok {
+			s.settings[standard[0]] = standard[1]
+		}
+	}
+	for _, what := range []string{roleList, verifierList} {
+		s.unknown[what] = "its files do not have the roles"
+	}
+}
+
+// standardSettings are the defaults of releases 14 to 18
+// (src/backend/utils/misc/guc_tables.c).
+func standardSettings() [][2]string {
+	return [][2]string{
+		{"listen_addresses", "localhost"},
+		{"unix_socket_permissions", "0777"},
+		{"password_encryption", "scram-sha-256"},
+		{"ssl", "off"},
+		{"ssl_min_protocol_version", "TLSv1.2"},
+		{"ssl_ciphers", "HIGH:MEDIUM:+3DES:!aNULL"},
+		{"log_connections", "off"},
+	}
+}
+
+// list splits a setting that is a list of names.
+func list(setting string) (out []string) {
+	for one := range strings.SplitSeq(setting, ",") {
+		if one = strings.Trim(strings.TrimSpace(one), `"`); one != "" {
+			out = append(out, one)
+		}
+	}
+	return out
+}
+
+// checks returns the checks that are possible: where PostgreSQL could not be examined,
+// the permissions of its socket still can be.
+func (s *server) checks() []check[*server] {
+	asked := []check[*server]{
+		{"examined", (*server).checkExamined},
+		{"unix_socket", (*server).checkSockets},
+	}
+	if s.examined == "" {
+		return asked
+	}
+	return append(asked, []check[*server]{
+		{"listen_addresses", (*server).checkListenAddresses},
+		{"pg_hba_network", (*server).checkNetwork},
+		{"pg_hba_trust", (*server).checkTrust},
+		{"pg_hba_method", (*server).checkMethods},
+		{"pg_ident", (*server).checkMappings},
+		{"superusers", (*server).checkSuperusers},
+		{"without_password", (*server).checkWithoutPassword},
+		{"password_encryption", (*server).checkPasswords},
+		{"ssl", (*server).checkSSL},
+		{"log_connections", (*server).checkLog},
+	}...)
+}
+
+func (s *server) checkExamined() []Finding {
+	if s.examined == "" {
+		return []Finding{{
+			Status: Skip, Reason: "PostgreSQL could not be examined: " + s.unexamined,
+			Fix: "run doctor on the machine of PostgreSQL, as an account and with a --user that pg_hba.conf allows, or name the directory of its postgresql.conf with --pg-conf",
+		}}
+	}
+	return []Finding{pass("%s", s.examined)}
+}
+
+// skipUnknown is the finding of a check that needs what is not known.
+func (s *server) skipUnknown(what string) []Finding {
+	return []Finding{{
+		Status: Skip, Where: what, Reason: s.unknown[what],
+		Fix: "connect as a superuser (--user), over the socket",
+	}}
+}

@@ -1,0 +1,56 @@
+package doctor
+
+import (
+	"fmt"
+	"slices"
+)
+
+// tcp reports whether the server listens on TCP anywhere, and on addresses that are
+// not loopback. Where that is not known, it does.
+func (s *server) tcp() (anywhere, remote bool) {
+	setting, known := s.settings["listen_addresses"]
+	if !known {
+		return true, true
+	}
+	for _, a := range list(setting) {
+		anywhere = true
+		remote = remote || !slices.Contains([]string{"localhost", "127.0.0.1", "::1"}, a)
+	}
+	return anywhere, remote
+}
+
+const noTCP = "listen_addresses = '' in postgresql.conf, and restart PostgreSQL"
+
+func (s *server) checkListenAddresses() []Finding {
+	setting := s.settings["listen_addresses"]
+	anywhere, remote := s.tcp()
+	switch {
+	case !anywhere:
+		return []Finding{pass("PostgreSQL listens on no TCP address")}
+	case slices.ContainsFunc(list(setting), func(a string) bool { return slices.Contains([]string{"*", "0.0.0.0", "::"}, a) }):
+		return []Finding{finding(Fail, "listen_addresses", fmt.Sprintf("PostgreSQL listens on every network of its machine (%s), so clients can bypass the gate", setting), noTCP)}
+	case remote:
+		return []Finding{finding(Warn, "listen_addresses", fmt.Sprintf("PostgreSQL listens on %s, where clients may bypass the gate", setting), noTCP)}
+	}
+	return []Finding{finding(Warn, "listen_addresses", fmt.Sprintf("PostgreSQL listens on %s, where every account of its machine can bypass the gate", setting), noTCP)}
+}
+
+// checkNetwork finds the lines that allow other machines.
+func (s *server) checkNetwork() (out []Finding) {
+	if s.unknown[hbaRules] != "" {
+		return s.skipUnknown(hbaRules)
+	}
+	_, remote := s.tcp()
+	for _, r := range s.rules {
+		switch {
+		case r.Mistake != "":
+			out = append(out, finding(Warn, r.At(), "PostgreSQL cannot use this line: "+r.Mistake, "correct it: PostgreSQL does not load a file with a mistake"))
+		case !r.Remote() || r.Method == "reject":
+		case remote:
+			out = append(out, finding(Fail, r.At(), fmt.Sprintf(`"%s" allows other machines to bypass the gate`, r), "remove the line, and reload PostgreSQL"))
+		default:
+			out = append(out, finding(Warn, r.At(), fmt.Sprintf(`"%s" would allow other machines to bypass the gate if PostgreSQL listened on TCP`, r), "remove the line, and reload PostgreSQL"))
+		}
+	}
+	return orPass(out, "no line allows other machines")
+}

@@ -1,0 +1,178 @@
+package gate
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"syscall"
+	"time"
+
+	"pgwicket/config"
+	"pgwicket/internal/sandbox"
+	"pgwicket/internal/status"
+	"pgwicket/proxy"
+)
+
+// admin answers requests: at an address, which only shows the state of the gate, and
+// at a Unix socket, which only root and the account of the gate can open, and which
+// therefore also acts.
+type admin struct {
+	servers   []*http.Server
+	listeners []net.Listener
+	socket    string      // its path; empty: none
+	file      fs.FileInfo // of this gate; nil: do not remove it
+}
+
+func (a *admin) add(ln net.Listener, s *http.Server) {
+	a.listeners, a.servers = append(a.listeners, ln), append(a.servers, s)
+}
+
+// close ends every request, and removes the socket unless another process has
+// replaced it.
+func (a *admin) close() {
+	for i, s := range a.servers {
+		_ = s.Close()
+		_ = a.listeners[i].Close() // a server that has not started does not know its listener
+	}
+	if st, err := os.Lstat(a.socket); a.file != nil && err == nil && os.SameFile(st, a.file) {
+		_ = os.Remove(a.socket) // if it may; the next start replaces an unused socket
+	}
+}
+
+// openAdmin opens the address and the socket. account is the one that the gate will
+// become; nil: it stays.
+func (g *Gate) openAdmin(account *sandbox.Account) error {
+	at := g.started.Admin
+	if at.Address != "" {
+		ln, err := g.openAdminAddress(at.Address)
+		if err != nil {
+			return fmt.Errorf("admin.address: %w", err)
+		}
+		if at.TLS != nil {
+			ln = tls.NewListener(ln, &tls.Config{GetConfigForClient: g.adminConfig, MinVersion: tls.VersionTLS12})
+		}
+		g.admin.add(ln, g.adminServer(g.addressHandler(), time.Minute))
+	}
+	if at.Socket != "" {
+		ln, err := listenSocket(at.Socket, account, g.started.ReusePort)
+		if err != nil {
+			return fmt.Errorf("admin.socket: %w", err)
+		}
+		g.admin.socket = at.Socket
+		if !g.started.ReusePort { // else it may be that of another gate at any moment
+			g.admin.file, _ = os.Lstat(at.Socket)
+		}
+		g.admin.add(ln, g.adminServer(g.socketHandler(), MaxReload))
+	}
+	return nil
+}
+
+// MaxReload is how long a request for a reload may take: lists may be large, and a
+// passphrase command slow.
+const MaxReload = 5 * time.Minute
+
+func (g *Gate) adminServer(h http.Handler, answerWithin time.Duration) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      answerWithin,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(g.Log.Handler(), slog.LevelDebug),
+	}
+}
+
+func (g *Gate) openAdminAddress(address string) (net.Listener, error) {
+	var lc net.ListenConfig
+	if g.started.ReusePort {
+		lc.Control = func(_, _ string, c syscall.RawConn) error { return proxy.SharePort(c) }
+	}
+	return lc.Listen(context.Background(), "tcp", address)
+}
+
+func (g *Gate) serveAdmin() {
+	for i, s := range g.admin.servers {
+		go func() {
+			if err := s.Serve(g.admin.listeners[i]); !errors.Is(err, http.ErrServerClosed) {
+				g.fail(fmt.Errorf("admin: %w", err))
+			}
+		}()
+	}
+}
+
+// adminConfig is admin.tls as last loaded.
+func (g *Gate) adminConfig(*tls.ClientHelloInfo) (*tls.Config, error) {
+	config := g.published.Load().adminTLS.Config.Clone()
+	config.NextProtos = []string{"http/1.1"}
+	return config, nil
+}
+
+// addressHandler serves what can be read. It never acts: a client that reaches the
+// address need not be an administrator (CVE-2026-6667).
+func (g *Gate) addressHandler() http.Handler {
+	series := g.Metrics.Handler(g.ready.Load)
+	page, json := status.Page(g.show), status.JSON(g.show)
+	if g.started.Admin.TLS == nil { // with TLS the certificate has the name, and DNS rebinding gets no connection
+		page, json = status.ByAddress(page), status.ByAddress(json)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", series) // probes need no certificate, as a kubelet has none
+	mux.Handle("GET /metrics", g.authorized(series))
+	mux.Handle("GET /{$}", g.authorized(page))
+	mux.Handle("GET /status.json", g.authorized(json))
+	return mux
+}
+
+// authorized serves the clients that admin.tls in force allows.
+func (g *Gate) authorized(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS == nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if err := g.published.Load().adminTLS.Verify(*r.TLS, time.Now()); err != nil {
+			_, public := config.Refusal(err).Message()
+			g.Log.Warn("admin request refused", "client", r.RemoteAddr, "path", r.URL.Path, "reason", err.Error())
+			status.Refuse(w, http.StatusForbidden, "Refused: "+public+".")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// socketHandler serves the same and the commands.
+func (g *Gate) socketHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", g.Metrics.Handler(g.ready.Load))
+	mux.Handle("GET /{$}", status.Page(g.show))
+	mux.Handle("GET /status.json", status.JSON(g.show))
+	mux.HandleFunc("GET "+SessionsPath, g.serveSessions)
+	mux.HandleFunc("POST "+ReloadPath, g.serveReload)
+	return mux
+}
+
+// serveReload makes wait reload, as a signal does, and answers with the result.
+func (g *Gate) serveReload(w http.ResponseWriter, r *http.Request) {
+	done := make(chan *status.Reload, 1)
+	select {
+	case g.requests <- done:
+	case <-r.Context().Done():
+		return
+	}
+	select {
+	case result := <-done:
+		if result == nil {
+			http.Error(w, "the gate is shutting down and does not reload", http.StatusConflict)
+			return
+		}
+		status.WriteJSON(w, result)
+	case <-r.Context().Done():
+	}
+}

@@ -1,0 +1,235 @@
+// Package gate runs a gate: it opens the listeners and the admin address, gives up
+// privileges, serves, reloads the configuration when its files change, and drains.
+// Its caller parses flags, loads the first configuration and maps the errors to exit
+// statuses.
+//
+// It may import every package of pgwicket except internal/doctor and
+// internal/nftables; only cmd/pgwicket imports it.
+package gate
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"pgwicket/config"
+	"pgwicket/internal/filewatch"
+	"pgwicket/internal/phrase"
+	"pgwicket/internal/sandbox"
+	"pgwicket/internal/status"
+	"pgwicket/internal/systemd"
+	"pgwicket/metrics"
+	"pgwicket/proxy"
+	"pgwicket/tlsconfig"
+)
+
+// Options are what a gate is started with.
+type Options struct {
+	// Path is the configuration file; empty: the environment has all of it.
+	Path string
+	// Config was loaded from Path, with Problems that are all warnings.
+	Config   *config.Config
+	Problems []config.Problem
+	// Files is their snapshot from before the load, so that a change during the load
+	// is noticed.
+	Files   filewatch.Snapshot
+	Prompts Prompts
+	// Account is the one to become; nil: stay.
+	Account *sandbox.Account
+	// Sockets are the listeners that the service manager has opened.
+	Sockets systemd.Sockets
+	Build   status.Build
+	Log     *slog.Logger
+	Level   *slog.LevelVar
+	Metrics *metrics.Set
+}
+
+// Prompts ask a person at the terminal for the passphrase of a key. Both are nil if
+// there is none.
+type Prompts struct {
+	// Ask asks once for each text: a reload uses what was typed before.
+	Ask func(text string) ([]byte, error)
+	// Recall is for a reload by a changed file, which must not block on a
+	// question: it fails for what was not typed before.
+	Recall func(text string) ([]byte, error)
+}
+
+// Gate is a gate. Make one with New; Run runs it once.
+type Gate struct {
+	Options
+	server    *proxy.Server
+	started   *config.Config // has the settings that only a restart changes
+	inForce   *config.Config // is from the last successful load
+	ready     atomic.Bool
+	stopping  atomic.Bool
+	failures  chan error // of listeners, which never end by themselves
+	admin     admin
+	requests  chan chan *status.Reload // for a reload, by the admin socket
+	published atomic.Pointer[published]
+
+	notifier *systemd.Notifier
+	outcome  string // of the last load, for the service manager
+
+	sandbox   *sandbox.Sandbox                   // nil: none
+	watcher   *filewatch.Watcher                 // nil: only requests and signals reload
+	loaded    atomic.Pointer[filewatch.Snapshot] // of the last load, successful or not
+	postponed int                                // loads since then that were discarded
+}
+
+// New returns a gate with the policy of o.Config.
+func New(o Options) (*Gate, error) {
+	server, err := proxy.New(o.Config.Policy, o.Log, o.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	started := *o.Config
+	started.Policy, started.TLS = nil, nil // a reload replaces them, and they may be large
+	if started.Admin.TLS != nil {
+		started.Admin.TLS = new(tlsconfig.Server) // only its presence is fixed
+	}
+	g := &Gate{
+		Options: o, server: server, started: &started,
+		failures: make(chan error, 1), requests: make(chan chan *status.Reload),
+	}
+	g.loaded.Store(&o.Files)
+	if len(o.Config.Variables) > 0 {
+		g.Log.Info("keys are set by the environment", "variables", o.Config.Variables)
+	}
+	g.logProblems(o.Problems)
+	g.setInForce(o.Config)
+	g.record("start", true, []string{}, o.Problems)
+	g.Config, g.Problems = nil, nil // a reload replaces them, and the policy may be large
+	return g, nil
+}
+
+// Run listens, serves, and returns when a signal has ended the gate: SIGHUP reloads,
+// SIGTERM and SIGINT drain, and a second one of these ends it at once. It logs why it
+// returns an error, which is ErrCannotStart, ErrFailed or ErrKilled.
+func (g *Gate) Run(signals <-chan os.Signal) error {
+	g.notifier = systemd.NewNotifier(g.Log)
+	defer g.notifier.Close()
+	defer g.admin.close()
+	if err := g.start(); err != nil {
+		g.Log.Error("cannot start", "error", err)
+		return ErrCannotStart
+	}
+	defer g.watch(false)
+	g.notifier.Ready(g.status())
+	defer g.notifier.Watchdog(g.server.Alive)()
+	cfg := g.inForce
+	g.Log.Info("ready", "version", g.Build.Version, "listen", cfg.Listen, "admin", cfg.Admin.Address, "socket", cfg.Admin.Socket,
+		"backends", Addresses(cfg.Policy), "config", g.source())
+	return g.wait(signals)
+}
+
+// The errors of Run.
+var (
+	ErrCannotStart = errors.New("the gate cannot start")
+	ErrFailed      = errors.New("the gate has failed")
+	ErrKilled      = errors.New("a second signal has ended the gate")
+)
+
+// start opens everything, gives up privileges, and accepts the first connections.
+func (g *Gate) start() error {
+	listeners, err := g.listen(g.Account)
+	if err != nil {
+		return err
+	}
+	if g.started.ReusePort && !reusePortMigrates() {
+		g.Log.Warn("reuse_port: the system resets clients that connect at the moment when one of two gates stops; the sysctl net.ipv4.tcp_migrate_req=1 prevents it")
+	}
+	if err := g.confine(g.Account, g.inForce); err != nil {
+		return err
+	}
+	g.serve(listeners)
+	g.ready.Store(true)
+	g.watch(g.inForce.WatchFiles)
+	return nil
+}
+
+// wait handles signals, changed files and requests until the gate has ended.
+func (g *Gate) wait(signals <-chan os.Signal) error {
+	var drained chan error
+	status := time.NewTicker(statusInterval)
+	defer status.Stop()
+	for {
+		var changed <-chan filewatch.Snapshot
+		if g.watcher != nil {
+			changed = g.watcher.Changes()
+		}
+		select {
+		case files := <-changed:
+			if !files.Equal(*g.loaded.Load()) { // a SIGHUP may have loaded them
+				g.reload(byFiles, files)
+			}
+		case done := <-g.requests:
+			if drained != nil {
+				done <- nil
+				continue
+			}
+			done <- g.reload(byCommand, filewatch.Take(config.Files(g.Path)))
+		case sig := <-signals:
+			switch {
+			case sig == syscall.SIGHUP && drained != nil:
+				g.Log.Info("no reload while shutting down")
+			case sig == syscall.SIGHUP:
+				g.reload(bySignal, filewatch.Take(config.Files(g.Path)))
+			case drained != nil:
+				g.Log.Warn("second signal, exiting at once", "signal", sig.String(), "sessions", g.server.Sessions())
+				return ErrKilled
+			default:
+				drained = make(chan error, 1)
+				g.beginShutdown()
+				go g.drain(sig, drained)
+				g.watch(false)
+			}
+		case <-status.C:
+			g.notifier.Status(g.status())
+		case err := <-drained:
+			if err != nil {
+				g.Log.Warn("stopped; the remaining sessions were terminated")
+				return nil
+			}
+			g.Log.Info("stopped")
+			return nil
+		case err := <-g.failures:
+			g.Log.Error("the gate has failed", "error", err)
+			return ErrFailed
+		}
+	}
+}
+
+func (g *Gate) drain(sig os.Signal, done chan<- error) {
+	g.ready.Store(false)
+	if g.started.ReusePort {
+		g.admin.close() // health and metrics requests must reach the other gate
+	}
+	g.Log.Info("shutting down", "signal", sig.String(), "sessions", g.server.Sessions(), "drain_delay", g.started.DrainDelay.String(), "drain_timeout", g.started.DrainTimeout.String())
+	time.Sleep(g.started.DrainDelay)
+	ctx, cancel := context.WithTimeout(context.Background(), g.started.DrainTimeout)
+	defer cancel()
+	done <- g.server.Shutdown(ctx)
+}
+
+// statusInterval is how often the status line of the service manager is updated.
+const statusInterval = 10 * time.Second
+
+// status is the line that the service manager shows.
+func (g *Gate) status() string {
+	connections := phrase.Count(g.server.Sessions(), "connection")
+	if g.stopping.Load() {
+		return "shutting down, " + connections + " left"
+	}
+	return connections + "; " + g.outcome
+}
+
+// beginShutdown tells the service manager of the shutdown and how long it may take.
+func (g *Gate) beginShutdown() {
+	g.stopping.Store(true)
+	const margin = 10 * time.Second // for what follows the drain
+	g.notifier.Stopping(g.status(), g.started.DrainDelay+g.started.DrainTimeout+margin)
+}

@@ -1,0 +1,111 @@
+package gate
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net"
+	"os"
+	"strings"
+
+	"pgwicket/config"
+	"pgwicket/internal/sandbox"
+	"pgwicket/proxy"
+)
+
+// listen opens every address before the first is served: a gate has all of them or
+// does not start.
+func (g *Gate) listen(account *sandbox.Account) (listeners []net.Listener, err error) {
+	defer func() {
+		if err != nil {
+			for _, ln := range listeners {
+				_ = ln.Close()
+			}
+		}
+	}()
+	for _, address := range g.started.Listen {
+		ln, err := g.open(address)
+		if err != nil {
+			return listeners, err
+		}
+		listeners = append(listeners, ln)
+	}
+	return listeners, g.openAdmin(account)
+}
+
+// open listens on an address, unless the service manager has passed its socket.
+func (g *Gate) open(address string) (net.Listener, error) {
+	timeout := g.started.TCPUserTimeout
+	if f, ok := g.Sockets[address]; ok {
+		return proxy.Inherit(f, timeout)
+	}
+	if g.started.ReusePort {
+		return proxy.ListenShared(context.Background(), address, timeout)
+	}
+	return proxy.Listen(context.Background(), address, timeout)
+}
+
+// serve starts to accept.
+func (g *Gate) serve(listeners []net.Listener) {
+	g.serveAdmin()
+	if g.started.ReusePort || len(g.Sockets) > 0 {
+		g.server.HandOver()
+	}
+	for _, ln := range listeners {
+		go func() {
+			if err := g.server.Serve(ln); !errors.Is(err, proxy.ErrServerClosed) {
+				g.fail(err)
+			}
+		}()
+	}
+}
+
+func (g *Gate) fail(err error) {
+	select {
+	case g.failures <- err:
+	default: // the first one ends the gate
+	}
+}
+
+// confine gives up what the gate does not need any more: root, if root has started it,
+// then everything outside of its sandbox. Every listener must be open, and no
+// connection accepted yet.
+func (g *Gate) confine(a *sandbox.Account, cfg *config.Config) (err error) {
+	names, hosts := config.Names(g.Path), cfg.Policy.Hosts()
+	if a != nil {
+		if err := a.Become(); err != nil {
+			return err
+		}
+		g.Log.Info("no longer root", "user", a.Name, "uid", a.UID, "gid", a.GID, "groups", a.Groups)
+		a.WarnUnreadable(g.Log, names, hosts)
+	}
+	if !cfg.Landlock {
+		g.Log.Info("no sandbox: landlock is false")
+		return nil
+	}
+	o := sandbox.Options{Names: names, Hosts: hosts, Listen: cfg.Listen, Commands: cfg.RunsCommands}
+	if !cfg.ReusePort { // else the socket may be another gate's at any moment
+		o.Remove = cfg.Admin.Socket
+	}
+	g.sandbox, err = sandbox.Enter(g.Log, o)
+	return err
+}
+
+// source names the configuration in the log.
+func (g *Gate) source() string { return cmp.Or(g.Path, "environment") }
+
+// Addresses returns those of all backends of a policy.
+func Addresses(p *proxy.Policy) (all []string) {
+	for _, h := range p.Hosts() {
+		all = append(all, h.Address)
+	}
+	return all
+}
+
+// reusePortMigrates reports whether connections that a closing listener has not yet
+// accepted move to another one on the same address. It is true where that cannot be
+// read, in a sandbox or on another system.
+func reusePortMigrates() bool {
+	text, err := os.ReadFile("/proc/sys/net/ipv4/tcp_migrate_req")
+	return err != nil || strings.TrimSpace(string(text)) != "0"
+}

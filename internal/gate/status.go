@@ -1,0 +1,187 @@
+package gate
+
+import (
+	"cmp"
+	"net/http"
+	"slices"
+	"time"
+
+	"pgwicket/config"
+	"pgwicket/internal/dn"
+	"pgwicket/internal/status"
+	"pgwicket/proxy"
+	"pgwicket/tlsconfig"
+)
+
+// published is what other goroutines than that of wait may know of the last load.
+type published struct {
+	config   *config.Config
+	adminTLS *tlsconfig.Server // nil: none
+	reload   status.Reload
+}
+
+// record publishes the result of a load.
+func (g *Gate) record(trigger string, successful bool, files []string, problems []config.Problem) *status.Reload {
+	now := time.Now()
+	last := g.published.Load()
+	s := &published{config: g.inForce, reload: status.Reload{
+		At: now, Trigger: trigger, Successful: successful, InForceSince: now, Files: files, Problems: make([]status.Problem, 0, len(problems)),
+	}}
+	for _, p := range problems {
+		s.reload.Problems = append(s.reload.Problems, status.Problem(p))
+	}
+	if s.adminTLS = g.inForce.Admin.TLS; last != nil {
+		if !successful {
+			s.reload.InForceSince = last.reload.InForceSince
+		}
+		if last.adminTLS == nil || s.adminTLS == nil { // only a restart changes whether there is TLS
+			s.adminTLS = last.adminTLS
+		}
+	}
+	g.published.Store(s)
+	return &s.reload
+}
+
+// show describes the current state.
+func (g *Gate) show() status.Status {
+	last := g.published.Load()
+	cfg, totals := last.config, g.Metrics.Totals()
+	s := status.Status{
+		Time: time.Now(), State: g.state(), ShowsClients: cfg.Admin.ShowClients,
+		Build:        g.Build,
+		Listeners:    listeners(g.started.Listen, cfg.Policy),
+		Policy:       Describe(cfg),
+		Certificates: certificatesOf(cfg.TLS),
+		CRLs:         crlsOf(cfg.TLS),
+		Sessions:     status.Sessions{Open: totals.Open, Starting: totals.Starting},
+		Totals: status.Totals{
+			Accepted: totals.Accepted, Refused: sorted(totals.Refused), Ended: sorted(totals.Ended), CancelRequests: sorted(totals.CancelRequests),
+		},
+		Limits: limitsOf(cfg.Policy, g.server.Usage()),
+		Reload: last.reload, Refusals: []status.Refusal{},
+	}
+	for _, r := range g.server.Refusals() {
+		s.Refusals = append(s.Refusals, refusalOf(r, s.ShowsClients))
+	}
+	if s.ShowsClients {
+		users, rules := make(map[string]uint64), make(map[string]uint64)
+		for _, one := range g.server.Snapshot() {
+			users[one.User]++
+			if one.Rule != "" {
+				rules[one.Rule]++
+			}
+		}
+		s.Sessions.Users, s.Sessions.Rules = sorted(users), sorted(rules)
+	}
+	return s
+}
+
+func (g *Gate) state() status.State {
+	switch {
+	case g.stopping.Load():
+		return status.Draining
+	case g.ready.Load():
+		return status.Ready
+	}
+	return status.Starting
+}
+
+func listeners(addresses []string, p *proxy.Policy) (all []status.Listener) {
+	for _, a := range addresses {
+		l := status.Listener{Address: a, LoadBalancers: []string{}}
+		if from := p.Proxies[a]; from != nil {
+			l.LoadBalancers = texts(from.Allowed())
+		}
+		all = append(all, l)
+	}
+	return all
+}
+
+func certificatesOf(s *tlsconfig.Server) (all []status.Certificate) {
+	for _, c := range s.Certificates {
+		one := status.Certificate{File: c.File, Subject: c.Subject, Key: c.Key, NotBefore: c.NotBefore, NotAfter: c.NotAfter}
+		if !c.StapledUntil.IsZero() {
+			one.StapledUntil = &c.StapledUntil
+		}
+		for _, l := range c.Chain[1:] {
+			one.Chain = append(one.Chain, status.Link{Subject: dn.Format(l.RawSubject), NotAfter: l.NotAfter})
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
+func crlsOf(s *tlsconfig.Server) (all []status.CRL) {
+	for _, c := range s.CRLs {
+		one := status.CRL{File: c.File, Issuer: c.Issuer, Entries: c.Entries, ThisUpdate: c.ThisUpdate, Kept: c.Kept}
+		if c.Number != nil {
+			one.Number = c.Number.String()
+		}
+		if !c.NextUpdate.IsZero() {
+			one.NextUpdate = &c.NextUpdate
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
+func limitsOf(p *proxy.Policy, u proxy.Usage) []status.Limit {
+	return []status.Limit{
+		{Key: "limits.max_connections", What: "Connections", Used: u.Connections, Of: p.Limits.Connections},
+		{Key: "limits.max_connections_per_source", What: "Connections of the busiest source", Used: u.PerSource, Of: p.Limits.PerSource},
+		{Key: "limits.max_sessions_per_account", What: "Sessions of the busiest user and database", Used: u.PerAccount, Of: p.Limits.PerAccount},
+		{Key: "limits.max_cancel_requests", What: "Cancel requests under way", Used: u.CancelRequests, Of: p.MaxCancelRequests},
+	}
+}
+
+func refusalOf(r proxy.Refused, showClients bool) status.Refusal {
+	one := status.Refusal{Time: r.At, Outcome: r.Outcome.String(), Session: r.Session, Listener: r.Listener}
+	if showClients {
+		one.Source, one.User, one.Database, one.CertSubject, one.Reason = r.Client.String(), r.User, r.Database, r.Subject, r.Reason
+	}
+	return one
+}
+
+// sorted returns the counts, the largest first.
+func sorted(counts map[string]uint64) []status.Count {
+	all := make([]status.Count, 0, len(counts))
+	for name, n := range counts {
+		all = append(all, status.Count{Name: name, Count: n})
+	}
+	slices.SortFunc(all, func(a, b status.Count) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Name, b.Name))
+	})
+	return all
+}
+
+// The paths that only the admin socket serves.
+const (
+	SessionsPath = "/sessions.json"
+	ReloadPath   = "/reload"
+)
+
+// OpenSession is an open session in the answer at SessionsPath.
+type OpenSession struct {
+	ID              uint64    `json:"id"`
+	Since           time.Time `json:"since"`
+	Source          string    `json:"source"`
+	Listener        string    `json:"listener"`
+	User            string    `json:"user"`
+	Database        string    `json:"database"`
+	Rule            string    `json:"rule"`
+	CertSubject     string    `json:"cert_subject"`
+	BytesFromClient int64     `json:"bytes_from_client"`
+	BytesToClient   int64     `json:"bytes_to_client"`
+}
+
+func (g *Gate) serveSessions(w http.ResponseWriter, _ *http.Request) {
+	all := []OpenSession{}
+	for _, s := range g.server.Snapshot() {
+		all = append(all, OpenSession{
+			ID: s.ID, Since: s.Since.UTC(), Source: s.Client.String(), Listener: s.Listener, User: s.User, Database: s.Database,
+			Rule: s.Rule, CertSubject: s.Subject, BytesFromClient: s.FromClient, BytesToClient: s.ToClient,
+		})
+	}
+	slices.SortFunc(all, func(a, b OpenSession) int { return cmp.Compare(a.ID, b.ID) })
+	status.WriteJSON(w, all)
+}

@@ -1,0 +1,19 @@
+//go:build !unix
+
+package sandbox
+
+import (
+	"errors"
+	"log/slog"
+
+	"pgwicket/config"
+	"pgwicket/proxy"
+)
+
+// Become fails: other systems than Unix have no setuid.
+func (*Account) Become() error {
+	return errors.New("user: this system cannot change the account of a process")
+}
+
+// WarnUnreadable does nothing, as Become has failed.
+func (*Account) WarnUnreadable(*slog.Logger, []config.Name, []*proxy.Host) {}
