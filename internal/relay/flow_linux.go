@@ -30,7 +30,8 @@ type flow struct {
 	result          Result       // but for the bytes
 	fromClient      atomic.Int64
 	toClient        atomic.Int64
-	ready           func(pgwire.Login)
+	backendClosed   atomic.Bool
+	ready           func(pgwire.Login) *Termination
 	done            func(Result)
 }
 
@@ -237,22 +238,40 @@ func (f *flow) deliver(p []byte) {
 // follow has the tracker follow what the backend has sent, and returns how much
 // of it the client is still to get.
 func (f *flow) follow(p []byte) (n int) {
-	starting := f.tracker.Login != nil
-	if n = len(p); f.termination == nil {
-		f.tracker.Feed(p)
-	} else {
-		n = f.termination.follow(&f.tracker, p)
-	}
-	if starting && f.tracker.Login == nil { // ready for the first query
-		delete(f.loop.deadlines, f)
-		if f.termination != nil && !f.termination.Deadline.IsZero() {
-			f.loop.setFlowDeadline(f, f.termination.Deadline)
-		}
-		if f.result.Login.Ready {
-			f.ready(f.result.Login)
+	if f.tracker.Login != nil {
+		var start int
+		n, start = followLogin(&f.tracker, f.termination, p)
+		if f.tracker.Login == nil && f.refusedAtReady() {
+			return start
 		}
 	}
-	return n
+	switch t := f.termination; {
+	case t == nil:
+		f.tracker.Feed(p[n:])
+		return len(p)
+	case n > 0 && t.canSend(&f.tracker):
+		return n
+	default:
+		return n + t.follow(&f.tracker, p[n:])
+	}
+}
+
+// refusedAtReady takes note that the login is over, and reports whether the owner
+// ends the session there.
+func (f *flow) refusedAtReady() bool {
+	delete(f.loop.deadlines, f)
+	if f.termination != nil && !f.termination.Deadline.IsZero() {
+		f.loop.setFlowDeadline(f, f.termination.Deadline)
+	}
+	if !f.result.Login.Ready {
+		return false // the stream is not followed any more
+	}
+	t := f.ready(f.result.Login)
+	if t == nil || f.termination != nil && !f.termination.WhenIdle {
+		return false
+	}
+	f.termination = t
+	return true
 }
 
 // sendBackend sends the backend p, over its TLS if it has any.
@@ -394,7 +413,7 @@ func (f *flow) end(c Cause) {
 	f.over = true
 	f.cause(c)
 	_ = unix.Close(f.client.fd) // which takes it out of epoll: there is no duplicate
-	_ = unix.Close(f.backend.fd)
+	f.closeBackend()
 	f.loop.remove(f)
 	f.result.FromClient, f.result.ToClient = f.Moved()
 	f.result.Busy = f.tracker.Busy()

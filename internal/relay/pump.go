@@ -22,6 +22,8 @@ type pump struct {
 	fromClient, toClient atomic.Int64
 	termination          atomic.Pointer[Termination] // at the next place for it
 	cause                atomic.Int32                // see setCause
+	muted                atomic.Bool                 // no byte of the client is forwarded any more
+	backendClosed        atomic.Bool
 
 	mu      sync.Mutex
 	tracker pgwire.Tracker
@@ -80,6 +82,7 @@ func (p *pump) causeTerminated(t *Termination) {
 func (p *pump) cut() {
 	_ = p.ClientConn.Close()
 	_ = p.Backend.Close()
+	p.backendClosed.Store(true)
 }
 
 // Moved implements Handle.
@@ -92,7 +95,13 @@ func (p *pump) Terminate(t Termination) {
 		p.cut()
 		return
 	}
+	if e := p.termination.Load(); e != nil && !e.WhenIdle && t.WhenIdle {
+		return // its client is not heard any more
+	}
 	p.termination.Store(&t)
+	if !t.WhenIdle {
+		p.muted.Store(true)
+	}
 	_ = p.Backend.SetReadDeadline(time.Now()) // for pumpDown to see it
 	if !t.Deadline.IsZero() {
 		time.AfterFunc(time.Until(t.Deadline), func() {
@@ -103,6 +112,9 @@ func (p *pump) Terminate(t Termination) {
 		})
 	}
 }
+
+// BackendClosed implements Handle.
+func (p *pump) BackendClosed() bool { return p.backendClosed.Load() }
 
 // TerminateIfQuiet implements Handle.
 func (p *pump) TerminateIfQuiet(t Termination, moved int64) {
@@ -132,8 +144,9 @@ func (p *pump) tryTerminate() bool {
 	p.termination.Store(nil)
 	p.causeTerminated(t)
 	_ = p.ClientConn.SetWriteDeadline(time.Now().Add(lingerTimeout)) // a client that does not read is not waited for
+	_ = p.Backend.Close()                                            // upload finds out, and reads the client until it is done
+	p.backendClosed.Store(true)
 	_, _ = p.Client.Write(t.Message)
-	_ = p.Backend.Close() // upload finds out, and reads the client until it is done
 	return true
 }
 
@@ -243,7 +256,7 @@ func (p *pump) decrypt() error {
 	defer buffers.Put(plain)
 	for {
 		have, err := readAll(p.Client, plain[:])
-		if have > 0 {
+		if have > 0 && !p.muted.Load() {
 			p.mu.Lock()
 			p.tracker.Ask(plain[:have])
 			p.mu.Unlock()
@@ -301,22 +314,41 @@ func (p *pump) pumpDown() error {
 // of it the client is still to get.
 func (p *pump) follow(b []byte) (n int) {
 	p.mu.Lock()
-	starting := p.tracker.Login != nil
-	n = len(b)
-	if t := p.termination.Load(); t == nil {
-		p.tracker.Feed(b)
-	} else {
-		n = t.follow(&p.tracker, b)
-	}
-	ready := starting && p.tracker.Login == nil
-	p.mu.Unlock()
-	if ready {
-		p.timeout.Stop()
-		if p.login.Ready {
-			p.Ready(p.login)
+	defer p.mu.Unlock()
+	if p.tracker.Login != nil {
+		var start int
+		n, start = followLogin(&p.tracker, p.termination.Load(), b)
+		if p.tracker.Login == nil && p.refusedAtReady() {
+			return start
 		}
 	}
-	return n
+	switch t := p.termination.Load(); {
+	case t == nil:
+		p.tracker.Feed(b[n:])
+		return len(b)
+	case n > 0 && t.canSend(&p.tracker):
+		return n
+	default:
+		return n + t.follow(&p.tracker, b[n:])
+	}
+}
+
+// refusedAtReady takes note that the login is over, and reports whether the owner
+// ends the session there. The caller holds mu, but Ready is called without it: it
+// may take locks that callers of Handle hold.
+func (p *pump) refusedAtReady() bool {
+	p.timeout.Stop()
+	if !p.login.Ready {
+		return false // the stream is not followed any more
+	}
+	p.mu.Unlock()
+	t, before := p.Ready(p.login), p.termination.Load()
+	p.mu.Lock()
+	if t == nil || before != nil && !before.WhenIdle {
+		return false
+	}
+	p.termination.Store(t)
+	return true
 }
 
 // readTLS waits for bytes of a backend with TLS, as reader.read does, but with the

@@ -39,8 +39,9 @@ type Session struct {
 	// LoginDeadline is when the backend must be ready for queries.
 	LoginDeadline time.Time
 	// Ready is called once if the backend gets ready for queries, by the relay
-	// itself, which waits for it.
-	Ready func(pgwire.Login)
+	// itself, which waits for it. What it returns, if anything, ends the session
+	// there: the client gets its Message instead of the ReadyForQuery.
+	Ready func(pgwire.Login) *Termination
 	// Done is called once, in a goroutine of its own, when both connections are
 	// closed.
 	Done func(Result)
@@ -79,6 +80,9 @@ type Result struct {
 // backend's place, and can only stand between two of its messages: the relay waits
 // for such a place, and then lets the client read all that came before. If there
 // is none by the Deadline (as in a stream that is not followed), the session is cut.
+//
+// Unless it waits for an idle backend, no byte of the client is forwarded from its
+// beginning on: what the client sends is read and dropped.
 type Termination struct {
 	Reason   uint8 // the caller's own; Result has it back
 	Message  []byte
@@ -98,6 +102,21 @@ type Handle interface {
 	CancelTermination()
 	// Moved returns how many bytes have been moved so far, as Result has them.
 	Moved() (fromClient, toClient int64)
+	// BackendClosed reports whether the backend's connection is closed. The
+	// client's may be open for a while longer, until it has read the Message.
+	BackendClosed() bool
+}
+
+// followLogin has t follow p until the login is over, or until e may be sent. It
+// returns how many bytes were followed, and where the last message of them begins.
+func followLogin(t *pgwire.Tracker, e *Termination, p []byte) (n, start int) {
+	for n < len(p) && t.Login != nil && (n == 0 || e == nil || !e.canSend(t)) {
+		if t.AtBoundary() {
+			start = n
+		}
+		n += t.Next(p[n:])
+	}
+	return n, start
 }
 
 // follow has t follow p, the next bytes of the backend's stream, and returns how

@@ -190,7 +190,7 @@ func (r *rig) run(with rigging) {
 		ClientConn:    r.conn,
 		Backend:       NewConn(r.near),
 		LoginDeadline: time.Now().Add(2 * testTimeout),
-		Ready:         func(pgwire.Login) {},
+		Ready:         func(pgwire.Login) *Termination { return nil },
 		Done: func(result Result) {
 			r.result = result
 			close(r.done)

@@ -334,3 +334,55 @@ func TestTerminateWithFullBuffers(t *testing.T) {
 		}
 	})
 }
+
+// From a termination on that does not wait, no byte of the client reaches the
+// backend, whose connection is closed as soon as the message is sent, however
+// long the client keeps its own.
+func TestTerminateMutesTheClient(t *testing.T) {
+	eachRelay(t, func(t *testing.T, with starter) {
+		r := relayedRig(t, with)
+		r.says(ready...)
+		r.hears(ready)
+		r.asks()
+		row := said('D', strings.Repeat("x", 300))
+		r.says(row[:10]...)
+		r.hears(row[:10])
+		r.handle.Terminate(Termination{Reason: revoked, Message: fatal, Deadline: time.Now().Add(testTimeout)})
+		r.silent("in the middle of a row")
+		for range 3 {
+			_, _ = r.client.Write(said('Q', "delete from t\x00"))
+		}
+		r.silent("in the middle of a row")
+		r.says(row[10:]...)
+		r.hears(slices.Concat(row[10:], fatal))
+		wait(t, "the backend's end", r.handle.BackendClosed)
+		got, _ := io.ReadAll(r.backend)
+		if bytes.Contains(got, []byte("delete")) {
+			t.Errorf("the backend got %q after the termination", got)
+		}
+		r.client.Close()
+		<-r.done
+	})
+}
+
+// What Ready returns ends the session in place of its ReadyForQuery, wherever the
+// stream is cut.
+func TestRefusedAtReady(t *testing.T) {
+	eachRelay(t, func(t *testing.T, with starter) {
+		for _, cut := range []int{0, 3, len(ready) - 6} {
+			r := relayedRig(t, func(s Session, o Observer) Handle {
+				s.Ready = func(pgwire.Login) *Termination { return &Termination{Reason: revoked, Message: fatal} }
+				return with(s, o)
+			})
+			r.says(ready[:cut]...)
+			r.hears(ready[:cut])
+			r.says(ready[cut:]...)
+			r.hears(slices.Concat(ready[cut:len(ready)-6], fatal))
+			r.leaves()
+			<-r.done
+			if r.result.Cause != Terminated || r.result.Termination != revoked {
+				t.Errorf("cause %s, reason %d", r.result.Cause, r.result.Termination)
+			}
+		}
+	})
+}
