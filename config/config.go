@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -258,13 +259,15 @@ func (l *loader) limits(f limits) proxy.Limits {
 		l.warnf("limits.auth_refusal", "is 0, so no client is refused after limits.max_auth_failures; failures only delay the next attempt")
 	}
 	return proxy.Limits{
-		Connections:  int(f.MaxConnections),
-		PerSource:    int(f.MaxConnectionsPerSource),
-		PerAccount:   int(f.MaxSessionsPerAccount),
-		Rate:         float64(f.ConnectionRate),
-		Burst:        int(f.ConnectionBurst),
-		AuthFailures: int(f.MaxAuthFailures),
-		AuthRefusal:  time.Duration(f.AuthRefusal),
+		Startups:       int(f.MaxStartups),
+		HandshakeBytes: int(f.MaxHandshakeBytes),
+		Sessions:       int(f.MaxConnections),
+		PerSource:      int(f.MaxConnectionsPerSource),
+		PerAccount:     int(f.MaxSessionsPerAccount),
+		Rate:           float64(f.ConnectionRate),
+		Burst:          int(f.ConnectionBurst),
+		AuthFailures:   int(f.MaxAuthFailures),
+		AuthRefusal:    time.Duration(f.AuthRefusal),
 
 		IdleTimeout:     time.Duration(f.IdleTimeout),
 		SessionLifetime: time.Duration(f.SessionLifetime),
@@ -397,12 +400,15 @@ func keyOwner(account string) int {
 }
 
 // verify returns what judges handshakes for proxy.
-func verify(s *tlsconfig.Server) func(tls.ConnectionState, time.Time) error {
-	return func(state tls.ConnectionState, at time.Time) error {
+func verify(s *tlsconfig.Server) func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
+	return func(state tls.ConnectionState, at time.Time) ([]*x509.Certificate, error) {
 		if err := s.Verify(state, at); err != nil {
-			return Refusal(err)
+			return nil, Refusal(err)
 		}
-		return nil
+		if s.Config.ClientAuth == tls.NoClientCert {
+			return nil, nil
+		}
+		return slices.Clone(state.PeerCertificates), nil
 	}
 }
 

@@ -189,7 +189,7 @@ func TestEnvironmentOverFile(t *testing.T) {
 	if got := cfg.Policy.Backend.Hosts[0].Address; got != "@postgresql/.s.PGSQL.5433" {
 		t.Errorf("backend %s", got)
 	}
-	if !cfg.RunsCommands || cfg.Policy.Limits.Connections != 7 || cfg.UserLine == 0 {
+	if !cfg.RunsCommands || cfg.Policy.Limits.Sessions != 7 || cfg.UserLine == 0 {
 		t.Errorf("got %+v, limits %+v", cfg, cfg.Policy.Limits)
 	}
 	if want := []string{"PGWICKET_ACL_RULES", "PGWICKET_BACKEND_PORT", "PGWICKET_LIMITS_MAX_CONNECTIONS", "PGWICKET_TLS_PASSPHRASE_COMMAND"}; !slices.Equal(cfg.Variables, want) {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"pgwicket/acl"
+	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
 )
 
@@ -68,6 +69,8 @@ type limits struct {
 	StartupTimeout    duration `yaml:"startup_timeout"`
 	MaxCancelRequests count    `yaml:"max_cancel_requests"`
 
+	MaxStartups             count    `yaml:"max_startups"`
+	MaxHandshakeBytes       count    `yaml:"max_handshake_bytes"`
 	MaxConnections          count    `yaml:"max_connections"`
 	MaxConnectionsPerSource count    `yaml:"max_connections_per_source"`
 	MaxSessionsPerAccount   count    `yaml:"max_sessions_per_account"`
@@ -113,6 +116,8 @@ func defaults() file {
 			StartupTimeout:    duration(10 * time.Second),
 			MaxCancelRequests: 64,
 
+			MaxStartups:             1000,
+			MaxHandshakeBytes:       proxy.DefaultHandshakeBytes,
 			MaxConnections:          10_000,
 			MaxConnectionsPerSource: 1000,
 			ConnectionRate:          500,

@@ -291,7 +291,7 @@ func TestBackendsAreCounted(t *testing.T) {
 	b := newBackend(t)
 	up, down := unixBackend(b.SocketDir).Hosts[0], proxy.Host{Network: "unix", Address: t.TempDir() + "/.s.PGSQL.5432"}
 	g := newGate(t, b.SocketDir, func(p *proxy.Policy) {
-		p.Limits.Connections = 7
+		p.Limits.Sessions = 7
 		p.Backends = map[string]*proxy.Backend{"pair": backendOf(down, up)}
 		p.Rules = rules(t, acl.RuleOptions{Action: "allow", Users: []string{"report"}, Backend: "pair"}, acl.RuleOptions{Action: "allow"})
 	})
@@ -314,7 +314,7 @@ func TestBackendsAreCounted(t *testing.T) {
 	if n := g.metric(t, "pgwicket_limit_connections"); n != 7 {
 		t.Errorf("the limit is %v, want 7", n)
 	}
-	g.reload(func(p *proxy.Policy) { p.Backends, p.Rules, p.Limits.Connections = nil, nil, 0 })
+	g.reload(func(p *proxy.Policy) { p.Backends, p.Rules, p.Limits.Sessions = nil, nil, 0 })
 	if n := g.metric(t, "pgwicket_backend_connects_total"); n != 1 {
 		t.Errorf("%v attempts at what is still there, want 1", n)
 	}

@@ -25,13 +25,15 @@ const cancelTimeout = 5 * time.Second
 // clear, so no certificate can be asked for; one that is shown must be good.
 // The key is the authorisation, as in PostgreSQL.
 func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
-	c.canSendError = false    // no reply, whatever happens
-	c.session.place.Release() // it has a budget of its own
+	c.canSendError = false // no reply, whatever happens
 	policy := c.server.policy.Load()
 	if err := policy.admitsSource(&c.peer.request); err != nil {
 		return err
 	}
-	if len(c.peer.tls.PeerCertificates) > 0 {
+	if c.peer.request.Certificate != nil {
+		if c.verdict.err != nil {
+			return c.verdict.err
+		}
 		if err := policy.admits(&c.peer.request, c.peer.tls, time.Now()); err != nil {
 			return err
 		}

@@ -152,7 +152,7 @@ func backends(t *testing.T, c *pgx.Conn, active bool) int {
 // certificateOf lets in whoever shows a certificate of the CA.
 func certificateOf(ca *tlstest.CA) func(*proxy.Policy) {
 	return func(p *proxy.Policy) {
-		p.Verify = func(s tls.ConnectionState, _ time.Time) error {
+		p.Verify = verifying(func(s tls.ConnectionState, _ time.Time) error {
 			if len(s.PeerCertificates) == 0 {
 				return &proxy.Refusal{Outcome: proxy.CertMissing}
 			}
@@ -165,7 +165,7 @@ func certificateOf(ca *tlstest.CA) func(*proxy.Policy) {
 				return &proxy.Refusal{Outcome: proxy.CertUnknownCA, Detail: err.Error()}
 			}
 			return nil
-		}
+		})
 	}
 }
 

@@ -34,9 +34,12 @@ type conn struct {
 	policy  *Policy // the one in force at accept
 
 	socket       *relay.Conn
-	tls          *tls.Conn // nil until the handshake is done
-	silent       bool      // refused before a byte was read: nothing is sent
-	canSendError bool      // the client has asked for something, and no handshake is under way
+	tls          *tls.Conn      // nil until the handshake is done
+	under        *handshakeConn // under tls
+	verdict      verdict
+	ticket       *ticket
+	silent       bool // refused before a byte was read: nothing is sent
+	canSendError bool // the client has asked for something, and no handshake is under way
 }
 
 func newConn(s *Server, tcp *net.TCPConn, listener string, interrupt context.CancelFunc) *conn {
@@ -63,6 +66,9 @@ func (c *conn) run(ctx context.Context, interrupt context.CancelFunc) {
 		return
 	}
 	why := c.session.endStartup(err)
+	if over := c.overLimit(); over != nil && why.Outcome == StartupTimeout {
+		why = over // it had its time to say what it wants
+	}
 	c.sendFatal(why)
 	c.close()
 	c.server.logAndCount(end{peer: c.peer, rule: c.session.rule, outcome: why.Outcome, refusal: why})
@@ -98,7 +104,7 @@ func (c *conn) serve(ctx context.Context) error {
 		c.silent = true
 		return err
 	}
-	if err := c.takePlace(); err != nil {
+	if err := c.takeTicket(); err != nil {
 		c.silent = true
 		return err
 	}
@@ -117,6 +123,7 @@ func (c *conn) serve(ctx context.Context) error {
 	if err := c.handshake(direct); err != nil {
 		return err
 	}
+	c.verifyCertificate()
 	if packet, err = c.readStartup(direct); err != nil {
 		return err
 	}
@@ -129,17 +136,16 @@ func (c *conn) serve(ctx context.Context) error {
 		return startupRefusal(err)
 	}
 
-	// 4 The verdict, by the newest policy.
-	c.session.setJudged()
+	// 4 The verdict, by the newest policy, and the limits.
 	policy := c.server.policy.Load()
-	rule, err := c.peer.judge(policy, time.Now())
-	if rule != nil {
-		c.session.setRule(rule.Name)
-	}
+	rule, err := c.judge(policy)
 	if err != nil {
 		return err
 	}
-	if err := c.awaitAuthDelay(ctx, policy.Limits); err != nil {
+	if err := c.ticket.admitSession(policy.Limits); err != nil {
+		return err
+	}
+	if err := c.awaitAttempt(ctx, policy); err != nil {
 		return err
 	}
 
@@ -150,40 +156,88 @@ func (c *conn) serve(ctx context.Context) error {
 	}
 
 	// 6 The session, until session.relayEnded.
-	if err := c.startRelay(backend); err != nil {
+	if err := c.startRelay(backend, rule); err != nil {
 		_ = backend.Close()
 		return err
 	}
 	return nil
 }
 
-func (c *conn) startupDeadline() time.Time { return c.peer.accepted.Add(c.policy.StartupTimeout) }
+// startupDeadline is when the startup must be over. A connection over a limit only
+// has time to say what it wants.
+func (c *conn) startupDeadline() time.Time {
+	timeout := c.policy.StartupTimeout
+	if c.overLimit() != nil {
+		timeout = min(timeout, overLimitTimeout)
+	}
+	return c.peer.accepted.Add(timeout)
+}
 
-// takePlace takes a place among the connections.
-func (c *conn) takePlace() (err error) {
-	c.session.place, err = c.server.limiter.admit(c.policy.Limits, sourceOf(c.peer.request.Source), time.Now())
+// overLimit returns the limit that the connection is over; nil: none.
+func (c *conn) overLimit() *Refusal {
+	if c.ticket == nil {
+		return nil
+	}
+	return c.ticket.over
+}
+
+// takeTicket takes a place among the unproved connections.
+func (c *conn) takeTicket() (err error) {
+	c.ticket, err = c.server.limiter.admit(c.policy.Limits, sourceOf(c.peer.request.Source), time.Now(), c.session.evict)
+	c.session.ticket = c.ticket
 	return err
 }
 
-// awaitAuthDelay keeps a client from guessing: one that has failed to authenticate
-// waits, or is refused for a while. It also takes one of the places of the account.
-func (c *conn) awaitAuthDelay(ctx context.Context, l Limits) error {
-	delay, err := c.server.limiter.authDelay(l, authKeyOf(c.peer), time.Now())
-	if err != nil {
-		return err
+// verdict is what a policy has said of a client's certificate.
+type verdict struct {
+	by  *Policy
+	err error
+}
+
+// verifyCertificate judges the client's certificate right after the handshake, so
+// that what the client has sent can be dropped: only the verdict, the leaf's facts
+// and, if it is good, its verified chain are kept. The client is told of a refusal
+// after its startup packet, where libpq shows the words.
+//
+// A good certificate proves the client.
+func (c *conn) verifyCertificate() {
+	state := c.tls.ConnectionState()
+	c.peer.recordTLS(state)
+	policy := c.server.policy.Load()
+	chain, err := c.server.handshakes.verify(policy, state)
+	c.verdict = verdict{policy, err}
+	if sent := state.PeerCertificates; len(sent) > 0 {
+		c.peer.recordCertificate(sent[0], chain)
+		clear(sent) // it is crypto/tls's own slice
 	}
-	if c.session.slot, err = c.server.limiter.admitAccount(l, account{c.peer.request.User, c.peer.request.Database}); err != nil {
-		return err
+	if c.peer.verified && err == nil {
+		c.ticket.prove()
 	}
-	if delay == 0 {
-		return nil
+}
+
+// judge asks the newest policy whether to admit the connection. From here on
+// recheck judges it, too, so that no reload slips past it.
+func (c *conn) judge(policy *Policy) (*acl.Rule, error) {
+	if c.verdict.err != nil {
+		if err := policy.admitsSource(&c.peer.request); err != nil {
+			return nil, err
+		}
+		return nil, c.verdict.err // a newer policy has no certificates to judge any more
 	}
-	select {
-	case <-time.After(delay):
-		return nil
-	case <-ctx.Done():
-		return refuse(ShuttingDown, "")
+	c.session.setJudged()
+	rule, err := c.peer.judge(policy, time.Now(), c.verdict.by == policy)
+	if rule != nil {
+		c.session.setRule(rule.Name)
 	}
+	return rule, err
+}
+
+// awaitAttempt keeps the client from guessing: see authLimiter.
+func (c *conn) awaitAttempt(ctx context.Context, p *Policy) (err error) {
+	ctx, cancel := context.WithDeadline(ctx, c.startupDeadline())
+	defer cancel()
+	c.session.attempt, err = c.server.auth.begin(ctx, p.Limits, authKeyOf(c.peer))
+	return err
 }
 
 // readFirstPacket reads startup packets in clear until the client asks for TLS,
@@ -315,21 +369,23 @@ func (c *conn) addClientInfo(m *pgwire.StartupMessage) {
 }
 
 // startRelay gives the session to the relay.
-func (c *conn) startRelay(backend *backendConn) error {
+func (c *conn) startRelay(backend *backendConn, rule *acl.Rule) error {
 	_ = c.socket.SetDeadline(time.Time{})
-	server, host, key := c.server, backend.host, authKeyOf(c.peer)
-	return c.session.start(relay.Session{
+	c.under.release()
+	session := c.session
+	session.account = account{c.peer.request.User, c.peer.request.Database}
+	if rule != nil && rule.DatabaseAs != "" {
+		session.account.database = rule.DatabaseAs
+	}
+	return session.start(relay.Session{
 		Client:        c.tls,
 		ClientConn:    c.socket,
 		Backend:       backend.Conn,
 		BackendTLS:    backend.tls,
 		LoginDeadline: c.startupDeadline(),
-		Ready: func(login pgwire.Login) {
-			server.cancelKeys.add(login.CancelKey(), host)
-			server.limiter.authSucceeded(key)
-		},
-		Done: c.session.relayEnded,
-	}, host)
+		Ready:         session.ready,
+		Done:          session.relayEnded,
+	}, backend.host)
 }
 
 // readRefusal says why a startup packet could not be read.
@@ -339,6 +395,8 @@ func readRefusal(err error) error {
 		return refuse(Probe, "closed before it asked for anything")
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return refuse(StartupTimeout, "no complete startup packet in time")
+	case errors.Is(err, errHandshakeBytes), errors.Is(err, errStartupRecords):
+		return refuse(InvalidPacket, err.Error())
 	case errors.Is(err, pgwire.ErrLength), errors.Is(err, pgwire.ErrLayout):
 		return refuse(InvalidPacket, err.Error())
 	case errors.Is(err, io.ErrUnexpectedEOF), relay.IsReset(err):

@@ -483,9 +483,9 @@ func TestPsqlInEverySSLMode(t *testing.T) {
 func TestPsqlShowsTheRefusal(t *testing.T) {
 	b := newBackend(t)
 	g := newGate(t, b.SocketDir, func(p *proxy.Policy) {
-		p.Verify = func(tls.ConnectionState, time.Time) error {
+		p.Verify = verifying(func(tls.ConnectionState, time.Time) error {
 			return &proxy.Refusal{Outcome: proxy.CertRevoked, Public: "client certificate was revoked on 2026-01-02"}
-		}
+		})
 	})
 	for _, mode := range []string{"allow", "prefer", "require", "verify-full"} {
 		for _, version := range []string{"TLSv1.2", "TLSv1.3"} {
@@ -753,7 +753,7 @@ func (c *client) drip() {
 		if _, err := c.Write([]byte{0}); err != nil {
 			return
 		}
-		_ = c.raw.SetReadDeadline(time.Now().Add(5 * time.Millisecond))
+		_ = c.raw.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
 		if _, err := c.raw.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 			return
 		}
@@ -864,7 +864,9 @@ func TestRefusalOfALaterVersion(t *testing.T) {
 	revoked := fatal("28000", "client certificate was revoked")
 	playRefused(
 		t, func(p *proxy.Policy) {
-			p.Verify = func(tls.ConnectionState, time.Time) error { return &proxy.Refusal{Outcome: proxy.CertRevoked} }
+			p.Verify = func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
+				return nil, &proxy.Refusal{Outcome: proxy.CertRevoked}
+			}
 		},
 		scene{"3.2", "certificate_revoked", do(ssl(), say(startup(protocol3|2, "user", "alice")), revoked)},
 		scene{"3.0 with _pq_", "certificate_revoked", do(ssl(), say(startup(protocol3, "user", "alice", "_pq_.x", "1")), revoked)},
@@ -1102,7 +1104,7 @@ func TestForbiddenSource(t *testing.T) {
 func TestDenialHasNoEnd(t *testing.T) {
 	p := &proxy.Policy{
 		Networks: networks([]string{"192.0.2.0/24"}, []string{"192.0.2.7"}),
-		Verify:   func(tls.ConnectionState, time.Time) error { return nil },
+		Verify:   func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) { return nil, nil },
 		Rules:    rules(t, acl.RuleOptions{Action: "reject", Users: []string{"mallory"}}, acl.RuleOptions{Action: "allow"}),
 	}
 	for _, at := range []time.Time{{}, time.Unix(0, 0), time.Now(), time.Now().AddDate(200, 0, 0)} {
@@ -1164,7 +1166,9 @@ func TestCancelRequest(t *testing.T) {
 	g := newGate(t, b.SocketDir, func(p *proxy.Policy) {
 		// A client certificate is asked for, but cannot be: the key is the
 		// authorisation.
-		p.Verify = func(tls.ConnectionState, time.Time) error { return &proxy.Refusal{Outcome: proxy.CertMissing} }
+		p.Verify = func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
+			return nil, &proxy.Refusal{Outcome: proxy.CertMissing}
+		}
 	})
 	for _, length := range []int{4, 5, 32, 255, 256} {
 		key := make([]byte, length)
@@ -1340,7 +1344,7 @@ func TestCancelRefused(t *testing.T) {
 	}
 	bad := withCert(testCA().Client("mallory"))
 	playRefused(
-		t, func(p *proxy.Policy) { p.Verify = revoked },
+		t, func(p *proxy.Policy) { p.Verify = verifying(revoked) },
 		scene{"bad certificate", "certificate_revoked", do(ssl(bad), say(request), eof)},
 		scene{"bad certificate, 1.2", "certificate_revoked", do(ssl(bad, withVersion(tls.VersionTLS12)), say(request), eof)},
 		scene{"bad certificate, direct", "certificate_revoked", do(directTLS(bad), say(request), eof)},
@@ -1682,7 +1686,7 @@ func TestPanicIsContained(t *testing.T) {
 	accept := g.policy.Verify
 	g.reload(func(p *proxy.Policy) {
 		p.Recheck = proxy.Off // else it would cost the other its session, too: what cannot be judged is not let in
-		p.Verify = func(tls.ConnectionState, time.Time) error { panic("SECRET\nof the verifier") }
+		p.Verify = func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) { panic("SECRET\nof the verifier") }
 	})
 	g.play(t, scene{"in Verify", "internal_error", do(ssl(), say(alice), fatal("XX000", "internal error"))})
 	if log := g.Log.String(); !strings.Contains(log, `SECRET\nof the verifier`) || !strings.Contains(log, "dialogue_test.go") {
@@ -1702,12 +1706,12 @@ func TestPanicIsContained(t *testing.T) {
 
 // A policy that cannot judge admits nobody, and says no more than that.
 func TestVerifyFailsClosed(t *testing.T) {
-	for name, verify := range map[string]func(tls.ConnectionState, time.Time) error{
+	for name, verify := range map[string]func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error){
 		"nil":           nil,
-		"another error": func(tls.ConnectionState, time.Time) error { return errors.New("SECRET") },
-		"a wrapped refusal of something else": func(tls.ConnectionState, time.Time) error {
+		"another error": verifying(func(tls.ConnectionState, time.Time) error { return errors.New("SECRET") }),
+		"a wrapped refusal of something else": verifying(func(tls.ConnectionState, time.Time) error {
 			return fmt.Errorf("SECRET: %w", os.ErrPermission)
-		},
+		}),
 	} {
 		playRefused(t, func(p *proxy.Policy) { p.Verify = verify }, scene{name, "internal_error", do(ssl(), say(alice), func(t *testing.T, c *client) {
 			t.Helper()
@@ -1722,10 +1726,12 @@ func TestVerifyFailsClosed(t *testing.T) {
 // on its way in. Its TLS began under the old policy; it is judged by the new.
 func TestReloadDuringStartup(t *testing.T) {
 	refuse := func(p *proxy.Policy) {
-		p.Verify = func(tls.ConnectionState, time.Time) error { return &proxy.Refusal{Outcome: proxy.CertRevoked} }
+		p.Verify = func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
+			return nil, &proxy.Refusal{Outcome: proxy.CertRevoked}
+		}
 	}
 	accept := func(p *proxy.Policy) {
-		p.Verify = func(tls.ConnectionState, time.Time) error { return nil }
+		p.Verify = func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) { return nil, nil }
 	}
 	b, next := newBackend(t), newBackend(t)
 	for _, c := range []struct {
@@ -1801,12 +1807,12 @@ func TestTheLogIsTheGates(t *testing.T) {
 func TestEveryConnectionIsCounted(t *testing.T) {
 	b := newBackend(t)
 	g := newGate(t, b.SocketDir, func(p *proxy.Policy) {
-		p.Verify = func(state tls.ConnectionState, _ time.Time) error {
+		p.Verify = verifying(func(state tls.ConnectionState, _ time.Time) error {
 			if state.ServerName == "localhost" {
 				return nil
 			}
 			return &proxy.Refusal{Outcome: proxy.CertInvalid}
-		}
+		})
 	})
 	stranger := func(c *tls.Config) { c.ServerName, c.InsecureSkipVerify = "stranger", true }
 	kinds := []scene{

@@ -76,7 +76,7 @@ func (f *files) load(t *testing.T, p *proxy.Policy) {
 		t.Fatal(problems)
 	}
 	p.TLS = s.Config
-	p.Verify = func(state tls.ConnectionState, at time.Time) error {
+	p.Verify = verifying(func(state tls.ConnectionState, at time.Time) error {
 		var refused *tlsconfig.VerifyError
 		err := s.Verify(state, at)
 		outcomes := map[tlsconfig.Reason]proxy.Outcome{
@@ -86,7 +86,7 @@ func (f *files) load(t *testing.T, p *proxy.Policy) {
 			return proxy.RefuseCertificate(outcomes[refused.Reason], refused.CA, refused.Date, refused.Detail)
 		}
 		return err
-	}
+	})
 }
 
 // Whatever takes the ground away under a session ends it, whatever it is doing,

@@ -39,6 +39,17 @@ var testCA = sync.OnceValue(func() *tlstest.CA { return tlstest.NewCA("pgwicket 
 
 var testServer = sync.OnceValue(func() tls.Certificate { return testCA().Server("localhost", "127.0.0.1", "::1").TLS() })
 
+// verifying makes a Policy.Verify of a function that accepts or refuses: what the
+// client has sent is the verified chain.
+func verifying(judge func(tls.ConnectionState, time.Time) error) func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
+	return func(state tls.ConnectionState, at time.Time) ([]*x509.Certificate, error) {
+		if err := judge(state, at); err != nil {
+			return nil, err
+		}
+		return slices.Clone(state.PeerCertificates), nil
+	}
+}
+
 // gate is a proxy.Server on a port of its own, with all that it says.
 type gate struct {
 	Addr    string
@@ -85,7 +96,7 @@ func newGateOn(t testing.TB, address, socketDir string, edit ...func(*proxy.Poli
 				NextProtos:             []string{"postgresql"},
 				SessionTicketsDisabled: true,
 			},
-			Verify:            func(tls.ConnectionState, time.Time) error { return nil },
+			Verify:            verifying(func(tls.ConnectionState, time.Time) error { return nil }),
 			Backend:           unixBackend(socketDir),
 			StartupTimeout:    patience,
 			MaxCancelRequests: 64,

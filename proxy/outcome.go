@@ -31,6 +31,7 @@ const (
 	ConnectionLimit
 	SourceLimit
 	RateLimit
+	StartupLimit
 
 	// Refused by the TLS handshake.
 	NotTLS
@@ -40,6 +41,7 @@ const (
 	TLSGroup
 	TLSALPN
 	TLSRejectedByClient
+	HandshakeTooLarge
 	TLSFailed
 
 	// Refused for the client's certificate.
@@ -112,9 +114,12 @@ var outcomes = [outcomeCount]meaning{
 	RepeatedRequest:    {"repeated_request", pgwire.SQLStateFeatureNotSupported, "SSLRequest and GSSENCRequest may be sent once each", slog.LevelWarn, false},
 	StartupTimeout:     {"startup_timeout", "", "", slog.LevelInfo, false},
 	ClientGone:         {"client_gone", "", "", slog.LevelInfo, false},
-	ConnectionLimit:    {"connection_limit", "", "", slog.LevelWarn, false},
-	SourceLimit:        {"source_limit", "", "", slog.LevelWarn, false},
-	RateLimit:          {"rate_limit", "", "", slog.LevelWarn, false},
+	// The first of them is of the gate, and another gate may have room: 57P03 has libpq
+	// try its next host. The others are the client's own.
+	ConnectionLimit: {"connection_limit", pgwire.SQLStateCannotConnectNow, "sorry, too many clients already", slog.LevelWarn, false},
+	SourceLimit:     {"source_limit", pgwire.SQLStateTooManyConnections, "too many connections from this address", slog.LevelWarn, false},
+	RateLimit:       {"rate_limit", pgwire.SQLStateTooManyConnections, "too many new connections from this address", slog.LevelWarn, false},
+	StartupLimit:    {"startup_limit", "", "", slog.LevelWarn, false},
 
 	NotTLS:              {"not_tls", "", "", slog.LevelWarn, true},
 	TLSTimeout:          {"tls_timeout", "", "", slog.LevelInfo, true},
@@ -123,6 +128,7 @@ var outcomes = [outcomeCount]meaning{
 	TLSGroup:            {"tls_group", "", "", slog.LevelWarn, true},
 	TLSALPN:             {"tls_alpn", "", "", slog.LevelWarn, true},
 	TLSRejectedByClient: {"tls_rejected_by_client", "", "", slog.LevelWarn, true},
+	HandshakeTooLarge:   {"handshake_too_large", "", "", slog.LevelWarn, true},
 	TLSFailed:           {"tls_failed", "", "", slog.LevelWarn, true},
 
 	CertMissing:      {"certificate_missing", pgwire.SQLStateInvalidAuthorization, "connection requires a valid client certificate", slog.LevelWarn, true},
@@ -195,7 +201,7 @@ func expected() (e metrics.Outcomes) {
 // session with it.
 func (o Outcome) mayEnd() bool {
 	switch o {
-	case SourceNotAllowed, SourceDenied, ProxyHeaderRefused, TLSVersion, TLSCipher, NoRule, RuleRejected, InternalError:
+	case SourceNotAllowed, SourceDenied, ProxyHeaderRefused, StartupLimit, TLSVersion, TLSCipher, NoRule, RuleRejected, AccountLimit, InternalError:
 		return true
 	}
 	return CertMissing <= o && o <= CRLStale

@@ -105,8 +105,7 @@ func (s *session) recheck(p *Policy, at time.Time) (failing bool) {
 	case p.Recheck == Off:
 		s.cancelTermination()
 	case s.phase == judged: // it has not begun, so it is refused
-		s.refusal = r
-		s.cut()
+		s.cut(r)
 	case s.refusal == nil || s.deferred && p.Recheck == Immediate:
 		s.refusal, s.deferred = r, p.Recheck == WhenIdle
 		_, public := r.Message()
@@ -119,8 +118,34 @@ func (s *session) recheck(p *Policy, at time.Time) (failing bool) {
 			t.Deadline = at.Add(boundaryWait)
 		}
 		s.relay.Terminate(t)
+		if !s.deferred {
+			go s.cancelUntilClosed(s.relay, s.login)
+		}
 	}
 	return true
+}
+
+// While a session that must end has its backend, its statement is cancelled again
+// and again: one cancelled statement may be followed by the next of a pipeline that
+// PostgreSQL has in its socket. Once the backend's connection is closed, PostgreSQL
+// ends at the next bytes it sends, so what follows is for a statement that sends
+// none.
+const cancelInterval = 50 * time.Millisecond
+
+var cancelsAfterClose = [...]time.Duration{0, 50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond}
+
+// cancelUntilClosed cancels what the backend of a session does that must end at
+// once. PostgreSQL only notices that its client has gone when it writes, and a
+// DELETE of a revoked client would run to its end.
+func (s *session) cancelUntilClosed(of relay.Handle, login pgwire.Login) {
+	for closed := false; !closed; time.Sleep(cancelInterval) {
+		closed = of.BackendClosed()
+		s.host.cancelQuery(login)
+	}
+	for _, pause := range cancelsAfterClose {
+		time.Sleep(pause)
+		s.host.cancelQuery(login)
+	}
 }
 
 // judgeAgain returns why p would not admit the session; nil if it would. A panic
@@ -132,7 +157,7 @@ func (s *session) judgeAgain(p *Policy, at time.Time) (r *Refusal) {
 			r = &Refusal{Outcome: InternalError, Detail: "panic"}
 		}
 	}()
-	if _, err := s.peer.judge(p, at); err != nil {
+	if _, err := s.peer.judge(p, at, false); err != nil {
 		return asRefusal(err)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -33,13 +34,13 @@ func rules(t testing.TB, list ...acl.RuleOptions) *acl.Rules {
 }
 
 // refuses returns a Verify that refuses the certificate of one name, as revoked.
-func refuses(cn string) func(tls.ConnectionState, time.Time) error {
-	return func(state tls.ConnectionState, _ time.Time) error {
+func refuses(cn string) func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
+	return verifying(func(state tls.ConnectionState, _ time.Time) error {
 		if len(state.PeerCertificates) > 0 && state.PeerCertificates[0].Subject.CommonName == cn {
 			return &proxy.Refusal{Outcome: proxy.CertRevoked, Public: "client certificate was revoked on 2026-11-23", Detail: cn}
 		}
 		return nil
-	}
+	})
 }
 
 // session opens one and returns it when the backend is ready.
@@ -118,12 +119,12 @@ func TestRecheckAsTimePasses(t *testing.T) {
 	var expired atomic.Bool
 	g := newGate(t, b.SocketDir, func(p *proxy.Policy) {
 		p.RecheckInterval = 5 * time.Millisecond
-		p.Verify = func(tls.ConnectionState, time.Time) error {
+		p.Verify = verifying(func(tls.ConnectionState, time.Time) error {
 			if expired.Load() {
 				return &proxy.Refusal{Outcome: proxy.CertExpired, Public: "client certificate expired on 2026-11-23"}
 			}
 			return nil
-		}
+		})
 	})
 	conn := g.session(t, "app")
 	g.rechecked(t, g.metric(t, "pgwicket_rechecks_total")+2)
@@ -141,7 +142,9 @@ func TestRecheckAndStaleLists(t *testing.T) {
 	conn := g.session(t, "app")
 	before := g.metric(t, "pgwicket_rechecks_total")
 	g.reload(func(p *proxy.Policy) {
-		p.Verify = func(tls.ConnectionState, time.Time) error { return &proxy.Refusal{Outcome: proxy.CRLStale} }
+		p.Verify = func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
+			return nil, &proxy.Refusal{Outcome: proxy.CRLStale}
+		}
 	})
 	g.rechecked(t, before)
 	if n := len(g.Server.Snapshot()); n != 1 {
@@ -243,13 +246,13 @@ func TestRecheckOfAStartup(t *testing.T) {
 	judging, release := make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	g := newGate(t, b.SocketDir, func(p *proxy.Policy) {
-		p.Verify = func(tls.ConnectionState, time.Time) error {
+		p.Verify = verifying(func(tls.ConnectionState, time.Time) error {
 			once.Do(func() {
 				close(judging)
 				<-release
 			})
 			return nil
-		}
+		})
 	})
 	conn := g.secure(t, withCert(testCA().Client("bob")))
 	send(t, conn, startup(protocol3, "user", "bob"))
@@ -366,7 +369,7 @@ func TestReloadHammer(t *testing.T) {
 	b := newBackend(t)
 	g := newGate(t, b.SocketDir)
 	always, sometimes := testCA().Client("always"), testCA().Client("sometimes")
-	verify := []func(tls.ConnectionState, time.Time) error{refuses("nobody"), refuses("sometimes")}
+	verify := []func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error){refuses("nobody"), refuses("sometimes")}
 	stop := make(chan struct{})
 	var clients sync.WaitGroup
 	stay := g.session(t, "stay", withCert(always))

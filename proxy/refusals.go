@@ -90,14 +90,6 @@ func (s *Server) rememberRefusal(e end) {
 // Refusals returns the last hundred, the newest first.
 func (s *Server) Refusals() []Refused { return s.refusals.last() }
 
-// Usage is what clients take at the moment of what Limits bounds.
-type Usage struct {
-	Connections    int // those in their startup included
-	PerSource      int // of the source that has most
-	PerAccount     int // of the user and database that have most
-	CancelRequests int // under way
-}
-
 // Usage counts it.
 func (s *Server) Usage() Usage {
 	u := s.limiter.usage()

@@ -13,6 +13,7 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net"
@@ -59,10 +60,12 @@ type Policy struct {
 	// Verify wants them, verify none itself, and list the ALPN protocol
 	// "postgresql".
 	TLS *tls.Config
-	// Verify judges a finished handshake at a time: version, suite and the
-	// client's certificates. Its error is a *Refusal. A nil Verify refuses
-	// everybody.
-	Verify func(state tls.ConnectionState, at time.Time) error
+	// Verify judges a finished handshake at a time: version, suite, group and the
+	// client's certificates, the client's own first. It returns the certificates
+	// of the verified chain that are worth keeping to judge the session again, the
+	// client's own first; none if no certificate was asked for or sent. Its error
+	// is a *Refusal. A nil Verify refuses everybody.
+	Verify func(state tls.ConnectionState, at time.Time) ([]*x509.Certificate, error)
 
 	// Rules decide on what the allowlist and Verify admit; nil admits all of it.
 	Rules *acl.Rules
@@ -101,6 +104,7 @@ type Server struct {
 	policy  atomic.Pointer[Policy]
 
 	limiter    *limiter
+	auth       *authLimiter
 	handshakes handshakeSlots
 	cancelKeys cancelKeys
 	probes     probes
@@ -136,6 +140,7 @@ func New(p *Policy, log *slog.Logger, m *metrics.Set) (*Server, error) {
 		listeners:     make(map[net.Listener]*acceptLoop),
 		sessions:      make(map[*session]struct{}),
 		limiter:       newLimiter(),
+		auth:          newAuthLimiter(),
 		handshakes:    newHandshakeSlots(),
 		policyChanged: make(chan struct{}, 1),
 		stopped:       make(chan struct{}),
@@ -149,7 +154,7 @@ func New(p *Policy, log *slog.Logger, m *metrics.Set) (*Server, error) {
 
 func (s *Server) storePolicy(p *Policy) {
 	s.policy.Store(p)
-	s.metrics.InForce(p.Limits.Connections, p.addresses())
+	s.metrics.InForce(p.Limits.Sessions, p.addresses())
 }
 
 // SetPolicy puts p into force: for every connection that has not yet been
@@ -287,8 +292,8 @@ func (s *Server) begin(conn *net.TCPConn, listener string) {
 // forget removes a session that has ended, with its places and its cancel key.
 func (s *Server) forget(one *session, cancelKey string) {
 	s.cancelKeys.remove(cancelKey)
+	one.ticket.Release()
 	one.place.Release()
-	one.slot.Release()
 	s.mu.Lock()
 	delete(s.sessions, one)
 	s.mu.Unlock()

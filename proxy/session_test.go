@@ -41,7 +41,7 @@ func ticketPolicy(t *testing.T, tickets bool) func(*proxy.Policy) {
 		t.Fatal(problems)
 	}
 	return func(p *proxy.Policy) {
-		p.TLS, p.Verify = s.Config, s.Verify
+		p.TLS, p.Verify = s.Config, verifying(s.Verify)
 		if tickets {
 			p.TLS = s.Config.Clone()
 			p.TLS.SessionTicketsDisabled = false
@@ -340,7 +340,7 @@ func TestMetricsTellTheStory(t *testing.T) {
 		}
 	})
 	g := newGate(t, f.SocketDir, certificateOf(testCA()), func(p *proxy.Policy) {
-		p.Limits.Connections = 10
+		p.Limits.Sessions = 10
 		p.TLS.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256}
 		p.TLS.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}
 	})
@@ -503,9 +503,9 @@ func TestSnapshot(t *testing.T) {
 func TestRefusalsOfAGate(t *testing.T) {
 	b := newBackend(t)
 	g := newGate(t, b.SocketDir, func(p *proxy.Policy) {
-		p.Verify = func(tls.ConnectionState, time.Time) error {
+		p.Verify = verifying(func(tls.ConnectionState, time.Time) error {
 			return &proxy.Refusal{Outcome: proxy.CertRevoked, Detail: "on a list"}
-		}
+		})
 	})
 	_ = g.dial(t).Close()
 	conn := g.dial(t)
