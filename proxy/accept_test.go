@@ -199,17 +199,28 @@ func TestShutdownWaitsForSessions(t *testing.T) {
 	c := session(t, g)
 	send(t, c, []byte("?")) // it has asked something, and its answer is not complete
 	expectByte(t, c, '?')
-	asking := g.secure(t) // has not yet said who it is
+	idle, asking := session(t, g), g.secure(t) // which has not yet said who it is
 	done := shutdown(context.Background(), g)
-	refusesConnections(t, g.Addr)
-
-	// Who is on the way in is told, in a way that moves libpq on.
-	send(t, asking, startup(protocol3, "user", "app"))
-	expectFatal(t, asking, "57P03", "the gate is shutting down")
-	_ = asking.Close()
-	if o := ended(t, g); o != "shutting_down" {
-		t.Errorf("outcome %s, want shutting_down", o)
+	expectFatal(t, idle, "57P01", "terminating connection due to administrator command")
+	_ = idle.Close()
+	if o := ended(t, g); o != "drained" {
+		t.Errorf("outcome %s, want drained", o)
 	}
+
+	// A client in its startup, or a new one, is told, in a way that moves libpq on.
+	for _, late := range []*tls.Conn{asking, g.secure(t)} {
+		send(t, late, startup(protocol3, "user", "app"))
+		expectFatal(t, late, "57P03", "the gate is shutting down")
+		_ = late.Close()
+		if o := ended(t, g); o != "shutting_down" {
+			t.Errorf("outcome %s, want shutting_down", o)
+		}
+	}
+	// Ctrl-C on a statement that holds up the drain is forwarded.
+	raw := g.dial(t)
+	send(t, raw, cancelRequest(1, []byte("????")))
+	eventually(t, "the backend has the CancelRequest", func() bool { return f.Accepted.Load() == 3 })
+	_ = raw.Close()
 	for i := range 100 {
 		send(t, c, []byte{byte(i)})
 		expectByte(t, c, byte(i))
@@ -260,7 +271,7 @@ func TestShutdownEndsWhatIsLeft(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(context.Background())
 	done := shutdown(ctx, g)
-	refusesConnections(t, g.Addr)
+	expectFatal(t, idle, "57P01", "terminating connection due to administrator command")
 	began := time.Now()
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
@@ -273,7 +284,6 @@ func TestShutdownEndsWhatIsLeft(t *testing.T) {
 		t.Errorf("%d sessions after Shutdown", n)
 	}
 	<-writer
-	expectFatal(t, idle, "57P01", "terminating connection due to administrator command")
 	if n, err := silent.Read(make([]byte, 1)); n != 0 || err == nil {
 		t.Errorf("the client read %d bytes, %v; want its end", n, err)
 	}

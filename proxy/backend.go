@@ -121,6 +121,7 @@ func (h *Host) dial(ctx context.Context) (relay.Socket, error) {
 	if h.Network != "unix" {
 		dialer.Control = func(_, _ string, c syscall.RawConn) error { return setUserTimeout(c, h.UserTimeout) }
 	}
+	dialer.SetMultipathTCP(false)
 	delay := time.Millisecond
 	for {
 		conn, err := dialer.DialContext(ctx, h.Network, h.Address)

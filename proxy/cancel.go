@@ -5,9 +5,9 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"pgwicket/internal/pgwire"
@@ -38,16 +38,18 @@ func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 			return err
 		}
 	}
+	keys, source := &c.server.cancelKeys, sourceOf(c.peer.request.Source)
 	hosts := policy.Hosts() // it may be for a session of another gate
-	if h := c.server.cancelKeys.host(packet.CancelKey()); h != nil {
-		hosts = []*Host{h}
+	known := keys.host(packet.CancelKey())
+	if known != nil {
+		hosts = []*Host{known}
 	} else if policy.KnownCancelsOnly {
 		return refuse(CancelUnknownKey, "")
 	}
-	defer c.server.cancelKeys.end()
-	if c.server.cancelKeys.begin() > policy.MaxCancelRequests {
+	if !keys.begin(known != nil, source, policy.MaxCancelRequests) {
 		return refuse(CancelOverLimit, "")
 	}
+	defer keys.end(known != nil, source)
 	var failures []error
 	for _, h := range hosts {
 		began := time.Now()
@@ -61,12 +63,22 @@ func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 }
 
 // cancelKeys are the cancel keys of live sessions and the host of each. It also
-// counts the CancelRequests that are in flight.
+// counts the CancelRequests that are in flight. Those with a known key have a budget
+// of their own, which no stranger can use up: he would have to know a key.
 type cancelKeys struct {
-	mu       sync.Mutex
-	hosts    map[string]*Host
-	requests atomic.Int64
+	mu      sync.Mutex
+	hosts   map[string]*Host
+	known   int // requests in flight
+	unknown int
+	sources map[netip.Prefix]int // of the unknown
 }
+
+// Of the CancelRequests with a key that is not known, a quarter of
+// Policy.MaxCancelRequests may be in flight, and a few from one source.
+const (
+	unknownCancels   = 4 // one in so many
+	unknownPerSource = 4
+)
 
 func (k *cancelKeys) add(key string, at *Host) {
 	if key == "" {
@@ -93,12 +105,46 @@ func (k *cancelKeys) host(key string) *Host {
 	return k.hosts[key]
 }
 
-// begin counts a CancelRequest and returns how many are in flight with it.
-func (k *cancelKeys) begin() int { return int(k.requests.Add(1)) }
+// begin counts a CancelRequest, unless there are as many as there may be.
+func (k *cancelKeys) begin(known bool, source netip.Prefix, limit int) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if known {
+		if k.known >= limit {
+			return false
+		}
+		k.known++
+		return true
+	}
+	if k.unknown*unknownCancels >= limit || k.sources[source] >= unknownPerSource {
+		return false
+	}
+	if k.sources == nil {
+		k.sources = make(map[netip.Prefix]int)
+	}
+	k.unknown++
+	k.sources[source]++
+	return true
+}
 
-func (k *cancelKeys) end() { k.requests.Add(-1) }
+func (k *cancelKeys) end(known bool, source netip.Prefix) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if known {
+		k.known--
+		return
+	}
+	k.unknown--
+	if k.sources[source]--; k.sources[source] == 0 {
+		delete(k.sources, source)
+	}
+}
 
-func (k *cancelKeys) inFlight() int { return int(k.requests.Load()) }
+func (k *cancelKeys) inFlight() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.known + k.unknown
+}
 
 // Hosts returns those of every backend.
 func (p *Policy) Hosts() (all []*Host) {

@@ -49,6 +49,9 @@ func listen(ctx context.Context, address string, userTimeout time.Duration, prep
 			return errors.Join(prepare(c), setUserTimeout(c, userTimeout))
 		},
 	}
+	// A subflow of MPTCP may come from a network that is not allowed, and the
+	// listener would not see it. Go listens with MPTCP by default.
+	lc.SetMultipathTCP(false)
 	network := "tcp"
 	if a, err := netip.ParseAddrPort(address); err == nil && a.Addr() == netip.IPv4Unspecified() {
 		network = "tcp4" // or it would be [::], which takes IPv6, too, and has another name in rules and logs

@@ -112,7 +112,9 @@ type Server struct {
 
 	lastID       atomic.Uint64
 	shuttingDown atomic.Bool
+	accepting    atomic.Bool // until stopAccepting
 	handsOver    atomic.Bool
+	live         liveCount
 
 	policyChanged chan struct{}
 	stopOnce      sync.Once
@@ -146,6 +148,7 @@ func New(p *Policy, log *slog.Logger, m *metrics.Set) (*Server, error) {
 		stopped:       make(chan struct{}),
 		maintainDone:  make(chan struct{}),
 	}
+	s.accepting.Store(true)
 	m.Expect(expected())
 	s.storePolicy(p)
 	go s.maintain()
@@ -251,7 +254,7 @@ func (s *Server) Serve(ln net.Listener) error {
 		case err == nil:
 			delay = 0
 			take(conn.(*net.TCPConn))
-		case s.shuttingDown.Load():
+		case !s.accepting.Load():
 			acceptQueued(ln, take)
 			return ErrServerClosed
 		case errors.Is(err, net.ErrClosed):
@@ -300,18 +303,28 @@ func (s *Server) forget(one *session, cancelKey string) {
 	s.wg.Done()
 }
 
-// Shutdown stops accepting and ends each session, in words, as soon as its
-// backend is idle, outside of a transaction. If ctx ends first, it ends the rest
-// and returns ctx's error; it returns only when all have ended. A connection that
-// finishes its startup meanwhile is told that the gate is shutting down.
+// Shutdown ends each session, in words, as soon as its backend is idle, outside of
+// a transaction, and stops accepting when there is none left. If ctx ends first, it
+// ends the rest and returns ctx's error; it returns only when all have ended. Until
+// then CancelRequests are forwarded, for a statement that holds the drain up may be
+// one that its user wants to end; other new connections are told that the gate is
+// shutting down.
+//
+// After HandOver it stops accepting first, since new connections are for the
+// successor.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.stopAccepting()
+	s.beginShutdown()
 	if end, ok := ctx.Deadline(); !s.handsOver.Load() {
 		s.drain()
+		select {
+		case <-s.live.none():
+		case <-ctx.Done():
+		}
 	} else if ok {
 		half := time.AfterFunc(time.Until(end)/2, s.drain)
 		defer half.Stop()
 	}
+	s.stopAccepting()
 	done := make(chan struct{})
 	go func() {
 		s.wg.Wait()
@@ -330,6 +343,46 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// beginShutdown has no Serve begin and no session start any more.
+func (s *Server) beginShutdown() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.shuttingDown.Store(true)
+}
+
+// liveCount counts the sessions that the relay has.
+type liveCount struct {
+	mu   sync.Mutex
+	n    int
+	zero chan struct{} // closed when n is 0; nil: nobody waits
+}
+
+func (l *liveCount) add(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.n += n
+	if l.n == 0 && l.zero != nil {
+		close(l.zero)
+		l.zero = nil
+	}
+}
+
+// none returns a channel that is closed when there is no live session.
+func (l *liveCount) none() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	zero := l.zero
+	if zero == nil {
+		zero = make(chan struct{})
+	}
+	if l.n == 0 {
+		close(zero)
+	} else {
+		l.zero = zero
+	}
+	return zero
+}
+
 // drain begins to end the sessions.
 func (s *Server) drain() {
 	s.handsOver.Store(false)
@@ -343,7 +396,7 @@ func (s *Server) drain() {
 // only interrupted here, and Serve closes it when it has accepted them.
 func (s *Server) stopAccepting() {
 	s.mu.Lock()
-	s.shuttingDown.Store(true)
+	s.accepting.Store(false)
 	for ln := range s.listeners {
 		if i, ok := ln.(interface{ SetDeadline(time.Time) error }); !ok || i.SetDeadline(time.Unix(1, 0)) != nil {
 			_ = ln.Close()
