@@ -251,9 +251,19 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 	return c
 }
 
+// A client with two certificates of RSA keys and a post-quantum key share sends some
+// 5 KiB; crypto/tls itself takes no certificates above 256 KiB.
+const (
+	minHandshakeBytes = 8 << 10
+	maxHandshakeBytes = 256 << 10
+)
+
 func (l *loader) limits(f limits) proxy.Limits {
 	if f.ConnectionRate > 0 && f.ConnectionBurst == 0 {
 		l.errorf("limits.connection_burst", "must not be 0, or no client could connect; write how many connections may arrive at once")
+	}
+	if f.MaxHandshakeBytes < minHandshakeBytes || f.MaxHandshakeBytes > maxHandshakeBytes {
+		l.errorf("limits.max_handshake_bytes", "must be from %d to %d", minHandshakeBytes, maxHandshakeBytes)
 	}
 	if f.MaxAuthFailures > 0 && f.AuthRefusal == 0 {
 		l.warnf("limits.auth_refusal", "is 0, so no client is refused after limits.max_auth_failures; failures only delay the next attempt")

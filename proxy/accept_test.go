@@ -221,6 +221,9 @@ func TestShutdownWaitsForSessions(t *testing.T) {
 	send(t, raw, cancelRequest(1, []byte("????")))
 	eventually(t, "the backend has the CancelRequest", func() bool { return f.Accepted.Load() == 3 })
 	_ = raw.Close()
+	if o := ended(t, g); o != "forwarded" {
+		t.Errorf("outcome %s, want forwarded", o)
+	}
 	for i := range 100 {
 		send(t, c, []byte{byte(i)})
 		expectByte(t, c, byte(i))

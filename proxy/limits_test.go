@@ -117,9 +117,9 @@ func TestCancelTakesNoPlace(t *testing.T) {
 	t.Cleanup(fake.Stop)
 	let := sync.OnceFunc(func() { close(release) })
 	t.Cleanup(let) // or a failure would wait for it
-	g := newGate(t, fake.SocketDir, func(p *proxy.Policy) { p.Limits = proxy.Limits{Sessions: 2} })
+	g := newGate(t, fake.SocketDir, func(p *proxy.Policy) { p.Limits = proxy.Limits{Sessions: 2, PerSource: 2} })
 	var waiting []*net.TCPConn
-	for i := range 5 {
+	for i := range 4 {
 		raw := g.dial(t)
 		send(t, raw, cancelRequest(1, []byte{1, 2, 3, 4}))
 		eventually(t, "the backend has it", func() bool { return fake.Accepted.Load() == int64(i+1) })

@@ -485,7 +485,7 @@ func TestProxiedClientsAreThemselves(t *testing.T) {
 	}
 	g.meet(t, balancer, "client_closed", say(v1Good), ssl(), say(alice), opened,
 		inside("192.0.2.8:1", "client_closed", ssl(), say(alice), opened),
-		inside("192.0.2.7:1", "source_limit"),
+		inside("192.0.2.7:1", "source_limit", ssl(), say(alice), fatal("53300", "too many connections from this address")),
 		inside("192.0.2.9:1", "no_rule", ssl(), say(alice), fatal("28000", `host "192.0.2.9"`)))
 	inside("192.0.2.7:1", "client_closed", ssl(), say(alice), opened)(t, nil)
 }

@@ -489,7 +489,7 @@ func TestSnapshot(t *testing.T) {
 		s.ToClient == 0 || s.ID == 0 || time.Since(s.Since) > patience {
 		t.Errorf("%+v", s)
 	}
-	if u := g.Server.Usage(); u != (proxy.Usage{Connections: 2, PerSource: 2, PerAccount: 1}) {
+	if u := g.Server.Usage(); u != (proxy.Usage{Connections: 2, Startups: 1, Sessions: 1, PerSource: 2, PerAccount: 1}) {
 		t.Errorf("%+v", u)
 	}
 	if n := g.Server.Sessions(); n != 2 {

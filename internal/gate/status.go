@@ -127,7 +127,8 @@ func crlsOf(s *tlsconfig.Server) (all []status.CRL) {
 
 func limitsOf(p *proxy.Policy, u proxy.Usage) []status.Limit {
 	return []status.Limit{
-		{Key: "limits.max_connections", What: "Connections", Used: u.Connections, Of: p.Limits.Sessions},
+		{Key: "limits.max_startups", What: "Unproved connections", Used: u.Startups, Of: p.Limits.Startups},
+		{Key: "limits.max_connections", What: "Sessions", Used: u.Sessions, Of: p.Limits.Sessions},
 		{Key: "limits.max_connections_per_source", What: "Connections of the busiest source", Used: u.PerSource, Of: p.Limits.PerSource},
 		{Key: "limits.max_sessions_per_account", What: "Sessions of the busiest user and database", Used: u.PerAccount, Of: p.Limits.PerAccount},
 		{Key: "limits.max_cancel_requests", What: "Cancel requests under way", Used: u.CancelRequests, Of: p.MaxCancelRequests},
