@@ -62,16 +62,16 @@ func TestTrackerBusy(t *testing.T) {
 	}
 }
 
-// A part of a header makes the session busy; a stream that cannot be followed
-// remains busy.
+// A part of a message is unfinished and does not make the session busy; a stream that
+// cannot be followed remains both.
 func TestTrackerBusyWithParts(t *testing.T) {
 	query := message('Q', []byte("select 1\x00")...)
 	for n := 1; n < len(query); n++ {
 		tr := pgwire.Tracker{}
 		tr.Feed(message('Z', 'I'))
 		tr.Ask(query[:n])
-		if !tr.Busy() {
-			t.Errorf("idle after %d bytes of a query", n)
+		if tr.Busy() || !tr.Unfinished() {
+			t.Errorf("after %d bytes of a query: busy %v, unfinished %v", n, tr.Busy(), tr.Unfinished())
 		}
 	}
 	for _, length := range []string{"\x00\x00\x00\x03", "\x80\x00\x00\x00", "\xff\xff\xff\xff"} {
@@ -79,7 +79,7 @@ func TestTrackerBusyWithParts(t *testing.T) {
 		tr.Feed(message('Z', 'I'))
 		tr.Ask([]byte("d" + length + "S\x00\x00\x00\x04"))
 		tr.Feed(message('Z', 'I'))
-		if !tr.Busy() || tr.Terminated() {
+		if !tr.Busy() || !tr.Unfinished() || tr.Terminated() {
 			t.Errorf("length %q: busy %v, terminated %v", length, tr.Busy(), tr.Terminated())
 		}
 	}

@@ -80,7 +80,7 @@ func TestTrackerReadsTheSQLSTATE(t *testing.T) {
 		"":                                          "",
 		"\x00":                                      "",
 		"MC28P01\x00C3D000\x00\x00":                 "3D000",
-		"S" + string(bytes.Repeat([]byte("x"), 5000)) + "\x00C28P01\x00\x00":         "", // PostgreSQL sends the SQLSTATE before any long field
+		"S" + string(bytes.Repeat([]byte("x"), 5000)) + "\x00C28P01\x00\x00":         "28P01",
 		"SFATAL\x00C53300\x00M" + string(bytes.Repeat([]byte("y"), 100000)) + "\x00": "53300",
 	} {
 		l := new(pgwire.Login)
