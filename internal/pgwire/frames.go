@@ -49,16 +49,3 @@ func (f *frames) headerComplete() bool { return f.have == headerLen }
 
 // partial reports whether a message has begun and is not complete.
 func (f *frames) partial() bool { return f.have > 0 }
-
-// skipData skips the messages at the beginning of p that are complete and of one
-// of two kinds, and returns the rest of p. The stream must be between two messages.
-func skipData(p []byte, kind, or byte) []byte {
-	for len(p) >= headerLen && (p[0] == kind || p[0] == or) {
-		length := binary.BigEndian.Uint32(p[1:])
-		if length < 4 || length >= uint32(len(p)) {
-			break
-		}
-		p = p[1+length:]
-	}
-	return p
-}

@@ -13,6 +13,7 @@ const (
 	kindSync                 // a Sync that ends nothing in the queue
 	kindMaybe                // the same, but a COPY that has failed may have ignored it
 	kindCopyEnd              // CopyDone or CopyFail
+	kindNone                 // of an empty queue
 )
 
 // run is a number of messages of one kind.
@@ -44,6 +45,14 @@ func (q *pending) at(i int) run {
 		return q.few[i]
 	}
 	return q.more[i-int(q.n)]
+}
+
+// head returns the kind of the first run.
+func (q *pending) head() kind {
+	if q.n == 0 {
+		return kindNone
+	}
+	return q.few[0].kind()
 }
 
 // is reports whether run i exists and is of kind k.
@@ -97,6 +106,9 @@ func (q *pending) insert(i int, r run) {
 
 // remove removes the runs from i to before j.
 func (q *pending) remove(i, j int) {
+	if i == j {
+		return
+	}
 	few := int(q.n)
 	if j > few {
 		q.more = slices.Delete(q.more, max(i-few, 0), j-few)

@@ -104,19 +104,25 @@ func (r *requests) received(kind byte, e *report) {
 // dropTaken drops what the backend must have taken without an answer, or with a
 // ReadyForQuery alone, before the message that it answers now.
 func (r *requests) dropTaken() {
-	n := 0
-	for !r.copyIn && (r.queue.is(n, kindCopyEnd) || !r.open && (r.queue.is(n, kindSync) || r.queue.is(n, kindMaybe))) {
-		n++
-	}
-	if n > 0 {
-		r.queue.remove(0, n)
+	for !r.copyIn {
+		switch r.queue.head() {
+		case kindSync, kindMaybe:
+			if r.open {
+				return
+			}
+		case kindCopyEnd:
+		default:
+			return
+		}
+		r.queue.remove(0, 1)
 	}
 }
 
 // completed follows the last answer to an extended-protocol message, or one to a
 // Query.
 func (r *requests) completed() {
-	if r.queue.is(0, kindExtended) || r.queue.is(0, kindPassive) {
+	switch r.queue.head() {
+	case kindExtended, kindPassive:
 		r.queue.take(0)
 		r.open = true
 	}
@@ -144,9 +150,11 @@ func (r *requests) copyEnd() (i int, ok bool) {
 // copied follows the CommandComplete of a COPY: it has ignored each Sync before its
 // CopyDone.
 func (r *requests) copied() {
-	if end, ok := r.copyEnd(); r.copyIn && ok {
-		r.queue.take(end)
-		r.queue.remove(1, end)
+	if r.copyIn {
+		if end, ok := r.copyEnd(); ok {
+			r.queue.take(end)
+			r.queue.remove(1, end)
+		}
 	}
 	r.copyIn, r.copyBoth = false, false
 }
@@ -164,13 +172,13 @@ func (r *requests) failed(e *report) {
 		r.copyIn = false
 	}
 	r.copyBoth = false
-	switch {
-	case q.is(0, kindBatch):
+	switch q.head() {
+	case kindBatch:
 		r.skip = !r.doubt
-	case q.is(0, kindPassive):
+	case kindPassive:
 		r.skip, r.open = !r.doubt, true
 		q.remove(0, 1)
-	case q.is(0, kindExtended):
+	case kindExtended:
 		// exec_bind_message and exec_execute_message look for the statement
 		// and the portal before they report any activity.
 		r.active = r.active || !e.is(sqlStateUndefinedStatement) && !e.is(sqlStateUndefinedCursor)
@@ -187,8 +195,9 @@ func (r *requests) ready() {
 		r.answered = true
 		i = r.answers()
 	}
-	maybe := r.answered && q.is(i, kindMaybe)
+	maybe := false
 	if i < q.len() {
+		maybe = r.answered && q.at(i).kind() == kindMaybe
 		q.take(i)
 	}
 	q.remove(0, i)

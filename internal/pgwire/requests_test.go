@@ -265,7 +265,7 @@ func BenchmarkTrackerAsk(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.SetBytes(int64(len(stream)))
-			var tr pgwire.Tracker
+			tr := openTracker()
 			for b.Loop() {
 				tr.Ask(stream)
 			}

@@ -37,24 +37,36 @@ type Tracker struct {
 
 // Feed follows p, the next bytes of the backend's stream.
 func (t *Tracker) Feed(p []byte) {
-	for p = t.skip(p); len(p) > 0; p = t.skip(p) {
+	for p = t.followWhole(p); len(p) > 0; p = t.followWhole(p) {
 		p = p[t.Next(p):]
 	}
 }
 
-// skip skips rows that are complete in p, and returns the rest of p.
-func (t *Tracker) skip(p []byte) []byte {
-	if t.backend.partial() || t.backend.broken || t.Login != nil {
+// followWhole follows the messages that are complete in p, and returns the rest of p.
+// It stops at one whose contents are to be read. It is a faster Next for rows.
+func (t *Tracker) followWhole(p []byte) []byte {
+	if t.backend.partial() || t.backend.broken || t.status == 0 {
 		return p
 	}
-	rest := skipData(p, msgDataRow, msgCopyData)
-	if len(rest) < len(p) {
-		t.ended = false
-		if !t.requests.active || !t.requests.answered {
-			t.received(msgDataRow)
+	for len(p) >= headerLen {
+		length := binary.BigEndian.Uint32(p[1:])
+		if length < 4 || length >= uint32(len(p)) {
+			break
 		}
+		switch kind := p[0]; kind {
+		case msgReadyForQuery, msgErrorResponse, msgNotice:
+			return p
+		case msgDataRow, msgCopyData:
+			if !t.requests.active || !t.requests.answered {
+				t.requests.received(kind, nil)
+			}
+		default:
+			t.requests.received(kind, nil)
+		}
+		t.ended = false
+		p = p[1+length:]
 	}
-	return rest
+	return p
 }
 
 // Next follows p, the next bytes of the backend's stream, to the end of the first
@@ -125,20 +137,35 @@ func (t *Tracker) received(kind byte) {
 func (t *Tracker) Ask(p []byte) {
 	for len(p) > 0 && !t.client.broken {
 		if !t.client.partial() {
-			rest := skipData(p, msgCopyData, msgCopyData)
-			if len(rest) < len(p) {
-				t.left = false
-			}
-			if p = rest; len(p) == 0 {
+			if p = t.askWhole(p); len(p) == 0 {
 				return
 			}
 		}
 		n, _, complete := t.client.next(p)
 		p = p[n:]
 		if complete {
-			t.left = t.client.kind() == msgTerminate
-			t.requests.sent(t.client.kind())
+			t.sent(t.client.kind())
 		}
+	}
+}
+
+// askWhole follows the messages that are complete in p, and returns the rest of p.
+func (t *Tracker) askWhole(p []byte) []byte {
+	for len(p) >= headerLen {
+		length := binary.BigEndian.Uint32(p[1:])
+		if length < 4 || length >= uint32(len(p)) {
+			break
+		}
+		t.sent(p[0])
+		p = p[1+length:]
+	}
+	return p
+}
+
+func (t *Tracker) sent(kind byte) {
+	t.left = kind == msgTerminate
+	if kind != msgCopyData {
+		t.requests.sent(kind)
 	}
 }
 

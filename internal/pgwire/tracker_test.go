@@ -275,7 +275,7 @@ func BenchmarkTracker(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.SetBytes(int64(len(stream)))
-			var tr pgwire.Tracker
+			tr := openTracker()
 			for b.Loop() {
 				tr.Feed(stream)
 			}
