@@ -309,3 +309,51 @@ func comparePostgreSQL(t *testing.T, db *pgtest.Server, first, n, step uint64) {
 		t.Errorf("in doubt %d times of %d", doubts, checks)
 	}
 }
+
+// What PostgreSQL sends a session that it ends is known as such: on an administrator's
+// command, by a timeout, at a shutdown and after a crash.
+func TestTrackerFatalOfPostgreSQL(t *testing.T) {
+	t.Parallel()
+	db, err := pgtest.Start(t.Context(), pgtest.Options{Settings: []string{"fsync=off", "restart_after_crash=off"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Stop)
+	run := func(statement string) {
+		if _, err := db.SQL(statement); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, c := range []struct {
+		name     string
+		sends    string
+		end      func(*comparison)
+		sqlstate string
+	}{
+		{"pg_terminate_backend", "", func(c *comparison) { run(fmt.Sprintf("SELECT pg_terminate_backend(%d)", c.login.PID)) }, "57P01"},
+		{"pg_terminate_backend, running", "SELECT pg_sleep(600)", func(c *comparison) { run(fmt.Sprintf("SELECT pg_terminate_backend(%d)", c.login.PID)) }, "57P01"},
+		{"idle_session_timeout", "SET idle_session_timeout = 1", nil, "57P05"},
+		{"idle_in_transaction_session_timeout", "SET idle_in_transaction_session_timeout = 1; BEGIN", nil, "25P03"},
+		{"crash", "", func(c *comparison) { // of another session
+			other := &comparison{t: t, rnd: c.rnd}
+			other.connect(db)
+			_ = syscall.Kill(int(other.login.PID), syscall.SIGKILL)
+		}, "57P02"},
+	} {
+		s := &comparison{t: t, rnd: rand.New(rand.NewPCG(1, 2))}
+		s.connect(db)
+		if c.sends != "" {
+			s.write(message('Q', []byte(c.sends+"\x00")...))
+		}
+		if c.end != nil {
+			c.end(s)
+		}
+		for deadline := time.Now().Add(time.Minute); !s.ended && time.Now().Before(deadline); {
+			s.read()
+			time.Sleep(time.Millisecond)
+		}
+		if sqlstate, ok := s.tr.Fatal(); !ok || sqlstate != c.sqlstate {
+			t.Errorf("%s: %q, %v, want %s", c.name, sqlstate, ok, c.sqlstate)
+		}
+	}
+}

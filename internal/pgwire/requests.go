@@ -173,8 +173,6 @@ func (r *requests) failed(e *report) {
 	}
 	r.copyBoth = false
 	switch q.head() {
-	case kindBatch:
-		r.skip = !r.doubt
 	case kindPassive:
 		r.skip, r.open = !r.doubt, true
 		q.remove(0, 1)
@@ -282,7 +280,7 @@ func (r *requests) unfinished() bool {
 		if !ok {
 			return true
 		}
-		first = end + 1
+		first = end
 	}
 	if r.skip {
 		for first < q.len() && !q.is(first, kindBatch) && !q.is(first, kindSync) {

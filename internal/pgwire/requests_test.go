@@ -63,7 +63,7 @@ func TestTrackerBusy(t *testing.T) {
 		"COPY out":                              ">Z <Q >H >d busy >d busy >c busy >C >Z idle",
 		"replication":                           ">Z <Q >W >d busy <d busy >d <c busy >c busy >C busy >Z idle",
 
-		"no answer before ReadyForQuery": ">Z >Z idle <Q busy >Z idle <P <S busy >Z idle",
+		"no answer before ReadyForQuery": ">Z >Z idle <Q busy >Z idle <P <S <Q busy >Z busy >Z idle",
 		"notice and notification":        ">Z >N idle >A idle >S idle <S >N >Z idle",
 		"Terminate":                      ">Z <X idle",
 	} {
