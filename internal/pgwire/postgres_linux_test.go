@@ -44,8 +44,8 @@ func sql(letters string) string {
 	return strings.Join(list, "; ")
 }
 
-// real returns the bytes of a step of the model, for a real server.
-func real(t testing.TB, m step) []byte {
+// encoded returns the bytes of a step of the model, for a real server.
+func encoded(t testing.TB, m step) []byte {
 	t.Helper()
 	name := ""
 	if m.body == "!" {
@@ -189,7 +189,7 @@ func (c *comparison) check() {
 	state := c.settle()
 	if c.ended {
 		if _, fatal := c.tr.Fatal(); !fatal && !c.tr.Terminated() {
-			c.fatalf("the server has closed the session without a word")
+			c.fatalf("the server has closed the session without a FATAL")
 		}
 		return
 	}
@@ -246,7 +246,7 @@ func (c *comparison) play() {
 		for range 1 + c.rnd.IntN(2) {
 			for _, m := range somePart(c.rnd) {
 				c.past = append(c.past, m.String())
-				b = append(b, real(c.t, m)...)
+				b = append(b, encoded(c.t, m)...)
 			}
 		}
 		for len(b) > 0 && !c.ended {
