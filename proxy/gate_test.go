@@ -126,7 +126,7 @@ func socketBackend(path string) *proxy.Backend {
 
 func newServer(t testing.TB, p *proxy.Policy, log *slog.Logger, m *metrics.Set) *proxy.Server {
 	t.Helper()
-	s, err := proxy.New(p, log, m)
+	s, err := proxy.New(p, log, log, m)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -76,33 +76,37 @@ func (p *peer) recordCertificate(leaf *x509.Certificate, verified []*x509.Certif
 // Bounds of what a refused certificate and a line of the log may hold of a client's
 // own texts, as printed.
 const (
-	maxText = 256
-	maxList = 4 // texts of a list
+	maxText     = 256
+	maxList     = 3 // texts of a list
+	maxListText = 128
 )
 
 func cutIdentity(id *acl.Identity) {
 	for _, s := range []*string{&id.CN, &id.DN, &id.Issuer, &id.Serial} {
-		*s = clip(*s, len(*s))
+		*s = clip(*s, maxText, len(*s))
 	}
 	for _, list := range []*[]string{&id.DNS, &id.Email, &id.URI, &id.IP} {
 		*list = slices.Clone((*list)[:min(len(*list), maxList)])
 		for i, s := range *list {
-			(*list)[i] = clip(s, len(s))
+			(*list)[i] = clip(s, maxListText, len(s))
 		}
 	}
 }
 
 // cut returns a text of a client's as it may be printed: escaped, and clipped.
-func cut(s string) string { return clip(printable(s[:min(len(s), maxText)]), len(s)) }
+func cut(s string) string { return clip(printable(s[:min(len(s), maxText)]), maxText, len(s)) }
 
-// clip returns as much of a printable text as a line of the log has room for, with
-// the length of what it was made of where that is more. It shares no memory with s.
-func clip(s string, length int) string {
-	if length <= maxText && len(s) <= maxText {
+// clip returns at most so many bytes of a printable text, with the length of what
+// it was made of where that is more. It shares no memory with s.
+func clip(s string, most, length int) string {
+	if length <= most && len(s) <= most {
 		return strings.Clone(s)
 	}
-	return fmt.Sprintf("%s... (%d bytes)", strings.ToValidUTF8(s[:min(len(s), maxText)], ""), length)
+	return fmt.Sprintf("%s... (%d bytes)", strings.ToValidUTF8(s[:min(len(s), most)], ""), length)
 }
+
+// maxReason is how long a reason in the log may be, which may quote the client.
+const maxReason = 1024
 
 func cutAll(list []string) []string {
 	out := make([]string, 0, min(len(list), maxList+1))
@@ -110,7 +114,7 @@ func cutAll(list []string) []string {
 		if i == maxList {
 			return append(out, fmt.Sprintf("and %d more", len(list)-maxList))
 		}
-		out = append(out, cut(s))
+		out = append(out, clip(printable(s[:min(len(s), maxListText)]), maxListText, len(s)))
 	}
 	return out
 }
@@ -163,9 +167,9 @@ func (p *peer) logAttrs() (attrs []slog.Attr) {
 
 func certificateAttrs(id *acl.Identity) []slog.Attr {
 	return []slog.Attr{
-		slog.String("cert_subject", clip(id.DN, len(id.DN))),
-		slog.String("cert_issuer", clip(id.Issuer, len(id.Issuer))),
-		slog.String("cert_serial", clip(id.Serial, len(id.Serial))),
+		slog.String("cert_subject", clip(id.DN, maxText, len(id.DN))),
+		slog.String("cert_issuer", clip(id.Issuer, maxText, len(id.Issuer))),
+		slog.String("cert_serial", clip(id.Serial, maxText, len(id.Serial))),
 		slog.String("cert_sha256", id.SHA256),
 		slog.Any("cert_san_dns", cutAll(id.DNS)),
 		slog.Any("cert_san_email", cutAll(id.Email)),

@@ -75,14 +75,14 @@ func (s *Server) Alive(ctx context.Context) error {
 	s.probes.turn.Lock()
 	defer s.probes.turn.Unlock()
 	s.mu.Lock() // that this can be had is part of the proof
-	draining := s.shuttingDown.Load()
+	draining := s.shutdown.begun.Load()
 	loops := maps.Clone(s.listeners)
 	s.mu.Unlock()
 	if draining {
 		return nil
 	}
 	for ln, loop := range loops {
-		if err := s.probes.waitForRound(ctx, ln, loop); err != nil && !s.shuttingDown.Load() {
+		if err := s.probes.waitForRound(ctx, ln, loop); err != nil && !s.shutdown.begun.Load() {
 			return err
 		}
 	}

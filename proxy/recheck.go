@@ -28,13 +28,17 @@ const boundaryWait = 500 * time.Millisecond
 func (s *Server) maintain() {
 	defer close(s.maintainDone)
 	policy := s.policy.Load()
-	recheck, expire := every(policy.RecheckInterval), every(policy.Limits.precision())
+	recheck, expire, summary := every(policy.RecheckInterval), every(policy.Limits.precision()), every(summaryInterval)
+	defer s.refusals.logLeftOut(s.log)
 	for {
 		select {
-		case <-s.stopped:
+		case <-s.shutdown.done:
 			recheck.Stop()
 			expire.Stop()
+			summary.Stop()
 			return
+		case <-summary.C:
+			s.refusals.logLeftOut(s.log)
 		case <-s.policyChanged:
 			policy = s.policy.Load()
 			reset(recheck, policy.RecheckInterval)

@@ -86,9 +86,22 @@ func (s *Server) logAndCount(e end) {
 		s.metrics.Refused(e.peer.id, o.label, o.tls)
 	}
 	s.rememberRefusal(e)
-	if ctx := context.Background(); s.log.Enabled(ctx, o.level) {
-		s.log.LogAttrs(ctx, o.level, message, e.logAttrs()...)
+	ctx, log := context.Background(), s.log
+	if !log.Enabled(ctx, o.level) {
+		return
 	}
+	if e.byStranger() {
+		if log = s.refusals.log; !s.refusals.allow(s.policy.Load().RefusalLogRate, e.outcome, sourceOf(e.peer.request.Source), time.Now()) {
+			return
+		}
+	}
+	log.LogAttrs(ctx, o.level, message, e.logAttrs()...)
+}
+
+// byStranger reports whether somebody who has proved nothing can cause the line as
+// often as he likes.
+func (e *end) byStranger() bool {
+	return !e.admitted || !e.relayed.Login.Ready && !e.peer.verified
 }
 
 func (e *end) logAttrs() []slog.Attr {
@@ -103,7 +116,7 @@ func (e *end) logAttrs() []slog.Attr {
 		attrs = append(attrs, slog.String("proxy", p.proxy.String()))
 	}
 	if e.refusal != nil && e.refusal.Detail != "" {
-		attrs = append(attrs, slog.String("reason", printable(e.refusal.Detail)))
+		attrs = append(attrs, slog.String("reason", clip(printable(e.refusal.Detail), maxReason, len(e.refusal.Detail))))
 	}
 	attrs = append(attrs, p.logAttrs()...)
 	if e.rule != "" {

@@ -88,6 +88,10 @@ type Policy struct {
 	StartupTimeout time.Duration
 	// Limits bound what clients may take.
 	Limits Limits
+	// RefusalLogRate is how many lines a second about connections that were refused
+	// are logged, a fifth of them at most for one source; 0: all. Of the others the
+	// log has a summary.
+	RefusalLogRate float64
 	// MaxCancelRequests is how many CancelRequests may be under way at
 	// once; they count for nothing else.
 	MaxCancelRequests int
@@ -108,17 +112,11 @@ type Server struct {
 	handshakes handshakeSlots
 	cancelKeys cancelKeys
 	probes     probes
-	refusals   refusals
+	refusals   *refusals
+	shutdown   shutdown
 
-	lastID       atomic.Uint64
-	shuttingDown atomic.Bool
-	accepting    atomic.Bool // until stopAccepting
-	handsOver    atomic.Bool
-	live         liveCount
-
+	lastID        atomic.Uint64
 	policyChanged chan struct{}
-	stopOnce      sync.Once
-	stopped       chan struct{} // closed when there are no sessions any more
 	maintainDone  chan struct{} // closed when maintain has returned
 
 	mu        sync.Mutex
@@ -128,9 +126,11 @@ type Server struct {
 	accepts   sync.WaitGroup // one for each Serve
 }
 
-// New returns a server that decides by p, logs to log and counts in m. It fails
-// only for want of descriptors. Shutdown frees what it holds.
-func New(p *Policy, log *slog.Logger, m *metrics.Set) (*Server, error) {
+// New returns a server that decides by p, logs to log and counts in m. Lines that
+// clients can cause without proving who they are go to refused, so that they can be
+// kept from displacing others. It fails only for want of descriptors. Shutdown frees
+// what it holds.
+func New(p *Policy, log, refused *slog.Logger, m *metrics.Set) (*Server, error) {
 	r, err := relay.New(relay.Observer{Moved: m.Relayed, Panicked: func(recovered any) { logPanic(log, recovered) }})
 	if err != nil {
 		return nil, err
@@ -138,6 +138,8 @@ func New(p *Policy, log *slog.Logger, m *metrics.Set) (*Server, error) {
 	s := &Server{
 		relay:         r,
 		log:           log,
+		refusals:      newRefusals(refused),
+		shutdown:      shutdown{done: make(chan struct{})},
 		metrics:       m,
 		listeners:     make(map[net.Listener]*acceptLoop),
 		sessions:      make(map[*session]struct{}),
@@ -145,10 +147,8 @@ func New(p *Policy, log *slog.Logger, m *metrics.Set) (*Server, error) {
 		auth:          newAuthLimiter(),
 		handshakes:    newHandshakeSlots(),
 		policyChanged: make(chan struct{}, 1),
-		stopped:       make(chan struct{}),
 		maintainDone:  make(chan struct{}),
 	}
-	s.accepting.Store(true)
 	m.Expect(expected())
 	s.storePolicy(p)
 	go s.maintain()
@@ -220,10 +220,10 @@ type acceptLoop struct {
 // addresses: a Shutdown then serves the connections that it has accepted, and
 // leaves the sessions alone for half of the time that its context gives. It must be called
 // before Serve.
-func (s *Server) HandOver() { s.handsOver.Store(true) }
+func (s *Server) HandOver() { s.shutdown.handsOver.Store(true) }
 
 // drains reports whether a shutdown is under way in which no new session may begin.
-func (s *Server) drains() bool { return s.shuttingDown.Load() && !s.handsOver.Load() }
+func (s *Server) drains() bool { return s.shutdown.begun.Load() && !s.shutdown.handsOver.Load() }
 
 // Serve accepts connections from ln, which must yield *net.TCPConn, until
 // Shutdown or Close, and then returns ErrServerClosed. It closes ln. It may be
@@ -254,7 +254,7 @@ func (s *Server) Serve(ln net.Listener) error {
 		case err == nil:
 			delay = 0
 			take(conn.(*net.TCPConn))
-		case !s.accepting.Load():
+		case s.shutdown.refusesConns.Load():
 			acceptQueued(ln, take)
 			return ErrServerClosed
 		case errors.Is(err, net.ErrClosed):
@@ -272,7 +272,7 @@ func (s *Server) Serve(ln net.Listener) error {
 func (s *Server) track(ln net.Listener) *acceptLoop {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.shuttingDown.Load() {
+	if s.shutdown.begun.Load() {
 		return nil
 	}
 	loop := new(acceptLoop)
@@ -314,10 +314,10 @@ func (s *Server) forget(one *session, cancelKey string) {
 // successor.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.beginShutdown()
-	if end, ok := ctx.Deadline(); !s.handsOver.Load() {
+	if end, ok := ctx.Deadline(); !s.shutdown.handsOver.Load() {
 		s.drain()
 		select {
-		case <-s.live.none():
+		case <-s.shutdown.live.none():
 		case <-ctx.Done():
 		}
 	} else if ok {
@@ -328,7 +328,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
 		s.wg.Wait()
-		s.stopOnce.Do(func() { close(s.stopped) })
+		s.shutdown.once.Do(func() { close(s.shutdown.done) })
 		<-s.maintainDone
 		s.relay.Stop()
 		close(done)
@@ -347,7 +347,17 @@ func (s *Server) Shutdown(ctx context.Context) error {
 func (s *Server) beginShutdown() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.shuttingDown.Store(true)
+	s.shutdown.begun.Store(true)
+}
+
+// shutdown is how far a Shutdown has come.
+type shutdown struct {
+	begun        atomic.Bool
+	handsOver    atomic.Bool
+	refusesConns atomic.Bool // the accept loops end
+	live         liveCount
+	once         sync.Once
+	done         chan struct{} // closed when there are no sessions any more
 }
 
 // liveCount counts the sessions that the relay has.
@@ -385,7 +395,7 @@ func (l *liveCount) none() <-chan struct{} {
 
 // drain begins to end the sessions.
 func (s *Server) drain() {
-	s.handsOver.Store(false)
+	s.shutdown.handsOver.Store(false)
 	for _, one := range s.all() {
 		one.drain()
 	}
@@ -396,7 +406,7 @@ func (s *Server) drain() {
 // only interrupted here, and Serve closes it when it has accepted them.
 func (s *Server) stopAccepting() {
 	s.mu.Lock()
-	s.accepting.Store(false)
+	s.shutdown.refusesConns.Store(true)
 	for ln := range s.listeners {
 		if i, ok := ln.(interface{ SetDeadline(time.Time) error }); !ok || i.SetDeadline(time.Unix(1, 0)) != nil {
 			_ = ln.Close()

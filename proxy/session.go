@@ -138,10 +138,10 @@ func (s *session) start(r relay.Session, host *Host) error {
 	}
 	s.host = host // Done may be called at once, and needs it
 	s.server.metrics.SessionOpened()
-	s.server.live.add(1)
+	s.server.shutdown.live.add(1)
 	handle, err := s.server.relay.Start(r)
 	if err != nil {
-		s.server.live.add(-1)
+		s.server.shutdown.live.add(-1)
 		s.server.metrics.SessionAborted()
 		return refuse(BackendUnavailable, err.Error()) // want of descriptors, as in connectBackend
 	}
@@ -191,7 +191,7 @@ func (s *session) relayEnded(r relay.Result) {
 	if r.Busy && e.outcome == SessionLifetime {
 		s.host.cancelQuery(r.Login)
 	}
-	s.server.live.add(-1)
+	s.server.shutdown.live.add(-1)
 	s.server.forget(s, r.Login.CancelKey())
 }
 
