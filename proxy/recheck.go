@@ -123,7 +123,8 @@ func (s *session) recheck(p *Policy, at time.Time) (failing bool) {
 		}
 		s.relay.Terminate(t)
 		if !s.deferred {
-			go s.cancelUntilClosed(s.relay, s.login)
+			handle, login := s.relay, s.login
+			s.server.wg.Go(func() { s.cancelUntilClosed(handle, login) })
 		}
 	}
 	return true

@@ -110,6 +110,9 @@ func (f *flow) readClient() {
 	switch {
 	case errno == syscall.EAGAIN:
 		return
+	case (n == 0 || errno != 0) && f.termination != nil && !f.termination.WhenIdle:
+		f.endTerminated(*f.termination) // there is nobody to send the message to
+		return
 	case errno != 0:
 		f.end(ClientLost)
 		return

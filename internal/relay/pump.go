@@ -176,7 +176,13 @@ func (p *pump) writeBackend(b []byte) error {
 
 // upload moves the client's bytes to the backend.
 func (p *pump) upload() {
-	switch err := p.pumpUp(); {
+	err := p.pumpUp()
+	if t := p.termination.Load(); t != nil && !t.WhenIdle {
+		p.causeTerminated(t) // there is nobody to send the message to
+		p.cut()
+		return
+	}
+	switch {
 	case errors.Is(err, errBackendWrite):
 		// download delivers what the backend sent before. Until then the
 		// client must be read: closing a socket with unread bytes in it

@@ -386,3 +386,31 @@ func TestRefusedAtReady(t *testing.T) {
 		}
 	})
 }
+
+// A client that leaves while its termination waits for a boundary is terminated all
+// the same: it must not choose its own outcome.
+func TestTerminatedClientLeaves(t *testing.T) {
+	eachRelay(t, func(t *testing.T, with starter) {
+		for _, leave := range []func(*rig){
+			func(r *rig) { _ = r.client.Close() },
+			func(r *rig) {
+				_ = r.tcp.SetLinger(0)
+				_ = r.tcp.Close()
+			},
+		} {
+			r := relayedRig(t, with)
+			r.says(ready...)
+			r.hears(ready)
+			row := said('D', strings.Repeat("x", 300))
+			r.says(row[:10]...)
+			r.hears(row[:10])
+			r.handle.Terminate(Termination{Reason: revoked, Message: fatal, Deadline: time.Now().Add(testTimeout)})
+			r.silent("in the middle of a row")
+			leave(r)
+			<-r.done
+			if r.result.Cause != Terminated || r.result.Termination != revoked {
+				t.Errorf("cause %s, reason %d", r.result.Cause, r.result.Termination)
+			}
+		}
+	})
+}
