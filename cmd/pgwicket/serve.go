@@ -66,7 +66,7 @@ func serve(s streams, path string) int {
 	o.Level.Set(o.Config.LogLevel)
 	o.Metrics = metrics.New(o.Build.Version)
 	var flush func()
-	o.Log, flush = newLogger(s, o.Config.LogFormat, o.Level, o.Metrics.LogLineDropped)
+	o.Log, o.Refusals, flush = newLogger(s, o.Config.LogFormat, o.Level, o.Metrics.LogLineDropped)
 	defer flush()
 	g, err := gate.New(o)
 	if err != nil {

@@ -44,8 +44,10 @@ type Options struct {
 	Sockets systemd.Sockets
 	Build   status.Build
 	Log     *slog.Logger
-	Level   *slog.LevelVar
-	Metrics *metrics.Set
+	// Refusals gets the lines about refused connections. They never displace one of Log.
+	Refusals *slog.Logger
+	Level    *slog.LevelVar
+	Metrics  *metrics.Set
 }
 
 // Prompts ask a person at the terminal for the passphrase of a key. Both are nil if
