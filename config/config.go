@@ -241,6 +241,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		StartupTimeout:     l.positive("limits.startup_timeout", f.Limits.StartupTimeout),
 		Limits:             l.limits(f.Limits),
 		MaxCancelRequests:  int(f.Limits.MaxCancelRequests),
+		RefusalLogRate:     float64(f.Log.RefusalRate),
 	}
 	c.Policy.Backend, c.Policy.Backends = l.backends(f)
 	l.checkBackends(f.ACL.Rules, c.Policy)

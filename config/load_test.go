@@ -40,6 +40,7 @@ func TestLoadDefaults(t *testing.T) {
 		Limits:             proxy.Limits{Startups: 1000, HandshakeBytes: 32 << 10, Sessions: 10_000, PerSource: 1000, Rate: 500, Burst: 1000, AuthFailures: 10, AuthRefusal: time.Minute},
 		StartupTimeout:     10 * time.Second,
 		MaxCancelRequests:  64,
+		RefusalLogRate:     50,
 	}); !reflect.DeepEqual(policy, want) {
 		t.Errorf("policy %+v, want %+v", policy, want)
 	}
@@ -74,6 +75,7 @@ func TestLoadEveryKey(t *testing.T) {
 		StartupTimeout:    time.Minute,
 		MaxCancelRequests: 7,
 		KnownCancelsOnly:  true,
+		RefusalLogRate:    20,
 	}); !reflect.DeepEqual(policy, want) {
 		t.Errorf("policy %+v, want %+v", policy, want)
 	}
