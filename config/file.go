@@ -91,6 +91,7 @@ type admin struct {
 	Address     string            `yaml:"address"`
 	TLS         tlsconfig.Options `yaml:"tls"` // in use if any key is set
 	Unprotected bool              `yaml:"unprotected"`
+	Hosts       []string          `yaml:"hosts"`
 	Socket      string            `yaml:"socket"`
 	ShowClients bool              `yaml:"show_clients"`
 }

@@ -96,7 +96,7 @@ func TestLoadEveryKey(t *testing.T) {
 	rest.Policy, rest.TLS, rest.Admin.TLS, rest.path = nil, nil, nil, ""
 	if want := (Config{
 		Listen: []string{"127.0.0.1:5432", "[::1]:5432"}, TCPUserTimeout: 90 * time.Second, DrainDelay: 5 * time.Second, DrainTimeout: 2 * time.Hour,
-		Admin: Admin{Address: "192.0.2.1:9999", Socket: rest.Admin.Socket, ShowClients: true}, LogLevel: slog.LevelDebug, LogFormat: "json", ReusePort: true, User: "nobody", UserLine: rest.UserLine, RunsCommands: true,
+		Admin: Admin{Address: "192.0.2.1:9999", Socket: rest.Admin.Socket, Hosts: []string{"gate.example"}, ShowClients: true}, LogLevel: slog.LevelDebug, LogFormat: "json", ReusePort: true, User: "nobody", UserLine: rest.UserLine, RunsCommands: true,
 	}); !reflect.DeepEqual(rest, want) {
 		t.Errorf("got %+v, want %+v", rest, want)
 	}
@@ -214,7 +214,7 @@ func TestLoadWithoutAdmin(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	text := string(testdata(t, s, "defaults.good.yaml")) + "admin: {address: \"\"}\n"
-	if cfg, problems := s.load(t, "pgwicket.yaml", text); cfg == nil || cfg.Admin != (Admin{}) {
+	if cfg, problems := s.load(t, "pgwicket.yaml", text); cfg == nil || !reflect.DeepEqual(cfg.Admin, Admin{}) {
 		t.Errorf("config %v, %v", cfg, problems)
 	}
 }
