@@ -45,7 +45,7 @@ func TestLoadDefaults(t *testing.T) {
 		t.Errorf("policy %+v, want %+v", policy, want)
 	}
 	rest := *cfg
-	rest.Policy, rest.TLS, rest.path = nil, nil, ""
+	rest.Policy, rest.TLS, rest.Settings, rest.path = nil, nil, nil, ""
 	if want := (Config{
 		Listen: []string{"127.0.0.1:5432"}, TCPUserTimeout: 5 * time.Minute, DrainTimeout: 30 * time.Second,
 		Admin: Admin{Address: "127.0.0.1:10432"}, LogLevel: slog.LevelInfo, LogFormat: "auto", WatchFiles: true, UserLine: 1, Landlock: true,
@@ -93,7 +93,7 @@ func TestLoadEveryKey(t *testing.T) {
 	if admin := rest.Admin.TLS; admin == nil || admin.DescribeClients() != "certificate required, checked for revocation" {
 		t.Errorf("the TLS of admin.address: %+v", admin)
 	}
-	rest.Policy, rest.TLS, rest.Admin.TLS, rest.path = nil, nil, nil, ""
+	rest.Policy, rest.TLS, rest.Admin.TLS, rest.Settings, rest.path = nil, nil, nil, nil, ""
 	if want := (Config{
 		Listen: []string{"127.0.0.1:5432", "[::1]:5432"}, TCPUserTimeout: 90 * time.Second, DrainDelay: 5 * time.Second, DrainTimeout: 2 * time.Hour,
 		Admin: Admin{Address: "192.0.2.1:9999", Socket: rest.Admin.Socket, Hosts: []string{"gate.example"}, ShowClients: true}, LogLevel: slog.LevelDebug, LogFormat: "json", ReusePort: true, User: "nobody", UserLine: rest.UserLine, RunsCommands: true,

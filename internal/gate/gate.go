@@ -89,7 +89,7 @@ func New(o Options) (*Gate, error) {
 		return nil, err
 	}
 	started := *o.Config
-	started.Policy, started.TLS = nil, nil // a reload replaces them, and they may be large
+	started.Policy, started.TLS, started.Settings = nil, nil, nil // a reload replaces them, and they may be large
 	if started.Admin.TLS != nil {
 		started.Admin.TLS = new(tlsconfig.Server) // only its presence is fixed
 	}
@@ -103,7 +103,7 @@ func New(o Options) (*Gate, error) {
 	}
 	g.logProblems(o.Problems)
 	g.setInForce(o.Config)
-	g.record("start", true, []string{}, o.Problems)
+	g.record(status.Reload{Trigger: "start", Successful: true}, o.Problems)
 	g.Config, g.Problems = nil, nil // a reload replaces them, and the policy may be large
 	return g, nil
 }
