@@ -57,12 +57,12 @@ func (d *differ) value(key string, old, now reflect.Value) {
 	case strings.HasSuffix(key, "passphrase_command"): // it may have the passphrase in it
 		d.add(key, "changed")
 	default:
-		d.add(key, "%s, was %s", shown(key, now), shown(key, old))
+		d.add(key, "%s, was %s", display(key, now), display(key, old))
 	}
 }
 
-// shown formats a value; an empty text is the default of tlsconfig, or "not set".
-func shown(key string, v reflect.Value) string {
+// display formats a value; an empty text is the default of tlsconfig, or "not set".
+func display(key string, v reflect.Value) string {
 	text := fmt.Sprint(v.Interface())
 	if d, ok := v.Interface().(duration); ok {
 		text = plainDuration(time.Duration(d))
