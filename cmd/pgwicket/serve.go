@@ -53,6 +53,16 @@ func serve(s streams, path string) int {
 		fmt.Fprintf(s.err, "pgwicket: %v\n", err)
 		return exitConfig
 	}
+	if problems := gate.CheckGODEBUG(os.Getenv("GODEBUG")); len(problems) > 0 {
+		for _, p := range problems {
+			fmt.Fprintf(s.err, "pgwicket: %v\n", p)
+		}
+		return exitConfig
+	}
+	if err := sandbox.HideMemory(); err != nil { // before a key is read
+		fmt.Fprintf(s.err, "pgwicket: %v\n", err)
+		return exitFailed
+	}
 	signal.Notify(signals, syscall.SIGHUP) // before the load: an early one must not end the process
 	defer signal.Stop(signals)
 	o := gate.Options{

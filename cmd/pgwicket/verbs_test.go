@@ -48,6 +48,7 @@ var verbs = map[string]func(*testscript.TestScript, bool, []string){
 	"exits":    cmdExits,    // exits STATUS PROGRAM [ARG...]
 	"expand":   cmdExpand,   // expand FROM TO: with the variables of the script
 	"freeport": cmdFreePort, // freeport NAME...: NAME becomes 127.0.0.1:PORT
+	"hidden":   cmdHidden,   // hidden NAME: only root may see its memory, and it leaves no core dump
 	"http":     cmdHTTP,     // http [OPTION...] STATUS METHOD URL: the answer becomes stdout, see there
 	"jsonlog":  cmdJSONLog,  // jsonlog FILE: every line is a JSON record
 	"logline":  cmdLogLine,  // logline FILE KEY=VALUE|KEY~REGEXP...: of just one line, see there
