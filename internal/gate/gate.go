@@ -84,7 +84,7 @@ type Gate struct {
 
 // New returns a gate with the policy of o.Config.
 func New(o Options) (*Gate, error) {
-	server, err := proxy.New(o.Config.Policy, o.Log, o.Log, o.Metrics)
+	server, err := proxy.New(o.Config.Policy, o.Log, o.Refusals, o.Metrics)
 	if err != nil {
 		return nil, err
 	}
