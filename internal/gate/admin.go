@@ -197,6 +197,8 @@ func (g *Gate) socketHandler() http.Handler {
 	mux.Handle("GET /{$}", status.Page(g.show))
 	mux.Handle("GET /status.json", status.JSON(g.show))
 	mux.HandleFunc("GET "+SessionsPath, g.serveSessions)
+	mux.HandleFunc("GET "+BackoffsPath, g.serveBackoffs)
+	mux.HandleFunc("POST "+LiftBackoffsPath, g.serveLiftBackoffs)
 	mux.HandleFunc("POST "+ReloadPath, g.serveReload)
 	return mux
 }
