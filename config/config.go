@@ -50,6 +50,8 @@ type Config struct {
 	Landlock       bool
 	RunsCommands   bool // a passphrase command runs at each load
 
+	// Settings has the keys and their values, to compare this load with another.
+	Settings *Settings
 	// Variables has the names of the environment variables that set keys.
 	Variables []string
 
@@ -214,6 +216,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		c.LogLevel = slog.LevelInfo
 	}
 	f.paths(dir)
+	c.Settings = &Settings{f}
 	f.TLS.KeyOwner = keyOwner(f.User)
 	f.Admin.TLS.KeyOwner = f.TLS.KeyOwner
 	l.client = func(o tlsconfig.ClientOptions) (*tlsconfig.Client, []tlsconfig.Problem) {
@@ -241,6 +244,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		StartupTimeout:     l.positive("limits.startup_timeout", f.Limits.StartupTimeout),
 		Limits:             l.limits(f.Limits),
 		MaxCancelRequests:  int(f.Limits.MaxCancelRequests),
+		RefusalLogRate:     float64(f.Log.RefusalRate),
 	}
 	c.Policy.Backend, c.Policy.Backends = l.backends(f)
 	l.checkBackends(f.ACL.Rules, c.Policy)

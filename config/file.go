@@ -91,13 +91,15 @@ type admin struct {
 	Address     string            `yaml:"address"`
 	TLS         tlsconfig.Options `yaml:"tls"` // in use if any key is set
 	Unprotected bool              `yaml:"unprotected"`
+	Hosts       []string          `yaml:"hosts"`
 	Socket      string            `yaml:"socket"`
 	ShowClients bool              `yaml:"show_clients"`
 }
 
 type logging struct {
-	Level  string `yaml:"level"`
-	Format string `yaml:"format"`
+	Level       string `yaml:"level"`
+	Format      string `yaml:"format"`
+	RefusalRate count  `yaml:"refusal_rate"`
 }
 
 // defaults returns safe defaults: no client is admitted, and the metrics are on the
@@ -129,7 +131,7 @@ func defaults() file {
 			DrainTimeout:   duration(30 * time.Second),
 		},
 		Admin: admin{Address: "127.0.0.1:10432"},
-		Log:   logging{Level: "info", Format: "auto"},
+		Log:   logging{Level: "info", Format: "auto", RefusalRate: 50},
 
 		WatchFiles: true,
 		Landlock:   true,

@@ -20,18 +20,20 @@ type published struct {
 	reload   status.Reload
 }
 
-// record publishes the result of a load.
-func (g *Gate) record(trigger string, successful bool, files []string, problems []config.Problem) *status.Reload {
+// record publishes the result of a load, with its time and its problems.
+func (g *Gate) record(r status.Reload, problems []config.Problem) *status.Reload {
 	now := time.Now()
 	last := g.published.Load()
-	s := &published{config: g.inForce, reload: status.Reload{
-		At: now, Trigger: trigger, Successful: successful, InForceSince: now, Files: files, Problems: make([]status.Problem, 0, len(problems)),
-	}}
+	r.At, r.InForceSince, r.Problems = now, now, make([]status.Problem, 0, len(problems))
+	for _, list := range []*[]string{&r.Files, &r.Changes, &r.PutOff} {
+		*list = append([]string{}, *list...) // JSON shows none as [], not as null
+	}
+	s := &published{config: g.inForce, reload: r}
 	for _, p := range problems {
 		s.reload.Problems = append(s.reload.Problems, status.Problem(p))
 	}
 	if s.adminTLS = g.inForce.Admin.TLS; last != nil {
-		if !successful {
+		if !r.Successful {
 			s.reload.InForceSince = last.reload.InForceSince
 		}
 		if last.adminTLS == nil || s.adminTLS == nil { // only a restart changes whether there is TLS
