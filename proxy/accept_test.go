@@ -20,8 +20,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"pgwicket/metrics"
 	"pgwicket/proxy"
 )
@@ -48,10 +46,7 @@ type state struct {
 // starvedGate is the other process: it answers each line with its state.
 func starvedGate(t *testing.T, socketDir string) {
 	g := newGate(t, socketDir)
-	limit := unix.Rlimit{Cur: uint64(descriptors(t)) + 20, Max: uint64(descriptors(t)) + 20}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
+	limitDescriptors(t, descriptors(t)+20)
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		s := state{
 			Failed:   strings.Count(g.Log.String(), `"accept failed"`),
@@ -438,7 +433,7 @@ func checkOptions(t *testing.T, conn *net.TCPConn, timeout time.Duration) {
 		{"TCP_NODELAY", syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1},
 	} {
 		got := 0
-		if e := raw.Control(func(fd uintptr) { got, err = syscall.GetsockoptInt(int(fd), o.level, o.option) }); e != nil || err != nil {
+		if e := raw.Control(func(fd uintptr) { got, err = socketOption(fd, o.level, o.option) }); e != nil || err != nil {
 			t.Fatal(o.name, e, err)
 		}
 		if got != o.want {

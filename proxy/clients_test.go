@@ -18,7 +18,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -408,7 +407,7 @@ func TestPsqlCtrlC(t *testing.T) {
 	var out bytes.Buffer
 	cmd := program(t, libpq(t, g), "psql", "-X", "-c", "select pg_sleep(60)")
 	cmd.Stdout, cmd.Stderr = &out, &out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // the signal is for psql, not for us
+	ownGroup(cmd) // the signal is for psql, not for us
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

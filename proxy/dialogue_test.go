@@ -1561,29 +1561,6 @@ func TestBackendQueueFull(t *testing.T) {
 	}
 }
 
-// fillQueue listens on a Unix socket whose queue of connections is full.
-func fillQueue(t *testing.T, path string) {
-	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = syscall.Close(fd) })
-	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}), syscall.Listen(fd, 0)); err != nil {
-		t.Fatal(err)
-	}
-	for {
-		conn, err := net.Dial("unix", path)
-		if errors.Is(err, syscall.EAGAIN) {
-			return
-		}
-		if err != nil {
-			t.Skip("a full queue is not refused here: ", err)
-		}
-		t.Cleanup(func() { _ = conn.Close() })
-	}
-}
-
 // A shutdown lets nobody in any more: who is on the way in is told to go to the
 // next host, and who has not asked is not waited for.
 func TestShuttingDown(t *testing.T) {

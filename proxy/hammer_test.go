@@ -20,7 +20,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -380,21 +379,6 @@ func (h *hammer) serveMortal(s *hammered, c *net.UnixConn) {
 	if s.finale == clientResets && errors.Is(gone, os.ErrDeadlineExceeded) {
 		h.fail(s, "the backend does not hear of its client's end")
 	}
-}
-
-// readable waits until there is something to read, and leaves it there.
-func readable(c *net.UnixConn) error {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	if e := raw.Read(func(fd uintptr) bool {
-		_, _, err = syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK)
-		return !errors.Is(err, syscall.EAGAIN)
-	}); e != nil {
-		return e
-	}
-	return err
 }
 
 // counted counts what goes over a connection.

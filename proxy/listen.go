@@ -9,8 +9,6 @@ import (
 	"os"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // A client that vanishes without a word is noticed by keepalive probes when it
@@ -32,13 +30,6 @@ func Listen(ctx context.Context, address string, userTimeout time.Duration) (net
 // may listen on the address, too, and each gets a share of the connections.
 func ListenShared(ctx context.Context, address string, userTimeout time.Duration) (net.Listener, error) {
 	return listen(ctx, address, userTimeout, SharePort)
-}
-
-// SharePort sets SO_REUSEPORT on a socket that is not yet bound.
-func SharePort(c syscall.RawConn) error {
-	return control(c, func(fd int) error {
-		return os.NewSyscallError("setsockopt SO_REUSEPORT", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
-	})
 }
 
 func listen(ctx context.Context, address string, userTimeout time.Duration, prepare func(syscall.RawConn) error) (net.Listener, error) {
@@ -105,9 +96,9 @@ func listens(l *net.TCPListener) error {
 	if err != nil {
 		return err
 	}
-	return control(c, func(fd int) error {
-		listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
-		if err == nil && listens == 0 {
+	return control(c, func(fd descriptor) error {
+		listens, err := acceptsConnections(fd)
+		if err == nil && !listens {
 			err = errors.New("does not listen (a socket unit must not have Accept=yes)")
 		}
 		return err
@@ -115,8 +106,8 @@ func listens(l *net.TCPListener) error {
 }
 
 // control calls f with the descriptor of c.
-func control(c syscall.RawConn, f func(fd int) error) (err error) {
-	if e := c.Control(func(fd uintptr) { err = f(int(fd)) }); e != nil {
+func control(c syscall.RawConn, f func(fd descriptor) error) (err error) {
+	if e := c.Control(func(fd uintptr) { err = f(descriptor(fd)) }); e != nil {
 		return e
 	}
 	return err
