@@ -3,9 +3,11 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 GO      ?= go
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
-# What dpkg and rpm can compare.
-PACKAGE := $(if $(filter v%,$(VERSION)),$(VERSION:v%=%),0.0.0+$(VERSION))
+# The last release, the number of commits since and the commit; where there is no tag, the version of main.go and the commit.
+VERSION ?= $(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null | sed 's/^v//' | grep . || \
+	echo "$$(sed -n 's/^const devVersion = "\(.*\)"$$/\1/p' cmd/pgwicket/main.go)+$$(git describe --always --abbrev=12 --exclude '*' --dirty=.dirty 2>/dev/null)")
+# What dpkg and rpm can compare: 0.1.0-5-gabcdef0 comes after 0.1.0, and 0.1.0-dev before it.
+PACKAGE := $(shell echo '$(VERSION)' | sed -E 's/^v//; s/-([0-9]+)-(g[0-9a-f]+)/+\1.\2/; s/-dirty$$/.dirty/; s/\+$$//')
 LDFLAGS := -w -X main.version=$(VERSION)
 TOOL    := $(GO) tool -modfile=tools/go.mod
 # The race detector needs cgo and a C compiler.
