@@ -12,6 +12,8 @@ LDFLAGS := -w -X main.version=$(VERSION)
 TOOL    := $(GO) tool -modfile=tools/go.mod
 # The race detector needs cgo and a C compiler.
 RACE    := $(shell command -v cc >/dev/null 2>&1 && [ "$$($(GO) env CGO_ENABLED)" = 1 ] && echo -race)
+# The modules that test deploy, each apart for the sake of its dependencies.
+DEPLOY := deploy/test deploy/prometheus/test deploy/kubernetes/test
 FUZZTIME ?= 60s
 TIME     ?= 10m
 # Builds a program of the module in test and runs it here, so that paths in ARGS are from here.
@@ -51,16 +53,15 @@ deploy-test: ## hold every file of deploy, and the release, to the programs that
 	@.ci/need --optional fail2ban
 	@.ci/need --optional systemd
 	@.ci/need --optional prometheus
-	for module in deploy/test deploy/prometheus/test deploy/kubernetes/test; do \
-		$(GO) vet -C $$module ./... && $(GO) test -C $$module -timeout 20m ./... || exit 1; done
+	for module in $(DEPLOY); do $(GO) test -C $$module -timeout 20m ./... || exit 1; done
 
-lint: ## go vet, golangci-lint (layering included), gofumpt, go.mod; minutes when cold
-	$(GO) vet ./...
-	$(GO) vet -C test ./...
+lint: ## golangci-lint in every module, go vet for other systems, gofumpt, go.mod; minutes when cold
 	$(GO) mod tidy -diff
 	$(GO) -C test mod tidy -diff
+	for os in darwin freebsd windows; do GOOS=$$os $(GO) vet ./... || exit 1; done
 	@echo "golangci-lint (built on first use, which takes some minutes)"
-	linter=$$($(TOOL) -n golangci-lint) && "$$linter" run ./... && cd test && "$$linter" run ./...
+	linter=$$($(TOOL) -n golangci-lint) && for module in . test $(DEPLOY); do \
+		echo "$$module" && (cd $$module && "$$linter" run ./...) || exit 1; done
 
 fuzz: ## run every fuzz target for FUZZTIME (60s) each
 	@FUZZTIME=$(FUZZTIME) GO="$(GO)" .ci/fuzz
