@@ -110,16 +110,9 @@ type Server struct {
 	probes     probes
 	refusals   refusals
 
-	lastID       atomic.Uint64
-	shuttingDown atomic.Bool
-	accepting    atomic.Bool // until stopAccepting
-	handsOver    atomic.Bool
-	live         liveCount
-
+	lastID        atomic.Uint64
 	policyChanged chan struct{}
-	stopOnce      sync.Once
-	stopped       chan struct{} // closed when there are no sessions any more
-	maintainDone  chan struct{} // closed when maintain has returned
+	lifecycle
 
 	mu        sync.Mutex
 	listeners map[net.Listener]*acceptLoop
@@ -145,8 +138,7 @@ func New(p *Policy, log *slog.Logger, m *metrics.Set) (*Server, error) {
 		auth:          newAuthLimiter(),
 		handshakes:    newHandshakeSlots(),
 		policyChanged: make(chan struct{}, 1),
-		stopped:       make(chan struct{}),
-		maintainDone:  make(chan struct{}),
+		lifecycle:     lifecycle{stopped: make(chan struct{}), maintainDone: make(chan struct{})},
 	}
 	s.accepting.Store(true)
 	m.Expect(expected())
@@ -348,39 +340,6 @@ func (s *Server) beginShutdown() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.shuttingDown.Store(true)
-}
-
-// liveCount counts the sessions that the relay has.
-type liveCount struct {
-	mu   sync.Mutex
-	n    int
-	zero chan struct{} // closed when n is 0; nil: nobody waits
-}
-
-func (l *liveCount) add(n int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.n += n
-	if l.n == 0 && l.zero != nil {
-		close(l.zero)
-		l.zero = nil
-	}
-}
-
-// none returns a channel that is closed when there is no live session.
-func (l *liveCount) none() <-chan struct{} {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	zero := l.zero
-	if zero == nil {
-		zero = make(chan struct{})
-	}
-	if l.n == 0 {
-		close(zero)
-	} else {
-		l.zero = zero
-	}
-	return zero
 }
 
 // drain begins to end the sessions.
