@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"pgwicket/internal/socket"
 	"pgwicket/metrics"
 	"pgwicket/proxy"
 )
@@ -297,7 +298,7 @@ func TestShutdownEndsWhatIsLeft(t *testing.T) {
 // 0.0.0.0 is IPv4 and keeps its name, which rules and logs have: Go alone would
 // make it [::].
 func TestListenOnAllOfIPv4(t *testing.T) {
-	ln, err := proxy.Listen(context.Background(), "0.0.0.0:0", 0)
+	ln, err := socket.Listen(context.Background(), "0.0.0.0:0", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -313,7 +314,7 @@ func TestServeAfterShutdown(t *testing.T) {
 	if err := s.Shutdown(context.Background()); err != nil {
 		t.Fatal("Shutdown without a session: ", err)
 	}
-	ln, err := proxy.Listen(context.Background(), "127.0.0.1:0", 0)
+	ln, err := socket.Listen(context.Background(), "127.0.0.1:0", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -328,7 +329,7 @@ func TestServeAfterShutdown(t *testing.T) {
 // Serve does not take the loss of its listener for a shutdown.
 func TestServeWithoutListener(t *testing.T) {
 	s := newServer(t, &proxy.Policy{}, slog.New(slog.DiscardHandler), metrics.New("test"))
-	ln, err := proxy.Listen(context.Background(), "127.0.0.1:0", 0)
+	ln, err := socket.Listen(context.Background(), "127.0.0.1:0", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -342,7 +343,7 @@ func TestServeWithoutListener(t *testing.T) {
 // never begun: when Shutdown has returned, nothing is left.
 func TestShutdownInAStormOfConnections(t *testing.T) {
 	for range 50 {
-		ln, err := proxy.Listen(context.Background(), "127.0.0.1:0", 0)
+		ln, err := socket.Listen(context.Background(), "127.0.0.1:0", 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -393,7 +394,7 @@ func TestSocketOptions(t *testing.T) {
 		t.Skip("the options have Linux's numbers")
 	}
 	for _, timeout := range []time.Duration{0, 90 * time.Second} {
-		ln, err := proxy.Listen(context.Background(), "127.0.0.1:0", timeout)
+		ln, err := socket.Listen(context.Background(), "127.0.0.1:0", timeout)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -26,6 +26,7 @@ import (
 	"pgwicket/acl"
 	"pgwicket/config"
 	"pgwicket/internal/pgtest"
+	"pgwicket/internal/socket"
 	"pgwicket/internal/tlstest"
 	"pgwicket/proxy"
 )
@@ -1132,7 +1133,7 @@ func TestRulesAreTheirListeners(t *testing.T) {
 	g := newGate(t, b.SocketDir)
 	listeners := []string{g.Addr}
 	for _, address := range []string{"127.0.0.1:0", "127.0.0.2:0"} {
-		ln, err := proxy.Listen(context.Background(), address, 0)
+		ln, err := socket.Listen(context.Background(), address, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

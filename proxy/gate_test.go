@@ -24,6 +24,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/internal/pgtest"
+	"pgwicket/internal/socket"
 	"pgwicket/internal/tlstest"
 	"pgwicket/metrics"
 	"pgwicket/proxy"
@@ -76,7 +77,7 @@ func newGate(t testing.TB, socketDir string, edit ...func(*proxy.Policy)) *gate 
 // newGateOn is newGate on another address.
 func newGateOn(t testing.TB, address, socketDir string, edit ...func(*proxy.Policy)) *gate {
 	t.Helper()
-	ln, err := proxy.Listen(context.Background(), address, 0)
+	ln, err := socket.Listen(context.Background(), address, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -450,7 +450,7 @@ func (h *hammer) live(s *hammered) {
 		}
 		if err == nil && s.finale == halfCloses {
 			_ = c.CloseWrite()
-			err = socket(c).CloseWrite()
+			err = tcpOf(c).CloseWrite()
 		}
 		said <- err
 	}()

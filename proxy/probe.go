@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"pgwicket/internal/socket"
 )
 
 // probes are the connections of Alive that no accept loop has met yet.
@@ -134,7 +136,7 @@ func (p *probes) dial(ctx context.Context, listener net.Addr) (conn net.Conn, er
 		d := net.Dialer{
 			KeepAlive: -1,
 			Control: func(_, _ string, c syscall.RawConn) error {
-				return control(c, func(fd descriptor) error { return p.bind(fd, addr, tcp.Zone) })
+				return socket.Control(c, func(fd socket.Descriptor) error { return p.bind(fd, addr, tcp.Zone) })
 			},
 		}
 		to := netip.AddrPortFrom(addr.WithZone(tcp.Zone), own.Port())
@@ -160,7 +162,7 @@ func reachedAt(addr netip.Addr) []netip.Addr {
 
 // bind gives the socket its port before it connects: the accept loop may be
 // faster than the connect returns.
-func (p *probes) bind(fd descriptor, addr netip.Addr, zone string) error {
+func (p *probes) bind(fd socket.Descriptor, addr netip.Addr, zone string) error {
 	var local syscall.Sockaddr
 	if addr.Is4() {
 		local = &syscall.SockaddrInet4{Addr: addr.As4()}

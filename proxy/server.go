@@ -24,6 +24,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/internal/relay"
+	"pgwicket/internal/socket"
 	"pgwicket/metrics"
 )
 
@@ -247,7 +248,7 @@ func (s *Server) Serve(ln net.Listener) error {
 			delay = 0
 			take(conn.(*net.TCPConn))
 		case !s.accepting.Load():
-			acceptQueued(ln, take)
+			socket.AcceptQueued(ln, take)
 			return ErrServerClosed
 		case errors.Is(err, net.ErrClosed):
 			return err

@@ -205,7 +205,7 @@ func TestClientGoesAway(t *testing.T) {
 			_ = c.Close()
 		}, "client_closed"},
 		{"close_notify and FIN", func(c *tls.Conn) { _ = c.Close() }, "client_closed"},
-		{"FIN without close_notify", func(c *tls.Conn) { _ = socket(c).Close() }, "client_closed"},
+		{"FIN without close_notify", func(c *tls.Conn) { _ = tcpOf(c).Close() }, "client_closed"},
 		{"reset", reset, "client_lost"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -15,8 +15,8 @@ import (
 
 	"pgwicket/config"
 	"pgwicket/internal/sandbox"
+	"pgwicket/internal/socket"
 	"pgwicket/internal/status"
-	"pgwicket/proxy"
 )
 
 // admin answers requests: at an address, which only shows the state of the gate, and
@@ -92,7 +92,7 @@ func (g *Gate) adminServer(h http.Handler, answerWithin time.Duration) *http.Ser
 func (g *Gate) openAdminAddress(address string) (net.Listener, error) {
 	var lc net.ListenConfig
 	if g.started.ReusePort {
-		lc.Control = func(_, _ string, c syscall.RawConn) error { return proxy.SharePort(c) }
+		lc.Control = func(_, _ string, c syscall.RawConn) error { return socket.SharePort(c) }
 	}
 	return lc.Listen(context.Background(), "tcp", address)
 }

@@ -1,6 +1,6 @@
 //go:build unix
 
-package proxy
+package socket
 
 import (
 	"os"
@@ -9,18 +9,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// descriptor is what the system calls a socket by.
-type descriptor = int
+// Descriptor is what the system calls a socket by.
+type Descriptor = int
 
 // SharePort sets SO_REUSEPORT on a socket that is not yet bound.
 func SharePort(c syscall.RawConn) error {
-	return control(c, func(fd descriptor) error {
+	return Control(c, func(fd Descriptor) error {
 		return os.NewSyscallError("setsockopt SO_REUSEPORT", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
 	})
 }
 
 // acceptsConnections reports whether listen has been called on the socket.
-func acceptsConnections(fd descriptor) (bool, error) {
+func acceptsConnections(fd Descriptor) (bool, error) {
 	n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	return n != 0, err
 }

@@ -1,12 +1,12 @@
-package proxy
+package socket
 
 import (
 	"errors"
 	"syscall"
 )
 
-// descriptor is what the system calls a socket by.
-type descriptor = syscall.Handle
+// Descriptor is what the system calls a socket by.
+type Descriptor = syscall.Handle
 
 var errNotOnWindows = errors.New("not supported on Windows")
 
@@ -14,4 +14,4 @@ var errNotOnWindows = errors.New("not supported on Windows")
 func SharePort(syscall.RawConn) error { return errNotOnWindows }
 
 // acceptsConnections fails: on Windows no socket is passed to a process.
-func acceptsConnections(descriptor) (bool, error) { return false, errNotOnWindows }
+func acceptsConnections(Descriptor) (bool, error) { return false, errNotOnWindows }
