@@ -310,6 +310,7 @@ func TestTheDialogueAboutTLSStaysOnItsLeg(t *testing.T) {
 // application_name, and one that a proxy has cut is waited for in vain. It is
 // PostgreSQL that makes 63 bytes of it.
 func TestNameOfAStandby(t *testing.T) {
+	t.Parallel()
 	s, err := pgtest.Start(context.Background(), pgtest.Options{HBA: "local replication all trust\nlocal all all trust"})
 	if err != nil {
 		t.Fatal(err)
@@ -618,6 +619,7 @@ func TestServerCertificateBelowAnIntermediate(t *testing.T) {
 // A copy of a whole server comes through, with its checksums. It hung, now and then,
 // while records were longer than libpq's reads (TestRelayRecordsAreShort).
 func TestBasebackup(t *testing.T) {
+	t.Parallel()
 	s, err := pgtest.Start(context.Background(), pgtest.Options{
 		HBA: "local replication all trust\nlocal all all trust",
 		SQL: "create table t as select n, md5(n::text) from generate_series(1, 200000) n",

@@ -267,6 +267,7 @@ func TestAuthBackoff(t *testing.T) {
 // people who have mistyped nothing. One failure is one too many here, and PostgreSQL
 // itself says what was one.
 func TestOnlyFailedAuthenticationsCount(t *testing.T) {
+	t.Parallel()
 	db, err := pgtest.Start(context.Background(), realOptions)
 	if err != nil {
 		t.Fatal(err)

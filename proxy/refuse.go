@@ -87,7 +87,7 @@ func (s *Server) logAndCount(e end) {
 	}
 	s.rememberRefusal(e)
 	if ctx := context.Background(); s.log.Enabled(ctx, o.level) {
-		s.log.LogAttrs(ctx, o.level, message, e.logAttrs()...)
+		s.log.LogAttrs(ctx, o.level, message, e.logAttrs()...) //nolint:sloglint // it is one of three
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 // over its own TLS, and to a gate in front of it. Where both are to differ, the
 // reason says why.
 func TestStartupPacketsAsPostgreSQL(t *testing.T) {
+	t.Parallel()
 	pair := testCA().Server("localhost", "127.0.0.1")
 	db, err := pgtest.Start(context.Background(), pgtest.Options{
 		Host:     "127.0.0.1",
