@@ -106,7 +106,7 @@ func (s *starved) state(t *testing.T, with string) (st state) {
 }
 
 // ghostunnel#757 spun, and pgdog's loop ended on EMFILE: out of file
-// descriptors the gate waits, counts, says so now and then, and goes on when
+// descriptors the gate waits, counts, logs an error now and then, and goes on when
 // there are some again.
 func TestAcceptOutlivesWantOfDescriptors(t *testing.T) {
 	if dir := os.Getenv(starveEnv); dir != "" {

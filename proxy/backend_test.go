@@ -27,7 +27,7 @@ import (
 )
 
 // tlsPostgres starts a PostgreSQL that listens on 127.0.0.1 with TLS, too: clear is
-// let in without it only, cert by its certificate, and app with it.
+// admitted without it only, cert by its certificate, and app with it.
 func tlsPostgres(t *testing.T) *pgtest.Server {
 	t.Helper()
 	pair := testCA().Server("localhost", "127.0.0.1")
@@ -167,7 +167,7 @@ func TestSeveralHosts(t *testing.T) {
 	}
 }
 
-// answering is a server on TCP that says something to whoever connects.
+// answering is a server on TCP that sends something to each client.
 func answering(t *testing.T, script func(net.Conn)) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

@@ -16,7 +16,7 @@ import (
 	"pgwicket/proxy"
 )
 
-// boundPostgres wants a password from whoever is not the superuser, in whatever
+// boundPostgres wants a password from everybody but the superuser, in whatever
 // way he comes, and shows that certificate over TLS.
 func boundPostgres(t *testing.T, pair *tlstest.Pair) *pgtest.Server {
 	t.Helper()

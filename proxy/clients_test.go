@@ -148,7 +148,7 @@ func backends(t *testing.T, c *pgx.Conn, active bool) int {
 		where application_name = $1 and pid <> pg_backend_pid() and (state = 'active' or not $2)`, t.Name(), active)
 }
 
-// certificateOf lets in whoever shows a certificate of the CA.
+// certificateOf admits clients with a certificate of the CA.
 func certificateOf(ca *tlstest.CA) func(*proxy.Policy) {
 	return func(p *proxy.Policy) {
 		p.Verify = verifying(func(s tls.ConnectionState, _ time.Time) error {

@@ -45,7 +45,7 @@ func (f finale) String() string {
 	return [...]string{"terminates", "halfCloses", "clientResets", "backendCloses", "backendResets", "", "lasts"}[f]
 }
 
-// fate is what becomes of a session. Both its ends know it: it comes from the
+// fate is how a session ends. Both its ends know it: it comes from the
 // seed. So do the two streams, of which every session has its own: a byte in a
 // wrong place or in a wrong session is not the one that is expected there.
 type fate struct {

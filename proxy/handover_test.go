@@ -15,7 +15,7 @@ import (
 	"pgwicket/proxy"
 )
 
-// With a successor, whoever has come before the shutdown is let in, and stays for
+// With a successor, a client that has connected before the shutdown is admitted, and stays for
 // half of its time.
 func TestShutdownHandsOver(t *testing.T) {
 	f := fakeBackend(t, echo)

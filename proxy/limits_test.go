@@ -199,7 +199,7 @@ func loginBackend(t *testing.T, sqlstate *atomic.Value) *pgtest.Fake {
 	return fake
 }
 
-// Whoever guesses passwords waits longer each time, and is then not let near
+// A client that guesses passwords waits longer each time, and is then kept from
 // PostgreSQL; others are, from elsewhere or as somebody else, and a success
 // makes all good.
 //

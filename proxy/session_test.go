@@ -238,7 +238,7 @@ func TestBackendTerminated(t *testing.T) {
 	g.expect(t, "backend_closed")
 }
 
-// The database crashes: its sessions end, the gate stays, says so to who comes
+// The database crashes: its sessions end, the gate stays, refuses new clients with the reason
 // next in a way that moves libpq to its next host (57P03), and needs no
 // restart when there is a server again.
 func TestServerCrashAndReturn(t *testing.T) {
