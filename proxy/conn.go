@@ -100,11 +100,7 @@ func (c *conn) serve(ctx context.Context) error {
 	if err := c.readProxyHeader(); err != nil {
 		return err
 	}
-	if err := c.policy.admitsSource(&c.peer.request); err != nil && c.policy.SourceRefusal != Explain {
-		c.silent = true
-		return err
-	}
-	if err := c.takeTicket(); err != nil {
+	if err := c.admitSource(); err != nil {
 		c.silent = true
 		return err
 	}
@@ -156,11 +152,15 @@ func (c *conn) serve(ctx context.Context) error {
 	}
 
 	// 6 The session, until session.relayEnded.
-	if err := c.startRelay(backend, rule); err != nil {
-		_ = backend.Close()
+	return c.startRelay(backend, rule)
+}
+
+// admitSource asks the allowlist, and takes the connection's place in the limiter.
+func (c *conn) admitSource() error {
+	if err := c.policy.admitsSource(&c.peer.request); err != nil && c.policy.SourceRefusal != Explain {
 		return err
 	}
-	return nil
+	return c.takeTicket()
 }
 
 // startupDeadline is when the startup must be over. A connection over a limit only
@@ -368,7 +368,7 @@ func (c *conn) addClientInfo(m *pgwire.StartupMessage) {
 	info.set(m)
 }
 
-// startRelay gives the session to the relay.
+// startRelay gives the session to the relay, or closes backend.
 func (c *conn) startRelay(backend *backendConn, rule *acl.Rule) error {
 	_ = c.socket.SetDeadline(time.Time{})
 	c.under.release()
@@ -377,7 +377,7 @@ func (c *conn) startRelay(backend *backendConn, rule *acl.Rule) error {
 	if rule != nil && rule.DatabaseAs != "" {
 		session.account.database = rule.DatabaseAs
 	}
-	return session.start(relay.Session{
+	err := session.start(relay.Session{
 		Client:        c.tls,
 		ClientConn:    c.socket,
 		Backend:       backend.Conn,
@@ -386,6 +386,10 @@ func (c *conn) startRelay(backend *backendConn, rule *acl.Rule) error {
 		Ready:         session.ready,
 		Done:          session.relayEnded,
 	}, backend.host)
+	if err != nil {
+		_ = backend.Close()
+	}
+	return err
 }
 
 // readRefusal says why a startup packet could not be read.

@@ -26,6 +26,7 @@ import (
 	"pgwicket/acl"
 	"pgwicket/config"
 	"pgwicket/internal/pgtest"
+	"pgwicket/internal/socket"
 	"pgwicket/internal/tlstest"
 	"pgwicket/proxy"
 )
@@ -715,9 +716,9 @@ func TestStartupTimeout(t *testing.T) {
 	}
 }
 
-// gate#936, go-proxyproto#65 and pgdog's listener: a crowd that stops wherever
+// gate#936, go-proxyproto#65 and pgdog's listener: many clients that stop wherever
 // the gate has to wait for it keeps nobody out, and is gone at its deadline.
-func TestSilentCrowd(t *testing.T) {
+func TestSilentClients(t *testing.T) {
 	b := newBackend(t)
 	g := newGate(t, b.SocketDir, func(p *proxy.Policy) { p.StartupTimeout = 2 * time.Second })
 	hello := clientHello(t, g)
@@ -731,12 +732,12 @@ func TestSilentCrowd(t *testing.T) {
 	for range 20 { // these have done their handshake
 		silent = append(silent, g.secure(t))
 	}
-	// Whoever comes now has more time than they.
+	// A client that connects now has more time than they.
 	g.reload(func(p *proxy.Policy) { p.StartupTimeout = patience })
 	for range 3 {
 		g.session(t, "app")
 	}
-	eventually(t, "the crowd is gone", func() bool { return g.Server.Sessions() == 3 })
+	eventually(t, "the silent clients are gone", func() bool { return g.Server.Sessions() == 3 })
 	timeouts := g.metric(t, "pgwicket_connections_refused_total", "outcome", "startup_timeout") +
 		g.metric(t, "pgwicket_connections_refused_total", "outcome", "tls_timeout")
 	if timeouts != float64(len(silent)) {
@@ -760,7 +761,7 @@ func (c *client) drip() {
 	}
 }
 
-// What is let in reaches the backend byte for byte: a startup packet has no one
+// What is admitted reaches the backend byte for byte: a startup packet has no one
 // length; versions and _pq_. are the backend's to negotiate (pgwire#455,
 // pgagroal#971, psql-wire#147, pgcat#706), and so is the spelling of replication;
 // application_name is not ours to cut, above all not a standby's (multigres#689).
@@ -856,8 +857,8 @@ func TestProtocolNegotiationIsTheBackends(t *testing.T) {
 	g.expect(t, "client_closed")
 }
 
-// pgwire#455, pgagroal#971, psql-wire#147, pgcat#706: whoever speaks a later minor
-// version, or greases it as libpq 19 does, and is not let in, is told so in the
+// pgwire#455, pgagroal#971, psql-wire#147, pgcat#706: a client that speaks a later minor
+// version, or greases it as libpq 19 does, and is refused, is told this in the
 // same words as everybody else, and is neither answered nor refused for the
 // version.
 func TestRefusalOfALaterVersion(t *testing.T) {
@@ -1132,7 +1133,7 @@ func TestRulesAreTheirListeners(t *testing.T) {
 	g := newGate(t, b.SocketDir)
 	listeners := []string{g.Addr}
 	for _, address := range []string{"127.0.0.1:0", "127.0.0.2:0"} {
-		ln, err := proxy.Listen(context.Background(), address, 0)
+		ln, err := socket.Listen(context.Background(), address, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -1561,29 +1562,6 @@ func TestBackendQueueFull(t *testing.T) {
 	}
 }
 
-// fillQueue listens on a Unix socket whose queue of connections is full.
-func fillQueue(t *testing.T, path string) {
-	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = syscall.Close(fd) })
-	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}), syscall.Listen(fd, 0)); err != nil {
-		t.Fatal(err)
-	}
-	for {
-		conn, err := net.Dial("unix", path)
-		if errors.Is(err, syscall.EAGAIN) {
-			return
-		}
-		if err != nil {
-			t.Skip("a full queue is not refused here: ", err)
-		}
-		t.Cleanup(func() { _ = conn.Close() })
-	}
-}
-
 // A shutdown lets nobody in any more: who is on the way in is told to go to the
 // next host, and who has not asked is not waited for.
 func TestShuttingDown(t *testing.T) {
@@ -1685,7 +1663,7 @@ func TestPanicIsContained(t *testing.T) {
 
 	accept := g.policy.Verify
 	g.reload(func(p *proxy.Policy) {
-		p.Recheck = proxy.Off // else it would cost the other its session, too: what cannot be judged is not let in
+		p.Recheck = proxy.Off // else it would cost the other its session, too: what cannot be judged is refused
 		p.Verify = func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) { panic("SECRET\nof the verifier") }
 	})
 	g.play(t, scene{"in Verify", "internal_error", do(ssl(), say(alice), fatal("XX000", "internal error"))})

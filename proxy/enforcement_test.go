@@ -111,7 +111,7 @@ func TestEnforcement(t *testing.T) {
 			f.alice.Chain = f.alice.Chain[:1]
 			f.load(t, p)
 		}},
-		{"certificate_expired", nil}, // by itself
+		{"certificate_expired", nil}, // as time passes
 		{"source_not_allowed", func(_ *testing.T, _ *files, p *proxy.Policy) {
 			p.Networks = networks([]string{"127.0.0.2/32"}, nil)
 		}},

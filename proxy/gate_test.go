@@ -24,6 +24,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/internal/pgtest"
+	"pgwicket/internal/socket"
 	"pgwicket/internal/tlstest"
 	"pgwicket/metrics"
 	"pgwicket/proxy"
@@ -50,7 +51,7 @@ func verifying(judge func(tls.ConnectionState, time.Time) error) func(tls.Connec
 	}
 }
 
-// gate is a proxy.Server on a port of its own, with all that it says.
+// gate is a proxy.Server on its own port, with its log and its metrics.
 type gate struct {
 	Addr    string
 	CA      *tlstest.CA // signed the server's certificate; sign clients with it
@@ -65,7 +66,7 @@ type gate struct {
 }
 
 // newGate serves the backend whose socket (port 5432) is in socketDir. Without
-// an edit it lets in 127.0.0.0/8 and ::1, asks for a client certificate, and
+// an edit it admits 127.0.0.0/8 and ::1, asks for a client certificate, and
 // takes any or none. When the test ends the gate is shut down, and must then
 // have no session left and every connection accounted for.
 func newGate(t testing.TB, socketDir string, edit ...func(*proxy.Policy)) *gate {
@@ -76,7 +77,7 @@ func newGate(t testing.TB, socketDir string, edit ...func(*proxy.Policy)) *gate 
 // newGateOn is newGate on another address.
 func newGateOn(t testing.TB, address, socketDir string, edit ...func(*proxy.Policy)) *gate {
 	t.Helper()
-	ln, err := proxy.Listen(context.Background(), address, 0)
+	ln, err := socket.Listen(context.Background(), address, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -127,7 +127,7 @@ func TestReserve(t *testing.T) {
 	}
 }
 
-// The sessions are bounded apart from the unproved, whoever holds how many.
+// The sessions are bounded apart from the unproved, however they are spread over sources.
 func TestSessionsAreBounded(t *testing.T) {
 	t.Parallel()
 	l, now := newLimiter(), time.Now()

@@ -199,7 +199,7 @@ func loginBackend(t *testing.T, sqlstate *atomic.Value) *pgtest.Fake {
 	return fake
 }
 
-// Whoever guesses passwords waits longer each time, and is then not let near
+// A client that guesses passwords waits longer each time, and is then kept from
 // PostgreSQL; others are, from elsewhere or as somebody else, and a success
 // makes all good.
 //
@@ -267,6 +267,7 @@ func TestAuthBackoff(t *testing.T) {
 // people who have mistyped nothing. One failure is one too many here, and PostgreSQL
 // itself says what was one.
 func TestOnlyFailedAuthenticationsCount(t *testing.T) {
+	t.Parallel()
 	db, err := pgtest.Start(context.Background(), realOptions)
 	if err != nil {
 		t.Fatal(err)

@@ -19,7 +19,7 @@ import (
 )
 
 // The PROXY protocol, with which a load balancer says for whom it speaks, as
-// HAProxy's proxy-protocol.txt has it. Whoever may send a header may be any
+// HAProxy's proxy-protocol.txt has it. A peer that may send a header may be any
 // client, so trust has no default (caddyserver/caddy#5915, minekube/gate#936,
 // netbirdio/netbird#5332, pires/go-proxyproto#11 and #131): from a listed load balancer a header
 // is required, from anybody else it is refused.

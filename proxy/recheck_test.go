@@ -162,7 +162,7 @@ func TestRecheckAndStaleLists(t *testing.T) {
 }
 
 // Off only counts; idle waits for the end of the transaction, and forgives those
-// whom a later policy lets in again.
+// whom a later policy admits again.
 func TestRecheckModes(t *testing.T) {
 	db := realPostgres(t)
 	g := newGate(t, db.SocketDir)
@@ -198,7 +198,7 @@ func TestRecheckModes(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := query("begin"); err != nil {
-		t.Fatalf("after the pardon: %v", err)
+		t.Fatalf("after the termination was cancelled: %v", err)
 	}
 	reload(shut(proxy.WhenIdle))
 	if err := query("commit"); err != nil {
@@ -272,7 +272,7 @@ func TestRecheckOfAStartup(t *testing.T) {
 	}
 }
 
-// Only the CancelRequests of our own sessions pass where the policy says so.
+// Only the CancelRequests of our own sessions pass where the policy forbids others.
 func TestKnownCancelsOnly(t *testing.T) {
 	db := realPostgres(t)
 	g := newGate(t, db.SocketDir, func(p *proxy.Policy) { p.KnownCancelsOnly = true })
@@ -363,7 +363,7 @@ func TestCancelKeysOfEveryLength(t *testing.T) {
 }
 
 // pgbouncer#1105, ghostunnel#760: policies that change all the time
-// while sessions come and go. Nobody is lost whom every policy lets in, and
+// while sessions come and go. No session is lost that every policy admits, and
 // nobody stays whom the last one does not.
 func TestReloadHammer(t *testing.T) {
 	b := newBackend(t)
@@ -387,7 +387,7 @@ func TestReloadHammer(t *testing.T) {
 					var head [1]byte
 					_, err := io.ReadFull(conn, head[:])
 					if c == always && (err != nil || head[0] != 'R') {
-						t.Errorf("a session that every policy lets in: %q, %v", head, err)
+						t.Errorf("a session that every policy admits: %q, %v", head, err)
 					}
 					_ = conn.Close()
 				}
@@ -406,7 +406,7 @@ func TestReloadHammer(t *testing.T) {
 	g.reload(func(p *proxy.Policy) { p.Verify = verify[1] })
 	expectFatal(t, ended, "57P01", "terminating connection: client certificate was revoked on 2026-11-23")
 	_ = ended.Close()
-	eventually(t, "only those are left whom the last policy lets in", func() bool { return len(g.Server.Snapshot()) == 2 })
+	eventually(t, "only those are left that the last policy admits", func() bool { return len(g.Server.Snapshot()) == 2 })
 	for _, conn := range []*tls.Conn{stay, kept} {
 		send(t, conn, []byte("alive"))
 	}

@@ -17,7 +17,7 @@ import (
 type Refused struct {
 	At       time.Time
 	Outcome  Outcome
-	Session  bool // it had been let in
+	Session  bool // it had been admitted
 	Listener string
 
 	// What follows is the client's, printable and cut.

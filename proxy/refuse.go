@@ -95,7 +95,7 @@ func (s *Server) logAndCount(e end) {
 			return
 		}
 	}
-	log.LogAttrs(ctx, o.level, message, e.logAttrs()...)
+	log.LogAttrs(ctx, o.level, message, e.logAttrs()...) //nolint:sloglint // it is one of three
 }
 
 // byStranger reports whether somebody who has proved nothing can cause the line as

@@ -143,4 +143,3 @@ func TestRefusedCertificatesAreNotKept(t *testing.T) {
 		t.Errorf("%d bytes a connection are held, both ends, want %d at most", held, 2*bound)
 	}
 }
-

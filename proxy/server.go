@@ -24,6 +24,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/internal/relay"
+	"pgwicket/internal/socket"
 	"pgwicket/metrics"
 )
 
@@ -255,7 +256,7 @@ func (s *Server) Serve(ln net.Listener) error {
 			delay = 0
 			take(conn.(*net.TCPConn))
 		case s.shutdown.refusesConns.Load():
-			acceptQueued(ln, take)
+			socket.AcceptQueued(ln, take)
 			return ErrServerClosed
 		case errors.Is(err, net.ErrClosed):
 			return err
@@ -348,49 +349,6 @@ func (s *Server) beginShutdown() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.shutdown.begun.Store(true)
-}
-
-// shutdown is how far a Shutdown has come.
-type shutdown struct {
-	begun        atomic.Bool
-	handsOver    atomic.Bool
-	refusesConns atomic.Bool // the accept loops end
-	live         liveCount
-	once         sync.Once
-	done         chan struct{} // closed when there are no sessions any more
-}
-
-// liveCount counts the sessions that the relay has.
-type liveCount struct {
-	mu   sync.Mutex
-	n    int
-	zero chan struct{} // closed when n is 0; nil: nobody waits
-}
-
-func (l *liveCount) add(n int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.n += n
-	if l.n == 0 && l.zero != nil {
-		close(l.zero)
-		l.zero = nil
-	}
-}
-
-// none returns a channel that is closed when there is no live session.
-func (l *liveCount) none() <-chan struct{} {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	zero := l.zero
-	if zero == nil {
-		zero = make(chan struct{})
-	}
-	if l.n == 0 {
-		close(zero)
-	} else {
-		l.zero = zero
-	}
-	return zero
 }
 
 // drain begins to end the sessions.

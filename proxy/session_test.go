@@ -205,7 +205,7 @@ func TestClientGoesAway(t *testing.T) {
 			_ = c.Close()
 		}, "client_closed"},
 		{"close_notify and FIN", func(c *tls.Conn) { _ = c.Close() }, "client_closed"},
-		{"FIN without close_notify", func(c *tls.Conn) { _ = socket(c).Close() }, "client_closed"},
+		{"FIN without close_notify", func(c *tls.Conn) { _ = tcpOf(c).Close() }, "client_closed"},
 		{"reset", reset, "client_lost"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -238,7 +238,7 @@ func TestBackendTerminated(t *testing.T) {
 	g.expect(t, "backend_closed")
 }
 
-// The database crashes: its sessions end, the gate stays, says so to who comes
+// The database crashes: its sessions end, the gate stays, refuses new clients with the reason
 // next in a way that moves libpq to its next host (57P03), and needs no
 // restart when there is a server again.
 func TestServerCrashAndReturn(t *testing.T) {

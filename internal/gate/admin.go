@@ -16,8 +16,8 @@ import (
 
 	"pgwicket/config"
 	"pgwicket/internal/sandbox"
+	"pgwicket/internal/socket"
 	"pgwicket/internal/status"
-	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
 )
 
@@ -98,7 +98,7 @@ func (g *Gate) adminServer(h http.Handler, conns *adminConns, answerWithin time.
 func (g *Gate) openAdminAddress(address string) (net.Listener, error) {
 	var lc net.ListenConfig
 	if g.started.ReusePort {
-		lc.Control = func(_, _ string, c syscall.RawConn) error { return proxy.SharePort(c) }
+		lc.Control = func(_, _ string, c syscall.RawConn) error { return socket.SharePort(c) }
 	}
 	return lc.Listen(context.Background(), "tcp", address)
 }

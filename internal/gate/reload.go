@@ -155,6 +155,6 @@ func (g *Gate) logProblems(problems []config.Problem) {
 		if p.Line == 0 {
 			about = []any{"variable", p.File, "key", p.Key}
 		}
-		g.Log.Log(context.Background(), level, "configuration: "+p.Text, about...)
+		g.Log.Log(context.Background(), level, "configuration: "+p.Text, about...) //nolint:sloglint // the text says what is wrong
 	}
 }

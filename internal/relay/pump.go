@@ -227,11 +227,10 @@ func (p *pump) download() {
 }
 
 func (p *pump) pumpUp() error {
-	raw, err := p.ClientConn.SyscallConn()
+	socket, err := newReader(p.ClientConn.Socket)
 	if err != nil {
 		return err
 	}
-	socket := newReader(raw)
 	p.ClientConn.fed = true
 	for {
 		// Before the first read too: the handshake may have read ahead.
@@ -284,11 +283,11 @@ func (p *pump) decrypt() error {
 func (p *pump) pumpDown() error {
 	read := p.readTLS
 	if p.BackendTLS == nil {
-		raw, err := p.Backend.SyscallConn()
+		socket, err := newReader(p.Backend.Socket)
 		if err != nil {
 			return err
 		}
-		read = newReader(raw).read
+		read = socket.read
 	}
 	for {
 		buf, n, err := read()
@@ -357,58 +356,15 @@ func (p *pump) refusedAtReady() bool {
 	return true
 }
 
-// readTLS waits for bytes of a backend with TLS, as reader.read does, but with the
-// buffer in hand.
-func (p *pump) readTLS() (buf *[bufferSize]byte, n int, err error) {
+// readTLS waits for bytes of a backend with TLS, as reader.read does.
+func (p *pump) readTLS() (buf *[bufferSize]byte, n int, err error) { return readHolding(p.BackendTLS) }
+
+// readHolding waits for bytes with a buffer that it has borrowed before. The caller gives the buffer back.
+func readHolding(r io.Reader) (buf *[bufferSize]byte, n int, err error) {
 	buf = buffers.Get().(*[bufferSize]byte)
-	if n, err = p.BackendTLS.Read(buf[:]); n > 0 {
+	if n, err = r.Read(buf[:]); n > 0 {
 		return buf, n, nil // an error comes again
 	}
 	buffers.Put(buf)
 	return nil, 0, err
-}
-
-// reader reads a socket into a buffer that it borrows only when there is
-// something to read.
-type reader struct {
-	raw syscall.RawConn
-	try func(fd uintptr) bool // made once, or each read would allocate it
-	buf *[bufferSize]byte
-	n   int
-	err error
-}
-
-func newReader(raw syscall.RawConn) *reader {
-	r := &reader{raw: raw}
-	r.try = func(fd uintptr) bool {
-		buf := buffers.Get().(*[bufferSize]byte)
-		n, err := syscall.Read(int(fd), buf[:])
-		for err == syscall.EINTR {
-			n, err = syscall.Read(int(fd), buf[:])
-		}
-		if err != nil || n == 0 {
-			buffers.Put(buf)
-			buf = nil
-		}
-		if err == syscall.EAGAIN {
-			return false
-		}
-		r.buf, r.n, r.err = buf, n, err
-		return true
-	}
-	return r
-}
-
-// read waits for bytes; the caller gives the buffer back. The end of the stream
-// is io.EOF, without a buffer.
-func (r *reader) read() (buf *[bufferSize]byte, n int, err error) {
-	if err := r.raw.Read(r.try); err != nil {
-		return nil, 0, err
-	}
-	if r.err == nil && r.n == 0 {
-		return nil, 0, io.EOF
-	}
-	buf = r.buf
-	r.buf = nil // or an idle session would keep it alive
-	return buf, r.n, r.err
 }
