@@ -86,7 +86,8 @@ type sourceCount struct {
 }
 
 type networkCount struct {
-	connections int
+	tickets     int       // as long as there is one, the network is counted
+	connections int       // but for those in the reserve
 	unproved    list.List // of *ticket, the oldest first
 }
 
@@ -162,6 +163,7 @@ func (l *limiter) admit(limits Limits, source netip.Prefix, now time.Time, evict
 		n = new(networkCount)
 		l.networks[t.network] = n
 	}
+	n.tickets++
 	if t.over != nil {
 		l.overs++
 		s.overs++
@@ -305,7 +307,7 @@ func (t *ticket) Release() {
 	if s.connections+s.overs == 0 {
 		delete(l.sources, t.source)
 	}
-	if n.connections+n.unproved.Len() == 0 {
+	if n.tickets--; n.tickets == 0 {
 		delete(l.networks, t.network)
 	}
 }

@@ -288,3 +288,31 @@ func TestAuthLimiterIsBounded(t *testing.T) {
 		a.abandoned() // the second call counts for nothing
 	}
 }
+
+// A connection in the reserve may outlive every other of its network, proved or
+// evicted: giving its place up must find the network's count.
+func TestReserveOutlivesItsNetwork(t *testing.T) {
+	t.Parallel()
+	for name, leave := range map[string]func(*limiter, *ticket){
+		"proved":  func(_ *limiter, over *ticket) { over.prove() },
+		"evicted": func(l *limiter, _ *ticket) { l.evictOne() },
+	} {
+		l, now := newLimiter(), time.Now()
+		limits := Limits{PerSource: 1}
+		first, err := l.admit(limits, source4(1), now, func() {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		first.prove()
+		over, err := l.admit(limits, source4(1), now, func() {})
+		if err != nil || over.over == nil {
+			t.Fatalf("%s: the second is not in the reserve: %v", name, err)
+		}
+		leave(l, over)
+		first.Release()
+		over.Release()
+		if u := l.usage(); u != (Usage{}) || len(l.sources) != 0 || len(l.networks) != 0 {
+			t.Errorf("%s: usage %+v, %d sources, %d networks", name, u, len(l.sources), len(l.networks))
+		}
+	}
+}

@@ -345,6 +345,27 @@ func TestOnlyFailedAuthenticationsCount(t *testing.T) {
 	g.expect(t, "auth_backoff")
 }
 
+// An attempt that ends before PostgreSQL is asked has no result, and frees its
+// place: a backend that was away for a moment locks nobody out.
+func TestAttemptsWithoutABackend(t *testing.T) {
+	b := newBackend(t)
+	g := newGate(t, b.SocketDir, func(p *proxy.Policy) {
+		p.Limits = proxy.Limits{AuthFailures: 3, AuthRefusal: time.Hour}
+		p.StartupTimeout = 5 * time.Second
+	})
+	there := g.policy.Backend
+	g.reload(func(p *proxy.Policy) { p.Backend = unixBackend(t.TempDir()) })
+	for range 4 {
+		conn := g.secure(t)
+		send(t, conn, startup(protocol3, "user", "app"))
+		expectFatal(t, conn, "57P03", "cannot be reached")
+		_ = conn.Close()
+		g.expect(t, "backend_unavailable")
+	}
+	g.reload(func(p *proxy.Policy) { p.Backend = there })
+	_ = g.session(t, "app")
+}
+
 func secureFrom(t *testing.T, g *gate, source string) net.Conn {
 	t.Helper()
 	raw := g.from(t, source)

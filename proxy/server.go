@@ -293,9 +293,10 @@ func (s *Server) begin(conn *net.TCPConn, listener string) {
 	go c.run(ctx, interrupt)
 }
 
-// forget removes a session that has ended, with its places and its cancel key.
+// forget removes a session that has ended, with its places, its attempt and its cancel key.
 func (s *Server) forget(one *session, cancelKey string) {
 	s.cancelKeys.remove(cancelKey)
+	one.attempt.abandoned() // if it has no result by now
 	one.ticket.Release()
 	one.place.Release()
 	s.mu.Lock()

@@ -32,7 +32,7 @@ type session struct {
 	ticket  *ticket       // released when the server forgets the session
 	place   accountTicket // likewise; taken at ReadyForQuery
 	host    *Host         // that the relay has a connection to
-	attempt *attempt      // to authenticate
+	attempt *attempt      // to authenticate; likewise
 	account account       // for which it counts
 
 	mu        sync.Mutex
@@ -186,7 +186,6 @@ func (s *session) relayEnded(r relay.Result) {
 	if e.outcome == AuthenticationFailed {
 		s.attempt.failed(s.server.policy.Load().Limits)
 	}
-	s.attempt.abandoned() // if it has no result by now
 	s.server.logAndCount(e)
 	if r.Busy && e.outcome == SessionLifetime {
 		s.host.cancelQuery(r.Login)

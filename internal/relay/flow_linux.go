@@ -80,6 +80,7 @@ func (f *flow) step(do func()) {
 		}
 	}()
 	do()
+	f.sendRecords() // or what is left would go to the next flow's client
 	f.settle()
 }
 
