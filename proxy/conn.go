@@ -300,7 +300,7 @@ func (c *conn) firstByte() (byte, error) {
 func (c *conn) readStartup(direct bool) (pgwire.Packet, error) {
 	var answered [pgwire.CancelRequest]bool
 	for {
-		packet, err := pgwire.ReadPacket(c.tls)
+		packet, err := pgwire.ReadPacket(startupReader{c.tls, c.under})
 		if err != nil {
 			return packet, readRefusal(err)
 		}

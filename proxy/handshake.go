@@ -39,11 +39,12 @@ func (s handshakeSlots) Release() { <-s }
 const DefaultHandshakeBytes = 32 << 10
 
 // Bounds of what may come between the handshake and the end of the startup packet:
-// bytes, with the longest startup packet there is, and records, each of which could
-// be a KeyUpdate that costs us a new key for 27 bytes (RFC 8446, section 4.6.3).
+// bytes, and records, each of which could be a KeyUpdate that costs us a new key for
+// 27 bytes (RFC 8446, section 4.6.3). A client may send a record for each byte of its
+// startup packet, and startupRecords more.
 const (
 	startupBytes   = pgwire.MaxStartupPacket + 4<<10
-	startupRecords = 256
+	startupRecords = 48
 )
 
 var (
@@ -117,6 +118,19 @@ func (h *handshakeConn) count(p []byte) {
 			h.records--
 		}
 	}
+}
+
+// startupReader reads what a client sends inside TLS before its session. A record
+// that brings a byte is none of those that only cost something.
+type startupReader struct {
+	tls   *tls.Conn
+	under *handshakeConn
+}
+
+func (r startupReader) Read(p []byte) (int, error) {
+	n, err := r.tls.Read(p)
+	r.under.records += n
+	return n, err
 }
 
 // handshake does TLS. The certificate that the client may have sent is not

@@ -9,6 +9,8 @@ import (
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"golang.org/x/time/rate"
+
+	"pgwicket/metrics"
 )
 
 // Limits bound what clients may take of a gate. Zero is no limit but where it says
@@ -69,6 +71,8 @@ const (
 // limiter bounds connections. A source is an address, or of IPv6 the /64 that one
 // customer has alone; a network is what holds many sources.
 type limiter struct {
+	metrics *metrics.Set
+
 	mu       sync.Mutex
 	unproved int
 	sessions int
@@ -93,8 +97,9 @@ type networkCount struct {
 
 type account struct{ user, database string }
 
-func newLimiter() *limiter {
+func newLimiter(m *metrics.Set) *limiter {
 	l := &limiter{
+		metrics:  m,
 		sources:  make(map[netip.Prefix]*sourceCount),
 		networks: make(map[netip.Prefix]*networkCount),
 		accounts: make(map[account]int),
@@ -153,6 +158,7 @@ func (l *limiter) admit(limits Limits, source netip.Prefix, now time.Time, evict
 		l.evictOne()
 	}
 	l.unproved++
+	l.metrics.Unproved()
 	s := l.sources[source]
 	if s == nil {
 		s = new(sourceCount)
@@ -277,6 +283,7 @@ func (t *ticket) leaveUnproved() {
 	if t.startup {
 		t.startup = false
 		t.limiter.unproved--
+		t.limiter.metrics.Proved()
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pgwicket/metrics"
 )
 
 // A source is an address, or of IPv6 what one customer has alone.
@@ -34,7 +36,7 @@ func source4(i uint32) netip.Prefix {
 // and go leave nothing behind.
 func TestLimiterIsBounded(t *testing.T) {
 	t.Parallel()
-	l, now := newLimiter(), time.Now()
+	l, now := newLimiter(metrics.New("test")), time.Now()
 	limits := Limits{Startups: 10, Sessions: 10, PerSource: 10, PerAccount: 10, Rate: 1, Burst: 1}
 	for i := range uint32(4 * sourcesKnown) {
 		ticket, err := l.admit(limits, source4(i), now, nil)
@@ -60,7 +62,7 @@ func TestLimiterIsBounded(t *testing.T) {
 // way, so that nobody drives out a slow client from elsewhere.
 func TestOneOfTheLargestNetworkGivesWay(t *testing.T) {
 	t.Parallel()
-	l, now := newLimiter(), time.Now()
+	l, now := newLimiter(metrics.New("test")), time.Now()
 	limits := Limits{Startups: 100}
 	evicted := make(chan uint32, 1000)
 	admit := func(addr uint32) *ticket {
@@ -93,7 +95,7 @@ func TestOneOfTheLargestNetworkGivesWay(t *testing.T) {
 // for each source and in all; then it is refused by the limit.
 func TestReserve(t *testing.T) {
 	t.Parallel()
-	l, now := newLimiter(), time.Now()
+	l, now := newLimiter(metrics.New("test")), time.Now()
 	limits := Limits{Startups: 160, PerSource: 2}
 	var over []*ticket
 	for i := range uint32(2 + reservePerSource + 5) {
@@ -130,7 +132,7 @@ func TestReserve(t *testing.T) {
 // The sessions are bounded apart from the unproved, however they are spread over sources.
 func TestSessionsAreBounded(t *testing.T) {
 	t.Parallel()
-	l, now := newLimiter(), time.Now()
+	l, now := newLimiter(metrics.New("test")), time.Now()
 	limits := Limits{Sessions: 3}
 	var held []*ticket
 	for i := range uint32(4) {
@@ -155,7 +157,7 @@ func TestSessionsAreBounded(t *testing.T) {
 // A /48 may hold no more than a few sources may.
 func TestNetworkIsBounded(t *testing.T) {
 	t.Parallel()
-	l, now := newLimiter(), time.Now()
+	l, now := newLimiter(metrics.New("test")), time.Now()
 	limits := Limits{PerSource: 5}
 	within := 0
 	for i := range 100 {

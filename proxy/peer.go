@@ -65,13 +65,50 @@ func (p *peer) recordTLS(s tls.ConnectionState) {
 // recordCertificate keeps what a verified chain, or a leaf that was refused, says of
 // the client. Of one that was refused, only the log needs anything, and it cuts it.
 func (p *peer) recordCertificate(leaf *x509.Certificate, verified []*x509.Certificate) {
-	id := acl.IdentityOf(leaf)
 	p.tls.PeerCertificates = verified
-	if p.verified = len(verified) > 0; !p.verified {
-		cutIdentity(&id)
+	p.verified = len(verified) > 0
+	var id acl.Identity
+	if p.verified {
+		id = acl.IdentityOf(leaf)
+	} else {
+		id = refusedIdentity(leaf)
 	}
 	p.request.Certificate = &id
 }
+
+// maxName is the longest name, in DER, of a refused certificate that is read: a name
+// of 28 KiB costs as much processor time as ten handshakes.
+const maxName = 2 << 10
+
+// maxExtensions is how many extensions of a refused certificate are searched for URIs.
+const maxExtensions = 32
+
+// refusedIdentity is the part of an identity that the log has of a refused
+// certificate.
+func refusedIdentity(leaf *x509.Certificate) acl.Identity {
+	short := *leaf
+	short.DNSNames, short.EmailAddresses = first(leaf.DNSNames), first(leaf.EmailAddresses)
+	short.IPAddresses = first(leaf.IPAddresses)
+	if len(leaf.URIs) > maxList || len(leaf.Extensions) > maxExtensions {
+		short.URIs, short.Extensions = nil, nil
+	}
+	for _, name := range []*[]byte{&short.RawSubject, &short.RawIssuer} {
+		if len(*name) > maxName {
+			*name = nil
+		}
+	}
+	id := acl.IdentityOf(&short)
+	if short.RawSubject == nil {
+		id.DN = fmt.Sprintf("... (%d bytes)", len(leaf.RawSubject))
+	}
+	if short.RawIssuer == nil {
+		id.Issuer = fmt.Sprintf("... (%d bytes)", len(leaf.RawIssuer))
+	}
+	cutIdentity(&id)
+	return id
+}
+
+func first[T any](list []T) []T { return list[:min(len(list), maxList)] }
 
 // Bounds of what a refused certificate and a line of the log may hold of a client's
 // own texts, as printed.

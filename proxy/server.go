@@ -144,7 +144,7 @@ func New(p *Policy, log, refused *slog.Logger, m *metrics.Set) (*Server, error) 
 		metrics:       m,
 		listeners:     make(map[net.Listener]*acceptLoop),
 		sessions:      make(map[*session]struct{}),
-		limiter:       newLimiter(),
+		limiter:       newLimiter(m),
 		auth:          newAuthLimiter(),
 		handshakes:    newHandshakeSlots(),
 		policyChanged: make(chan struct{}, 1),
@@ -158,7 +158,7 @@ func New(p *Policy, log, refused *slog.Logger, m *metrics.Set) (*Server, error) 
 
 func (s *Server) storePolicy(p *Policy) {
 	s.policy.Store(p)
-	s.metrics.InForce(p.Limits.Sessions, p.addresses())
+	s.metrics.InForce(p.Limits.Sessions, p.Limits.Startups, p.addresses())
 }
 
 // SetPolicy puts p into force: for every connection that has not yet been

@@ -340,7 +340,7 @@ func TestMetricsTellTheStory(t *testing.T) {
 		}
 	})
 	g := newGate(t, f.SocketDir, certificateOf(testCA()), func(p *proxy.Policy) {
-		p.Limits.Sessions = 10
+		p.Limits.Sessions, p.Limits.Startups = 10, 20
 		p.TLS.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256}
 		p.TLS.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}
 	})
@@ -428,6 +428,8 @@ func TestMetricsTellTheStory(t *testing.T) {
 		"config_last_reload_successful":                0,
 		"log_lines_dropped_total":                      0,
 		"limit_connections":                            10,
+		"limit_startups":                               20,
+		"connections_unproved":                         1,
 		"config_last_reload_success_timestamp_seconds": 0,
 	}
 	// The last connection is counted by its own goroutine.
