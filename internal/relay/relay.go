@@ -3,6 +3,8 @@ package relay
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -59,10 +61,11 @@ const (
 	LoginTimeout               // the backend was not ready by LoginDeadline
 	Terminated                 // Terminate
 	Failed                     // an error of the relay itself
+	LimitReached               // the client has asked for more than the relay grants it; Err says of what
 )
 
 func (c Cause) String() string {
-	return [...]string{"client closed", "client lost", "backend closed", "backend lost", "login timeout", "terminated", "failed"}[c]
+	return [...]string{"client closed", "client lost", "backend closed", "backend lost", "login timeout", "terminated", "failed", "limit reached"}[c]
 }
 
 // Result is what a relay has done with a session.
@@ -70,7 +73,10 @@ type Result struct {
 	FromClient, ToClient int64 // bytes to the backend and to the client, without TLS
 	Cause                Cause
 	Termination          uint8        // the Reason of the Termination, where Cause is Terminated
+	Err                  error        // what broke a connection or has failed, where Cause is one of those
 	Busy                 bool         // the backend had a request to work on
+	Fatal                bool         // the last message of the backend says why it ends the session
+	SQLSTATE             string       // of that message; empty: none, or not valid
 	Login                pgwire.Login // what the backend sent before it was ready
 }
 
@@ -164,6 +170,23 @@ func readAll(conn *tls.Conn, buf []byte) (have int, err error) {
 	}
 	return have, err
 }
+
+// clientFailure tells an error of a client's TLS: crypto/tls ends a stream of records
+// without data after maxUselessRecords (crypto/tls/common.go) of them, which is no
+// failure of the client (golang/go#80528).
+func clientFailure(err error) Cause {
+	if strings.Contains(err.Error(), "too many non-advancing records") || strings.Contains(err.Error(), "too many ignored records") {
+		return LimitReached
+	}
+	return ClientLost
+}
+
+// errManyAnswers ends a client that asks for more than maxAnswers.
+var errManyAnswers = fmt.Errorf("the client asks for more than %d bytes of answers to KeyUpdates at a time", maxAnswers)
+
+// errLingers is of a client that reads what is left for it too slowly, or does not
+// close.
+var errLingers = fmt.Errorf("the client has not closed within %v of the end of the session", lingerTimeout)
 
 // A failure to write, told from a failure to read.
 var (
