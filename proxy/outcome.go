@@ -79,6 +79,7 @@ const (
 	BackendClosed
 	BackendLost
 	IdleTimeout
+	UnfinishedRequest
 	SessionLifetime
 	Drained
 	DrainTimeout
@@ -164,6 +165,7 @@ var outcomes = [outcomeCount]meaning{
 	BackendClosed:        {"backend_closed", "", "", slog.LevelInfo, false},
 	BackendLost:          {"backend_lost", "", "", slog.LevelInfo, false},
 	IdleTimeout:          {"idle_timeout", "", "", slog.LevelInfo, false},
+	UnfinishedRequest:    {"unfinished_request", "", "", slog.LevelInfo, false},
 	SessionLifetime:      {"session_lifetime", "", "", slog.LevelInfo, false},
 	Drained:              {"drained", "", "", slog.LevelInfo, false},
 	DrainTimeout:         {"drain_timeout", "", "", slog.LevelWarn, false},

@@ -25,7 +25,8 @@ type pump struct {
 	cause                atomic.Int32                // see setCause
 	muted                atomic.Bool                 // no byte of the client is forwarded any more
 	backendClosed        atomic.Bool
-	err                  error // of the cause; written once
+	queued               atomic.Bool                 // bytes of the client are being written to the backend
+	err                  error                       // of the cause; written once
 
 	mu      sync.Mutex
 	tracker pgwire.Tracker
@@ -132,13 +133,13 @@ func (p *pump) Terminate(t Termination) {
 // BackendClosed implements Handle.
 func (p *pump) BackendClosed() bool { return p.backendClosed.Load() }
 
-// TerminateIfQuiet implements Handle.
-func (p *pump) TerminateIfQuiet(t Termination, moved int64) {
+// TerminateIf implements Handle.
+func (p *pump) TerminateIf(s State, t Termination, moved int64) {
 	p.mu.Lock()
 	from, to := p.Moved()
-	quiet := !p.tracker.Busy() && from+to == moved
+	holds := from+to == moved && s.holds(&p.tracker, p.queued.Load())
 	p.mu.Unlock()
-	if quiet {
+	if holds {
 		p.Terminate(t)
 	}
 }
@@ -283,10 +284,12 @@ func (p *pump) decrypt() error {
 		if have > 0 && !p.muted.Load() {
 			p.mu.Lock()
 			p.tracker.Ask(plain[:have])
+			p.queued.Store(true)
 			p.mu.Unlock()
 			if err := p.writeBackend(plain[:have]); err != nil {
 				return errBackendWrite
 			}
+			p.queued.Store(false)
 			p.fromClient.Add(int64(have))
 			p.observer.Moved(have, 0)
 		}

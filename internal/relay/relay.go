@@ -101,9 +101,9 @@ type Termination struct {
 type Handle interface {
 	// Terminate ends the session. The last call before it has ended counts.
 	Terminate(Termination)
-	// TerminateIfQuiet is Terminate, if the session has no request under way and
-	// has moved so many bytes and not one more.
-	TerminateIfQuiet(t Termination, moved int64)
+	// TerminateIf is Terminate, if the session is in a state and has moved so many
+	// bytes and not one more.
+	TerminateIf(s State, t Termination, moved int64)
 	// CancelTermination takes back a Termination that waits for an idle backend.
 	CancelTermination()
 	// Moved returns how many bytes have been moved so far, as Result has them.
@@ -111,6 +111,31 @@ type Handle interface {
 	// BackendClosed reports whether the backend's connection is closed. The
 	// client's may be open for a while longer, until it has read the Message.
 	BackendClosed() bool
+}
+
+// State is what a session waits for.
+type State uint8
+
+// The states. PostgreSQL's are those of pg_stat_activity. A session may be Unfinished
+// in any of the others, or in none.
+const (
+	Idle              State = iota // for a request, outside of a transaction
+	IdleInTransaction              // the same, inside of one
+	Unfinished                     // for the client to send the rest of a request
+)
+
+// holds reports whether a session is in the state. queued says that bytes of its client
+// wait for the backend to take them: until then the client owes nothing.
+func (s State) holds(t *pgwire.Tracker, queued bool) bool {
+	switch s {
+	case Idle:
+		return !t.Busy() && t.Status() == 'I'
+	case IdleInTransaction:
+		return !t.Busy() && t.Status() != 'I'
+	case Unfinished:
+		return t.Unfinished() && !queued
+	}
+	return false
 }
 
 // followLogin has t follow p until the login is over, or until e may be sent. It
