@@ -283,8 +283,9 @@ func (l *loader) limits(f limits) proxy.Limits {
 		AuthFailures:   int(f.MaxAuthFailures),
 		AuthRefusal:    time.Duration(f.AuthRefusal),
 
-		IdleTimeout:     time.Duration(f.IdleTimeout),
-		SessionLifetime: time.Duration(f.SessionLifetime),
+		IdleTimeout:       time.Duration(f.IdleTimeout),
+		SessionLifetime:   time.Duration(f.SessionLifetime),
+		UnfinishedTimeout: time.Duration(f.UnfinishedRequestTimeout),
 	}
 }
 

@@ -217,7 +217,7 @@ func defaultOf(path string) string {
 		}
 	}
 	if d, ok := v.Interface().(duration); ok {
-		return strings.Replace(time.Duration(d).String(), "m0s", "m", 1)
+		return plainDuration(time.Duration(d))
 	}
 	return fmt.Sprint(v.Interface())
 }

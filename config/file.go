@@ -79,8 +79,9 @@ type limits struct {
 	MaxAuthFailures         count    `yaml:"max_auth_failures"`
 	AuthRefusal             duration `yaml:"auth_refusal"`
 
-	IdleTimeout     duration `yaml:"idle_timeout"`
-	SessionLifetime duration `yaml:"session_lifetime"`
+	IdleTimeout              duration `yaml:"idle_timeout"`
+	SessionLifetime          duration `yaml:"session_lifetime"`
+	UnfinishedRequestTimeout duration `yaml:"unfinished_request_timeout"`
 
 	TCPUserTimeout duration `yaml:"tcp_user_timeout"`
 	DrainDelay     duration `yaml:"drain_delay"`
@@ -126,6 +127,8 @@ func defaults() file {
 			ConnectionBurst:         1000,
 			MaxAuthFailures:         10,
 			AuthRefusal:             duration(time.Minute),
+
+			UnfinishedRequestTimeout: duration(time.Hour),
 
 			TCPUserTimeout: duration(5 * time.Minute),
 			DrainTimeout:   duration(30 * time.Second),

@@ -44,6 +44,10 @@ type Limits struct {
 	// Both may be late by an eighth, or 5 seconds if that is less.
 	IdleTimeout     time.Duration
 	SessionLifetime time.Duration
+	// UnfinishedTimeout ends a session whose client has begun a request and then,
+	// with no byte either way, does not send the rest of it for so long: PostgreSQL
+	// waits for it, and the session is not idle. It may be late as the others.
+	UnfinishedTimeout time.Duration
 }
 
 // sourcesKnown bounds the memory of a limiter: a million sources cost no more.

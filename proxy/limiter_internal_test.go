@@ -299,7 +299,7 @@ func TestReserveOutlivesItsNetwork(t *testing.T) {
 		"proved":  func(_ *limiter, over *ticket) { over.prove() },
 		"evicted": func(l *limiter, _ *ticket) { l.evictOne() },
 	} {
-		l, now := newLimiter(), time.Now()
+		l, now := newLimiter(metrics.New("test")), time.Now()
 		limits := Limits{PerSource: 1}
 		first, err := l.admit(limits, source4(1), now, func() {})
 		if err != nil {

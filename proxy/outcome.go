@@ -75,9 +75,11 @@ const (
 	LoginTimeout
 	ClientClosed
 	ClientLost
+	TLSRecordLimit
 	BackendClosed
 	BackendLost
 	IdleTimeout
+	UnfinishedRequest
 	SessionLifetime
 	Drained
 	DrainTimeout
@@ -159,9 +161,11 @@ var outcomes = [outcomeCount]meaning{
 	LoginTimeout:         {"login_timeout", "", "", slog.LevelWarn, false},
 	ClientClosed:         {"client_closed", "", "", slog.LevelInfo, false},
 	ClientLost:           {"client_lost", "", "", slog.LevelInfo, false},
+	TLSRecordLimit:       {"tls_record_limit", "", "", slog.LevelWarn, false},
 	BackendClosed:        {"backend_closed", "", "", slog.LevelInfo, false},
 	BackendLost:          {"backend_lost", "", "", slog.LevelInfo, false},
 	IdleTimeout:          {"idle_timeout", "", "", slog.LevelInfo, false},
+	UnfinishedRequest:    {"unfinished_request", "", "", slog.LevelInfo, false},
 	SessionLifetime:      {"session_lifetime", "", "", slog.LevelInfo, false},
 	Drained:              {"drained", "", "", slog.LevelInfo, false},
 	DrainTimeout:         {"drain_timeout", "", "", slog.LevelWarn, false},
@@ -208,8 +212,9 @@ func (o Outcome) mayEnd() bool {
 }
 
 // outcomeOf returns the outcome of a session that the relay has ended. A session
-// whose backend refused the login is named after that: the client may be faster to
-// leave, once it has read why, than the backend is.
+// whose backend has refused the login, or has said why it ends the session, is named
+// after that: the client may be faster to leave, once it has read why, than the backend
+// is (pgx closes at once).
 func outcomeOf(r relay.Result) Outcome {
 	o := [...]Outcome{
 		relay.ClientClosed:  ClientClosed,
@@ -219,13 +224,20 @@ func outcomeOf(r relay.Result) Outcome {
 		relay.LoginTimeout:  LoginTimeout,
 		relay.Terminated:    Outcome(r.Termination),
 		relay.Failed:        InternalError,
+		relay.LimitReached:  TLSRecordLimit,
 	}[r.Cause]
 	switch o {
 	case BackendClosed, ClientClosed, ClientLost:
+	case BackendLost:
+		if !r.Fatal {
+			return o
+		}
 	default:
 		return o
 	}
 	switch {
+	case r.Login.Ready && r.Fatal:
+		return BackendClosed
 	case r.Login.Ready || r.Login.SQLSTATE == "":
 		return o
 	case r.Login.SQLSTATE[:2] == "28": // class 28: invalid authorization specification

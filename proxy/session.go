@@ -187,7 +187,7 @@ func (s *session) relayEnded(r relay.Result) {
 		s.attempt.failed(s.server.policy.Load().Limits)
 	}
 	s.server.logAndCount(e)
-	if r.Busy && e.outcome == SessionLifetime {
+	if r.Busy && (e.outcome == SessionLifetime || e.outcome == UnfinishedRequest) {
 		s.host.cancelQuery(r.Login)
 	}
 	s.server.shutdown.live.add(-1)

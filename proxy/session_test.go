@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgproto3"
+
 	"pgwicket/internal/pgtest"
 	"pgwicket/internal/tlstest"
 	"pgwicket/proxy"
@@ -236,6 +238,31 @@ func TestBackendTerminated(t *testing.T) {
 	expectFatal(t, c, "57P01", "terminating connection due to administrator command")
 	_ = c.Close()
 	g.expect(t, "backend_closed")
+}
+
+// A driver that closes as soon as it has read why PostgreSQL ends its session (pgx; at
+// times psqlodbc, node-postgres and JDBC) does not make that end its own: a mass
+// pg_terminate_backend would look like clients that leave.
+func TestBackendTerminatedWithAHastyDriver(t *testing.T) {
+	s := realPostgres(t)
+	g := newGate(t, s.SocketDir)
+	watch := control(t, s)
+	for range 20 {
+		conn := pgxTo(t, g, "app").PgConn()
+		query[bool](t, watch, "select pg_terminate_backend($1)", conn.PID())
+		left(t, conn, "57P01", "terminating connection due to administrator command")
+		_ = conn.Conn().Close()
+		if line := g.expect(t, "backend_closed"); line.get("sqlstate") != "57P01" || line["backend_pid"] == nil {
+			t.Errorf("the log says %v", line)
+		}
+	}
+	conn := pgxTo(t, g, "app").PgConn()
+	speak(t, conn, 1, &pgproto3.Query{String: "set idle_in_transaction_session_timeout = '50ms'"})
+	speak(t, conn, 1, &pgproto3.Query{String: "begin"})
+	left(t, conn, "25P03", "terminating connection due to idle-in-transaction timeout")
+	if line := g.expect(t, "backend_closed"); line.get("sqlstate") != "25P03" {
+		t.Errorf("the log says %v", line)
+	}
 }
 
 // The database crashes: its sessions end, the gate stays, refuses new clients with the reason

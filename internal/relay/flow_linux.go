@@ -3,7 +3,9 @@ package relay
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -76,7 +78,7 @@ func (f *flow) step(do func()) {
 		if p := recover(); p != nil {
 			f.loop.out, f.loop.outUp = f.loop.out[:0], f.loop.outUp[:0]
 			f.loop.observer.Panicked(p)
-			f.end(Failed)
+			f.fail(Failed, fmt.Errorf("panic: %v", p))
 		}
 	}()
 	do()
@@ -115,7 +117,7 @@ func (f *flow) readClient() {
 		f.endTerminated(*f.termination) // there is nobody to send the message to
 		return
 	case errno != 0:
-		f.end(ClientLost)
+		f.fail(ClientLost, os.NewSyscallError("read", errno))
 		return
 	case n == 0 && f.backend.closed:
 		f.client.ended = true
@@ -148,7 +150,7 @@ func (f *flow) decrypt() {
 		answers += len(l.out)
 		f.sendRecords() // an answer to a KeyUpdate, an alert
 		if answers > maxAnswers {
-			f.end(ClientLost)
+			f.fail(LimitReached, errManyAnswers)
 			return
 		}
 		switch {
@@ -161,10 +163,10 @@ func (f *flow) decrypt() {
 			return
 		case errors.Is(err, io.ErrUnexpectedEOF):
 			f.client.ended = true
-			f.cause(ClientLost)
+			f.note(ClientLost, err)
 			return
 		default:
-			f.end(ClientLost)
+			f.fail(clientFailure(err), err)
 		}
 	}
 }
@@ -180,11 +182,11 @@ func (f *flow) readBackend() {
 		// A backend that exits with unread input resets the socket, after
 		// the last of its output.
 		if f.secured != nil && !f.tracker.Terminated() {
-			f.cause(BackendLost) // a backend that ends in order sends close_notify
+			f.note(BackendLost, io.ErrUnexpectedEOF) // a backend that ends in order sends close_notify
 		}
 		f.backendEnded()
 	case errno != 0:
-		f.end(BackendLost)
+		f.fail(BackendLost, os.NewSyscallError("read", errno))
 	case f.secured != nil:
 		f.secured.conn.pending = in[:n]
 		f.decryptBackend()
@@ -211,7 +213,7 @@ func (f *flow) decryptBackend() {
 		case errors.Is(err, io.EOF): // its close_notify
 			f.backendEnded()
 		default:
-			f.end(BackendLost)
+			f.fail(BackendLost, err)
 		}
 	}
 }
@@ -231,7 +233,7 @@ func (f *flow) backendEnded() {
 func (f *flow) deliver(p []byte) {
 	n := f.follow(p)
 	if err := writeRecords(f.tls, p[:n]); err != nil {
-		f.end(ClientLost) // a fatal alert of its own has gone before
+		f.fail(ClientLost, err) // a fatal alert of its own has gone before
 		return
 	}
 	f.toClient.Add(int64(n))
@@ -336,12 +338,12 @@ func (f *flow) flush(to *leg) {
 func (f *flow) writeFailed(to *leg, errno syscall.Errno) {
 	switch {
 	case to == &f.client:
-		f.end(ClientLost)
+		f.fail(ClientLost, os.NewSyscallError("write", errno))
 	case errno == syscall.EPIPE, errno == syscall.ECONNRESET:
 		// The backend has closed; what it sent before is still to be read.
 		to.closed, to.queue = true, nil
 	default:
-		f.end(BackendLost)
+		f.fail(BackendLost, os.NewSyscallError("write", errno))
 	}
 }
 
@@ -390,7 +392,7 @@ func (f *flow) watch(of *leg, side int32, readable bool) {
 		return
 	}
 	if err := f.loop.watch(of.fd, of.interest, want, int32(f.slot)<<1|side, f.loop.slots[f.slot].generation); err != nil {
-		f.end(Failed) // fs.epoll.max_user_watches
+		f.fail(Failed, os.NewSyscallError("epoll_ctl", err)) // fs.epoll.max_user_watches
 		return
 	}
 	of.interest = want
@@ -401,7 +403,7 @@ func (f *flow) watch(of *leg, side int32, readable bool) {
 func (f *flow) timedOut() {
 	switch {
 	case f.backend.ended:
-		f.end(ClientLost)
+		f.fail(ClientLost, errLingers)
 	case f.termination != nil:
 		f.endTerminated(*f.termination)
 	default:
@@ -421,8 +423,23 @@ func (f *flow) end(c Cause) {
 	f.loop.remove(f)
 	f.result.FromClient, f.result.ToClient = f.Moved()
 	f.result.Busy = f.tracker.Busy()
+	f.result.SQLSTATE, f.result.Fatal = f.tracker.Fatal()
 	f.loop.reportMoved() // before done: its reader finds the session's bytes counted
 	go f.done(f.result)
+}
+
+// fail is end, for a cause that has an error.
+func (f *flow) fail(c Cause, err error) {
+	f.note(c, err)
+	f.end(c)
+}
+
+// note is cause, with its error.
+func (f *flow) note(c Cause, err error) {
+	if !f.caused {
+		f.result.Err = err
+	}
+	f.cause(c)
 }
 
 // cause notes what ended the flow, unless something else did before.

@@ -201,3 +201,37 @@ func TestAnswerWithoutABackend(t *testing.T) {
 	victim.close()
 	stop()
 }
+
+// crypto/tls gives up after 16 records in a row that carry no data. A JDK repeats its
+// KeyUpdate until it is answered, and reaches that in a long COPY (golang/go#80528,
+// pgjdbc/pgjdbc#2879): the limit is not the client's fault, and the result says which
+// it was.
+func TestKeyUpdateLimit(t *testing.T) { eachRelay(t, testKeyUpdateLimit) }
+
+func testKeyUpdateLimit(t *testing.T, with starter) {
+	var keys bytes.Buffer
+	r := newRig(t, rigging{relay: with, keys: &keys})
+	if _, err := r.client.Write([]byte("data")); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "the data is relayed", func() bool { return r.counted[0].Load() == 4 })
+	k := clientKeys(t, keys.String())
+	if k == nil {
+		t.Skip("the suite is not AES-128-GCM")
+	}
+	k.seq = 1 // the client has sent one record
+	var updates []byte
+	for range 17 {
+		updates = k.update(updates, 1)
+	}
+	if _, err := r.tcp.Write(updates); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(r.backend); string(got) != "data" || err != nil {
+		t.Errorf("the backend read %q, %v", got, err)
+	}
+	r.ended(LimitReached, 4, 0)
+	if r.result.Err == nil || !strings.Contains(r.result.Err.Error(), "non-advancing records") {
+		t.Errorf("the error is %v", r.result.Err)
+	}
+}

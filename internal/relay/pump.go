@@ -2,6 +2,7 @@ package relay
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"sync"
@@ -24,6 +25,8 @@ type pump struct {
 	cause                atomic.Int32                // see setCause
 	muted                atomic.Bool                 // no byte of the client is forwarded any more
 	backendClosed        atomic.Bool
+	queued               atomic.Bool // bytes of the client are being written to the backend
+	err                  error       // of the cause; written once
 
 	mu      sync.Mutex
 	tracker pgwire.Tracker
@@ -48,7 +51,8 @@ func (p *pump) run() {
 	<-uploaded
 	p.cut()
 	noted := p.cause.Load()
-	r := Result{Cause: Cause(noted&0xff - 1), Termination: uint8(noted >> 8), Busy: p.tracker.Busy(), Login: p.login}
+	r := Result{Cause: Cause(noted&0xff - 1), Termination: uint8(noted >> 8), Err: p.err, Busy: p.tracker.Busy(), Login: p.login}
+	r.SQLSTATE, r.Fatal = p.tracker.Fatal()
 	r.FromClient, r.ToClient = p.Moved()
 	p.Done(r)
 }
@@ -57,7 +61,7 @@ func (p *pump) run() {
 func (p *pump) guard(direction func()) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
-			p.end(Failed)
+			p.fail(Failed, fmt.Errorf("panic: %v", panicked))
 			p.observer.Panicked(panicked)
 		}
 	}()
@@ -70,9 +74,22 @@ func (p *pump) end(c Cause) {
 	p.cut()
 }
 
+// fail is end, for a cause that has an error.
+func (p *pump) fail(c Cause, err error) {
+	p.note(c, err)
+	p.cut()
+}
+
+// note is setCause, with its error. Only the two directions call it.
+func (p *pump) note(c Cause, err error) {
+	if p.setCause(c) {
+		p.err = err
+	}
+}
+
 // setCause notes what ended the session, unless something else did before: the
 // cause plus one and, above it, the reason of a termination.
-func (p *pump) setCause(c Cause) { p.cause.CompareAndSwap(0, int32(c)+1) }
+func (p *pump) setCause(c Cause) bool { return p.cause.CompareAndSwap(0, int32(c)+1) }
 
 func (p *pump) causeTerminated(t *Termination) {
 	p.cause.CompareAndSwap(0, int32(t.Reason)<<8|int32(Terminated)+1)
@@ -116,13 +133,13 @@ func (p *pump) Terminate(t Termination) {
 // BackendClosed implements Handle.
 func (p *pump) BackendClosed() bool { return p.backendClosed.Load() }
 
-// TerminateIfQuiet implements Handle.
-func (p *pump) TerminateIfQuiet(t Termination, moved int64) {
+// TerminateIf implements Handle.
+func (p *pump) TerminateIf(s State, t Termination, moved int64) {
 	p.mu.Lock()
 	from, to := p.Moved()
-	quiet := !p.tracker.Busy() && from+to == moved
+	holds := from+to == moved && s.holds(&p.tracker, p.queued.Load())
 	p.mu.Unlock()
-	if quiet {
+	if holds {
 		p.Terminate(t)
 	}
 }
@@ -192,10 +209,12 @@ func (p *pump) upload() {
 		p.setCause(ClientClosed)
 		p.closeBackendWrite()
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		p.setCause(ClientLost) // in the middle of a record
+		p.note(ClientLost, err) // in the middle of a record
 		p.closeBackendWrite()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		p.fail(ClientLost, errLingers)
 	default:
-		p.end(ClientLost)
+		p.fail(clientFailure(err), err)
 	}
 }
 
@@ -203,7 +222,7 @@ func (p *pump) upload() {
 func (p *pump) download() {
 	switch err := p.pumpDown(); {
 	case errors.Is(err, errClientWrite):
-		p.end(ClientLost)
+		p.fail(ClientLost, err)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
 		// A backend that exits with unread input resets the socket, after
 		// the last of its output.
@@ -214,7 +233,7 @@ func (p *pump) download() {
 			p.setCause(ClientClosed)
 		}
 		if p.BackendTLS != nil && !errors.Is(err, io.EOF) {
-			p.setCause(BackendLost) // a backend that ends in order says so by close_notify
+			p.note(BackendLost, io.ErrUnexpectedEOF) // a backend that ends in order sends close_notify
 		}
 		p.setCause(BackendClosed)
 		_ = p.Client.CloseWrite()
@@ -222,7 +241,7 @@ func (p *pump) download() {
 		_ = p.ClientConn.SetReadDeadline(time.Now().Add(lingerTimeout))
 		_ = p.Backend.SetWriteDeadline(time.Now().Add(lingerTimeout))
 	default:
-		p.end(BackendLost)
+		p.fail(BackendLost, err)
 	}
 }
 
@@ -264,10 +283,12 @@ func (p *pump) decrypt() error {
 		if have > 0 && !p.muted.Load() {
 			p.mu.Lock()
 			p.tracker.Ask(plain[:have])
+			p.queued.Store(true)
 			p.mu.Unlock()
 			if err := p.writeBackend(plain[:have]); err != nil {
 				return errBackendWrite
 			}
+			p.queued.Store(false)
 			p.fromClient.Add(int64(have))
 			p.observer.Moved(have, 0)
 		}
@@ -305,7 +326,7 @@ func (p *pump) pumpDown() error {
 		err = writeRecords(p.Client, buf[:n])
 		buffers.Put(buf)
 		if err != nil {
-			return errClientWrite
+			return fmt.Errorf("%w: %w", errClientWrite, err)
 		}
 		p.toClient.Add(int64(n))
 		p.observer.Moved(0, n)

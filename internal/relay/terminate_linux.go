@@ -9,10 +9,10 @@ import (
 // Terminate implements Handle.
 func (f *flow) Terminate(t Termination) { f.loop.post(func() { f.terminate(t) }) }
 
-// TerminateIfQuiet implements Handle.
-func (f *flow) TerminateIfQuiet(t Termination, moved int64) {
+// TerminateIf implements Handle.
+func (f *flow) TerminateIf(s State, t Termination, moved int64) {
 	f.loop.post(func() {
-		if from, to := f.Moved(); !f.tracker.Busy() && from+to == moved {
+		if from, to := f.Moved(); from+to == moved && s.holds(&f.tracker, len(f.backend.queue) > 0) {
 			f.terminate(t)
 		}
 	})

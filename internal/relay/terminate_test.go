@@ -216,34 +216,85 @@ func TestTerminateWhenIdleAfterAPipeline(t *testing.T) {
 	})
 }
 
-// A session is closed for its quietness if it is still quiet: a query may have
-// come meanwhile, or be under way without a byte.
-func TestTerminateIfQuiet(t *testing.T) {
+// A session is ended for what it waits for, if it still waits: a query may have come
+// meanwhile, or be under way without a byte.
+func TestTerminateIf(t *testing.T) {
 	eachRelay(t, func(t *testing.T, with starter) {
 		r := relayedRig(t, with)
 		quiet := Termination{Reason: idle, Message: fatal}
-		moved := func() int64 {
+		try := func(s State, off int64) {
 			up, down := r.handle.Moved()
-			return up + down
+			r.handle.TerminateIf(s, quiet, up+down-off)
 		}
-		r.handle.TerminateIfQuiet(quiet, moved())
-		r.silent("before its login")
+		never := func(why string, states ...State) {
+			for _, s := range states {
+				try(s, 0)
+			}
+			r.silent(why)
+		}
+		never("before its login", Idle, IdleInTransaction, Unfinished)
 		r.says(ready...)
 		r.hears(ready)
-		r.handle.TerminateIfQuiet(quiet, moved()-1)
+		try(Idle, 1)
 		r.silent("something has moved")
+		never("idle outside of a transaction", IdleInTransaction, Unfinished)
 		r.asks()
-		r.handle.TerminateIfQuiet(quiet, moved())
-		r.silent("a query is under way")
+		never("a query is under way", Idle, IdleInTransaction, Unfinished)
 		r.says(said('Z', "T")...)
 		r.hears(said('Z', "T"))
-		r.handle.TerminateIfQuiet(quiet, moved()) // in a transaction
+		never("in a transaction", Idle, Unfinished)
+		try(IdleInTransaction, 0)
 		r.hears(fatal)
 		r.leaves()
 		<-r.done
 		if r.result.Termination != idle || r.result.Busy {
 			t.Errorf("cause %s, busy %v", r.result.Cause, r.result.Busy)
 		}
+	})
+}
+
+// A client that owes the rest of a request is told so, but not while what it has sent
+// waits for a backend that does not read.
+func TestTerminateIfUnfinished(t *testing.T) {
+	eachRelay(t, func(t *testing.T, with starter) {
+		r := relayedRig(t, with)
+		try := func(s State) {
+			up, down := r.handle.Moved()
+			r.handle.TerminateIf(s, Termination{Reason: idle, Message: fatal}, up+down)
+		}
+		r.says(ready...)
+		r.hears(ready)
+		r.asks()
+		r.says(said('G', "\x00\x00\x00")...)
+		r.hears(said('G', "\x00\x00\x00"))
+		data := said('d', strings.Repeat("x", 4<<20)) // more than the sockets hold
+		sent := make(chan error, 1)
+		go func() {
+			_, err := r.client.Write(data)
+			sent <- err
+		}()
+		last := int64(-1)
+		wait(t, "nothing more fits", func() bool {
+			up, _ := r.handle.Moved()
+			still := up == last
+			last = up
+			time.Sleep(50 * time.Millisecond)
+			return still && up > 0
+		})
+		try(Unfinished)
+		r.silent("the backend does not read")
+		if _, err := io.ReadFull(r.backend, make([]byte, len(data))); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-sent; err != nil {
+			t.Fatal(err)
+		}
+		try(Idle)
+		r.silent("a COPY is not idle")
+		try(Unfinished)
+		r.hears(fatal)
+		r.leaves()
+		<-r.done
 	})
 }
 
