@@ -103,7 +103,7 @@ func TestLowPriorityDisplacesNothing(t *testing.T) {
 		var dropped, reported atomic.Int64
 		log := New(slow, func() { dropped.Add(1) }, func(w io.Writer, n int64) { reported.Add(n); reportLine(w, n) })
 		low := log.LowPriority()
-		const seconds, mainPerSecond, lowPerSecond = 60, 200, 20_000
+		const seconds, mainPerSecond, lowPerSecond = 40, 200, 5_000
 		for i := range seconds * mainPerSecond {
 			for range lowPerSecond / mainPerSecond {
 				_, _ = fmt.Fprintf(low, "low %095d\n", i)
