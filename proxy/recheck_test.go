@@ -317,7 +317,7 @@ func TestCancelKeysOfEveryLength(t *testing.T) {
 		t.Run(fmt.Sprintf("%d bytes", length), func(t *testing.T) {
 			key := bytes.Repeat([]byte{0xfe, 0, 'Z', 0xff}, 64)[:length]
 			request := cancelRequest(0xfffffffe, key)
-			cancels := make(chan []byte, 8)
+			cancels := make(chan []byte, 64)
 			f := rawBackend(t, func(c net.Conn) {
 				packet := make([]byte, 1024)
 				n, _ := c.Read(packet)
@@ -350,8 +350,10 @@ func TestCancelKeysOfEveryLength(t *testing.T) {
 			expectFatal(t, conn, "57P01", "pgwicket rejects")
 			_ = conn.Close()
 			eventually(t, "the session is gone", func() bool { return g.Server.Sessions() == 0 })
-			if len(cancels) != want {
-				t.Fatalf("%d requests have reached the backend, want %d", len(cancels), want)
+			// The statement is cancelled again and again until the backend is gone.
+			eventually(t, "the statement is cancelled", func() bool { return len(cancels) >= want })
+			if want == 0 && len(cancels) > 0 {
+				t.Fatalf("%d requests have reached a backend without a key", len(cancels))
 			}
 			for range want {
 				if got := <-cancels; !bytes.Equal(got, request) {
