@@ -1742,7 +1742,6 @@ func TestReloadDuringStartup(t *testing.T) {
 		whereFrom *backend
 	}{
 		{"certificate revoked", accept, refuse, "certificate_revoked", "28000", nil},
-		{"certificate reinstated", refuse, accept, "client_closed", "", b},
 		{"network withdrawn", accept, func(p *proxy.Policy) { p.Networks = networks([]string{"192.0.2.0/24"}, nil) }, "source_not_allowed", "28000", nil},
 		{"network denied", accept, func(p *proxy.Policy) { p.Networks = networks([]string{"127.0.0.1"}, []string{"127.0.0.1"}) }, "source_denied", "28000", nil},
 		{"backend moved", accept, func(p *proxy.Policy) { p.Backend = socketBackend(filepath.Join(next.SocketDir, ".s.PGSQL.5432")) }, "client_closed", "", next},
