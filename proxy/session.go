@@ -194,7 +194,7 @@ func (s *session) relayEnded(r relay.Result) {
 	}
 	s.server.logAndCount(e)
 	if r.Busy && e.outcome == SessionLifetime {
-		s.host.cancelQuery(r.Login)
+		s.host.cancelQuery(context.Background(), r.Login)
 	}
 	s.server.shutdown.live.add(-1)
 	s.server.forget(s, r.Login.CancelKey())
