@@ -184,10 +184,10 @@ func (h *Host) cancel(ctx context.Context, packet []byte, connected func()) erro
 // cancelQuery cancels what the backend of an ended session is still doing.
 // PostgreSQL only notices that its client has gone when it writes, and a DELETE
 // of a revoked client would run to its end.
-func (h *Host) cancelQuery(login pgwire.Login) {
+func (h *Host) cancelQuery(ctx context.Context, login pgwire.Login) {
 	if login.PID == 0 || len(login.Key) == 0 {
 		return
 	}
 	// A backend that cannot be reached has nobody to work for either.
-	_ = h.cancel(context.Background(), pgwire.Cancel(login.PID, login.Key), func() {})
+	_ = h.cancel(ctx, pgwire.Cancel(login.PID, login.Key), func() {})
 }

@@ -59,9 +59,9 @@ func (c *conn) run(ctx context.Context, interrupt context.CancelFunc) {
 	defer interrupt()
 	socket := c.socket.Socket
 	unwatch := context.AfterFunc(ctx, func() { _ = socket.Close() })
+	defer unwatch() // until then also a refused client may have to give way
 	c.server.metrics.Started()
 	err := c.serveRecovered(ctx)
-	unwatch()
 	if err == nil {
 		return
 	}
@@ -116,10 +116,10 @@ func (c *conn) serve(ctx context.Context) error {
 	}
 
 	// 3 TLS, and the startup packet inside it.
-	if err := c.handshake(direct); err != nil {
+	if err := c.handshake(ctx, direct); err != nil {
 		return err
 	}
-	c.verifyCertificate()
+	c.verifyCertificate(ctx)
 	if packet, err = c.readStartup(direct); err != nil {
 		return err
 	}
@@ -133,8 +133,7 @@ func (c *conn) serve(ctx context.Context) error {
 	}
 
 	// 4 The verdict, by the newest policy, and the limits.
-	policy := c.server.policy.Load()
-	rule, err := c.judge(policy)
+	rule, policy, err := c.judge()
 	if err != nil {
 		return err
 	}
@@ -200,11 +199,11 @@ type verdict struct {
 // after its startup packet, where libpq shows the words.
 //
 // A good certificate proves the client.
-func (c *conn) verifyCertificate() {
+func (c *conn) verifyCertificate(ctx context.Context) {
 	state := c.tls.ConnectionState()
 	c.peer.recordTLS(state)
 	policy := c.server.policy.Load()
-	chain, err := c.server.handshakes.verify(policy, state)
+	chain, err := c.server.handshakes.verify(ctx, policy, state)
 	c.verdict = verdict{policy, err}
 	if sent := state.PeerCertificates; len(sent) > 0 {
 		c.peer.recordCertificate(sent[0], chain)
@@ -215,21 +214,23 @@ func (c *conn) verifyCertificate() {
 	}
 }
 
-// judge asks the newest policy whether to admit the connection. From here on
-// recheck judges it, too, so that no reload slips past it.
-func (c *conn) judge(policy *Policy) (*acl.Rule, error) {
+// judge asks the newest policy, which it returns, whether to admit the connection.
+// From here on recheck judges it, too. That is said before the policy is loaded, so
+// that no reload slips past it.
+func (c *conn) judge() (*acl.Rule, *Policy, error) {
 	if c.verdict.err != nil {
-		if err := policy.admitsSource(&c.peer.request); err != nil {
-			return nil, err
+		if err := c.server.policy.Load().admitsSource(&c.peer.request); err != nil {
+			return nil, nil, err
 		}
-		return nil, c.verdict.err // a newer policy has no certificates to judge any more
+		return nil, nil, c.verdict.err // a newer policy has no certificates to judge any more
 	}
 	c.session.setJudged()
+	policy := c.server.policy.Load()
 	rule, err := c.peer.judge(policy, time.Now(), c.verdict.by == policy)
 	if rule != nil {
 		c.session.setRule(rule.Name)
 	}
-	return rule, err
+	return rule, policy, err
 }
 
 // awaitAttempt keeps the client from guessing: see authLimiter.

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -29,8 +30,19 @@ func newHandshakeSlots() handshakeSlots {
 	return make(handshakeSlots, max(1, runtime.GOMAXPROCS(0)/2))
 }
 
-// Acquire waits for a slot.
-func (s handshakeSlots) Acquire() { s <- struct{}{} }
+// Acquire waits for a slot. It fails if ctx ends: a client that has had to give way
+// costs nothing more.
+func (s handshakeSlots) Acquire(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return net.ErrClosed
+	}
+	select {
+	case s <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return net.ErrClosed
+	}
+}
 
 // Release gives it up.
 func (s handshakeSlots) Release() { <-s }
@@ -58,12 +70,14 @@ var (
 // until release.
 type handshakeConn struct {
 	*relay.Conn
-	slots   handshakeSlots // nil: no handshake is under way
-	left    int            // bytes that may still come
-	records int            // that may still come; 0: they are not counted yet
-	rest    int            // bytes of the current record, its header included, still to come
-	header  []byte         // of the next record, as far as it has come
-	free    bool           // nothing is counted any more
+	ctx     context.Context // ends when the connection is cut
+	slots   handshakeSlots  // nil: no handshake is under way
+	holds   bool            // a slot
+	left    int             // bytes that may still come
+	records int             // that may still come; 0: they are not counted yet
+	rest    int             // bytes of the current record, its header included, still to come
+	header  []byte          // of the next record, as far as it has come
+	free    bool            // nothing is counted any more
 }
 
 // release ends the counting: the relay has the connection.
@@ -77,12 +91,10 @@ func (h *handshakeConn) Read(p []byte) (n int, err error) {
 		return 0, errHandshakeBytes
 	}
 	p = p[:min(len(p), h.left)]
-	if h.slots != nil {
-		h.slots.Release()
-		n, err = h.Conn.Read(p)
-		h.slots.Acquire()
-	} else {
-		n, err = h.Conn.Read(p)
+	h.pause()
+	n, err = h.Conn.Read(p)
+	if e := h.resume(); e != nil {
+		return 0, e
 	}
 	h.left -= n
 	if h.count(p[:n]); h.records < 0 {
@@ -92,11 +104,30 @@ func (h *handshakeConn) Read(p []byte) (n int, err error) {
 }
 
 func (h *handshakeConn) Write(p []byte) (int, error) {
-	if h.slots != nil {
-		h.slots.Release()
-		defer h.slots.Acquire()
+	h.pause()
+	n, err := h.Conn.Write(p)
+	if e := h.resume(); e != nil {
+		return n, e
 	}
-	return h.Conn.Write(p)
+	return n, err
+}
+
+// pause gives the slot up while the handshake waits for its client.
+func (h *handshakeConn) pause() {
+	if h.holds {
+		h.holds = false
+		h.slots.Release()
+	}
+}
+
+// resume waits for a slot again.
+func (h *handshakeConn) resume() error {
+	if h.slots == nil {
+		return nil
+	}
+	err := h.slots.Acquire(h.ctx)
+	h.holds = err == nil
+	return err
 }
 
 // count follows the records (RFC 8446, section 5.1) in what was read.
@@ -136,10 +167,10 @@ func (r startupReader) Read(p []byte) (int, error) {
 // handshake does TLS. The certificate that the client may have sent is not
 // judged in it: a refusal inside TLS reaches psql in words, a failed handshake
 // sends libpq's sslmode=prefer looking for a way without TLS.
-func (c *conn) handshake(direct bool) error {
+func (c *conn) handshake(ctx context.Context, direct bool) error {
 	c.canSendError = false // until it is done, only TLS may answer
 	began := time.Now()
-	c.under = &handshakeConn{Conn: c.socket, left: c.policy.Limits.HandshakeBytes, records: math.MaxInt}
+	c.under = &handshakeConn{Conn: c.socket, ctx: ctx, left: c.policy.Limits.HandshakeBytes, records: math.MaxInt}
 	if c.under.left <= 0 {
 		c.under.left = DefaultHandshakeBytes
 	}
@@ -163,20 +194,24 @@ func (c *conn) handshake(direct bool) error {
 
 // verify has a policy verify a client's certificate when there is a slot for it:
 // there is one budget of CPU for all that unproved clients cost.
-func (s handshakeSlots) verify(by *Policy, state tls.ConnectionState) ([]*x509.Certificate, error) {
-	s.Acquire()
+func (s handshakeSlots) verify(ctx context.Context, by *Policy, state tls.ConnectionState) ([]*x509.Certificate, error) {
+	if err := s.Acquire(ctx); err != nil {
+		return nil, refuse(ClientGone, "cut before its certificate was verified")
+	}
 	defer s.Release()
 	return by.verify(state, time.Now())
 }
 
 // run runs a handshake over conn when there is a slot for it.
 func (s handshakeSlots) run(conn *handshakeConn, handshake func() error) error {
-	s.Acquire()
 	conn.slots = s
 	defer func() {
+		conn.pause()
 		conn.slots = nil
-		s.Release()
 	}()
+	if err := conn.resume(); err != nil {
+		return err
+	}
 	return handshake()
 }
 

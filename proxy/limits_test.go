@@ -366,6 +366,34 @@ func TestAttemptsWithoutABackend(t *testing.T) {
 	_ = g.session(t, "app")
 }
 
+// limits.max_startups also holds for those that have been refused and do not close,
+// and for those that wait for a slot to compute their handshake.
+func TestStartupsAreBounded(t *testing.T) {
+	for name, first := range map[string][]byte{
+		"refused and not closed": startup(protocol3, "user", "app"),
+		"handshakes":             nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			const startups = 10
+			b := newBackend(t)
+			g := newGate(t, b.SocketDir, func(p *proxy.Policy) { p.Limits = proxy.Limits{Startups: startups} })
+			if first == nil {
+				first = slices.Concat(sslRequest, clientHello(t, g))
+			}
+			most := 0
+			for range 500 {
+				raw := g.dial(t)
+				send(t, raw, first)
+				most = max(most, g.Server.Usage().Startups)
+			}
+			t.Logf("%d at once", most)
+			if most > 4*startups { // those that are being closed
+				t.Errorf("%d connections were unproved at once, with limits.max_startups at %d", most, startups)
+			}
+		})
+	}
+}
+
 func secureFrom(t *testing.T, g *gate, source string) net.Conn {
 	t.Helper()
 	raw := g.from(t, source)

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"time"
 
 	"pgwicket/internal/pgwire"
@@ -141,15 +142,18 @@ var cancelsAfterClose = [...]time.Duration{0, 50 * time.Millisecond, 100 * time.
 
 // cancelUntilClosed cancels what the backend of a session does that must end at
 // once. PostgreSQL only notices that its client has gone when it writes, and a
-// DELETE of a revoked client would run to its end.
+// DELETE of a revoked client would run to its end. All of it together takes no
+// longer than one CancelRequest may, for a shutdown waits for it.
 func (s *session) cancelUntilClosed(of relay.Handle, login pgwire.Login) {
-	for closed := false; !closed; time.Sleep(cancelInterval) {
+	ctx, stop := context.WithTimeout(context.Background(), boundaryWait+cancelTimeout)
+	defer stop()
+	for closed := false; !closed && ctx.Err() == nil; time.Sleep(cancelInterval) {
 		closed = of.BackendClosed()
-		s.host.cancelQuery(login)
+		s.host.cancelQuery(ctx, login)
 	}
 	for _, pause := range cancelsAfterClose {
 		time.Sleep(pause)
-		s.host.cancelQuery(login)
+		s.host.cancelQuery(ctx, login)
 	}
 }
 

@@ -65,6 +65,9 @@ func (s *session) endAs(o, inStartup Outcome) {
 		s.phase = ending
 		s.relay.Terminate(relay.Termination{Reason: uint8(o)})
 	case ending:
+		if s.interrupt != nil {
+			s.interrupt() // it has been refused, and its client does not close
+		}
 	}
 }
 
@@ -101,7 +104,7 @@ func (s *session) terminateWhenIdle() {
 // The caller holds mu.
 func (s *session) terminating() bool { return s.refusal != nil && !s.deferred }
 
-// judged publishes the peer: from here on recheck judges it.
+// setJudged publishes the peer: from here on recheck judges it.
 func (s *session) setJudged() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -163,7 +166,9 @@ func (s *session) ready(login pgwire.Login) *relay.Termination {
 		r := asRefusal(err)
 		sqlstate, text := r.Message()
 		s.mu.Lock()
-		s.refusal = r
+		if !s.terminating() { // else it ends for that
+			s.refusal, s.deferred = r, false
+		}
 		s.mu.Unlock()
 		return &relay.Termination{Reason: uint8(r.Outcome), Message: pgwire.Fatal(sqlstate, text, "")}
 	}
@@ -178,6 +183,7 @@ func (s *session) ready(login pgwire.Login) *relay.Termination {
 func (s *session) relayEnded(r relay.Result) {
 	e := end{peer: s.peer, admitted: true, outcome: outcomeOf(r), relayed: r}
 	s.mu.Lock()
+	s.phase = ending // there is nothing left for a recheck to end
 	if s.refusal != nil && s.refusal.Outcome == e.outcome {
 		e.refusal = s.refusal
 	}
@@ -188,7 +194,7 @@ func (s *session) relayEnded(r relay.Result) {
 	}
 	s.server.logAndCount(e)
 	if r.Busy && (e.outcome == SessionLifetime || e.outcome == UnfinishedRequest) {
-		s.host.cancelQuery(r.Login)
+		s.host.cancelQuery(context.Background(), r.Login)
 	}
 	s.server.shutdown.live.add(-1)
 	s.server.forget(s, r.Login.CancelKey())

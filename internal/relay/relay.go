@@ -42,7 +42,8 @@ type Session struct {
 	LoginDeadline time.Time
 	// Ready is called once if the backend gets ready for queries, by the relay
 	// itself, which waits for it. What it returns, if anything, ends the session
-	// there: the client gets its Message instead of the ReadyForQuery.
+	// there: the client gets its Message instead of the ReadyForQuery, or behind it if
+	// the client has the beginning of that by then.
 	Ready func(pgwire.Login) *Termination
 	// Done is called once, in a goroutine of its own, when both connections are
 	// closed.
@@ -139,13 +140,18 @@ func (s State) holds(t *pgwire.Tracker, queued bool) bool {
 }
 
 // followLogin has t follow p until the login is over, or until e may be sent. It
-// returns how many bytes were followed, and where the last message of them begins.
+// returns how many bytes were followed, and where the last message of them begins;
+// of one that has begun before p, where it ends.
 func followLogin(t *pgwire.Tracker, e *Termination, p []byte) (n, start int) {
+	whole := false
 	for n < len(p) && t.Login != nil && (n == 0 || e == nil || !e.canSend(t)) {
 		if t.AtBoundary() {
-			start = n
+			start, whole = n, true
 		}
 		n += t.Next(p[n:])
+	}
+	if !whole {
+		return n, n
 	}
 	return n, start
 }
