@@ -54,6 +54,7 @@ func scenarios() []scenario {
 		{"strange-cancels", "CancelRequests with keys that nobody has", strangeCancels},
 		{"revoked-clients", "A certificate is revoked in the middle of statements", revokedClientsStop},
 		{"hostile-cpu", "What hostile connections cost in processor time", hostileCPU},
+		{"hostile-hour", "All that is hostile at once", hostileHour},
 	}
 }
 

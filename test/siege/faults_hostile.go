@@ -249,16 +249,12 @@ func halfOpenClients(ctx context.Context, t *trial) (string, error) {
 // Clients that do not read their handshake, which has the names of 300 CAs and does
 // not fit into their receive buffer.
 func deafClients(ctx context.Context, t *trial) (string, error) {
-	var bundle []byte
-	for i := range 300 {
-		bundle = append(bundle, tlstest.NewCA(fmt.Sprintf("CA %d %s", i, strings.Repeat("x", 170))).CertPEM()...)
-	}
 	hello, err := recordHello(t.tlsConfig(credentials{}))
 	if err != nil {
 		return "", err
 	}
-	file := t.file("many-cas.crt")
-	if err := os.WriteFile(file, append(t.ca.CertPEM(), bundle...), 0o600); err != nil {
+	file, err := t.manyCAs()
+	if err != nil {
 		return "", err
 	}
 	keys := map[string]string{"limits.startup_timeout": "10s", "tls.ca_file": file, "tls.crl_missing": "allow"}
@@ -273,6 +269,16 @@ func deafClients(ctx context.Context, t *trial) (string, error) {
 		return fmt.Sprintf("32 connections that read none of a handshake with the names of 301 CAs: 10 honest clients were served within %v", longest.Round(time.Millisecond)),
 			errors.Join(err, s.startupsEnd(ctx))
 	})
+}
+
+// manyCAs makes a CA file whose names nearly fill a CertificateRequest.
+func (l *lab) manyCAs() (file string, err error) {
+	bundle := l.ca.CertPEM()
+	for i := range 300 {
+		bundle = append(bundle, tlstest.NewCA(fmt.Sprintf("CA %d %s", i, strings.Repeat("x", 170))).CertPEM()...)
+	}
+	file = l.file("many-cas.crt")
+	return file, os.WriteFile(file, bundle, 0o600)
 }
 
 // cpuFactor is how many times a plain handshake's processor time a hostile connection
