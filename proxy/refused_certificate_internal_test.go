@@ -44,3 +44,24 @@ func TestRefusedIdentityIsBounded(t *testing.T) {
 		t.Errorf("it took %v, and the whole identity %v", took, whole)
 	}
 }
+
+// The verified chain that a session keeps holds nothing of the rest that was sent.
+func TestDetached(t *testing.T) {
+	t.Parallel()
+	ca := tlstest.NewCA("root")
+	leaf, other := ca.Client("alice").Leaf(), ca.Client("other", func(c *x509.Certificate) {
+		for i := range 200 {
+			c.DNSNames = append(c.DNSNames, fmt.Sprintf("%d.example", i))
+		}
+	}).Leaf()
+	kept := detached([]*x509.Certificate{leaf, ca.Cert}, []*x509.Certificate{leaf, other})
+	if kept[0] == leaf || !kept[0].Equal(leaf) || kept[1] != ca.Cert {
+		t.Error("with other certificates behind it, the leaf must be a copy and the root must not")
+	}
+	if &kept[0].Raw[0] == &leaf.Raw[0] {
+		t.Error("the copy shares memory with the original")
+	}
+	if kept := detached([]*x509.Certificate{leaf, ca.Cert}, []*x509.Certificate{leaf}); kept[0] != leaf {
+		t.Error("a leaf alone was copied")
+	}
+}

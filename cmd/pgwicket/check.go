@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pgwicket/config"
+	"pgwicket/internal/budget"
 	"pgwicket/internal/gate"
 	"pgwicket/internal/phrase"
 	"pgwicket/internal/sandbox"
@@ -35,6 +36,10 @@ func check(s streams, path string) int {
 		account, more = sandbox.AccountFor(cfg, path)
 		problems = append(problems, more...)
 	}
+	if cfg != nil {
+		limit, err := budget.Limit("/proc/self", "/sys/fs/cgroup")
+		problems = append(problems, memoryProblems(cfg, path, limit, err)...)
+	}
 	printProblems(s.err, problems)
 	if config.Failed(problems) {
 		return exitConfig
@@ -50,6 +55,29 @@ func check(s streams, path string) int {
 	fmt.Fprintln(s.out)
 	return exitOK
 }
+
+// memoryProblems warns of a full gate that needs more memory than its control group
+// has; 0 is no limit.
+func memoryProblems(cfg *config.Config, path string, limit int64, err error) []config.Problem {
+	warning := func(text string) []config.Problem {
+		return []config.Problem{{File: cmp.Or(path, "the environment"), Key: "limits.max_connections", Text: text, Warning: true}}
+	}
+	if err != nil {
+		return warning("cannot read the memory limit of this control group: " + err.Error())
+	}
+	limits := cfg.Policy.Limits
+	b, bounded := budget.Of(limits.Startups, limits.Sessions)
+	switch {
+	case limit == 0 || bounded && b.Total <= limit:
+		return nil
+	case !bounded:
+		return warning(fmt.Sprintf("max_connections or max_startups is 0, so the gate may need more than the %s of memory that its control group allows", mebibytes(limit)))
+	}
+	return warning(fmt.Sprintf("a full gate needs up to %s of memory (%s for %d sessions, %s for %d unproved connections), and its control group allows %s: lower max_connections or max_startups, or raise that limit",
+		mebibytes(b.Total), mebibytes(b.Sessions), limits.Sessions, mebibytes(b.Startups), limits.Startups, mebibytes(limit)))
+}
+
+func mebibytes(n int64) string { return fmt.Sprintf("%d MiB", (n+1<<20-1)>>20) }
 
 func printProblems(w io.Writer, problems []config.Problem) {
 	for _, p := range problems {
@@ -77,6 +105,9 @@ func describe(w io.Writer, cfg *config.Config, now time.Time) {
 			next = "fresh until " + phrase.Until(c.NextUpdate, now)
 		}
 		line("revocation list", "%s, %s, %s", c.Issuer, phrase.Count(c.Entries, "entry"), next)
+	}
+	if b, ok := budget.Of(cfg.Policy.Limits.Startups, cfg.Policy.Limits.Sessions); ok {
+		line("memory", "up to %s when full", mebibytes(b.Total))
 	}
 	for _, name := range cfg.Variables {
 		line("environment", "%s", name)

@@ -48,7 +48,13 @@ func scenarios() []scenario {
 		{"junk-behind", "A good certificate with others behind it", junkBehindCertificate},
 		{"half-open", "Ten sources of half-open connections", halfOpenClients},
 		{"deaf-handshake", "Clients that do not read their handshake", deafClients},
+		{"parallel-guesses", "Sixty guesses of a password at once", parallelGuesses},
+		{"stale-password", "A stale password beside the right one", stalePassword},
+		{"cancel-at-limit", "CancelRequests when every place is taken", cancelAtLimit},
+		{"strange-cancels", "CancelRequests with keys that nobody has", strangeCancels},
+		{"revoked-clients", "A certificate is revoked in the middle of statements", revokedClientsStop},
 		{"hostile-cpu", "What hostile connections cost in processor time", hostileCPU},
+		{"hostile-hour", "All that is hostile at once", hostileHour},
 	}
 }
 

@@ -33,6 +33,7 @@ import (
 // connection open; the gate may have closed it meanwhile, which is no error.
 type hostile struct {
 	name string
+	cpu  float64 // how many times a plain handshake it may cost; 0: cpuFactor
 	open func(ctx context.Context, g *target, i int) (*wire.Conn, error)
 }
 
@@ -41,7 +42,7 @@ const hostileTimeout = 15 * time.Second
 
 // showing is a kind that sends these certificates in its handshake, and then nothing.
 func showing(name string, chain tls.Certificate) hostile {
-	return hostile{name, func(ctx context.Context, g *target, i int) (*wire.Conn, error) {
+	return hostile{name: name, open: func(ctx context.Context, g *target, i int) (*wire.Conn, error) {
 		return g.openShowing(ctx, i, chain, nil)
 	}}
 }
@@ -154,9 +155,13 @@ func padded(c tls.Certificate, size int) tls.Certificate {
 // junkSize is what still passes limits.max_handshake_bytes.
 const junkSize = 28 << 10
 
+// parsingFactor is what a certificate of junkSize may cost: crypto/tls parses it in the
+// handshake, before anybody can refuse it. limits.max_handshake_bytes bounds it.
+const parsingFactor = 6
+
 // growing are leaves that take much more memory when parsed than on the wire.
 func growing() []hostile {
-	return []hostile{
+	kinds := []hostile{
 		showing("a leaf of many names", junk(0, func(c *x509.Certificate) {
 			for i := range junkSize / 16 {
 				c.Subject.ExtraNames = append(c.Subject.ExtraNames, pkix.AttributeTypeAndValue{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: fmt.Sprint(i % 10)})
@@ -179,6 +184,10 @@ func growing() []hostile {
 		})),
 		showing("unrelated certificates behind a leaf", junk(junkSize, nil)),
 	}
+	for i := range kinds {
+		kinds[i].cpu = parsingFactor
+	}
+	return kinds
 }
 
 // exploding is a leaf with 15 CAs of one name and one key (P-521): each could be the
@@ -216,7 +225,7 @@ func exploding() (hostile, error) {
 
 // updating changes its key 15 times before each byte of the longest startup packet.
 func updating() hostile {
-	return hostile{"15 KeyUpdates before each byte of the startup packet", func(ctx context.Context, g *target, i int) (*wire.Conn, error) {
+	return hostile{name: "15 KeyUpdates before each byte of the startup packet", open: func(ctx context.Context, g *target, i int) (*wire.Conn, error) {
 		var keys bytes.Buffer
 		c, err := g.openShowing(ctx, i, g.lab.client.pair.TLS(), &keys)
 		if err != nil || c.TLS == nil {
@@ -253,7 +262,7 @@ func updating() hostile {
 // deafHello asks for a handshake and reads none of it, with the smallest receive
 // buffer that the kernel gives.
 func deafHello(hello string) hostile {
-	return hostile{"a client that does not read its handshake", func(ctx context.Context, g *target, i int) (*wire.Conn, error) {
+	return hostile{name: "a client that does not read its handshake", open: func(ctx context.Context, g *target, i int) (*wire.Conn, error) {
 		d := net.Dialer{
 			LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+i%20))},
 			Control: func(_, _ string, raw syscall.RawConn) (err error) {
@@ -277,7 +286,7 @@ func deafHello(hello string) hostile {
 }
 
 // halfOpen asks for TLS and says nothing more.
-var halfOpen = hostile{"a connection that asks for TLS and sends nothing more", func(ctx context.Context, g *target, i int) (*wire.Conn, error) {
+var halfOpen = hostile{name: "a connection that asks for TLS and sends nothing more", open: func(ctx context.Context, g *target, i int) (*wire.Conn, error) {
 	c, err := g.openFrom(ctx, i)
 	if err != nil {
 		return nil, err

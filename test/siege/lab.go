@@ -73,7 +73,8 @@ func newLab(ctx context.Context, progress io.Writer, settings ...string) (_ *lab
 			// The manual recommends it: without it a backend in a long query does not notice that its client has gone.
 			"client_connection_check_interval=1s",
 		}, settings...),
-		SQL: "create role " + appUser + " login; grant all on schema public to " + appUser,
+		SQL: "create role " + appUser + " login; grant all on schema public to " + appUser + "; create role " + passwordUser + " login password '" + rightPassword + "'",
+		HBA: "local all " + passwordUser + " scram-sha-256\nlocal all all trust",
 	})
 	if err != nil {
 		return nil, err

@@ -20,6 +20,7 @@ type setting struct {
 	older  bool              // the one of --before
 	listen string            // empty: a free port of 127.0.0.1
 	keys   map[string]string // of the configuration, as gate.Config takes them
+	env    []string          // of the gate
 	before []string          // a command that becomes the gate, such as prlimit
 	stderr *os.File          // nil: a file that Records reads
 }
@@ -49,7 +50,7 @@ func (l *lab) start(ctx context.Context, s setting) (*target, error) {
 	if s.older {
 		binary = l.older
 	}
-	g, err := gate.Start(ctx, gate.Options{Binary: binary, Dir: l.dir, Listen: s.listen, Keys: keys, Before: s.before, Stderr: s.stderr})
+	g, err := gate.Start(ctx, gate.Options{Binary: binary, Dir: l.dir, Listen: s.listen, Keys: keys, Before: s.before, Env: s.env, Stderr: s.stderr})
 	if g == nil {
 		return nil, err
 	}
