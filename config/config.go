@@ -233,18 +233,19 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 	c.TLS = l.server("tls", f.TLS, l.current.TLS)
 	c.Admin = l.admin(f.Admin, dir, c.TLS)
 	c.Policy = &proxy.Policy{
-		Networks:           l.networks(f.ACL),
-		SourceRefusal:      l.sourceRefusal(f.ACL.Refusal),
-		Proxies:            l.proxies(f.Listen),
-		ProxyHeaderTimeout: proxyHeaderTimeout,
-		Rules:              l.rules(f.ACL, c.Listen),
-		Recheck:            l.recheck(f.ACL.OnRecheck),
-		RecheckInterval:    time.Duration(f.ACL.RecheckInterval),
-		KnownCancelsOnly:   l.oneOf("acl.cancel_requests", f.ACL.CancelRequests, "any", "known") == "known",
-		StartupTimeout:     l.positive("limits.startup_timeout", f.Limits.StartupTimeout),
-		Limits:             l.limits(f.Limits),
-		MaxCancelRequests:  int(f.Limits.MaxCancelRequests),
-		RefusalLogRate:     float64(f.Log.RefusalRate),
+		Networks:              l.networks(f.ACL),
+		SourceRefusal:         l.sourceRefusal(f.ACL.Refusal),
+		Proxies:               l.proxies(f.Listen),
+		ProxyHeaderTimeout:    proxyHeaderTimeout,
+		Rules:                 l.rules(f.ACL, c.Listen),
+		Recheck:               l.recheck(f.ACL.OnRecheck),
+		RecheckInterval:       time.Duration(f.ACL.RecheckInterval),
+		KnownCancelsOnly:      l.oneOf("acl.cancel_requests", f.ACL.CancelRequests, "any", "known") == "known",
+		StartupTimeout:        l.positive("limits.startup_timeout", f.Limits.StartupTimeout),
+		AuthenticationTimeout: l.positive("limits.authentication_timeout", f.Limits.AuthenticationTimeout),
+		Limits:                l.limits(f.Limits),
+		MaxCancelRequests:     int(f.Limits.MaxCancelRequests),
+		RefusalLogRate:        float64(f.Log.RefusalRate),
 	}
 	c.Policy.Backend, c.Policy.Backends = l.backends(f)
 	l.checkBackends(f.ACL.Rules, c.Policy)

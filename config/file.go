@@ -66,8 +66,9 @@ type backend struct {
 }
 
 type limits struct {
-	StartupTimeout    duration `yaml:"startup_timeout"`
-	MaxCancelRequests count    `yaml:"max_cancel_requests"`
+	StartupTimeout        duration `yaml:"startup_timeout"`
+	AuthenticationTimeout duration `yaml:"authentication_timeout"`
+	MaxCancelRequests     count    `yaml:"max_cancel_requests"`
 
 	MaxStartups             count    `yaml:"max_startups"`
 	MaxHandshakeBytes       count    `yaml:"max_handshake_bytes"`
@@ -116,8 +117,9 @@ func defaults() file {
 		},
 		Backend: backend{Host: "/run/postgresql", Port: "5432", ConnectTimeout: duration(5 * time.Second)},
 		Limits: limits{
-			StartupTimeout:    duration(10 * time.Second),
-			MaxCancelRequests: 64,
+			StartupTimeout:        duration(10 * time.Second),
+			AuthenticationTimeout: duration(65 * time.Second),
+			MaxCancelRequests:     64,
 
 			MaxStartups:             1000,
 			MaxHandshakeBytes:       proxy.DefaultHandshakeBytes,

@@ -38,9 +38,9 @@ func TestLoadDefaults(t *testing.T) {
 		RecheckInterval:    30 * time.Second,
 		ProxyHeaderTimeout: 5 * time.Second,
 		Limits:             proxy.Limits{Startups: 1000, HandshakeBytes: 32 << 10, Sessions: 10_000, PerSource: 1000, Rate: 500, Burst: 1000, AuthFailures: 10, AuthRefusal: time.Minute, UnfinishedTimeout: time.Hour},
-		StartupTimeout:     10 * time.Second,
-		MaxCancelRequests:  64,
-		RefusalLogRate:     50,
+		StartupTimeout:     10 * time.Second, AuthenticationTimeout: 65 * time.Second,
+		MaxCancelRequests: 64,
+		RefusalLogRate:    50,
 	}); !reflect.DeepEqual(policy, want) {
 		t.Errorf("policy %+v, want %+v", policy, want)
 	}
@@ -72,7 +72,7 @@ func TestLoadEveryKey(t *testing.T) {
 			Startups: 18, HandshakeBytes: 19_000, Sessions: 11, PerSource: 12, PerAccount: 13, Rate: 14, Burst: 15, AuthFailures: 16, AuthRefusal: 17 * time.Second,
 			IdleTimeout: 18 * time.Second, SessionLifetime: 19 * time.Hour, UnfinishedTimeout: 20 * time.Minute,
 		},
-		StartupTimeout:    time.Minute,
+		StartupTimeout: time.Minute, AuthenticationTimeout: 70 * time.Second,
 		MaxCancelRequests: 7,
 		KnownCancelsOnly:  true,
 		RefusalLogRate:    20,

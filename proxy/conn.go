@@ -43,6 +43,8 @@ type conn struct {
 	ticket       *ticket
 	silent       bool // refused before a byte was read: nothing is sent
 	canSendError bool // the client has asked for something, and no handshake is under way
+
+	loginDeadline time.Time // when PostgreSQL must be ready; from the admission on
 }
 
 func newConn(s *Server, tcp *net.TCPConn, listener string, interrupt context.CancelFunc) *conn {
@@ -148,6 +150,7 @@ func (c *conn) serve(ctx context.Context) error {
 	}
 
 	// 5 The backend, which hears of a client only now.
+	c.loginDeadline = policy.loginDeadline()
 	backend, err := c.connectBackend(ctx, policy, rule, startup)
 	if err != nil {
 		return err
@@ -173,6 +176,15 @@ func (c *conn) startupDeadline() time.Time {
 		timeout = min(timeout, overLimitTimeout)
 	}
 	return c.peer.accepted.Add(timeout)
+}
+
+// loginDeadline is when a connection that is admitted now must be ready for queries.
+func (p *Policy) loginDeadline() time.Time {
+	timeout := p.AuthenticationTimeout
+	if timeout <= 0 {
+		timeout = p.StartupTimeout
+	}
+	return time.Now().Add(timeout)
 }
 
 // overLimit returns the limit that the connection is over; nil: none.
@@ -366,7 +378,7 @@ func (c *conn) connectBackend(ctx context.Context, p *Policy, rule *acl.Rule, st
 	if to.ClientInfo {
 		c.addClientInfo(&startup)
 	}
-	bounded, cancel := context.WithDeadline(ctx, c.peer.accepted.Add(p.StartupTimeout))
+	bounded, cancel := context.WithDeadline(ctx, c.loginDeadline)
 	defer cancel()
 	name := backendName(rule)
 	began := time.Now()
@@ -414,7 +426,8 @@ func (c *conn) startRelay(backend *backendConn, rule *acl.Rule) error {
 		ClientConn:    c.socket,
 		Backend:       backend.Conn,
 		BackendTLS:    backend.tls,
-		LoginDeadline: c.startupDeadline(),
+		LoginDeadline: c.loginDeadline,
+		LoginMessage:  pgwire.Fatal(pgwire.SQLStateQueryCanceled, "canceling authentication due to timeout", ""),
 		Ready:         session.ready,
 		Done:          session.relayEnded,
 	}, backend.host)

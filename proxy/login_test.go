@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgproto3"
+
 	"pgwicket/internal/pgtest"
 	"pgwicket/proxy"
 )
@@ -106,7 +108,7 @@ func fatalAfterLogin(t *testing.T, r io.Reader) string {
 }
 
 // A backend that never gets ready keeps its client for no longer than the
-// start-up may take; one that is ready, for as long as both like. A stream that
+// authentication may take, and the client is told; one that is ready, for as long as both like. A stream that
 // is no protocol at all is relayed as it is.
 func TestLoginTimeout(t *testing.T) {
 	quick := func(p *proxy.Policy) { p.StartupTimeout = 500 * time.Millisecond }
@@ -114,10 +116,38 @@ func TestLoginTimeout(t *testing.T) {
 	g := newGate(t, silent.SocketDir, quick)
 	conn := g.secure(t)
 	send(t, conn, alice)
-	if rest, err := io.ReadAll(conn); len(rest) != 0 {
-		t.Errorf("the client read %q, %v", rest, err)
+	expectFatal(t, conn, "57014", "canceling authentication due to timeout")
+	_ = conn.Close()
+	g.expect(t, "login_timeout")
+
+	// In the middle of a message there is no place for words.
+	halfway := rawBackend(t, func(c net.Conn) {
+		_, _ = c.Write([]byte("R\x00\x00\x00\x08\x00"))
+		_, _ = io.Copy(io.Discard, c)
+	})
+	g = newGate(t, halfway.SocketDir, quick)
+	conn = g.secure(t)
+	send(t, conn, alice)
+	if rest, _ := io.ReadAll(conn); len(rest) != 6 {
+		t.Errorf("the client read %q", rest)
 	}
 	g.expect(t, "login_timeout")
+
+	// An authentication may take longer than the startup.
+	answers := make(chan struct{})
+	slow := rawBackend(t, func(c net.Conn) {
+		_, _ = c.Read(make([]byte, 1024))
+		<-answers
+		_, _ = c.Write([]byte("R\x00\x00\x00\x08\x00\x00\x00\x00Z\x00\x00\x00\x05I"))
+		_, _ = io.Copy(io.Discard, c)
+	})
+	g = newGate(t, slow.SocketDir, quick, func(p *proxy.Policy) { p.AuthenticationTimeout = patience })
+	conn = g.secure(t)
+	send(t, conn, alice)
+	time.AfterFunc(600*time.Millisecond, func() { close(answers) })
+	readReady(t, conn)
+	_ = conn.Close()
+	g.expect(t, "client_closed")
 
 	strange := rawBackend(t, func(c net.Conn) {
 		_, _ = c.Write([]byte("\x00\xff\xff\xff\xff this is no message"))
@@ -138,6 +168,83 @@ func TestLoginTimeout(t *testing.T) {
 	}
 	_ = conn.Close()
 	g.expect(t, "client_closed")
+}
+
+// oauthBackend speaks as PostgreSQL 18 does where pg_hba.conf asks for OAuth
+// (src/backend/libpq/auth-oauth.c), with a validator that takes no token. The server
+// that the tests run cannot load one.
+func oauthBackend(t *testing.T) *pgtest.Fake {
+	const provider = `{ "status": "invalid_token", "openid-configuration": "https://login.example/.well-known/openid-configuration", "scope": "openid" }`
+	return rawBackend(t, func(c net.Conn) {
+		b := pgproto3.NewBackend(c, c)
+		if _, err := b.ReceiveStartupMessage(); err != nil {
+			return
+		}
+		b.Send(&pgproto3.AuthenticationSASL{AuthMechanisms: []string{"OAUTHBEARER"}})
+		if b.Flush() != nil || b.SetAuthType(pgproto3.AuthTypeSASL) != nil {
+			return
+		}
+		if _, err := b.Receive(); err != nil {
+			return
+		}
+		b.Send(&pgproto3.AuthenticationSASLContinue{Data: []byte(provider)})
+		if b.Flush() != nil || b.SetAuthType(pgproto3.AuthTypeSASLContinue) != nil {
+			return
+		}
+		if _, err := b.Receive(); err != nil {
+			return
+		}
+		b.Send(&pgproto3.ErrorResponse{
+			Severity: "FATAL", SeverityUnlocalized: "FATAL", Code: "28000",
+			Message: `OAuth bearer authentication failed for user "app"`, File: "auth.c", Line: 319, Routine: "auth_failed",
+		})
+		_ = b.Flush()
+	})
+}
+
+// A client of OAuth asks first for the provider, without a token, and PostgreSQL 18 ends
+// that with 28000 (npgsql/npgsql#6156). It has guessed nothing, so it neither counts
+// nor waits. A token that is refused does.
+func TestOAuthDiscoveryIsNoGuess(t *testing.T) {
+	fake := oauthBackend(t)
+	g := newGate(t, fake.SocketDir, func(p *proxy.Policy) { p.Limits = proxy.Limits{AuthFailures: 3, AuthRefusal: time.Hour} })
+	try := func(response string) string {
+		t.Helper()
+		conn := g.secure(t)
+		defer conn.Close()
+		send(t, conn, startup(protocol3, "user", "app"))
+		if kind, _ := readMessage(t, conn); kind != 'R' {
+			return fatalAfterLogin(t, conn)
+		}
+		first, err := (&pgproto3.SASLInitialResponse{AuthMechanism: "OAUTHBEARER", Data: []byte(response)}).Encode(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		send(t, conn, first)
+		if kind, _ := readMessage(t, conn); kind != 'R' {
+			t.Errorf("got %q", kind)
+		}
+		send(t, conn, []byte("p\x00\x00\x00\x05\x01"))
+		return fatalAfterLogin(t, conn)
+	}
+	const discovery = "n,,\x01auth=\x01\x01" // as libpq sends it
+	for range 16 {
+		if code := try(discovery); code != "28000" {
+			t.Errorf("the client is told %s", code)
+		}
+		if line := g.expect(t, "oauth_discovery"); line.get("level") != "INFO" || line.get("sqlstate") != "28000" {
+			t.Errorf("the log says %v", line)
+		}
+	}
+	for _, guess := range []string{"n,,\x01auth=Bearer guess\x01\x01", "n,,\x01host=auth=\x01auth=Bearer guess\x01\x01", "n,,\x01\x01"} {
+		try(guess)
+		g.expect(t, "authentication_failed")
+	}
+	conn := g.secure(t)
+	send(t, conn, startup(protocol3, "user", "app"))
+	expectFatal(t, conn, "28000", "too many failed authentications; try again later")
+	_ = conn.Close()
+	g.expect(t, "auth_backoff")
 }
 
 // rawBackend is a backend that does not even log its clients in.

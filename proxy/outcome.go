@@ -72,6 +72,7 @@ const (
 	// Sessions that were admitted, by what ended them.
 	AuthenticationFailed
 	BackendRefused
+	OAuthDiscovery
 	LoginTimeout
 	ClientClosed
 	ClientLost
@@ -114,7 +115,7 @@ var outcomes = [outcomeCount]meaning{
 	InvalidPacket:      {"invalid_packet", "", "", slog.LevelInfo, false},
 	Plaintext:          {"plaintext", pgwire.SQLStateInvalidAuthorization, "connection requires TLS", slog.LevelWarn, false},
 	RepeatedRequest:    {"repeated_request", pgwire.SQLStateFeatureNotSupported, "SSLRequest and GSSENCRequest may be sent once each", slog.LevelWarn, false},
-	StartupTimeout:     {"startup_timeout", "", "", slog.LevelInfo, false},
+	StartupTimeout:     {"startup_timeout", pgwire.SQLStateQueryCanceled, "canceling startup due to timeout", slog.LevelInfo, false},
 	ClientGone:         {"client_gone", "", "", slog.LevelInfo, false},
 	// The first of them is of the gate, and another gate may have room: 57P03 has libpq
 	// try its next host. The others are the client's own.
@@ -158,6 +159,7 @@ var outcomes = [outcomeCount]meaning{
 
 	AuthenticationFailed: {"authentication_failed", "", "", slog.LevelWarn, false},
 	BackendRefused:       {"backend_refused", "", "", slog.LevelWarn, false},
+	OAuthDiscovery:       {"oauth_discovery", "", "", slog.LevelInfo, false},
 	LoginTimeout:         {"login_timeout", "", "", slog.LevelWarn, false},
 	ClientClosed:         {"client_closed", "", "", slog.LevelInfo, false},
 	ClientLost:           {"client_lost", "", "", slog.LevelInfo, false},
@@ -238,6 +240,8 @@ func outcomeOf(r relay.Result) Outcome {
 	switch {
 	case r.Login.Ready && r.Fatal:
 		return BackendClosed
+	case !r.Login.Ready && r.Login.Discovery && (r.Login.SQLSTATE == "" || r.Login.SQLSTATE == pgwire.SQLStateInvalidAuthorization):
+		return OAuthDiscovery // it was no attempt
 	case r.Login.Ready || r.Login.SQLSTATE == "":
 		return o
 	case r.Login.SQLSTATE[:2] == "28": // class 28: invalid authorization specification

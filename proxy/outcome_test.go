@@ -43,7 +43,7 @@ func TestOutcomesHaveNamesOfTheirOwn(t *testing.T) {
 // the few that libpq and people act on: 57P03, which moves libpq to its next
 // host, must not say that a client is unwelcome.
 func TestOutcomesSpeakPostgreSQL(t *testing.T) {
-	known := map[string]bool{"": true, "28000": true, "08P01": true, "0A000": true, "53300": true, "57P03": true, "42501": true, "22023": true, "XX000": true}
+	known := map[string]bool{"": true, "28000": true, "08P01": true, "0A000": true, "53300": true, "57P03": true, "42501": true, "22023": true, "57014": true, "XX000": true}
 	for o, f := range all {
 		if (f.sqlstate == "") != (f.public == "") {
 			t.Errorf("%v: SQLSTATE %q with the words %q", o, f.sqlstate, f.public)

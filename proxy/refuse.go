@@ -24,7 +24,7 @@ const (
 // them: inside TLS, or in clear as the answer to a packet sent in clear.
 func (c *conn) sendFatal(r *Refusal) {
 	sqlstate, text := r.Message()
-	if sqlstate == "" || !c.canSendError {
+	if sqlstate == "" || !c.canSendError || r.Outcome == StartupTimeout && c.tls == nil { // PostgreSQL closes such a connection without a word
 		return
 	}
 	message := pgwire.Fatal(sqlstate, text, "")

@@ -84,9 +84,11 @@ type Policy struct {
 	Backend  *Backend
 	Backends map[string]*Backend
 
-	// StartupTimeout is how long a connection may take from accept until
-	// its session begins.
-	StartupTimeout time.Duration
+	// StartupTimeout is how long a connection may take from accept until it is
+	// admitted, and AuthenticationTimeout how long from there until PostgreSQL is
+	// ready for the first query; 0: as StartupTimeout.
+	StartupTimeout        time.Duration
+	AuthenticationTimeout time.Duration
 	// Limits bound what clients may take.
 	Limits Limits
 	// RefusalLogRate is how many lines a second about connections that were refused

@@ -20,8 +20,15 @@ type Login struct {
 	Key           []byte // the cancel key: 4 bytes in protocol 3.0, up to 256 in 3.2
 	SQLSTATE      string // of the last ErrorResponse; empty: none, or not valid
 	Binding       bool   // the backend offered channel binding (SCRAM-SHA-256-PLUS)
+	// Discovery is a client that has asked with which OAuth provider it must log in
+	// (RFC 7628, section 4.3), and not tried to: PostgreSQL answers with the provider
+	// and ends the session with SQLSTATE 28000, or without an error.
+	Discovery bool
 
-	part []byte
+	part     []byte
+	reply    []byte // of the client's first answer
+	oauth    bool   // the backend offered OAUTHBEARER
+	answered bool   // the client's first answer is complete
 }
 
 // CancelKey returns the process and the key that a CancelRequest for the session
@@ -50,6 +57,7 @@ func (l *Login) received(kind byte, e *report) {
 		l.Authenticated = true
 	case kind == msgAuthentication && len(body) > 4 && binary.BigEndian.Uint32(body) == authSASL:
 		l.Binding = bytes.Contains(body[4:], []byte("-PLUS\x00"))
+		l.oauth = bytes.Contains(append([]byte{0}, body[4:]...), []byte("\x00"+oauthMechanism))
 	case kind == msgBackendKeyData && len(body) > 4:
 		l.PID = binary.BigEndian.Uint32(body)
 		l.Key = bytes.Clone(body[4:])
@@ -57,6 +65,35 @@ func (l *Login) received(kind byte, e *report) {
 		l.SQLSTATE = e.sqlstate()
 	case kind == msgReadyForQuery:
 		l.Ready = true
-		l.part = nil
+		l.part, l.reply = nil, nil
 	}
+}
+
+// oauthMechanism is OAUTHBEARER, terminated.
+const oauthMechanism = "OAUTHBEARER\x00"
+
+// answer follows a part of a client's message. Only the first answer to an offer of
+// OAUTHBEARER says anything: PostgreSQL allows one exchange.
+func (l *Login) answer(kind byte, part []byte, complete bool) {
+	if l.answered || kind != msgPassword {
+		return
+	}
+	if l.oauth && len(l.reply) <= maxLogin {
+		l.reply = append(l.reply, part[:min(maxLogin+1-len(l.reply), len(part))]...)
+	}
+	if !complete {
+		return
+	}
+	l.answered = true
+	l.Discovery = isDiscovery(l.reply)
+	l.reply = nil
+}
+
+// isDiscovery reports whether a SASLInitialResponse has an empty token, as in
+// oauth_exchange (src/backend/libpq/auth-oauth.c of PostgreSQL 18). PostgreSQL takes
+// no second auth in it.
+func isDiscovery(reply []byte) bool {
+	const lengthLen = 4
+	response, ok := bytes.CutPrefix(reply, []byte(oauthMechanism))
+	return ok && len(reply) <= maxLogin && len(response) > lengthLen && bytes.Contains(response[lengthLen:], []byte("\x01auth=\x01"))
 }

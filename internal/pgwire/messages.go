@@ -12,6 +12,7 @@ const (
 	msgClose        = 'C'
 	msgFlush        = 'H'
 	msgTerminate    = 'X'
+	msgPassword     = 'p' // PasswordMessage, SASLInitialResponse, SASLResponse
 )
 
 // Messages of both sides.

@@ -36,6 +36,10 @@ const (
 	// which libpq tries the next of several hosts (PQconnectPoll in fe-connect.c).
 	SQLStateCannotConnectNow = "57P03"
 
+	// SQLStateQueryCanceled is query_canceled, which PostgreSQL sends where an
+	// authentication takes too long, too (ProcessInterrupts in postgres.c).
+	SQLStateQueryCanceled = "57014"
+
 	// SQLStateIdleSessionTimeout is idle_session_timeout.
 	SQLStateIdleSessionTimeout = "57P05"
 

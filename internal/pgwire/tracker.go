@@ -136,13 +136,16 @@ func (t *Tracker) received(kind byte) {
 // Ask follows p, the next bytes of the client's stream.
 func (t *Tracker) Ask(p []byte) {
 	for len(p) > 0 && !t.client.broken {
-		if !t.client.partial() {
+		if !t.client.partial() && (t.Login == nil || t.Login.answered) {
 			if p = t.askWhole(p); len(p) == 0 {
 				return
 			}
 		}
-		n, _, complete := t.client.next(p)
+		n, contents, complete := t.client.next(p)
 		p = p[n:]
+		if t.Login != nil {
+			t.Login.answer(t.client.kind(), contents, complete)
+		}
 		if complete {
 			t.sent(t.client.kind())
 		}

@@ -35,6 +35,7 @@ type flow struct {
 	backendClosed   atomic.Bool
 	ready           func(pgwire.Login) *Termination
 	done            func(Result)
+	loginMessage    []byte // for a login that takes too long
 }
 
 // leg is one of the two sockets of a flow.
@@ -265,6 +266,7 @@ func (f *flow) follow(p []byte) (n int) {
 // refusedAtReady takes note that the login is over, and reports whether the owner
 // ends the session there.
 func (f *flow) refusedAtReady() bool {
+	f.loginMessage = nil
 	delete(f.loop.deadlines, f)
 	if f.termination != nil && !f.termination.Deadline.IsZero() {
 		f.loop.setFlowDeadline(f, f.termination.Deadline)
@@ -407,7 +409,9 @@ func (f *flow) timedOut() {
 	case f.termination != nil:
 		f.endTerminated(*f.termination)
 	default:
-		f.end(LoginTimeout)
+		f.cause(LoginTimeout)
+		delete(f.loop.deadlines, f)
+		f.terminate(Termination{Message: f.loginMessage, Deadline: time.Now().Add(boundaryWait)})
 	}
 }
 

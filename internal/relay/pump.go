@@ -40,7 +40,10 @@ func newPump(s Session, o Observer) *pump {
 
 // run moves the bytes until both directions have ended, and reports.
 func (p *pump) run() {
-	p.timeout = time.AfterFunc(time.Until(p.LoginDeadline), func() { p.end(LoginTimeout) })
+	p.timeout = time.AfterFunc(time.Until(p.LoginDeadline), func() {
+		p.setCause(LoginTimeout)
+		p.Terminate(Termination{Message: p.LoginMessage, Deadline: time.Now().Add(boundaryWait)})
+	})
 	defer p.timeout.Stop()
 	uploaded := make(chan struct{})
 	go func() {

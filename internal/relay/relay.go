@@ -15,6 +15,9 @@ import (
 // backend has ended the session and all its bytes have been delivered.
 const lingerTimeout = 5 * time.Second
 
+// boundaryWait is how long LoginMessage waits for a place between two messages.
+const boundaryWait = 500 * time.Millisecond
+
 // bufferSize holds many records of a client, so that one system call can move
 // several of them.
 const bufferSize = 64 << 10
@@ -38,8 +41,11 @@ type Session struct {
 	Backend    *Conn
 	BackendTLS *tls.Conn // over Backend; nil: the backend's connection is in clear
 
-	// LoginDeadline is when the backend must be ready for queries.
+	// LoginDeadline is when the backend must be ready for queries. The client gets
+	// LoginMessage then, an ErrorResponse, if it can be sent between two messages of
+	// the backend; nil: it gets none.
 	LoginDeadline time.Time
+	LoginMessage  []byte
 	// Ready is called once if the backend gets ready for queries, by the relay
 	// itself, which waits for it. What it returns, if anything, ends the session
 	// there: the client gets its Message instead of the ReadyForQuery, or behind it if
