@@ -46,7 +46,8 @@ func TestDifferences(t *testing.T) {
 		},
 		{
 			"rules", head + "acl: {allow: [10.0.0.0/8], rules: [{name: a, action: allow, users: [app], certificate: {cn: app}}]}\n", head + "acl: {allow: [10.0.0.0/8]}\n",
-			[]string{"acl.rules: removed a"}, []string{"acl.rules: all rules are gone"},
+			[]string{"acl.rules: removed a"},
+			[]string{"acl.rules: all rules are gone"},
 		},
 		{
 			"conditions", head + "acl: {allow: [10.0.0.0/8], rules: [{name: a, action: allow, users: [app], databases: [x], certificate: {cn: app}, replication: none}]}\n",
@@ -57,36 +58,44 @@ func TestDifferences(t *testing.T) {
 		{
 			"reject", head + "acl: {allow: [10.0.0.0/8], rules: [{name: no, action: reject, users: [bob]}, {name: a, action: allow, users: [app]}]}\n",
 			head + "acl: {allow: [10.0.0.0/8], rules: [{name: a, action: allow, users: [app]}]}\n",
-			[]string{"acl.rules: removed no"}, []string{`acl.rules: "no", which rejects, is gone`},
+			[]string{"acl.rules: removed no"},
+			[]string{`acl.rules: "no", which rejects, is gone`},
 		},
 		{
 			"a stricter rule", head + "acl: {allow: [10.0.0.0/8]}\n", head + "acl: {allow: [10.0.0.0/8], rules: [{name: a, action: allow, users: [app]}]}\n",
-			[]string{"acl.rules: added a"}, nil,
+			[]string{"acl.rules: added a"},
+			nil,
 		},
 		{
 			"lists", head + "acl: {allow: [10.0.0.0/8]}\n", strings.ReplaceAll(head, ", crl_file: ca.crl", "") + "acl: {allow: [10.0.0.0/8]}\n",
-			[]string{"tls.crl_file: not set, was $DIR/ca.crl"}, []string{"tls.crl_file: $DIR/ca.crl is gone"},
+			[]string{"tls.crl_file: not set, was $DIR/ca.crl"},
+			[]string{"tls.crl_file: $DIR/ca.crl is gone"},
 		},
 		{
 			"lists in another place", head + "acl: {allow: [10.0.0.0/8]}\n", strings.ReplaceAll(head, "crl_file: ca.crl", "crl_dir: crls") + "acl: {allow: [10.0.0.0/8]}\n",
-			[]string{"tls.crl_file: not set, was $DIR/ca.crl", "tls.crl_dir: $DIR/crls, was not set"}, nil,
+			[]string{"tls.crl_file: not set, was $DIR/ca.crl", "tls.crl_dir: $DIR/crls, was not set"},
+			nil,
 		},
 		{
 			"certificates", head + "acl: {allow: [10.0.0.0/8]}\n", strings.ReplaceAll(head, "ca_file", "client_cert: optional, ca_file") + "acl: {allow: [10.0.0.0/8]}\n",
-			[]string{"tls.client_cert: optional, was require"}, []string{"tls.client_cert: require is gone"},
+			[]string{"tls.client_cert: optional, was require"},
+			[]string{"tls.client_cert: require is gone"},
 		},
 		{
 			"a version", strings.ReplaceAll(head, "ca_file", "min_protocol_version: TLSv1.3, ca_file") + "acl: {allow: [10.0.0.0/8]}\n", head + "acl: {allow: [10.0.0.0/8]}\n",
-			[]string{"tls.min_protocol_version: TLSv1.2, was TLSv1.3"}, []string{"tls.min_protocol_version: TLSv1.3 is gone"},
+			[]string{"tls.min_protocol_version: TLSv1.2, was TLSv1.3"},
+			[]string{"tls.min_protocol_version: TLSv1.3 is gone"},
 		},
 		{
 			"a secret", strings.ReplaceAll(head, "ca_file", "passphrase_command: echo one, ca_file") + "acl: {allow: [10.0.0.0/8]}\n",
 			strings.ReplaceAll(head, "ca_file", "passphrase_command: echo two, ca_file") + "acl: {allow: [10.0.0.0/8]}\nlimits: {drain_timeout: 5m, max_connections: 7}\n",
-			[]string{"tls.passphrase_command: changed", "limits.max_connections: 7, was 10000", "limits.drain_timeout: 5m, was 30s"}, nil,
+			[]string{"tls.passphrase_command: changed", "limits.max_connections: 7, was 10000", "limits.drain_timeout: 5m, was 30s"},
+			nil,
 		},
 		{
 			"cancel requests", head + "acl: {allow: [10.0.0.0/8], cancel_requests: known}\n", head + "acl: {allow: [10.0.0.0/8]}\n",
-			[]string{"acl.cancel_requests: any, was known"}, []string{"acl.cancel_requests: known is gone"},
+			[]string{"acl.cancel_requests: any, was known"},
+			[]string{"acl.cancel_requests: known is gone"},
 		},
 	} {
 		changes, gone := compared(t, s, c.old, c.now)
