@@ -331,15 +331,14 @@ func (s *scene) cpuOf(ctx context.Context, kind hostile, n int) (time.Duration, 
 	if err != nil {
 		return 0, err
 	}
-	conns := make([]*wire.Conn, 0, n)
 	for i := 0; i < n; i += 8 {
 		few, err := s.openMany(ctx, kind, i, min(8, n-i))
 		for _, c := range few {
 			if c != nil {
-				_ = c.Conn.Close()
+				_ = c.Close()
 			}
 		}
-		if conns = append(conns, few...); err != nil {
+		if err != nil {
 			return 0, fmt.Errorf("%s: %w", kind.name, err)
 		}
 	}
