@@ -138,6 +138,10 @@ func (s *session) recheck(p *Policy, at time.Time) (failing bool) {
 // none.
 const cancelInterval = 50 * time.Millisecond
 
+// cancelsAtOnce is for all sessions: each CancelRequest costs PostgreSQL a process,
+// and a reload may revoke thousands.
+const cancelsAtOnce = 32
+
 var cancelsAfterClose = [...]time.Duration{0, 50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond}
 
 // cancelUntilClosed cancels what the backend of a session does that must end at
@@ -147,13 +151,19 @@ var cancelsAfterClose = [...]time.Duration{0, 50 * time.Millisecond, 100 * time.
 func (s *session) cancelUntilClosed(of relay.Handle, login pgwire.Login) {
 	ctx, stop := context.WithTimeout(context.Background(), boundaryWait+cancelTimeout)
 	defer stop()
+	cancel := func() {
+		if s.server.cancelSlots.Acquire(ctx) == nil {
+			defer s.server.cancelSlots.Release()
+			s.host.cancelQuery(ctx, login)
+		}
+	}
 	for closed := false; !closed && ctx.Err() == nil; time.Sleep(cancelInterval) {
 		closed = of.BackendClosed()
-		s.host.cancelQuery(ctx, login)
+		cancel()
 	}
 	for _, pause := range cancelsAfterClose {
 		time.Sleep(pause)
-		s.host.cancelQuery(ctx, login)
+		cancel()
 	}
 }
 

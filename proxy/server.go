@@ -114,9 +114,11 @@ type Server struct {
 	auth       *authLimiter
 	handshakes handshakeSlots
 	cancelKeys cancelKeys
-	probes     probes
-	refusals   *refusals
-	shutdown   shutdown
+	// cancelSlots are for the CancelRequests of sessions that are terminated.
+	cancelSlots handshakeSlots
+	probes      probes
+	refusals    *refusals
+	shutdown    shutdown
 
 	lastID        atomic.Uint64
 	policyChanged chan struct{}
@@ -149,6 +151,7 @@ func New(p *Policy, log, refused *slog.Logger, m *metrics.Set) (*Server, error) 
 		limiter:       newLimiter(m),
 		auth:          newAuthLimiter(),
 		handshakes:    newHandshakeSlots(),
+		cancelSlots:   make(handshakeSlots, cancelsAtOnce),
 		policyChanged: make(chan struct{}, 1),
 		maintainDone:  make(chan struct{}),
 	}

@@ -52,3 +52,40 @@ func TestCancelsOfATerminatedSessionEnd(t *testing.T) {
 		t.Errorf("the shutdown took %v", took)
 	}
 }
+
+// A reload that revokes many sessions does not cost PostgreSQL a process for each at
+// the same time.
+func TestManySessionsAreRevoked(t *testing.T) {
+	var cancels, now, peak atomic.Int64
+	fake, err := pgtest.StartFake(func(conn net.Conn) {
+		b := make([]byte, 1024)
+		n, _ := conn.Read(b)
+		if n == 16 {
+			cancels.Add(1)
+			m := now.Add(1)
+			for p := peak.Load(); m > p && !peak.CompareAndSwap(p, m); p = peak.Load() {
+			}
+			time.Sleep(5 * time.Millisecond) // fork and search
+			now.Add(-1)
+			return
+		}
+		_, _ = conn.Write([]byte("R\x00\x00\x00\x08\x00\x00\x00\x00K\x00\x00\x00\x0c\x00\x00\x00\x07key!Z\x00\x00\x00\x05I"))
+		_, _ = io.Copy(io.Discard, conn)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(fake.Stop)
+	g := newGate(t, fake.SocketDir)
+	for range 200 {
+		bob := g.secure(t, withCert(g.CA.Client("bob")))
+		send(t, bob, startup(protocol3, "user", "app"))
+		readReady(t, bob)
+		go func() { _, _ = io.Copy(io.Discard, bob); bob.Close() }()
+	}
+	g.reload(func(p *proxy.Policy) { p.Verify = refuses("bob") })
+	eventually(t, "every session has been cancelled", func() bool { return cancels.Load() >= 200 && g.Server.Sessions() == 0 })
+	if n := peak.Load(); n > 40 { // 32, and some that have ended at the gate already
+		t.Errorf("%d CancelRequests at the same time", n)
+	}
+}
