@@ -157,7 +157,7 @@ const junkSize = 28 << 10
 
 // parsingFactor is what a certificate of junkSize may cost: crypto/tls parses it in the
 // handshake, before anybody can refuse it. limits.max_handshake_bytes bounds it.
-const parsingFactor = 6
+const parsingFactor = 4
 
 // growing are leaves that take much more memory when parsed than on the wire.
 func growing() []hostile {
@@ -267,7 +267,7 @@ func deafHello(hello string) hostile {
 			LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+i%20))},
 			Control: func(_, _ string, raw syscall.RawConn) (err error) {
 				e := raw.Control(func(fd uintptr) {
-					err = errors.Join(unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 1), unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, 512))
+					err = errors.Join(unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 1), unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG, 500)) // the send buffer grows with it
 				})
 				return errors.Join(err, e)
 			},
