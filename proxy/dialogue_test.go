@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -1708,13 +1709,18 @@ func TestVerifyFailsClosed(t *testing.T) {
 // DESIGN, the life of a connection: no reload slips past a client that is still
 // on its way in. Its TLS began under the old policy; it is judged by the new.
 func TestReloadDuringStartup(t *testing.T) {
+	var verdicts atomic.Int64
 	refuse := func(p *proxy.Policy) {
 		p.Verify = func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
+			verdicts.Add(1)
 			return nil, &proxy.Refusal{Outcome: proxy.CertRevoked}
 		}
 	}
 	accept := func(p *proxy.Policy) {
-		p.Verify = func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) { return nil, nil }
+		p.Verify = func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
+			verdicts.Add(1)
+			return nil, nil
+		}
 	}
 	b, next := newBackend(t), newBackend(t)
 	for _, c := range []struct {
@@ -1735,7 +1741,9 @@ func TestReloadDuringStartup(t *testing.T) {
 		for _, inside := range []string{"TLS", "a half-sent packet"} {
 			t.Run(c.name+" inside "+inside, func(t *testing.T) {
 				g := newGate(t, b.SocketDir, c.old)
+				before := verdicts.Load()
 				conn := g.secure(t)
+				eventually(t, "the verdict on the handshake", func() bool { return verdicts.Load() > before })
 				rest := alice
 				if inside != "TLS" {
 					send(t, conn, rest[:20])
