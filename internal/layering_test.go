@@ -20,6 +20,7 @@ const module = "pgwicket/"
 var layers = map[string][]string{
 	"acl":              {"internal/dn"},
 	"metrics":          nil,
+	"internal/certs":   {"internal/dn"},
 	"internal/dn":      nil,
 	"internal/nearest": nil,
 	"internal/pgconf":  nil,
@@ -32,6 +33,8 @@ var layers = map[string][]string{
 	"proxy":            {"acl", "metrics", "internal/pgwire", "internal/relay"},
 	"config":           {"acl", "proxy", "tlsconfig", "internal/nearest"},
 	"cmd/pgwicket":     {"acl", "metrics", "tlsconfig", "proxy", "config", "internal/dn", "internal/nearest", "internal/pgconf", "internal/pgtest", "internal/pgwire", "internal/status", "internal/tlstest"},
+
+	"internal/tlstest/chains": nil, // chains for the tests of certs and of what uses it
 }
 
 // owners are the only packages that may import what begins with the key.

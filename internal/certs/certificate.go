@@ -1,0 +1,289 @@
+package certs
+
+import (
+	"bytes"
+	"fmt"
+	"time"
+)
+
+// Certificate is a certificate as Parse has read it. Its fields must not be
+// changed, but for Origin before anybody else has it.
+type Certificate struct {
+	Origin string // where it is from, for messages: its file and place; "" if it was sent
+
+	Raw       []byte // the whole certificate
+	RawTBS    []byte // what is signed
+	RawSPKI   []byte // the SubjectPublicKeyInfo
+	RawSerial []byte // the content of the serial number, which may be negative
+
+	Version int // 1 for v1; 0 for a number that makes no sense
+	Issuer  Name
+	Subject Name
+
+	// The dates, zero where one cannot be read: such a certificate is in date at
+	// no time.
+	NotBefore time.Time
+	NotAfter  time.Time
+
+	Key        *PublicKey
+	Algorithm  *SignatureAlgorithm // as the signed part names it
+	Signature  []byte
+	Extensions []Extension // all of them, in order
+
+	DistributionPoints []DistributionPoint
+
+	ext   extensions
+	aux   *trust
+	outer signatureField
+}
+
+// Extension is one extension as it stands in a certificate.
+type Extension struct {
+	OID      string // dotted decimal
+	Critical bool
+	Value    []byte
+}
+
+// signatureField is what stands outside of the signed part.
+type signatureField struct {
+	same   bool // the algorithm is the one inside
+	unused int  // bits of the last byte of the signature
+}
+
+// ParseError says what of a certificate cannot be read.
+type ParseError struct {
+	Field   string // "the validity"
+	Serial  string // "" if it was not reached
+	Subject string // likewise
+}
+
+func (e *ParseError) Error() string {
+	if e.Subject != "" || e.Serial != "" {
+		return fmt.Sprintf("certificate %s (%q): %s cannot be read", e.Serial, e.Subject, e.Field)
+	}
+	return e.Field + " cannot be read"
+}
+
+// Parse reads a certificate in DER or definite BER, with nothing behind it. It
+// fails, with a *ParseError, for what OpenSSL does not read either; an extension
+// that is malformed and a key that is not known fail Verify instead, so that the
+// certificate can be named. The certificate keeps der.
+func Parse(der []byte) (*Certificate, error) {
+	in := input(der)
+	c, err := parse(&in)
+	if err == nil && !in.empty() {
+		err = c.unreadable("what stands behind the certificate")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// ParseTrusted reads what a PEM block "TRUSTED CERTIFICATE" holds: a certificate
+// and OpenSSL's settings of what it is trusted for (d2i_X509_AUX).
+func ParseTrusted(der []byte) (*Certificate, error) {
+	in := input(der)
+	c, err := parse(&in)
+	if err != nil {
+		return nil, err
+	}
+	if !in.empty() {
+		if c.aux, err = parseTrust(in); err != nil {
+			return nil, c.unreadable("the trust settings")
+		}
+	}
+	return c, nil
+}
+
+func parse(in *input) (*Certificate, error) {
+	c := &Certificate{}
+	e, ok := in.next()
+	if !ok || e.id != idSequence {
+		return nil, c.unreadable("the certificate")
+	}
+	c.Raw = e.full
+	outer := input(e.content)
+	tbs, ok := outer.next()
+	if !ok || tbs.id != idSequence {
+		return nil, c.unreadable("the signed part")
+	}
+	c.RawTBS = tbs.full
+	inside, err := c.parseTBS(tbs.content)
+	if err != nil {
+		return nil, err
+	}
+	algorithm, ok := readAlgorithm(&outer)
+	if !ok {
+		return nil, c.unreadable("the signature algorithm")
+	}
+	c.outer.same = inside.equal(algorithm)
+	signature, ok := outer.read(idBitString)
+	if ok {
+		c.Signature, c.outer.unused, ok = bitString(signature)
+	}
+	if !ok || !outer.empty() {
+		return nil, c.unreadable("the signature")
+	}
+	c.derive()
+	return c, nil
+}
+
+func (c *Certificate) unreadable(field string) error {
+	e := &ParseError{Field: field}
+	if c.RawSerial != nil {
+		e.Serial = c.Serial()
+	}
+	if c.Subject.Raw != nil {
+		e.Subject = c.Subject.String()
+	}
+	return e
+}
+
+// parseTBS reads the signed part.
+func (c *Certificate) parseTBS(in input) (algorithm algorithmID, err error) {
+	c.Version = 1
+	version, present, ok := in.optional(explicit(0))
+	if ok && present {
+		var number input
+		number, ok = version.read(idInteger)
+		ok = ok && version.empty() && validInteger(number)
+		c.Version = smallInteger(number) + 1
+	}
+	if !ok {
+		return algorithm, c.unreadable("the version")
+	}
+	serial, ok := in.read(idInteger)
+	if !ok || !validInteger(serial) {
+		return algorithm, c.unreadable("the serial number")
+	}
+	c.RawSerial = serial
+	if algorithm, ok = readAlgorithm(&in); !ok {
+		return algorithm, c.unreadable("the signature algorithm of the signed part")
+	}
+	c.Algorithm = algorithm.signature()
+	if c.Issuer, ok = readName(&in); !ok {
+		return algorithm, c.unreadable("the issuer")
+	}
+	if !c.parseValidity(&in) {
+		return algorithm, c.unreadable("the validity")
+	}
+	if c.Subject, ok = readName(&in); !ok {
+		return algorithm, c.unreadable("the subject")
+	}
+	spki, ok := in.next()
+	if ok {
+		c.RawSPKI = spki.full
+		c.Key, ok = parsePublicKey(spki)
+	}
+	if !ok {
+		return algorithm, c.unreadable("the public key")
+	}
+	return algorithm, c.parseTail(in)
+}
+
+// parseTail reads the optional end of the signed part.
+func (c *Certificate) parseTail(in input) error {
+	for n := byte(1); n <= 2; n++ {
+		id, present, ok := in.optional(context(n))
+		if ok && present {
+			_, _, ok = bitString(id)
+		}
+		if !ok {
+			return c.unreadable("a unique identifier")
+		}
+	}
+	wrapped, present, ok := in.optional(explicit(3))
+	if ok && present {
+		var list input
+		list, ok = wrapped.read(idSequence)
+		ok = ok && wrapped.empty() && c.parseExtensions(list)
+	}
+	if !ok || !in.empty() {
+		return c.unreadable("the list of extensions")
+	}
+	return nil
+}
+
+func readName(in *input) (Name, bool) {
+	e, ok := in.next()
+	if !ok {
+		return Name{}, false
+	}
+	return parseName(e)
+}
+
+func (c *Certificate) parseValidity(in *input) bool {
+	validity, ok := in.read(idSequence)
+	if !ok {
+		return false
+	}
+	for _, date := range []*time.Time{&c.NotBefore, &c.NotAfter} {
+		e, ok := validity.next()
+		if !ok || e.id != idUTCTime && e.id != idGeneralTime {
+			return false
+		}
+		*date = parseTime(e)
+	}
+	return validity.empty()
+}
+
+// parseTime reads the two forms that X509_cmp_time in crypto/x509/x509_vfy.c
+// allows; the zero time stands for every other.
+func parseTime(e element) time.Time {
+	layout := "20060102150405Z"
+	value := string(e.content)
+	if e.id == idUTCTime {
+		if len(value) != 13 {
+			return time.Time{}
+		}
+		century := "19"
+		if value[0] < '5' { // RFC 5280 section 4.1.2.5.1
+			century = "20"
+		}
+		value = century + value
+	}
+	t, err := time.Parse(layout, value)
+	if err != nil || len(value) != len(layout) {
+		return time.Time{}
+	}
+	return t
+}
+
+// Serial writes the serial number as "openssl x509 -serial" does.
+func (c *Certificate) Serial() string {
+	b := c.RawSerial
+	if len(b) == 0 {
+		return ""
+	}
+	if b[0] < 0x80 {
+		if len(b) > 1 && b[0] == 0 {
+			b = b[1:]
+		}
+		return clip(fmt.Sprintf("%X", b))
+	}
+	negated := make([]byte, len(b))
+	carry := 1
+	for i := len(b) - 1; i >= 0; i-- {
+		v := int(^b[i]) + carry
+		negated[i], carry = byte(v), v>>8
+	}
+	for len(negated) > 1 && negated[0] == 0 {
+		negated = negated[1:]
+	}
+	return clip(fmt.Sprintf("-%X", negated))
+}
+
+// Equal reports whether both are the same certificate, byte by byte.
+func (c *Certificate) Equal(other *Certificate) bool {
+	return c == other || bytes.Equal(c.Raw, other.Raw)
+}
+
+// clip keeps a certificate of a quarter of a megabyte out of the log.
+func clip(s string) string {
+	const limit = 256
+	if len(s) > limit {
+		return s[:limit] + "..."
+	}
+	return s
+}

@@ -1,0 +1,112 @@
+package certs
+
+import (
+	"errors"
+	"fmt"
+)
+
+var (
+	errDistrusted      = errors.New("its trust settings (openssl x509 -trustout) do not allow this use")
+	errAuthoritySerial = errors.New("its own issuer and serial number are not those that the certificate names")
+	errSpent           = fmt.Errorf("more than %d signatures would have to be checked, or more than %d of those sent do not verify", maxChecks, maxStrangers)
+)
+
+// refusal explains why no path was found.
+func (s *search) refusal(leaf *Certificate) *Error {
+	f := s.failure
+	e := &Error{Reason: UnknownCA, Cert: f.cert, Depth: f.depth, Purpose: s.options.Purpose}
+	if f.cert == nil {
+		e.Cert = leaf
+	}
+	switch f.rank {
+	case rankWeak:
+		var weak *weakness
+		errors.As(f.err, &weak)
+		e.Reason, e.Cert, e.Problem, e.Remedy = WeakKey, weak.cert, weak.problem, weak.remedy
+		if weak.cert == f.issuer {
+			e.Depth++
+		}
+	case rankSpent:
+		e.Reason, e.Problem = Invalid, "has no chain that can be found: "+f.err.Error()
+		e.Remedy = "send its intermediates only"
+	case rankSignature:
+		e.Problem = fmt.Sprintf("was not signed by the CA certificate %s (%q), though that has the name of its issuer", f.issuer.Serial(), text(f.issuer.Subject))
+		e.Remedy = "add the certificate of the CA that has signed it to " + s.pool.name + ", for the name was used for another key"
+	case rankUnusable:
+		e.Problem = fmt.Sprintf("cannot be checked by the CA certificate %s (%q): %v", f.issuer.Serial(), text(f.issuer.Subject), f.err)
+		e.Remedy = "issue it anew by a CA with an RSA, ECDSA or Ed25519 key and without that fault"
+		if errors.Is(f.err, errDistrusted) {
+			e.Remedy = "put the certificate into " + s.pool.name + " without trust settings (openssl x509)"
+		}
+	case rankOtherKey:
+		e.Problem = fmt.Sprintf("is not of the CA certificate %s (%q), though that has the name of its issuer: %v", f.issuer.Serial(), text(f.issuer.Subject), f.err)
+		e.Rule = "RFC 5280 section 4.2.1.1"
+		e.Remedy = "add the CA certificate that it names to " + s.pool.name
+	default:
+		s.missing(e)
+	}
+	return e
+}
+
+// missing explains that there is no certificate of an issuer at all.
+func (s *search) missing(e *Error) {
+	c := e.Cert
+	switch {
+	case c.SelfSigned():
+		e.Problem = "is self-signed and not in " + s.pool.name
+		e.Remedy = "add it there if it is to be trusted"
+	case s.pool.Find(c) != nil:
+		e.Problem = fmt.Sprintf("ends in no root: %s has no certificate of its issuer", s.pool.name)
+		e.Remedy = fmt.Sprintf("add the root %q to %s", text(c.Issuer), s.pool.name)
+	default:
+		e.Problem = fmt.Sprintf("is of a CA whose certificate is neither in %s nor was sent", s.pool.name)
+		e.Remedy = fmt.Sprintf("add %q to %s, or let the intermediate be sent with the certificate", text(c.Issuer), s.pool.name)
+	}
+}
+
+// weakness is a key or a signature below the minimum.
+type weakness struct {
+	cert            *Certificate
+	problem, remedy string
+}
+
+func (w *weakness) Error() string { return w.problem }
+
+// tooWeak is check_auth_level in crypto/x509/x509_vfy.c for one link of a chain.
+func tooWeak(c, issuer *Certificate, minimum int) error {
+	if w := weakKey(issuer, minimum); w != nil {
+		return w
+	}
+	if w := weakSignature(c, minimum); w != nil {
+		return w
+	}
+	return nil
+}
+
+func weakKey(c *Certificate, minimum int) *weakness {
+	if minimum < 0 || c.Key.Bits >= minimum && c.Key.family != familyNone {
+		return nil
+	}
+	w := &weakness{cert: c}
+	if c.Key.family == familyNone {
+		w.problem = "has " + c.Key.Name
+		w.remedy = "issue it anew with an RSA key of 2048 bits or more, ECDSA or Ed25519"
+		return w
+	}
+	w.problem = fmt.Sprintf("has a key (%s) of %d bits of security, and at least %d are asked for", c.Key.Name, c.Key.Bits, minimum)
+	w.remedy = "issue it anew with a stronger key, or lower the minimum"
+	return w
+}
+
+func weakSignature(c *Certificate, minimum int) *weakness {
+	if minimum < 0 || c.Algorithm.Bits >= minimum {
+		return nil
+	}
+	w := &weakness{cert: c, remedy: "issue it anew with SHA-256"}
+	if c.Algorithm.Bits < 0 {
+		w.problem = fmt.Sprintf("is signed with %s, whose strength is not known", c.Algorithm.Name)
+	} else {
+		w.problem = fmt.Sprintf("is signed with %s, which gives %d bits of security, and at least %d are asked for", c.Algorithm.Name, c.Algorithm.Bits, minimum)
+	}
+	return w
+}
