@@ -1,6 +1,7 @@
 package certs_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -15,7 +16,7 @@ func FuzzParse(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	for _, seed := range forge.Seeds {
+	for _, seed := range slices.Concat(forge.Leaves, forge.CAs, forge.Roots) {
 		f.Add(forge.Sign(seed))
 	}
 	f.Add([]byte{0x30, 0x80, 0x00, 0x00})

@@ -35,6 +35,7 @@ func TestOpenSSL(t *testing.T) {
 		}
 		openssl, text := askOpenSSL(t, files, c)
 		ours := judge(c)
+		checkWords(t, c.Name, ours)
 		if openssl {
 			admitted++
 		}

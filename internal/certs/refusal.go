@@ -8,7 +8,7 @@ import (
 var (
 	errDistrusted      = errors.New("its trust settings (openssl x509 -trustout) do not allow this use")
 	errAuthoritySerial = errors.New("its own issuer and serial number are not those that the certificate names")
-	errSpent           = fmt.Errorf("more than %d signatures would have to be checked, or more than %d of those sent do not verify", maxChecks, maxStrangers)
+	errSpent           = fmt.Errorf("%d signatures were checked, or %d of certificates that were sent did not verify", maxChecks, maxStrangers)
 )
 
 // refusal explains why no path was found.
@@ -27,7 +27,8 @@ func (s *search) refusal(leaf *Certificate) *Error {
 			e.Depth++
 		}
 	case rankSpent:
-		e.Reason, e.Problem = Invalid, "has no chain that can be found: "+f.err.Error()
+		e.Reason, e.Cert, e.Depth = Invalid, leaf, 0
+		e.Problem = "came with too many others that may have issued it: " + f.err.Error()
 		e.Remedy = "send its intermediates only"
 	case rankSignature:
 		e.Problem = fmt.Sprintf("was not signed by the CA certificate %s (%q), though that has the name of its issuer", f.issuer.Serial(), text(f.issuer.Subject))
