@@ -213,43 +213,6 @@ func readName(in *input) (Name, bool) {
 	return parseName(e)
 }
 
-func (c *Certificate) parseValidity(in *input) bool {
-	validity, ok := in.read(idSequence)
-	if !ok {
-		return false
-	}
-	for _, date := range []*time.Time{&c.NotBefore, &c.NotAfter} {
-		e, ok := validity.next()
-		if !ok || e.id != idUTCTime && e.id != idGeneralTime {
-			return false
-		}
-		*date = parseTime(e)
-	}
-	return validity.empty()
-}
-
-// parseTime reads the two forms that X509_cmp_time in crypto/x509/x509_vfy.c
-// allows; the zero time stands for every other.
-func parseTime(e element) time.Time {
-	layout := "20060102150405Z"
-	value := string(e.content)
-	if e.id == idUTCTime {
-		if len(value) != 13 {
-			return time.Time{}
-		}
-		century := "19"
-		if value[0] < '5' { // RFC 5280 section 4.1.2.5.1
-			century = "20"
-		}
-		value = century + value
-	}
-	t, err := time.Parse(layout, value)
-	if err != nil || len(value) != len(layout) {
-		return time.Time{}
-	}
-	return t
-}
-
 // Serial writes the serial number as "openssl x509 -serial" does.
 func (c *Certificate) Serial() string {
 	b := c.RawSerial

@@ -82,7 +82,7 @@ func (j judgement) checkCA(i int) *Error {
 	}
 	c := j.chain[i]
 	kind := c.caKind()
-	if kind == declaredCA || kind == toleratedCA && i == len(j.chain)-1 {
+	if kind == declaredCA || kind != notCA && i == len(j.chain)-1 {
 		return nil
 	}
 	if c.rejects(keyCertSign) {

@@ -57,7 +57,7 @@ func parseSubtrees(in input) (list []subtree, ok bool) {
 		if !ok || hasMaximum && !validInteger(maximum) || !content.empty() {
 			return nil, false
 		}
-		s.bounded = hasMaximum || hasMinimum && !(len(minimum) == 1 && minimum[0] == 0)
+		s.bounded = hasMaximum || hasMinimum && (len(minimum) > 1 || minimum[0] != 0)
 		list = append(list, s)
 	}
 	return list, true

@@ -122,7 +122,11 @@ func (in *input) readOID() (oid, bool) {
 
 // validInteger is c2i_ibuf: at least one byte and none too many.
 func validInteger(b []byte) bool {
-	return len(b) == 1 || len(b) > 1 && !(b[0] == 0 && b[1] < 0x80) && !(b[0] == 0xff && b[1] >= 0x80)
+	if len(b) < 2 {
+		return len(b) == 1
+	}
+	negative := b[1] >= 0x80
+	return (b[0] != 0 || negative) && (b[0] != 0xff || !negative)
 }
 
 // smallInteger returns a non-negative integer, and -1 for one that is too large

@@ -80,7 +80,7 @@ func TestMutatedVerdicts(t *testing.T) {
 		func(r *rand.Rand, c *chains.Case) { c.Leaf, c.CA = plainLeaf, [][]byte{changed(r, forge.Roots)} },
 	}
 	dir := t.TempDir()
-	r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same each time
+	r := rand.New(rand.NewPCG(1, 2))
 	admitted, stricter := 0, 0
 	for i := range mutations(t) {
 		c := chains.Case{Name: "mutation " + strconv.Itoa(i), Level: 2, Server: r.IntN(4) == 0, Partial: r.IntN(4) == 0}
@@ -114,7 +114,7 @@ func TestMutatedReading(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := rand.New(rand.NewPCG(3, 4)) //nolint:gosec // the same each time
+	r := rand.New(rand.NewPCG(3, 4))
 	parts := slices.Concat(forge.Leaves, forge.CAs, forge.Roots)
 	both := 0
 	for i := range mutations(t) {
@@ -164,7 +164,7 @@ func readByOpenSSL(t *testing.T, der []byte) map[string]string {
 func keyByOpenSSL(der []byte) []byte {
 	cmd := exec.Command("openssl", "x509", "-inform", "DER", "-noout", "-pubkey")
 	cmd.Stdin = bytes.NewReader(der)
-	out, _ := cmd.Output() //nolint:errcheck // without a key it fails
+	out, _ := cmd.Output() // without a key it fails
 	if block, _ := pem.Decode(out); block != nil {
 		return block.Bytes
 	}

@@ -58,7 +58,8 @@ type caKind int
 const (
 	notCA       caKind = iota
 	declaredCA         // by basicConstraints
-	toleratedCA        // without: a v1 root, or keyUsage or nsCertType say so
+	toleratedCA        // without: a v1 root, or by keyUsage
+	netscapeCA         // without: by nsCertType
 )
 
 func (c *Certificate) caKind() caKind {
@@ -70,8 +71,10 @@ func (c *Certificate) caKind() caKind {
 		return declaredCA
 	case x.basic:
 		return notCA
-	case c.Version == 1 && x.selfSigned, x.hasKeyUsage, x.hasNSCertType && x.nsCertType&nsAnyCA != 0:
+	case c.Version == 1 && x.selfSigned, x.hasKeyUsage:
 		return toleratedCA
+	case x.hasNSCertType && x.nsCertType&nsAnyCA != 0:
+		return netscapeCA
 	}
 	return notCA
 }
@@ -84,9 +87,8 @@ func (c *Certificate) wrongPurpose(p Purpose, asCA bool) (problem, rule string) 
 		return fmt.Sprintf("has an extendedKeyUsage without %s: it has %s", usageNames[p.usage()], c.usages()), "RFC 5280 section 4.2.1.12"
 	}
 	if asCA {
-		// The other kinds of CA were looked at before.
-		if c.caKind() == toleratedCA && !c.ext.hasKeyUsage && c.ext.hasNSCertType &&
-			!(c.Version == 1 && c.ext.selfSigned) && c.ext.nsCertType&nsSSLCA == 0 {
+		// Every other kind of CA was looked at before.
+		if c.caKind() == netscapeCA && c.ext.nsCertType&nsSSLCA == 0 {
 			return "has an nsCertType without sslCA", "check_ssl_ca in OpenSSL's crypto/x509/v3_purp.c"
 		}
 		return "", ""

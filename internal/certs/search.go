@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 )
 
 // What a search may cost. OpenSSL allows chains of a hundred certificates, and
@@ -237,10 +236,4 @@ type keyIDError struct{ wanted, has []byte }
 
 func (e keyIDError) Error() string {
 	return fmt.Sprintf("its key identifier is %s and not %s", clip(fmt.Sprintf("%X", e.has)), clip(fmt.Sprintf("%X", e.wanted)))
-}
-
-// inDate is ossl_x509_check_cert_time in crypto/x509/x509_vfy.c, which counts
-// the second of notAfter as the end.
-func (c *Certificate) inDate(at time.Time) bool {
-	return !c.NotBefore.IsZero() && !c.NotAfter.IsZero() && at.Unix() >= c.NotBefore.Unix() && at.Unix() < c.NotAfter.Unix()
 }

@@ -167,7 +167,6 @@ func issuedBy(name []byte) option    { return func(s *spec) { s.issuer = name } 
 func valid(raw []byte) option        { return func(s *spec) { s.validity = raw } }
 func digest(h crypto.Hash) option    { return func(s *spec) { s.hash = h } }
 func public(spki []byte) option      { return func(s *spec) { s.public = spki } }
-func between(a, b time.Time) option  { return valid(validity(a, b)) }
 func algorithms(in, o []byte) option { return func(s *spec) { s.inner, s.outer = in, o } }
 
 func expired(s *spec) {
@@ -228,13 +227,6 @@ func (c Case) finds(why string) Case    { c.Finds = why; return c }
 func (c Case) trust(more ...*node) Case {
 	for _, n := range more {
 		c.CA = append(c.CA, n.der)
-	}
-	return c
-}
-
-func (c Case) send(more ...*node) Case {
-	for _, n := range more {
-		c.Sent = append(c.Sent, n.der)
 	}
 	return c
 }

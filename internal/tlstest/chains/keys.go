@@ -8,7 +8,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha1" //nolint:gosec // the identifier of a key
+	"crypto/sha1"
 	_ "crypto/sha256"
 	_ "crypto/sha512"
 	"crypto/x509"
@@ -50,12 +50,20 @@ func makeKeys(dir string) (*keys, error) {
 		to   **key
 		make func() (crypto.Signer, error)
 	}{
-		{&k.root, onCurve(elliptic.P256())}, {&k.sub, onCurve(elliptic.P256())}, {&k.leaf, onCurve(elliptic.P256())},
-		{&k.other, onCurve(elliptic.P256())}, {&k.p224, onCurve(elliptic.P224())}, {&k.p384, onCurve(elliptic.P384())},
+		{&k.root, onCurve(elliptic.P256())},
+		{&k.sub, onCurve(elliptic.P256())},
+		{&k.leaf, onCurve(elliptic.P256())},
+		{&k.other, onCurve(elliptic.P256())},
+		{&k.p224, onCurve(elliptic.P224())},
+		{&k.p384, onCurve(elliptic.P384())},
 		{&k.p521, onCurve(elliptic.P521())},
 		{&k.ed25519, func() (crypto.Signer, error) { _, key, err := ed25519.GenerateKey(rand.Reader); return key, err }},
-		{&k.rsa, modulus(2048)}, {&k.rsaLeaf, modulus(2048)}, {&k.rsa1024, modulus(1024)}, {&k.rsa2047, modulus(2047)},
-		{&k.rsa3, k.exponent("3")}, {&k.rsaLargeExp, k.exponent("4294967297")},
+		{&k.rsa, modulus(2048)},
+		{&k.rsaLeaf, modulus(2048)},
+		{&k.rsa1024, modulus(1024)},
+		{&k.rsa2047, modulus(2047)},
+		{&k.rsa3, k.exponent("3")},
+		{&k.rsaLargeExp, k.exponent("4294967297")},
 	} {
 		signer, err := m.make()
 		if err != nil {
@@ -129,7 +137,7 @@ func (k *key) load(file string) (_ *key, err error) {
 }
 
 func (k *key) identify() {
-	sum := sha1.Sum(k.spki) //nolint:gosec // likewise
+	sum := sha1.Sum(k.spki)
 	k.id = sum[:]
 }
 

@@ -208,6 +208,9 @@ func keyForms(k *keys) []Case {
 		k.leafCase("key: Ed25519 of 31 bytes", leaf, public(seq(seq(oid("1.3.101.112")), tlv(0x03, make([]byte, 32))))),
 		k.leafCase("key: Ed25519 with parameters", leaf, public(seq(seq(oid("1.3.101.112"), null), tlv(0x03, make([]byte, 33))))),
 		k.leafCase("key: not even a SEQUENCE", leaf, public(null)),
+		k.leafCase("key: RSA 10240", leaf, public(largeRSA(1280))),
+		k.leafCase("key: RSA 16384", leaf, public(largeRSA(2048))),
+		k.leafCase("key: RSA 16392", leaf, public(largeRSA(2049))),
 		k.leafCase("key: DSA 2048", leaf, public(dsa(256, 32))),
 		k.leafCase("key: DSA 1024", leaf, public(dsa(128, 20))),
 		k.leafCase("key: DSA 1024 at level 1", leaf, public(dsa(128, 20))).level(1),
@@ -223,4 +226,11 @@ func dsa(p, q int) []byte {
 		return tlv(0x02, b)
 	}
 	return seq(seq(oid("1.2.840.10040.4.1"), seq(number(p), number(q), tlv(0x02, []byte{2}))), tlv(0x03, []byte{0}, tlv(0x02, []byte{4})))
+}
+
+// largeRSA is a key of this many bytes, whose modulus is no product of primes.
+func largeRSA(size int) []byte {
+	modulus := bytes.Repeat([]byte{0xff}, size+1)
+	modulus[0] = 0
+	return seq(seq(oid("1.2.840.113549.1.1.1"), null), tlv(0x03, []byte{0}, seq(tlv(0x02, modulus), tlv(0x02, []byte{1, 0, 1}))))
 }
