@@ -74,8 +74,8 @@ func (j judgement) checkExtensions() *Error {
 	return nil
 }
 
-// checkCA holds intermediates to basicConstraints, and lets an anchor be a CA in
-// the ways of old.
+// checkCA requires basicConstraints of an intermediate. For an anchor, version 1,
+// keyUsage or nsCertType are enough, as in OpenSSL.
 func (j judgement) checkCA(i int) *Error {
 	if i == 0 {
 		return nil
@@ -124,7 +124,7 @@ func (j judgement) checkStrength() *Error {
 	return nil
 }
 
-// checkDates looks at the anchor, too, and at it first, as internal_verify does.
+// checkDates begins with the anchor, as internal_verify does.
 func (j judgement) checkDates() *Error {
 	for i := len(j.chain) - 1; i >= 0; i-- {
 		c := j.chain[i]

@@ -10,7 +10,7 @@ type nameConstraints struct {
 // subtree is a GeneralSubtree.
 type subtree struct {
 	base    GeneralName
-	bounded bool // by a minimum or a maximum, which nobody supports
+	bounded bool // by a minimum other than 0 or by a maximum
 }
 
 // parseNameConstraints is the template NAME_CONSTRAINTS of crypto/x509/v3_ncons.c.

@@ -49,8 +49,8 @@ const (
 	nsAnyCA     = 0x07
 )
 
-// parsers read the extensions that decide about a chain. A false makes the
-// certificate useless, and so does a second one of the same kind.
+// parsers read the extensions that decide about a chain. A certificate for which
+// one returns false is refused, and so is one with two extensions of a kind.
 var parsers = map[oid]func(*Certificate, input) bool{
 	oidBasicConstraints:   (*Certificate).parseBasicConstraints,
 	oidKeyUsage:           (*Certificate).parseKeyUsage,

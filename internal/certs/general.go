@@ -47,7 +47,7 @@ func (g GeneralName) Key() string {
 	return string(rune(g.Kind)) + string(g.oid) + string(rune(g.id)) + string(g.Value)
 }
 
-// String writes the name for a person; quote it.
+// String writes the name for a message. It may hold any bytes: quote it.
 func (g GeneralName) String() string {
 	switch g.Kind {
 	case Email, DNS, URI:

@@ -30,8 +30,7 @@ func mutations(t *testing.T) int {
 	return 200
 }
 
-// mutate changes a certificate in one place or two, with a liking for tags
-// and lengths, which are among the small numbers.
+// mutate changes a certificate in one place or two.
 func mutate(r *rand.Rand, der []byte) []byte {
 	out := bytes.Clone(der)
 	for range 1 + r.IntN(4)/3 {

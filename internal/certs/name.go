@@ -34,8 +34,8 @@ func (n Name) Canonical() string { return n.canonical }
 // Empty reports whether the name has no attribute.
 func (n Name) Empty() bool { return len(n.attributes) == 0 }
 
-// String writes the name as PostgreSQL does. It may hold anything that the CA
-// has let pass but control characters.
+// String writes the name as PostgreSQL does, with control characters and bytes
+// outside ASCII escaped.
 func (n Name) String() string { return dn.Format(n.Raw) }
 
 // ParseName reads the DER of a Name with nothing behind it.

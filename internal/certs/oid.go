@@ -112,7 +112,7 @@ func (o oid) String() string {
 	return b.String()
 }
 
-// extensionName names an extension for a person.
+// extensionName names an extension for a message.
 func extensionName(o oid) string {
 	if name, ok := extensionNames[o]; ok {
 		return name

@@ -113,7 +113,7 @@ func (c *Certificate) allowsUsage(p Purpose) bool {
 	})
 }
 
-// usages lists the extendedKeyUsage for a person.
+// usages lists the extendedKeyUsage for a message.
 func (c *Certificate) usages() string {
 	var names []string
 	for _, o := range c.ext.extKeyUsage {

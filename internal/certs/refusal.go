@@ -8,7 +8,7 @@ import (
 var (
 	errDistrusted      = errors.New("its trust settings (openssl x509 -trustout) do not allow this use")
 	errAuthoritySerial = errors.New("its own issuer and serial number are not those that the certificate names")
-	errSpent           = fmt.Errorf("%d signatures were checked, or %d of certificates that were sent did not verify", maxChecks, maxStrangers)
+	errExhausted       = fmt.Errorf("%d signatures were checked, or %d of certificates that were sent did not verify", maxChecks, maxFailed)
 )
 
 // refusal explains why no path was found.
@@ -26,7 +26,7 @@ func (s *search) refusal(leaf *Certificate) *Error {
 		if weak.cert == f.issuer {
 			e.Depth++
 		}
-	case rankSpent:
+	case rankExhausted:
 		e.Reason, e.Cert, e.Depth = Invalid, leaf, 0
 		e.Problem = "came with too many others that may have issued it: " + f.err.Error()
 		e.Remedy = "send its intermediates only"

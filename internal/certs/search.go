@@ -10,8 +10,8 @@ import (
 // What a search may cost. OpenSSL allows chains of a hundred certificates, and
 // crypto/x509 as many checks.
 const (
-	maxChecks    = 100
-	maxStrangers = 16 // failed checks of certificates that were sent
+	maxChecks = 100
+	maxFailed = 16 // of certificates that were sent
 )
 
 // search looks for a path from a leaf to an anchor.
@@ -20,15 +20,15 @@ type search struct {
 	sent    []*Certificate
 	options Options
 
-	chain    []*Certificate
-	anyDate  bool // certificates out of date are tried, too
-	skipped  bool // one was not
-	dead     map[*Certificate]bool
-	verdicts []signatureVerdict
-	checks   int
-	failed   int // of the sent ones
-	spent    bool
-	failure  failure
+	chain     []*Certificate
+	anyDate   bool // certificates out of date are tried, too
+	skipped   bool // one was not
+	dead      map[*Certificate]bool
+	verdicts  []signatureVerdict
+	checks    int
+	failed    int // of the sent ones
+	exhausted bool
+	failure   failure
 }
 
 type signatureVerdict struct {
@@ -53,7 +53,7 @@ const (
 	rankUnusable
 	rankSignature
 	rankWeak
-	rankSpent
+	rankExhausted
 )
 
 // find returns the first path, in OpenSSL's order of preference. One without a
@@ -64,7 +64,7 @@ func (s *search) find(leaf *Certificate) []*Certificate {
 		if s.extend(false) {
 			return s.chain
 		}
-		if s.anyDate || !s.skipped || s.spent {
+		if s.anyDate || !s.skipped || s.exhausted {
 			return nil
 		}
 		s.anyDate, s.dead = true, nil
@@ -118,7 +118,7 @@ func (s *search) ownCopy(c *Certificate) bool {
 
 // try takes a candidate as the issuer of c.
 func (s *search) try(c, k *Certificate, fromPool bool) bool {
-	if s.spent || s.dead[k] || slices.ContainsFunc(s.chain, k.Equal) {
+	if s.exhausted || s.dead[k] || slices.ContainsFunc(s.chain, k.Equal) {
 		return false
 	}
 	if err := k.matchesAuthority(c.ext.authority); err != nil {
@@ -183,9 +183,9 @@ func (s *search) signed(c, k *Certificate, fromPool bool) error {
 	if err != nil && !fromPool {
 		s.failed++
 	}
-	if s.checks >= maxChecks || s.failed >= maxStrangers {
-		s.spent = true
-		s.note(rankSpent, c, k, errSpent)
+	if s.checks >= maxChecks || s.failed >= maxFailed {
+		s.exhausted = true
+		s.note(rankExhausted, c, k, errExhausted)
 	}
 	return err
 }

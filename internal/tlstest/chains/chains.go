@@ -1,7 +1,7 @@
-// Package chains makes certificate chains of every odd kind, byte by byte and
-// by the openssl command, for tests that compare what judges them: the gate,
-// OpenSSL and PostgreSQL. None is made by crypto/x509, which could not read many
-// of them.
+// Package chains makes certificate chains, usual and unusual ones, byte by byte
+// and by the openssl command. The tests compare the verdicts of the gate, of
+// OpenSSL and of PostgreSQL on them. None is made by crypto/x509, which cannot
+// read many of them.
 package chains
 
 import (

@@ -88,7 +88,7 @@ const (
 	leafSection = "basicConstraints=CA:FALSE; keyUsage=digitalSignature; extendedKeyUsage=clientAuth; subjectKeyIdentifier=hash; authorityKeyIdentifier=keyid"
 )
 
-// byOpenSSL makes what the command makes of its own accord.
+// byOpenSSL makes the chains for which the openssl command is needed.
 func byOpenSSL(dir string, k *keys) ([]Case, error) {
 	m := &maker{dir: dir}
 	for name, key := range map[string]*key{"rsa": k.rsa, "leaf": k.leaf, "root": k.root, "sub": k.sub} {

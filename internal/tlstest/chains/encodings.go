@@ -92,7 +92,8 @@ func (k *keys) berForms(end, sub, root *node) []Case {
 	}
 }
 
-// brokenExtensions cannot be read, and so make the certificate useless.
+// brokenExtensions are extensions with values of every kind, most of them
+// malformed.
 func brokenExtensions(k *keys) []Case {
 	var cases []Case
 	for _, b := range brokenValues() {

@@ -33,7 +33,7 @@ type key struct {
 type keys struct {
 	dir               string
 	root, sub, leaf   *key // P-256
-	other             *key // P-256, a stranger's
+	other             *key // P-256
 	p224, p384, p521  *key
 	ed25519           *key
 	rsa, rsaLeaf      *key // 2048 bits

@@ -40,7 +40,7 @@ func paths(k *keys) []Case {
 		chain("another root of the same name and other key identifier", direct, stranger),
 		chain("pinned self-signed leaf", self, self),
 		chain("pinned self-signed leaf that is a CA", selfCA, selfCA),
-		chain("self-signed leaf that nobody trusts", self, root),
+		chain("self-signed leaf that is not trusted", self, root),
 		chain("self-signed leaf of a trusted name", issue(nil, k.other, rootName, leaf), root),
 		chain("root sent as well", end, sub, root, root),
 		chain("leaf sent twice", end, end, sub, root),
@@ -50,8 +50,8 @@ func paths(k *keys) []Case {
 		chain("the root as leaf of a server", root, root).server(),
 		chain("root of an empty name", issue(issue(nil, k.root, seq(), ca), k.leaf, leafName, leaf), issue(nil, k.root, seq(), ca)),
 		chain("leaf of an empty name", issue(root, k.leaf, seq(), leaf), root),
-		chain("leaf of an empty name that is sent by itself", issue(nil, k.leaf, seq(), leaf), root),
-		chain("21 certificates that nobody needs", append([]*node{end}, k.strangers(sub, root)...)...),
+		chain("self-signed leaf of an empty name", issue(nil, k.leaf, seq(), leaf), root),
+		chain("21 surplus certificates", append([]*node{end}, k.surplus(sub, root)...)...),
 	}
 	deep := []*node{root}
 	for i := range 8 {
@@ -68,10 +68,10 @@ func paths(k *keys) []Case {
 	return append(cases, chain("leaf with a broken signature", forged, sub, root))
 }
 
-func (k *keys) strangers(sub, root *node) []*node {
+func (k *keys) surplus(sub, root *node) []*node {
 	list := []*node{sub}
 	for i := range 21 {
-		list = append(list, issue(nil, k.other, dn("CN=Stranger "+strconv.Itoa(i)), ca))
+		list = append(list, issue(nil, k.other, dn("CN=Surplus "+strconv.Itoa(i)), ca))
 	}
 	return append(list, root)
 }
