@@ -52,16 +52,20 @@ type signatureField struct {
 
 // ParseError says what of a certificate cannot be read.
 type ParseError struct {
-	Field   string // "the validity"
+	Problem string // goes on from the name of the certificate
 	Serial  string // "" if it was not reached
 	Subject string // likewise
 }
 
 func (e *ParseError) Error() string {
-	if e.Subject != "" || e.Serial != "" {
-		return fmt.Sprintf("certificate %s (%q): %s cannot be read", e.Serial, e.Subject, e.Field)
+	text := "certificate "
+	if e.Serial != "" {
+		text += e.Serial + " "
 	}
-	return e.Field + " cannot be read"
+	if e.Subject != "" {
+		text += fmt.Sprintf("(%q) ", e.Subject)
+	}
+	return text + e.Problem
 }
 
 // Parse reads a certificate in DER or definite BER, with nothing behind it. It
@@ -72,7 +76,7 @@ func Parse(der []byte) (*Certificate, error) {
 	in := input(der)
 	c, err := parse(&in)
 	if err == nil && !in.empty() {
-		err = c.unreadable("what stands behind the certificate")
+		err = c.parseError("has bytes behind its end")
 	}
 	if err != nil {
 		return nil, err
@@ -90,7 +94,7 @@ func ParseTrusted(der []byte) (*Certificate, error) {
 	}
 	if !in.empty() {
 		if c.aux, err = parseTrust(in); err != nil {
-			return nil, c.unreadable("the trust settings")
+			return nil, c.unreadable("trust settings")
 		}
 	}
 	return c, nil
@@ -100,13 +104,13 @@ func parse(in *input) (*Certificate, error) {
 	c := &Certificate{}
 	e, ok := in.next()
 	if !ok || e.id != idSequence {
-		return nil, c.unreadable("the certificate")
+		return nil, c.parseError("is no certificate in DER")
 	}
 	c.Raw = e.full
 	outer := input(e.content)
 	tbs, ok := outer.next()
 	if !ok || tbs.id != idSequence {
-		return nil, c.unreadable("the signed part")
+		return nil, c.unreadable("a signed part")
 	}
 	c.RawTBS = tbs.full
 	inside, err := c.parseTBS(tbs.content)
@@ -115,7 +119,7 @@ func parse(in *input) (*Certificate, error) {
 	}
 	algorithm, ok := readAlgorithm(&outer)
 	if !ok {
-		return nil, c.unreadable("the signature algorithm")
+		return nil, c.unreadable("a signature algorithm")
 	}
 	c.outer.same = inside.equal(algorithm)
 	signature, ok := outer.read(idBitString)
@@ -123,19 +127,23 @@ func parse(in *input) (*Certificate, error) {
 		c.Signature, c.outer.unused, ok = bitString(signature)
 	}
 	if !ok || !outer.empty() {
-		return nil, c.unreadable("the signature")
+		return nil, c.unreadable("a signature")
 	}
 	c.derive()
 	return c, nil
 }
 
 func (c *Certificate) unreadable(field string) error {
-	e := &ParseError{Field: field}
+	return c.parseError("has " + field + " that cannot be read")
+}
+
+func (c *Certificate) parseError(problem string) error {
+	e := &ParseError{Problem: problem}
 	if c.RawSerial != nil {
 		e.Serial = c.Serial()
 	}
 	if c.Subject.Raw != nil {
-		e.Subject = c.Subject.String()
+		e.Subject = text(c.Subject)
 	}
 	return e
 }
@@ -151,25 +159,25 @@ func (c *Certificate) parseTBS(in input) (algorithm algorithmID, err error) {
 		c.Version = smallInteger(number) + 1
 	}
 	if !ok {
-		return algorithm, c.unreadable("the version")
+		return algorithm, c.unreadable("a version")
 	}
 	serial, ok := in.read(idInteger)
 	if !ok || !validInteger(serial) {
-		return algorithm, c.unreadable("the serial number")
+		return algorithm, c.unreadable("a serial number")
 	}
 	c.RawSerial = serial
 	if algorithm, ok = readAlgorithm(&in); !ok {
-		return algorithm, c.unreadable("the signature algorithm of the signed part")
+		return algorithm, c.unreadable("a signature algorithm in its signed part")
 	}
 	c.Algorithm = algorithm.signature()
 	if c.Issuer, ok = readName(&in); !ok {
-		return algorithm, c.unreadable("the issuer")
+		return algorithm, c.unreadable("an issuer")
 	}
 	if !c.parseValidity(&in) {
-		return algorithm, c.unreadable("the validity")
+		return algorithm, c.unreadable("a validity")
 	}
 	if c.Subject, ok = readName(&in); !ok {
-		return algorithm, c.unreadable("the subject")
+		return algorithm, c.unreadable("a subject")
 	}
 	spki, ok := in.next()
 	if ok {
@@ -177,7 +185,7 @@ func (c *Certificate) parseTBS(in input) (algorithm algorithmID, err error) {
 		c.Key, ok = parsePublicKey(spki)
 	}
 	if !ok {
-		return algorithm, c.unreadable("the public key")
+		return algorithm, c.unreadable("a public key")
 	}
 	return algorithm, c.parseTail(in)
 }
@@ -200,7 +208,7 @@ func (c *Certificate) parseTail(in input) error {
 		ok = ok && wrapped.empty() && c.parseExtensions(list)
 	}
 	if !ok || !in.empty() {
-		return c.unreadable("the list of extensions")
+		return c.unreadable("a list of extensions")
 	}
 	return nil
 }

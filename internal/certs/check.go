@@ -50,7 +50,7 @@ func (j judgement) checkExtensions() *Error {
 		case x.malformed != "":
 			return j.refuse(i, Invalid, x.malformed, "RFC 5280 section 4.2", "issue it anew without that fault")
 		case x.unknown != "":
-			return j.refuse(i, Invalid, fmt.Sprintf("has the critical extension %s, which is not known", x.unknown),
+			return j.refuse(i, Invalid, fmt.Sprintf("has the critical extension %s, which neither the gate nor OpenSSL evaluates", extensionName(x.unknown)),
 				"RFC 5280 section 4.2", "issue it without that extension, or with it not critical")
 		case x.proxy:
 			return j.refuse(i, Invalid, "is a proxy certificate", "RFC 3820", "show a certificate that a CA has issued")

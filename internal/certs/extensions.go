@@ -105,9 +105,9 @@ func (c *Certificate) addExtension(name oid, repeated bool, value input) {
 		c.malformed("has an extension of RFC 3779, which is not supported")
 	case !known:
 	case repeated:
-		c.malformed("has two extensions " + extensionName(name))
+		c.malformed("has two of the extension " + extensionName(name))
 	case !parser(c, value):
-		c.malformed("has an extension " + extensionName(name) + " that cannot be read")
+		c.malformed("has an extension " + extensionName(name) + " that is malformed")
 	}
 }
 

@@ -71,6 +71,8 @@ var extensionNames = map[oid]string{
 	oidExtendedKeyUsage: "extendedKeyUsage", oidInhibitAnyPolicy: "inhibitAnyPolicy",
 	oidIPAddrBlocks: "ipAddrBlocks", oidASNumbers: "autonomousSysIds",
 	oidProxyCertInfo: "proxyCertInfo", oidOCSPNoCheck: "ocsp-nocheck", oidNSCertType: "nsCertType",
+	"\x55\x1d\x12": "issuerAltName", "\x55\x1d\x2e": "freshestCRL",
+	"\x2b\x06\x01\x05\x05\x07\x01\x01": "authorityInfoAccess", "\x2b\x06\x01\x05\x05\x07\x01\x18": "tlsFeature",
 }
 
 // validOID is ossl_c2i_ASN1_OBJECT: whole arcs without leading zeros.
@@ -115,7 +117,7 @@ func (o oid) String() string {
 // extensionName names an extension for a message.
 func extensionName(o oid) string {
 	if name, ok := extensionNames[o]; ok {
-		return name
+		return name + " (" + o.String() + ")"
 	}
-	return "extension " + o.String()
+	return o.String()
 }

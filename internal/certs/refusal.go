@@ -6,7 +6,8 @@ import (
 )
 
 var (
-	errDistrusted      = errors.New("its trust settings (openssl x509 -trustout) do not allow this use")
+	errDistrusted      = errors.New("has trust settings (openssl x509 -trustout) that do not allow this use")
+	errMalformed       = errors.New("the CA certificate is malformed")
 	errAuthoritySerial = errors.New("its own issuer and serial number are not those that the certificate names")
 	errExhausted       = fmt.Errorf("%d signatures were checked, or %d of certificates that were sent did not verify", maxChecks, maxFailed)
 )
@@ -34,11 +35,7 @@ func (s *search) refusal(leaf *Certificate) *Error {
 		e.Problem = fmt.Sprintf("was not signed by the CA certificate %s (%q), though that has the name of its issuer", f.issuer.Serial(), text(f.issuer.Subject))
 		e.Remedy = "add the certificate of the CA that has signed it to " + s.pool.name + ", for the name was used for another key"
 	case rankUnusable:
-		e.Problem = fmt.Sprintf("cannot be checked by the CA certificate %s (%q): %v", f.issuer.Serial(), text(f.issuer.Subject), f.err)
-		e.Remedy = "issue it anew by a CA with an RSA, ECDSA or Ed25519 key and without that fault"
-		if errors.Is(f.err, errDistrusted) {
-			e.Remedy = "put the certificate into " + s.pool.name + " without trust settings (openssl x509)"
-		}
+		s.unusable(e)
 	case rankOtherKey:
 		e.Problem = fmt.Sprintf("is not of the CA certificate %s (%q), though that has the name of its issuer: %v", f.issuer.Serial(), text(f.issuer.Subject), f.err)
 		e.Rule = "RFC 5280 section 4.2.1.1"
@@ -47,6 +44,26 @@ func (s *search) refusal(leaf *Certificate) *Error {
 		s.missing(e)
 	}
 	return e
+}
+
+// unusable explains that a signature was not even checked.
+func (s *search) unusable(e *Error) {
+	f := s.failure
+	switch {
+	case errors.Is(f.err, errMalformed):
+		e.Reason, e.Cert, e.Problem, e.Rule = Invalid, f.issuer, f.issuer.ext.malformed, "RFC 5280 section 4.2"
+		e.Depth++
+		e.Remedy = "issue it anew without that fault"
+	case errors.Is(f.err, errAlgorithms):
+		e.Reason, e.Problem, e.Rule = Invalid, f.err.Error(), "RFC 5280 section 4.1.1.2"
+		e.Remedy = "issue it anew"
+	case errors.Is(f.err, errDistrusted):
+		e.Problem = f.err.Error()
+		e.Remedy = "put the certificate into " + s.pool.name + " without trust settings (openssl x509)"
+	default:
+		e.Problem = fmt.Sprintf("cannot be checked by the CA certificate %s (%q): %v", f.issuer.Serial(), text(f.issuer.Subject), f.err)
+		e.Remedy = "issue it anew by a CA with an RSA key, ECDSA on a NIST curve, or Ed25519"
+	}
 }
 
 // missing explains that there is no certificate of an issuer at all.

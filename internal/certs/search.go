@@ -126,7 +126,7 @@ func (s *search) try(c, k *Certificate, fromPool bool) bool {
 		return false
 	}
 	if k.ext.malformed != "" {
-		s.note(rankUnusable, c, k, errors.New(k.ext.malformed))
+		s.note(rankUnusable, c, k, errMalformed)
 		return false
 	}
 	if !s.anyDate && !k.inDate(s.options.Time) {
@@ -200,7 +200,7 @@ func (s *search) checkSignature(c, k *Certificate) error {
 		err = k.signed(c)
 		rank = rankSignature
 	}
-	if unsupported := unsupportedError(""); errors.As(err, &unsupported) {
+	if unsupported := unsupportedError(""); errors.As(err, &unsupported) || errors.Is(err, errAlgorithms) {
 		rank = rankUnusable
 	}
 	if err != nil {

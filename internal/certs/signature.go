@@ -109,8 +109,12 @@ func (a algorithmID) signature() *SignatureAlgorithm {
 	return s
 }
 
-// errSignature is a signature that does not belong to the key.
-var errSignature = errors.New("the signature does not verify")
+var (
+	// errSignature is a signature that does not belong to the key.
+	errSignature = errors.New("the signature does not verify")
+	// errAlgorithms is a certificate that names two signature algorithms.
+	errAlgorithms = errors.New("has a signature algorithm that is not the one of its signed part")
+)
 
 // unsupportedError is a signature that cannot be checked.
 type unsupportedError string
@@ -168,7 +172,7 @@ func verdict(good bool) error {
 func (c *Certificate) signed(child *Certificate) error {
 	switch {
 	case !child.outer.same:
-		return unsupportedError("the signature algorithm is not the one of the signed part (RFC 5280 section 4.1.1.2)")
+		return errAlgorithms
 	case child.outer.unused != 0:
 		return errSignature
 	}
