@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 )
 
@@ -103,13 +104,15 @@ type spec struct {
 
 type option func(*spec)
 
-var serials = 0x1000
+// serials counts the certificates of a process, so that each has a serial number
+// of two bytes that is easy to find in a test's output.
+var serials atomic.Uint32
 
 // issue makes a certificate signed by "by", or a self-signed one if that is nil.
 func issue(by *node, k *key, subject []byte, options ...option) *node {
-	serials++
+	n := 0x1000 + serials.Add(1)%0x7000
 	s := &spec{
-		version: 2, serial: []byte{byte(serials >> 8), byte(serials)},
+		version: 2, serial: []byte{byte(n >> 8), byte(n)},
 		subject: subject, issuer: subject, public: k.spki,
 		validity: validity(time.Now().Add(-time.Hour), time.Now().AddDate(1, 0, 0)),
 		hash:     crypto.SHA256,
