@@ -20,6 +20,7 @@ const module = "pgwicket/"
 var layers = map[string][]string{
 	"acl":              {"internal/dn"},
 	"metrics":          nil,
+	"internal/certs":   {"internal/dn"},
 	"internal/crl":     {"internal/dn"},
 	"internal/dn":      nil,
 	"internal/nearest": nil,
@@ -49,6 +50,8 @@ var layers = map[string][]string{
 		"internal/nearest", "internal/nftables", "internal/phrase", "internal/sandbox", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket-demo": {"internal/pgtest", "internal/tlstest"}, // runs the binary as its users do
+
+	"internal/tlstest/chains": nil, // chains for the tests of certs and of what uses it
 }
 
 // owners are the only packages that may import what begins with the key.

@@ -1,0 +1,46 @@
+package certs
+
+import "time"
+
+func (c *Certificate) parseValidity(in *input) bool {
+	validity, ok := in.read(idSequence)
+	if !ok {
+		return false
+	}
+	for _, date := range []*time.Time{&c.NotBefore, &c.NotAfter} {
+		e, ok := validity.next()
+		if !ok || e.id != idUTCTime && e.id != idGeneralTime {
+			return false
+		}
+		*date = parseTime(e)
+	}
+	return validity.empty()
+}
+
+// parseTime reads the two forms that X509_cmp_time in crypto/x509/x509_vfy.c
+// allows; the zero time stands for every other.
+func parseTime(e element) time.Time {
+	layout := "20060102150405Z"
+	value := string(e.content)
+	if e.id == idUTCTime {
+		if len(value) != 13 {
+			return time.Time{}
+		}
+		century := "19"
+		if value[0] < '5' { // RFC 5280 section 4.1.2.5.1
+			century = "20"
+		}
+		value = century + value
+	}
+	t, err := time.Parse(layout, value)
+	if err != nil || len(value) != len(layout) {
+		return time.Time{}
+	}
+	return t
+}
+
+// inDate is ossl_x509_check_cert_time in crypto/x509/x509_vfy.c, which counts
+// the second of notAfter as the end.
+func (c *Certificate) inDate(at time.Time) bool {
+	return !c.NotBefore.IsZero() && !c.NotAfter.IsZero() && at.Unix() >= c.NotBefore.Unix() && at.Unix() < c.NotAfter.Unix()
+}
