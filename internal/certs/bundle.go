@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"regexp"
 	"unicode/utf16"
+
+	"pgwicket/internal/der"
 )
 
 // Bundle is what a file of certificates holds.
@@ -84,8 +86,8 @@ func toASCII(data []byte) []byte {
 
 // advice says how to make PEM of what a file holds instead.
 func advice(data []byte) string {
-	in := input(data)
-	switch e, ok := in.next(); {
+	in := der.Input(data)
+	switch e, ok := in.Next(); {
 	case len(bytes.TrimSpace(data)) == 0:
 		return "it is empty"
 	case bytes.Contains(data, []byte("-----BEGIN PKCS7-----")):
@@ -96,11 +98,11 @@ func advice(data []byte) string {
 		return "it holds a revocation list"
 	case bytes.Contains(data, []byte("-----BEGIN CERTIFICATE REQUEST-----")), bytes.Contains(data, []byte("-----BEGIN NEW CERTIFICATE REQUEST-----")):
 		return "it holds a request, for which a CA has to issue the certificate"
-	case !ok || e.id != idSequence:
+	case !ok || e.ID != der.Sequence:
 		return "write its certificates in PEM"
-	case bytes.HasPrefix(e.content, []byte("\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02")):
+	case bytes.HasPrefix(e.Content, []byte("\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02")):
 		return "convert it with openssl pkcs7 -inform DER -print_certs"
-	case bytes.HasPrefix(e.content, []byte("\x02\x01\x03\x30")):
+	case bytes.HasPrefix(e.Content, []byte("\x02\x01\x03\x30")):
 		return "convert it with openssl pkcs12 -nokeys"
 	}
 	return "convert it with openssl x509 -inform DER"

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"time"
+
+	"pgwicket/internal/der"
+	"pgwicket/internal/signature"
 )
 
 // Certificate is a certificate as Parse has read it. Its fields must not be
@@ -25,8 +28,8 @@ type Certificate struct {
 	NotBefore time.Time
 	NotAfter  time.Time
 
-	Key        *PublicKey
-	Algorithm  *SignatureAlgorithm // as the signed part names it
+	Key        *signature.PublicKey
+	Algorithm  *signature.Algorithm // as the signed part names it
 	Signature  []byte
 	Extensions []Extension // all of them, in order
 
@@ -71,11 +74,11 @@ func (e *ParseError) Error() string {
 // Parse reads a certificate in DER or definite BER, with nothing behind it. It
 // fails, with a *ParseError, for what OpenSSL does not read either; an extension
 // that is malformed and a key that is not known fail Verify instead, so that the
-// certificate can be named. The certificate keeps der.
-func Parse(der []byte) (*Certificate, error) {
-	in := input(der)
+// certificate can be named. The certificate keeps raw.
+func Parse(raw []byte) (*Certificate, error) {
+	in := der.Input(raw)
 	c, err := parse(&in)
-	if err == nil && !in.empty() {
+	if err == nil && !in.Empty() {
 		err = c.parseError("has bytes behind its end")
 	}
 	if err != nil {
@@ -86,13 +89,13 @@ func Parse(der []byte) (*Certificate, error) {
 
 // ParseTrusted reads what a PEM block "TRUSTED CERTIFICATE" holds: a certificate
 // and OpenSSL's settings of what it is trusted for (d2i_X509_AUX).
-func ParseTrusted(der []byte) (*Certificate, error) {
-	in := input(der)
+func ParseTrusted(raw []byte) (*Certificate, error) {
+	in := der.Input(raw)
 	c, err := parse(&in)
 	if err != nil {
 		return nil, err
 	}
-	if !in.empty() {
+	if !in.Empty() {
 		if c.aux, err = parseTrust(in); err != nil {
 			return nil, c.unreadable("trust settings")
 		}
@@ -100,33 +103,33 @@ func ParseTrusted(der []byte) (*Certificate, error) {
 	return c, nil
 }
 
-func parse(in *input) (*Certificate, error) {
+func parse(in *der.Input) (*Certificate, error) {
 	c := &Certificate{}
-	e, ok := in.next()
-	if !ok || e.id != idSequence {
+	e, ok := in.Next()
+	if !ok || e.ID != der.Sequence {
 		return nil, c.parseError("is no certificate in DER")
 	}
-	c.Raw = e.full
-	outer := input(e.content)
-	tbs, ok := outer.next()
-	if !ok || tbs.id != idSequence {
+	c.Raw = e.Full
+	outer := der.Input(e.Content)
+	tbs, ok := outer.Next()
+	if !ok || tbs.ID != der.Sequence {
 		return nil, c.unreadable("a signed part")
 	}
-	c.RawTBS = tbs.full
-	inside, err := c.parseTBS(tbs.content)
+	c.RawTBS = tbs.Full
+	inside, err := c.parseTBS(tbs.Content)
 	if err != nil {
 		return nil, err
 	}
-	algorithm, ok := readAlgorithm(&outer)
+	algorithm, ok := signature.ReadAlgorithm(&outer)
 	if !ok {
 		return nil, c.unreadable("a signature algorithm")
 	}
-	c.outer.same = inside.equal(algorithm)
-	signature, ok := outer.read(idBitString)
+	c.outer.same = inside.Equal(algorithm)
+	signature, ok := outer.Read(der.BitString)
 	if ok {
-		c.Signature, c.outer.unused, ok = bitString(signature)
+		c.Signature, c.outer.unused, ok = der.Bits(signature)
 	}
-	if !ok || !outer.empty() {
+	if !ok || !outer.Empty() {
 		return nil, c.unreadable("a signature")
 	}
 	c.derive()
@@ -149,27 +152,27 @@ func (c *Certificate) parseError(problem string) error {
 }
 
 // parseTBS reads the signed part.
-func (c *Certificate) parseTBS(in input) (algorithm algorithmID, err error) {
+func (c *Certificate) parseTBS(in der.Input) (algorithm signature.AlgorithmIdentifier, err error) {
 	c.Version = 1
-	version, present, ok := in.optional(explicit(0))
+	version, present, ok := in.Optional(der.Explicit(0))
 	if ok && present {
-		var number input
-		number, ok = version.read(idInteger)
-		ok = ok && version.empty() && validInteger(number)
-		c.Version = smallInteger(number) + 1
+		var number der.Input
+		number, ok = version.Read(der.Integer)
+		ok = ok && version.Empty() && der.ValidInteger(number)
+		c.Version = der.SmallInteger(number) + 1
 	}
 	if !ok {
 		return algorithm, c.unreadable("a version")
 	}
-	serial, ok := in.read(idInteger)
-	if !ok || !validInteger(serial) {
+	serial, ok := in.Read(der.Integer)
+	if !ok || !der.ValidInteger(serial) {
 		return algorithm, c.unreadable("a serial number")
 	}
 	c.RawSerial = serial
-	if algorithm, ok = readAlgorithm(&in); !ok {
+	if algorithm, ok = signature.ReadAlgorithm(&in); !ok {
 		return algorithm, c.unreadable("a signature algorithm in its signed part")
 	}
-	c.Algorithm = algorithm.signature()
+	c.Algorithm = algorithm.Algorithm()
 	if c.Issuer, ok = readName(&in); !ok {
 		return algorithm, c.unreadable("an issuer")
 	}
@@ -179,10 +182,10 @@ func (c *Certificate) parseTBS(in input) (algorithm algorithmID, err error) {
 	if c.Subject, ok = readName(&in); !ok {
 		return algorithm, c.unreadable("a subject")
 	}
-	spki, ok := in.next()
+	spki, ok := in.Next()
 	if ok {
-		c.RawSPKI = spki.full
-		c.Key, ok = parsePublicKey(spki)
+		c.RawSPKI = spki.Full
+		c.Key, ok = signature.ParsePublicKey(spki)
 	}
 	if !ok {
 		return algorithm, c.unreadable("a public key")
@@ -191,30 +194,30 @@ func (c *Certificate) parseTBS(in input) (algorithm algorithmID, err error) {
 }
 
 // parseTail reads the optional end of the signed part.
-func (c *Certificate) parseTail(in input) error {
+func (c *Certificate) parseTail(in der.Input) error {
 	for n := byte(1); n <= 2; n++ {
-		id, present, ok := in.optional(context(n))
+		id, present, ok := in.Optional(der.Context(n))
 		if ok && present {
-			_, _, ok = bitString(id)
+			_, _, ok = der.Bits(id)
 		}
 		if !ok {
 			return c.unreadable("a unique identifier")
 		}
 	}
-	wrapped, present, ok := in.optional(explicit(3))
+	wrapped, present, ok := in.Optional(der.Explicit(3))
 	if ok && present {
-		var list input
-		list, ok = wrapped.read(idSequence)
-		ok = ok && wrapped.empty() && c.parseExtensions(list)
+		var list der.Input
+		list, ok = wrapped.Read(der.Sequence)
+		ok = ok && wrapped.Empty() && c.parseExtensions(list)
 	}
-	if !ok || !in.empty() {
+	if !ok || !in.Empty() {
 		return c.unreadable("a list of extensions")
 	}
 	return nil
 }
 
-func readName(in *input) (Name, bool) {
-	e, ok := in.next()
+func readName(in *der.Input) (Name, bool) {
+	e, ok := in.Next()
 	if !ok {
 		return Name{}, false
 	}

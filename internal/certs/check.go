@@ -1,7 +1,9 @@
 package certs
 
 import (
+	"errors"
 	"fmt"
+	"pgwicket/internal/signature"
 	"time"
 )
 
@@ -54,7 +56,7 @@ func (j judgement) checkExtensions() *Error {
 				"RFC 5280 section 4.2", "issue it without that extension, or with it not critical")
 		case x.proxy:
 			return j.refuse(i, Invalid, "is a proxy certificate", "RFC 3820", "show a certificate that a CA has issued")
-		case c.Key.explicit:
+		case c.Key.ExplicitCurve:
 			return j.refuse(i, Invalid, "has a key with explicit curve parameters", "RFC 5480 section 2.1.1", "issue it anew with a named curve")
 		}
 		if e := j.checkCA(i); e != nil {
@@ -166,4 +168,18 @@ func (j judgement) checkNameConstraints() *Error {
 		}
 	}
 	return nil
+}
+
+// errAlgorithms is a certificate that names two signature algorithms.
+var errAlgorithms = errors.New("has a signature algorithm that is not the one of its signed part")
+
+// signed checks that a certificate was signed by this one.
+func (c *Certificate) signed(child *Certificate) error {
+	switch {
+	case !child.outer.same:
+		return errAlgorithms
+	case child.outer.unused != 0:
+		return signature.ErrForged
+	}
+	return c.Key.Check(child.Algorithm, child.RawTBS, child.Signature)
 }

@@ -1,6 +1,10 @@
 package certs
 
-import "bytes"
+import (
+	"bytes"
+
+	"pgwicket/internal/der"
+)
 
 // nameConstraints are those of one CA certificate (RFC 5280 section 4.2.1.10).
 type nameConstraints struct {
@@ -14,34 +18,34 @@ type subtree struct {
 }
 
 // parseNameConstraints is the template NAME_CONSTRAINTS of crypto/x509/v3_ncons.c.
-func (c *Certificate) parseNameConstraints(in input) bool {
-	content, ok := in.read(idSequence)
+func (c *Certificate) parseNameConstraints(in der.Input) bool {
+	content, ok := in.Read(der.Sequence)
 	if !ok {
 		return false
 	}
 	nc := &nameConstraints{}
 	c.ext.constraints = nc
-	permitted, _, ok := content.optional(explicit(0))
+	permitted, _, ok := content.Optional(der.Explicit(0))
 	if ok {
 		nc.permitted, ok = parseSubtrees(permitted)
 	}
 	if !ok {
 		return false
 	}
-	excluded, _, ok := content.optional(explicit(1))
+	excluded, _, ok := content.Optional(der.Explicit(1))
 	if ok {
 		nc.excluded, ok = parseSubtrees(excluded)
 	}
-	return ok && content.empty()
+	return ok && content.Empty()
 }
 
-func parseSubtrees(in input) (list []subtree, ok bool) {
-	for !in.empty() {
-		content, ok := in.read(idSequence)
+func parseSubtrees(in der.Input) (list []subtree, ok bool) {
+	for !in.Empty() {
+		content, ok := in.Read(der.Sequence)
 		if !ok {
 			return nil, false
 		}
-		e, ok := content.next()
+		e, ok := content.Next()
 		if !ok {
 			return nil, false
 		}
@@ -49,12 +53,12 @@ func parseSubtrees(in input) (list []subtree, ok bool) {
 		if s.base, ok = parseGeneralName(e); !ok {
 			return nil, false
 		}
-		minimum, hasMinimum, ok := content.optional(context(0))
-		if !ok || hasMinimum && !validInteger(minimum) {
+		minimum, hasMinimum, ok := content.Optional(der.Context(0))
+		if !ok || hasMinimum && !der.ValidInteger(minimum) {
 			return nil, false
 		}
-		maximum, hasMaximum, ok := content.optional(context(1))
-		if !ok || hasMaximum && !validInteger(maximum) || !content.empty() {
+		maximum, hasMaximum, ok := content.Optional(der.Context(1))
+		if !ok || hasMaximum && !der.ValidInteger(maximum) || !content.Empty() {
 			return nil, false
 		}
 		s.bounded = hasMaximum || hasMinimum && (len(minimum) > 1 || minimum[0] != 0)
@@ -107,7 +111,7 @@ func (nc *nameConstraints) check(c *Certificate, leaf bool) (violation, GeneralN
 			continue
 		}
 		email := GeneralName{Kind: Email, Value: a.value}
-		if a.id != idIA5 {
+		if a.id != der.IA5String {
 			return unsupportedName, email
 		}
 		if v := nc.match(email); v != noViolation {

@@ -1,5 +1,9 @@
 package certs
 
+import (
+	"pgwicket/internal/der"
+)
+
 // AllReasons are the reasons of a distribution point that names none
 // (CRLDP_ALL_REASONS in OpenSSL): bits 0 to 8 of RFC 5280 section 4.2.1.13, the
 // first in the highest bit of the low byte.
@@ -60,20 +64,20 @@ func (n DistributionPointName) Below(issuer Name) DistributionPointName {
 
 // ParseDistributionPointName reads the DER of a DistributionPointName with
 // nothing behind it: what the explicit tag [0] holds in both extensions.
-func ParseDistributionPointName(der []byte) (n DistributionPointName, ok bool) {
-	in := input(der)
-	e, ok := in.next()
-	if !ok || !in.empty() {
+func ParseDistributionPointName(raw []byte) (n DistributionPointName, ok bool) {
+	in := der.Input(raw)
+	e, ok := in.Next()
+	if !ok || !in.Empty() {
 		return n, false
 	}
 	n.present = true
-	switch e.id {
-	case explicit(0):
-		n.Full, ok = parseGeneralNames(e.content)
-	case explicit(1):
+	switch e.ID {
+	case der.Explicit(0):
+		n.Full, ok = parseGeneralNames(e.Content)
+	case der.Explicit(1):
 		var rdn []attribute
 		var fragment []byte
-		if rdn, ok = parseRDN(e.content); ok {
+		if rdn, ok = parseRDN(e.Content); ok {
 			fragment, ok = appendCanonical(nil, rdn)
 			n.fragment = string(fragment)
 		}
@@ -84,40 +88,40 @@ func ParseDistributionPointName(der []byte) (n DistributionPointName, ok bool) {
 }
 
 // parseDistributionPoints is setup_crldp of crypto/x509/v3_purp.c.
-func (c *Certificate) parseDistributionPoints(in input) bool {
-	points, ok := in.read(idSequence)
-	for ok && !points.empty() {
-		var point input
-		if point, ok = points.read(idSequence); ok {
+func (c *Certificate) parseDistributionPoints(in der.Input) bool {
+	points, ok := in.Read(der.Sequence)
+	for ok && !points.Empty() {
+		var point der.Input
+		if point, ok = points.Read(der.Sequence); ok {
 			ok = c.parseDistributionPoint(point)
 		}
 	}
 	return ok
 }
 
-func (c *Certificate) parseDistributionPoint(in input) bool {
+func (c *Certificate) parseDistributionPoint(in der.Input) bool {
 	p := DistributionPoint{Reasons: AllReasons}
-	name, present, ok := in.optional(explicit(0))
+	name, present, ok := in.Optional(der.Explicit(0))
 	if ok && present {
 		p.Name, ok = ParseDistributionPointName(name)
 	}
 	if !ok {
 		return false
 	}
-	reasons, present, ok := in.optional(context(1))
+	reasons, present, ok := in.Optional(der.Context(1))
 	if ok && present {
 		var bits []byte
-		bits, _, ok = bitString(reasons)
+		bits, _, ok = der.Bits(reasons)
 		p.Reasons = lowBits(bits) & AllReasons
 	}
 	if !ok {
 		return false
 	}
-	issuer, present, ok := in.optional(explicit(2))
+	issuer, present, ok := in.Optional(der.Explicit(2))
 	if ok && present {
 		p.Issuer, ok = parseGeneralNames(issuer)
 	}
-	if !ok || !in.empty() || !p.Name.present && len(p.Issuer) == 0 {
+	if !ok || !in.Empty() || !p.Name.present && len(p.Issuer) == 0 {
 		return false
 	}
 	above := c.Issuer

@@ -4,8 +4,8 @@
 //
 // What is done, and the source that it follows:
 //
-//   - Parse follows d2i_X509 (crypto/x509/x_x509.c, crypto/asn1/tasn_dec.c) for
-//     the definite form of BER: a negative serial number, a TRUE that is not
+//   - Parse follows d2i_X509 (crypto/x509/x_x509.c) for the definite form of
+//     BER, which internal/der reads: a negative serial number, a TRUE that is not
 //     0xFF, a length with leading zeros and any bytes in a string are read. The
 //     indefinite form and constructed strings are not.
 //   - Names are compared by OpenSSL's canonical encoding (x509_name_canon in

@@ -1,6 +1,10 @@
 package certs
 
-import "slices"
+import (
+	"slices"
+
+	"pgwicket/internal/der"
+)
 
 // extensions is what ossl_x509v3_cache_extensions in crypto/x509/v3_purp.c
 // keeps. As there, the version of the certificate does not matter.
@@ -11,7 +15,7 @@ type extensions struct {
 	hasKeyUsage    bool
 	keyUsage       uint16
 	hasExtKeyUsage bool
-	extKeyUsage    []oid
+	extKeyUsage    []der.OID
 	hasNSCertType  bool
 	nsCertType     byte
 	proxy          bool
@@ -19,10 +23,10 @@ type extensions struct {
 	authority      *authorityKeyID
 	altNames       []GeneralName
 	constraints    *nameConstraints
-	unknown        oid    // a critical extension that is not supported
-	malformed      string // why the certificate cannot be used
-	selfIssued     bool   // subject and issuer are the same
-	selfSigned     bool   // and the certificate does not say that another key signed
+	unknown        der.OID // a critical extension that is not supported
+	malformed      string  // why the certificate cannot be used
+	selfIssued     bool    // subject and issuer are the same
+	selfSigned     bool    // and the certificate does not say that another key signed
 }
 
 type authorityKeyID struct {
@@ -51,7 +55,7 @@ const (
 
 // parsers read the extensions that decide about a chain. A certificate for which
 // one returns false is refused, and so is one with two extensions of a kind.
-var parsers = map[oid]func(*Certificate, input) bool{
+var parsers = map[der.OID]func(*Certificate, der.Input) bool{
 	oidBasicConstraints:   (*Certificate).parseBasicConstraints,
 	oidKeyUsage:           (*Certificate).parseKeyUsage,
 	oidExtendedKeyUsage:   (*Certificate).parseExtKeyUsage,
@@ -61,29 +65,29 @@ var parsers = map[oid]func(*Certificate, input) bool{
 	oidSubjectAltName:     (*Certificate).parseAltNames,
 	oidNameConstraints:    (*Certificate).parseNameConstraints,
 	oidDistributionPoints: (*Certificate).parseDistributionPoints,
-	oidProxyCertInfo:      func(c *Certificate, _ input) bool { c.ext.proxy = true; return true },
+	oidProxyCertInfo:      func(c *Certificate, _ der.Input) bool { c.ext.proxy = true; return true },
 }
 
 // parseExtensions reads the list. It fails where OpenSSL would not read the
 // certificate; what is wrong inside of an extension is only noted.
-func (c *Certificate) parseExtensions(list input) bool {
+func (c *Certificate) parseExtensions(list der.Input) bool {
 	c.ext.pathLen = -1
-	var seen []oid // of those that have a parser
-	for !list.empty() {
-		e, ok := list.read(idSequence)
+	var seen []der.OID // of those that have a parser
+	for !list.Empty() {
+		e, ok := list.Read(der.Sequence)
 		if !ok {
 			return false
 		}
-		name, ok := e.readOID()
+		name, ok := e.ReadOID()
 		if !ok {
 			return false
 		}
-		critical, present, ok := e.optional(idBoolean)
+		critical, present, ok := e.Optional(der.Boolean)
 		if !ok || present && len(critical) != 1 {
 			return false
 		}
-		value, ok := e.read(idOctetString)
-		if !ok || !e.empty() {
+		value, ok := e.Read(der.OctetString)
+		if !ok || !e.Empty() {
 			return false
 		}
 		repeated := slices.Contains(seen, name)
@@ -99,7 +103,7 @@ func (c *Certificate) parseExtensions(list input) bool {
 	return true
 }
 
-func (c *Certificate) addExtension(name oid, repeated bool, value input) {
+func (c *Certificate) addExtension(name der.OID, repeated bool, value der.Input) {
 	switch parser, known := parsers[name]; {
 	case name == oidIPAddrBlocks, name == oidASNumbers:
 		c.malformed("has an extension of RFC 3779, which is not supported")
@@ -117,92 +121,92 @@ func (c *Certificate) malformed(text string) {
 	}
 }
 
-func (c *Certificate) parseBasicConstraints(in input) bool {
-	content, ok := in.read(idSequence)
+func (c *Certificate) parseBasicConstraints(in der.Input) bool {
+	content, ok := in.Read(der.Sequence)
 	if !ok {
 		return false
 	}
 	c.ext.basic = true
-	ca, present, ok := content.optional(idBoolean)
+	ca, present, ok := content.Optional(der.Boolean)
 	if !ok || present && len(ca) != 1 {
 		return false
 	}
 	c.ext.ca = present && ca[0] != 0
-	length, present, ok := content.optional(idInteger)
-	if !ok || !content.empty() {
+	length, present, ok := content.Optional(der.Integer)
+	if !ok || !content.Empty() {
 		return false
 	}
 	if present {
-		c.ext.pathLen = smallInteger(length)
-		return validInteger(length) && length[0] < 0x80
+		c.ext.pathLen = der.SmallInteger(length)
+		return der.ValidInteger(length) && length[0] < 0x80
 	}
 	return true
 }
 
-func (c *Certificate) parseKeyUsage(in input) bool {
-	content, ok := in.read(idBitString)
+func (c *Certificate) parseKeyUsage(in der.Input) bool {
+	content, ok := in.Read(der.BitString)
 	if !ok {
 		return false
 	}
-	bits, _, ok := bitString(content)
+	bits, _, ok := der.Bits(content)
 	c.ext.hasKeyUsage, c.ext.keyUsage = true, lowBits(bits)
 	return ok && c.ext.keyUsage != 0 // RFC 5280 section 4.2.1.3
 }
 
-func (c *Certificate) parseNSCertType(in input) bool {
-	content, ok := in.read(idBitString)
+func (c *Certificate) parseNSCertType(in der.Input) bool {
+	content, ok := in.Read(der.BitString)
 	if !ok {
 		return false
 	}
-	bits, _, ok := bitString(content)
+	bits, _, ok := der.Bits(content)
 	c.ext.hasNSCertType, c.ext.nsCertType = true, byte(lowBits(bits))
 	return ok
 }
 
-func (c *Certificate) parseExtKeyUsage(in input) bool {
-	content, ok := in.read(idSequence)
+func (c *Certificate) parseExtKeyUsage(in der.Input) bool {
+	content, ok := in.Read(der.Sequence)
 	c.ext.hasExtKeyUsage = true
-	for ok && !content.empty() {
-		var usage oid
-		usage, ok = content.readOID()
+	for ok && !content.Empty() {
+		var usage der.OID
+		usage, ok = content.ReadOID()
 		c.ext.extKeyUsage = append(c.ext.extKeyUsage, usage)
 	}
 	return ok
 }
 
-func (c *Certificate) parseSubjectKeyID(in input) bool {
-	id, ok := in.read(idOctetString)
+func (c *Certificate) parseSubjectKeyID(in der.Input) bool {
+	id, ok := in.Read(der.OctetString)
 	c.ext.keyID = append([]byte{}, id...)
 	return ok
 }
 
-func (c *Certificate) parseAuthorityKeyID(in input) bool {
-	content, ok := in.read(idSequence)
+func (c *Certificate) parseAuthorityKeyID(in der.Input) bool {
+	content, ok := in.Read(der.Sequence)
 	if !ok {
 		return false
 	}
 	a := &authorityKeyID{}
 	c.ext.authority = a
-	id, present, ok := content.optional(context(0))
+	id, present, ok := content.Optional(der.Context(0))
 	if ok && present {
 		a.keyID = append([]byte{}, id...)
 	}
-	names, _, ok2 := content.optional(explicit(1))
+	names, _, ok2 := content.Optional(der.Explicit(1))
 	issuer, ok3 := parseGeneralNames(names)
 	for _, g := range issuer {
 		if g.Kind == DirectoryName && !a.named {
 			a.issuer, a.named = g.Name, true
 		}
 	}
-	serial, present, ok4 := content.optional(context(2))
+	serial, present, ok4 := content.Optional(der.Context(2))
 	if present {
 		a.serial = serial
 	}
-	return ok && ok2 && ok3 && ok4 && content.empty() && (!present || validInteger(serial))
+	return ok && ok2 && ok3 && ok4 && content.Empty() && (!present || der.ValidInteger(serial))
 }
 
-func (c *Certificate) parseAltNames(in input) bool {
-	content, ok := in.read(idSequence)
+func (c *Certificate) parseAltNames(in der.Input) bool {
+	content, ok := in.Read(der.Sequence)
 	if !ok {
 		return false
 	}
@@ -217,7 +221,7 @@ func (c *Certificate) derive() {
 	}
 	c.ext.selfIssued = c.Subject.Equal(c.Issuer)
 	c.ext.selfSigned = c.ext.selfIssued && c.matchesAuthority(c.ext.authority) == nil &&
-		c.Key.canCheck(c.Algorithm) && c.ext.malformed == ""
+		c.Key.CanCheck(c.Algorithm) && c.ext.malformed == ""
 }
 
 // KeyID returns the subject key identifier, nil if there is none.

@@ -3,6 +3,8 @@ package certs
 import (
 	"fmt"
 	"net/netip"
+
+	"pgwicket/internal/der"
 )
 
 // NameKind is the kind of a GeneralName; the values are the tags of RFC 5280
@@ -34,8 +36,8 @@ type GeneralName struct {
 	Value []byte // content; of an OtherName the whole value, of a DirectoryName its DER
 	Name  Name   // of a DirectoryName
 
-	oid oid  // of an OtherName
-	id  byte // the type of an OtherName's value
+	oid der.OID // of an OtherName
+	id  byte    // the type of an OtherName's value
 }
 
 // Key returns a text that is equal for equal names, as OpenSSL's
@@ -66,7 +68,7 @@ func (g GeneralName) String() string {
 			}
 		}
 	case RegisteredID:
-		return oid(g.Value).String()
+		return der.OID(g.Value).String()
 	case OtherName:
 		return fmt.Sprintf("%v:%X", g.oid, g.Value)
 	}
@@ -74,72 +76,72 @@ func (g GeneralName) String() string {
 }
 
 // parseGeneralName is the template GENERAL_NAME of crypto/x509/v3_genn.c.
-func parseGeneralName(e element) (g GeneralName, ok bool) {
-	if e.id&0xc0 != 0x80 || e.id&0x1f > byte(RegisteredID) {
+func parseGeneralName(e der.Element) (g GeneralName, ok bool) {
+	if e.ID&0xc0 != 0x80 || e.ID&0x1f > byte(RegisteredID) {
 		return g, false
 	}
-	g.Kind, g.Value = NameKind(e.id&0x1f), e.content
-	in := input(e.content)
+	g.Kind, g.Value = NameKind(e.ID&0x1f), e.Content
+	in := der.Input(e.Content)
 	switch g.Kind {
 	case OtherName:
-		ok = e.id == explicit(0) && g.parseOther(in)
+		ok = e.ID == der.Explicit(0) && g.parseOther(in)
 	case Email, DNS, URI, IPAddress:
-		ok = e.id == context(byte(g.Kind))
+		ok = e.ID == der.Context(byte(g.Kind))
 	case X400Address:
-		ok = e.id == explicit(3)
+		ok = e.ID == der.Explicit(3)
 	case DirectoryName:
-		var name element
-		if name, ok = in.next(); ok && in.empty() && e.id == explicit(4) {
-			g.Value = name.full
+		var name der.Element
+		if name, ok = in.Next(); ok && in.Empty() && e.ID == der.Explicit(4) {
+			g.Value = name.Full
 			g.Name, ok = parseName(name)
 		} else {
 			ok = false
 		}
 	case EDIPartyName:
-		ok = e.id == explicit(5) && validEDIParty(in)
+		ok = e.ID == der.Explicit(5) && validEDIParty(in)
 	case RegisteredID:
-		ok = e.id == context(8) && validOID(e.content)
+		ok = e.ID == der.Context(8) && der.ValidOID(e.Content)
 	}
 	return g, ok
 }
 
-func (g *GeneralName) parseOther(in input) (ok bool) {
-	if g.oid, ok = in.readOID(); !ok {
+func (g *GeneralName) parseOther(in der.Input) (ok bool) {
+	if g.oid, ok = in.ReadOID(); !ok {
 		return false
 	}
-	wrapped, ok := in.read(explicit(0))
-	if !ok || !in.empty() {
+	wrapped, ok := in.Read(der.Explicit(0))
+	if !ok || !in.Empty() {
 		return false
 	}
-	value, ok := wrapped.next()
-	g.id, g.Value = value.id, value.content
-	return ok && wrapped.empty() && validAny(value)
+	value, ok := wrapped.Next()
+	g.id, g.Value = value.ID, value.Content
+	return ok && wrapped.Empty() && der.ValidAny(value)
 }
 
-func validEDIParty(in input) bool {
-	if assigner, present, ok := in.optional(explicit(0)); !ok || present && !validDirectoryString(assigner) {
+func validEDIParty(in der.Input) bool {
+	if assigner, present, ok := in.Optional(der.Explicit(0)); !ok || present && !validDirectoryString(assigner) {
 		return false
 	}
-	party, ok := in.read(explicit(1))
-	return ok && in.empty() && validDirectoryString(party)
+	party, ok := in.Read(der.Explicit(1))
+	return ok && in.Empty() && validDirectoryString(party)
 }
 
-func validDirectoryString(in input) bool {
-	e, ok := in.next()
-	if !ok || !in.empty() || !validAny(e) {
+func validDirectoryString(in der.Input) bool {
+	e, ok := in.Next()
+	if !ok || !in.Empty() || !der.ValidAny(e) {
 		return false
 	}
-	switch e.id {
-	case idPrintable, idT61, idBMP, idUniversal, idUTF8:
+	switch e.ID {
+	case der.PrintableString, der.T61String, der.BMPString, der.UniversalString, der.UTF8String:
 		return true
 	}
 	return false
 }
 
 // parseGeneralNames reads the content of a GeneralNames.
-func parseGeneralNames(in input) (names []GeneralName, ok bool) {
-	for !in.empty() {
-		e, ok := in.next()
+func parseGeneralNames(in der.Input) (names []GeneralName, ok bool) {
+	for !in.Empty() {
+		e, ok := in.Next()
 		if !ok {
 			return nil, false
 		}

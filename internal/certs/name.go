@@ -6,6 +6,8 @@ import (
 	"unicode/utf8"
 
 	"pgwicket/internal/dn"
+
+	"pgwicket/internal/der"
 )
 
 // Name is a distinguished name. The zero value is the empty one.
@@ -17,7 +19,7 @@ type Name struct {
 }
 
 type attribute struct {
-	oid   oid
+	oid   der.OID
 	id    byte
 	value []byte
 }
@@ -39,24 +41,24 @@ func (n Name) Empty() bool { return len(n.attributes) == 0 }
 func (n Name) String() string { return dn.Format(n.Raw) }
 
 // ParseName reads the DER of a Name with nothing behind it.
-func ParseName(der []byte) (n Name, ok bool) {
-	in := input(der)
-	e, ok := in.next()
-	if !ok || !in.empty() {
+func ParseName(raw []byte) (n Name, ok bool) {
+	in := der.Input(raw)
+	e, ok := in.Next()
+	if !ok || !in.Empty() {
 		return n, false
 	}
 	return parseName(e)
 }
 
 // parseName is x509_name_ex_d2i.
-func parseName(e element) (n Name, ok bool) {
-	if e.id != idSequence {
+func parseName(e der.Element) (n Name, ok bool) {
+	if e.ID != der.Sequence {
 		return n, false
 	}
-	n.Raw = e.full
+	n.Raw = e.Full
 	var canonical []byte
-	for in := input(e.content); !in.empty(); {
-		set, ok := in.read(idSet)
+	for in := der.Input(e.Content); !in.Empty(); {
+		set, ok := in.Read(der.Set)
 		if !ok {
 			return n, false
 		}
@@ -74,21 +76,21 @@ func parseName(e element) (n Name, ok bool) {
 }
 
 // parseRDN reads the attributes of a SET.
-func parseRDN(set input) (rdn []attribute, ok bool) {
-	for !set.empty() {
-		pair, ok := set.read(idSequence)
+func parseRDN(set der.Input) (rdn []attribute, ok bool) {
+	for !set.Empty() {
+		pair, ok := set.Read(der.Sequence)
 		if !ok {
 			return nil, false
 		}
 		var a attribute
-		if a.oid, ok = pair.readOID(); !ok {
+		if a.oid, ok = pair.ReadOID(); !ok {
 			return nil, false
 		}
-		value, ok := pair.next()
-		if !ok || !pair.empty() || !inNames(value.id) || !validAny(value) {
+		value, ok := pair.Next()
+		if !ok || !pair.Empty() || !inNames(value.ID) || !der.ValidAny(value) {
 			return nil, false
 		}
-		a.id, a.value = value.id, value.content
+		a.id, a.value = value.ID, value.Content
 		rdn = append(rdn, a)
 	}
 	return rdn, true
@@ -97,7 +99,7 @@ func parseRDN(set input) (rdn []attribute, ok bool) {
 // inNames reports whether OpenSSL's ASN1_PRINTABLE has the type of a value.
 func inNames(id byte) bool {
 	switch id {
-	case idBitString, idUTF8, idSequence, idNumeric, idPrintable, idT61, idIA5, idUniversal, idBMP,
+	case der.BitString, der.UTF8String, der.Sequence, der.NumericString, der.PrintableString, der.T61String, der.IA5String, der.UniversalString, der.BMPString,
 		0x07, 0x08, 0x09, 0x0b, 0x0d, 0x0e, 0x0f, 0x1d: // types that it does not know
 		return true
 	}
@@ -115,20 +117,20 @@ func appendCanonical(dst []byte, rdn []attribute) ([]byte, bool) {
 		if !ok {
 			return nil, false
 		}
-		pair := appendElement(nil, idOID, []byte(a.oid))
-		pair = appendElement(pair, id, value)
-		encoded[i] = appendElement(nil, idSequence, pair)
+		pair := der.Append(nil, der.ObjectIdentifier, []byte(a.oid))
+		pair = der.Append(pair, id, value)
+		encoded[i] = der.Append(nil, der.Sequence, pair)
 	}
 	slices.SortFunc(encoded, bytes.Compare)
-	return appendElement(dst, idSet, bytes.Join(encoded, nil)), true
+	return der.Append(dst, der.Set, bytes.Join(encoded, nil)), true
 }
 
 // canonical is asn1_string_canon.
 func (a attribute) canonical() (id byte, value []byte, ok bool) {
 	switch a.id {
-	case idUTF8, idBMP, idUniversal, idPrintable, idT61, idIA5, idVisible:
+	case der.UTF8String, der.BMPString, der.UniversalString, der.PrintableString, der.T61String, der.IA5String, der.VisibleString:
 		value, ok = toUTF8(a.id, a.value)
-		return idUTF8, foldSpaces(value), ok
+		return der.UTF8String, foldSpaces(value), ok
 	}
 	return a.id, a.value, true
 }
@@ -137,15 +139,15 @@ func (a attribute) canonical() (id byte, value []byte, ok bool) {
 func toUTF8(id byte, value []byte) ([]byte, bool) {
 	size := 1
 	switch id {
-	case idUTF8:
+	case der.UTF8String:
 		return value, utf8.Valid(value)
-	case idNumeric, idPrintable, idT61, idIA5, idVisible:
+	case der.NumericString, der.PrintableString, der.T61String, der.IA5String, der.VisibleString:
 		if isASCII(value) {
 			return value, true
 		}
-	case idBMP:
+	case der.BMPString:
 		size = 2
-	case idUniversal:
+	case der.UniversalString:
 		size = 4
 	default:
 		return nil, false

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"pgwicket/internal/der"
 )
 
 // Purpose is what a leaf certificate is shown for.
@@ -25,13 +27,13 @@ func (p Purpose) String() string {
 
 // Uses of extendedKeyUsage.
 const (
-	oidServerAuth oid = "\x2b\x06\x01\x05\x05\x07\x03\x01"
-	oidClientAuth oid = "\x2b\x06\x01\x05\x05\x07\x03\x02"
-	oidMSSGC      oid = "\x2b\x06\x01\x04\x01\x82\x37\x0a\x03\x03"
-	oidNSSGC      oid = "\x60\x86\x48\x01\x86\xf8\x42\x04\x01"
+	oidServerAuth der.OID = "\x2b\x06\x01\x05\x05\x07\x03\x01"
+	oidClientAuth der.OID = "\x2b\x06\x01\x05\x05\x07\x03\x02"
+	oidMSSGC      der.OID = "\x2b\x06\x01\x04\x01\x82\x37\x0a\x03\x03"
+	oidNSSGC      der.OID = "\x60\x86\x48\x01\x86\xf8\x42\x04\x01"
 )
 
-var usageNames = map[oid]string{
+var usageNames = map[der.OID]string{
 	oidServerAuth: "serverAuth", oidClientAuth: "clientAuth", oidAnyUsage: "anyExtendedKeyUsage",
 	"\x2b\x06\x01\x05\x05\x07\x03\x03":         "codeSigning",
 	"\x2b\x06\x01\x05\x05\x07\x03\x04":         "emailProtection",
@@ -40,7 +42,7 @@ var usageNames = map[oid]string{
 	"\x2b\x06\x01\x04\x01\x82\x37\x14\x02\x02": "msSmartcardLogin",
 }
 
-func (p Purpose) usage() oid {
+func (p Purpose) usage() der.OID {
 	if p == Server {
 		return oidServerAuth
 	}
@@ -108,7 +110,7 @@ func (c *Certificate) wrongPurpose(p Purpose, asCA bool) (problem, rule string) 
 }
 
 func (c *Certificate) allowsUsage(p Purpose) bool {
-	return slices.ContainsFunc(c.ext.extKeyUsage, func(o oid) bool {
+	return slices.ContainsFunc(c.ext.extKeyUsage, func(o der.OID) bool {
 		return o == p.usage() || p == Server && (o == oidMSSGC || o == oidNSSGC)
 	})
 }

@@ -102,11 +102,11 @@ func tooWeak(c, issuer *Certificate, minimum int) error {
 }
 
 func weakKey(c *Certificate, minimum int) *weakness {
-	if minimum < 0 || c.Key.Bits >= minimum && c.Key.family != familyNone {
+	if minimum < 0 || c.Key.Bits >= minimum && c.Key.Known() {
 		return nil
 	}
 	w := &weakness{cert: c}
-	if c.Key.family == familyNone {
+	if !c.Key.Known() {
 		w.problem = "has " + c.Key.Name
 		w.remedy = "issue it anew with an RSA key of 2048 bits or more, ECDSA or Ed25519"
 		return w

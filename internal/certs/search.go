@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"pgwicket/internal/signature"
 )
 
 // What a search may cost. OpenSSL allows chains of a hundred certificates, and
@@ -193,14 +195,14 @@ func (s *search) signed(c, k *Certificate, fromPool bool) error {
 func (s *search) checkSignature(c, k *Certificate) error {
 	rank := rankWeak
 	var err error
-	if !k.Key.canCheck(c.Algorithm) {
-		err = mismatch(c.Algorithm, k.Key)
+	if !k.Key.CanCheck(c.Algorithm) {
+		err = signature.Mismatch(c.Algorithm, k.Key)
 	} else if err = tooWeak(c, k, s.options.MinSecurityBits); err == nil {
 		s.checks++
 		err = k.signed(c)
 		rank = rankSignature
 	}
-	if unsupported := unsupportedError(""); errors.As(err, &unsupported) || errors.Is(err, errAlgorithms) {
+	if unsupported := signature.UnsupportedError(""); errors.As(err, &unsupported) || errors.Is(err, errAlgorithms) {
 		rank = rankUnusable
 	}
 	if err != nil {

@@ -3,6 +3,8 @@ package certs
 import (
 	"bytes"
 	"strings"
+
+	"pgwicket/internal/der"
 )
 
 // matchOne is nc_match_single in crypto/x509/v3_ncons.c: whether a name lies in
@@ -93,7 +95,7 @@ func matchEmail(email, base []byte) violation {
 func matchMailbox(g GeneralName, base []byte) violation {
 	at := bytes.LastIndexByte(g.Value, '@')
 	switch {
-	case g.id != idUTF8 || at < 0 || bytes.IndexByte(base, 0) >= 0:
+	case g.id != der.UTF8String || at < 0 || bytes.IndexByte(base, 0) >= 0:
 		return unsupportedName
 	case !isASCII(base) || bytes.Contains(bytes.ToLower(base), []byte("xn--")) || len(base) > 250,
 		len(base) > 0 && base[0] == '.':

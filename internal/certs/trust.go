@@ -3,27 +3,29 @@ package certs
 import (
 	"errors"
 	"slices"
+
+	"pgwicket/internal/der"
 )
 
 // trust is what X509_CERT_AUX says a certificate may be trusted for.
 type trust struct {
 	explicit bool // there is a list of uses; without a match the certificate is refused
-	accepted []oid
-	rejected []oid
+	accepted []der.OID
+	rejected []der.OID
 }
 
-const oidAnyUsage oid = "\x55\x1d\x25\x00"
+const oidAnyUsage der.OID = "\x55\x1d\x25\x00"
 
 var errTrust = errors.New("malformed trust settings")
 
 // parseTrust is the template X509_CERT_AUX of crypto/x509/x_x509a.c.
-func parseTrust(in input) (*trust, error) {
-	content, ok := in.read(idSequence)
-	if !ok || !in.empty() {
+func parseTrust(in der.Input) (*trust, error) {
+	content, ok := in.Read(der.Sequence)
+	if !ok || !in.Empty() {
 		return nil, errTrust
 	}
 	t := &trust{}
-	accepted, present, ok := content.optional(idSequence)
+	accepted, present, ok := content.Optional(der.Sequence)
 	t.explicit = present
 	if ok {
 		t.accepted, ok = readOIDs(accepted)
@@ -31,24 +33,24 @@ func parseTrust(in input) (*trust, error) {
 	if !ok {
 		return nil, errTrust
 	}
-	rejected, _, ok := content.optional(explicit(0))
+	rejected, _, ok := content.Optional(der.Explicit(0))
 	if ok {
 		t.rejected, ok = readOIDs(rejected)
 	}
 	if !ok {
 		return nil, errTrust
 	}
-	for !content.empty() { // alias, key identifier, others
-		if _, ok := content.next(); !ok {
+	for !content.Empty() { // alias, key identifier, others
+		if _, ok := content.Next(); !ok {
 			return nil, errTrust
 		}
 	}
 	return t, nil
 }
 
-func readOIDs(in input) (list []oid, ok bool) {
-	for !in.empty() {
-		o, ok := in.readOID()
+func readOIDs(in der.Input) (list []der.OID, ok bool) {
+	for !in.Empty() {
+		o, ok := in.ReadOID()
 		if !ok {
 			return nil, false
 		}
@@ -71,7 +73,7 @@ func (t *trust) judge(p Purpose) trustVerdict {
 	if t == nil {
 		return noTrustSettings
 	}
-	matches := func(o oid) bool { return o == p.usage() || o == oidAnyUsage }
+	matches := func(o der.OID) bool { return o == p.usage() || o == oidAnyUsage }
 	switch {
 	case slices.ContainsFunc(t.rejected, matches):
 		return distrusted

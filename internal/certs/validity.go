@@ -1,28 +1,32 @@
 package certs
 
-import "time"
+import (
+	"time"
 
-func (c *Certificate) parseValidity(in *input) bool {
-	validity, ok := in.read(idSequence)
+	"pgwicket/internal/der"
+)
+
+func (c *Certificate) parseValidity(in *der.Input) bool {
+	validity, ok := in.Read(der.Sequence)
 	if !ok {
 		return false
 	}
 	for _, date := range []*time.Time{&c.NotBefore, &c.NotAfter} {
-		e, ok := validity.next()
-		if !ok || e.id != idUTCTime && e.id != idGeneralTime {
+		e, ok := validity.Next()
+		if !ok || e.ID != der.UTCTime && e.ID != der.GeneralizedTime {
 			return false
 		}
 		*date = parseTime(e)
 	}
-	return validity.empty()
+	return validity.Empty()
 }
 
 // parseTime reads the two forms that X509_cmp_time in crypto/x509/x509_vfy.c
 // allows; the zero time stands for every other.
-func parseTime(e element) time.Time {
+func parseTime(e der.Element) time.Time {
 	layout := "20060102150405Z"
-	value := string(e.content)
-	if e.id == idUTCTime {
+	value := string(e.Content)
+	if e.ID == der.UTCTime {
 		if len(value) != 13 {
 			return time.Time{}
 		}

@@ -1,57 +1,62 @@
-package certs
+// Package der takes DER apart as OpenSSL's crypto/asn1/tasn_dec.c and
+// crypto/asn1/asn1_lib.c do for the definite form of BER: a length with leading
+// zeros and a TRUE that is not 0xFF are read. The indefinite form and strings in
+// pieces are not. It allocates nothing for what it reads.
+package der
 
 // Identifier octets (X.690 section 8.1.2).
 const (
-	idBoolean     = 0x01
-	idInteger     = 0x02
-	idBitString   = 0x03
-	idOctetString = 0x04
-	idNull        = 0x05
-	idOID         = 0x06
-	idUTF8        = 0x0c
-	idNumeric     = 0x12
-	idPrintable   = 0x13
-	idT61         = 0x14
-	idIA5         = 0x16
-	idUTCTime     = 0x17
-	idGeneralTime = 0x18
-	idVisible     = 0x1a
-	idUniversal   = 0x1c
-	idBMP         = 0x1e
-	idSequence    = 0x30
-	idSet         = 0x31
+	Boolean          = 0x01
+	Integer          = 0x02
+	BitString        = 0x03
+	OctetString      = 0x04
+	Null             = 0x05
+	ObjectIdentifier = 0x06
+	UTF8String       = 0x0c
+	NumericString    = 0x12
+	PrintableString  = 0x13
+	T61String        = 0x14
+	IA5String        = 0x16
+	UTCTime          = 0x17
+	GeneralizedTime  = 0x18
+	VisibleString    = 0x1a
+	UniversalString  = 0x1c
+	BMPString        = 0x1e
+	Sequence         = 0x30
+	Set              = 0x31
 )
 
 const constructedBit = 0x20
 
-// context returns the identifier of a primitive context tag.
-func context(n byte) byte { return 0x80 | n }
+// Context returns the identifier of a primitive context tag.
+func Context(n byte) byte { return 0x80 | n }
 
-// explicit returns the identifier of a constructed context tag.
-func explicit(n byte) byte { return 0xa0 | n }
+// Explicit returns the identifier of a constructed context tag.
+func Explicit(n byte) byte { return 0xa0 | n }
 
-// element is one tag, length and value.
-type element struct {
-	id      byte
-	content []byte
-	full    []byte
+// Element is one tag, length and value.
+type Element struct {
+	ID      byte // the identifier octet; 0 for no element
+	Content []byte
+	Full    []byte // with tag and length
 }
 
-// input is what is left of an encoding.
-type input []byte
+// Input is what is left of an encoding.
+type Input []byte
 
-func (in input) empty() bool { return len(in) == 0 }
+// Empty reports whether nothing is left.
+func (in Input) Empty() bool { return len(in) == 0 }
 
-// next takes one element of whatever type. As OpenSSL's ASN1_get_object it
+// Next takes one element of whatever type. As OpenSSL's ASN1_get_object it
 // reads lengths with leading zeros; unlike it, no indefinite lengths.
-func (in *input) next() (e element, ok bool) {
+func (in *Input) Next() (e Element, ok bool) {
 	s := []byte(*in)
 	if len(s) < 2 || s[0] == 0 { // 0 ends an indefinite form
 		return e, false
 	}
-	e.id = s[0]
+	e.ID = s[0]
 	at := 1
-	if e.id&0x1f == 0x1f {
+	if e.ID&0x1f == 0x1f {
 		for at < len(s) && at <= 5 && s[at]&0x80 != 0 {
 			at++
 		}
@@ -64,7 +69,7 @@ func (in *input) next() (e element, ok bool) {
 	if !ok || length > len(s)-at {
 		return e, false
 	}
-	e.content, e.full = s[at:at+length], s[:at+length]
+	e.Content, e.Full = s[at:at+length], s[:at+length]
 	*in = s[at+length:]
 	return e, true
 }
@@ -91,37 +96,37 @@ func readLength(s []byte, at int) (length, next int, ok bool) {
 	return length, at, true
 }
 
-// read takes the content of an element that must have this identifier.
-func (in *input) read(id byte) (content input, ok bool) {
+// Read takes the content of an element that must have this identifier.
+func (in *Input) Read(id byte) (content Input, ok bool) {
 	rest := *in
-	e, ok := rest.next()
-	if !ok || e.id != id {
+	e, ok := rest.Next()
+	if !ok || e.ID != id {
 		return nil, false
 	}
 	*in = rest
-	return e.content, true
+	return e.Content, true
 }
 
-// optional takes the element if it is the next one.
-func (in *input) optional(id byte) (content input, present, ok bool) {
-	if in.empty() || (*in)[0] != id {
+// Optional takes the element if it is the next one.
+func (in *Input) Optional(id byte) (content Input, present, ok bool) {
+	if in.Empty() || (*in)[0] != id {
 		return nil, false, true
 	}
-	content, ok = in.read(id)
+	content, ok = in.Read(id)
 	return content, ok, ok
 }
 
-// readOID takes an OBJECT IDENTIFIER.
-func (in *input) readOID() (oid, bool) {
-	content, ok := in.read(idOID)
-	if !ok || !validOID(content) {
+// ReadOID takes an OBJECT IDENTIFIER.
+func (in *Input) ReadOID() (OID, bool) {
+	content, ok := in.Read(ObjectIdentifier)
+	if !ok || !ValidOID(content) {
 		return "", false
 	}
-	return oid(content), true
+	return OID(content), true
 }
 
-// validInteger is c2i_ibuf: at least one byte and none too many.
-func validInteger(b []byte) bool {
+// ValidInteger is c2i_ibuf: at least one byte and none too many.
+func ValidInteger(b []byte) bool {
 	if len(b) < 2 {
 		return len(b) == 1
 	}
@@ -129,9 +134,9 @@ func validInteger(b []byte) bool {
 	return (b[0] != 0 || negative) && (b[0] != 0xff || !negative)
 }
 
-// smallInteger returns a non-negative integer, and -1 for one that is too large
+// SmallInteger returns a non-negative integer, and -1 for one that is too large
 // or negative.
-func smallInteger(b []byte) int {
+func SmallInteger(b []byte) int {
 	if len(b) == 0 || len(b) > 4 || b[0] >= 0x80 {
 		return -1
 	}
@@ -142,8 +147,8 @@ func smallInteger(b []byte) int {
 	return n
 }
 
-// bitString returns the bits of a BIT STRING, those beyond its end as zeros.
-func bitString(content []byte) (bits []byte, unused int, ok bool) {
+// Bits returns the bits of a BIT STRING, those beyond its end as zeros.
+func Bits(content []byte) (bits []byte, unused int, ok bool) {
 	if len(content) == 0 || content[0] > 7 {
 		return nil, 0, false
 	}
@@ -155,36 +160,36 @@ func bitString(content []byte) (bits []byte, unused int, ok bool) {
 	return bits, unused, true
 }
 
-// validAny holds an element of a type that we do not look into against what
+// ValidAny holds an element of a type that we do not look into against what
 // OpenSSL's asn1_ex_c2i refuses.
-func validAny(e element) bool {
-	if e.id&0xc0 != 0 || e.id&0x1f == 0x1f {
+func ValidAny(e Element) bool {
+	if e.ID&0xc0 != 0 || e.ID&0x1f == 0x1f {
 		return true
 	}
-	switch e.id {
-	case idSequence, idSet:
+	switch e.ID {
+	case Sequence, Set:
 		return true
-	case idBoolean:
-		return len(e.content) == 1
-	case idInteger, 0x0a:
-		return validInteger(e.content)
-	case idBitString:
-		_, _, ok := bitString(e.content)
+	case Boolean:
+		return len(e.Content) == 1
+	case Integer, 0x0a:
+		return ValidInteger(e.Content)
+	case BitString:
+		_, _, ok := Bits(e.Content)
 		return ok
-	case idOID:
-		return validOID(e.content)
-	case idNull:
-		return len(e.content) == 0
-	case idBMP:
-		return len(e.content)%2 == 0
-	case idUniversal:
-		return len(e.content)%4 == 0
+	case ObjectIdentifier:
+		return ValidOID(e.Content)
+	case Null:
+		return len(e.Content) == 0
+	case BMPString:
+		return len(e.Content)%2 == 0
+	case UniversalString:
+		return len(e.Content)%4 == 0
 	}
-	return e.id&constructedBit == 0 && e.id != idSequence&0x1f && e.id != idSet&0x1f
+	return e.ID&constructedBit == 0 && e.ID != Sequence&0x1f && e.ID != Set&0x1f
 }
 
-// appendElement encodes an element.
-func appendElement(dst []byte, id byte, content []byte) []byte {
+// Append encodes an element.
+func Append(dst []byte, id byte, content []byte) []byte {
 	dst = append(dst, id)
 	switch n := len(content); {
 	case n < 0x80:

@@ -1,8 +1,10 @@
-package certs
+package signature
 
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
+
+	"pgwicket/internal/der"
 )
 
 // curve is a named curve. Go has some of them only.
@@ -12,7 +14,7 @@ type curve struct {
 	is   elliptic.Curve
 }
 
-var curves = map[oid]curve{
+var curves = map[der.OID]curve{
 	"\x2b\x81\x04\x00\x21":                 {"P-224", 224, elliptic.P224()},
 	"\x2a\x86\x48\xce\x3d\x03\x01\x07":     {"P-256", 256, elliptic.P256()},
 	"\x2b\x81\x04\x00\x22":                 {"P-384", 384, elliptic.P384()},
@@ -26,12 +28,12 @@ var curves = map[oid]curve{
 	"\x2b\x24\x03\x03\x02\x08\x01\x01\x0d": {"brainpoolP512r1", 512, nil},
 }
 
-func ecKey(algorithm algorithmID, bits []byte) *PublicKey {
-	if algorithm.parameters.id == idSequence {
-		return &PublicKey{Name: "an ECDSA key with explicit curve parameters", Bits: 256, family: familyEC, explicit: true}
+func ecKey(algorithm AlgorithmIdentifier, bits []byte) *PublicKey {
+	if algorithm.parameters.ID == der.Sequence {
+		return &PublicKey{Name: "an ECDSA key with explicit curve parameters", Bits: 256, family: familyEC, ExplicitCurve: true}
 	}
-	named, known := curves[oid(algorithm.parameters.content)]
-	if algorithm.parameters.id != idOID || !known {
+	named, known := curves[der.OID(algorithm.parameters.Content)]
+	if algorithm.parameters.ID != der.ObjectIdentifier || !known {
 		return unknownKey("an ECDSA key on an unknown curve")
 	}
 	k := &PublicKey{Name: "ECDSA " + named.name, Bits: ecSecurityBits(named.bits), family: familyEC}

@@ -1,4 +1,4 @@
-package certs
+package signature
 
 import (
 	"crypto"
@@ -6,6 +6,22 @@ import (
 	"crypto/rsa"
 	"fmt"
 	"math/big"
+
+	"pgwicket/internal/der"
+)
+
+// Public keys, and what their parameters name.
+const (
+	oidRSA     der.OID = "\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01"
+	oidRSA2    der.OID = "\x55\x08\x01\x01" // X.509's id-ea-rsa, an alias in OpenSSL
+	oidMGF1    der.OID = "\x2a\x86\x48\x86\xf7\x0d\x01\x01\x08"
+	oidPSS     der.OID = "\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0a"
+	oidDSA     der.OID = "\x2a\x86\x48\xce\x38\x04\x01"
+	oidEC      der.OID = "\x2a\x86\x48\xce\x3d\x02\x01"
+	oidX25519  der.OID = "\x2b\x65\x6e"
+	oidX448    der.OID = "\x2b\x65\x6f"
+	oidEd25519 der.OID = "\x2b\x65\x70"
+	oidEd448   der.OID = "\x2b\x65\x71"
 )
 
 // family is the kind of a public key, as far as signatures are told apart by it.
@@ -27,12 +43,15 @@ type PublicKey struct {
 	Name string // "RSA 2048", "ECDSA P-256", "Ed25519", or what is wrong with it
 	Bits int    // OpenSSL's security bits; 0 for a key that is not known
 
-	family   family
-	key      any // *rsa.PublicKey, *ecdsa.PublicKey, ed25519.PublicKey; nil: cannot be used
-	exponent *big.Int
-	pss      *pssParameters // what an RSASSA-PSS key is restricted to
-	explicit bool           // curve parameters instead of a name
+	family        family
+	key           any // *rsa.PublicKey, *ecdsa.PublicKey, ed25519.PublicKey; nil: cannot be used
+	exponent      *big.Int
+	pss           *pssParameters // what an RSASSA-PSS key is restricted to
+	ExplicitCurve bool           // curve parameters instead of a name
 }
+
+// Known reports whether OpenSSL knows the key.
+func (k *PublicKey) Known() bool { return k.family != familyNone }
 
 // Usable returns the key as crypto has it, nil if signatures by it cannot be
 // checked.
@@ -47,22 +66,22 @@ func unknownKey(format string, args ...any) *PublicKey {
 	return &PublicKey{Name: fmt.Sprintf(format, args...)}
 }
 
-// parsePublicKey reads a SubjectPublicKeyInfo. It fails where OpenSSL would not
+// ParsePublicKey reads a SubjectPublicKeyInfo. It fails where OpenSSL would not
 // read the certificate; a key that it would not know is returned as such.
-func parsePublicKey(e element) (*PublicKey, bool) {
-	if e.id != idSequence {
+func ParsePublicKey(e der.Element) (*PublicKey, bool) {
+	if e.ID != der.Sequence {
 		return nil, false
 	}
-	in := input(e.content)
-	algorithm, ok := readAlgorithm(&in)
+	in := der.Input(e.Content)
+	algorithm, ok := ReadAlgorithm(&in)
 	if !ok {
 		return nil, false
 	}
-	content, ok := in.read(idBitString)
-	if !ok || !in.empty() {
+	content, ok := in.Read(der.BitString)
+	if !ok || !in.Empty() {
 		return nil, false
 	}
-	bits, _, ok := bitString(content)
+	bits, _, ok := der.Bits(content)
 	if !ok {
 		return nil, false
 	}
@@ -89,14 +108,14 @@ const (
 )
 
 func rsaKey(bits []byte) *PublicKey {
-	in := input(bits)
-	pair, ok := in.read(idSequence)
+	in := der.Input(bits)
+	pair, ok := in.Read(der.Sequence)
 	if !ok {
 		return unknownKey("an RSA key that cannot be read")
 	}
-	n, ok := pair.read(idInteger)
-	e, ok2 := pair.read(idInteger)
-	if !ok || !ok2 || !pair.empty() {
+	n, ok := pair.Read(der.Integer)
+	e, ok2 := pair.Read(der.Integer)
+	if !ok || !ok2 || !pair.Empty() {
 		return unknownKey("an RSA key that cannot be read")
 	}
 	modulus, exponent := new(big.Int).SetBytes(n), new(big.Int).SetBytes(e)
@@ -118,13 +137,13 @@ func rsaKey(bits []byte) *PublicKey {
 	return k
 }
 
-func pssKey(algorithm algorithmID, bits []byte) *PublicKey {
+func pssKey(algorithm AlgorithmIdentifier, bits []byte) *PublicKey {
 	k := rsaKey(bits)
 	if k.family == familyNone {
 		return k
 	}
 	k.family, k.Name = familyPSS, k.Name+" (RSASSA-PSS)"
-	if algorithm.parameters.id == 0 {
+	if algorithm.parameters.ID == 0 {
 		return k
 	}
 	parameters, ok := parsePSS(algorithm)
@@ -146,15 +165,15 @@ type fixedKey struct {
 	family family
 }
 
-var fixedKeys = map[oid]fixedKey{
+var fixedKeys = map[der.OID]fixedKey{
 	oidEd25519: {"Ed25519", 32, 128, familyEd25519},
 	oidEd448:   {"Ed448", 57, 224, familyEd448},
 	oidX25519:  {"X25519", 32, 128, familyOther},
 	oidX448:    {"X448", 56, 224, familyOther},
 }
 
-func (f fixedKey) read(algorithm algorithmID, bits []byte) *PublicKey {
-	if algorithm.parameters.id != 0 || len(bits) != f.size {
+func (f fixedKey) read(algorithm AlgorithmIdentifier, bits []byte) *PublicKey {
+	if algorithm.parameters.ID != 0 || len(bits) != f.size {
 		return unknownKey("an %s key that cannot be read", f.name)
 	}
 	k := &PublicKey{Name: f.name, Bits: f.bits, family: f.family}
@@ -165,11 +184,11 @@ func (f fixedKey) read(algorithm algorithmID, bits []byte) *PublicKey {
 }
 
 // dsaKey knows the strength of a DSA key only: crypto/dsa is not used.
-func dsaKey(algorithm algorithmID) *PublicKey {
-	in := input(algorithm.parameters.content)
-	p, ok := in.read(idInteger)
-	q, ok2 := in.read(idInteger)
-	if algorithm.parameters.id != idSequence || !ok || !ok2 {
+func dsaKey(algorithm AlgorithmIdentifier) *PublicKey {
+	in := der.Input(algorithm.parameters.Content)
+	p, ok := in.Read(der.Integer)
+	q, ok2 := in.Read(der.Integer)
+	if algorithm.parameters.ID != der.Sequence || !ok || !ok2 {
 		return unknownKey("a DSA key without parameters")
 	}
 	l, n := new(big.Int).SetBytes(p).BitLen(), new(big.Int).SetBytes(q).BitLen()

@@ -1,4 +1,4 @@
-package certs
+package signature
 
 import (
 	"bytes"
@@ -6,6 +6,8 @@ import (
 	"crypto/rsa"
 	"encoding/binary"
 	"math/big"
+
+	"pgwicket/internal/der"
 )
 
 // pssParameters are RSASSA-PSS-params (RFC 4055 section 3.1). A hash of 0 is one
@@ -16,7 +18,7 @@ type pssParameters struct {
 	bits      int
 }
 
-var hashes = map[oid]crypto.Hash{
+var hashes = map[der.OID]crypto.Hash{
 	"\x2b\x0e\x03\x02\x1a":                 crypto.SHA1,
 	"\x60\x86\x48\x01\x65\x03\x04\x02\x04": crypto.SHA224,
 	"\x60\x86\x48\x01\x65\x03\x04\x02\x01": crypto.SHA256,
@@ -31,20 +33,20 @@ var hashes = map[oid]crypto.Hash{
 // parsePSS is ossl_rsa_pss_decode and ossl_rsa_pss_get_param in
 // crypto/rsa/rsa_ameth.c and crypto/rsa/rsa_asn1.c, which ask for parameters
 // although their defaults are defined.
-func parsePSS(a algorithmID) (p *pssParameters, ok bool) {
-	if a.parameters.id != idSequence {
+func parsePSS(a AlgorithmIdentifier) (p *pssParameters, ok bool) {
+	if a.parameters.ID != der.Sequence {
 		return nil, false
 	}
 	p = &pssParameters{hash: crypto.SHA1, mgf: crypto.SHA1, salt: 20}
-	in := input(a.parameters.content)
-	hash, present, ok := in.optional(explicit(0))
+	in := der.Input(a.parameters.Content)
+	hash, present, ok := in.Optional(der.Explicit(0))
 	if ok && present {
 		p.hash, ok = readHash(hash)
 	}
 	if !ok {
 		return nil, false
 	}
-	mgf, present, ok := in.optional(explicit(1))
+	mgf, present, ok := in.Optional(der.Explicit(1))
 	if ok && present {
 		p.mgf, ok = readMGF(mgf)
 	}
@@ -53,18 +55,18 @@ func parsePSS(a algorithmID) (p *pssParameters, ok bool) {
 	}
 	trailer := 1
 	for n, value := range []*int{&p.salt, &trailer} {
-		wrapped, present, ok := in.optional(explicit(byte(2 + n)))
+		wrapped, present, ok := in.Optional(der.Explicit(byte(2 + n)))
 		if !ok {
 			return nil, false
 		}
 		if !present {
 			continue
 		}
-		number, ok := wrapped.read(idInteger)
-		if !ok || !wrapped.empty() || !validInteger(number) {
+		number, ok := wrapped.Read(der.Integer)
+		if !ok || !wrapped.Empty() || !der.ValidInteger(number) {
 			return nil, false
 		}
-		*value = smallInteger(number)
+		*value = der.SmallInteger(number)
 	}
 	if p.hash != 0 {
 		p.bits = p.hash.Size() * 4
@@ -72,20 +74,20 @@ func parsePSS(a algorithmID) (p *pssParameters, ok bool) {
 	if p.hash == crypto.SHA1 {
 		p.bits = 64
 	}
-	return p, in.empty() && trailer == 1 && p.salt >= 0
+	return p, in.Empty() && trailer == 1 && p.salt >= 0
 }
 
-func readHash(in input) (crypto.Hash, bool) {
-	a, ok := readAlgorithm(&in)
-	return hashes[a.oid], ok && in.empty()
+func readHash(in der.Input) (crypto.Hash, bool) {
+	a, ok := ReadAlgorithm(&in)
+	return hashes[a.oid], ok && in.Empty()
 }
 
-func readMGF(in input) (crypto.Hash, bool) {
-	a, ok := readAlgorithm(&in)
-	if !ok || !in.empty() || a.oid != oidMGF1 {
+func readMGF(in der.Input) (crypto.Hash, bool) {
+	a, ok := ReadAlgorithm(&in)
+	if !ok || !in.Empty() || a.oid != oidMGF1 {
 		return 0, false
 	}
-	return readHash(a.parameters.full)
+	return readHash(a.parameters.Full)
 }
 
 // public is the RSA public operation, for what crypto/rsa does not do.
@@ -104,21 +106,21 @@ func (k *PublicKey) public(signature []byte) ([]byte, bool) {
 func (k *PublicKey) checkPKCS1(hash crypto.Hash, digest, signature []byte) error {
 	em, ok := k.public(signature)
 	if !ok {
-		return errSignature
+		return ErrForged
 	}
-	var name oid
+	var name der.OID
 	for o, h := range hashes {
 		if h == hash {
 			name = o
 		}
 	}
-	algorithm := appendElement(nil, idOID, []byte(name))
-	algorithm = appendElement(algorithm, idNull, nil)
-	info := appendElement(nil, idSequence, algorithm)
-	info = appendElement(nil, idSequence, appendElement(info, idOctetString, digest))
+	algorithm := der.Append(nil, der.ObjectIdentifier, []byte(name))
+	algorithm = der.Append(algorithm, der.Null, nil)
+	info := der.Append(nil, der.Sequence, algorithm)
+	info = der.Append(nil, der.Sequence, der.Append(info, der.OctetString, digest))
 	padding := len(em) - len(info) - 3
 	if padding < 8 {
-		return errSignature
+		return ErrForged
 	}
 	want := append([]byte{0, 1}, bytes.Repeat([]byte{0xff}, padding)...)
 	want = append(append(want, 0), info...)
@@ -129,10 +131,10 @@ func (k *PublicKey) checkPKCS1(hash crypto.Hash, digest, signature []byte) error
 // neither another hash for the mask nor a salt of exactly no bytes.
 func (k *PublicKey) checkPSS(p *pssParameters, digest, signature []byte) error {
 	if r := k.pss; r != nil && (r.hash != p.hash || r.mgf != p.mgf || p.salt < r.salt) {
-		return unsupportedError("the signature does not keep to the parameters of the RSASSA-PSS key")
+		return UnsupportedError("the signature does not keep to the parameters of the RSASSA-PSS key")
 	}
 	if p.mgf == 0 {
-		return unsupportedError("the mask of the RSASSA-PSS signature cannot be computed")
+		return UnsupportedError("the mask of the RSASSA-PSS signature cannot be computed")
 	}
 	em, ok := k.public(signature)
 	bits := k.key.(*rsa.PublicKey).N.BitLen() - 1
@@ -142,18 +144,18 @@ func (k *PublicKey) checkPSS(p *pssParameters, digest, signature []byte) error {
 	}
 	size := len(digest)
 	if !ok || len(em) < size+p.salt+2 || em[len(em)-1] != 0xbc {
-		return errSignature
+		return ErrForged
 	}
 	top := byte(0xff >> (8*len(em) - bits))
 	db, h := em[:len(em)-size-1], em[len(em)-size-1:len(em)-1]
 	if db[0]&^top != 0 {
-		return errSignature
+		return ErrForged
 	}
 	mask(db, h, p.mgf)
 	db[0] &= top
 	zeros := len(db) - p.salt - 1
 	if len(bytes.Trim(db[:zeros], "\x00")) != 0 || db[zeros] != 1 {
-		return errSignature
+		return ErrForged
 	}
 	again := p.hash.New()
 	again.Write(make([]byte, 8))

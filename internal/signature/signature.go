@@ -1,4 +1,8 @@
-package certs
+// Package signature reads public keys and signature algorithms, checks signatures
+// and rates both as OpenSSL 3.0 does: with its security bits, and with the forms
+// that crypto/x509 does not have (RSASSA-PSS with any salt and mask, RSA keys below
+// 1024 bits and with long exponents, SHA-3, compressed points).
+package signature
 
 import (
 	"bytes"
@@ -12,37 +16,40 @@ import (
 	_ "crypto/sha512"
 	"errors"
 	"fmt"
+
+	"pgwicket/internal/der"
 )
 
-// algorithmID is an AlgorithmIdentifier.
-type algorithmID struct {
-	oid        oid
-	parameters element // with id 0 if there are none
+// AlgorithmIdentifier is an AlgorithmIdentifier.
+type AlgorithmIdentifier struct {
+	oid        der.OID
+	parameters der.Element // with id 0 if there are none
 }
 
-func readAlgorithm(in *input) (a algorithmID, ok bool) {
-	content, ok := in.read(idSequence)
+// ReadAlgorithm takes an AlgorithmIdentifier.
+func ReadAlgorithm(in *der.Input) (a AlgorithmIdentifier, ok bool) {
+	content, ok := in.Read(der.Sequence)
 	if !ok {
 		return a, false
 	}
-	if a.oid, ok = content.readOID(); !ok {
+	if a.oid, ok = content.ReadOID(); !ok {
 		return a, false
 	}
-	if !content.empty() {
-		if a.parameters, ok = content.next(); !ok || !validAny(a.parameters) {
+	if !content.Empty() {
+		if a.parameters, ok = content.Next(); !ok || !der.ValidAny(a.parameters) {
 			return a, false
 		}
 	}
-	return a, content.empty()
+	return a, content.Empty()
 }
 
-// equal is X509_ALGOR_cmp.
-func (a algorithmID) equal(b algorithmID) bool {
-	return a.oid == b.oid && a.parameters.id == b.parameters.id && bytes.Equal(a.parameters.content, b.parameters.content)
+// Equal is X509_ALGOR_cmp.
+func (a AlgorithmIdentifier) Equal(b AlgorithmIdentifier) bool {
+	return a.oid == b.oid && a.parameters.ID == b.parameters.ID && bytes.Equal(a.parameters.Content, b.parameters.Content)
 }
 
-// SignatureAlgorithm says how something was signed.
-type SignatureAlgorithm struct {
+// Algorithm says how something was signed.
+type Algorithm struct {
 	Name string
 	Bits int // OpenSSL's security bits; -1: not known to it
 
@@ -51,21 +58,21 @@ type SignatureAlgorithm struct {
 	pss    *pssParameters
 }
 
-// ParseSignatureAlgorithm reads the DER of an AlgorithmIdentifier, of a
+// ParseAlgorithm reads the DER of an AlgorithmIdentifier, of a
 // revocation list for example.
-func ParseSignatureAlgorithm(der []byte) (*SignatureAlgorithm, bool) {
-	in := input(der)
-	a, ok := readAlgorithm(&in)
-	if !ok || !in.empty() {
+func ParseAlgorithm(raw []byte) (*Algorithm, bool) {
+	in := der.Input(raw)
+	a, ok := ReadAlgorithm(&in)
+	if !ok || !in.Empty() {
 		return nil, false
 	}
-	return a.signature(), true
+	return a.Algorithm(), true
 }
 
 // signatures are those that OpenSSL can take apart into a digest and a key
 // (crypto/objects/obj_xref.txt), with the security bits of x509_sig_info_init
 // in crypto/x509/x509_set.c.
-var signatures = map[oid]*SignatureAlgorithm{
+var signatures = map[der.OID]*Algorithm{
 	"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x02": {"RSA with MD2", -1, familyRSA, 0, nil},
 	"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x03": {"RSA with MD4", -1, familyRSA, 0, nil},
 	"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x04": {"RSA with MD5", 39, familyRSA, 0, nil},
@@ -95,52 +102,50 @@ var signatures = map[oid]*SignatureAlgorithm{
 	"\x60\x86\x48\x01\x65\x03\x04\x03\x02": {"DSA with SHA-256", 128, familyDSA, 0, nil},
 }
 
-func (a algorithmID) signature() *SignatureAlgorithm {
+// Algorithm looks the algorithm up; one that is not known has no security bits.
+func (a AlgorithmIdentifier) Algorithm() *Algorithm {
 	if known, ok := signatures[a.oid]; ok {
 		return known
 	}
 	if a.oid != oidPSS {
-		return &SignatureAlgorithm{Name: "the unknown algorithm " + a.oid.String(), Bits: -1}
+		return &Algorithm{Name: "the unknown algorithm " + a.oid.String(), Bits: -1}
 	}
-	s := &SignatureAlgorithm{Name: "RSASSA-PSS", Bits: -1, family: familyPSS}
+	s := &Algorithm{Name: "RSASSA-PSS", Bits: -1, family: familyPSS}
 	if parameters, ok := parsePSS(a); ok {
 		s.pss, s.hash, s.Bits = parameters, parameters.hash, parameters.bits
 	}
 	return s
 }
 
-var (
-	// errSignature is a signature that does not belong to the key.
-	errSignature = errors.New("the signature does not verify")
-	// errAlgorithms is a certificate that names two signature algorithms.
-	errAlgorithms = errors.New("has a signature algorithm that is not the one of its signed part")
-)
+// ErrForged is a signature that does not belong to the key.
+var ErrForged = errors.New("the signature does not verify")
 
-// unsupportedError is a signature that cannot be checked.
-type unsupportedError string
+// UnsupportedError is a signature that cannot be checked.
+type UnsupportedError string
 
-func (e unsupportedError) Error() string { return string(e) }
+func (e UnsupportedError) Error() string { return string(e) }
 
-// canCheck reports whether the algorithm goes with the key: check_sig_alg_match
+// CanCheck reports whether the algorithm goes with the key: check_sig_alg_match
 // in crypto/x509/v3_purp.c.
-func (k *PublicKey) canCheck(a *SignatureAlgorithm) bool {
+func (k *PublicKey) CanCheck(a *Algorithm) bool {
 	return k.family != familyNone && (k.family == a.family || k.family == familyRSA && a.family == familyPSS)
 }
 
-func mismatch(a *SignatureAlgorithm, k *PublicKey) error {
-	return unsupportedError(fmt.Sprintf("a signature with %s is not by a key of its kind, %s", a.Name, k.Name))
+// Mismatch is the error of an algorithm that does not go with the key.
+func Mismatch(a *Algorithm, k *PublicKey) error {
+	return UnsupportedError(fmt.Sprintf("a signature with %s is not by a key of its kind, %s", a.Name, k.Name))
 }
 
 // Check verifies a signature by the key. The error says in words what is wrong
 // with it.
-func (k *PublicKey) Check(a *SignatureAlgorithm, signed, signature []byte) error {
+func (k *PublicKey) Check(a *Algorithm, signed, signature []byte) error {
 	switch {
-	case !k.canCheck(a):
-		return mismatch(a, k)
+	case !k.CanCheck(a):
+		return Mismatch(a, k)
 	case k.key == nil:
-		return unsupportedError(fmt.Sprintf("signatures by %s cannot be checked", k.Name))
+		return UnsupportedError(fmt.Sprintf("signatures by %s cannot be checked", k.Name))
 	case a.hash == 0 && a.family != familyEd25519:
-		return unsupportedError(fmt.Sprintf("signatures with %s cannot be checked", a.Name))
+		return UnsupportedError(fmt.Sprintf("signatures with %s cannot be checked", a.Name))
 	}
 	if public, ok := k.key.(ed25519.PublicKey); ok {
 		return verdict(ed25519.Verify(public, signed, signature))
@@ -163,18 +168,7 @@ func (k *PublicKey) Check(a *SignatureAlgorithm, signed, signature []byte) error
 
 func verdict(good bool) error {
 	if !good {
-		return errSignature
+		return ErrForged
 	}
 	return nil
-}
-
-// signed checks that a certificate was signed by this one.
-func (c *Certificate) signed(child *Certificate) error {
-	switch {
-	case !child.outer.same:
-		return errAlgorithms
-	case child.outer.unused != 0:
-		return errSignature
-	}
-	return c.Key.Check(child.Algorithm, child.RawTBS, child.Signature)
 }

@@ -1,4 +1,4 @@
-package certs
+package signature
 
 // rsaSecurityBits is ossl_ifc_ffc_compute_security_bits in
 // crypto/rsa/rsa_lib.c, with its fixed-point arithmetic.
