@@ -9,7 +9,7 @@ import (
 
 // checkLeaf finds what makes a search for a chain pointless.
 func checkLeaf(leaf *Certificate, o Options) *Error {
-	j := judgement{o, []*Certificate{leaf}}
+	j := judgement{Options: o, chain: []*Certificate{leaf}}
 	if leaf.ext.malformed != "" {
 		return j.refuse(0, Invalid, leaf.ext.malformed, "RFC 5280 section 4.2", "issue it anew without that fault")
 	}
@@ -22,13 +22,15 @@ func checkLeaf(leaf *Certificate, o Options) *Error {
 // judgement looks at a chain that is complete.
 type judgement struct {
 	Options
-	chain []*Certificate
+	chain  []*Certificate
+	signed bool // the signatures are known to be good
 }
 
-// checkChain judges everything but the signatures, in OpenSSL's order.
-func checkChain(chain []*Certificate, o Options) *Error {
-	j := judgement{o, chain}
-	for _, check := range []func() *Error{j.checkExtensions, j.checkStrength, j.checkDates, j.checkNameConstraints} {
+// checkChain judges a chain in OpenSSL's order; signed says that its signatures are
+// known to be good.
+func checkChain(chain []*Certificate, o Options, signed bool) *Error {
+	j := judgement{o, chain, signed}
+	for _, check := range []func() *Error{j.checkExtensions, j.checkStrength, j.checkLinks, j.checkNameConstraints} {
 		if e := check(); e != nil {
 			return e
 		}
@@ -126,10 +128,16 @@ func (j judgement) checkStrength() *Error {
 	return nil
 }
 
-// checkDates begins with the anchor, as internal_verify does.
-func (j judgement) checkDates() *Error {
+// checkLinks is internal_verify in crypto/x509/x509_vfy.c: signatures, unless they
+// are known, and dates, from the anchor down.
+func (j judgement) checkLinks() *Error {
 	for i := len(j.chain) - 1; i >= 0; i-- {
 		c := j.chain[i]
+		if i < len(j.chain)-1 && !j.signed {
+			if e := j.checkSignature(i); e != nil {
+				return e
+			}
+		}
 		switch {
 		case c.NotBefore.IsZero() || c.NotAfter.IsZero():
 			return j.refuse(i, Invalid, "has a date that cannot be read", "RFC 5280 section 4.1.2.5", "issue it anew")
@@ -142,6 +150,25 @@ func (j judgement) checkDates() *Error {
 		}
 	}
 	return nil
+}
+
+// checkSignature holds a certificate against the key of the one above it.
+func (j judgement) checkSignature(i int) *Error {
+	c, issuer := j.chain[i], j.chain[i+1]
+	err := issuer.signed(c)
+	var unsupported signature.UnsupportedError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errAlgorithms):
+		return j.refuse(i, Invalid, err.Error(), "RFC 5280 section 4.1.1.2", "issue it anew")
+	case errors.As(err, &unsupported):
+		return j.refuse(i, Invalid, fmt.Sprintf("cannot be checked by the CA certificate %s (%q): %v", issuer.Serial(), text(issuer.Subject), err), "",
+			"issue it anew by a CA with an RSA key, ECDSA on a NIST curve, or Ed25519")
+	}
+	return j.refuse(i, UnknownCA, fmt.Sprintf("was not signed by the CA certificate %s (%q), though that has the name of its issuer",
+		issuer.Serial(), text(issuer.Subject)), "RFC 5280 section 4.1.1.3",
+		"have the CA that has signed it use a name or a key identifier of its own: of several certificates of one name the first is taken, as in OpenSSL")
 }
 
 // checkNameConstraints is check_name_constraints: of every CA of the chain, the

@@ -11,9 +11,8 @@
 //   - Names are compared by OpenSSL's canonical encoding (x509_name_canon in
 //     crypto/x509/x_name.c), which is RFC 5280 section 7.1 for ASCII.
 //   - Paths are built as build_chain in crypto/x509/x509_vfy.c does: trusted
-//     certificates first, those in date before the others. In addition the
-//     signature of a candidate is checked, and the next one is tried where a path
-//     does not reach an anchor.
+//     certificates first, those in date before the others. The first issuer that
+//     fits is taken, and there is no way back.
 //   - The chain that was found is judged by check_extensions, check_auth_level,
 //     internal_verify and check_name_constraints of the same file, the purposes
 //     of crypto/x509/v3_purp.c and the name constraints of

@@ -7,9 +7,8 @@ import (
 	"pgwicket/internal/tlstest/chains"
 )
 
-// TestRandomChains asks OpenSSL and Verify about chains made at random. Where there
-// is more than one candidate for an issuer, we may find a chain that OpenSSL does
-// not; then OpenSSL must admit that chain once there is nothing else.
+// TestRandomChains asks OpenSSL and Verify about chains made at random, many of them
+// with more than one candidate for an issuer.
 func TestRandomChains(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -18,14 +17,14 @@ func TestRandomChains(t *testing.T) {
 		t.Fatal(err)
 	}
 	files := filepath.Join(dir, "case")
-	admitted, found := 0, 0
+	admitted := 0
 	for range mutations(t) {
 		c := random.Next()
 		if err := c.Write(files); err != nil {
 			t.Fatal(err)
 		}
 		openssl, text := askOpenSSL(t, files, c)
-		chain, ours := judge(c)
+		ours := judge(c)
 		checkWords(t, c.Name, ours)
 		switch {
 		case openssl && ours != nil:
@@ -33,12 +32,10 @@ func TestRandomChains(t *testing.T) {
 		case openssl:
 			admitted++
 		case ours == nil:
-			found++
-			t.Logf("%s: found: %s", c.Name, text)
-			checkAlone(t, files, c, chain)
+			t.Errorf("%s: OpenSSL refuses it (%s), we do not\n%x\n%x\n%x", c.Name, text, c.Leaf, c.Sent, c.CA)
 		}
 	}
-	t.Logf("%d admitted, %d found by us alone", admitted, found)
+	t.Logf("%d admitted", admitted)
 	if admitted < mutations(t)/50 {
 		t.Errorf("%d of %d are too few to tell", admitted, mutations(t))
 	}

@@ -9,212 +9,140 @@ import (
 	"pgwicket/internal/signature"
 )
 
-// What a search may cost. OpenSSL allows chains of a hundred certificates, and
-// crypto/x509 as many checks.
-const (
-	maxChecks = 100
-	maxFailed = 16 // of certificates that were sent
-)
+// maxDepth is how many certificates a chain may have above its leaf
+// (X509_VERIFY_PARAM_set_depth: OpenSSL's default).
+const maxDepth = 100
 
-// search looks for a path from a leaf to an anchor.
+// search looks for a path from a leaf to an anchor as build_chain in
+// crypto/x509/x509_vfy.c does with X509_V_FLAG_TRUSTED_FIRST. It takes the first
+// issuer that fits and never goes back, and it looks at no signature: which key
+// has signed is checked when the chain is complete, from the anchor down, so that
+// a stranger who sends a thousand certificates costs one signature.
 type search struct {
 	pool    *Pool
 	sent    []*Certificate
 	options Options
-
-	chain     []*Certificate
-	anyDate   bool // certificates out of date are tried, too
-	skipped   bool // one was not
-	dead      map[*Certificate]bool
-	verdicts  []signatureVerdict
-	checks    int
-	failed    int // of the sent ones
-	exhausted bool
-	failure   failure
+	failure failure
 }
 
-type signatureVerdict struct {
-	child, issuer *Certificate
-	err           error
-}
-
-// failure is the best reason so far why there is no path.
+// failure is why there is no path: the certificate at which it ends.
 type failure struct {
-	rank   int
+	kind   failureKind
 	depth  int
-	cert   *Certificate // whose issuer is missing
+	cert   *Certificate
 	issuer *Certificate // the candidate that was not taken
-	err    error
+	err    error        // why it was not
 }
 
-// The ranks: the higher, the nearer to a path.
+type failureKind int
+
 const (
-	rankNone = iota
-	rankNoIssuer
-	rankOtherKey
-	rankUnusable
-	rankSignature
-	rankWeak
-	rankExhausted
+	noIssuer    failureKind = iota
+	otherIssuer             // of the same name, but it is not the one that is meant
+	distrustedIssuer
+	tooLong
 )
 
-// find returns the first path, in OpenSSL's order of preference. One without a
-// certificate that is out of date goes before all others.
+// find returns the path, or nil.
 func (s *search) find(leaf *Certificate) []*Certificate {
+	chain := append(make([]*Certificate, 0, 4), leaf)
+	fromPool := false
 	for {
-		s.chain = append(make([]*Certificate, 0, 4), leaf)
-		if s.extend(false) {
-			return s.chain
-		}
-		if s.anyDate || !s.skipped || s.exhausted {
+		c := chain[len(chain)-1]
+		if len(chain) > maxDepth {
+			s.failure = failure{kind: tooLong, cert: leaf}
 			return nil
 		}
-		s.anyDate, s.dead = true, nil
-	}
-}
-
-// extend goes on from the end of the chain. As in OpenSSL, above a certificate
-// of the pool only others of the pool are looked for.
-func (s *search) extend(fromPool bool) bool {
-	last := len(s.chain) - 1
-	c := s.chain[last]
-	if fromPool {
-		switch s.pool.judge(c, s.options.Purpose) {
-		case trusted:
-			return true
-		case distrusted:
-			s.note(rankUnusable, c, c, errDistrusted)
-			return false
-		}
-	} else if c.SelfSigned() {
-		return s.ownCopy(c)
-	}
-	for _, k := range s.candidates(s.pool.bySubject[c.Issuer.canonical]) {
-		if s.try(c, k, true) {
-			return true
-		}
-	}
-	if !fromPool {
-		for _, k := range s.candidates(s.sentIssuers(c)) {
-			if s.try(c, k, false) {
-				return true
+		own := s.pick(c, s.pool.bySubject[c.Issuer.canonical], nil)
+		if own != nil && !fromPool && c.SelfSigned() {
+			// A self-signed certificate must be the one of the pool to the last byte.
+			if own.Equal(c) {
+				chain = chain[:len(chain)-1]
+			} else {
+				own = nil
 			}
 		}
+		if own != nil && !slices.Contains(chain, own) {
+			chain, fromPool = append(chain, own), true
+			switch s.pool.judge(own, s.options.Purpose) {
+			case trusted:
+				return chain
+			case distrusted:
+				s.failure = failure{distrustedIssuer, len(chain) - 1, own, own, nil}
+				return nil
+			}
+			continue
+		}
+		if !fromPool && !c.SelfSigned() {
+			if next := s.pick(c, s.sent, chain); next != nil {
+				chain = append(chain, next)
+				continue
+			}
+		}
+		s.explain(c, len(chain)-1)
+		return s.leafItself(leaf, fromPool)
 	}
-	if s.pool.partialChain && last == 0 {
-		return s.ownCopy(c)
-	}
-	return false
 }
 
-// ownCopy ends the chain with the pool's copy of its last certificate.
-func (s *search) ownCopy(c *Certificate) bool {
-	own := s.pool.Find(c)
-	if own == nil || s.pool.judge(own, s.options.Purpose) != trusted {
-		s.note(rankNoIssuer, c, nil, nil)
-		return false
+// leafItself ends the chain with its first certificate, if that is an anchor and
+// no other certificate of the pool is above it.
+func (s *search) leafItself(leaf *Certificate, fromPool bool) []*Certificate {
+	if !s.pool.partialChain || fromPool {
+		return nil
 	}
-	s.chain[len(s.chain)-1] = own
-	return true
+	if own := s.pool.Find(leaf); own != nil && s.pool.judge(own, s.options.Purpose) == trusted {
+		return []*Certificate{own}
+	}
+	return nil
 }
 
-// try takes a candidate as the issuer of c.
-func (s *search) try(c, k *Certificate, fromPool bool) bool {
-	if s.exhausted || s.dead[k] || slices.ContainsFunc(s.chain, k.Equal) {
-		return false
-	}
-	if err := k.matchesAuthority(c.ext.authority); err != nil {
-		s.note(rankOtherKey, c, k, err)
-		return false
-	}
-	if k.ext.malformed != "" {
-		s.note(rankUnusable, c, k, errMalformed)
-		return false
-	}
-	if !s.anyDate && !k.inDate(s.options.Time) {
-		s.skipped = true
-		return false
-	}
-	if err := s.signed(c, k, fromPool); err != nil {
-		return false
-	}
-	s.chain = append(s.chain, k)
-	if s.extend(fromPool) {
-		return true
-	}
-	s.chain = s.chain[:len(s.chain)-1]
-	if s.dead == nil {
-		s.dead = map[*Certificate]bool{}
-	}
-	s.dead[k] = true
-	return false
-}
-
-// candidates puts those first that end last, where they are all out of date.
-func (s *search) candidates(list []*Certificate) []*Certificate {
-	if len(list) == 0 {
-		last := len(s.chain) - 1
-		s.note(rankNoIssuer, s.chain[last], nil, nil)
-	}
-	if !s.anyDate || len(list) < 2 {
-		return list
-	}
-	list = slices.Clone(list)
-	slices.SortStableFunc(list, func(a, b *Certificate) int { return b.NotAfter.Compare(a.NotAfter) })
-	return list
-}
-
-func (s *search) sentIssuers(c *Certificate) (list []*Certificate) {
-	for _, k := range s.sent {
-		if k.Subject.canonical == c.Issuer.canonical {
-			list = append(list, k)
+// pick is find_issuer of crypto/x509/x509_vfy.c: the first issuer in date, or else
+// the one that ends last.
+func (s *search) pick(c *Certificate, candidates, chain []*Certificate) (best *Certificate) {
+	for _, k := range candidates {
+		switch {
+		case k.mayHaveIssued(c) != nil, slices.ContainsFunc(chain, k.Equal):
+		case k.inDate(s.options.Time):
+			return k
+		case best == nil || k.NotAfter.After(best.NotAfter):
+			best = k
 		}
 	}
-	return list
+	return best
 }
 
-// signed checks each pair once, and what is too weak anyway not at all.
-func (s *search) signed(c, k *Certificate, fromPool bool) error {
-	for i := range s.verdicts {
-		if v := &s.verdicts[i]; v.child == c && v.issuer == k {
-			return v.err
+var errNotItsName = errors.New("it has another name")
+
+// mayHaveIssued is ossl_x509_likely_issued of crypto/x509/v3_purp.c.
+func (c *Certificate) mayHaveIssued(child *Certificate) error {
+	if c.Subject.canonical != child.Issuer.canonical {
+		return errNotItsName
+	}
+	if c.ext.malformed != "" {
+		return malformedError{c}
+	}
+	if err := c.matchesAuthority(child.ext.authority); err != nil {
+		return err
+	}
+	if !c.Key.CanCheck(child.Algorithm) {
+		return signature.Mismatch(child.Algorithm, c.Key)
+	}
+	return nil
+}
+
+// malformedError is a CA certificate that has the right name and cannot be used.
+type malformedError struct{ cert *Certificate }
+
+func (e malformedError) Error() string { return "it " + e.cert.ext.malformed }
+
+// explain finds out why c has no issuer.
+func (s *search) explain(c *Certificate, depth int) {
+	s.failure = failure{kind: noIssuer, depth: depth, cert: c}
+	for _, k := range slices.Concat(s.pool.bySubject[c.Issuer.canonical], s.sent) {
+		if err := k.mayHaveIssued(c); err != nil && !errors.Is(err, errNotItsName) && !k.Equal(c) {
+			s.failure.kind, s.failure.issuer, s.failure.err = otherIssuer, k, err
+			return
 		}
-	}
-	err := s.checkSignature(c, k)
-	s.verdicts = append(s.verdicts, signatureVerdict{c, k, err})
-	if err != nil && !fromPool {
-		s.failed++
-	}
-	if s.checks >= maxChecks || s.failed >= maxFailed {
-		s.exhausted = true
-		s.note(rankExhausted, c, k, errExhausted)
-	}
-	return err
-}
-
-func (s *search) checkSignature(c, k *Certificate) error {
-	rank := rankWeak
-	var err error
-	if !k.Key.CanCheck(c.Algorithm) {
-		err = signature.Mismatch(c.Algorithm, k.Key)
-	} else if err = tooWeak(c, k, s.options.MinSecurityBits); err == nil {
-		s.checks++
-		err = k.signed(c)
-		rank = rankSignature
-	}
-	if unsupported := signature.UnsupportedError(""); errors.As(err, &unsupported) || errors.Is(err, errAlgorithms) {
-		rank = rankUnusable
-	}
-	if err != nil {
-		s.note(rank, c, k, err)
-	}
-	return err
-}
-
-func (s *search) note(rank int, c, issuer *Certificate, err error) {
-	depth := len(s.chain) - 1
-	if rank > s.failure.rank || rank == s.failure.rank && depth > s.failure.depth {
-		s.failure = failure{rank, depth, c, issuer, err}
 	}
 }
 

@@ -34,8 +34,8 @@ func (o Options) withDefaults() Options {
 // an *Error; the chain beside it is the one that was refused, and nil if there is
 // none.
 //
-// What it costs is bounded whatever was sent: at most maxChecks signatures, by
-// keys that are not larger than OpenSSL allows.
+// What it costs is bounded whatever was sent: signatures are checked from the anchor
+// down, and no further than the first that is wrong.
 func Verify(leaf *Certificate, sent []*Certificate, pool *Pool, o Options) ([]*Certificate, error) {
 	o = o.withDefaults()
 	if e := checkLeaf(leaf, o); e != nil {
@@ -44,9 +44,9 @@ func Verify(leaf *Certificate, sent []*Certificate, pool *Pool, o Options) ([]*C
 	s := &search{pool: pool, sent: sent, options: o}
 	chain := s.find(leaf)
 	if chain == nil {
-		return nil, s.refusal(leaf)
+		return nil, s.refusal()
 	}
-	if e := checkChain(chain, o); e != nil {
+	if e := checkChain(chain, o, false); e != nil {
 		return chain, e
 	}
 	return chain, nil
@@ -59,7 +59,7 @@ func CheckChain(chain []*Certificate, o Options) error {
 	if e := checkLeaf(chain[0], o); e != nil {
 		return e
 	}
-	if e := checkChain(chain, o); e != nil {
+	if e := checkChain(chain, o, true); e != nil {
 		return e
 	}
 	return nil

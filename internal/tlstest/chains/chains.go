@@ -28,10 +28,9 @@ type Case struct {
 	Level   int      // OpenSSL's security level
 	Partial bool     // every certificate of the trusted file is an anchor
 
-	// Stricter says why the gate refuses what OpenSSL admits, Finds why it finds
-	// a chain where OpenSSL finds none. Both are empty where they must agree.
+	// Stricter says why the gate refuses what OpenSSL admits; empty where they must
+	// agree. There is nothing that only the gate admits.
 	Stricter string
-	Finds    string
 }
 
 // DefaultLevel is Debian's.
@@ -225,7 +224,6 @@ func (c Case) server() Case             { c.Name, c.Server = c.Name+" (server)",
 func (c Case) level(n int) Case         { c.Level = n; return c }
 func (c Case) partial() Case            { c.Partial = true; return c }
 func (c Case) stricter(why string) Case { c.Stricter = why; return c }
-func (c Case) finds(why string) Case    { c.Finds = why; return c }
 
 func (c Case) trust(more ...*node) Case {
 	for _, n := range more {
