@@ -27,13 +27,14 @@ func BenchmarkVerify(b *testing.B) {
 	})
 	b.Run("certs known", func(b *testing.B) {
 		pool := certs.NewPool("ca_file", []*certs.Certificate{parse(b, root.Cert.Raw)}, false)
-		chain, err := certs.Verify(parse(b, pair.Chain[0].Raw), []*certs.Certificate{parse(b, sub.Cert.Raw)}, pool, certs.Options{})
+		leaf, sent := parse(b, pair.Chain[0].Raw), []*certs.Certificate{parse(b, sub.Cert.Raw)}
+		chain, err := certs.Verify(leaf, sent, pool, certs.Options{})
 		if err != nil {
 			b.Fatal(err)
 		}
 		b.ReportAllocs()
 		for b.Loop() {
-			if err := certs.CheckChain(chain, certs.Options{}); err != nil {
+			if _, err := certs.VerifyAgain(chain, leaf, sent, pool, certs.Options{}); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -14,7 +14,7 @@ import (
 
 // A chain that is known is judged again without its signatures, at another time
 // and by other options.
-func TestCheckChain(t *testing.T) {
+func TestVerifyAgain(t *testing.T) {
 	t.Parallel()
 	root := tlstest.NewCA("Root")
 	pair := root.Intermediate("Sub").Client("app_user")
@@ -39,8 +39,8 @@ func TestCheckChain(t *testing.T) {
 		{certs.Options{Time: leaf.NotBefore}, "", nil},
 	} {
 		for name, err := range map[string]error{
-			"CheckChain": certs.CheckChain(chain, c.options),
-			"Verify":     second(certs.Verify(leaf, []*certs.Certificate{sub}, pool, c.options)),
+			"VerifyAgain": second(certs.VerifyAgain(chain, leaf, []*certs.Certificate{sub}, pool, c.options)),
+			"Verify":      second(certs.Verify(leaf, []*certs.Certificate{sub}, pool, c.options)),
 		} {
 			var refused *certs.Error
 			switch {

@@ -155,7 +155,7 @@ func (j judgement) checkLinks() *Error {
 // checkSignature holds a certificate against the key of the one above it.
 func (j judgement) checkSignature(i int) *Error {
 	c, issuer := j.chain[i], j.chain[i+1]
-	err := issuer.signed(c)
+	err := issuer.CheckSigned(c)
 	var unsupported signature.UnsupportedError
 	switch {
 	case err == nil:
@@ -200,8 +200,8 @@ func (j judgement) checkNameConstraints() *Error {
 // errAlgorithms is a certificate that names two signature algorithms.
 var errAlgorithms = errors.New("has a signature algorithm that is not the one of its signed part")
 
-// signed checks that a certificate was signed by this one.
-func (c *Certificate) signed(child *Certificate) error {
+// CheckSigned checks that the key of this certificate has signed another one.
+func (c *Certificate) CheckSigned(child *Certificate) error {
 	switch {
 	case !child.outer.same:
 		return errAlgorithms

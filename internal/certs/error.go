@@ -25,6 +25,8 @@ type Error struct {
 	Problem string // goes on from the name of the certificate
 	Rule    string // where the rule stands: "RFC 5280 section 4.2.1.9"; may be empty
 	Remedy  string // what to do about it
+
+	Path []*Certificate // where no chain was found: as far as the search came
 }
 
 func (e *Error) Error() string {

@@ -20,7 +20,7 @@ type extensions struct {
 	nsCertType     byte
 	proxy          bool
 	keyID          []byte // nil: none
-	authority      *authorityKeyID
+	authority      *AuthorityKeyID
 	altNames       []GeneralName
 	constraints    *nameConstraints
 	unknown        der.OID // a critical extension that is not supported
@@ -29,7 +29,9 @@ type extensions struct {
 	selfSigned     bool    // and the certificate does not say that another key signed
 }
 
-type authorityKeyID struct {
+// AuthorityKeyID is the extension of that name, by which a certificate or a list
+// says which of several CAs of one name has issued it.
+type AuthorityKeyID struct {
 	keyID  []byte
 	issuer Name // of the first directoryName
 	named  bool
@@ -180,13 +182,19 @@ func (c *Certificate) parseSubjectKeyID(in der.Input) bool {
 	return ok
 }
 
-func (c *Certificate) parseAuthorityKeyID(in der.Input) bool {
+func (c *Certificate) parseAuthorityKeyID(in der.Input) (ok bool) {
+	c.ext.authority, ok = ParseAuthorityKeyID(in)
+	return ok
+}
+
+// ParseAuthorityKeyID reads the value of the extension.
+func ParseAuthorityKeyID(value []byte) (*AuthorityKeyID, bool) {
+	a := &AuthorityKeyID{}
+	in := der.Input(value)
 	content, ok := in.Read(der.Sequence)
 	if !ok {
-		return false
+		return nil, false
 	}
-	a := &authorityKeyID{}
-	c.ext.authority = a
 	id, present, ok := content.Optional(der.Context(0))
 	if ok && present {
 		a.keyID = append([]byte{}, id...)
@@ -202,7 +210,7 @@ func (c *Certificate) parseAuthorityKeyID(in der.Input) bool {
 	if present {
 		a.serial = serial
 	}
-	return ok && ok2 && ok3 && ok4 && content.Empty() && (!present || der.ValidInteger(serial))
+	return a, ok && ok2 && ok3 && ok4 && content.Empty() && (!present || der.ValidInteger(serial))
 }
 
 func (c *Certificate) parseAltNames(in der.Input) bool {
@@ -220,7 +228,7 @@ func (c *Certificate) derive() {
 		c.ext.pathLen = -1
 	}
 	c.ext.selfIssued = c.Subject.Equal(c.Issuer)
-	c.ext.selfSigned = c.ext.selfIssued && c.matchesAuthority(c.ext.authority) == nil &&
+	c.ext.selfSigned = c.ext.selfIssued && c.MatchesAuthority(c.ext.authority) == nil &&
 		c.Key.CanCheck(c.Algorithm) && c.ext.malformed == ""
 }
 

@@ -1,5 +1,10 @@
 package certs
 
+import (
+	"reflect"
+	"slices"
+)
+
 // Pool is what a party trusts: roots, and intermediates that it need not be
 // sent.
 type Pool struct {
@@ -33,6 +38,13 @@ func NewPool(name string, certificates []*Certificate, partialChain bool) *Pool 
 
 // Certificates returns what is in the pool, each once, in the order of the file.
 func (p *Pool) Certificates() []*Certificate { return p.certificates }
+
+// Equal reports whether both pools have the same certificates in the same order.
+func (p *Pool) Equal(other *Pool) bool {
+	return slices.EqualFunc(p.certificates, other.certificates, func(a, b *Certificate) bool {
+		return a.Equal(b) && reflect.DeepEqual(a.aux, b.aux)
+	})
+}
 
 // Find returns the pool's own copy of a certificate, and nil if it has none.
 func (p *Pool) Find(c *Certificate) *Certificate { return p.byRaw[string(c.Raw)] }

@@ -11,7 +11,7 @@ var errAuthoritySerial = errors.New("its own issuer and serial number are not th
 // refusal explains why no path was found.
 func (s *search) refusal() *Error {
 	f := s.failure
-	e := &Error{Reason: UnknownCA, Cert: f.cert, Depth: f.depth, Purpose: s.options.Purpose}
+	e := &Error{Reason: UnknownCA, Cert: f.cert, Depth: f.depth, Purpose: s.options.Purpose, Path: s.path}
 	switch f.kind {
 	case tooLong:
 		e.Reason = Invalid
@@ -68,6 +68,15 @@ func (s *search) missing(e *Error) {
 // weakness is a key or a signature below the minimum.
 type weakness struct {
 	problem, remedy string
+}
+
+// WeakKey says that the key of the certificate is weaker than a minimum, as a
+// sentence that goes on from its name; empty if it is not.
+func (c *Certificate) WeakKey(minimum int) string {
+	if w := weakKey(c, minimum); w != nil {
+		return w.problem
+	}
+	return ""
 }
 
 func weakKey(c *Certificate, minimum int) *weakness {

@@ -23,6 +23,7 @@ type search struct {
 	sent    []*Certificate
 	options Options
 	failure failure
+	path    []*Certificate // as far as it went
 }
 
 // failure is why there is no path: the certificate at which it ends.
@@ -50,7 +51,7 @@ func (s *search) find(leaf *Certificate) []*Certificate {
 	for {
 		c := chain[len(chain)-1]
 		if len(chain) > maxDepth {
-			s.failure = failure{kind: tooLong, cert: leaf}
+			s.failure, s.path = failure{kind: tooLong, cert: leaf}, chain
 			return nil
 		}
 		own := s.pick(c, s.pool.bySubject[c.Issuer.canonical], nil)
@@ -68,6 +69,7 @@ func (s *search) find(leaf *Certificate) []*Certificate {
 			case trusted:
 				return chain
 			case distrusted:
+				s.path = chain
 				s.failure = failure{distrustedIssuer, len(chain) - 1, own, own, nil}
 				return nil
 			}
@@ -79,6 +81,7 @@ func (s *search) find(leaf *Certificate) []*Certificate {
 				continue
 			}
 		}
+		s.path = chain
 		s.explain(c, len(chain)-1)
 		return s.leafItself(leaf, fromPool)
 	}
@@ -121,7 +124,7 @@ func (c *Certificate) mayHaveIssued(child *Certificate) error {
 	if c.ext.malformed != "" {
 		return malformedError{c}
 	}
-	if err := c.matchesAuthority(child.ext.authority); err != nil {
+	if err := c.MatchesAuthority(child.ext.authority); err != nil {
 		return err
 	}
 	if !c.Key.CanCheck(child.Algorithm) {
@@ -146,9 +149,9 @@ func (s *search) explain(c *Certificate, depth int) {
 	}
 }
 
-// matchesAuthority is X509_check_akid in crypto/x509/v3_purp.c: whether this may
-// be the issuer that an authority key identifier names.
-func (c *Certificate) matchesAuthority(a *authorityKeyID) error {
+// MatchesAuthority is X509_check_akid in crypto/x509/v3_purp.c: whether this may
+// be the issuer that an authority key identifier names; nil stands for yes.
+func (c *Certificate) MatchesAuthority(a *AuthorityKeyID) error {
 	switch {
 	case a == nil:
 		return nil

@@ -2,6 +2,7 @@ package certs
 
 import (
 	"cmp"
+	"slices"
 	"time"
 )
 
@@ -37,6 +38,12 @@ func (o Options) withDefaults() Options {
 // What it costs is bounded whatever was sent: signatures are checked from the anchor
 // down, and no further than the first that is wrong.
 func Verify(leaf *Certificate, sent []*Certificate, pool *Pool, o Options) ([]*Certificate, error) {
+	return VerifyAgain(nil, leaf, sent, pool, o)
+}
+
+// VerifyAgain is Verify with a chain whose signatures have been checked before, by
+// Verify. If the search ends in the same chain they are not checked again.
+func VerifyAgain(known []*Certificate, leaf *Certificate, sent []*Certificate, pool *Pool, o Options) ([]*Certificate, error) {
 	o = o.withDefaults()
 	if e := checkLeaf(leaf, o); e != nil {
 		return nil, e
@@ -46,21 +53,8 @@ func Verify(leaf *Certificate, sent []*Certificate, pool *Pool, o Options) ([]*C
 	if chain == nil {
 		return nil, s.refusal()
 	}
-	if e := checkChain(chain, o, false); e != nil {
+	if e := checkChain(chain, o, slices.Equal(chain, known)); e != nil {
 		return chain, e
 	}
 	return chain, nil
-}
-
-// CheckChain judges a chain that Verify has found before: everything but the
-// signatures, which do not change. It returns nil or an *Error.
-func CheckChain(chain []*Certificate, o Options) error {
-	o = o.withDefaults()
-	if e := checkLeaf(chain[0], o); e != nil {
-		return e
-	}
-	if e := checkChain(chain, o, true); e != nil {
-		return e
-	}
-	return nil
 }

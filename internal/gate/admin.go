@@ -137,7 +137,7 @@ func (g *Gate) authorized(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		if err := g.published.Load().adminTLS.Verify(*r.TLS, time.Now()); err != nil {
+		if _, err := g.published.Load().adminTLS.Verify(*r.TLS, time.Now()); err != nil {
 			_, public := config.Refusal(err).Message()
 			g.Log.Warn("admin request refused", "client", r.RemoteAddr, "path", r.URL.Path, "reason", err.Error())
 			status.Refuse(w, http.StatusForbidden, "Refused: "+public+".")

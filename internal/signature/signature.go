@@ -125,6 +125,11 @@ type UnsupportedError string
 
 func (e UnsupportedError) Error() string { return string(e) }
 
+// Supported reports whether signatures by the algorithm can be checked at all.
+func (a *Algorithm) Supported() bool {
+	return a.family == familyEd25519 || a.hash != 0 && a.family != familyDSA && (a.pss == nil || a.pss.mgf != 0)
+}
+
 // CanCheck reports whether the algorithm goes with the key: check_sig_alg_match
 // in crypto/x509/v3_purp.c.
 func (k *PublicKey) CanCheck(a *Algorithm) bool {
