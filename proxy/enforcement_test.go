@@ -78,7 +78,7 @@ func (f *files) load(t *testing.T, p *proxy.Policy) {
 	p.TLS = s.Config
 	p.Verify = func(state tls.ConnectionState, at time.Time) error {
 		var refused *tlsconfig.VerifyError
-		err := s.Verify(state, at)
+		_, err := s.Verify(state, at)
 		outcomes := map[tlsconfig.Reason]proxy.Outcome{
 			tlsconfig.ReasonRevoked: proxy.CertRevoked, tlsconfig.ReasonUnknownCA: proxy.CertUnknownCA, tlsconfig.ReasonExpired: proxy.CertExpired,
 		}

@@ -41,7 +41,10 @@ func ticketPolicy(t *testing.T, tickets bool) func(*proxy.Policy) {
 		t.Fatal(problems)
 	}
 	return func(p *proxy.Policy) {
-		p.TLS, p.Verify = s.Config, s.Verify
+		p.Verify = func(state tls.ConnectionState, at time.Time) error {
+			_, err := s.Verify(state, at)
+			return err
+		}
 		if tickets {
 			p.TLS = s.Config.Clone()
 			p.TLS.SessionTicketsDisabled = false
