@@ -2,6 +2,9 @@ module pgwicket
 
 go 1.26.6
 
+// A serial number that is negative is wrong and in use, and PostgreSQL takes it. crypto/tls would fail the handshake.
+godebug x509negativeserial=1
+
 require (
 	github.com/coreos/go-systemd/v22 v22.7.0
 	github.com/fsnotify/fsnotify v1.10.1
