@@ -522,6 +522,7 @@ func TestVerifyPolicy(t *testing.T) {
 	o := s.options()
 	o.ClientCert, o.CAFile, o.CRLFile = ClientCertNone, "", ""
 	o.Ciphers = []string{"ECDHE-ECDSA-AES256-GCM-SHA384", "TLS_AES_256_GCM_SHA384"}
+	o.Groups = []string{"X25519", "prime256v1"}
 	server := load(t, o)
 	state := func(version, id uint16) tls.ConnectionState {
 		return tls.ConnectionState{HandshakeComplete: true, Version: version, CipherSuite: id}
@@ -541,6 +542,8 @@ func TestVerifyPolicy(t *testing.T) {
 		{state(tls.VersionTLS11, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384), "TLSv1.1 is outside of TLSv1.2 to TLSv1.3", ReasonVersion},
 		{state(0x0305, tls.TLS_AES_256_GCM_SHA384), "0x0305 is outside of", ReasonVersion},
 		{tls.ConnectionState{}, "not complete", ReasonCipher},
+		{inGroup(state(tls.VersionTLS13, tls.TLS_AES_256_GCM_SHA384), tls.X25519), "", ""},
+		{inGroup(state(tls.VersionTLS13, tls.TLS_AES_256_GCM_SHA384), tls.CurveP521), "key exchange group secp521r1 is not configured", ReasonGroup},
 	} {
 		_, err := server.Verify(c.state, time.Now())
 		var refused *VerifyError
@@ -548,4 +551,9 @@ func TestVerifyPolicy(t *testing.T) {
 			t.Errorf("%#x %#x: %v, want %q", c.state.Version, c.state.CipherSuite, err, c.want)
 		}
 	}
+}
+
+func inGroup(state tls.ConnectionState, group tls.CurveID) tls.ConnectionState {
+	state.CurveID = group
+	return state
 }
