@@ -269,3 +269,58 @@ func TestVerifyLikeOpenSSL(t *testing.T) {
 		}
 	}
 }
+
+// Lists in parts, as step-ca, Let's Encrypt and AWS Private CA publish them: a part is for the certificates that name its
+// distribution point. OpenSSL is the oracle, as above.
+func TestPartitionsAsOpenSSL(t *testing.T) {
+	t.Parallel()
+	needOpenSSL(t)
+	pki := newPKI()
+	root, inter := newOpenSSLCA(t, pki.root), newOpenSSLCA(t, pki.inter)
+	rootList := root.write(t, opensslCRL{})
+	at := func(points ...string) func(*x509.Certificate) {
+		return func(c *x509.Certificate) { c.CRLDistributionPoints = points }
+	}
+	const one, two = "http://ca.example/1.crl", "http://ca.example/2.crl"
+	inOne, inTwo, inBoth, nowhere := pki.inter.Client("one", at(one)), pki.inter.Client("two", at(two)), pki.inter.Client("both", at(two, one)), pki.inter.Client("nowhere")
+	part := func(fields string, revoke ...*tlstest.Pair) []byte {
+		var list []*x509.Certificate
+		for _, p := range revoke {
+			list = append(list, p.Leaf())
+		}
+		extensions := "authorityKeyIdentifier = keyid\n"
+		if fields != "" {
+			extensions += "issuingDistributionPoint = critical,@p\n[p]\n" + fields
+		}
+		return inter.write(t, opensslCRL{revoke: list, extensions: extensions})
+	}
+	for _, c := range []struct {
+		name   string
+		lists  [][]byte
+		admits []*tlstest.Pair // the others are refused
+	}{
+		{"one part", list(rootList, part("fullname = URI:"+one)), []*tlstest.Pair{inOne, inBoth}},
+		{"one part that revokes", list(rootList, part("fullname = URI:"+one, inOne)), []*tlstest.Pair{inBoth}},
+		{"both parts", list(rootList, part("fullname = URI:"+one), part("fullname = URI:"+two)), []*tlstest.Pair{inOne, inTwo, inBoth}},
+		{"both parts, the second revokes", list(rootList, part("fullname = URI:"+one), part("fullname = URI:"+two, inTwo)), []*tlstest.Pair{inOne, inBoth}},
+		{"a part and a complete list", list(rootList, part("fullname = URI:"+one), part("")), []*tlstest.Pair{inOne, inTwo, inBoth, nowhere}},
+		{"a part with two names", list(rootList, part("fullname = URI:"+two+",URI:"+one)), []*tlstest.Pair{inOne, inTwo, inBoth}},
+		{"a part for users", list(rootList, part("fullname = URI:"+one+"\nonlyuser = TRUE")), []*tlstest.Pair{inOne, inBoth}},
+		{"a part for CAs", list(rootList, part("fullname = URI:"+one+"\nonlyCA = TRUE")), nil},
+		{"the name in another case", list(rootList, part("fullname = URI:HTTP://CA.example/1.crl")), nil},
+	} {
+		lists := bytes.Join(c.lists, nil)
+		set, problems := loadList(t, pki.certs(), lists)
+		v := newVerifier(ClientCertRequire, pki.certs(), false, set)
+		for _, who := range []*tlstest.Pair{inOne, inTwo, inBoth, nowhere} {
+			want := slices.Contains(c.admits, who)
+			name := who.Leaf().Subject.CommonName
+			if ok, why := opensslVerify(t, tlstest.PEM(pki.certs()...), lists, who.Chain); ok != want {
+				t.Errorf("%s: %s: OpenSSL says %t, want %t\n%s", c.name, name, ok, want, why)
+			}
+			if err := v.check(who.Chain, time.Now()); (err == nil) != want {
+				t.Errorf("%s: %s: %v, want %t; %q", c.name, name, err, want, problems)
+			}
+		}
+	}
+}
