@@ -199,7 +199,7 @@ func expected() (e metrics.Outcomes) {
 // session with it.
 func (o Outcome) mayEnd() bool {
 	switch o {
-	case SourceNotAllowed, SourceDenied, ProxyHeaderRefused, TLSVersion, TLSCipher, NoRule, RuleRejected, InternalError:
+	case SourceNotAllowed, SourceDenied, ProxyHeaderRefused, TLSVersion, TLSCipher, TLSGroup, NoRule, RuleRejected, InternalError:
 		return true
 	}
 	return CertMissing <= o && o <= CRLStale

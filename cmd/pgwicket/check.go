@@ -76,6 +76,9 @@ func describe(w io.Writer, cfg *config.Config, now time.Time) {
 		if !c.NextUpdate.IsZero() {
 			next = "fresh until " + phrase.Until(c.NextUpdate, now)
 		}
+		if l := c.Problem; l != "" {
+			next = "NOT IN USE"
+		}
 		line("revocation list", "%s, %s, %s", c.Issuer, phrase.Count(c.Entries, "entry"), next)
 	}
 	for _, name := range cfg.Variables {
