@@ -3,13 +3,17 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 GO      ?= go
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
-# What dpkg and rpm can compare.
-PACKAGE := $(if $(filter v%,$(VERSION)),$(VERSION:v%=%),0.0.0+$(VERSION))
+# The last release, the number of commits since and the commit; where there is no tag, the version of main.go and the commit.
+VERSION ?= $(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null | sed 's/^v//' | grep . || \
+	echo "$$(sed -n 's/^const devVersion = "\(.*\)"$$/\1/p' cmd/pgwicket/main.go)+$$(git describe --always --abbrev=12 --exclude '*' --dirty=.dirty 2>/dev/null)")
+# What dpkg and rpm can compare: 0.1.0-5-gabcdef0 comes after 0.1.0, and 0.1.0-dev before it.
+PACKAGE := $(shell echo '$(VERSION)' | sed -E 's/^v//; s/-([0-9]+)-(g[0-9a-f]+)/+\1.\2/; s/-dirty$$/.dirty/; s/\+$$//')
 LDFLAGS := -w -X main.version=$(VERSION)
 TOOL    := $(GO) tool -modfile=tools/go.mod
 # The race detector needs cgo and a C compiler.
 RACE    := $(shell command -v cc >/dev/null 2>&1 && [ "$$($(GO) env CGO_ENABLED)" = 1 ] && echo -race)
+# The modules that test deploy, each apart for the sake of its dependencies.
+DEPLOY := deploy/test deploy/prometheus/test deploy/kubernetes/test
 FUZZTIME ?= 60s
 TIME     ?= 10m
 # Builds a program of the module in test and runs it here, so that paths in ARGS are from here.
@@ -49,16 +53,15 @@ deploy-test: ## hold every file of deploy, and the release, to the programs that
 	@.ci/need --optional fail2ban
 	@.ci/need --optional systemd
 	@.ci/need --optional prometheus
-	for module in deploy/test deploy/prometheus/test deploy/kubernetes/test; do \
-		$(GO) vet -C $$module ./... && $(GO) test -C $$module -timeout 20m ./... || exit 1; done
+	for module in $(DEPLOY); do $(GO) test -C $$module -timeout 20m ./... || exit 1; done
 
-lint: ## go vet, golangci-lint (layering included), gofumpt, go.mod; minutes when cold
-	$(GO) vet ./...
-	$(GO) vet -C test ./...
+lint: ## golangci-lint in every module, go vet for other systems, gofumpt, go.mod; minutes when cold
 	$(GO) mod tidy -diff
 	$(GO) -C test mod tidy -diff
+	for os in darwin freebsd windows; do GOOS=$$os $(GO) vet ./... || exit 1; done
 	@echo "golangci-lint (built on first use, which takes some minutes)"
-	linter=$$($(TOOL) -n golangci-lint) && "$$linter" run ./... && cd test && "$$linter" run ./...
+	linter=$$($(TOOL) -n golangci-lint) && for module in . test $(DEPLOY); do \
+		echo "$$module" && (cd $$module && "$$linter" run ./...) || exit 1; done
 
 fuzz: ## run every fuzz target for FUZZTIME (60s) each
 	@FUZZTIME=$(FUZZTIME) GO="$(GO)" .ci/fuzz

@@ -2,8 +2,22 @@ module pgwicket
 
 go 1.26.6
 
-// A serial number that is negative is wrong and in use, and PostgreSQL takes it. crypto/tls would fail the handshake.
-godebug x509negativeserial=1
+// What security depends on, and internal/gate refuses to have undone.
+godebug (
+	cryptocustomrand=0
+	httplaxcontentlength=0
+	panicnil=0
+	rsa1024min=1
+	tls10server=0
+	tls3des=0
+	tlsmaxrsasize=8192
+	tlsmlkem=1
+	tlsrsakex=0
+	tlssha1=0
+	tlsunsafeekm=0
+	x509negativeserial=1 // wrong and in use; PostgreSQL takes them, and crypto/tls would fail the handshake
+	x509usepolicies=1
+)
 
 require (
 	github.com/coreos/go-systemd/v22 v22.7.0

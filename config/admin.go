@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -15,8 +16,9 @@ type Admin struct {
 	Address string // on TCP; empty means none
 	// TLS is for the address; nil means plain HTTP. Its Verify checks each request.
 	TLS         *tlsconfig.Server
-	Socket      string // path of a Unix socket; empty means none
-	ShowClients bool   // show the addresses, users and certificates of clients
+	Socket      string   // path of a Unix socket; empty means none
+	Hosts       []string // further names that requests without TLS may have in Host
+	ShowClients bool     // show the addresses, users and certificates of clients
 }
 
 // AdminOf returns the admin address and socket of the configuration at path, and
@@ -42,6 +44,7 @@ func (l *loader) admin(f admin, dir string, gate *tlsconfig.Server) Admin {
 		return a
 	}
 	a.Address = l.address("admin.address", f.Address)
+	a.Hosts = l.adminHosts(f.Hosts)
 	if overTLS {
 		a.TLS = l.server("admin.tls", f.TLS, l.current.Admin.TLS)
 		if a.TLS != nil && gate != nil && len(f.TLS.Ciphers) > 0 && !slices.Equal(a.TLS.TLS13, gate.TLS13) {
@@ -50,6 +53,16 @@ func (l *loader) admin(f admin, dir string, gate *tlsconfig.Server) Admin {
 	}
 	l.checkExposure(a.Address, f, overTLS)
 	return a
+}
+
+// adminHosts checks the names of admin.hosts.
+func (l *loader) adminHosts(hosts []string) []string {
+	for i, h := range hosts {
+		if h == "" || strings.ContainsAny(h, " /@:*") {
+			l.errorf(fmt.Sprintf("admin.hosts[%d]", i), "%q is not a host name; write the name without scheme and port, like gate1.example.com", h)
+		}
+	}
+	return hosts
 }
 
 // checkExposure refuses an address that other hosts can reach without a client

@@ -2,6 +2,7 @@ package config
 
 import (
 	"path/filepath"
+	"reflect"
 	"testing"
 )
 
@@ -23,7 +24,7 @@ func TestAdminOf(t *testing.T) {
 	} {
 		path := s.write(t, "pgwicket.yaml", []byte(c.text), 0o600)
 		a, overTLS, problems := AdminOf(path)
-		if a != c.want || overTLS != c.tls || Failed(problems) == c.ok {
+		if !reflect.DeepEqual(a, c.want) || overTLS != c.tls || Failed(problems) == c.ok {
 			t.Errorf("%q: %+v, TLS %v, %v", c.text, a, overTLS, problems)
 		}
 	}

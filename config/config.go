@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -49,6 +50,8 @@ type Config struct {
 	Landlock       bool
 	RunsCommands   bool // a passphrase command runs at each load
 
+	// Settings has the keys and their values, to compare this load with another.
+	Settings *Settings
 	// Variables has the names of the environment variables that set keys.
 	Variables []string
 
@@ -213,6 +216,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		c.LogLevel = slog.LevelInfo
 	}
 	f.paths(dir)
+	c.Settings = &Settings{f}
 	f.TLS.KeyOwner = keyOwner(f.User)
 	f.Admin.TLS.KeyOwner = f.TLS.KeyOwner
 	l.client = func(o tlsconfig.ClientOptions) (*tlsconfig.Client, []tlsconfig.Problem) {
@@ -240,6 +244,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		StartupTimeout:     l.positive("limits.startup_timeout", f.Limits.StartupTimeout),
 		Limits:             l.limits(f.Limits),
 		MaxCancelRequests:  int(f.Limits.MaxCancelRequests),
+		RefusalLogRate:     float64(f.Log.RefusalRate),
 	}
 	c.Policy.Backend, c.Policy.Backends = l.backends(f)
 	l.checkBackends(f.ACL.Rules, c.Policy)
@@ -250,24 +255,37 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 	return c
 }
 
+// A client with two certificates of RSA keys and a post-quantum key share sends some
+// 5 KiB; crypto/tls itself takes no certificates above 256 KiB.
+const (
+	minHandshakeBytes = 8 << 10
+	maxHandshakeBytes = 256 << 10
+)
+
 func (l *loader) limits(f limits) proxy.Limits {
 	if f.ConnectionRate > 0 && f.ConnectionBurst == 0 {
 		l.errorf("limits.connection_burst", "must not be 0, or no client could connect; write how many connections may arrive at once")
+	}
+	if f.MaxHandshakeBytes < minHandshakeBytes || f.MaxHandshakeBytes > maxHandshakeBytes {
+		l.errorf("limits.max_handshake_bytes", "must be from %d to %d", minHandshakeBytes, maxHandshakeBytes)
 	}
 	if f.MaxAuthFailures > 0 && f.AuthRefusal == 0 {
 		l.warnf("limits.auth_refusal", "is 0, so no client is refused after limits.max_auth_failures; failures only delay the next attempt")
 	}
 	return proxy.Limits{
-		Connections:  int(f.MaxConnections),
-		PerSource:    int(f.MaxConnectionsPerSource),
-		PerAccount:   int(f.MaxSessionsPerAccount),
-		Rate:         float64(f.ConnectionRate),
-		Burst:        int(f.ConnectionBurst),
-		AuthFailures: int(f.MaxAuthFailures),
-		AuthRefusal:  time.Duration(f.AuthRefusal),
+		Startups:       int(f.MaxStartups),
+		HandshakeBytes: int(f.MaxHandshakeBytes),
+		Sessions:       int(f.MaxConnections),
+		PerSource:      int(f.MaxConnectionsPerSource),
+		PerAccount:     int(f.MaxSessionsPerAccount),
+		Rate:           float64(f.ConnectionRate),
+		Burst:          int(f.ConnectionBurst),
+		AuthFailures:   int(f.MaxAuthFailures),
+		AuthRefusal:    time.Duration(f.AuthRefusal),
 
-		IdleTimeout:     time.Duration(f.IdleTimeout),
-		SessionLifetime: time.Duration(f.SessionLifetime),
+		IdleTimeout:       time.Duration(f.IdleTimeout),
+		SessionLifetime:   time.Duration(f.SessionLifetime),
+		UnfinishedTimeout: time.Duration(f.UnfinishedRequestTimeout),
 	}
 }
 
@@ -397,12 +415,13 @@ func keyOwner(account string) int {
 }
 
 // verify returns what judges handshakes for proxy.
-func verify(s *tlsconfig.Server) func(tls.ConnectionState, time.Time) error {
-	return func(state tls.ConnectionState, at time.Time) error {
-		if _, err := s.Verify(state, at); err != nil {
-			return Refusal(err)
+func verify(s *tlsconfig.Server) func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
+	return func(state tls.ConnectionState, at time.Time) ([]*x509.Certificate, error) {
+		chain, err := s.Verify(state, at)
+		if err != nil {
+			return nil, Refusal(err)
 		}
-		return nil
+		return chain, nil
 	}
 }
 

@@ -217,7 +217,7 @@ func defaultOf(path string) string {
 		}
 	}
 	if d, ok := v.Interface().(duration); ok {
-		return strings.Replace(time.Duration(d).String(), "m0s", "m", 1)
+		return plainDuration(time.Duration(d))
 	}
 	return fmt.Sprint(v.Interface())
 }
@@ -231,7 +231,7 @@ func meaning(t *testing.T, s *site, text string) string {
 	}
 	p := cfg.Policy
 	return fmt.Sprintln(cfg.Listen, cfg.TCPUserTimeout, cfg.DrainTimeout, cfg.Admin, cfg.LogLevel, cfg.LogFormat, cfg.WatchFiles, cfg.ReusePort, cfg.User, cfg.Landlock,
-		p.SourceRefusal, p.Backend, p.StartupTimeout, p.MaxCancelRequests,
+		p.SourceRefusal, p.Backend, p.StartupTimeout, p.MaxCancelRequests, p.RefusalLogRate,
 		p.TLS.MinVersion, p.TLS.MaxVersion, p.TLS.CurvePreferences, p.TLS.ClientAuth,
 		cfg.TLS.Describe(), cfg.TLS.DescribeClients())
 }

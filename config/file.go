@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"pgwicket/acl"
+	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
 )
 
@@ -68,6 +69,8 @@ type limits struct {
 	StartupTimeout    duration `yaml:"startup_timeout"`
 	MaxCancelRequests count    `yaml:"max_cancel_requests"`
 
+	MaxStartups             count    `yaml:"max_startups"`
+	MaxHandshakeBytes       count    `yaml:"max_handshake_bytes"`
 	MaxConnections          count    `yaml:"max_connections"`
 	MaxConnectionsPerSource count    `yaml:"max_connections_per_source"`
 	MaxSessionsPerAccount   count    `yaml:"max_sessions_per_account"`
@@ -76,8 +79,9 @@ type limits struct {
 	MaxAuthFailures         count    `yaml:"max_auth_failures"`
 	AuthRefusal             duration `yaml:"auth_refusal"`
 
-	IdleTimeout     duration `yaml:"idle_timeout"`
-	SessionLifetime duration `yaml:"session_lifetime"`
+	IdleTimeout              duration `yaml:"idle_timeout"`
+	SessionLifetime          duration `yaml:"session_lifetime"`
+	UnfinishedRequestTimeout duration `yaml:"unfinished_request_timeout"`
 
 	TCPUserTimeout duration `yaml:"tcp_user_timeout"`
 	DrainDelay     duration `yaml:"drain_delay"`
@@ -88,13 +92,15 @@ type admin struct {
 	Address     string            `yaml:"address"`
 	TLS         tlsconfig.Options `yaml:"tls"` // in use if any key is set
 	Unprotected bool              `yaml:"unprotected"`
+	Hosts       []string          `yaml:"hosts"`
 	Socket      string            `yaml:"socket"`
 	ShowClients bool              `yaml:"show_clients"`
 }
 
 type logging struct {
-	Level  string `yaml:"level"`
-	Format string `yaml:"format"`
+	Level       string `yaml:"level"`
+	Format      string `yaml:"format"`
+	RefusalRate count  `yaml:"refusal_rate"`
 }
 
 // defaults returns safe defaults: no client is admitted, and the metrics are on the
@@ -113,6 +119,8 @@ func defaults() file {
 			StartupTimeout:    duration(10 * time.Second),
 			MaxCancelRequests: 64,
 
+			MaxStartups:             1000,
+			MaxHandshakeBytes:       proxy.DefaultHandshakeBytes,
 			MaxConnections:          10_000,
 			MaxConnectionsPerSource: 1000,
 			ConnectionRate:          500,
@@ -120,11 +128,13 @@ func defaults() file {
 			MaxAuthFailures:         10,
 			AuthRefusal:             duration(time.Minute),
 
+			UnfinishedRequestTimeout: duration(time.Hour),
+
 			TCPUserTimeout: duration(5 * time.Minute),
 			DrainTimeout:   duration(30 * time.Second),
 		},
 		Admin: admin{Address: "127.0.0.1:10432"},
-		Log:   logging{Level: "info", Format: "auto"},
+		Log:   logging{Level: "info", Format: "auto", RefusalRate: 50},
 
 		WatchFiles: true,
 		Landlock:   true,

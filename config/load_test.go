@@ -37,14 +37,15 @@ func TestLoadDefaults(t *testing.T) {
 		Backend:            &proxy.Backend{Hosts: []proxy.Host{{Network: "unix", Address: "@postgresql/.s.PGSQL.5432"}}, ConnectTimeout: 5 * time.Second},
 		RecheckInterval:    30 * time.Second,
 		ProxyHeaderTimeout: 5 * time.Second,
-		Limits:             proxy.Limits{Connections: 10_000, PerSource: 1000, Rate: 500, Burst: 1000, AuthFailures: 10, AuthRefusal: time.Minute},
+		Limits:             proxy.Limits{Startups: 1000, HandshakeBytes: 32 << 10, Sessions: 10_000, PerSource: 1000, Rate: 500, Burst: 1000, AuthFailures: 10, AuthRefusal: time.Minute, UnfinishedTimeout: time.Hour},
 		StartupTimeout:     10 * time.Second,
 		MaxCancelRequests:  64,
+		RefusalLogRate:     50,
 	}); !reflect.DeepEqual(policy, want) {
 		t.Errorf("policy %+v, want %+v", policy, want)
 	}
 	rest := *cfg
-	rest.Policy, rest.TLS, rest.path = nil, nil, ""
+	rest.Policy, rest.TLS, rest.Settings, rest.path = nil, nil, nil, ""
 	if want := (Config{
 		Listen: []string{"127.0.0.1:5432"}, TCPUserTimeout: 5 * time.Minute, DrainTimeout: 30 * time.Second,
 		Admin: Admin{Address: "127.0.0.1:10432"}, LogLevel: slog.LevelInfo, LogFormat: "auto", WatchFiles: true, UserLine: 1, Landlock: true,
@@ -68,12 +69,13 @@ func TestLoadEveryKey(t *testing.T) {
 		ProxyHeaderTimeout: 5 * time.Second,
 		EndOnStaleCRL:      true,
 		Limits: proxy.Limits{
-			Connections: 11, PerSource: 12, PerAccount: 13, Rate: 14, Burst: 15, AuthFailures: 16, AuthRefusal: 17 * time.Second,
-			IdleTimeout: 18 * time.Second, SessionLifetime: 19 * time.Hour,
+			Startups: 18, HandshakeBytes: 19_000, Sessions: 11, PerSource: 12, PerAccount: 13, Rate: 14, Burst: 15, AuthFailures: 16, AuthRefusal: 17 * time.Second,
+			IdleTimeout: 18 * time.Second, SessionLifetime: 19 * time.Hour, UnfinishedTimeout: 20 * time.Minute,
 		},
 		StartupTimeout:    time.Minute,
 		MaxCancelRequests: 7,
 		KnownCancelsOnly:  true,
+		RefusalLogRate:    20,
 	}); !reflect.DeepEqual(policy, want) {
 		t.Errorf("policy %+v, want %+v", policy, want)
 	}
@@ -91,10 +93,10 @@ func TestLoadEveryKey(t *testing.T) {
 	if admin := rest.Admin.TLS; admin == nil || admin.DescribeClients() != "certificate required, checked for revocation" {
 		t.Errorf("the TLS of admin.address: %+v", admin)
 	}
-	rest.Policy, rest.TLS, rest.Admin.TLS, rest.path = nil, nil, nil, ""
+	rest.Policy, rest.TLS, rest.Admin.TLS, rest.Settings, rest.path = nil, nil, nil, nil, ""
 	if want := (Config{
 		Listen: []string{"127.0.0.1:5432", "[::1]:5432"}, TCPUserTimeout: 90 * time.Second, DrainDelay: 5 * time.Second, DrainTimeout: 2 * time.Hour,
-		Admin: Admin{Address: "192.0.2.1:9999", Socket: rest.Admin.Socket, ShowClients: true}, LogLevel: slog.LevelDebug, LogFormat: "json", ReusePort: true, User: "nobody", UserLine: rest.UserLine, RunsCommands: true,
+		Admin: Admin{Address: "192.0.2.1:9999", Socket: rest.Admin.Socket, Hosts: []string{"gate.example"}, ShowClients: true}, LogLevel: slog.LevelDebug, LogFormat: "json", ReusePort: true, User: "nobody", UserLine: rest.UserLine, RunsCommands: true,
 	}); !reflect.DeepEqual(rest, want) {
 		t.Errorf("got %+v, want %+v", rest, want)
 	}
@@ -212,7 +214,7 @@ func TestLoadWithoutAdmin(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	text := string(testdata(t, s, "defaults.good.yaml")) + "admin: {address: \"\"}\n"
-	if cfg, problems := s.load(t, "pgwicket.yaml", text); cfg == nil || cfg.Admin != (Admin{}) {
+	if cfg, problems := s.load(t, "pgwicket.yaml", text); cfg == nil || !reflect.DeepEqual(cfg.Admin, Admin{}) {
 		t.Errorf("config %v, %v", cfg, problems)
 	}
 }

@@ -18,7 +18,7 @@ func BenchmarkSession(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			s := New("v1.2.3")
 			host := Host{"default", "/run/postgresql/.s.PGSQL.5432"}
-			s.InForce(10_000, []Host{host})
+			s.InForce(10_000, 1000, []Host{host})
 			accepted := s.Accepted("127.0.0.1:5432")
 			shown := state(tls.VersionTLS13, tls.TLS_AES_128_GCM_SHA256, tls.X25519)
 			b.ReportAllocs()

@@ -43,4 +43,5 @@ func ExampleSet() {
 	// pgwicket_connections_refused_total{outcome="no_rule"} 1
 	// pgwicket_connections_refused_total{outcome="source_not_allowed"} 0
 	// pgwicket_connections_starting 0
+	// pgwicket_connections_unproved 0
 }

@@ -31,6 +31,7 @@ type Set struct {
 	ended         *prometheus.CounterVec
 	cancels       *prometheus.CounterVec
 	starting      prometheus.Gauge
+	unproved      prometheus.Gauge
 	open          prometheus.Gauge
 	handshakes    *prometheus.CounterVec
 	failures      *prometheus.CounterVec
@@ -38,6 +39,7 @@ type Set struct {
 	backendTime   prometheus.Histogram
 	backends      *prometheus.CounterVec
 	limit         prometheus.Gauge
+	limitStartups prometheus.Gauge
 	fromClients   prometheus.Counter
 	toClients     prometheus.Counter
 
@@ -100,6 +102,7 @@ func (s *Set) connectionSeries() {
 	s.acceptErrors = s.counter("accept_errors_total", "Failed accepts, for example when no file descriptors are left. Each is retried.")
 	s.refused = s.counterVec("connections_refused_total", "Refused connections, by outcome.", "outcome")
 	s.starting = s.gauge("connections_starting", "Connections in startup, from accept to session.")
+	s.unproved = s.gauge("connections_unproved", "Connections whose client has proved nothing yet: no certificate has been verified and PostgreSQL has not logged it in.")
 	s.open = s.gauge("sessions_open", "Open sessions.")
 	s.ended = s.counterVec("sessions_ended_total", "Ended sessions, by outcome.", "outcome")
 	s.cancels = s.counterVec("cancel_requests_total", "CancelRequests from allowed sources, by outcome.", "outcome")
@@ -111,7 +114,8 @@ func (s *Set) connectionSeries() {
 	s.recheckTime = s.gauge("recheck_duration_seconds", "Duration of the last recheck.")
 	s.backendTime = s.histogram("backend_connect_duration_seconds", "Time to connect to the backend.")
 	s.backends = s.counterVec("backend_connects_total", "Connection attempts of sessions to a backend address, by result.", "backend", "address", "result")
-	s.limit = s.gauge("limit_connections", "Maximum number of connections, including those in startup; +Inf without a limit.")
+	s.limit = s.gauge("limit_connections", "Maximum number of sessions; +Inf without a limit.")
+	s.limitStartups = s.gauge("limit_startups", "Maximum number of unproved connections; +Inf without a limit.")
 }
 
 func (s *Set) tlsSeries() {
@@ -207,16 +211,14 @@ func (s *Set) Expect(o Outcomes) {
 	}
 }
 
-// InForce records a new policy: the maximum number of connections (0 means no limit)
-// and the hosts of all backends. It deletes the series of hosts that are gone.
-func (s *Set) InForce(connections int, hosts []Host) {
-	limit := math.Inf(1)
-	if connections > 0 {
-		limit = float64(connections)
-	}
+// InForce records a new policy: the maximum number of sessions and of unproved
+// connections (0 means no limit) and the hosts of all backends. It deletes the series
+// of hosts that are gone.
+func (s *Set) InForce(sessions, startups int, hosts []Host) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.limit.Set(limit)
+	s.limit.Set(limitValue(sessions))
+	s.limitStartups.Set(limitValue(startups))
 	for _, h := range s.hosts {
 		if !slices.Contains(hosts, h) {
 			s.backends.DeletePartialMatch(prometheus.Labels{"backend": label(h.Backend), "address": label(h.Address)})
@@ -228,6 +230,20 @@ func (s *Set) InForce(connections int, hosts []Host) {
 		s.backends.WithLabelValues(label(h.Backend), label(h.Address), "failure")
 	}
 }
+
+func limitValue(n int) float64 {
+	if n <= 0 {
+		return math.Inf(1)
+	}
+	return float64(n)
+}
+
+// Unproved counts a connection whose client has proved nothing yet. Exactly one call
+// of Proved must follow.
+func (s *Set) Unproved() { s.unproved.Inc() }
+
+// Proved counts a connection of Unproved that has been proved, or has ended.
+func (s *Set) Proved() { s.unproved.Dec() }
 
 // Accepted returns a function to call for each connection that a listener accepts.
 func (s *Set) Accepted(listener string) func() { return s.accepted.WithLabelValues(listener).Inc }

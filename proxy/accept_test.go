@@ -20,8 +20,7 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"pgwicket/internal/socket"
 	"pgwicket/metrics"
 	"pgwicket/proxy"
 )
@@ -48,10 +47,7 @@ type state struct {
 // starvedGate is the other process: it answers each line with its state.
 func starvedGate(t *testing.T, socketDir string) {
 	g := newGate(t, socketDir)
-	limit := unix.Rlimit{Cur: uint64(descriptors(t)) + 20, Max: uint64(descriptors(t)) + 20}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
+	limitDescriptors(t, descriptors(t)+20)
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		s := state{
 			Failed:   strings.Count(g.Log.String(), `"accept failed"`),
@@ -110,7 +106,7 @@ func (s *starved) state(t *testing.T, with string) (st state) {
 }
 
 // ghostunnel#757 spun, and pgdog's loop ended on EMFILE: out of file
-// descriptors the gate waits, counts, says so now and then, and goes on when
+// descriptors the gate waits, counts, logs an error now and then, and goes on when
 // there are some again.
 func TestAcceptOutlivesWantOfDescriptors(t *testing.T) {
 	if dir := os.Getenv(starveEnv); dir != "" {
@@ -199,16 +195,30 @@ func TestShutdownWaitsForSessions(t *testing.T) {
 	c := session(t, g)
 	send(t, c, []byte("?")) // it has asked something, and its answer is not complete
 	expectByte(t, c, '?')
-	asking := g.secure(t) // has not yet said who it is
+	idle, asking := session(t, g), g.secure(t) // which has not yet said who it is
 	done := shutdown(context.Background(), g)
-	refusesConnections(t, g.Addr)
+	expectFatal(t, idle, "57P01", "terminating connection due to administrator command")
+	_ = idle.Close()
+	if o := ended(t, g); o != "drained" {
+		t.Errorf("outcome %s, want drained", o)
+	}
 
-	// Who is on the way in is told, in a way that moves libpq on.
-	send(t, asking, startup(protocol3, "user", "app"))
-	expectFatal(t, asking, "57P03", "the gate is shutting down")
-	_ = asking.Close()
-	if o := ended(t, g); o != "shutting_down" {
-		t.Errorf("outcome %s, want shutting_down", o)
+	// A client in its startup, or a new one, is told, in a way that moves libpq on.
+	for _, late := range []*tls.Conn{asking, g.secure(t)} {
+		send(t, late, startup(protocol3, "user", "app"))
+		expectFatal(t, late, "57P03", "the gate is shutting down")
+		_ = late.Close()
+		if o := ended(t, g); o != "shutting_down" {
+			t.Errorf("outcome %s, want shutting_down", o)
+		}
+	}
+	// Ctrl-C on a statement that holds up the drain is forwarded.
+	raw := g.dial(t)
+	send(t, raw, cancelRequest(1, []byte("????")))
+	eventually(t, "the backend has the CancelRequest", func() bool { return f.Accepted.Load() == 3 })
+	_ = raw.Close()
+	if o := ended(t, g); o != "forwarded" {
+		t.Errorf("outcome %s, want forwarded", o)
 	}
 	for i := range 100 {
 		send(t, c, []byte{byte(i)})
@@ -260,7 +270,7 @@ func TestShutdownEndsWhatIsLeft(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(context.Background())
 	done := shutdown(ctx, g)
-	refusesConnections(t, g.Addr)
+	expectFatal(t, idle, "57P01", "terminating connection due to administrator command")
 	began := time.Now()
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
@@ -273,7 +283,6 @@ func TestShutdownEndsWhatIsLeft(t *testing.T) {
 		t.Errorf("%d sessions after Shutdown", n)
 	}
 	<-writer
-	expectFatal(t, idle, "57P01", "terminating connection due to administrator command")
 	if n, err := silent.Read(make([]byte, 1)); n != 0 || err == nil {
 		t.Errorf("the client read %d bytes, %v; want its end", n, err)
 	}
@@ -289,7 +298,7 @@ func TestShutdownEndsWhatIsLeft(t *testing.T) {
 // 0.0.0.0 is IPv4 and keeps its name, which rules and logs have: Go alone would
 // make it [::].
 func TestListenOnAllOfIPv4(t *testing.T) {
-	ln, err := proxy.Listen(context.Background(), "0.0.0.0:0", 0)
+	ln, err := socket.Listen(context.Background(), "0.0.0.0:0", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -305,7 +314,7 @@ func TestServeAfterShutdown(t *testing.T) {
 	if err := s.Shutdown(context.Background()); err != nil {
 		t.Fatal("Shutdown without a session: ", err)
 	}
-	ln, err := proxy.Listen(context.Background(), "127.0.0.1:0", 0)
+	ln, err := socket.Listen(context.Background(), "127.0.0.1:0", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -320,7 +329,7 @@ func TestServeAfterShutdown(t *testing.T) {
 // Serve does not take the loss of its listener for a shutdown.
 func TestServeWithoutListener(t *testing.T) {
 	s := newServer(t, &proxy.Policy{}, slog.New(slog.DiscardHandler), metrics.New("test"))
-	ln, err := proxy.Listen(context.Background(), "127.0.0.1:0", 0)
+	ln, err := socket.Listen(context.Background(), "127.0.0.1:0", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -334,7 +343,7 @@ func TestServeWithoutListener(t *testing.T) {
 // never begun: when Shutdown has returned, nothing is left.
 func TestShutdownInAStormOfConnections(t *testing.T) {
 	for range 50 {
-		ln, err := proxy.Listen(context.Background(), "127.0.0.1:0", 0)
+		ln, err := socket.Listen(context.Background(), "127.0.0.1:0", 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -385,7 +394,7 @@ func TestSocketOptions(t *testing.T) {
 		t.Skip("the options have Linux's numbers")
 	}
 	for _, timeout := range []time.Duration{0, 90 * time.Second} {
-		ln, err := proxy.Listen(context.Background(), "127.0.0.1:0", timeout)
+		ln, err := socket.Listen(context.Background(), "127.0.0.1:0", timeout)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -425,7 +434,7 @@ func checkOptions(t *testing.T, conn *net.TCPConn, timeout time.Duration) {
 		{"TCP_NODELAY", syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1},
 	} {
 		got := 0
-		if e := raw.Control(func(fd uintptr) { got, err = syscall.GetsockoptInt(int(fd), o.level, o.option) }); e != nil || err != nil {
+		if e := raw.Control(func(fd uintptr) { got, err = socketOption(fd, o.level, o.option) }); e != nil || err != nil {
 			t.Fatal(o.name, e, err)
 		}
 		if got != o.want {

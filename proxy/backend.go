@@ -13,6 +13,7 @@ import (
 
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/relay"
+	"pgwicket/internal/socket"
 )
 
 // Backend is where admitted sessions go: to the first of its hosts that takes the
@@ -117,10 +118,11 @@ func (h *Host) connect(ctx context.Context, timeout time.Duration) (*backendConn
 // with EAGAIN, which libpq reports as a failure; waiting a moment is all that
 // it takes.
 func (h *Host) dial(ctx context.Context) (relay.Socket, error) {
-	dialer := net.Dialer{KeepAliveConfig: keepalive, Resolver: &resolver}
+	dialer := net.Dialer{KeepAliveConfig: socket.Keepalive, Resolver: &resolver}
 	if h.Network != "unix" {
-		dialer.Control = func(_, _ string, c syscall.RawConn) error { return setUserTimeout(c, h.UserTimeout) }
+		dialer.Control = func(_, _ string, c syscall.RawConn) error { return socket.SetUserTimeout(c, h.UserTimeout) }
 	}
+	dialer.SetMultipathTCP(false)
 	delay := time.Millisecond
 	for {
 		conn, err := dialer.DialContext(ctx, h.Network, h.Address)

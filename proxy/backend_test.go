@@ -27,7 +27,7 @@ import (
 )
 
 // tlsPostgres starts a PostgreSQL that listens on 127.0.0.1 with TLS, too: clear is
-// let in without it only, cert by its certificate, and app with it.
+// admitted without it only, cert by its certificate, and app with it.
 func tlsPostgres(t *testing.T) *pgtest.Server {
 	t.Helper()
 	pair := testCA().Server("localhost", "127.0.0.1")
@@ -71,6 +71,7 @@ const inTLS = "select coalesce(version, 'none') from pg_stat_ssl where pid = pg_
 // leaks into the other), and the backend's is as strict as it was asked to be
 // (pgbouncer#1303: the name of another host is taken).
 func TestBackendOverTLS(t *testing.T) {
+	t.Parallel()
 	db := tlsPostgres(t)
 	withCert := asked("localhost")
 	withCert.Certificates = []tls.Certificate{testCA().Client("cert").TLS()}
@@ -104,6 +105,7 @@ func TestBackendOverTLS(t *testing.T) {
 
 // Not a byte is lost through two TLS connections, and a cancel goes the same way.
 func TestSessionOverTLSToTheBackend(t *testing.T) {
+	t.Parallel()
 	db := tlsPostgres(t)
 	g := newGate(t, db.SocketDir, to(backendOf(over(db, asked("localhost")))))
 	conn := pgxTo(t, g, "app")
@@ -144,6 +146,7 @@ func TestSessionOverTLSToTheBackend(t *testing.T) {
 // The first host that opens its door has the session; if none does, the client
 // hears so, and the log has why of each.
 func TestSeveralHosts(t *testing.T) {
+	t.Parallel()
 	db := tlsPostgres(t)
 	closed, err := pgtest.FreeAddress()
 	if err != nil {
@@ -164,7 +167,7 @@ func TestSeveralHosts(t *testing.T) {
 	}
 }
 
-// answering is a server on TCP that says something to whoever connects.
+// answering is a server on TCP that sends something to each client.
 func answering(t *testing.T, script func(net.Conn)) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -262,6 +265,7 @@ func TestBackendAnswersToSSLRequest(t *testing.T) {
 // A server that does not answer is given up after connect_timeout, and a shutdown
 // does not wait for it.
 func TestBackendThatStallsItsTLS(t *testing.T) {
+	t.Parallel()
 	silent := proxy.Host{Network: "tcp", Address: answering(t, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }), TLS: asked("localhost")}
 	g := newGate(t, t.TempDir(), func(p *proxy.Policy) {
 		p.Backend = &proxy.Backend{Hosts: []proxy.Host{silent}, ConnectTimeout: 200 * time.Millisecond}
@@ -291,7 +295,7 @@ func TestBackendsAreCounted(t *testing.T) {
 	b := newBackend(t)
 	up, down := unixBackend(b.SocketDir).Hosts[0], proxy.Host{Network: "unix", Address: t.TempDir() + "/.s.PGSQL.5432"}
 	g := newGate(t, b.SocketDir, func(p *proxy.Policy) {
-		p.Limits.Connections = 7
+		p.Limits.Sessions = 7
 		p.Backends = map[string]*proxy.Backend{"pair": backendOf(down, up)}
 		p.Rules = rules(t, acl.RuleOptions{Action: "allow", Users: []string{"report"}, Backend: "pair"}, acl.RuleOptions{Action: "allow"})
 	})
@@ -314,7 +318,7 @@ func TestBackendsAreCounted(t *testing.T) {
 	if n := g.metric(t, "pgwicket_limit_connections"); n != 7 {
 		t.Errorf("the limit is %v, want 7", n)
 	}
-	g.reload(func(p *proxy.Policy) { p.Backends, p.Rules, p.Limits.Connections = nil, nil, 0 })
+	g.reload(func(p *proxy.Policy) { p.Backends, p.Rules, p.Limits.Sessions = nil, nil, 0 })
 	if n := g.metric(t, "pgwicket_backend_connects_total"); n != 1 {
 		t.Errorf("%v attempts at what is still there, want 1", n)
 	}
@@ -326,6 +330,7 @@ func TestBackendsAreCounted(t *testing.T) {
 // A rule chooses the backend and may rename the database; a CancelRequest finds
 // the backend of its session, and one of another gate's session asks all.
 func TestBackendsByRule(t *testing.T) {
+	t.Parallel()
 	start := func(name string) *pgtest.Server {
 		db, err := pgtest.Start(context.Background(), pgtest.Options{SQL: "create role app login; create role report login; create database " + name})
 		if err != nil {
@@ -385,6 +390,7 @@ func TestBackendsByRule(t *testing.T) {
 // PostgreSQL learns who the client is, and from nobody else: a client's own copies
 // are refused (materialize#38442, cockroach#169908).
 func TestClientInfo(t *testing.T) {
+	t.Parallel()
 	db := realPostgres(t)
 	g := newGate(t, db.SocketDir, func(p *proxy.Policy) {
 		p.Backend = unixBackend(db.SocketDir)

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"pgwicket/internal/pgwire"
@@ -25,27 +25,31 @@ const cancelTimeout = 5 * time.Second
 // clear, so no certificate can be asked for; one that is shown must be good.
 // The key is the authorisation, as in PostgreSQL.
 func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
-	c.canSendError = false    // no reply, whatever happens
-	c.session.place.Release() // it has a budget of its own
+	c.canSendError = false // no reply, whatever happens
 	policy := c.server.policy.Load()
 	if err := policy.admitsSource(&c.peer.request); err != nil {
 		return err
 	}
-	if len(c.peer.tls.PeerCertificates) > 0 {
+	if c.peer.request.Certificate != nil {
+		if c.verdict.err != nil {
+			return c.verdict.err
+		}
 		if err := policy.admits(&c.peer.request, c.peer.tls, time.Now()); err != nil {
 			return err
 		}
 	}
+	keys, source := &c.server.cancelKeys, sourceOf(c.peer.request.Source)
 	hosts := policy.Hosts() // it may be for a session of another gate
-	if h := c.server.cancelKeys.host(packet.CancelKey()); h != nil {
-		hosts = []*Host{h}
+	known := keys.host(packet.CancelKey())
+	if known != nil {
+		hosts = []*Host{known}
 	} else if policy.KnownCancelsOnly {
 		return refuse(CancelUnknownKey, "")
 	}
-	defer c.server.cancelKeys.end()
-	if c.server.cancelKeys.begin() > policy.MaxCancelRequests {
+	if !keys.begin(known != nil, source, policy.MaxCancelRequests) {
 		return refuse(CancelOverLimit, "")
 	}
+	defer keys.end(known != nil, source)
 	var failures []error
 	for _, h := range hosts {
 		began := time.Now()
@@ -59,12 +63,22 @@ func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 }
 
 // cancelKeys are the cancel keys of live sessions and the host of each. It also
-// counts the CancelRequests that are in flight.
+// counts the CancelRequests that are in flight. Those with a known key have a budget
+// of their own, which no stranger can use up: he would have to know a key.
 type cancelKeys struct {
-	mu       sync.Mutex
-	hosts    map[string]*Host
-	requests atomic.Int64
+	mu      sync.Mutex
+	hosts   map[string]*Host
+	known   int // requests in flight
+	unknown int
+	sources map[netip.Prefix]int // of the unknown
 }
+
+// Of the CancelRequests with a key that is not known, a quarter of
+// Policy.MaxCancelRequests may be in flight, and a few from one source.
+const (
+	unknownCancels   = 4 // one in so many
+	unknownPerSource = 4
+)
 
 func (k *cancelKeys) add(key string, at *Host) {
 	if key == "" {
@@ -91,12 +105,46 @@ func (k *cancelKeys) host(key string) *Host {
 	return k.hosts[key]
 }
 
-// begin counts a CancelRequest and returns how many are in flight with it.
-func (k *cancelKeys) begin() int { return int(k.requests.Add(1)) }
+// begin counts a CancelRequest, unless there are as many as there may be.
+func (k *cancelKeys) begin(known bool, source netip.Prefix, limit int) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if known {
+		if k.known >= limit {
+			return false
+		}
+		k.known++
+		return true
+	}
+	if k.unknown*unknownCancels >= limit || k.sources[source] >= unknownPerSource {
+		return false
+	}
+	if k.sources == nil {
+		k.sources = make(map[netip.Prefix]int)
+	}
+	k.unknown++
+	k.sources[source]++
+	return true
+}
 
-func (k *cancelKeys) end() { k.requests.Add(-1) }
+func (k *cancelKeys) end(known bool, source netip.Prefix) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if known {
+		k.known--
+		return
+	}
+	k.unknown--
+	if k.sources[source]--; k.sources[source] == 0 {
+		delete(k.sources, source)
+	}
+}
 
-func (k *cancelKeys) inFlight() int { return int(k.requests.Load()) }
+func (k *cancelKeys) inFlight() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.known + k.unknown
+}
 
 // Hosts returns those of every backend.
 func (p *Policy) Hosts() (all []*Host) {
@@ -136,10 +184,10 @@ func (h *Host) cancel(ctx context.Context, packet []byte, connected func()) erro
 // cancelQuery cancels what the backend of an ended session is still doing.
 // PostgreSQL only notices that its client has gone when it writes, and a DELETE
 // of a revoked client would run to its end.
-func (h *Host) cancelQuery(login pgwire.Login) {
+func (h *Host) cancelQuery(ctx context.Context, login pgwire.Login) {
 	if login.PID == 0 || len(login.Key) == 0 {
 		return
 	}
 	// A backend that cannot be reached has nobody to work for either.
-	_ = h.cancel(context.Background(), pgwire.Cancel(login.PID, login.Key), func() {})
+	_ = h.cancel(ctx, pgwire.Cancel(login.PID, login.Key), func() {})
 }

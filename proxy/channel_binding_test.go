@@ -16,7 +16,7 @@ import (
 	"pgwicket/proxy"
 )
 
-// boundPostgres wants a password from whoever is not the superuser, in whatever
+// boundPostgres wants a password from everybody but the superuser, in whatever
 // way he comes, and shows that certificate over TLS.
 func boundPostgres(t *testing.T, pair *tlstest.Pair) *pgtest.Server {
 	t.Helper()
@@ -76,6 +76,7 @@ func (r bindingResult) check(t *testing.T, what string, line logLine) {
 // pgt-proxy#6: the matrix of docs/security.md. A client binds its password to the
 // certificate that it sees, which PostgreSQL compares with its own.
 func TestChannelBinding(t *testing.T) {
+	t.Parallel()
 	pair := testCA().Server("localhost", "127.0.0.1")
 	other := testCA().Server("localhost", "127.0.0.1")
 	db := boundPostgres(t, pair)
@@ -151,6 +152,7 @@ func pgxBound(g *gate, user, password, mode string) error {
 // The hint is for a binding only. Where PostgreSQL offers one and refuses for
 // another reason, or refuses before it has offered any, it would lead astray.
 func TestChannelBindingHintIsForNothingElse(t *testing.T) {
+	t.Parallel()
 	pair := testCA().Server("localhost", "127.0.0.1")
 	other := testCA().Server("localhost", "127.0.0.1")
 	db := boundPostgres(t, pair)
@@ -184,6 +186,7 @@ func TestChannelBindingHintIsForNothingElse(t *testing.T) {
 // Ed25519 has signed has no hash to bind to (RFC 5929 leaves it open), and libpq gives up where it is offered to. Where nobody offers, as over a
 // Unix socket, it does not ask.
 func TestChannelBindingWithEd25519(t *testing.T) {
+	t.Parallel()
 	pair := testCA().Server("localhost", "127.0.0.1")
 	db := boundPostgres(t, pair)
 	signed := testCA().WithKey(tlstest.Ed25519).Intermediate("Ed25519 CA").Server("localhost", "127.0.0.1")

@@ -35,6 +35,7 @@ var large = map[string]string{
 // corrupts the stream. Sessions are ended at any moment of a large result, with
 // libpq and pgx as clients.
 func TestCleanEnd(t *testing.T) {
+	t.Parallel()
 	db := realPostgres(t)
 	g := newGate(t, db.SocketDir, func(p *proxy.Policy) { p.Rules = rules(t, acl.RuleOptions{Action: "allow"}) })
 	env := libpq(t, g)

@@ -18,7 +18,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -149,10 +148,10 @@ func backends(t *testing.T, c *pgx.Conn, active bool) int {
 		where application_name = $1 and pid <> pg_backend_pid() and (state = 'active' or not $2)`, t.Name(), active)
 }
 
-// certificateOf lets in whoever shows a certificate of the CA.
+// certificateOf admits clients with a certificate of the CA.
 func certificateOf(ca *tlstest.CA) func(*proxy.Policy) {
 	return func(p *proxy.Policy) {
-		p.Verify = func(s tls.ConnectionState, _ time.Time) error {
+		p.Verify = verifying(func(s tls.ConnectionState, _ time.Time) error {
 			if len(s.PeerCertificates) == 0 {
 				return &proxy.Refusal{Outcome: proxy.CertMissing}
 			}
@@ -165,7 +164,7 @@ func certificateOf(ca *tlstest.CA) func(*proxy.Policy) {
 				return &proxy.Refusal{Outcome: proxy.CertUnknownCA, Detail: err.Error()}
 			}
 			return nil
-		}
+		})
 	}
 }
 
@@ -311,6 +310,7 @@ func TestTheDialogueAboutTLSStaysOnItsLeg(t *testing.T) {
 // application_name, and one that a proxy has cut is waited for in vain. It is
 // PostgreSQL that makes 63 bytes of it.
 func TestNameOfAStandby(t *testing.T) {
+	t.Parallel()
 	s, err := pgtest.Start(context.Background(), pgtest.Options{HBA: "local replication all trust\nlocal all all trust"})
 	if err != nil {
 		t.Fatal(err)
@@ -408,7 +408,7 @@ func TestPsqlCtrlC(t *testing.T) {
 	var out bytes.Buffer
 	cmd := program(t, libpq(t, g), "psql", "-X", "-c", "select pg_sleep(60)")
 	cmd.Stdout, cmd.Stderr = &out, &out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // the signal is for psql, not for us
+	ownGroup(cmd) // the signal is for psql, not for us
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -619,6 +619,7 @@ func TestServerCertificateBelowAnIntermediate(t *testing.T) {
 // A copy of a whole server comes through, with its checksums. It hung, now and then,
 // while records were longer than libpq's reads (TestRelayRecordsAreShort).
 func TestBasebackup(t *testing.T) {
+	t.Parallel()
 	s, err := pgtest.Start(context.Background(), pgtest.Options{
 		HBA: "local replication all trust\nlocal all all trust",
 		SQL: "create table t as select n, md5(n::text) from generate_series(1, 200000) n",

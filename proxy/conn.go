@@ -34,9 +34,12 @@ type conn struct {
 	policy  *Policy // the one in force at accept
 
 	socket       *relay.Conn
-	tls          *tls.Conn // nil until the handshake is done
-	silent       bool      // refused before a byte was read: nothing is sent
-	canSendError bool      // the client has asked for something, and no handshake is under way
+	tls          *tls.Conn      // nil until the handshake is done
+	under        *handshakeConn // under tls
+	verdict      verdict
+	ticket       *ticket
+	silent       bool // refused before a byte was read: nothing is sent
+	canSendError bool // the client has asked for something, and no handshake is under way
 }
 
 func newConn(s *Server, tcp *net.TCPConn, listener string, interrupt context.CancelFunc) *conn {
@@ -56,13 +59,16 @@ func (c *conn) run(ctx context.Context, interrupt context.CancelFunc) {
 	defer interrupt()
 	socket := c.socket.Socket
 	unwatch := context.AfterFunc(ctx, func() { _ = socket.Close() })
+	defer unwatch() // until then also a refused client may have to give way
 	c.server.metrics.Started()
 	err := c.serveRecovered(ctx)
-	unwatch()
 	if err == nil {
 		return
 	}
 	why := c.session.endStartup(err)
+	if over := c.overLimit(); over != nil && why.Outcome == StartupTimeout {
+		why = over // it had its time to say what it wants
+	}
 	c.sendFatal(why)
 	c.close()
 	c.server.logAndCount(end{peer: c.peer, rule: c.session.rule, outcome: why.Outcome, refusal: why})
@@ -94,11 +100,7 @@ func (c *conn) serve(ctx context.Context) error {
 	if err := c.readProxyHeader(); err != nil {
 		return err
 	}
-	if err := c.policy.admitsSource(&c.peer.request); err != nil && c.policy.SourceRefusal != Explain {
-		c.silent = true
-		return err
-	}
-	if err := c.takePlace(); err != nil {
+	if err := c.admitSource(); err != nil {
 		c.silent = true
 		return err
 	}
@@ -114,9 +116,10 @@ func (c *conn) serve(ctx context.Context) error {
 	}
 
 	// 3 TLS, and the startup packet inside it.
-	if err := c.handshake(direct); err != nil {
+	if err := c.handshake(ctx, direct); err != nil {
 		return err
 	}
+	c.verifyCertificate(ctx)
 	if packet, err = c.readStartup(direct); err != nil {
 		return err
 	}
@@ -129,17 +132,15 @@ func (c *conn) serve(ctx context.Context) error {
 		return startupRefusal(err)
 	}
 
-	// 4 The verdict, by the newest policy.
-	c.session.setJudged()
-	policy := c.server.policy.Load()
-	rule, err := c.peer.judge(policy, time.Now())
-	if rule != nil {
-		c.session.setRule(rule.Name)
-	}
+	// 4 The verdict, by the newest policy, and the limits.
+	rule, policy, err := c.judge()
 	if err != nil {
 		return err
 	}
-	if err := c.awaitAuthDelay(ctx, policy.Limits); err != nil {
+	if err := c.ticket.admitSession(policy.Limits); err != nil {
+		return err
+	}
+	if err := c.awaitAttempt(ctx, policy); err != nil {
 		return err
 	}
 
@@ -150,40 +151,94 @@ func (c *conn) serve(ctx context.Context) error {
 	}
 
 	// 6 The session, until session.relayEnded.
-	if err := c.startRelay(backend); err != nil {
-		_ = backend.Close()
-		return err
-	}
-	return nil
+	return c.startRelay(backend, rule)
 }
 
-func (c *conn) startupDeadline() time.Time { return c.peer.accepted.Add(c.policy.StartupTimeout) }
+// admitSource asks the allowlist, and takes the connection's place in the limiter.
+func (c *conn) admitSource() error {
+	if err := c.policy.admitsSource(&c.peer.request); err != nil && c.policy.SourceRefusal != Explain {
+		return err
+	}
+	return c.takeTicket()
+}
 
-// takePlace takes a place among the connections.
-func (c *conn) takePlace() (err error) {
-	c.session.place, err = c.server.limiter.admit(c.policy.Limits, sourceOf(c.peer.request.Source), time.Now())
+// startupDeadline is when the startup must be over. A connection over a limit only
+// has time to say what it wants.
+func (c *conn) startupDeadline() time.Time {
+	timeout := c.policy.StartupTimeout
+	if c.overLimit() != nil {
+		timeout = min(timeout, overLimitTimeout)
+	}
+	return c.peer.accepted.Add(timeout)
+}
+
+// overLimit returns the limit that the connection is over; nil: none.
+func (c *conn) overLimit() *Refusal {
+	if c.ticket == nil {
+		return nil
+	}
+	return c.ticket.over
+}
+
+// takeTicket takes a place among the unproved connections.
+func (c *conn) takeTicket() (err error) {
+	c.ticket, err = c.server.limiter.admit(c.policy.Limits, sourceOf(c.peer.request.Source), time.Now(), c.session.evict)
+	c.session.ticket = c.ticket
 	return err
 }
 
-// awaitAuthDelay keeps a client from guessing: one that has failed to authenticate
-// waits, or is refused for a while. It also takes one of the places of the account.
-func (c *conn) awaitAuthDelay(ctx context.Context, l Limits) error {
-	delay, err := c.server.limiter.authDelay(l, authKeyOf(c.peer), time.Now())
-	if err != nil {
-		return err
+// verdict is what a policy has said of a client's certificate.
+type verdict struct {
+	by  *Policy
+	err error
+}
+
+// verifyCertificate judges the client's certificate right after the handshake, so
+// that what the client has sent can be dropped: only the verdict, the leaf's facts
+// and, if it is good, its verified chain are kept. The client is told of a refusal
+// after its startup packet, where libpq shows the words.
+//
+// A good certificate proves the client.
+func (c *conn) verifyCertificate(ctx context.Context) {
+	state := c.tls.ConnectionState()
+	c.peer.recordTLS(state)
+	policy := c.server.policy.Load()
+	chain, err := c.server.handshakes.verify(ctx, policy, state)
+	c.verdict = verdict{policy, err}
+	if sent := state.PeerCertificates; len(sent) > 0 {
+		c.peer.recordCertificate(sent[0], chain)
+		clear(sent) // it is crypto/tls's own slice
 	}
-	if c.session.slot, err = c.server.limiter.admitAccount(l, account{c.peer.request.User, c.peer.request.Database}); err != nil {
-		return err
+	if c.peer.verified && err == nil {
+		c.ticket.prove()
 	}
-	if delay == 0 {
-		return nil
+}
+
+// judge asks the newest policy, which it returns, whether to admit the connection.
+// From here on recheck judges it, too. That is said before the policy is loaded, so
+// that no reload slips past it.
+func (c *conn) judge() (*acl.Rule, *Policy, error) {
+	if c.verdict.err != nil {
+		if err := c.server.policy.Load().admitsSource(&c.peer.request); err != nil {
+			return nil, nil, err
+		}
+		return nil, nil, c.verdict.err // a newer policy has no certificates to judge any more
 	}
-	select {
-	case <-time.After(delay):
-		return nil
-	case <-ctx.Done():
-		return refuse(ShuttingDown, "")
+	c.session.setJudged()
+	policy := c.server.policy.Load()
+	rule, err := c.peer.judge(policy, time.Now(), c.verdict.by == policy)
+	if rule != nil {
+		c.session.setRule(rule.Name)
 	}
+	return rule, policy, err
+}
+
+// awaitAttempt keeps the client from guessing: see authLimiter.
+func (c *conn) awaitAttempt(ctx context.Context, p *Policy) (err error) {
+	ctx, cancel := context.WithDeadline(ctx, c.startupDeadline())
+	defer cancel()
+	c.session.attempt, err = c.server.auth.begin(ctx, p.Limits, authKeyOf(c.peer))
+	return err
 }
 
 // readFirstPacket reads startup packets in clear until the client asks for TLS,
@@ -246,7 +301,7 @@ func (c *conn) firstByte() (byte, error) {
 func (c *conn) readStartup(direct bool) (pgwire.Packet, error) {
 	var answered [pgwire.CancelRequest]bool
 	for {
-		packet, err := pgwire.ReadPacket(c.tls)
+		packet, err := pgwire.ReadPacket(startupReader{c.tls, c.under})
 		if err != nil {
 			return packet, readRefusal(err)
 		}
@@ -314,22 +369,28 @@ func (c *conn) addClientInfo(m *pgwire.StartupMessage) {
 	info.set(m)
 }
 
-// startRelay gives the session to the relay.
-func (c *conn) startRelay(backend *backendConn) error {
+// startRelay gives the session to the relay, or closes backend.
+func (c *conn) startRelay(backend *backendConn, rule *acl.Rule) error {
 	_ = c.socket.SetDeadline(time.Time{})
-	server, host, key := c.server, backend.host, authKeyOf(c.peer)
-	return c.session.start(relay.Session{
+	c.under.release()
+	session := c.session
+	session.account = account{c.peer.request.User, c.peer.request.Database}
+	if rule != nil && rule.DatabaseAs != "" {
+		session.account.database = rule.DatabaseAs
+	}
+	err := session.start(relay.Session{
 		Client:        c.tls,
 		ClientConn:    c.socket,
 		Backend:       backend.Conn,
 		BackendTLS:    backend.tls,
 		LoginDeadline: c.startupDeadline(),
-		Ready: func(login pgwire.Login) {
-			server.cancelKeys.add(login.CancelKey(), host)
-			server.limiter.authSucceeded(key)
-		},
-		Done: c.session.relayEnded,
-	}, host)
+		Ready:         session.ready,
+		Done:          session.relayEnded,
+	}, backend.host)
+	if err != nil {
+		_ = backend.Close()
+	}
+	return err
 }
 
 // readRefusal says why a startup packet could not be read.
@@ -339,6 +400,8 @@ func readRefusal(err error) error {
 		return refuse(Probe, "closed before it asked for anything")
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return refuse(StartupTimeout, "no complete startup packet in time")
+	case errors.Is(err, errHandshakeBytes), errors.Is(err, errStartupRecords):
+		return refuse(InvalidPacket, err.Error())
 	case errors.Is(err, pgwire.ErrLength), errors.Is(err, pgwire.ErrLayout):
 		return refuse(InvalidPacket, err.Error())
 	case errors.Is(err, io.ErrUnexpectedEOF), relay.IsReset(err):

@@ -77,7 +77,7 @@ func (f *files) load(t *testing.T, p *proxy.Policy) {
 		t.Fatal(problems)
 	}
 	p.TLS = s.Config
-	p.Verify = func(state tls.ConnectionState, at time.Time) error {
+	p.Verify = verifying(func(state tls.ConnectionState, at time.Time) error {
 		var refused *tlsconfig.VerifyError
 		_, err := s.Verify(state, at)
 		outcomes := map[tlsconfig.Reason]proxy.Outcome{
@@ -88,7 +88,7 @@ func (f *files) load(t *testing.T, p *proxy.Policy) {
 			return proxy.RefuseCertificate(outcomes[refused.Reason], refused.CA, refused.Date, refused.Detail)
 		}
 		return err
-	}
+	})
 }
 
 // Whatever takes the ground away under a session ends it, whatever it is doing,
@@ -117,7 +117,7 @@ func TestEnforcement(t *testing.T) {
 			f.groups = []string{"secp521r1"} // the bystander's
 			f.load(t, p)
 		}},
-		{"certificate_expired", nil}, // by itself
+		{"certificate_expired", nil}, // as time passes
 		{"source_not_allowed", func(_ *testing.T, _ *files, p *proxy.Policy) {
 			p.Networks = networks([]string{"127.0.0.2/32"}, nil)
 		}},

@@ -11,11 +11,13 @@ import (
 // precision is how often the sessions are looked at for the end of their time,
 // so that none has an eighth more than it should.
 func (l Limits) precision() time.Duration {
-	least := min(l.IdleTimeout, l.SessionLifetime)
-	if least <= 0 {
-		least = max(l.IdleTimeout, l.SessionLifetime)
+	least := time.Duration(0)
+	for _, d := range []time.Duration{l.IdleTimeout, l.UnfinishedTimeout, l.SessionLifetime} {
+		if d > 0 && (least == 0 || d < least) {
+			least = d
+		}
 	}
-	if least <= 0 {
+	if least == 0 {
 		return 0
 	}
 	return min(max(least/8, 10*time.Millisecond), 5*time.Second)
@@ -38,17 +40,7 @@ func (s *session) expire(l Limits, at time.Time) {
 	if s.phase != relaying || s.terminating() {
 		return // it has not begun, or it is ending
 	}
-	if age := at.Sub(s.peer.accepted); l.SessionLifetime > 0 && age >= l.SessionLifetime {
-		end := l.SessionLifetime + l.SessionLifetime/8
-		t := relay.Termination{
-			Reason:   uint8(SessionLifetime),
-			Message:  pgwire.Fatal(pgwire.SQLStateAdminShutdown, fmt.Sprintf("terminating connection: it has been open for the session_lifetime of %v", l.SessionLifetime), ""),
-			WhenIdle: age < end,
-		}
-		if !t.WhenIdle {
-			t.Deadline = s.peer.accepted.Add(end + boundaryWait)
-		}
-		s.relay.Terminate(t)
+	if l.SessionLifetime > 0 && s.expireOld(l.SessionLifetime, at) {
 		return
 	}
 	fromClient, toClient := s.relay.Moved()
@@ -56,11 +48,39 @@ func (s *session) expire(l Limits, at time.Time) {
 		s.moved, s.since = moved, at
 		return
 	}
-	if l.IdleTimeout > 0 && at.Sub(s.since) >= l.IdleTimeout {
-		s.relay.TerminateIfQuiet(relay.Termination{
-			Reason:   uint8(IdleTimeout),
-			Message:  pgwire.Fatal(pgwire.SQLStateIdleSessionTimeout, fmt.Sprintf("terminating connection: it has been idle for the idle_timeout of %v", l.IdleTimeout), ""),
-			Deadline: at.Add(boundaryWait),
-		}, s.moved)
+	s.expireQuiet(relay.Idle, IdleTimeout, l.IdleTimeout, at, "it has been idle for the idle_timeout of %v")
+	s.expireQuiet(relay.IdleInTransaction, IdleTimeout, l.IdleTimeout, at, "it has been idle for the idle_timeout of %v")
+	s.expireQuiet(relay.Unfinished, UnfinishedRequest, l.UnfinishedTimeout, at, "its client has not sent the rest of a request for the unfinished_request_timeout of %v")
+}
+
+// expireOld ends the session if it is older than lifetime. The caller holds mu.
+func (s *session) expireOld(lifetime time.Duration, at time.Time) bool {
+	age := at.Sub(s.peer.accepted)
+	if age < lifetime {
+		return false
 	}
+	end := lifetime + lifetime/8
+	t := relay.Termination{
+		Reason:   uint8(SessionLifetime),
+		Message:  pgwire.Fatal(pgwire.SQLStateAdminShutdown, fmt.Sprintf("terminating connection: it has been open for the session_lifetime of %v", lifetime), ""),
+		WhenIdle: age < end,
+	}
+	if !t.WhenIdle {
+		t.Deadline = s.peer.accepted.Add(end + boundaryWait)
+	}
+	s.relay.Terminate(t)
+	return true
+}
+
+// expireQuiet ends the session if it has been in a state, in which nothing moves, for
+// timeout. The caller holds mu.
+func (s *session) expireQuiet(in relay.State, o Outcome, timeout time.Duration, at time.Time, words string) {
+	if timeout <= 0 || at.Sub(s.since) < timeout {
+		return
+	}
+	s.relay.TerminateIf(in, relay.Termination{
+		Reason:   uint8(o),
+		Message:  pgwire.Fatal(pgwire.SQLStateIdleSessionTimeout, "terminating connection: "+fmt.Sprintf(words, timeout), ""),
+		Deadline: at.Add(boundaryWait),
+	}, s.moved)
 }

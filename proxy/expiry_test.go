@@ -110,6 +110,87 @@ func TestIdleTimeout(t *testing.T) {
 	}
 }
 
+// A client that does not finish a request keeps no session: what PostgreSQL calls
+// active is ended by the unfinished_request_timeout, and the rest is idle. Each of these
+// kept its session for ever when idle was inferred from one side.
+func TestUnfinishedRequest(t *testing.T) {
+	db := realPostgres(t)
+	const timeout = 400 * time.Millisecond
+	g := newGate(t, db.SocketDir, func(p *proxy.Policy) {
+		p.Limits.IdleTimeout, p.Limits.UnfinishedTimeout = timeout, timeout
+	})
+	query := func(sql string) pgproto3.FrontendMessage { return &pgproto3.Query{String: sql} }
+	for name, c := range map[string]struct {
+		outcome string
+		do      func(*pgconn.PgConn)
+	}{
+		"half a header": {"idle_timeout", func(c *pgconn.PgConn) { _, _ = c.Conn().Write([]byte("Q\x00\x00")) }},
+		"half a query":  {"idle_timeout", func(c *pgconn.PgConn) { _, _ = c.Conn().Write([]byte("Q\x00\x00\x00\x50select")) }},
+		"Parse without Sync": {"unfinished_request", func(c *pgconn.PgConn) {
+			speak(t, c, 0, &pgproto3.Parse{Query: "select 1"})
+		}},
+		"Parse and Flush without Sync": {"unfinished_request", func(c *pgconn.PgConn) {
+			speak(t, c, 0, &pgproto3.Parse{Query: "select 1"}, &pgproto3.Flush{})
+		}},
+		"an error without Sync": {"unfinished_request", func(c *pgconn.PgConn) {
+			speak(t, c, 0, &pgproto3.Parse{Query: "select nonsense"}, &pgproto3.Flush{})
+		}},
+		"Query and Flush": {"idle_timeout", func(c *pgconn.PgConn) { speak(t, c, 1, query("select 1"), &pgproto3.Flush{}) }},
+		"Sync inside of COPY": {"unfinished_request", func(c *pgconn.PgConn) {
+			speak(t, c, 1, query("create temp table t (a int)"))
+			speak(t, c, 1, query("copy t from stdin"))
+			speak(t, c, 0, &pgproto3.Sync{})
+		}},
+		"Sync inside of COPY, which then ends": {"idle_timeout", func(c *pgconn.PgConn) {
+			speak(t, c, 1, query("create temp table t (a int)"))
+			speak(t, c, 1, query("copy t from stdin"))
+			speak(t, c, 1, &pgproto3.Sync{}, &pgproto3.CopyDone{})
+		}},
+		"a COPY that sends data now and then": {"idle_timeout", func(c *pgconn.PgConn) {
+			speak(t, c, 1, query("create temp table t (a int)"))
+			speak(t, c, 1, query("copy t from stdin"))
+			for range 12 {
+				time.Sleep(timeout / 4)
+				speak(t, c, 0, &pgproto3.CopyData{Data: []byte("1\n")})
+			}
+			speak(t, c, 1, &pgproto3.CopyDone{})
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conn := pgxTo(t, g, "app").PgConn()
+			c.do(conn)
+			var pg *pgconn.PgError
+			for m, err := conn.Frontend().Receive(); pg == nil; m, err = conn.Frontend().Receive() {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if e, ok := m.(*pgproto3.ErrorResponse); ok && e.Severity == "FATAL" {
+					pg = pgconn.ErrorResponseToPgError(e)
+				}
+			}
+			if pg.Code != "57P05" || !strings.Contains(pg.Message, c.outcome) {
+				t.Errorf("the session ended with %v", pg)
+			}
+			g.check(t, g.outcomeOf(t, conn.Conn().LocalAddr()), c.outcome)
+		})
+	}
+}
+
+// A query that runs is never taken for idle because of a message that PostgreSQL
+// ignores: CopyDone outside of a COPY, behind two queries.
+func TestCopyDoneHidesNoQuery(t *testing.T) {
+	db := realPostgres(t)
+	const timeout = 300 * time.Millisecond
+	g := newGate(t, db.SocketDir, func(p *proxy.Policy) {
+		p.Limits.IdleTimeout, p.Limits.UnfinishedTimeout = timeout, timeout
+	})
+	conn := pgxTo(t, g, "app").PgConn()
+	speak(t, conn, 2, &pgproto3.Query{String: "select 1"}, &pgproto3.Query{String: "select pg_sleep(1.2)"}, &pgproto3.CopyDone{})
+	_ = conn.Conn().Close()
+	g.expect(t, "client_closed")
+}
+
 // Bytes that only go one way keep a session, whichever way that is.
 func TestIdleTimeoutCountsBothDirections(t *testing.T) {
 	db := realPostgres(t)

@@ -56,12 +56,12 @@ func FuzzConnection(f *testing.F) {
 	b := newBackend(f)
 	g := newGate(f, b.SocketDir, func(p *proxy.Policy) {
 		p.StartupTimeout = patience
-		p.Verify = func(state tls.ConnectionState, _ time.Time) error {
+		p.Verify = verifying(func(state tls.ConnectionState, _ time.Time) error {
 			if state.ServerName == "forbidden" {
 				return &proxy.Refusal{Outcome: proxy.CertRevoked}
 			}
 			return nil
-		}
+		})
 	})
 	f.Fuzz(func(t *testing.T, flags byte, said []byte) {
 		talk(t, g, flags, said)

@@ -24,6 +24,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/internal/pgtest"
+	"pgwicket/internal/socket"
 	"pgwicket/internal/tlstest"
 	"pgwicket/metrics"
 	"pgwicket/proxy"
@@ -39,7 +40,18 @@ var testCA = sync.OnceValue(func() *tlstest.CA { return tlstest.NewCA("pgwicket 
 
 var testServer = sync.OnceValue(func() tls.Certificate { return testCA().Server("localhost", "127.0.0.1", "::1").TLS() })
 
-// gate is a proxy.Server on a port of its own, with all that it says.
+// verifying makes a Policy.Verify of a function that accepts or refuses: what the
+// client has sent is the verified chain.
+func verifying(judge func(tls.ConnectionState, time.Time) error) func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
+	return func(state tls.ConnectionState, at time.Time) ([]*x509.Certificate, error) {
+		if err := judge(state, at); err != nil {
+			return nil, err
+		}
+		return slices.Clone(state.PeerCertificates), nil
+	}
+}
+
+// gate is a proxy.Server on its own port, with its log and its metrics.
 type gate struct {
 	Addr    string
 	CA      *tlstest.CA // signed the server's certificate; sign clients with it
@@ -54,7 +66,7 @@ type gate struct {
 }
 
 // newGate serves the backend whose socket (port 5432) is in socketDir. Without
-// an edit it lets in 127.0.0.0/8 and ::1, asks for a client certificate, and
+// an edit it admits 127.0.0.0/8 and ::1, asks for a client certificate, and
 // takes any or none. When the test ends the gate is shut down, and must then
 // have no session left and every connection accounted for.
 func newGate(t testing.TB, socketDir string, edit ...func(*proxy.Policy)) *gate {
@@ -65,7 +77,7 @@ func newGate(t testing.TB, socketDir string, edit ...func(*proxy.Policy)) *gate 
 // newGateOn is newGate on another address.
 func newGateOn(t testing.TB, address, socketDir string, edit ...func(*proxy.Policy)) *gate {
 	t.Helper()
-	ln, err := proxy.Listen(context.Background(), address, 0)
+	ln, err := socket.Listen(context.Background(), address, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +97,7 @@ func newGateOn(t testing.TB, address, socketDir string, edit ...func(*proxy.Poli
 				NextProtos:             []string{"postgresql"},
 				SessionTicketsDisabled: true,
 			},
-			Verify:            func(tls.ConnectionState, time.Time) error { return nil },
+			Verify:            verifying(func(tls.ConnectionState, time.Time) error { return nil }),
 			Backend:           unixBackend(socketDir),
 			StartupTimeout:    patience,
 			MaxCancelRequests: 64,
@@ -115,7 +127,7 @@ func socketBackend(path string) *proxy.Backend {
 
 func newServer(t testing.TB, p *proxy.Policy, log *slog.Logger, m *metrics.Set) *proxy.Server {
 	t.Helper()
-	s, err := proxy.New(p, log, m)
+	s, err := proxy.New(p, log, log, m)
 	if err != nil {
 		t.Fatal(err)
 	}

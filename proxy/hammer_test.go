@@ -20,7 +20,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -46,7 +45,7 @@ func (f finale) String() string {
 	return [...]string{"terminates", "halfCloses", "clientResets", "backendCloses", "backendResets", "", "lasts"}[f]
 }
 
-// fate is what becomes of a session. Both its ends know it: it comes from the
+// fate is how a session ends. Both its ends know it: it comes from the
 // seed. So do the two streams, of which every session has its own: a byte in a
 // wrong place or in a wrong session is not the one that is expected there.
 type fate struct {
@@ -382,21 +381,6 @@ func (h *hammer) serveMortal(s *hammered, c *net.UnixConn) {
 	}
 }
 
-// readable waits until there is something to read, and leaves it there.
-func readable(c *net.UnixConn) error {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	if e := raw.Read(func(fd uintptr) bool {
-		_, _, err = syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK)
-		return !errors.Is(err, syscall.EAGAIN)
-	}); e != nil {
-		return e
-	}
-	return err
-}
-
 // counted counts what goes over a connection.
 type counted struct {
 	*tls.Conn
@@ -466,7 +450,7 @@ func (h *hammer) live(s *hammered) {
 		}
 		if err == nil && s.finale == halfCloses {
 			_ = c.CloseWrite()
-			err = socket(c).CloseWrite()
+			err = tcpOf(c).CloseWrite()
 		}
 		said <- err
 	}()

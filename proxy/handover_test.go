@@ -10,11 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"pgwicket/internal/socket"
 	"pgwicket/metrics"
 	"pgwicket/proxy"
 )
 
-// With a successor, whoever has come before the shutdown is let in, and stays for
+// With a successor, a client that has connected before the shutdown is admitted, and stays for
 // half of its time.
 func TestShutdownHandsOver(t *testing.T) {
 	f := fakeBackend(t, echo)
@@ -139,7 +140,7 @@ func TestInherit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inherited, err := proxy.Inherit(file, 7*time.Second)
+	inherited, err := socket.Inherit(file, 7*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +181,7 @@ func TestInherit(t *testing.T) {
 		t.Fatal("refused between two servers: ", err)
 	}
 	defer waiting.Close()
-	next, err := proxy.Inherit(again, 0)
+	next, err := socket.Inherit(again, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +202,7 @@ func TestInheritWrongSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := proxy.Inherit(file, 0); err == nil {
+	if _, err := socket.Inherit(file, 0); err == nil {
 		t.Error("a socket of UDP was taken")
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -217,7 +218,7 @@ func TestInheritWrongSocket(t *testing.T) {
 	if file, err = client.(*net.TCPConn).File(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := proxy.Inherit(file, 0); err == nil || !strings.Contains(err.Error(), "does not listen") {
+	if _, err := socket.Inherit(file, 0); err == nil || !strings.Contains(err.Error(), "does not listen") {
 		t.Errorf("a connection was taken: %v", err)
 	}
 }

@@ -1,15 +1,19 @@
 package proxy
 
 import (
+	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"os"
 	"runtime"
 	"strings"
 	"time"
 
+	"pgwicket/internal/pgwire"
 	"pgwicket/internal/relay"
 )
 
@@ -26,58 +30,188 @@ func newHandshakeSlots() handshakeSlots {
 	return make(handshakeSlots, max(1, runtime.GOMAXPROCS(0)/2))
 }
 
-// Acquire waits for a slot.
-func (s handshakeSlots) Acquire() { s <- struct{}{} }
+// Acquire waits for a slot. It fails if ctx ends: a client that has had to give way
+// costs nothing more.
+func (s handshakeSlots) Acquire(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return net.ErrClosed
+	}
+	select {
+	case s <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return net.ErrClosed
+	}
+}
 
 // Release gives it up.
 func (s handshakeSlots) Release() { <-s }
 
-// handshakeConn is the socket under a client's tls.Conn. During the handshake it
-// holds a slot but while it waits for the client; then it only passes on.
+// DefaultHandshakeBytes is Limits.HandshakeBytes where that is 0.
+const DefaultHandshakeBytes = 32 << 10
+
+// Bounds of what may come between the handshake and the end of the startup packet:
+// bytes, and records, each of which could be a KeyUpdate that costs us a new key for
+// 27 bytes (RFC 8446, section 4.6.3). A client may send a record for each byte of its
+// startup packet, and startupRecords more.
+const (
+	startupBytes   = pgwire.MaxStartupPacket + 4<<10
+	startupRecords = 48
+)
+
+var (
+	errHandshakeBytes = errors.New("the client sends more than limits.max_handshake_bytes")
+	errStartupRecords = errors.New("the client sends too many TLS records for one startup packet")
+)
+
+// handshakeConn is the socket under a client's tls.Conn, which bounds what an
+// unproved client may make us compute and keep. During the handshake it holds a
+// slot but while it waits for the client, to read or to write; then it only counts,
+// until release.
 type handshakeConn struct {
 	*relay.Conn
-	slots handshakeSlots // nil: no handshake is under way
+	ctx     context.Context // ends when the connection is cut
+	slots   handshakeSlots  // nil: no handshake is under way
+	holds   bool            // a slot
+	left    int             // bytes that may still come
+	records int             // that may still come; 0: they are not counted yet
+	rest    int             // bytes of the current record, its header included, still to come
+	header  []byte          // of the next record, as far as it has come
+	free    bool            // nothing is counted any more
 }
 
-func (h *handshakeConn) Read(p []byte) (int, error) {
-	if h.slots != nil {
-		h.slots.Release()
-		defer h.slots.Acquire()
+// release ends the counting: the relay has the connection.
+func (h *handshakeConn) release() { h.free, h.header = true, nil }
+
+func (h *handshakeConn) Read(p []byte) (n int, err error) {
+	if h.free {
+		return h.Conn.Read(p)
 	}
-	return h.Conn.Read(p)
+	if h.left <= 0 {
+		return 0, errHandshakeBytes
+	}
+	p = p[:min(len(p), h.left)]
+	h.pause()
+	n, err = h.Conn.Read(p)
+	if e := h.resume(); e != nil {
+		return 0, e
+	}
+	h.left -= n
+	if h.count(p[:n]); h.records < 0 {
+		return 0, errStartupRecords
+	}
+	return n, err
+}
+
+func (h *handshakeConn) Write(p []byte) (int, error) {
+	h.pause()
+	n, err := h.Conn.Write(p)
+	if e := h.resume(); e != nil {
+		return n, e
+	}
+	return n, err
+}
+
+// pause gives the slot up while the handshake waits for its client.
+func (h *handshakeConn) pause() {
+	if h.holds {
+		h.holds = false
+		h.slots.Release()
+	}
+}
+
+// resume waits for a slot again.
+func (h *handshakeConn) resume() error {
+	if h.slots == nil {
+		return nil
+	}
+	err := h.slots.Acquire(h.ctx)
+	h.holds = err == nil
+	return err
+}
+
+// count follows the records (RFC 8446, section 5.1) in what was read.
+func (h *handshakeConn) count(p []byte) {
+	const headerLen = 5
+	for len(p) > 0 {
+		if h.rest > 0 {
+			n := min(h.rest, len(p))
+			h.rest -= n
+			p = p[n:]
+			continue
+		}
+		n := min(headerLen-len(h.header), len(p))
+		h.header = append(h.header, p[:n]...)
+		p = p[n:]
+		if len(h.header) == headerLen {
+			h.rest = int(h.header[3])<<8 | int(h.header[4])
+			h.header = h.header[:0]
+			h.records--
+		}
+	}
+}
+
+// startupReader reads what a client sends inside TLS before its session. A record
+// that brings a byte is none of those that only cost something.
+type startupReader struct {
+	tls   *tls.Conn
+	under *handshakeConn
+}
+
+func (r startupReader) Read(p []byte) (int, error) {
+	n, err := r.tls.Read(p)
+	r.under.records += n
+	return n, err
 }
 
 // handshake does TLS. The certificate that the client may have sent is not
-// judged here: a refusal inside TLS reaches psql in words, a failed handshake
+// judged in it: a refusal inside TLS reaches psql in words, a failed handshake
 // sends libpq's sslmode=prefer looking for a way without TLS.
-func (c *conn) handshake(direct bool) error {
+func (c *conn) handshake(ctx context.Context, direct bool) error {
 	c.canSendError = false // until it is done, only TLS may answer
 	began := time.Now()
-	under := &handshakeConn{Conn: c.socket}
-	tlsConn := tls.Server(under, c.policy.TLS)
-	if err := c.server.handshakes.run(under, tlsConn.Handshake); err != nil {
+	c.under = &handshakeConn{Conn: c.socket, ctx: ctx, left: c.policy.Limits.HandshakeBytes, records: math.MaxInt}
+	if c.under.left <= 0 {
+		c.under.left = DefaultHandshakeBytes
+	}
+	tlsConn := tls.Server(c.under, c.policy.TLS)
+	if err := c.server.handshakes.run(c.under, tlsConn.Handshake); err != nil {
 		return handshakeRefusal(err)
 	}
 	c.tls = tlsConn
-	c.peer.recordTLS(tlsConn.ConnectionState())
-	c.server.metrics.Handshake(c.peer.id, c.peer.tls, time.Since(began))
-	if direct && c.peer.tls.NegotiatedProtocol != alpn {
+	c.under.left, c.under.records = startupBytes, startupRecords
+	state := tlsConn.ConnectionState()
+	c.server.metrics.Handshake(c.peer.id, state, time.Since(began))
+	if direct && state.NegotiatedProtocol != alpn {
 		// As PostgreSQL: without ALPN this may be another protocol's client,
 		// tricked into talking to us.
+		c.peer.recordTLS(state)
 		return refuse(TLSALPN, "direct TLS without ALPN "+alpn)
 	}
 	c.canSendError = true
 	return nil
 }
 
+// verify has a policy verify a client's certificate when there is a slot for it:
+// there is one budget of CPU for all that unproved clients cost.
+func (s handshakeSlots) verify(ctx context.Context, by *Policy, state tls.ConnectionState) ([]*x509.Certificate, error) {
+	if err := s.Acquire(ctx); err != nil {
+		return nil, refuse(ClientGone, "cut before its certificate was verified")
+	}
+	defer s.Release()
+	return by.verify(state, time.Now())
+}
+
 // run runs a handshake over conn when there is a slot for it.
 func (s handshakeSlots) run(conn *handshakeConn, handshake func() error) error {
-	s.Acquire()
 	conn.slots = s
 	defer func() {
+		conn.pause()
 		conn.slots = nil
-		s.Release()
 	}()
+	if err := conn.resume(); err != nil {
+		return err
+	}
 	return handshake()
 }
 
@@ -106,6 +240,8 @@ func handshakeRefusal(err error) error {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return refuse(TLSTimeout, "handshake not finished in time")
+	case errors.Is(err, errHandshakeBytes):
+		return refuse(HandshakeTooLarge, detail)
 	case errors.As(err, &op) && op.Op == "remote error":
 		return refuse(TLSRejectedByClient, detail)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), relay.IsReset(err):

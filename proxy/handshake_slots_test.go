@@ -16,7 +16,7 @@ import (
 // handshakesAtATime is the bound, in the words of docs/design.md.
 func handshakesAtATime() int { return max(1, runtime.GOMAXPROCS(0)/2) }
 
-// A crowd of newcomers is served a few at a time, and all are.
+// Of many new connections a few are served at a time, and in the end all.
 func TestHandshakesTakeTurns(t *testing.T) {
 	b := newBackend(t)
 	var now, most atomic.Int64
@@ -31,12 +31,12 @@ func TestHandshakesTakeTurns(t *testing.T) {
 			return nil, nil
 		}
 	})
-	var crowd sync.WaitGroup
+	var clients sync.WaitGroup
 	for range 4 * handshakesAtATime() {
 		raw := g.dial(t)
 		send(t, raw, sslRequest)
 		expectByte(t, raw, 'S')
-		crowd.Go(func() {
+		clients.Go(func() {
 			if err := tls.Client(raw, g.clientTLS()).Handshake(); err != nil {
 				t.Error(err)
 			}
@@ -45,7 +45,7 @@ func TestHandshakesTakeTurns(t *testing.T) {
 	eventually(t, "as many as may are at it", func() bool { return int(now.Load()) == handshakesAtATime() })
 	time.Sleep(20 * time.Millisecond) // for one too many to show itself
 	close(release)
-	crowd.Wait()
+	clients.Wait()
 	if n := int(most.Load()); n != handshakesAtATime() {
 		t.Errorf("%d handshakes at a time, want %d", n, handshakesAtATime())
 	}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"time"
 
@@ -17,6 +18,18 @@ func (p *Policy) Judge(q *acl.Request, state tls.ConnectionState, at time.Time) 
 	if err := p.admits(q, state, at); err != nil {
 		return nil, err
 	}
+	return p.decide(q)
+}
+
+// judgeVerified is Judge for a handshake that p has verified.
+func (p *Policy) judgeVerified(q *acl.Request) (*acl.Rule, error) {
+	if err := p.admitsSource(q); err != nil {
+		return nil, err
+	}
+	return p.decide(q)
+}
+
+func (p *Policy) decide(q *acl.Request) (*acl.Rule, error) {
 	if p.Rules == nil {
 		return nil, nil
 	}
@@ -75,8 +88,13 @@ func (p *Policy) admits(q *acl.Request, state tls.ConnectionState, at time.Time)
 	if err := p.admitsSource(q); err != nil {
 		return err
 	}
+	_, err := p.verify(state, at)
+	return err
+}
+
+func (p *Policy) verify(state tls.ConnectionState, at time.Time) ([]*x509.Certificate, error) {
 	if p.Verify == nil {
-		return refuse(InternalError, "the policy verifies nothing")
+		return nil, refuse(InternalError, "the policy verifies nothing")
 	}
 	return p.Verify(state, at)
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"container/list"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -8,19 +9,32 @@ import (
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"golang.org/x/time/rate"
+
+	"pgwicket/metrics"
 )
 
-// Limits bound what clients may take of a gate. Zero is no limit.
+// Limits bound what clients may take of a gate. Zero is no limit but where it says
+// otherwise.
 type Limits struct {
-	Connections int     // at once, those in their startup included
-	PerSource   int     // likewise, from one source
-	PerAccount  int     // sessions of one user in one database
-	Rate        float64 // new connections a second from one source
-	Burst       int     // how many may come at once before Rate counts
+	// Startups is how many connections may be unproved at once: those whose
+	// certificate has not been verified and, where none is asked for or sent, who
+	// have not got as far as PostgreSQL's first ReadyForQuery. When they are so
+	// many, one of the network that holds most of them is closed for the next.
+	Startups int
+	// HandshakeBytes is how much a client may send for its TLS handshake, its
+	// certificates included. 0 is DefaultHandshakeBytes.
+	HandshakeBytes int
+
+	Sessions   int     // at once
+	PerSource  int     // connections at once from one source, those in their startup included
+	PerAccount int     // sessions of one user in one database, as PostgreSQL sees it
+	Rate       float64 // new connections a second from one source
+	Burst      int     // how many may come at once before Rate counts
 
 	// AuthFailures is how often in a row PostgreSQL may refuse the
-	// authentication of a user from one source before it is not asked any more
-	// for AuthRefusal. Each failure makes the next attempt wait longer.
+	// authentication of a user from one source, with one certificate, before it
+	// is not asked any more for AuthRefusal. Each failure makes the next attempt
+	// wait longer.
 	AuthFailures int
 	AuthRefusal  time.Duration
 
@@ -30,43 +44,73 @@ type Limits struct {
 	// Both may be late by an eighth, or 5 seconds if that is less.
 	IdleTimeout     time.Duration
 	SessionLifetime time.Duration
+	// UnfinishedTimeout ends a session whose client has begun a request and then,
+	// with no byte either way, does not send the rest of it for so long: PostgreSQL
+	// waits for it, and the session is not idle. It may be late as the others.
+	UnfinishedTimeout time.Duration
 }
 
 // sourcesKnown bounds the memory of a limiter: a million sources cost no more.
 // The source that was not seen for longest is forgotten first.
 const sourcesKnown = 1 << 16
 
-// limiter counts connections and remembers failed authentications. A source is an
-// address, or of IPv6 the /64 that one customer has alone.
+// perNetwork is how many times as many connections as a source a whole network of
+// IPv6 (a /48, which one customer can have of 65,536 sources) may have.
+const perNetwork = 4
+
+// The reserve is for connections over a limit: each may still say what it wants,
+// so that a CancelRequest is forwarded and a client is told in words why it is
+// refused. It is bounded in number (an eighth of Limits.Startups, 16 at least), for
+// each source, in rate and, by overLimitTimeout, in time. Beyond it a connection
+// is closed at once.
+const (
+	reserveShare     = 8
+	minReserve       = 16
+	reservePerSource = 8
+	reserveRate      = 100 // a second, in all
+	reserveBurst     = 200
+	overLimitTimeout = 5 * time.Second
+)
+
+// limiter bounds connections. A source is an address, or of IPv6 the /64 that one
+// customer has alone; a network is what holds many sources.
 type limiter struct {
+	metrics *metrics.Set
+
 	mu       sync.Mutex
-	all      int
-	sources  map[netip.Prefix]int
+	unproved int
+	sessions int
+	overs    int // connections in the reserve
+	sources  map[netip.Prefix]*sourceCount
+	networks map[netip.Prefix]*networkCount
 	accounts map[account]int
 	rates    *simplelru.LRU[netip.Prefix, *rate.Limiter]
-	failures *simplelru.LRU[authKey, authFailures]
+	reserve  *rate.Limiter
+}
+
+type sourceCount struct {
+	connections int // but for those in the reserve
+	overs       int // in the reserve
+}
+
+type networkCount struct {
+	tickets     int       // as long as there is one, the network is counted
+	connections int       // but for those in the reserve
+	unproved    list.List // of *ticket, the oldest first
 }
 
 type account struct{ user, database string }
 
-// authKey is whose failed authentications count together.
-type authKey struct {
-	source netip.Prefix
-	user   string
-}
-
-func authKeyOf(p *peer) authKey { return authKey{sourceOf(p.request.Source), p.request.User} }
-
-type authFailures struct {
-	times int
-	until time.Time // refused, if there were enough of them
-}
-
-func newLimiter() *limiter {
-	l := &limiter{sources: make(map[netip.Prefix]int), accounts: make(map[account]int)}
-	// The errors are for sizes that are not positive.
+func newLimiter(m *metrics.Set) *limiter {
+	l := &limiter{
+		metrics:  m,
+		sources:  make(map[netip.Prefix]*sourceCount),
+		networks: make(map[netip.Prefix]*networkCount),
+		accounts: make(map[account]int),
+		reserve:  rate.NewLimiter(reserveRate, reserveBurst),
+	}
+	// The error is for a size that is not positive.
 	l.rates, _ = simplelru.NewLRU[netip.Prefix, *rate.Limiter](sourcesKnown, nil)
-	l.failures, _ = simplelru.NewLRU[authKey, authFailures](sourcesKnown, nil)
 	return l
 }
 
@@ -79,27 +123,93 @@ func sourceOf(addr netip.Addr) netip.Prefix {
 	return p
 }
 
-// sourceTicket is a connection's place in the limiter. The zero ticket is none.
-type sourceTicket struct {
-	limiter *limiter
-	source  netip.Prefix
+// networkOf returns the network of a source: of IPv6 the /48 that a site gets (RFC
+// 6177), of IPv4 the /24 below which no route goes.
+func networkOf(source netip.Prefix) netip.Prefix {
+	bits := 24
+	if source.Addr().Is6() {
+		bits = 48
+	}
+	p, _ := source.Addr().Prefix(bits)
+	return p
 }
 
-// admit gives a connection a place, unless there is no room for it.
-func (l *limiter) admit(limits Limits, source netip.Prefix, now time.Time) (t sourceTicket, err error) {
+// ticket is a connection's place in the limiter, from accept until its descriptor
+// is closed.
+type ticket struct {
+	limiter         *limiter
+	source, network netip.Prefix
+	evict           func()        // closes the connection, for another
+	over            *Refusal      // the limit that it is over, in the reserve
+	unproved        *list.Element // nil: it is proved, or has given way
+	startup         bool          // it counts among the unproved
+	session         bool          // it counts among the sessions
+	released        bool
+}
+
+// admit gives a connection a place among the unproved. One that is over a limit
+// gets a place in the reserve, if there is one, and must be refused once it has
+// said what it wants: see ticket.over. evict is called, in a goroutine of its own,
+// when the connection has to give way.
+func (l *limiter) admit(limits Limits, source netip.Prefix, now time.Time, evict func()) (*ticket, error) {
+	t := &ticket{limiter: l, source: source, network: networkOf(source), evict: evict, startup: true}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch {
-	case !l.allow(limits, source, now):
-		return t, refuse(RateLimit, fmt.Sprintf("more than limits.connection_rate from %v", source))
-	case limits.Connections > 0 && l.all >= limits.Connections:
-		return t, refuse(ConnectionLimit, "limits.max_connections")
-	case limits.PerSource > 0 && l.sources[source] >= limits.PerSource:
-		return t, refuse(SourceLimit, fmt.Sprintf("limits.max_connections_per_source from %v", source))
+	if t.over = l.overLimit(limits, t, now); t.over != nil && !l.takeReserve(limits, source, now) {
+		return nil, t.over
 	}
-	l.all++
-	l.sources[source]++
-	return sourceTicket{l, source}, nil
+	if limits.Startups > 0 && l.unproved >= limits.Startups {
+		l.evictOne()
+	}
+	l.unproved++
+	l.metrics.Unproved()
+	s := l.sources[source]
+	if s == nil {
+		s = new(sourceCount)
+		l.sources[source] = s
+	}
+	n := l.networks[t.network]
+	if n == nil {
+		n = new(networkCount)
+		l.networks[t.network] = n
+	}
+	n.tickets++
+	if t.over != nil {
+		l.overs++
+		s.overs++
+	} else {
+		s.connections++
+		n.connections++
+	}
+	t.unproved = n.unproved.PushBack(t)
+	return t, nil
+}
+
+// overLimit returns the limit that another connection of a source is over; nil:
+// none. The caller holds mu, as for all below that have no lock of their own.
+func (l *limiter) overLimit(limits Limits, t *ticket, now time.Time) *Refusal {
+	connections, ofNetwork := 0, 0
+	if s := l.sources[t.source]; s != nil {
+		connections = s.connections
+	}
+	if n := l.networks[t.network]; n != nil && t.network.Addr().Is6() {
+		ofNetwork = n.connections
+	}
+	switch {
+	case !l.allow(limits, t.source, now):
+		return &Refusal{Outcome: RateLimit, Detail: fmt.Sprintf("more than limits.connection_rate from %v", t.source)}
+	case limits.PerSource > 0 && connections >= limits.PerSource:
+		return &Refusal{Outcome: SourceLimit, Detail: fmt.Sprintf("limits.max_connections_per_source from %v", t.source)}
+	case limits.PerSource > 0 && ofNetwork >= perNetwork*limits.PerSource:
+		return &Refusal{Outcome: SourceLimit, Detail: fmt.Sprintf("%d times limits.max_connections_per_source from %v", perNetwork, t.network)}
+	case limits.Sessions > 0 && l.sessions >= limits.Sessions:
+		return sessionLimit()
+	}
+	return nil
+}
+
+func sessionLimit() *Refusal {
+	return &Refusal{Outcome: ConnectionLimit, Detail: "limits.max_connections"}
 }
 
 func (l *limiter) allow(limits Limits, source netip.Prefix, now time.Time) bool {
@@ -117,18 +227,99 @@ func (l *limiter) allow(limits Limits, source netip.Prefix, now time.Time) bool 
 	return r.AllowN(now, 1)
 }
 
-// Release gives the place up. Only the first call counts.
-func (t *sourceTicket) Release() {
-	l := t.limiter
-	if l == nil {
-		return
+// takeReserve reports whether there is room in the reserve.
+func (l *limiter) takeReserve(limits Limits, source netip.Prefix, now time.Time) bool {
+	if s := l.sources[source]; s != nil && s.overs >= reservePerSource {
+		return false
 	}
-	t.limiter = nil
+	return l.overs < max(minReserve, limits.Startups/reserveShare) && l.reserve.AllowN(now, 1)
+}
+
+// evictOne has the oldest unproved connection of the network that holds most of
+// them closed. A client that is fast cannot drive out those of other networks, and
+// honest clients are not unproved for long.
+func (l *limiter) evictOne() {
+	var most *networkCount
+	for _, n := range l.networks {
+		if most == nil || n.unproved.Len() > most.unproved.Len() {
+			most = n
+		}
+	}
+	if most == nil || most.unproved.Len() == 0 {
+		return // all of them are being closed
+	}
+	t := most.unproved.Remove(most.unproved.Front()).(*ticket)
+	t.unproved = nil
+	go t.evict()
+}
+
+// admitSession gives an admitted connection its place among the sessions, or
+// returns the limit that it is over.
+func (t *ticket) admitSession(limits Limits) error {
+	if t.over != nil {
+		return t.over
+	}
+	l := t.limiter
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.all--
-	if l.sources[t.source]--; l.sources[t.source] == 0 {
+	if limits.Sessions > 0 && l.sessions >= limits.Sessions {
+		return sessionLimit()
+	}
+	l.sessions++
+	t.session = true
+	return nil
+}
+
+// prove takes the connection out of the unproved, unless it has had to give way.
+func (t *ticket) prove() {
+	t.limiter.mu.Lock()
+	defer t.limiter.mu.Unlock()
+	if t.unproved != nil {
+		t.leaveUnproved()
+	}
+}
+
+func (t *ticket) leaveUnproved() {
+	if t.unproved != nil {
+		t.limiter.networks[t.network].unproved.Remove(t.unproved)
+		t.unproved = nil
+	}
+	if t.startup {
+		t.startup = false
+		t.limiter.unproved--
+		t.limiter.metrics.Proved()
+	}
+}
+
+// Release gives the place up. Only the first call counts; nil is no ticket.
+func (t *ticket) Release() {
+	if t == nil {
+		return
+	}
+	l := t.limiter
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if t.released {
+		return
+	}
+	t.released = true
+	t.leaveUnproved()
+	s, n := l.sources[t.source], l.networks[t.network]
+	if t.over != nil {
+		l.overs--
+		s.overs--
+	} else {
+		s.connections--
+		n.connections--
+	}
+	if t.session {
+		l.sessions--
+	}
+	if s.connections+s.overs == 0 {
 		delete(l.sources, t.source)
+	}
+	if n.tickets--; n.tickets == 0 {
+		delete(l.networks, t.network)
 	}
 }
 
@@ -168,56 +359,26 @@ func (t *accountTicket) Release() {
 	}
 }
 
-// usage returns the highest counts.
+// Usage is what clients take at the moment of what Limits bounds.
+type Usage struct {
+	Connections    int // those in their startup included
+	Startups       int // of them unproved
+	Sessions       int
+	PerSource      int // connections of the source that has most
+	PerAccount     int // sessions of the user and database that have most
+	CancelRequests int // in flight
+}
+
 func (l *limiter) usage() (u Usage) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	u.Connections = l.all
-	for _, n := range l.sources {
-		u.PerSource = max(u.PerSource, n)
+	u.Startups, u.Sessions = l.unproved, l.sessions
+	for _, s := range l.sources {
+		u.Connections += s.connections + s.overs
+		u.PerSource = max(u.PerSource, s.connections+s.overs)
 	}
 	for _, n := range l.accounts {
 		u.PerAccount = max(u.PerAccount, n)
 	}
 	return u
-}
-
-// The delay of an attempt after one, two, three failures, and so on. It costs
-// somebody who has mistyped a password nothing that he would notice.
-const (
-	firstAuthDelay = 100 * time.Millisecond
-	maxAuthDelay   = 3 * time.Second
-)
-
-// authDelay returns how long a client has to wait before PostgreSQL is asked, or
-// refuses to ask it.
-func (l *limiter) authDelay(limits Limits, k authKey, now time.Time) (time.Duration, error) {
-	if limits.AuthFailures <= 0 {
-		return 0, nil
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	f, ok := l.failures.Get(k)
-	switch {
-	case !ok:
-		return 0, nil
-	case f.times >= limits.AuthFailures && now.Before(f.until):
-		return 0, refuse(AuthBackoff, fmt.Sprintf("authentication has failed %d times in a row; refused until %s", f.times, f.until.UTC().Format(time.RFC3339)))
-	}
-	return min(firstAuthDelay<<min(f.times-1, 10), maxAuthDelay), nil
-}
-
-// authFailed remembers that PostgreSQL has refused an authentication.
-func (l *limiter) authFailed(limits Limits, k authKey, now time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	f, _ := l.failures.Get(k)
-	l.failures.Add(k, authFailures{f.times + 1, now.Add(limits.AuthRefusal)})
-}
-
-// authSucceeded forgets the failures before.
-func (l *limiter) authSucceeded(k authKey) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.failures.Remove(k)
 }

@@ -1,50 +1,320 @@
 package proxy
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
 	"net/netip"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"pgwicket/metrics"
 )
 
-// A source is an address, or of IPv6 what one customer has for himself.
+// A source is an address, or of IPv6 what one customer has alone.
 func TestSourceOf(t *testing.T) {
-	for addr, want := range map[string]string{
-		"10.1.2.3": "10.1.2.3/32", "2001:db8:1:2:3:4:5:6": "2001:db8:1:2::/64", "::1": "::/64",
+	t.Parallel()
+	for addr, want := range map[string][2]string{
+		"10.1.2.3":             {"10.1.2.3/32", "10.1.2.0/24"},
+		"2001:db8:1:2:3:4:5:6": {"2001:db8:1:2::/64", "2001:db8:1::/48"},
+		"::1":                  {"::/64", "::/48"},
 	} {
-		if got := sourceOf(netip.MustParseAddr(addr)).String(); got != want {
+		source := sourceOf(netip.MustParseAddr(addr))
+		if got := [2]string{source.String(), networkOf(source).String()}; got != want {
 			t.Errorf("%s is %s, want %s", addr, got, want)
 		}
 	}
+}
+
+func source4(i uint32) netip.Prefix {
+	return sourceOf(netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, i))))
 }
 
 // A million sources cost no more than the first ones, and connections that come
 // and go leave nothing behind.
 func TestLimiterIsBounded(t *testing.T) {
 	t.Parallel()
-	l, now := newLimiter(), time.Now()
-	limits := Limits{Connections: 10, PerSource: 10, PerAccount: 10, Rate: 1, Burst: 1, AuthFailures: 1, AuthRefusal: time.Hour}
+	l, now := newLimiter(metrics.New("test")), time.Now()
+	limits := Limits{Startups: 10, Sessions: 10, PerSource: 10, PerAccount: 10, Rate: 1, Burst: 1}
 	for i := range uint32(4 * sourcesKnown) {
-		source := sourceOf(netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, i))))
-		ticket, err := l.admit(limits, source, now)
+		ticket, err := l.admit(limits, source4(i), now, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := l.admit(limits, source, now); err == nil {
-			t.Fatal("above the rate")
-		}
-		key := authKey{source, "app"}
-		l.authFailed(limits, key, now)
-		if _, err := l.authDelay(limits, key, now); err == nil {
-			t.Fatal("after too many failures")
-		}
-		if _, err := l.authDelay(limits, key, now.Add(time.Hour)); err != nil {
+		if err := ticket.admitSession(limits); err != nil {
 			t.Fatal(err)
+		}
+		if i%2 == 0 {
+			ticket.prove()
 		}
 		ticket.Release()
 		ticket.Release() // the second call counts for nothing
 	}
-	if l.all != 0 || len(l.sources) != 0 || l.rates.Len() != sourcesKnown || l.failures.Len() != sourcesKnown {
-		t.Errorf("%d connections, %d sources, %d rates, %d failures", l.all, len(l.sources), l.rates.Len(), l.failures.Len())
+	u := l.usage()
+	if u != (Usage{}) || len(l.sources) != 0 || len(l.networks) != 0 || l.rates.Len() != sourcesKnown {
+		t.Errorf("usage %+v, %d sources, %d networks, %d rates", u, len(l.sources), len(l.networks), l.rates.Len())
+	}
+}
+
+// When the unproved are too many, the oldest of the network that holds most gives
+// way, so that nobody drives out a slow client from elsewhere.
+func TestOneOfTheLargestNetworkGivesWay(t *testing.T) {
+	t.Parallel()
+	l, now := newLimiter(metrics.New("test")), time.Now()
+	limits := Limits{Startups: 100}
+	evicted := make(chan uint32, 1000)
+	admit := func(addr uint32) *ticket {
+		ticket, err := l.admit(limits, source4(addr), now, func() { evicted <- addr })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ticket
+	}
+	const honest, attacker = 10<<24 | 1, 11 << 24
+	slow, proved := admit(honest), admit(attacker)
+	proved.prove()
+	for i := range uint32(1000) {
+		admit(attacker | i%250) // of one /24
+	}
+	for range 1000 + 1 - 100 {
+		if addr := <-evicted; addr == honest {
+			t.Fatal("the client of another network had to give way")
+		}
+	}
+	slow.Release()
+	select {
+	case addr := <-evicted:
+		t.Errorf("%v had to give way although there was room", addr)
+	default:
+	}
+}
+
+// A connection over a limit may say what it wants, from a reserve that is bounded
+// for each source and in all; then it is refused by the limit.
+func TestReserve(t *testing.T) {
+	t.Parallel()
+	l, now := newLimiter(metrics.New("test")), time.Now()
+	limits := Limits{Startups: 160, PerSource: 2}
+	var over []*ticket
+	for i := range uint32(2 + reservePerSource + 5) {
+		ticket, err := l.admit(limits, source4(1), now, func() {})
+		switch {
+		case i < 2+reservePerSource && err != nil:
+			t.Fatalf("connection %d: %v", i, err)
+		case i >= 2+reservePerSource && err == nil:
+			t.Fatalf("connection %d is in the reserve", i)
+		case err != nil:
+			continue
+		case (ticket.over != nil) != (i >= 2):
+			t.Fatalf("connection %d: over is %v", i, ticket.over)
+		}
+		over = append(over, ticket)
+	}
+	var r *Refusal
+	if err := over[2].admitSession(limits); !errors.As(err, &r) || r.Outcome != SourceLimit {
+		t.Errorf("admitted to a session: %v", err)
+	}
+	all := l.overs
+	for i := range uint32(1000) {
+		for range 3 {
+			if ticket, err := l.admit(limits, source4(2+i), now, func() {}); err == nil && ticket.over != nil {
+				all++
+			}
+		}
+	}
+	if want := limits.Startups / reserveShare; all != want {
+		t.Errorf("the reserve holds %d, want %d", all, want)
+	}
+}
+
+// The sessions are bounded apart from the unproved, however they are spread over sources.
+func TestSessionsAreBounded(t *testing.T) {
+	t.Parallel()
+	l, now := newLimiter(metrics.New("test")), time.Now()
+	limits := Limits{Sessions: 3}
+	var held []*ticket
+	for i := range uint32(4) {
+		ticket, err := l.admit(limits, source4(i), now, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := ticket.admitSession(limits); (err == nil) != (i < 3) {
+			t.Fatalf("session %d: %v", i, err)
+		}
+		held = append(held, ticket)
+	}
+	held[0].Release()
+	if ticket, err := l.admit(limits, source4(9), now, nil); err != nil || ticket.over != nil || ticket.admitSession(limits) != nil {
+		t.Error("a place that was released is not free")
+	}
+	if ticket, err := l.admit(limits, source4(9), now, nil); err != nil || ticket.over == nil || ticket.over.Outcome != ConnectionLimit {
+		t.Errorf("another one is not over the limit: %v", err)
+	}
+}
+
+// A /48 may hold no more than a few sources may.
+func TestNetworkIsBounded(t *testing.T) {
+	t.Parallel()
+	l, now := newLimiter(metrics.New("test")), time.Now()
+	limits := Limits{PerSource: 5}
+	within := 0
+	for i := range 100 {
+		addr := netip.MustParseAddr("2001:db8:7::1").As16()
+		addr[7] = byte(i)
+		if ticket, err := l.admit(limits, sourceOf(netip.AddrFrom16(addr)), now, nil); err == nil && ticket.over == nil {
+			within++
+		}
+	}
+	if within != perNetwork*limits.PerSource {
+		t.Errorf("%d connections of one /48, want %d", within, perNetwork*limits.PerSource)
+	}
+}
+
+func guesser(i uint32) authKey { return authKey{source: source4(i), user: "app"} }
+
+// However many guesses come at the same time, PostgreSQL is asked as often as the
+// limit says; the rest waits and is refused.
+func TestGuessesAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newAuthLimiter()
+		limits := Limits{AuthFailures: 3, AuthRefusal: time.Minute}
+		var asked, refused atomic.Int64
+		for range 60 {
+			go func() {
+				a, err := l.begin(context.Background(), limits, guesser(1))
+				if err != nil {
+					refused.Add(1)
+					return
+				}
+				asked.Add(1)
+				time.Sleep(time.Second) // PostgreSQL's answer
+				a.failed(limits)
+			}()
+		}
+		time.Sleep(30 * time.Second)
+		if asked.Load() != 3 || refused.Load() != 57 {
+			t.Errorf("%d asked, %d refused", asked.Load(), refused.Load())
+		}
+		time.Sleep(time.Minute)
+		a, err := l.begin(context.Background(), limits, guesser(1))
+		if err != nil {
+			t.Fatalf("after the refusal's time: %v", err)
+		}
+		a.succeeded()
+	})
+}
+
+// A client that has succeeded lately opens as many connections at once as it
+// likes, and neither others at its address nor the first of its kind hold it up.
+func TestKnownClientsAreNotHeldUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newAuthLimiter()
+		limits := Limits{AuthFailures: 3, AuthRefusal: time.Minute}
+		good, bad := guesser(1), guesser(1)
+		bad.key = "a certificate with another key"
+		began := time.Now()
+		var through atomic.Int64
+		for range 60 {
+			go func() {
+				a, err := l.begin(context.Background(), limits, good)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				time.Sleep(10 * time.Millisecond)
+				a.succeeded()
+				through.Add(1)
+			}()
+		}
+		synctest.Wait()
+		time.Sleep(50 * time.Millisecond)
+		if through.Load() != 60 {
+			t.Errorf("%d of a pool of 60 are through after %v", through.Load(), time.Since(began))
+		}
+		for range 5 {
+			if a, err := l.begin(context.Background(), limits, bad); err == nil {
+				a.failed(limits)
+			}
+		}
+		if _, err := l.begin(context.Background(), limits, bad); err == nil {
+			t.Error("the other certificate's guesses are not refused")
+		}
+		if _, err := l.begin(context.Background(), limits, good); err != nil {
+			t.Errorf("the good one is refused for another's guesses: %v", err)
+		}
+		// The same address and no certificate: one stale password among good ones.
+		for i := range knownFailures*limits.AuthFailures + 1 {
+			a, err := l.begin(context.Background(), limits, good)
+			if err != nil {
+				if i < knownFailures*limits.AuthFailures {
+					t.Errorf("refused after %d failures beside a success: %v", i, err)
+				}
+				break
+			}
+			a.failed(limits)
+		}
+		if _, err := l.begin(context.Background(), limits, good); err == nil {
+			t.Error("a success long ago allows any number of guesses")
+		}
+	})
+}
+
+// What ends without a result frees its place, and the memory stays bounded.
+func TestAuthLimiterIsBounded(t *testing.T) {
+	t.Parallel()
+	l := newAuthLimiter()
+	limits := Limits{AuthFailures: 1, AuthRefusal: time.Hour}
+	for i := range uint32(2 * sourcesKnown) {
+		a, err := l.begin(context.Background(), limits, guesser(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.failed(limits)
+		if _, err := l.begin(context.Background(), limits, guesser(i)); err == nil {
+			t.Fatal("after too many failures")
+		}
+	}
+	if n := l.failing.Len(); n != sourcesKnown {
+		t.Errorf("%d failures are remembered", n)
+	}
+	for range 10 {
+		a, err := l.begin(context.Background(), limits, guesser(3<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.abandoned()
+		a.abandoned() // the second call counts for nothing
+	}
+}
+
+// A connection in the reserve may outlive every other of its network, proved or
+// evicted: giving its place up must find the network's count.
+func TestReserveOutlivesItsNetwork(t *testing.T) {
+	t.Parallel()
+	for name, leave := range map[string]func(*limiter, *ticket){
+		"proved":  func(_ *limiter, over *ticket) { over.prove() },
+		"evicted": func(l *limiter, _ *ticket) { l.evictOne() },
+	} {
+		l, now := newLimiter(metrics.New("test")), time.Now()
+		limits := Limits{PerSource: 1}
+		first, err := l.admit(limits, source4(1), now, func() {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		first.prove()
+		over, err := l.admit(limits, source4(1), now, func() {})
+		if err != nil || over.over == nil {
+			t.Fatalf("%s: the second is not in the reserve: %v", name, err)
+		}
+		leave(l, over)
+		first.Release()
+		over.Release()
+		if u := l.usage(); u != (Usage{}) || len(l.sources) != 0 || len(l.networks) != 0 {
+			t.Errorf("%s: usage %+v, %d sources, %d networks", name, u, len(l.sources), len(l.networks))
+		}
 	}
 }

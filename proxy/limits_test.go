@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,16 +30,18 @@ func (g *gate) from(t testing.TB, source string) *net.TCPConn {
 	return conn.(*net.TCPConn)
 }
 
-// Who comes above a limit is closed at once, and costs no handshake; who leaves
-// makes room.
+// A connection above a limit is told so in words, in the reserve, and closed at
+// once beyond it; a CancelRequest is forwarded all the same, and a connection that
+// ends makes room. The limit of the whole gate is 57P03, which has libpq try its
+// next host; a limit of the client's own is not.
 func TestConnectionLimits(t *testing.T) {
 	for _, c := range []struct {
-		outcome string
-		limits  proxy.Limits
-		others  bool // another source gets in all the same
+		outcome, sqlstate string
+		limits            proxy.Limits
+		others            bool // another source is admitted all the same
 	}{
-		{"connection_limit", proxy.Limits{Connections: 3}, false},
-		{"source_limit", proxy.Limits{PerSource: 3}, true},
+		{"connection_limit", "57P03", proxy.Limits{Sessions: 3}, false},
+		{"source_limit", "53300", proxy.Limits{PerSource: 3}, true},
 	} {
 		b := newBackend(t)
 		g := newGate(t, b.SocketDir, func(p *proxy.Policy) { p.Limits = c.limits })
@@ -46,22 +49,57 @@ func TestConnectionLimits(t *testing.T) {
 		for range 3 {
 			in = append(in, g.session(t, "app"))
 		}
-		over := g.dial(t)
-		expectEOF(t, over)
+		over := g.secure(t)
+		send(t, over, startup(protocol3, "user", "app"))
+		expectFatal(t, over, c.sqlstate, "too many")
+		_ = over.Close()
 		g.expect(t, c.outcome)
-		other := g.from(t, "127.0.0.2")
+		before := b.Accepted.Load()
+		raw := g.dial(t)
+		send(t, raw, cancelRequest(1, []byte("????")))
+		expectEOF(t, raw)
+		g.expect(t, "forwarded")
+		if n := b.Accepted.Load() - before; n != 1 {
+			t.Errorf("%s: the backend got %d cancel requests", c.outcome, n)
+		}
+		var silent []net.Conn
+		for range 8 { // all of the source's reserve
+			silent = append(silent, g.dial(t))
+		}
+		eventually(t, "the reserve is full", func() bool { return g.Server.Usage().Startups == 8 })
+		expectEOF(t, g.dial(t))
+		g.expect(t, c.outcome)
+		for _, one := range silent {
+			_ = one.Close()
+			g.expect(t, "probe")
+		}
+		other := tls.Client(secureFrom(t, g, "127.0.0.2"), g.clientTLS())
+		send(t, other, startup(protocol3, "user", "app"))
 		if c.others {
-			send(t, other, sslRequest)
-			expectByte(t, other, 'S')
+			readReady(t, other)
+			_ = other.Close()
+			g.expect(t, "client_closed")
 		} else {
-			expectEOF(t, other)
+			expectFatal(t, other, c.sqlstate, "too many")
+			_ = other.Close()
 			g.expect(t, c.outcome)
 		}
-		_ = other.Close()
 		_ = in[0].Close()
 		eventually(t, "there is room again", func() bool { return g.Server.Sessions() == 2 })
 		_ = g.session(t, "app")
 	}
+}
+
+// A connection in the reserve that does not say what it wants has a short time.
+func TestSilentOverALimit(t *testing.T) {
+	b := newBackend(t)
+	g := newGate(t, b.SocketDir, func(p *proxy.Policy) {
+		p.Limits = proxy.Limits{Sessions: 1}
+		p.StartupTimeout = 100 * time.Millisecond
+	})
+	_ = g.session(t, "app")
+	expectEOF(t, g.dial(t))
+	g.expect(t, "connection_limit")
 }
 
 // pgbouncer#392, pgbouncer#140: cancel requests filled up the connections that
@@ -79,9 +117,9 @@ func TestCancelTakesNoPlace(t *testing.T) {
 	t.Cleanup(fake.Stop)
 	let := sync.OnceFunc(func() { close(release) })
 	t.Cleanup(let) // or a failure would wait for it
-	g := newGate(t, fake.SocketDir, func(p *proxy.Policy) { p.Limits = proxy.Limits{Connections: 2} })
+	g := newGate(t, fake.SocketDir, func(p *proxy.Policy) { p.Limits = proxy.Limits{Sessions: 2, PerSource: 2} })
 	var waiting []*net.TCPConn
-	for i := range 5 {
+	for i := range 4 {
 		raw := g.dial(t)
 		send(t, raw, cancelRequest(1, []byte{1, 2, 3, 4}))
 		eventually(t, "the backend has it", func() bool { return fake.Accepted.Load() == int64(i+1) })
@@ -100,7 +138,10 @@ func TestRateLimit(t *testing.T) {
 		_ = g.session(t, "app").Close()
 		g.expect(t, "client_closed")
 	}
-	expectEOF(t, g.dial(t))
+	over := g.secure(t)
+	send(t, over, startup(protocol3, "user", "app"))
+	expectFatal(t, over, "53300", "too many new connections from this address")
+	_ = over.Close()
 	g.expect(t, "rate_limit")
 	other := g.from(t, "127.0.0.2")
 	send(t, other, sslRequest)
@@ -116,7 +157,8 @@ func TestRateLimit(t *testing.T) {
 	})
 }
 
-// One user's crowd is told so in PostgreSQL's words, and leaves the others room.
+// A session above the limit of its account is refused once PostgreSQL has taken its
+// word, so that no stranger can fill the account, and others have room.
 func TestAccountLimit(t *testing.T) {
 	b := newBackend(t)
 	g := newGate(t, b.SocketDir, func(p *proxy.Policy) { p.Limits = proxy.Limits{PerAccount: 2} })
@@ -124,7 +166,9 @@ func TestAccountLimit(t *testing.T) {
 	_ = g.session(t, "app")
 	over := g.secure(t)
 	send(t, over, startup(protocol3, "user", "app", "database", "shop"))
-	expectFatal(t, over, "53300", `too many connections for role "app" in database "shop"`)
+	if got := fatalAfterLogin(t, over); got != "53300" {
+		t.Errorf("the client is told %s", got)
+	}
 	_ = over.Close()
 	g.expect(t, "account_limit")
 	_ = g.session(t, "other")
@@ -155,7 +199,7 @@ func loginBackend(t *testing.T, sqlstate *atomic.Value) *pgtest.Fake {
 	return fake
 }
 
-// Whoever guesses passwords waits longer each time, and is then not let near
+// A client that guesses passwords waits longer each time, and is then kept from
 // PostgreSQL; others are, from elsewhere or as somebody else, and a success
 // makes all good.
 //
@@ -189,8 +233,6 @@ func TestAuthBackoff(t *testing.T) {
 			try("app", code)
 		}
 	}
-	try("app", "28P01")
-	try("app", "") // forgiven
 	for i, least := range []time.Duration{0, 100 * time.Millisecond, 200 * time.Millisecond} {
 		if took := try("app", "28P01"); took < least {
 			t.Errorf("attempt %d took %v, want %v at least", i+1, took, least)
@@ -213,21 +255,29 @@ func TestAuthBackoff(t *testing.T) {
 	try("app", "")
 	g.reload(func(p *proxy.Policy) { p.Limits.AuthFailures = 3 })
 	try("app", "")
+	// It has succeeded lately, so one client with a stale password does not lock the
+	// others out.
+	for range 5 {
+		try("app", "28P01")
+	}
+	try("app", "")
 }
 
 // cockroach#108343: a throttle of failed logins that counts whatever fails locks out
 // people who have mistyped nothing. One failure is one too many here, and PostgreSQL
 // itself says what was one.
 func TestOnlyFailedAuthenticationsCount(t *testing.T) {
+	t.Parallel()
 	db, err := pgtest.Start(context.Background(), realOptions)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(db.Stop)
 	g := newGate(t, db.SocketDir, func(p *proxy.Policy) { p.Limits = proxy.Limits{AuthFailures: 1, AuthRefusal: time.Hour} })
+	env := libpq(t, g, "PGUSER=scram", "PGPASSWORD="+secret) // one certificate for all
 	login := func(settings ...string) string {
 		t.Helper()
-		out, _ := psql(t, libpq(t, g, append([]string{"PGUSER=scram", "PGPASSWORD=" + secret}, settings...)...), "select 'in'")
+		out, _ := psql(t, append(slices.Clone(env), settings...), "select 'in'")
 		return out
 	}
 	limit := func(n string) {
@@ -283,14 +333,65 @@ func TestOnlyFailedAuthenticationsCount(t *testing.T) {
 		}
 		g.expect(t, "client_closed")
 	}
-	if out := login("PGPASSWORD=wrong"); !strings.Contains(out, "password authentication failed") {
-		t.Error(out)
+	for range 10 { // which is too many beside a success, too
+		if out := login("PGPASSWORD=wrong"); !strings.Contains(out, "password authentication failed") {
+			t.Error(out)
+		}
+		g.expect(t, "authentication_failed")
 	}
-	g.expect(t, "authentication_failed")
 	if out := login(); !strings.Contains(out, "too many failed authentications") {
 		t.Error(out)
 	}
 	g.expect(t, "auth_backoff")
+}
+
+// An attempt that ends before PostgreSQL is asked has no result, and frees its
+// place: a backend that was away for a moment locks nobody out.
+func TestAttemptsWithoutABackend(t *testing.T) {
+	b := newBackend(t)
+	g := newGate(t, b.SocketDir, func(p *proxy.Policy) {
+		p.Limits = proxy.Limits{AuthFailures: 3, AuthRefusal: time.Hour}
+		p.StartupTimeout = 5 * time.Second
+	})
+	there := g.policy.Backend
+	g.reload(func(p *proxy.Policy) { p.Backend = unixBackend(t.TempDir()) })
+	for range 4 {
+		conn := g.secure(t)
+		send(t, conn, startup(protocol3, "user", "app"))
+		expectFatal(t, conn, "57P03", "cannot be reached")
+		_ = conn.Close()
+		g.expect(t, "backend_unavailable")
+	}
+	g.reload(func(p *proxy.Policy) { p.Backend = there })
+	_ = g.session(t, "app")
+}
+
+// limits.max_startups also holds for those that have been refused and do not close,
+// and for those that wait for a slot to compute their handshake.
+func TestStartupsAreBounded(t *testing.T) {
+	for name, first := range map[string][]byte{
+		"refused and not closed": startup(protocol3, "user", "app"),
+		"handshakes":             nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			const startups = 10
+			b := newBackend(t)
+			g := newGate(t, b.SocketDir, func(p *proxy.Policy) { p.Limits = proxy.Limits{Startups: startups} })
+			if first == nil {
+				first = slices.Concat(sslRequest, clientHello(t, g))
+			}
+			most := 0
+			for range 500 {
+				raw := g.dial(t)
+				send(t, raw, first)
+				most = max(most, g.Server.Usage().Startups)
+			}
+			t.Logf("%d at once", most)
+			if most > 4*startups { // those that are being closed
+				t.Errorf("%d connections were unproved at once, with limits.max_startups at %d", most, startups)
+			}
+		})
+	}
 }
 
 func secureFrom(t *testing.T, g *gate, source string) net.Conn {

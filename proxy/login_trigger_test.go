@@ -54,6 +54,7 @@ func documentedSQL(t *testing.T, heading string) []string {
 // The login trigger of docs/security.md pins what the gate says of a client: a
 // policy sees that, whatever the session, its role or its database says later.
 func TestDocumentedLoginTrigger(t *testing.T) {
+	t.Parallel()
 	newEnough(t, 17)
 	blocks := documentedSQL(t, "The real client in PostgreSQL")
 	if len(blocks) != 3 {

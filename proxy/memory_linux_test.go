@@ -33,7 +33,7 @@ func TestMemoryOfIdleSessions(t *testing.T) {
 
 func testMemoryOfIdleSessions(t *testing.T, cert bool, most int) {
 	const sessions = 300
-	far := new(husks)
+	far := new(farEnds)
 	defer far.close()
 	f := fakeBackend(t, func(c *net.UnixConn) {
 		if err := answer(c); err != nil {
@@ -103,16 +103,16 @@ func inUse() memory {
 	return least
 }
 
-// husks are the far ends of sessions, of each no more than a descriptor: the
+// farEnds are the far ends of sessions, of each no more than a descriptor: the
 // clients and the backend run in the process that is measured.
-type husks struct {
+type farEnds struct {
 	mu  sync.Mutex
 	fds []int
 }
 
 // keep takes a duplicate of a connection's descriptor, so that the connection
 // may be closed here without its peer hearing of it.
-func (h *husks) keep(c syscall.Conn) error {
+func (h *farEnds) keep(c syscall.Conn) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return err
@@ -130,13 +130,13 @@ func (h *husks) keep(c syscall.Conn) error {
 	return nil
 }
 
-func (h *husks) len() int {
+func (h *farEnds) len() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return len(h.fds)
 }
 
-func (h *husks) close() {
+func (h *farEnds) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, fd := range h.fds {
@@ -161,8 +161,8 @@ func answer(c io.ReadWriter) error {
 	return err
 }
 
-// query opens a session, has one query answered and leaves a husk.
-func (h *husks) query(address string, config *tls.Config) error {
+// query opens a session, has one query answered and keeps its far end.
+func (h *farEnds) query(address string, config *tls.Config) error {
 	conn, err := new(net.Dialer).DialContext(context.Background(), "tcp", address)
 	if err != nil {
 		return err

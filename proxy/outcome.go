@@ -31,6 +31,7 @@ const (
 	ConnectionLimit
 	SourceLimit
 	RateLimit
+	StartupLimit
 
 	// Refused by the TLS handshake.
 	NotTLS
@@ -40,6 +41,7 @@ const (
 	TLSGroup
 	TLSALPN
 	TLSRejectedByClient
+	HandshakeTooLarge
 	TLSFailed
 
 	// Refused for the client's certificate.
@@ -75,9 +77,11 @@ const (
 	LoginTimeout
 	ClientClosed
 	ClientLost
+	TLSRecordLimit
 	BackendClosed
 	BackendLost
 	IdleTimeout
+	UnfinishedRequest
 	SessionLifetime
 	Drained
 	DrainTimeout
@@ -114,9 +118,12 @@ var outcomes = [outcomeCount]meaning{
 	RepeatedRequest:    {"repeated_request", pgwire.SQLStateFeatureNotSupported, "SSLRequest and GSSENCRequest may be sent once each", slog.LevelWarn, false},
 	StartupTimeout:     {"startup_timeout", "", "", slog.LevelInfo, false},
 	ClientGone:         {"client_gone", "", "", slog.LevelInfo, false},
-	ConnectionLimit:    {"connection_limit", "", "", slog.LevelWarn, false},
-	SourceLimit:        {"source_limit", "", "", slog.LevelWarn, false},
-	RateLimit:          {"rate_limit", "", "", slog.LevelWarn, false},
+	// The first of them is of the gate, and another gate may have room: 57P03 has libpq
+	// try its next host. The others are the client's own.
+	ConnectionLimit: {"connection_limit", pgwire.SQLStateCannotConnectNow, "sorry, too many clients already", slog.LevelWarn, false},
+	SourceLimit:     {"source_limit", pgwire.SQLStateTooManyConnections, "too many connections from this address", slog.LevelWarn, false},
+	RateLimit:       {"rate_limit", pgwire.SQLStateTooManyConnections, "too many new connections from this address", slog.LevelWarn, false},
+	StartupLimit:    {"startup_limit", "", "", slog.LevelWarn, false},
 
 	NotTLS:              {"not_tls", "", "", slog.LevelWarn, true},
 	TLSTimeout:          {"tls_timeout", "", "", slog.LevelInfo, true},
@@ -125,6 +132,7 @@ var outcomes = [outcomeCount]meaning{
 	TLSGroup:            {"tls_group", pgwire.SQLStateInvalidAuthorization, "TLS key exchange group is not allowed", slog.LevelWarn, true},
 	TLSALPN:             {"tls_alpn", "", "", slog.LevelWarn, true},
 	TLSRejectedByClient: {"tls_rejected_by_client", "", "", slog.LevelWarn, true},
+	HandshakeTooLarge:   {"handshake_too_large", "", "", slog.LevelWarn, true},
 	TLSFailed:           {"tls_failed", "", "", slog.LevelWarn, true},
 
 	CertMissing:        {"certificate_missing", pgwire.SQLStateInvalidAuthorization, "connection requires a valid client certificate", slog.LevelWarn, true},
@@ -157,9 +165,11 @@ var outcomes = [outcomeCount]meaning{
 	LoginTimeout:         {"login_timeout", "", "", slog.LevelWarn, false},
 	ClientClosed:         {"client_closed", "", "", slog.LevelInfo, false},
 	ClientLost:           {"client_lost", "", "", slog.LevelInfo, false},
+	TLSRecordLimit:       {"tls_record_limit", "", "", slog.LevelWarn, false},
 	BackendClosed:        {"backend_closed", "", "", slog.LevelInfo, false},
 	BackendLost:          {"backend_lost", "", "", slog.LevelInfo, false},
 	IdleTimeout:          {"idle_timeout", "", "", slog.LevelInfo, false},
+	UnfinishedRequest:    {"unfinished_request", "", "", slog.LevelInfo, false},
 	SessionLifetime:      {"session_lifetime", "", "", slog.LevelInfo, false},
 	Drained:              {"drained", "", "", slog.LevelInfo, false},
 	DrainTimeout:         {"drain_timeout", "", "", slog.LevelWarn, false},
@@ -199,15 +209,16 @@ func expected() (e metrics.Outcomes) {
 // session with it.
 func (o Outcome) mayEnd() bool {
 	switch o {
-	case SourceNotAllowed, SourceDenied, ProxyHeaderRefused, TLSVersion, TLSCipher, TLSGroup, NoRule, RuleRejected, InternalError:
+	case SourceNotAllowed, SourceDenied, ProxyHeaderRefused, StartupLimit, TLSVersion, TLSCipher, TLSGroup, NoRule, RuleRejected, AccountLimit, InternalError:
 		return true
 	}
 	return CertMissing <= o && o <= CRLStale
 }
 
 // outcomeOf returns the outcome of a session that the relay has ended. A session
-// whose backend refused the login is named after that: the client may be faster to
-// leave, once it has read why, than the backend is.
+// whose backend has refused the login, or has said why it ends the session, is named
+// after that: the client may be faster to leave, once it has read why, than the backend
+// is (pgx closes at once).
 func outcomeOf(r relay.Result) Outcome {
 	o := [...]Outcome{
 		relay.ClientClosed:  ClientClosed,
@@ -217,13 +228,20 @@ func outcomeOf(r relay.Result) Outcome {
 		relay.LoginTimeout:  LoginTimeout,
 		relay.Terminated:    Outcome(r.Termination),
 		relay.Failed:        InternalError,
+		relay.LimitReached:  TLSRecordLimit,
 	}[r.Cause]
 	switch o {
 	case BackendClosed, ClientClosed, ClientLost:
+	case BackendLost:
+		if !r.Fatal {
+			return o
+		}
 	default:
 		return o
 	}
 	switch {
+	case r.Login.Ready && r.Fatal:
+		return BackendClosed
 	case r.Login.Ready || r.Login.SQLSTATE == "":
 		return o
 	case r.Login.SQLSTATE[:2] == "28": // class 28: invalid authorization specification

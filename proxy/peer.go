@@ -2,9 +2,12 @@ package proxy
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,6 +30,7 @@ type peer struct {
 	request     acl.Request
 	application string
 	version     uint32 // of the protocol that the client speaks; 0: not known yet
+	verified    bool   // its certificate has been verified
 }
 
 func newPeer(id uint64, conn net.Conn, listener string) *peer {
@@ -54,13 +58,102 @@ func (p *peer) recordTLS(s tls.ConnectionState) {
 		CurveID:            s.CurveID,
 		NegotiatedProtocol: s.NegotiatedProtocol,
 		ServerName:         s.ServerName,
-		PeerCertificates:   s.PeerCertificates,
 	}
 	p.request.SNI = s.ServerName
-	if len(s.PeerCertificates) > 0 {
-		id := acl.IdentityOf(s.PeerCertificates[0])
-		p.request.Certificate = &id
+}
+
+// recordCertificate keeps what a verified chain, or a leaf that was refused, says of
+// the client. Of one that was refused, only the log needs anything, and it cuts it.
+func (p *peer) recordCertificate(leaf *x509.Certificate, verified []*x509.Certificate) {
+	p.tls.PeerCertificates = verified
+	p.verified = len(verified) > 0
+	var id acl.Identity
+	if p.verified {
+		id = acl.IdentityOf(leaf)
+	} else {
+		id = refusedIdentity(leaf)
 	}
+	p.request.Certificate = &id
+}
+
+// maxName is the longest name, in DER, of a refused certificate that is read: a name
+// of 28 KiB costs as much processor time as ten handshakes.
+const maxName = 2 << 10
+
+// maxExtensions is how many extensions of a refused certificate are searched for URIs.
+const maxExtensions = 32
+
+// refusedIdentity is the part of an identity that the log has of a refused
+// certificate.
+func refusedIdentity(leaf *x509.Certificate) acl.Identity {
+	short := *leaf
+	short.DNSNames, short.EmailAddresses = first(leaf.DNSNames), first(leaf.EmailAddresses)
+	short.IPAddresses = first(leaf.IPAddresses)
+	if len(leaf.URIs) > maxList || len(leaf.Extensions) > maxExtensions {
+		short.URIs, short.Extensions = nil, nil
+	}
+	for _, name := range []*[]byte{&short.RawSubject, &short.RawIssuer} {
+		if len(*name) > maxName {
+			*name = nil
+		}
+	}
+	id := acl.IdentityOf(&short)
+	if short.RawSubject == nil {
+		id.DN = fmt.Sprintf("... (%d bytes)", len(leaf.RawSubject))
+	}
+	if short.RawIssuer == nil {
+		id.Issuer = fmt.Sprintf("... (%d bytes)", len(leaf.RawIssuer))
+	}
+	cutIdentity(&id)
+	return id
+}
+
+func first[T any](list []T) []T { return list[:min(len(list), maxList)] }
+
+// Bounds of what a refused certificate and a line of the log may hold of a client's
+// own texts, as printed.
+const (
+	maxText     = 256
+	maxList     = 3 // texts of a list
+	maxListText = 128
+)
+
+func cutIdentity(id *acl.Identity) {
+	for _, s := range []*string{&id.CN, &id.DN, &id.Issuer, &id.Serial} {
+		*s = clip(*s, maxText, len(*s))
+	}
+	for _, list := range []*[]string{&id.DNS, &id.Email, &id.URI, &id.IP} {
+		*list = slices.Clone((*list)[:min(len(*list), maxList)])
+		for i, s := range *list {
+			(*list)[i] = clip(s, maxListText, len(s))
+		}
+	}
+}
+
+// cut returns a text of a client's as it may be printed: escaped, and clipped.
+func cut(s string) string { return clip(printable(s[:min(len(s), maxText)]), maxText, len(s)) }
+
+// clip returns at most so many bytes of a printable text, with the length of what
+// it was made of where that is more. It shares no memory with s.
+func clip(s string, most, length int) string {
+	if length <= most && len(s) <= most {
+		return strings.Clone(s)
+	}
+	return fmt.Sprintf("%s... (%d bytes)", strings.ToValidUTF8(s[:min(len(s), most)], ""), length)
+}
+
+// maxReason is how long a reason in the log may be, which may quote the client.
+const maxReason = 1024
+
+func cutAll(list []string) []string {
+	out := make([]string, 0, min(len(list), maxList+1))
+	for i, s := range list {
+		if i == maxList {
+			return append(out, fmt.Sprintf("and %d more", len(list)-maxList))
+		}
+		out = append(out, clip(printable(s[:min(len(s), maxListText)]), maxListText, len(s)))
+	}
+	return out
 }
 
 // recordStartup keeps what a startup packet asks for.
@@ -91,7 +184,7 @@ func (p *peer) logAttrs() (attrs []slog.Attr) {
 			slog.String("tls_version", tls.VersionName(p.tls.Version)),
 			slog.String("tls_cipher", tls.CipherSuiteName(p.tls.CipherSuite)),
 			slog.String("tls_group", metrics.GroupName(p.tls.CurveID)),
-			slog.String("sni", printable(p.tls.ServerName)),
+			slog.String("sni", cut(p.tls.ServerName)),
 			slog.String("alpn", p.tls.NegotiatedProtocol))
 		if id := p.request.Certificate; id != nil {
 			attrs = append(attrs, certificateAttrs(id)...)
@@ -99,9 +192,9 @@ func (p *peer) logAttrs() (attrs []slog.Attr) {
 	}
 	if p.version != 0 {
 		attrs = append(attrs,
-			slog.String("user", printable(p.request.User)),
-			slog.String("database", printable(p.request.Database)),
-			slog.String("application_name", printable(p.application)))
+			slog.String("user", cut(p.request.User)),
+			slog.String("database", cut(p.request.Database)),
+			slog.String("application_name", cut(p.application)))
 	}
 	if p.request.Replication != acl.NoReplication {
 		attrs = append(attrs, slog.String("replication", p.request.Replication.String()))
@@ -111,14 +204,14 @@ func (p *peer) logAttrs() (attrs []slog.Attr) {
 
 func certificateAttrs(id *acl.Identity) []slog.Attr {
 	return []slog.Attr{
-		slog.String("cert_subject", id.DN),
-		slog.String("cert_issuer", id.Issuer),
-		slog.String("cert_serial", id.Serial),
+		slog.String("cert_subject", clip(id.DN, maxText, len(id.DN))),
+		slog.String("cert_issuer", clip(id.Issuer, maxText, len(id.Issuer))),
+		slog.String("cert_serial", clip(id.Serial, maxText, len(id.Serial))),
 		slog.String("cert_sha256", id.SHA256),
-		slog.Any("cert_san_dns", allPrintable(id.DNS)),
-		slog.Any("cert_san_email", allPrintable(id.Email)),
-		slog.Any("cert_san_uri", allPrintable(id.URI)),
-		slog.Any("cert_san_ip", id.IP),
+		slog.Any("cert_san_dns", cutAll(id.DNS)),
+		slog.Any("cert_san_email", cutAll(id.Email)),
+		slog.Any("cert_san_uri", cutAll(id.URI)),
+		slog.Any("cert_san_ip", cutAll(id.IP)),
 	}
 }
 
@@ -132,12 +225,4 @@ func printable(s string) string {
 	}
 	quoted := strconv.Quote(s)
 	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
-}
-
-func allPrintable(list []string) []string {
-	out := make([]string, len(list))
-	for i, s := range list {
-		out[i] = printable(s)
-	}
-	return out
 }

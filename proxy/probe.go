@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"pgwicket/internal/socket"
 )
 
 // probes are the connections of Alive that no accept loop has met yet.
@@ -75,14 +75,14 @@ func (s *Server) Alive(ctx context.Context) error {
 	s.probes.turn.Lock()
 	defer s.probes.turn.Unlock()
 	s.mu.Lock() // that this can be had is part of the proof
-	draining := s.shuttingDown.Load()
+	draining := s.shutdown.begun.Load()
 	loops := maps.Clone(s.listeners)
 	s.mu.Unlock()
 	if draining {
 		return nil
 	}
 	for ln, loop := range loops {
-		if err := s.probes.waitForRound(ctx, ln, loop); err != nil && !s.shuttingDown.Load() {
+		if err := s.probes.waitForRound(ctx, ln, loop); err != nil && !s.shutdown.begun.Load() {
 			return err
 		}
 	}
@@ -136,7 +136,7 @@ func (p *probes) dial(ctx context.Context, listener net.Addr) (conn net.Conn, er
 		d := net.Dialer{
 			KeepAlive: -1,
 			Control: func(_, _ string, c syscall.RawConn) error {
-				return control(c, func(fd int) error { return p.bind(fd, addr, tcp.Zone) })
+				return socket.Control(c, func(fd socket.Descriptor) error { return p.bind(fd, addr, tcp.Zone) })
 			},
 		}
 		to := netip.AddrPortFrom(addr.WithZone(tcp.Zone), own.Port())
@@ -162,29 +162,29 @@ func reachedAt(addr netip.Addr) []netip.Addr {
 
 // bind gives the socket its port before it connects: the accept loop may be
 // faster than the connect returns.
-func (p *probes) bind(fd int, addr netip.Addr, zone string) error {
-	var local unix.Sockaddr
+func (p *probes) bind(fd socket.Descriptor, addr netip.Addr, zone string) error {
+	var local syscall.Sockaddr
 	if addr.Is4() {
-		local = &unix.SockaddrInet4{Addr: addr.As4()}
+		local = &syscall.SockaddrInet4{Addr: addr.As4()}
 	} else {
-		in6 := &unix.SockaddrInet6{Addr: addr.As16()}
+		in6 := &syscall.SockaddrInet6{Addr: addr.As16()}
 		if i, err := net.InterfaceByName(zone); err == nil {
 			in6.ZoneId = uint32(i.Index)
 		}
 		local = in6
 	}
-	if err := unix.Bind(fd, local); err != nil {
+	if err := syscall.Bind(fd, local); err != nil {
 		return fmt.Errorf("bind to %s: %w", addr, err)
 	}
-	local, err := unix.Getsockname(fd)
+	local, err := syscall.Getsockname(fd)
 	if err != nil {
 		return fmt.Errorf("getsockname: %w", err)
 	}
 	port := 0
 	switch l := local.(type) {
-	case *unix.SockaddrInet4:
+	case *syscall.SockaddrInet4:
 		port = l.Port
-	case *unix.SockaddrInet6:
+	case *syscall.SockaddrInet6:
 		port = l.Port
 	}
 	p.add(netip.AddrPortFrom(addr, uint16(port)))

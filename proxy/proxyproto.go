@@ -19,7 +19,7 @@ import (
 )
 
 // The PROXY protocol, with which a load balancer says for whom it speaks, as
-// HAProxy's proxy-protocol.txt has it. Whoever may send a header may be any
+// HAProxy's proxy-protocol.txt has it. A peer that may send a header may be any
 // client, so trust has no default (caddyserver/caddy#5915, minekube/gate#936,
 // netbirdio/netbird#5332, pires/go-proxyproto#11 and #131): from a listed load balancer a header
 // is required, from anybody else it is refused.
@@ -80,13 +80,18 @@ func (c *conn) readProxyHeader() error {
 
 // judge is Policy.Judge, for the load balancer, too: what it has said counts for
 // as long as it is trusted.
-func (p *peer) judge(by *Policy, at time.Time) (*acl.Rule, error) {
+//
+// verified says that by has just verified the certificate.
+func (p *peer) judge(by *Policy, at time.Time, verified bool) (*acl.Rule, error) {
 	if p.proxy.IsValid() && !by.trusts(p.request.Listener, p.proxy.Addr()) {
 		return nil, &Refusal{
 			Outcome: ProxyHeaderRefused,
 			Public:  "the load balancer that it came by is not allowed any more",
 			Detail:  "the load balancer is not in proxy_protocol_from any more",
 		}
+	}
+	if verified {
+		return by.judgeVerified(&p.request)
 	}
 	return by.Judge(&p.request, p.tls, at)
 }

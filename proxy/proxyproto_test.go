@@ -22,7 +22,7 @@ import (
 )
 
 // Peers of a gate behind a load balancer: only the first may send a header, only
-// the second may come by itself.
+// the second may come alone.
 const (
 	balancer = "127.0.0.1"
 	direct   = "127.0.0.2"
@@ -288,7 +288,7 @@ func TestProxyHeaderInvalid(t *testing.T) {
 	b.expectUntouched(t)
 }
 
-// caddy#5915, gate#936, netbird#5332, go-proxyproto#11, go-proxyproto#131: whoever
+// caddy#5915, gate#936, netbird#5332, go-proxyproto#11, go-proxyproto#131: a client that
 // may send a header may say he is another, so nobody may who is not listed. To
 // trust everybody is what the libraries do by default.
 func TestProxyHeaderRefused(t *testing.T) {
@@ -324,7 +324,7 @@ func TestProxyHeaderRefused(t *testing.T) {
 	g.meet(t, direct, "invalid_packet", say(gssencRequest), hear("N"), say(v1Good), eof)
 	g.meet(t, direct, "not_tls", say(sslRequest), hear("S"), say(v2Good), eof)
 	b.expectUntouched(t)
-	// And whoever sends none is served.
+	// And a client that sends none is served.
 	g.meet(t, direct, "client_closed", ssl(), say(alice), opened)
 	g.meet(t, direct, "client_closed", directTLS(), say(alice), opened)
 
@@ -398,7 +398,7 @@ func TestProxyHealthCheckOfItself(t *testing.T) {
 	b.expectUntouched(t)
 }
 
-// go-proxyproto#65: whoever never finishes a header must go, and
+// go-proxyproto#65: a client that never finishes a header is refused, and
 // sooner than the start-up would let it.
 func TestProxyHeaderDeadline(t *testing.T) {
 	b := newBackend(t)
@@ -468,7 +468,7 @@ func TestProxiesReloaded(t *testing.T) {
 	g.meet(t, balancer, "proxy_header_refused", say(v1Good), ssl(), stop, say(alice), eof)
 }
 
-// Behind a load balancer the clients are not one crowd, and rules see whom they
+// Behind a load balancer the clients have different sources, and rules see whom they
 // are about.
 func TestProxiedClientsAreThemselves(t *testing.T) {
 	b := newBackend(t)
@@ -485,7 +485,7 @@ func TestProxiedClientsAreThemselves(t *testing.T) {
 	}
 	g.meet(t, balancer, "client_closed", say(v1Good), ssl(), say(alice), opened,
 		inside("192.0.2.8:1", "client_closed", ssl(), say(alice), opened),
-		inside("192.0.2.7:1", "source_limit"),
+		inside("192.0.2.7:1", "source_limit", ssl(), say(alice), fatal("53300", "too many connections from this address")),
 		inside("192.0.2.9:1", "no_rule", ssl(), say(alice), fatal("28000", `host "192.0.2.9"`)))
 	inside("192.0.2.7:1", "client_closed", ssl(), say(alice), opened)(t, nil)
 }

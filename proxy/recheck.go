@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"time"
 
 	"pgwicket/internal/pgwire"
@@ -28,13 +29,17 @@ const boundaryWait = 500 * time.Millisecond
 func (s *Server) maintain() {
 	defer close(s.maintainDone)
 	policy := s.policy.Load()
-	recheck, expire := every(policy.RecheckInterval), every(policy.Limits.precision())
+	recheck, expire, summary := every(policy.RecheckInterval), every(policy.Limits.precision()), every(summaryInterval)
+	defer s.refusals.logLeftOut(s.log)
 	for {
 		select {
-		case <-s.stopped:
+		case <-s.shutdown.done:
 			recheck.Stop()
 			expire.Stop()
+			summary.Stop()
 			return
+		case <-summary.C:
+			s.refusals.logLeftOut(s.log)
 		case <-s.policyChanged:
 			policy = s.policy.Load()
 			reset(recheck, policy.RecheckInterval)
@@ -105,8 +110,7 @@ func (s *session) recheck(p *Policy, at time.Time) (failing bool) {
 	case p.Recheck == Off:
 		s.cancelTermination()
 	case s.phase == judged: // it has not begun, so it is refused
-		s.refusal = r
-		s.cut()
+		s.cut(r)
 	case s.refusal == nil || s.deferred && p.Recheck == Immediate:
 		s.refusal, s.deferred = r, p.Recheck == WhenIdle
 		_, public := r.Message()
@@ -119,8 +123,38 @@ func (s *session) recheck(p *Policy, at time.Time) (failing bool) {
 			t.Deadline = at.Add(boundaryWait)
 		}
 		s.relay.Terminate(t)
+		if !s.deferred {
+			handle, login := s.relay, s.login
+			s.server.wg.Go(func() { s.cancelUntilClosed(handle, login) })
+		}
 	}
 	return true
+}
+
+// While a session that must end has its backend, its statement is cancelled again
+// and again: one cancelled statement may be followed by the next of a pipeline that
+// PostgreSQL has in its socket. Once the backend's connection is closed, PostgreSQL
+// ends at the next bytes it sends, so what follows is for a statement that sends
+// none.
+const cancelInterval = 50 * time.Millisecond
+
+var cancelsAfterClose = [...]time.Duration{0, 50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond}
+
+// cancelUntilClosed cancels what the backend of a session does that must end at
+// once. PostgreSQL only notices that its client has gone when it writes, and a
+// DELETE of a revoked client would run to its end. All of it together takes no
+// longer than one CancelRequest may, for a shutdown waits for it.
+func (s *session) cancelUntilClosed(of relay.Handle, login pgwire.Login) {
+	ctx, stop := context.WithTimeout(context.Background(), boundaryWait+cancelTimeout)
+	defer stop()
+	for closed := false; !closed && ctx.Err() == nil; time.Sleep(cancelInterval) {
+		closed = of.BackendClosed()
+		s.host.cancelQuery(ctx, login)
+	}
+	for _, pause := range cancelsAfterClose {
+		time.Sleep(pause)
+		s.host.cancelQuery(ctx, login)
+	}
 }
 
 // judgeAgain returns why p would not admit the session; nil if it would. A panic
@@ -132,7 +166,7 @@ func (s *session) judgeAgain(p *Policy, at time.Time) (r *Refusal) {
 			r = &Refusal{Outcome: InternalError, Detail: "panic"}
 		}
 	}()
-	if _, err := s.peer.judge(p, at); err != nil {
+	if _, err := s.peer.judge(p, at, false); err != nil {
 		return asRefusal(err)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -33,13 +34,13 @@ func rules(t testing.TB, list ...acl.RuleOptions) *acl.Rules {
 }
 
 // refuses returns a Verify that refuses the certificate of one name, as revoked.
-func refuses(cn string) func(tls.ConnectionState, time.Time) error {
-	return func(state tls.ConnectionState, _ time.Time) error {
+func refuses(cn string) func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
+	return verifying(func(state tls.ConnectionState, _ time.Time) error {
 		if len(state.PeerCertificates) > 0 && state.PeerCertificates[0].Subject.CommonName == cn {
 			return &proxy.Refusal{Outcome: proxy.CertRevoked, Public: "client certificate was revoked on 2026-11-23", Detail: cn}
 		}
 		return nil
-	}
+	})
 }
 
 // session opens one and returns it when the backend is ready.
@@ -118,12 +119,12 @@ func TestRecheckAsTimePasses(t *testing.T) {
 	var expired atomic.Bool
 	g := newGate(t, b.SocketDir, func(p *proxy.Policy) {
 		p.RecheckInterval = 5 * time.Millisecond
-		p.Verify = func(tls.ConnectionState, time.Time) error {
+		p.Verify = verifying(func(tls.ConnectionState, time.Time) error {
 			if expired.Load() {
 				return &proxy.Refusal{Outcome: proxy.CertExpired, Public: "client certificate expired on 2026-11-23"}
 			}
 			return nil
-		}
+		})
 	})
 	conn := g.session(t, "app")
 	g.rechecked(t, g.metric(t, "pgwicket_rechecks_total")+2)
@@ -141,7 +142,9 @@ func TestRecheckAndStaleLists(t *testing.T) {
 	conn := g.session(t, "app")
 	before := g.metric(t, "pgwicket_rechecks_total")
 	g.reload(func(p *proxy.Policy) {
-		p.Verify = func(tls.ConnectionState, time.Time) error { return &proxy.Refusal{Outcome: proxy.CRLStale} }
+		p.Verify = func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
+			return nil, &proxy.Refusal{Outcome: proxy.CRLStale}
+		}
 	})
 	g.rechecked(t, before)
 	if n := len(g.Server.Snapshot()); n != 1 {
@@ -159,7 +162,7 @@ func TestRecheckAndStaleLists(t *testing.T) {
 }
 
 // Off only counts; idle waits for the end of the transaction, and forgives those
-// whom a later policy lets in again.
+// whom a later policy admits again.
 func TestRecheckModes(t *testing.T) {
 	db := realPostgres(t)
 	g := newGate(t, db.SocketDir)
@@ -195,7 +198,7 @@ func TestRecheckModes(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := query("begin"); err != nil {
-		t.Fatalf("after the pardon: %v", err)
+		t.Fatalf("after the termination was cancelled: %v", err)
 	}
 	reload(shut(proxy.WhenIdle))
 	if err := query("commit"); err != nil {
@@ -243,13 +246,13 @@ func TestRecheckOfAStartup(t *testing.T) {
 	judging, release := make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	g := newGate(t, b.SocketDir, func(p *proxy.Policy) {
-		p.Verify = func(tls.ConnectionState, time.Time) error {
+		p.Verify = verifying(func(tls.ConnectionState, time.Time) error {
 			once.Do(func() {
 				close(judging)
 				<-release
 			})
 			return nil
-		}
+		})
 	})
 	conn := g.secure(t, withCert(testCA().Client("bob")))
 	send(t, conn, startup(protocol3, "user", "bob"))
@@ -269,7 +272,7 @@ func TestRecheckOfAStartup(t *testing.T) {
 	}
 }
 
-// Only the CancelRequests of our own sessions pass where the policy says so.
+// Only the CancelRequests of our own sessions pass where the policy forbids others.
 func TestKnownCancelsOnly(t *testing.T) {
 	db := realPostgres(t)
 	g := newGate(t, db.SocketDir, func(p *proxy.Policy) { p.KnownCancelsOnly = true })
@@ -314,7 +317,7 @@ func TestCancelKeysOfEveryLength(t *testing.T) {
 		t.Run(fmt.Sprintf("%d bytes", length), func(t *testing.T) {
 			key := bytes.Repeat([]byte{0xfe, 0, 'Z', 0xff}, 64)[:length]
 			request := cancelRequest(0xfffffffe, key)
-			cancels := make(chan []byte, 8)
+			cancels := make(chan []byte, 64)
 			f := rawBackend(t, func(c net.Conn) {
 				packet := make([]byte, 1024)
 				n, _ := c.Read(packet)
@@ -347,8 +350,10 @@ func TestCancelKeysOfEveryLength(t *testing.T) {
 			expectFatal(t, conn, "57P01", "pgwicket rejects")
 			_ = conn.Close()
 			eventually(t, "the session is gone", func() bool { return g.Server.Sessions() == 0 })
-			if len(cancels) != want {
-				t.Fatalf("%d requests have reached the backend, want %d", len(cancels), want)
+			// The statement is cancelled again and again until the backend is gone.
+			eventually(t, "the statement is cancelled", func() bool { return len(cancels) >= want })
+			if want == 0 && len(cancels) > 0 {
+				t.Fatalf("%d requests have reached a backend without a key", len(cancels))
 			}
 			for range want {
 				if got := <-cancels; !bytes.Equal(got, request) {
@@ -360,13 +365,13 @@ func TestCancelKeysOfEveryLength(t *testing.T) {
 }
 
 // pgbouncer#1105, ghostunnel#760: policies that change all the time
-// while sessions come and go. Nobody is lost whom every policy lets in, and
+// while sessions come and go. No session is lost that every policy admits, and
 // nobody stays whom the last one does not.
 func TestReloadHammer(t *testing.T) {
 	b := newBackend(t)
 	g := newGate(t, b.SocketDir)
 	always, sometimes := testCA().Client("always"), testCA().Client("sometimes")
-	verify := []func(tls.ConnectionState, time.Time) error{refuses("nobody"), refuses("sometimes")}
+	verify := []func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error){refuses("nobody"), refuses("sometimes")}
 	stop := make(chan struct{})
 	var clients sync.WaitGroup
 	stay := g.session(t, "stay", withCert(always))
@@ -384,7 +389,7 @@ func TestReloadHammer(t *testing.T) {
 					var head [1]byte
 					_, err := io.ReadFull(conn, head[:])
 					if c == always && (err != nil || head[0] != 'R') {
-						t.Errorf("a session that every policy lets in: %q, %v", head, err)
+						t.Errorf("a session that every policy admits: %q, %v", head, err)
 					}
 					_ = conn.Close()
 				}
@@ -403,7 +408,7 @@ func TestReloadHammer(t *testing.T) {
 	g.reload(func(p *proxy.Policy) { p.Verify = verify[1] })
 	expectFatal(t, ended, "57P01", "terminating connection: client certificate was revoked on 2026-11-23")
 	_ = ended.Close()
-	eventually(t, "only those are left whom the last policy lets in", func() bool { return len(g.Server.Snapshot()) == 2 })
+	eventually(t, "only those are left that the last policy admits", func() bool { return len(g.Server.Snapshot()) == 2 })
 	for _, conn := range []*tls.Conn{stay, kept} {
 		send(t, conn, []byte("alive"))
 	}

@@ -86,9 +86,34 @@ func (s *Server) logAndCount(e end) {
 		s.metrics.Refused(e.peer.id, o.label, o.tls)
 	}
 	s.rememberRefusal(e)
-	if ctx := context.Background(); s.log.Enabled(ctx, o.level) {
-		s.log.LogAttrs(ctx, o.level, message, e.logAttrs()...)
+	ctx, log := context.Background(), s.log
+	if !log.Enabled(ctx, o.level) {
+		return
 	}
+	if e.byStranger() {
+		if log = s.refusals.log; !s.refusals.allow(s.policy.Load().RefusalLogRate, e.outcome, sourceOf(e.peer.request.Source), time.Now()) {
+			return
+		}
+	}
+	log.LogAttrs(ctx, o.level, message, e.logAttrs()...) //nolint:sloglint // it is one of three
+}
+
+// byStranger reports whether somebody who has proved nothing can cause the line as
+// often as he likes.
+func (e *end) byStranger() bool {
+	return !e.admitted || !e.relayed.Login.Ready && !e.peer.verified
+}
+
+// reason returns what the log says besides the outcome: the detail of a refusal, or
+// the error with which the relay has ended the session.
+func (e *end) reason() string {
+	switch {
+	case e.refusal != nil:
+		return e.refusal.Detail
+	case e.relayed.Err != nil:
+		return e.relayed.Err.Error()
+	}
+	return ""
 }
 
 func (e *end) logAttrs() []slog.Attr {
@@ -102,16 +127,20 @@ func (e *end) logAttrs() []slog.Attr {
 	if p.proxy.IsValid() {
 		attrs = append(attrs, slog.String("proxy", p.proxy.String()))
 	}
-	if e.refusal != nil && e.refusal.Detail != "" {
-		attrs = append(attrs, slog.String("reason", printable(e.refusal.Detail)))
+	if reason := e.reason(); reason != "" {
+		attrs = append(attrs, slog.String("reason", clip(printable(reason), maxReason, len(reason))))
 	}
 	attrs = append(attrs, p.logAttrs()...)
 	if e.rule != "" {
 		attrs = append(attrs, slog.String("rule", e.rule))
 	}
-	if login := e.relayed.Login; login.PID != 0 {
+	login := e.relayed.Login
+	if login.PID != 0 {
 		attrs = append(attrs, slog.Uint64("backend_pid", uint64(login.PID)))
-	} else if login.SQLSTATE != "" {
+	}
+	if login.Ready && e.relayed.SQLSTATE != "" {
+		attrs = append(attrs, slog.String("sqlstate", e.relayed.SQLSTATE))
+	} else if !login.Ready && login.SQLSTATE != "" {
 		attrs = append(attrs, slog.String("sqlstate", login.SQLSTATE))
 		if login.Binding && !login.Authenticated && login.SQLSTATE == pgwire.SQLStateInvalidAuthorization { // a wrong password is 28P01
 			attrs = append(attrs, slog.String("hint", bindingHint))

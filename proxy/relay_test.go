@@ -65,13 +65,13 @@ func session(t *testing.T, g *gate, edit ...func(*tls.Config)) *tls.Conn {
 	return c
 }
 
-// socket is the TCP connection under TLS.
-func socket(c *tls.Conn) *net.TCPConn { return c.NetConn().(*net.TCPConn) }
+// tcpOf is the TCP connection under TLS.
+func tcpOf(c *tls.Conn) *net.TCPConn { return c.NetConn().(*net.TCPConn) }
 
 // reset cuts a connection as a crash or a firewall does.
 func reset(c *tls.Conn) {
-	_ = socket(c).SetLinger(0)
-	_ = socket(c).Close()
+	_ = tcpOf(c).SetLinger(0)
+	_ = tcpOf(c).Close()
 }
 
 // An idle session costs its two sockets, its TLS state and two goroutines, but
@@ -179,7 +179,7 @@ func TestAnswerOutlivesTheQuestion(t *testing.T) {
 	c := session(t, g)
 	send(t, c, []byte("word"))
 	_ = c.CloseWrite()
-	_ = socket(c).CloseWrite()
+	_ = tcpOf(c).CloseWrite()
 	answer, err := io.ReadAll(c)
 	if err != nil || !bytes.Equal(answer, bytes.Repeat([]byte("word"), n/4)) {
 		t.Errorf("got %d bytes of %d, %v", len(answer), n, err)
@@ -201,7 +201,7 @@ func TestSessionsLeaveNoDescriptor(t *testing.T) {
 	ends := []func(c *tls.Conn){
 		func(c *tls.Conn) { _ = c.Close() },
 		reset,
-		func(c *tls.Conn) { _ = socket(c).Close() },
+		func(c *tls.Conn) { _ = tcpOf(c).Close() },
 		func(c *tls.Conn) { // the echo of it fills both ways
 			go func() { _, _ = c.Write(make([]byte, 16<<20)) }()
 			_, _ = io.CopyN(io.Discard, c, 1<<20)
@@ -270,12 +270,12 @@ func TestBackendHearsOfTheClientsEnd(t *testing.T) {
 		outcome string
 	}{
 		{"close_notify", func(c *tls.Conn) { _ = c.Close() }, "client_closed"},
-		{"FIN without close_notify", func(c *tls.Conn) { _ = socket(c).Close() }, "client_closed"},
+		{"FIN without close_notify", func(c *tls.Conn) { _ = tcpOf(c).Close() }, "client_closed"},
 		{"reset", reset, "client_lost"},
-		{"garbage", func(c *tls.Conn) { _, _ = socket(c).Write(make([]byte, 100)) }, "client_lost"},
+		{"garbage", func(c *tls.Conn) { _, _ = tcpOf(c).Write(make([]byte, 100)) }, "client_lost"},
 		{"record cut short", func(c *tls.Conn) {
-			_, _ = socket(c).Write([]byte{23, 3, 3, 1, 0, 'x'})
-			_ = socket(c).CloseWrite()
+			_, _ = tcpOf(c).Write([]byte{23, 3, 3, 1, 0, 'x'})
+			_ = tcpOf(c).CloseWrite()
 		}, "client_lost"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -13,6 +13,7 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net"
@@ -23,6 +24,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/internal/relay"
+	"pgwicket/internal/socket"
 	"pgwicket/metrics"
 )
 
@@ -59,10 +61,12 @@ type Policy struct {
 	// Verify wants them, verify none itself, and list the ALPN protocol
 	// "postgresql".
 	TLS *tls.Config
-	// Verify judges a finished handshake at a time: version, suite and the
-	// client's certificates. Its error is a *Refusal. A nil Verify refuses
-	// everybody.
-	Verify func(state tls.ConnectionState, at time.Time) error
+	// Verify judges a finished handshake at a time: version, suite, group and the
+	// client's certificates, the client's own first. It returns the certificates
+	// of the verified chain that are worth keeping to judge the session again, the
+	// client's own first; none if no certificate was asked for or sent. Its error
+	// is a *Refusal. A nil Verify refuses everybody.
+	Verify func(state tls.ConnectionState, at time.Time) ([]*x509.Certificate, error)
 
 	// Rules decide on what the allowlist and Verify admit; nil admits all of it.
 	Rules *acl.Rules
@@ -85,6 +89,10 @@ type Policy struct {
 	StartupTimeout time.Duration
 	// Limits bound what clients may take.
 	Limits Limits
+	// RefusalLogRate is how many lines a second about connections that were refused
+	// are logged, a fifth of them at most for one source; 0: all. Of the others the
+	// log has a summary.
+	RefusalLogRate float64
 	// MaxCancelRequests is how many CancelRequests may be under way at
 	// once; they count for nothing else.
 	MaxCancelRequests int
@@ -101,18 +109,15 @@ type Server struct {
 	policy  atomic.Pointer[Policy]
 
 	limiter    *limiter
+	auth       *authLimiter
 	handshakes handshakeSlots
 	cancelKeys cancelKeys
 	probes     probes
-	refusals   refusals
+	refusals   *refusals
+	shutdown   shutdown
 
-	lastID       atomic.Uint64
-	shuttingDown atomic.Bool
-	handsOver    atomic.Bool
-
+	lastID        atomic.Uint64
 	policyChanged chan struct{}
-	stopOnce      sync.Once
-	stopped       chan struct{} // closed when there are no sessions any more
 	maintainDone  chan struct{} // closed when maintain has returned
 
 	mu        sync.Mutex
@@ -122,9 +127,11 @@ type Server struct {
 	accepts   sync.WaitGroup // one for each Serve
 }
 
-// New returns a server that decides by p, logs to log and counts in m. It fails
-// only for want of descriptors. Shutdown frees what it holds.
-func New(p *Policy, log *slog.Logger, m *metrics.Set) (*Server, error) {
+// New returns a server that decides by p, logs to log and counts in m. Lines that
+// clients can cause without proving who they are go to refused, so that they can be
+// kept from displacing others. It fails only for want of descriptors. Shutdown frees
+// what it holds.
+func New(p *Policy, log, refused *slog.Logger, m *metrics.Set) (*Server, error) {
 	r, err := relay.New(relay.Observer{Moved: m.Relayed, Panicked: func(recovered any) { logPanic(log, recovered) }})
 	if err != nil {
 		return nil, err
@@ -132,13 +139,15 @@ func New(p *Policy, log *slog.Logger, m *metrics.Set) (*Server, error) {
 	s := &Server{
 		relay:         r,
 		log:           log,
+		refusals:      newRefusals(refused),
+		shutdown:      shutdown{done: make(chan struct{})},
 		metrics:       m,
 		listeners:     make(map[net.Listener]*acceptLoop),
 		sessions:      make(map[*session]struct{}),
-		limiter:       newLimiter(),
+		limiter:       newLimiter(m),
+		auth:          newAuthLimiter(),
 		handshakes:    newHandshakeSlots(),
 		policyChanged: make(chan struct{}, 1),
-		stopped:       make(chan struct{}),
 		maintainDone:  make(chan struct{}),
 	}
 	m.Expect(expected())
@@ -149,7 +158,7 @@ func New(p *Policy, log *slog.Logger, m *metrics.Set) (*Server, error) {
 
 func (s *Server) storePolicy(p *Policy) {
 	s.policy.Store(p)
-	s.metrics.InForce(p.Limits.Connections, p.addresses())
+	s.metrics.InForce(p.Limits.Sessions, p.Limits.Startups, p.addresses())
 }
 
 // SetPolicy puts p into force: for every connection that has not yet been
@@ -212,10 +221,10 @@ type acceptLoop struct {
 // addresses: a Shutdown then serves the connections that it has accepted, and
 // leaves the sessions alone for half of the time that its context gives. It must be called
 // before Serve.
-func (s *Server) HandOver() { s.handsOver.Store(true) }
+func (s *Server) HandOver() { s.shutdown.handsOver.Store(true) }
 
 // drains reports whether a shutdown is under way in which no new session may begin.
-func (s *Server) drains() bool { return s.shuttingDown.Load() && !s.handsOver.Load() }
+func (s *Server) drains() bool { return s.shutdown.begun.Load() && !s.shutdown.handsOver.Load() }
 
 // Serve accepts connections from ln, which must yield *net.TCPConn, until
 // Shutdown or Close, and then returns ErrServerClosed. It closes ln. It may be
@@ -246,8 +255,8 @@ func (s *Server) Serve(ln net.Listener) error {
 		case err == nil:
 			delay = 0
 			take(conn.(*net.TCPConn))
-		case s.shuttingDown.Load():
-			acceptQueued(ln, take)
+		case s.shutdown.refusesConns.Load():
+			socket.AcceptQueued(ln, take)
 			return ErrServerClosed
 		case errors.Is(err, net.ErrClosed):
 			return err
@@ -264,7 +273,7 @@ func (s *Server) Serve(ln net.Listener) error {
 func (s *Server) track(ln net.Listener) *acceptLoop {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.shuttingDown.Load() {
+	if s.shutdown.begun.Load() {
 		return nil
 	}
 	loop := new(acceptLoop)
@@ -284,33 +293,44 @@ func (s *Server) begin(conn *net.TCPConn, listener string) {
 	go c.run(ctx, interrupt)
 }
 
-// forget removes a session that has ended, with its places and its cancel key.
+// forget removes a session that has ended, with its places, its attempt and its cancel key.
 func (s *Server) forget(one *session, cancelKey string) {
 	s.cancelKeys.remove(cancelKey)
+	one.attempt.abandoned() // if it has no result by now
+	one.ticket.Release()
 	one.place.Release()
-	one.slot.Release()
 	s.mu.Lock()
 	delete(s.sessions, one)
 	s.mu.Unlock()
 	s.wg.Done()
 }
 
-// Shutdown stops accepting and ends each session, in words, as soon as its
-// backend is idle, outside of a transaction. If ctx ends first, it ends the rest
-// and returns ctx's error; it returns only when all have ended. A connection that
-// finishes its startup meanwhile is told that the gate is shutting down.
+// Shutdown ends each session, in words, as soon as its backend is idle, outside of
+// a transaction, and stops accepting when there is none left. If ctx ends first, it
+// ends the rest and returns ctx's error; it returns only when all have ended. Until
+// then CancelRequests are forwarded, for a statement that holds the drain up may be
+// one that its user wants to end; other new connections are told that the gate is
+// shutting down.
+//
+// After HandOver it stops accepting first, since new connections are for the
+// successor.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.stopAccepting()
-	if end, ok := ctx.Deadline(); !s.handsOver.Load() {
+	s.beginShutdown()
+	if end, ok := ctx.Deadline(); !s.shutdown.handsOver.Load() {
 		s.drain()
+		select {
+		case <-s.shutdown.live.none():
+		case <-ctx.Done():
+		}
 	} else if ok {
 		half := time.AfterFunc(time.Until(end)/2, s.drain)
 		defer half.Stop()
 	}
+	s.stopAccepting()
 	done := make(chan struct{})
 	go func() {
 		s.wg.Wait()
-		s.stopOnce.Do(func() { close(s.stopped) })
+		s.shutdown.once.Do(func() { close(s.shutdown.done) })
 		<-s.maintainDone
 		s.relay.Stop()
 		close(done)
@@ -325,9 +345,16 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// beginShutdown has no Serve begin and no session start any more.
+func (s *Server) beginShutdown() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.shutdown.begun.Store(true)
+}
+
 // drain begins to end the sessions.
 func (s *Server) drain() {
-	s.handsOver.Store(false)
+	s.shutdown.handsOver.Store(false)
 	for _, one := range s.all() {
 		one.drain()
 	}
@@ -338,7 +365,7 @@ func (s *Server) drain() {
 // only interrupted here, and Serve closes it when it has accepted them.
 func (s *Server) stopAccepting() {
 	s.mu.Lock()
-	s.shuttingDown.Store(true)
+	s.shutdown.refusesConns.Store(true)
 	for ln := range s.listeners {
 		if i, ok := ln.(interface{ SetDeadline(time.Time) error }); !ok || i.SetDeadline(time.Unix(1, 0)) != nil {
 			_ = ln.Close()

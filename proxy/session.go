@@ -27,18 +27,21 @@ const (
 // session is a connection as the rest of the server sees it. Everything that its
 // own goroutine needs until the relay has it is in conn.
 type session struct {
-	server *Server
-	peer   *peer         // others may read it from the phase judged on
-	place  sourceTicket  // released when the server forgets the session
-	slot   accountTicket // likewise
-	host   *Host         // that the relay has a connection to
+	server  *Server
+	peer    *peer         // others may read it from the phase judged on
+	ticket  *ticket       // released when the server forgets the session
+	place   accountTicket // likewise; taken at ReadyForQuery
+	host    *Host         // that the relay has a connection to
+	attempt *attempt      // to authenticate; likewise
+	account account       // for which it counts
 
 	mu        sync.Mutex
 	phase     phase
 	interrupt context.CancelFunc // ends what a starting or judged connection waits for
 	rule      string             // that has admitted it
 	relay     relay.Handle       // from the phase relaying on
-	refusal   *Refusal           // why recheck has ended it, or will
+	login     pgwire.Login       // once the backend is ready
+	refusal   *Refusal           // why it was cut, or why recheck has ended it, or will
 	deferred  bool               // refusal waits until the backend is idle
 	moved     int64              // bytes, when expire last saw that there were more
 	since     time.Time          // then
@@ -47,22 +50,30 @@ type session struct {
 // end cuts the session from outside its goroutine. The outcome counts if the
 // session has begun; a connection in its startup ends as ShuttingDown. It may be
 // called more than once; the first outcome stays.
-func (s *session) end(o Outcome) {
+func (s *session) end(o Outcome) { s.endAs(o, ShuttingDown) }
+
+// evict cuts an unproved connection, for another one to take its place.
+func (s *session) evict() { s.endAs(StartupLimit, StartupLimit) }
+
+func (s *session) endAs(o, inStartup Outcome) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch s.phase {
 	case starting, judged:
-		s.cut()
+		s.cut(&Refusal{Outcome: inStartup})
 	case relaying:
 		s.phase = ending
 		s.relay.Terminate(relay.Termination{Reason: uint8(o)})
 	case ending:
+		if s.interrupt != nil {
+			s.interrupt() // it has been refused, and its client does not close
+		}
 	}
 }
 
 // cut ends a connection in its startup. The caller holds mu.
-func (s *session) cut() {
-	s.phase = ending
+func (s *session) cut(why *Refusal) {
+	s.phase, s.refusal = ending, why
 	s.interrupt()
 }
 
@@ -93,7 +104,7 @@ func (s *session) terminateWhenIdle() {
 // The caller holds mu.
 func (s *session) terminating() bool { return s.refusal != nil && !s.deferred }
 
-// judged publishes the peer: from here on recheck judges it.
+// setJudged publishes the peer: from here on recheck judges it.
 func (s *session) setJudged() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,14 +124,10 @@ func (s *session) setRule(name string) {
 func (s *session) endStartup(err error) *Refusal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	interrupted := s.phase == ending
-	s.phase = ending
-	switch {
-	case interrupted && s.refusal != nil:
+	if s.phase == ending {
 		return s.refusal
-	case interrupted:
-		return &Refusal{Outcome: ShuttingDown}
 	}
+	s.phase = ending
 	return asRefusal(err)
 }
 
@@ -134,8 +141,10 @@ func (s *session) start(r relay.Session, host *Host) error {
 	}
 	s.host = host // Done may be called at once, and needs it
 	s.server.metrics.SessionOpened()
+	s.server.shutdown.live.add(1)
 	handle, err := s.server.relay.Start(r)
 	if err != nil {
+		s.server.shutdown.live.add(-1)
 		s.server.metrics.SessionAborted()
 		return refuse(BackendUnavailable, err.Error()) // want of descriptors, as in connectBackend
 	}
@@ -146,22 +155,48 @@ func (s *session) start(r relay.Session, host *Host) error {
 	return nil
 }
 
+// ready takes note that PostgreSQL has logged the client in, which proves it. It
+// refuses the session if its account has as many as it may: here, and not before
+// the login, so that a stranger without the password cannot keep the owner out.
+func (s *session) ready(login pgwire.Login) *relay.Termination {
+	s.attempt.succeeded()
+	s.ticket.prove()
+	place, err := s.server.limiter.admitAccount(s.server.policy.Load().Limits, s.account)
+	if err != nil {
+		r := asRefusal(err)
+		sqlstate, text := r.Message()
+		s.mu.Lock()
+		if !s.terminating() { // else it ends for that
+			s.refusal, s.deferred = r, false
+		}
+		s.mu.Unlock()
+		return &relay.Termination{Reason: uint8(r.Outcome), Message: pgwire.Fatal(sqlstate, text, "")}
+	}
+	s.server.cancelKeys.add(login.CancelKey(), s.host)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.place, s.login = place, login
+	return nil
+}
+
 // relayEnded accounts for a session that the relay has ended.
 func (s *session) relayEnded(r relay.Result) {
 	e := end{peer: s.peer, admitted: true, outcome: outcomeOf(r), relayed: r}
 	s.mu.Lock()
+	s.phase = ending // there is nothing left for a recheck to end
 	if s.refusal != nil && s.refusal.Outcome == e.outcome {
 		e.refusal = s.refusal
 	}
 	e.rule = s.rule
 	s.mu.Unlock()
 	if e.outcome == AuthenticationFailed {
-		s.server.limiter.authFailed(s.server.policy.Load().Limits, authKeyOf(s.peer), time.Now())
+		s.attempt.failed(s.server.policy.Load().Limits)
 	}
 	s.server.logAndCount(e)
-	if r.Busy && (e.refusal != nil || e.outcome == SessionLifetime) {
-		s.host.cancelQuery(r.Login)
+	if r.Busy && (e.outcome == SessionLifetime || e.outcome == UnfinishedRequest) {
+		s.host.cancelQuery(context.Background(), r.Login)
 	}
+	s.server.shutdown.live.add(-1)
 	s.server.forget(s, r.Login.CancelKey())
 }
 

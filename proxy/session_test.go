@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgproto3"
+
 	"pgwicket/internal/pgtest"
 	"pgwicket/internal/tlstest"
 	"pgwicket/proxy"
@@ -41,10 +43,7 @@ func ticketPolicy(t *testing.T, tickets bool) func(*proxy.Policy) {
 		t.Fatal(problems)
 	}
 	return func(p *proxy.Policy) {
-		p.Verify = func(state tls.ConnectionState, at time.Time) error {
-			_, err := s.Verify(state, at)
-			return err
-		}
+		p.TLS, p.Verify = s.Config, s.Verify
 		if tickets {
 			p.TLS = s.Config.Clone()
 			p.TLS.SessionTicketsDisabled = false
@@ -208,7 +207,7 @@ func TestClientGoesAway(t *testing.T) {
 			_ = c.Close()
 		}, "client_closed"},
 		{"close_notify and FIN", func(c *tls.Conn) { _ = c.Close() }, "client_closed"},
-		{"FIN without close_notify", func(c *tls.Conn) { _ = socket(c).Close() }, "client_closed"},
+		{"FIN without close_notify", func(c *tls.Conn) { _ = tcpOf(c).Close() }, "client_closed"},
 		{"reset", reset, "client_lost"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -241,7 +240,32 @@ func TestBackendTerminated(t *testing.T) {
 	g.expect(t, "backend_closed")
 }
 
-// The database crashes: its sessions end, the gate stays, says so to who comes
+// A driver that closes as soon as it has read why PostgreSQL ends its session (pgx; at
+// times psqlodbc, node-postgres and JDBC) does not make that end its own: a mass
+// pg_terminate_backend would look like clients that leave.
+func TestBackendTerminatedWithAHastyDriver(t *testing.T) {
+	s := realPostgres(t)
+	g := newGate(t, s.SocketDir)
+	watch := control(t, s)
+	for range 20 {
+		conn := pgxTo(t, g, "app").PgConn()
+		query[bool](t, watch, "select pg_terminate_backend($1)", conn.PID())
+		left(t, conn, "57P01", "terminating connection due to administrator command")
+		_ = conn.Conn().Close()
+		if line := g.expect(t, "backend_closed"); line.get("sqlstate") != "57P01" || line["backend_pid"] == nil {
+			t.Errorf("the log says %v", line)
+		}
+	}
+	conn := pgxTo(t, g, "app").PgConn()
+	speak(t, conn, 1, &pgproto3.Query{String: "set idle_in_transaction_session_timeout = '50ms'"})
+	speak(t, conn, 1, &pgproto3.Query{String: "begin"})
+	left(t, conn, "25P03", "terminating connection due to idle-in-transaction timeout")
+	if line := g.expect(t, "backend_closed"); line.get("sqlstate") != "25P03" {
+		t.Errorf("the log says %v", line)
+	}
+}
+
+// The database crashes: its sessions end, the gate stays, refuses new clients with the reason
 // next in a way that moves libpq to its next host (57P03), and needs no
 // restart when there is a server again.
 func TestServerCrashAndReturn(t *testing.T) {
@@ -343,7 +367,7 @@ func TestMetricsTellTheStory(t *testing.T) {
 		}
 	})
 	g := newGate(t, f.SocketDir, certificateOf(testCA()), func(p *proxy.Policy) {
-		p.Limits.Connections = 10
+		p.Limits.Sessions, p.Limits.Startups = 10, 20
 		p.TLS.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256}
 		p.TLS.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}
 	})
@@ -431,6 +455,8 @@ func TestMetricsTellTheStory(t *testing.T) {
 		"config_last_reload_successful":                0,
 		"log_lines_dropped_total":                      0,
 		"limit_connections":                            10,
+		"limit_startups":                               20,
+		"connections_unproved":                         1,
 		"config_last_reload_success_timestamp_seconds": 0,
 	}
 	// The last connection is counted by its own goroutine.
@@ -492,7 +518,7 @@ func TestSnapshot(t *testing.T) {
 		s.ToClient == 0 || s.ID == 0 || time.Since(s.Since) > patience {
 		t.Errorf("%+v", s)
 	}
-	if u := g.Server.Usage(); u != (proxy.Usage{Connections: 2, PerSource: 2, PerAccount: 1}) {
+	if u := g.Server.Usage(); u != (proxy.Usage{Connections: 2, Startups: 1, Sessions: 1, PerSource: 2, PerAccount: 1}) {
 		t.Errorf("%+v", u)
 	}
 	if n := g.Server.Sessions(); n != 2 {
@@ -506,9 +532,9 @@ func TestSnapshot(t *testing.T) {
 func TestRefusalsOfAGate(t *testing.T) {
 	b := newBackend(t)
 	g := newGate(t, b.SocketDir, func(p *proxy.Policy) {
-		p.Verify = func(tls.ConnectionState, time.Time) error {
+		p.Verify = verifying(func(tls.ConnectionState, time.Time) error {
 			return &proxy.Refusal{Outcome: proxy.CertRevoked, Detail: "on a list"}
-		}
+		})
 	})
 	_ = g.dial(t).Close()
 	conn := g.dial(t)

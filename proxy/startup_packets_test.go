@@ -19,10 +19,11 @@ import (
 )
 
 // A start-up packet that PostgreSQL refuses the gate refuses with the same SQLSTATE,
-// whoever of the two it is that does so. The same packets go to PostgreSQL itself,
+// whichever of the two refuses it. The same packets go to PostgreSQL itself,
 // over its own TLS, and to a gate in front of it. Where both are to differ, the
 // reason says why.
 func TestStartupPacketsAsPostgreSQL(t *testing.T) {
+	t.Parallel()
 	pair := testCA().Server("localhost", "127.0.0.1")
 	db, err := pgtest.Start(context.Background(), pgtest.Options{
 		Host:     "127.0.0.1",
@@ -143,7 +144,7 @@ func TestStartupPacketsAsPostgreSQL(t *testing.T) {
 	}
 }
 
-// answerTo says how a start-up packet inside TLS is answered by whoever listens
+// answerTo says how a start-up packet inside TLS is answered by the server that listens
 // there.
 func answerTo(t *testing.T, g *gate, address string, says []byte) string {
 	t.Helper()

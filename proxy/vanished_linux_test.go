@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"pgwicket/proxy"
+	"pgwicket/internal/socket"
 )
 
 // impatient finds out sooner than Listen's connections do that a client which
@@ -47,7 +47,7 @@ func TestVanishedClient(t *testing.T) {
 	s := realPostgres(t)
 	watch := control(t, s)
 	listen := func(timeout time.Duration) net.Listener {
-		ln, err := proxy.Listen(t.Context(), "127.0.0.1:0", timeout)
+		ln, err := socket.Listen(t.Context(), "127.0.0.1:0", timeout)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -78,7 +78,7 @@ func TestVanishedClient(t *testing.T) {
 			if n := there(); n != 1 {
 				t.Fatalf("%d backend sessions, want 1", n)
 			}
-			pull(t, socket(conn))
+			pull(t, tcpOf(conn))
 			eventually(t, "the backend session is gone", func() bool { return there() == 0 })
 			g.expect(t, "client_lost")
 		})

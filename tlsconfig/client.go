@@ -2,6 +2,7 @@ package tlsconfig
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"time"
 )
 
@@ -121,6 +122,7 @@ func (c *Client) setTrust(o ClientOptions, now time.Time, r *report) {
 		r.errorf("sslrootcert", "system needs sslmode verify-full, since anybody can get a certificate from a public CA")
 	case o.RootCert == SystemRoots:
 		c.config.InsecureSkipVerify = false
+		c.config.RootCAs = systemRoots(r)
 	case o.Mode == SSLPrefer:
 		r.warnf("sslrootcert", "has no effect with sslmode prefer, which accepts a server without TLS too: write verify-full")
 	default:
@@ -129,4 +131,18 @@ func (c *Client) setTrust(o ClientOptions, now time.Time, r *report) {
 		}
 		c.servers = loadServers(o, now, r)
 	}
+}
+
+// systemRoots reads the CAs of the operating system, which crypto/x509 does once in a
+// process. Without a call at load it does so in the first handshake, when a sandbox may
+// keep it from their files.
+func systemRoots(r *report) *x509.CertPool {
+	pool, err := x509.SystemCertPool()
+	switch {
+	case err != nil:
+		r.errorf("sslrootcert", "system: the CAs of the operating system cannot be read: %v", err)
+	case pool.Equal(x509.NewCertPool()):
+		r.errorf("sslrootcert", "system: the operating system has no CA certificates; install its package (ca-certificates), or name a file")
+	}
+	return pool
 }

@@ -139,6 +139,7 @@ func TestTLS13(t *testing.T) {
 		{aes256, chacha, aes128},
 	} {
 		t.Run(strings.Join(list, ","), func(t *testing.T) {
+			t.Parallel()
 			address := serve13(t, s, list...)
 			allowed := map[string]bool{}
 			for _, name := range list {

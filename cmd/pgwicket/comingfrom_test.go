@@ -72,7 +72,7 @@ func TestComingFromPostgreSQL(t *testing.T) {
 	settings := strings.Fields(known)
 	for _, key := range theirs(t, "postgresql.conf") {
 		if key == "ssl_ecdh_curve" && slices.Contains(settings, "ssl_groups") {
-			continue // the page says so
+			continue // as on the page
 		}
 		if !slices.Contains(settings, key) {
 			t.Errorf("PostgreSQL has no parameter %s", key)

@@ -31,6 +31,9 @@ const (
 // version is set by the linker for a release; see Makefile.
 var version = ""
 
+// devVersion is the version of a build from a commit without a tag before it.
+const devVersion = "0.1.0-dev"
+
 // streams are what a command reads from and writes to.
 type streams struct {
 	in       *os.File
@@ -98,7 +101,7 @@ func rootCommand(s streams) *cobra.Command {
 	root.SetHelpCommand(helpCommand())
 	root.AddCommand(
 		serveCommand(s), checkCommand(s), explainCommand(s), doctorCommand(s), healthcheckCommand(s), waitCommand(s),
-		sessionsCommand(s), reloadCommand(s), configCommand(s), firewallCommand(s), completionCommand(s), manCommand(s), versionCommand(s),
+		sessionsCommand(s), backoffsCommand(s), reloadCommand(s), configCommand(s), firewallCommand(s), completionCommand(s), manCommand(s), versionCommand(s),
 	)
 	return root
 }
@@ -196,7 +199,7 @@ func versionLine() string {
 	return fmt.Sprintf("pgwicket %s (%s, %s)", v, goVersion, platform)
 }
 
-// buildVersion returns the version that the linker has set, or else the commit.
+// buildVersion returns the version that the linker has set. Without one it is devVersion with the commit.
 func buildVersion() (v, goVersion, platform string) {
 	v = version
 	settings := make(map[string]string)
@@ -207,9 +210,12 @@ func buildVersion() (v, goVersion, platform string) {
 		}
 	}
 	if v == "" {
-		v = "devel"
+		v = devVersion
 		if rev := settings["vcs.revision"]; rev != "" {
-			v += "-" + rev[:min(12, len(rev))]
+			v += "+" + rev[:min(12, len(rev))]
+			if settings["vcs.modified"] == "true" {
+				v += ".dirty"
+			}
 		}
 	}
 	return v, goVersion, settings["GOOS"] + "/" + settings["GOARCH"]

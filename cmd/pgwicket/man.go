@@ -65,6 +65,9 @@ func manPage(root *cobra.Command) *cobra.Command {
 	for _, c := range root.Commands() {
 		if c.IsAvailableCommand() {
 			writeMarkdown(&b, c)
+			for _, below := range c.Commands() {
+				writeMarkdown(&b, below)
+			}
 		}
 	}
 	b.WriteString(`# ENVIRONMENT

@@ -16,7 +16,9 @@ import (
 
 const reloadHelp = `Make the gate read its configuration again, with every file that it names, and wait
 for the result. As with SIGHUP, everything is loaded or nothing. Mistakes and
-warnings are printed with their file and line. The request goes by admin.socket.
+warnings are printed with their file and line, and then the changed keys. It also
+loads what a reload by a changed file has put off, because it would allow more. The
+request goes by admin.socket.
 
 Exit status: 0 reloaded, 1 the reload failed and the configuration is unchanged, or
 the gate cannot be asked, 2 wrong usage.`
@@ -50,5 +52,8 @@ func printReload(s streams, r status.Reload) int {
 		changed = "changed: " + strings.Join(r.Files, ", ")
 	}
 	fmt.Fprintf(s.out, "reloaded; %s\n", changed)
+	for _, c := range r.Changes {
+		fmt.Fprintf(s.out, "  %s\n", c)
+	}
 	return exitOK
 }

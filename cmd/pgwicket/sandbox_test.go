@@ -130,6 +130,19 @@ func cmdThreads(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// cmdHidden looks at what a process that may not be dumped has in /proc.
+func cmdHidden(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) == 1, "hidden NAME")
+	proc := fmt.Sprintf("/proc/%d/", stateOf(ts).process(ts, args[0]).cmd.Process.Pid)
+	st, err := os.Stat(proc + "mem")
+	ts.Check(err)
+	limits, err := os.ReadFile(proc + "limits")
+	ts.Check(err)
+	if owner := st.Sys().(*syscall.Stat_t).Uid; owner != 0 || !regexp.MustCompile(`(?m)^Max core file size +0 +0 `).Match(limits) {
+		ts.Fatalf("the memory belongs to %d, and the limits are\n%s", owner, limits)
+	}
+}
+
 // cmdBackend makes a socket that leads to the database, in place of the one that
 // was there: another inode, as after a restart of PostgreSQL.
 func cmdBackend(ts *testscript.TestScript, neg bool, args []string) {

@@ -53,6 +53,16 @@ func serve(s streams, path string) int {
 		fmt.Fprintf(s.err, "pgwicket: %v\n", err)
 		return exitConfig
 	}
+	if problems := gate.CheckGODEBUG(os.Getenv("GODEBUG")); len(problems) > 0 {
+		for _, p := range problems {
+			fmt.Fprintf(s.err, "pgwicket: %v\n", p)
+		}
+		return exitConfig
+	}
+	if err := sandbox.HideMemory(); err != nil { // before a key is read
+		fmt.Fprintf(s.err, "pgwicket: %v\n", err)
+		return exitFailed
+	}
 	signal.Notify(signals, syscall.SIGHUP) // before the load: an early one must not end the process
 	defer signal.Stop(signals)
 	o := gate.Options{
@@ -66,7 +76,7 @@ func serve(s streams, path string) int {
 	o.Level.Set(o.Config.LogLevel)
 	o.Metrics = metrics.New(o.Build.Version)
 	var flush func()
-	o.Log, flush = newLogger(s, o.Config.LogFormat, o.Level, o.Metrics.LogLineDropped)
+	o.Log, o.Refusals, flush = newLogger(s, o.Config.LogFormat, o.Level, o.Metrics.LogLineDropped)
 	defer flush()
 	g, err := gate.New(o)
 	if err != nil {

@@ -18,9 +18,10 @@ import (
 	"pgwicket/internal/logwriter"
 )
 
-// newLogger returns a log that never blocks, and a function that writes what is
-// queued, which must be called at the end. dropped is called for each dropped line.
-func newLogger(s streams, format string, level slog.Leveler, dropped func()) (log *slog.Logger, flush func()) {
+// newLogger returns a log that never blocks, one for lines about refused connections,
+// which never displace a line of the first, and a function that writes what is queued,
+// which must be called at the end. dropped is called for each dropped line.
+func newLogger(s streams, format string, level slog.Leveler, dropped func()) (log, refusals *slog.Logger, flush func()) {
 	opts := &slog.HandlerOptions{Level: level}
 	handler := func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, opts) }
 	file, isFile := s.err.(*os.File)
@@ -35,7 +36,7 @@ func newLogger(s streams, format string, level slog.Leveler, dropped func()) (lo
 		r.AddAttrs(slog.Int64("lines", n), slog.String("reason", "the log was not read or could not be written"))
 		_ = handler(w).Handle(context.Background(), r)
 	})
-	return slog.New(handler(w)), w.Close
+	return slog.New(handler(w)), slog.New(handler(w.LowPriority())), w.Close
 }
 
 // promptsOf returns prompts at the terminal of s; none if it has no terminal.

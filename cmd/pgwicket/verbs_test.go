@@ -29,6 +29,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/youmark/pkcs8"
+	"golang.org/x/crypto/ocsp"
 
 	"pgwicket/internal/pgtest"
 	"pgwicket/internal/tlstest"
@@ -47,6 +48,7 @@ var verbs = map[string]func(*testscript.TestScript, bool, []string){
 	"exits":    cmdExits,    // exits STATUS PROGRAM [ARG...]
 	"expand":   cmdExpand,   // expand FROM TO: with the variables of the script
 	"freeport": cmdFreePort, // freeport NAME...: NAME becomes 127.0.0.1:PORT
+	"hidden":   cmdHidden,   // hidden NAME: only root may see its memory, and it leaves no core dump
 	"http":     cmdHTTP,     // http [OPTION...] STATUS METHOD URL: the answer becomes stdout, see there
 	"jsonlog":  cmdJSONLog,  // jsonlog FILE: every line is a JSON record
 	"logline":  cmdLogLine,  // logline FILE KEY=VALUE|KEY~REGEXP...: of just one line, see there
@@ -61,7 +63,7 @@ var verbs = map[string]func(*testscript.TestScript, bool, []string){
 	"signal":   cmdSignal,   // signal NAME HUP|INT|TERM|ALRM|KILL
 	"socket":   cmdSocket,   // socket PATH: a Unix socket with a listener
 	"start":    cmdStart,    // start NAME PROGRAM [ARG...]: in the background
-	"tcpdb":    cmdTCPDB,    // tcpdb: a PostgreSQL with TLS at 127.0.0.1:$DBPORT; db-ca.crt, and gate.crt and gate.key for its role cert
+	"tcpdb":    cmdTCPDB,    // tcpdb: a PostgreSQL with TLS at 127.0.0.1:$DBPORT; db-ca.crt with its db-ca.crl, and gate.crt and gate.key for its role cert
 	"threads":  cmdThreads,  // threads NAME FIELD=REGEXP...: of /proc/PID/status, each thread's
 	"tmpdir":   cmdTmpDir,   // tmpdir: give TMPDIR to a directory like /tmp
 	"waitdb":   cmdWaitDB,   // waitdb WANT SQL: until it answers that
@@ -154,7 +156,7 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 // environment is the one of the script: testscript keeps it to itself.
 func environment(ts *testscript.TestScript) []string {
 	var env []string
-	for _, name := range []string{"PATH", "HOME", "TMPDIR", "WORK", "GORACE", "GOCOVERDIR", "LC_ALL", "PGPASSWORD", "PGCONNECT_TIMEOUT"} {
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "WORK", "GORACE", "GOCOVERDIR", "LC_ALL", "PGPASSWORD", "PGCONNECT_TIMEOUT", "SSL_CERT_FILE", "SSL_CERT_DIR", "GODEBUG"} {
 		if v := ts.Getenv(name); v != "" {
 			env = append(env, name+"="+v)
 		}
@@ -571,6 +573,7 @@ func cmdExpand(ts *testscript.TestScript, neg bool, args []string) {
 //	stale-crl          a ca.crl that is out of date
 //	expired-server     a server.crt that was good until yesterday
 //	mismatched-key     a server.key that belongs to another certificate
+//	ocsp               a server.ocsp, the response about server.crt
 //	encrypted-key=PASS the same server.key, encrypted
 //	half-server        a new server.crt, as if its key were still to be written
 //	cut-server         a server.crt that ends in the middle
@@ -621,6 +624,13 @@ func writePKI(ts *testscript.TestScript, variant, value string) {
 		der, err := pkcs8.MarshalPrivateKey(key, []byte(value), nil)
 		ts.Check(err)
 		writeFile(ts, "server.key", pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: der}), 0o600)
+	case "ocsp":
+		now := time.Now()
+		der, err := ocsp.CreateResponse(ca.Cert, ca.Cert, ocsp.Response{
+			Status: ocsp.Good, SerialNumber: readCertificate(ts, "server.crt").SerialNumber, ThisUpdate: now.Add(-time.Hour), NextUpdate: now.Add(time.Hour),
+		}, ca.Key)
+		ts.Check(err)
+		writeFile(ts, "server.ocsp", der, 0o644)
 	case "half-server":
 		writeFile(ts, "server.crt", server().CertPEM(), 0o644)
 	case "cut-server":
@@ -716,6 +726,7 @@ func cmdTCPDB(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Defer(db.Stop)
 	ts.Setenv("DBPORT", strconv.Itoa(db.Port))
 	writeFile(ts, "db-ca.crt", ca.CertPEM(), 0o644)
+	writeFile(ts, "db-ca.crl", ca.CRL(func(*tlstest.CRL) {}), 0o644)
 	ts.Check(ca.Client("cert").WriteFiles(ts.MkAbs("gate.crt"), ts.MkAbs("gate.key")))
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/types"
+
 	"pgwicket/internal/pgtest"
 	"pgwicket/internal/tlstest"
 )

@@ -9,14 +9,16 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"syscall"
 	"time"
 
 	"pgwicket/config"
 	"pgwicket/internal/sandbox"
+	"pgwicket/internal/socket"
 	"pgwicket/internal/status"
-	"pgwicket/proxy"
+	"pgwicket/tlsconfig"
 )
 
 // admin answers requests: at an address, which only shows the state of the gate, and
@@ -54,10 +56,11 @@ func (g *Gate) openAdmin(account *sandbox.Account) error {
 		if err != nil {
 			return fmt.Errorf("admin.address: %w", err)
 		}
-		if at.TLS != nil {
+		bounded := boundConns(ln)
+		if ln = bounded; at.TLS != nil {
 			ln = tls.NewListener(ln, &tls.Config{GetConfigForClient: g.adminConfig, MinVersion: tls.VersionTLS12})
 		}
-		g.admin.add(ln, g.adminServer(g.addressHandler(), time.Minute))
+		g.admin.add(ln, g.adminServer(g.addressHandler(), bounded, time.Minute))
 	}
 	if at.Socket != "" {
 		ln, err := listenSocket(at.Socket, account, g.started.ReusePort)
@@ -68,7 +71,8 @@ func (g *Gate) openAdmin(account *sandbox.Account) error {
 		if !g.started.ReusePort { // else it may be that of another gate at any moment
 			g.admin.file, _ = os.Lstat(at.Socket)
 		}
-		g.admin.add(ln, g.adminServer(g.socketHandler(), MaxReload))
+		bounded := boundConns(ln)
+		g.admin.add(bounded, g.adminServer(g.socketHandler(), bounded, MaxReload))
 	}
 	return nil
 }
@@ -77,13 +81,15 @@ func (g *Gate) openAdmin(account *sandbox.Account) error {
 // passphrase command slow.
 const MaxReload = 5 * time.Minute
 
-func (g *Gate) adminServer(h http.Handler, answerWithin time.Duration) *http.Server {
+func (g *Gate) adminServer(h http.Handler, conns *adminConns, answerWithin time.Duration) *http.Server {
 	return &http.Server{
+		ConnState:         conns.follow,
+		ConnContext:       withVerdict,
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      answerWithin,
-		IdleTimeout:       2 * time.Minute,
+		IdleTimeout:       adminIdleTimeout,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(g.Log.Handler(), slog.LevelDebug),
 	}
@@ -92,7 +98,7 @@ func (g *Gate) adminServer(h http.Handler, answerWithin time.Duration) *http.Ser
 func (g *Gate) openAdminAddress(address string) (net.Listener, error) {
 	var lc net.ListenConfig
 	if g.started.ReusePort {
-		lc.Control = func(_, _ string, c syscall.RawConn) error { return proxy.SharePort(c) }
+		lc.Control = func(_, _ string, c syscall.RawConn) error { return socket.SharePort(c) }
 	}
 	return lc.Listen(context.Background(), "tcp", address)
 }
@@ -119,27 +125,65 @@ func (g *Gate) adminConfig(*tls.ClientHelloInfo) (*tls.Config, error) {
 func (g *Gate) addressHandler() http.Handler {
 	series := g.Metrics.Handler(g.ready.Load)
 	page, json := status.Page(g.show), status.JSON(g.show)
-	if g.started.Admin.TLS == nil { // with TLS the certificate has the name, and DNS rebinding gets no connection
-		page, json = status.ByAddress(page), status.ByAddress(json)
+	// With TLS the certificate has the name, and DNS rebinding gets no connection.
+	byHost := func(h http.Handler) http.Handler { return status.ByHost(g.adminHosts, h) }
+	ap, err := netip.ParseAddrPort(g.started.Admin.Address)
+	loopback := err == nil && ap.Addr().IsLoopback()
+	if g.started.Admin.TLS == nil && !loopback {
+		page, json = byHost(page), byHost(json)
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/", series) // probes need no certificate, as a kubelet has none
 	mux.Handle("GET /metrics", g.authorized(series))
 	mux.Handle("GET /{$}", g.authorized(page))
 	mux.Handle("GET /status.json", g.authorized(json))
+	// Only programs of this machine reach a loopback address, browsers included. Elsewhere
+	// Prometheus may use any name, and a firewall or TLS decides who reaches the address.
+	if g.started.Admin.TLS == nil && loopback {
+		return byHost(mux)
+	}
 	return mux
 }
 
-// authorized serves the clients that admin.tls in force allows.
+// adminHosts returns admin.hosts as last loaded.
+func (g *Gate) adminHosts() []string { return g.published.Load().config.Admin.Hosts }
+
+// verdict is what admin.tls says of the client of a connection. Only the goroutine of the
+// connection uses it, as HTTP/1.1 serves one request after another.
+type verdict struct {
+	by  *tlsconfig.Server // nil: none yet
+	at  time.Time
+	err error
+}
+
+// verdictLifetime is how long a verdict holds without a reload: certificates expire.
+const verdictLifetime = time.Minute
+
+type verdictKey struct{}
+
+// withVerdict is the ConnContext of the servers.
+func withVerdict(ctx context.Context, _ net.Conn) context.Context {
+	return context.WithValue(ctx, verdictKey{}, new(verdict))
+}
+
+// authorized serves the clients that admin.tls in force allows. It verifies the
+// certificate once for each connection, after a reload, and each minute.
 func (g *Gate) authorized(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.TLS == nil {
 			next.ServeHTTP(w, r)
 			return
 		}
-		if _, err := g.published.Load().adminTLS.Verify(*r.TLS, time.Now()); err != nil {
-			_, public := config.Refusal(err).Message()
-			g.Log.Warn("admin request refused", "client", r.RemoteAddr, "path", r.URL.Path, "reason", err.Error())
+		v := r.Context().Value(verdictKey{}).(*verdict)
+		if server, now := g.published.Load().adminTLS, time.Now(); v.by != server || now.Sub(v.at) >= verdictLifetime {
+			_, err := server.Verify(*r.TLS, now)
+			*v = verdict{by: server, at: now, err: err}
+			if v.err != nil {
+				g.Refusals.Warn("admin request refused", "client", r.RemoteAddr, "path", r.URL.Path, "reason", v.err.Error())
+			}
+		}
+		if v.err != nil {
+			_, public := config.Refusal(v.err).Message()
 			status.Refuse(w, http.StatusForbidden, "Refused: "+public+".")
 			return
 		}
@@ -154,6 +198,8 @@ func (g *Gate) socketHandler() http.Handler {
 	mux.Handle("GET /{$}", status.Page(g.show))
 	mux.Handle("GET /status.json", status.JSON(g.show))
 	mux.HandleFunc("GET "+SessionsPath, g.serveSessions)
+	mux.HandleFunc("GET "+BackoffsPath, g.serveBackoffs)
+	mux.HandleFunc("POST "+LiftBackoffsPath, g.serveLiftBackoffs)
 	mux.HandleFunc("POST "+ReloadPath, g.serveReload)
 	return mux
 }

@@ -30,8 +30,8 @@ func TestPolicyInWords(t *testing.T) {
 			t.Errorf("%d: %q", recheck, got)
 		}
 	}
-	limits := limitsOf(&proxy.Policy{Limits: proxy.Limits{Connections: 5, PerSource: 4, PerAccount: 3}, MaxCancelRequests: 2}, proxy.Usage{Connections: 1, PerSource: 2, PerAccount: 3, CancelRequests: 4})
-	for i, want := range [][2]int{{1, 5}, {2, 4}, {3, 3}, {4, 2}} {
+	limits := limitsOf(&proxy.Policy{Limits: proxy.Limits{Startups: 6, Sessions: 5, PerSource: 4, PerAccount: 3}, MaxCancelRequests: 2}, proxy.Usage{Startups: 7, Sessions: 1, PerSource: 2, PerAccount: 3, CancelRequests: 4})
+	for i, want := range [][2]int{{7, 6}, {1, 5}, {2, 4}, {3, 3}, {4, 2}} {
 		if l := limits[i]; l.Used != want[0] || l.Of != want[1] {
 			t.Errorf("%+v", l)
 		}

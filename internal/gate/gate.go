@@ -44,8 +44,10 @@ type Options struct {
 	Sockets systemd.Sockets
 	Build   status.Build
 	Log     *slog.Logger
-	Level   *slog.LevelVar
-	Metrics *metrics.Set
+	// Refusals gets the lines about refused connections. They never displace one of Log.
+	Refusals *slog.Logger
+	Level    *slog.LevelVar
+	Metrics  *metrics.Set
 }
 
 // Prompts ask a person at the terminal for the passphrase of a key. Both are nil if
@@ -82,12 +84,12 @@ type Gate struct {
 
 // New returns a gate with the policy of o.Config.
 func New(o Options) (*Gate, error) {
-	server, err := proxy.New(o.Config.Policy, o.Log, o.Metrics)
+	server, err := proxy.New(o.Config.Policy, o.Log, o.Refusals, o.Metrics)
 	if err != nil {
 		return nil, err
 	}
 	started := *o.Config
-	started.Policy, started.TLS = nil, nil // a reload replaces them, and they may be large
+	started.Policy, started.TLS, started.Settings = nil, nil, nil // a reload replaces them, and they may be large
 	if started.Admin.TLS != nil {
 		started.Admin.TLS = new(tlsconfig.Server) // only its presence is fixed
 	}
@@ -101,7 +103,7 @@ func New(o Options) (*Gate, error) {
 	}
 	g.logProblems(o.Problems)
 	g.setInForce(o.Config)
-	g.record("start", true, []string{}, o.Problems)
+	g.record(status.Reload{Trigger: "start", Successful: true}, o.Problems)
 	g.Config, g.Problems = nil, nil // a reload replaces them, and the policy may be large
 	return g, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"pgwicket/config"
 	"pgwicket/internal/sandbox"
+	"pgwicket/internal/socket"
 	"pgwicket/proxy"
 )
 
@@ -37,12 +38,12 @@ func (g *Gate) listen(account *sandbox.Account) (listeners []net.Listener, err e
 func (g *Gate) open(address string) (net.Listener, error) {
 	timeout := g.started.TCPUserTimeout
 	if f, ok := g.Sockets[address]; ok {
-		return proxy.Inherit(f, timeout)
+		return socket.Inherit(f, timeout)
 	}
 	if g.started.ReusePort {
-		return proxy.ListenShared(context.Background(), address, timeout)
+		return socket.ListenShared(context.Background(), address, timeout)
 	}
-	return proxy.Listen(context.Background(), address, timeout)
+	return socket.Listen(context.Background(), address, timeout)
 }
 
 // serve starts to accept.

@@ -62,15 +62,24 @@ func (g *Gate) reload(trigger string, files filewatch.Snapshot) *status.Reload {
 		g.Metrics.LoadFailed(blamesCRL(problems))
 		g.outcome = "the last reload failed (" + timestamp() + "), the configuration before it is in force"
 		g.Log.Error("reload failed, configuration unchanged", about...)
-		return g.record(trigger, false, changed, problems)
+		return g.record(status.Reload{Trigger: trigger, Files: changed}, problems)
 	}
+	if gone := cfg.Settings.Gone(g.inForce.Settings); trigger == byFiles && len(gone) > 0 {
+		gone = phrase.Shorten(gone)
+		g.Metrics.LoadFailed(false)
+		g.outcome = "a reload was put off (" + timestamp() + "), as it would allow more; pgwicket reload loads it"
+		g.Log.Warn("reload put off, configuration unchanged: it would allow more, because something is gone; if that is intended, run pgwicket reload or send SIGHUP",
+			append(about, "gone", gone)...)
+		return g.record(status.Reload{Trigger: trigger, Files: changed, PutOff: gone}, problems)
+	}
+	changes := phrase.Shorten(cfg.Settings.Differences(g.inForce.Settings))
 	g.warnOfRestart(cfg)
 	g.Level.Set(cfg.LogLevel)
 	g.server.SetPolicy(cfg.Policy)
 	g.setInForce(cfg)
 	g.watch(cfg.WatchFiles)
-	g.Log.Info("configuration reloaded", about...)
-	return g.record(trigger, true, changed, problems)
+	g.Log.Info("configuration reloaded", append(about, "changes", changes)...)
+	return g.record(status.Reload{Trigger: trigger, Successful: true, Files: changed, Changes: changes}, problems)
 }
 
 // beginReload tells the service manager of a reload, until the returned function is
@@ -147,6 +156,6 @@ func (g *Gate) logProblems(problems []config.Problem) {
 		if p.Line == 0 {
 			about = []any{"variable", p.File, "key", p.Key}
 		}
-		g.Log.Log(context.Background(), level, "configuration: "+p.Text, about...)
+		g.Log.Log(context.Background(), level, "configuration: "+p.Text, about...) //nolint:sloglint // the text says what is wrong
 	}
 }

@@ -1,7 +1,6 @@
 package gate
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,37 +16,42 @@ import (
 // listenSocket makes a Unix socket that only the account (nil: this one) can open. A
 // rename puts it in place, so it never has another mode there, it replaces one that a
 // killed gate has left, and with shared it takes over from another gate without a gap.
+//
+// The account may write to the directory while root still works in it, and so replace any
+// name there at any moment. Root therefore works on the directory that it has opened, and
+// changes the owner of a descriptor or of a name that it does not follow.
 func listenSocket(path string, a *sandbox.Account, shared bool) (ln net.Listener, err error) {
 	if err := checkVacant(path, shared); err != nil {
 		return nil, err
 	}
-	temporary := filepath.Join(filepath.Dir(path), fmt.Sprintf(".pgwicket-%d", os.Getpid()))
-	_ = os.Remove(temporary) // of a killed process with this number
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		// Linux creates the file with the mode of the socket; elsewhere the chmod below
-		// sets it.
-		return c.Control(func(fd uintptr) { restrictMode(fd) })
-	}}
-	if ln, err = lc.Listen(context.Background(), "unix", temporary); err != nil {
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-			err = fmt.Errorf("%w; name a directory that this account may write to", err)
-		}
-		return nil, err
+	dir, err := openDirectory(filepath.Dir(path))
+	if err != nil {
+		return nil, explainDirectory(&fs.PathError{Op: "open", Path: filepath.Dir(path), Err: err})
+	}
+	defer dir.close()
+	temporary := fmt.Sprintf(".pgwicket-%d", os.Getpid())
+	_ = dir.remove(temporary) // of a killed process with this number
+	if ln, err = dir.listen(temporary); err != nil {
+		return nil, explainDirectory(err)
 	}
 	ln.(*net.UnixListener).SetUnlinkOnClose(false) // it would remove the old name
-	err = os.Chmod(temporary, ownerOnly)
-	if err == nil && a != nil {
-		err = os.Lchown(temporary, a.UID, a.GID)
-	}
-	if err == nil {
-		err = os.Rename(temporary, path)
+	if err = dir.restrict(temporary, a); err == nil {
+		err = dir.rename(temporary, filepath.Base(path))
 	}
 	if err != nil {
 		_ = ln.Close()
-		_ = os.Remove(temporary)
-		return nil, err
+		_ = dir.remove(temporary)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return ln, nil
+}
+
+// explainDirectory adds to an error what to do about the directory.
+func explainDirectory(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w; name a directory that this account may write to", err)
+	}
+	return err
 }
 
 const ownerOnly = 0o600

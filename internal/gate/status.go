@@ -20,18 +20,20 @@ type published struct {
 	reload   status.Reload
 }
 
-// record publishes the result of a load.
-func (g *Gate) record(trigger string, successful bool, files []string, problems []config.Problem) *status.Reload {
+// record publishes the result of a load, with its time and its problems.
+func (g *Gate) record(r status.Reload, problems []config.Problem) *status.Reload {
 	now := time.Now()
 	last := g.published.Load()
-	s := &published{config: g.inForce, reload: status.Reload{
-		At: now, Trigger: trigger, Successful: successful, InForceSince: now, Files: files, Problems: make([]status.Problem, 0, len(problems)),
-	}}
+	r.At, r.InForceSince, r.Problems = now, now, make([]status.Problem, 0, len(problems))
+	for _, list := range []*[]string{&r.Files, &r.Changes, &r.PutOff} {
+		*list = append([]string{}, *list...) // JSON shows none as [], not as null
+	}
+	s := &published{config: g.inForce, reload: r}
 	for _, p := range problems {
 		s.reload.Problems = append(s.reload.Problems, status.Problem(p))
 	}
 	if s.adminTLS = g.inForce.Admin.TLS; last != nil {
-		if !successful {
+		if !r.Successful {
 			s.reload.InForceSince = last.reload.InForceSince
 		}
 		if last.adminTLS == nil || s.adminTLS == nil { // only a restart changes whether there is TLS
@@ -127,7 +129,8 @@ func crlsOf(s *tlsconfig.Server) (all []status.CRL) {
 
 func limitsOf(p *proxy.Policy, u proxy.Usage) []status.Limit {
 	return []status.Limit{
-		{Key: "limits.max_connections", What: "Connections", Used: u.Connections, Of: p.Limits.Connections},
+		{Key: "limits.max_startups", What: "Unproved connections", Used: u.Startups, Of: p.Limits.Startups},
+		{Key: "limits.max_connections", What: "Sessions", Used: u.Sessions, Of: p.Limits.Sessions},
 		{Key: "limits.max_connections_per_source", What: "Connections of the busiest source", Used: u.PerSource, Of: p.Limits.PerSource},
 		{Key: "limits.max_sessions_per_account", What: "Sessions of the busiest user and database", Used: u.PerAccount, Of: p.Limits.PerAccount},
 		{Key: "limits.max_cancel_requests", What: "Cancel requests under way", Used: u.CancelRequests, Of: p.MaxCancelRequests},

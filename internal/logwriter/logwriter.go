@@ -14,7 +14,8 @@ import (
 
 // The bounds of the queue.
 const (
-	maxQueued    = 1 << 20 // bytes; as many again may be being written
+	maxQueued    = 1 << 20       // bytes; as many again may be being written
+	maxLow       = maxQueued / 2 // what low priority may fill
 	keptCapacity = 64 << 10
 	closeTimeout = time.Second
 )
@@ -23,6 +24,9 @@ const (
 // never waits. A line that does not fit into the queue, or that cannot be written,
 // is dropped and counted. As soon as lines can be written again, a report of their
 // number is written in their place.
+//
+// Lines of low priority go into the same queue, but only into its first half. However
+// many of them there are, they never take the place of another line.
 //
 // Make one with New. Write may be called concurrently.
 type Writer struct {
@@ -33,6 +37,7 @@ type Writer struct {
 	mu     sync.Mutex
 	queue  []byte // whole lines
 	gap    int64  // lines dropped after the end of the queue
+	lowGap int64  // the same of low priority
 	closed bool
 	wake   chan struct{} // there is work
 	done   chan struct{} // closed when everything is written, after Close
@@ -52,18 +57,34 @@ func New(w io.Writer, dropped func(), report func(w io.Writer, n int64)) *Writer
 
 // Write queues one line, its newline included. It always succeeds.
 func (w *Writer) Write(line []byte) (int, error) {
+	w.enqueue(line, maxQueued, &w.gap)
+	return len(line), nil
+}
+
+// LowPriority returns a writer of lines that may be many, such as those that clients
+// without a session cause. It never waits and always succeeds, as Write does.
+func (w *Writer) LowPriority() io.Writer { return lowPriority{w} }
+
+type lowPriority struct{ *Writer }
+
+func (w lowPriority) Write(line []byte) (int, error) {
+	w.enqueue(line, maxLow, &w.lowGap)
+	return len(line), nil
+}
+
+// enqueue appends a line if the queue is not longer than limit with it. gap counts the
+// dropped lines of its kind, and after one of them all up to their report are dropped.
+func (w *Writer) enqueue(line []byte, limit int, gap *int64) {
 	w.mu.Lock()
-	// After a dropped line, all lines up to its report are dropped.
-	if w.closed || w.gap > 0 || len(w.queue)+len(line) > maxQueued {
-		w.gap++
+	if w.closed || *gap > 0 || len(w.queue)+len(line) > limit {
+		*gap++
 		w.mu.Unlock()
 		w.dropped()
-		return len(line), nil
+		return
 	}
 	w.queue = append(w.queue, line...)
 	w.mu.Unlock()
 	w.signal()
-	return len(line), nil
 }
 
 func (w *Writer) signal() {
@@ -92,7 +113,7 @@ func (w *Writer) run() {
 	for range w.wake {
 		for {
 			w.mu.Lock()
-			if len(w.queue) == 0 && w.gap == 0 {
+			if len(w.queue) == 0 && w.gap+w.lowGap == 0 {
 				closed := w.closed
 				w.mu.Unlock()
 				if closed {
@@ -100,8 +121,8 @@ func (w *Writer) run() {
 				}
 				break
 			}
-			gap := w.gap
-			lines, w.queue, w.gap = w.queue, lines[:0], 0
+			gap := w.gap + w.lowGap
+			lines, w.queue, w.gap, w.lowGap = w.queue, lines[:0], 0, 0
 			w.mu.Unlock()
 			// One line a write, as without a queue: other processes may write to the same pipe.
 			for line := range bytes.Lines(lines) {

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -91,6 +92,64 @@ func TestStuckReader(t *testing.T) {
 	if next != lines+1 {
 		t.Errorf("%d lines are accounted for, want %d", next, lines+1)
 	}
+}
+
+// A reader of 64 KB/s and a flood of low priority: every other line is written, in its
+// order, and each dropped line is counted.
+func TestLowPriorityDisplacesNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		slow := &slowReader{perSecond: 64 << 10}
+		var dropped, reported atomic.Int64
+		log := New(slow, func() { dropped.Add(1) }, func(w io.Writer, n int64) { reported.Add(n); reportLine(w, n) })
+		low := log.LowPriority()
+		const seconds, mainPerSecond, lowPerSecond = 40, 200, 5_000
+		for i := range seconds * mainPerSecond {
+			for range lowPerSecond / mainPerSecond {
+				_, _ = fmt.Fprintf(low, "low %095d\n", i)
+			}
+			_, _ = fmt.Fprintf(log, "main %094d\n", i)
+			time.Sleep(time.Second / mainPerSecond)
+		}
+		for log.mu.Lock(); len(log.queue) > 0; log.mu.Lock() { // it is read in the end
+			log.mu.Unlock()
+			time.Sleep(time.Second)
+		}
+		log.mu.Unlock()
+		time.Sleep(time.Minute)
+		log.Close()
+		next, lows := 0, int64(0)
+		for line := range strings.Lines(slow.got.String()) {
+			var n int
+			if _, err := fmt.Sscanf(line, "main %d", &n); err != nil {
+				if strings.HasPrefix(line, "low ") {
+					lows++
+				}
+				continue
+			}
+			if n != next {
+				t.Fatalf("line %d instead of %d", n, next)
+			}
+			next++
+		}
+		if next != seconds*mainPerSecond {
+			t.Errorf("%d lines of %d were written", next, seconds*mainPerSecond)
+		}
+		if d := dropped.Load(); d == 0 || lows+d != seconds*lowPerSecond || reported.Load() != d {
+			t.Errorf("%d lines of low priority written, %d dropped, %d reported, want %d in all", lows, d, reported.Load(), seconds*lowPerSecond)
+		}
+	})
+}
+
+// slowReader takes some bytes a second.
+type slowReader struct {
+	perSecond int
+	got       bytes.Buffer
+}
+
+func (s *slowReader) Write(p []byte) (int, error) {
+	time.Sleep(time.Duration(len(p)) * time.Second / time.Duration(s.perSecond))
+	return s.got.Write(p)
 }
 
 // Close does not wait for a reader that never reads.

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pgwicket/acl"
+	"pgwicket/internal/socket"
 	"pgwicket/proxy"
 )
 
@@ -102,7 +103,7 @@ func (w *testNetwork) in(namespace string, do func()) {
 func (w *testNetwork) listen(address string) {
 	w.t.Helper()
 	w.in(w.gate, func() {
-		ln, err := proxy.Listen(context.Background(), address, 0)
+		ln, err := socket.Listen(context.Background(), address, 0)
 		if err != nil {
 			w.t.Error(err)
 			return

@@ -42,7 +42,7 @@ type Server struct {
 	BinDir    string
 
 	base    string
-	account *syscall.Credential // nil for the own account
+	account *account // nil for the own account
 	options Options
 	process *exec.Cmd
 	exited  chan struct{}
@@ -113,7 +113,7 @@ func (s *Server) start(ctx context.Context) error {
 }
 
 // unprivileged returns the account to run the server as, or nil for the own account.
-func unprivileged() (*syscall.Credential, error) {
+func unprivileged() (*account, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
 	}
@@ -125,7 +125,7 @@ func unprivileged() (*syscall.Credential, error) {
 		uid, err1 := strconv.ParseUint(u.Uid, 10, 32)
 		gid, err2 := strconv.ParseUint(u.Gid, 10, 32)
 		if err1 == nil && err2 == nil && uid != 0 {
-			return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
+			return &account{uid: uint32(uid), gid: uint32(gid)}, nil
 		}
 	}
 	return nil, errors.New("running as root, and there is no account postgres or nobody to run PostgreSQL as")
@@ -161,7 +161,7 @@ func (s *Server) makeDirs() error {
 			return err
 		}
 		if s.account != nil {
-			if err := os.Chown(dir, int(s.account.Uid), int(s.account.Gid)); err != nil {
+			if err := os.Chown(dir, int(s.account.uid), int(s.account.gid)); err != nil {
 				return err
 			}
 		}
@@ -175,8 +175,8 @@ func (s *Server) initdb(ctx context.Context) error {
 	cmd.Dir = s.base
 	cmd.Env = s.environ()
 	// In its own process group, so that its child processes end too.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.account, Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	setProcess(cmd, s.account)
+	cmd.Cancel = func() error { return killGroup(cmd.Process) }
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w\n%s", err, bytes.TrimSpace(out))
 	}
@@ -208,7 +208,7 @@ func (s *Server) configure() error {
 			return err
 		}
 		if s.account != nil {
-			if err := os.Chown(path, int(s.account.Uid), int(s.account.Gid)); err != nil {
+			if err := os.Chown(path, int(s.account.uid), int(s.account.gid)); err != nil {
 				return err
 			}
 		}
@@ -235,7 +235,7 @@ func (s *Server) launch() error {
 	s.process.Stdout, s.process.Stderr = log, log
 	// In its own process group, so that Ctrl-C reaches only the caller, which then stops
 	// the server.
-	s.process.SysProcAttr = &syscall.SysProcAttr{Credential: s.account, Setpgid: true}
+	setProcess(s.process, s.account)
 	if err := s.process.Start(); err != nil {
 		s.process = nil
 		return err

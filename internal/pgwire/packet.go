@@ -16,7 +16,9 @@ import (
 // 4 <= length-4 <= MAX_STARTUP_PACKET_LENGTH (10000) in ProcessStartupPacket.
 const (
 	minPacket = 8
-	maxPacket = 10004
+
+	// MaxStartupPacket is the longest packet before authentication, in bytes.
+	MaxStartupPacket = 10004
 )
 
 // Request codes; a startup message has its version in the same place.
@@ -73,7 +75,7 @@ func ReadPacket(r io.Reader) (Packet, error) {
 		return Packet{}, truncated(n, err)
 	}
 	length := binary.BigEndian.Uint32(head[:4])
-	if length < minPacket || length > maxPacket {
+	if length < minPacket || length > MaxStartupPacket {
 		return Packet{}, ErrLength
 	}
 	if _, err := io.ReadFull(r, head[4:]); err != nil {

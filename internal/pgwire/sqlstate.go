@@ -42,3 +42,10 @@ const (
 	// SQLStateInternalError is internal_error.
 	SQLStateInternalError = "XX000"
 )
+
+// The SQLSTATEs that a Tracker looks for.
+const (
+	sqlStateUndefinedStatement = "26000" // undefined_pstatement
+	sqlStateUndefinedCursor    = "34000" // undefined_cursor
+	sqlStateCrashShutdown      = "57P02" // crash_shutdown
+)

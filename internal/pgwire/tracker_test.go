@@ -80,7 +80,7 @@ func TestTrackerReadsTheSQLSTATE(t *testing.T) {
 		"":                                          "",
 		"\x00":                                      "",
 		"MC28P01\x00C3D000\x00\x00":                 "3D000",
-		"S" + string(bytes.Repeat([]byte("x"), 5000)) + "\x00C28P01\x00\x00":         "", // PostgreSQL sends the SQLSTATE before any long field
+		"S" + string(bytes.Repeat([]byte("x"), 5000)) + "\x00C28P01\x00\x00":         "28P01",
 		"SFATAL\x00C53300\x00M" + string(bytes.Repeat([]byte("y"), 100000)) + "\x00": "53300",
 	} {
 		l := new(pgwire.Login)
@@ -193,6 +193,52 @@ func TestTrackerBoundaries(t *testing.T) {
 	}
 }
 
+// The tracker knows when the backend's last message has ended the session, before and
+// after the login.
+func TestTrackerFatal(t *testing.T) {
+	t.Parallel()
+	long := string(bytes.Repeat([]byte("x"), 3000))
+	for _, c := range []struct {
+		name     string
+		stream   []byte
+		sqlstate string
+		ok       bool
+	}{
+		{"nothing", nil, "", false},
+		{"FATAL", message('E', []byte("SFATAL\x00VFATAL\x00C57P01\x00M"+long+"\x00\x00")...), "57P01", true},
+		{"PANIC", message('E', []byte("SPANIC\x00VPANIC\x00CXX000\x00Mno\x00\x00")...), "XX000", true},
+		{"ERROR", message('E', []byte("SERROR\x00VERROR\x00C57014\x00Mno\x00\x00")...), "", false},
+		{"translated", message('E', []byte("SFATALE\x00VFATAL\x00C57P05\x00Mno\x00\x00")...), "57P05", true},
+		{"translated ERROR", message('E', []byte("SFATAL\x00VERROR\x00C57014\x00Mno\x00\x00")...), "", false},
+		{"V before S", message('E', []byte("VERROR\x00SFATAL\x00C57014\x00Mno\x00\x00")...), "", false},
+		{"before 9.6", message('E', []byte("SFATAL\x00C57P01\x00Mno\x00\x00")...), "57P01", true},
+		{"another field", message('E', []byte("SERROR\x00VERROR\x00C22012\x00MVFATAL\x00\x00")...), "", false},
+		{"without a SQLSTATE", message('E', []byte("SFATAL\x00VFATAL\x00Mno\x00\x00")...), "", true},
+		{"no SQLSTATE", message('E', []byte("SFATAL\x00VFATAL\x00C57p01\x00Mno\x00\x00")...), "", true},
+		{"without terminators", message('E', []byte("SFATAL\x00C57P01")...), "", true},
+		{"empty", message('E'), "", false},
+		{"crash", message('N', []byte("SWARNING\x00VWARNING\x00C57P02\x00Mno\x00\x00")...), "57P02", true},
+		{"immediate shutdown", message('N', []byte("SWARNING\x00VWARNING\x00C57P01\x00Mno\x00\x00")...), "57P01", true},
+		{"notice", message('N', []byte("SNOTICE\x00VNOTICE\x00C00000\x00MFATAL\x00\x00")...), "", false},
+		{"FATAL, then a row", append(message('E', []byte("SFATAL\x00VFATAL\x00C57P01\x00Mno\x00\x00")...), message('D', 0, 0)...), "", false},
+		{"FATAL, then another", append(message('E', []byte("SFATAL\x00VFATAL\x00C57P01\x00Mno\x00\x00")...), message('Z', 'I')...), "", false},
+		{"FATAL, not all of it", message('E', []byte("SFATAL\x00VFATAL\x00C57P01\x00Mno\x00\x00")...)[:30], "", false},
+		{"two errors", append(message('E', []byte("SERROR\x00VERROR\x00C08P01\x00Mno\x00\x00")...), message('E', []byte("SFATAL\x00VFATAL\x00C57P01\x00Mno\x00\x00")...)...), "57P01", true},
+	} {
+		for _, before := range [][]byte{nil, message('Z', 'I'), append(message('Z', 'I'), messages("DDD")...)} {
+			for _, size := range []int{1, 2, 7, 100, 5000} {
+				tr := pgwire.Tracker{Login: new(pgwire.Login)}
+				for part := range chunks(append(slices.Clone(before), c.stream...), size) {
+					tr.Feed(part)
+				}
+				if sqlstate, ok := tr.Fatal(); sqlstate != c.sqlstate || ok != c.ok {
+					t.Errorf("%s, in chunks of %d: %q, %v, want %q, %v", c.name, size, sqlstate, ok, c.sqlstate, c.ok)
+				}
+			}
+		}
+	}
+}
+
 // Any bytes in any chunks: no panic, and the same result whatever the chunks.
 func FuzzTracker(f *testing.F) {
 	f.Add(login(f, []byte{1, 2, 3, 4}), uint8(3))
@@ -207,6 +253,10 @@ func FuzzTracker(f *testing.F) {
 		b := parts.Login
 		for p := range chunks(stream, 1+int(chunk)) {
 			parts.Feed(p)
+		}
+		wholeState, wholeFatal := whole.Fatal()
+		if partsState, partsFatal := parts.Fatal(); wholeState != partsState || wholeFatal != partsFatal {
+			t.Errorf("whole and in parts differ: %q %v, %q %v", wholeState, wholeFatal, partsState, partsFatal)
 		}
 		if whole.AtBoundary() != parts.AtBoundary() || whole.Status() != parts.Status() || whole.Known() != parts.Known() {
 			t.Errorf("whole and in parts differ: %+v, %+v", whole, parts)
@@ -225,7 +275,7 @@ func BenchmarkTracker(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.SetBytes(int64(len(stream)))
-			var tr pgwire.Tracker
+			tr := openTracker()
 			for b.Loop() {
 				tr.Feed(stream)
 			}

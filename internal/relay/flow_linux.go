@@ -3,7 +3,9 @@ package relay
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -30,7 +32,8 @@ type flow struct {
 	result          Result       // but for the bytes
 	fromClient      atomic.Int64
 	toClient        atomic.Int64
-	ready           func(pgwire.Login)
+	backendClosed   atomic.Bool
+	ready           func(pgwire.Login) *Termination
 	done            func(Result)
 }
 
@@ -75,10 +78,11 @@ func (f *flow) step(do func()) {
 		if p := recover(); p != nil {
 			f.loop.out, f.loop.outUp = f.loop.out[:0], f.loop.outUp[:0]
 			f.loop.observer.Panicked(p)
-			f.end(Failed)
+			f.fail(Failed, fmt.Errorf("panic: %v", p))
 		}
 	}()
 	do()
+	f.sendRecords() // or what is left would go to the next flow's client
 	f.settle()
 }
 
@@ -109,8 +113,11 @@ func (f *flow) readClient() {
 	switch {
 	case errno == syscall.EAGAIN:
 		return
+	case (n == 0 || errno != 0) && f.termination != nil && !f.termination.WhenIdle:
+		f.endTerminated(*f.termination) // there is nobody to send the message to
+		return
 	case errno != 0:
-		f.end(ClientLost)
+		f.fail(ClientLost, os.NewSyscallError("read", errno))
 		return
 	case n == 0 && f.backend.closed:
 		f.client.ended = true
@@ -143,7 +150,7 @@ func (f *flow) decrypt() {
 		answers += len(l.out)
 		f.sendRecords() // an answer to a KeyUpdate, an alert
 		if answers > maxAnswers {
-			f.end(ClientLost)
+			f.fail(LimitReached, errManyAnswers)
 			return
 		}
 		switch {
@@ -156,10 +163,10 @@ func (f *flow) decrypt() {
 			return
 		case errors.Is(err, io.ErrUnexpectedEOF):
 			f.client.ended = true
-			f.cause(ClientLost)
+			f.note(ClientLost, err)
 			return
 		default:
-			f.end(ClientLost)
+			f.fail(clientFailure(err), err)
 		}
 	}
 }
@@ -175,11 +182,11 @@ func (f *flow) readBackend() {
 		// A backend that exits with unread input resets the socket, after
 		// the last of its output.
 		if f.secured != nil && !f.tracker.Terminated() {
-			f.cause(BackendLost) // a backend that ends in order sends close_notify
+			f.note(BackendLost, io.ErrUnexpectedEOF) // a backend that ends in order sends close_notify
 		}
 		f.backendEnded()
 	case errno != 0:
-		f.end(BackendLost)
+		f.fail(BackendLost, os.NewSyscallError("read", errno))
 	case f.secured != nil:
 		f.secured.conn.pending = in[:n]
 		f.decryptBackend()
@@ -206,7 +213,7 @@ func (f *flow) decryptBackend() {
 		case errors.Is(err, io.EOF): // its close_notify
 			f.backendEnded()
 		default:
-			f.end(BackendLost)
+			f.fail(BackendLost, err)
 		}
 	}
 }
@@ -226,7 +233,7 @@ func (f *flow) backendEnded() {
 func (f *flow) deliver(p []byte) {
 	n := f.follow(p)
 	if err := writeRecords(f.tls, p[:n]); err != nil {
-		f.end(ClientLost) // a fatal alert of its own has gone before
+		f.fail(ClientLost, err) // a fatal alert of its own has gone before
 		return
 	}
 	f.toClient.Add(int64(n))
@@ -237,22 +244,40 @@ func (f *flow) deliver(p []byte) {
 // follow has the tracker follow what the backend has sent, and returns how much
 // of it the client is still to get.
 func (f *flow) follow(p []byte) (n int) {
-	starting := f.tracker.Login != nil
-	if n = len(p); f.termination == nil {
-		f.tracker.Feed(p)
-	} else {
-		n = f.termination.follow(&f.tracker, p)
-	}
-	if starting && f.tracker.Login == nil { // ready for the first query
-		delete(f.loop.deadlines, f)
-		if f.termination != nil && !f.termination.Deadline.IsZero() {
-			f.loop.setFlowDeadline(f, f.termination.Deadline)
-		}
-		if f.result.Login.Ready {
-			f.ready(f.result.Login)
+	if f.tracker.Login != nil {
+		var start int
+		n, start = followLogin(&f.tracker, f.termination, p)
+		if f.tracker.Login == nil && f.refusedAtReady() {
+			return start
 		}
 	}
-	return n
+	switch t := f.termination; {
+	case t == nil:
+		f.tracker.Feed(p[n:])
+		return len(p)
+	case n > 0 && t.canSend(&f.tracker):
+		return n
+	default:
+		return n + t.follow(&f.tracker, p[n:])
+	}
+}
+
+// refusedAtReady takes note that the login is over, and reports whether the owner
+// ends the session there.
+func (f *flow) refusedAtReady() bool {
+	delete(f.loop.deadlines, f)
+	if f.termination != nil && !f.termination.Deadline.IsZero() {
+		f.loop.setFlowDeadline(f, f.termination.Deadline)
+	}
+	if !f.result.Login.Ready {
+		return false // the stream is not followed any more
+	}
+	t := f.ready(f.result.Login)
+	if t == nil || f.termination != nil && !f.termination.WhenIdle {
+		return false
+	}
+	f.termination = t
+	return true
 }
 
 // sendBackend sends the backend p, over its TLS if it has any.
@@ -313,12 +338,12 @@ func (f *flow) flush(to *leg) {
 func (f *flow) writeFailed(to *leg, errno syscall.Errno) {
 	switch {
 	case to == &f.client:
-		f.end(ClientLost)
+		f.fail(ClientLost, os.NewSyscallError("write", errno))
 	case errno == syscall.EPIPE, errno == syscall.ECONNRESET:
 		// The backend has closed; what it sent before is still to be read.
 		to.closed, to.queue = true, nil
 	default:
-		f.end(BackendLost)
+		f.fail(BackendLost, os.NewSyscallError("write", errno))
 	}
 }
 
@@ -367,7 +392,7 @@ func (f *flow) watch(of *leg, side int32, readable bool) {
 		return
 	}
 	if err := f.loop.watch(of.fd, of.interest, want, int32(f.slot)<<1|side, f.loop.slots[f.slot].generation); err != nil {
-		f.end(Failed) // fs.epoll.max_user_watches
+		f.fail(Failed, os.NewSyscallError("epoll_ctl", err)) // fs.epoll.max_user_watches
 		return
 	}
 	of.interest = want
@@ -378,7 +403,7 @@ func (f *flow) watch(of *leg, side int32, readable bool) {
 func (f *flow) timedOut() {
 	switch {
 	case f.backend.ended:
-		f.end(ClientLost)
+		f.fail(ClientLost, errLingers)
 	case f.termination != nil:
 		f.endTerminated(*f.termination)
 	default:
@@ -394,12 +419,27 @@ func (f *flow) end(c Cause) {
 	f.over = true
 	f.cause(c)
 	_ = unix.Close(f.client.fd) // which takes it out of epoll: there is no duplicate
-	_ = unix.Close(f.backend.fd)
+	f.closeBackend()
 	f.loop.remove(f)
 	f.result.FromClient, f.result.ToClient = f.Moved()
 	f.result.Busy = f.tracker.Busy()
+	f.result.SQLSTATE, f.result.Fatal = f.tracker.Fatal()
 	f.loop.reportMoved() // before done: its reader finds the session's bytes counted
 	go f.done(f.result)
+}
+
+// fail is end, for a cause that has an error.
+func (f *flow) fail(c Cause, err error) {
+	f.note(c, err)
+	f.end(c)
+}
+
+// note is cause, with its error.
+func (f *flow) note(c Cause, err error) {
+	if !f.caused {
+		f.result.Err = err
+	}
+	f.cause(c)
 }
 
 // cause notes what ended the flow, unless something else did before.

@@ -157,3 +157,81 @@ func roundTrips(t *testing.T, c *tls.Conn) time.Duration {
 	}
 	return slowest[len(slowest)-1]
 }
+
+// What crypto/tls has to answer to one client must not go out on another's
+// connection, also where its backend is gone before the answer is sent.
+func TestAnswerWithoutABackend(t *testing.T) {
+	var keys bytes.Buffer
+	shared, stop := sharedRelay(t)
+	attacker, victim := newRig(t, rigging{relay: shared, keys: &keys}), newRig(t, rigging{relay: shared})
+	for _, r := range []*rig{attacker, victim} {
+		if err := r.client.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		<-r.started
+	}
+	go func() { _, _ = io.Copy(victim.backend, victim.backend) }()
+	k := clientKeys(t, keys.String())
+	if k == nil {
+		t.Skip("the suite is not AES-128-GCM")
+	}
+	_ = roundTrips(t, victim.client)
+	// The client reads nothing, so the relay does not see its backend's end.
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		row := make([]byte, 64<<10)
+		_ = attacker.backend.SetWriteDeadline(time.Now().Add(time.Second))
+		for {
+			if _, err := attacker.backend.Write(row); err != nil {
+				return
+			}
+		}
+	}()
+	<-sent
+	_ = attacker.backend.Close()
+	if _, err := attacker.tcp.Write(k.record(k.update(nil, 1), 23, 'x')); err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		_ = roundTrips(t, victim.client)
+		time.Sleep(10 * time.Millisecond)
+	}
+	attacker.close()
+	victim.close()
+	stop()
+}
+
+// crypto/tls gives up after 16 records in a row that carry no data. A JDK repeats its
+// KeyUpdate until it is answered, and reaches that in a long COPY (golang/go#80528,
+// pgjdbc/pgjdbc#2879): the limit is not the client's fault, and the result says which
+// it was.
+func TestKeyUpdateLimit(t *testing.T) { eachRelay(t, testKeyUpdateLimit) }
+
+func testKeyUpdateLimit(t *testing.T, with starter) {
+	var keys bytes.Buffer
+	r := newRig(t, rigging{relay: with, keys: &keys})
+	if _, err := r.client.Write([]byte("data")); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "the data is relayed", func() bool { return r.counted[0].Load() == 4 })
+	k := clientKeys(t, keys.String())
+	if k == nil {
+		t.Skip("the suite is not AES-128-GCM")
+	}
+	k.seq = 1 // the client has sent one record
+	var updates []byte
+	for range 17 {
+		updates = k.update(updates, 1)
+	}
+	if _, err := r.tcp.Write(updates); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(r.backend); string(got) != "data" || err != nil {
+		t.Errorf("the backend read %q, %v", got, err)
+	}
+	r.ended(LimitReached, 4, 0)
+	if r.result.Err == nil || !strings.Contains(r.result.Err.Error(), "non-advancing records") {
+		t.Errorf("the error is %v", r.result.Err)
+	}
+}

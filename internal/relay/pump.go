@@ -2,6 +2,7 @@ package relay
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"sync"
@@ -22,6 +23,10 @@ type pump struct {
 	fromClient, toClient atomic.Int64
 	termination          atomic.Pointer[Termination] // at the next place for it
 	cause                atomic.Int32                // see setCause
+	muted                atomic.Bool                 // no byte of the client is forwarded any more
+	backendClosed        atomic.Bool
+	queued               atomic.Bool // bytes of the client are being written to the backend
+	err                  error       // of the cause; written once
 
 	mu      sync.Mutex
 	tracker pgwire.Tracker
@@ -46,7 +51,8 @@ func (p *pump) run() {
 	<-uploaded
 	p.cut()
 	noted := p.cause.Load()
-	r := Result{Cause: Cause(noted&0xff - 1), Termination: uint8(noted >> 8), Busy: p.tracker.Busy(), Login: p.login}
+	r := Result{Cause: Cause(noted&0xff - 1), Termination: uint8(noted >> 8), Err: p.err, Busy: p.tracker.Busy(), Login: p.login}
+	r.SQLSTATE, r.Fatal = p.tracker.Fatal()
 	r.FromClient, r.ToClient = p.Moved()
 	p.Done(r)
 }
@@ -55,7 +61,7 @@ func (p *pump) run() {
 func (p *pump) guard(direction func()) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
-			p.end(Failed)
+			p.fail(Failed, fmt.Errorf("panic: %v", panicked))
 			p.observer.Panicked(panicked)
 		}
 	}()
@@ -68,9 +74,22 @@ func (p *pump) end(c Cause) {
 	p.cut()
 }
 
+// fail is end, for a cause that has an error.
+func (p *pump) fail(c Cause, err error) {
+	p.note(c, err)
+	p.cut()
+}
+
+// note is setCause, with its error. Only the two directions call it.
+func (p *pump) note(c Cause, err error) {
+	if p.setCause(c) {
+		p.err = err
+	}
+}
+
 // setCause notes what ended the session, unless something else did before: the
 // cause plus one and, above it, the reason of a termination.
-func (p *pump) setCause(c Cause) { p.cause.CompareAndSwap(0, int32(c)+1) }
+func (p *pump) setCause(c Cause) bool { return p.cause.CompareAndSwap(0, int32(c)+1) }
 
 func (p *pump) causeTerminated(t *Termination) {
 	p.cause.CompareAndSwap(0, int32(t.Reason)<<8|int32(Terminated)+1)
@@ -80,6 +99,7 @@ func (p *pump) causeTerminated(t *Termination) {
 func (p *pump) cut() {
 	_ = p.ClientConn.Close()
 	_ = p.Backend.Close()
+	p.backendClosed.Store(true)
 }
 
 // Moved implements Handle.
@@ -92,7 +112,13 @@ func (p *pump) Terminate(t Termination) {
 		p.cut()
 		return
 	}
+	if e := p.termination.Load(); e != nil && !e.WhenIdle && t.WhenIdle {
+		return // its client is not heard any more
+	}
 	p.termination.Store(&t)
+	if !t.WhenIdle {
+		p.muted.Store(true)
+	}
 	_ = p.Backend.SetReadDeadline(time.Now()) // for pumpDown to see it
 	if !t.Deadline.IsZero() {
 		time.AfterFunc(time.Until(t.Deadline), func() {
@@ -104,13 +130,16 @@ func (p *pump) Terminate(t Termination) {
 	}
 }
 
-// TerminateIfQuiet implements Handle.
-func (p *pump) TerminateIfQuiet(t Termination, moved int64) {
+// BackendClosed implements Handle.
+func (p *pump) BackendClosed() bool { return p.backendClosed.Load() }
+
+// TerminateIf implements Handle.
+func (p *pump) TerminateIf(s State, t Termination, moved int64) {
 	p.mu.Lock()
 	from, to := p.Moved()
-	quiet := !p.tracker.Busy() && from+to == moved
+	holds := from+to == moved && s.holds(&p.tracker, p.queued.Load())
 	p.mu.Unlock()
-	if quiet {
+	if holds {
 		p.Terminate(t)
 	}
 }
@@ -132,8 +161,9 @@ func (p *pump) tryTerminate() bool {
 	p.termination.Store(nil)
 	p.causeTerminated(t)
 	_ = p.ClientConn.SetWriteDeadline(time.Now().Add(lingerTimeout)) // a client that does not read is not waited for
+	_ = p.Backend.Close()                                            // upload finds out, and reads the client until it is done
+	p.backendClosed.Store(true)
 	_, _ = p.Client.Write(t.Message)
-	_ = p.Backend.Close() // upload finds out, and reads the client until it is done
 	return true
 }
 
@@ -163,7 +193,13 @@ func (p *pump) writeBackend(b []byte) error {
 
 // upload moves the client's bytes to the backend.
 func (p *pump) upload() {
-	switch err := p.pumpUp(); {
+	err := p.pumpUp()
+	if t := p.termination.Load(); t != nil && !t.WhenIdle {
+		p.causeTerminated(t) // there is nobody to send the message to
+		p.cut()
+		return
+	}
+	switch {
 	case errors.Is(err, errBackendWrite):
 		// download delivers what the backend sent before. Until then the
 		// client must be read: closing a socket with unread bytes in it
@@ -173,10 +209,12 @@ func (p *pump) upload() {
 		p.setCause(ClientClosed)
 		p.closeBackendWrite()
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		p.setCause(ClientLost) // in the middle of a record
+		p.note(ClientLost, err) // in the middle of a record
 		p.closeBackendWrite()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		p.fail(ClientLost, errLingers)
 	default:
-		p.end(ClientLost)
+		p.fail(clientFailure(err), err)
 	}
 }
 
@@ -184,7 +222,7 @@ func (p *pump) upload() {
 func (p *pump) download() {
 	switch err := p.pumpDown(); {
 	case errors.Is(err, errClientWrite):
-		p.end(ClientLost)
+		p.fail(ClientLost, err)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
 		// A backend that exits with unread input resets the socket, after
 		// the last of its output.
@@ -195,7 +233,7 @@ func (p *pump) download() {
 			p.setCause(ClientClosed)
 		}
 		if p.BackendTLS != nil && !errors.Is(err, io.EOF) {
-			p.setCause(BackendLost) // a backend that ends in order says so by close_notify
+			p.note(BackendLost, io.ErrUnexpectedEOF) // a backend that ends in order sends close_notify
 		}
 		p.setCause(BackendClosed)
 		_ = p.Client.CloseWrite()
@@ -203,16 +241,15 @@ func (p *pump) download() {
 		_ = p.ClientConn.SetReadDeadline(time.Now().Add(lingerTimeout))
 		_ = p.Backend.SetWriteDeadline(time.Now().Add(lingerTimeout))
 	default:
-		p.end(BackendLost)
+		p.fail(BackendLost, err)
 	}
 }
 
 func (p *pump) pumpUp() error {
-	raw, err := p.ClientConn.SyscallConn()
+	socket, err := newReader(p.ClientConn.Socket)
 	if err != nil {
 		return err
 	}
-	socket := newReader(raw)
 	p.ClientConn.fed = true
 	for {
 		// Before the first read too: the handshake may have read ahead.
@@ -243,13 +280,15 @@ func (p *pump) decrypt() error {
 	defer buffers.Put(plain)
 	for {
 		have, err := readAll(p.Client, plain[:])
-		if have > 0 {
+		if have > 0 && !p.muted.Load() {
 			p.mu.Lock()
 			p.tracker.Ask(plain[:have])
+			p.queued.Store(true)
 			p.mu.Unlock()
 			if err := p.writeBackend(plain[:have]); err != nil {
 				return errBackendWrite
 			}
+			p.queued.Store(false)
 			p.fromClient.Add(int64(have))
 			p.observer.Moved(have, 0)
 		}
@@ -265,11 +304,11 @@ func (p *pump) decrypt() error {
 func (p *pump) pumpDown() error {
 	read := p.readTLS
 	if p.BackendTLS == nil {
-		raw, err := p.Backend.SyscallConn()
+		socket, err := newReader(p.Backend.Socket)
 		if err != nil {
 			return err
 		}
-		read = newReader(raw).read
+		read = socket.read
 	}
 	for {
 		buf, n, err := read()
@@ -287,7 +326,7 @@ func (p *pump) pumpDown() error {
 		err = writeRecords(p.Client, buf[:n])
 		buffers.Put(buf)
 		if err != nil {
-			return errClientWrite
+			return fmt.Errorf("%w: %w", errClientWrite, err)
 		}
 		p.toClient.Add(int64(n))
 		p.observer.Moved(0, n)
@@ -301,76 +340,52 @@ func (p *pump) pumpDown() error {
 // of it the client is still to get.
 func (p *pump) follow(b []byte) (n int) {
 	p.mu.Lock()
-	starting := p.tracker.Login != nil
-	n = len(b)
-	if t := p.termination.Load(); t == nil {
-		p.tracker.Feed(b)
-	} else {
-		n = t.follow(&p.tracker, b)
-	}
-	ready := starting && p.tracker.Login == nil
-	p.mu.Unlock()
-	if ready {
-		p.timeout.Stop()
-		if p.login.Ready {
-			p.Ready(p.login)
+	defer p.mu.Unlock()
+	if p.tracker.Login != nil {
+		var start int
+		n, start = followLogin(&p.tracker, p.termination.Load(), b)
+		if p.tracker.Login == nil && p.refusedAtReady() {
+			return start
 		}
 	}
-	return n
+	switch t := p.termination.Load(); {
+	case t == nil:
+		p.tracker.Feed(b[n:])
+		return len(b)
+	case n > 0 && t.canSend(&p.tracker):
+		return n
+	default:
+		return n + t.follow(&p.tracker, b[n:])
+	}
 }
 
-// readTLS waits for bytes of a backend with TLS, as reader.read does, but with the
-// buffer in hand.
-func (p *pump) readTLS() (buf *[bufferSize]byte, n int, err error) {
+// refusedAtReady takes note that the login is over, and reports whether the owner
+// ends the session there. The caller holds mu, but Ready is called without it: it
+// may take locks that callers of Handle hold.
+func (p *pump) refusedAtReady() bool {
+	p.timeout.Stop()
+	if !p.login.Ready {
+		return false // the stream is not followed any more
+	}
+	p.mu.Unlock()
+	t, before := p.Ready(p.login), p.termination.Load()
+	p.mu.Lock()
+	if t == nil || before != nil && !before.WhenIdle {
+		return false
+	}
+	p.termination.Store(t)
+	return true
+}
+
+// readTLS waits for bytes of a backend with TLS, as reader.read does.
+func (p *pump) readTLS() (buf *[bufferSize]byte, n int, err error) { return readHolding(p.BackendTLS) }
+
+// readHolding waits for bytes with a buffer that it has borrowed before. The caller gives the buffer back.
+func readHolding(r io.Reader) (buf *[bufferSize]byte, n int, err error) {
 	buf = buffers.Get().(*[bufferSize]byte)
-	if n, err = p.BackendTLS.Read(buf[:]); n > 0 {
+	if n, err = r.Read(buf[:]); n > 0 {
 		return buf, n, nil // an error comes again
 	}
 	buffers.Put(buf)
 	return nil, 0, err
-}
-
-// reader reads a socket into a buffer that it borrows only when there is
-// something to read.
-type reader struct {
-	raw syscall.RawConn
-	try func(fd uintptr) bool // made once, or each read would allocate it
-	buf *[bufferSize]byte
-	n   int
-	err error
-}
-
-func newReader(raw syscall.RawConn) *reader {
-	r := &reader{raw: raw}
-	r.try = func(fd uintptr) bool {
-		buf := buffers.Get().(*[bufferSize]byte)
-		n, err := syscall.Read(int(fd), buf[:])
-		for err == syscall.EINTR {
-			n, err = syscall.Read(int(fd), buf[:])
-		}
-		if err != nil || n == 0 {
-			buffers.Put(buf)
-			buf = nil
-		}
-		if err == syscall.EAGAIN {
-			return false
-		}
-		r.buf, r.n, r.err = buf, n, err
-		return true
-	}
-	return r
-}
-
-// read waits for bytes; the caller gives the buffer back. The end of the stream
-// is io.EOF, without a buffer.
-func (r *reader) read() (buf *[bufferSize]byte, n int, err error) {
-	if err := r.raw.Read(r.try); err != nil {
-		return nil, 0, err
-	}
-	if r.err == nil && r.n == 0 {
-		return nil, 0, io.EOF
-	}
-	buf = r.buf
-	r.buf = nil // or an idle session would keep it alive
-	return buf, r.n, r.err
 }

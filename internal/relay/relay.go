@@ -3,6 +3,8 @@ package relay
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -39,8 +41,10 @@ type Session struct {
 	// LoginDeadline is when the backend must be ready for queries.
 	LoginDeadline time.Time
 	// Ready is called once if the backend gets ready for queries, by the relay
-	// itself, which waits for it.
-	Ready func(pgwire.Login)
+	// itself, which waits for it. What it returns, if anything, ends the session
+	// there: the client gets its Message instead of the ReadyForQuery, or behind it if
+	// the client has the beginning of that by then.
+	Ready func(pgwire.Login) *Termination
 	// Done is called once, in a goroutine of its own, when both connections are
 	// closed.
 	Done func(Result)
@@ -58,10 +62,11 @@ const (
 	LoginTimeout               // the backend was not ready by LoginDeadline
 	Terminated                 // Terminate
 	Failed                     // an error of the relay itself
+	LimitReached               // the client has asked for more than the relay grants it; Err says of what
 )
 
 func (c Cause) String() string {
-	return [...]string{"client closed", "client lost", "backend closed", "backend lost", "login timeout", "terminated", "failed"}[c]
+	return [...]string{"client closed", "client lost", "backend closed", "backend lost", "login timeout", "terminated", "failed", "limit reached"}[c]
 }
 
 // Result is what a relay has done with a session.
@@ -69,7 +74,10 @@ type Result struct {
 	FromClient, ToClient int64 // bytes to the backend and to the client, without TLS
 	Cause                Cause
 	Termination          uint8        // the Reason of the Termination, where Cause is Terminated
+	Err                  error        // what broke a connection or has failed, where Cause is one of those
 	Busy                 bool         // the backend had a request to work on
+	Fatal                bool         // the last message of the backend says why it ends the session
+	SQLSTATE             string       // of that message; empty: none, or not valid
 	Login                pgwire.Login // what the backend sent before it was ready
 }
 
@@ -79,6 +87,9 @@ type Result struct {
 // backend's place, and can only stand between two of its messages: the relay waits
 // for such a place, and then lets the client read all that came before. If there
 // is none by the Deadline (as in a stream that is not followed), the session is cut.
+//
+// Unless it waits for an idle backend, no byte of the client is forwarded from its
+// beginning on: what the client sends is read and dropped.
 type Termination struct {
 	Reason   uint8 // the caller's own; Result has it back
 	Message  []byte
@@ -91,13 +102,58 @@ type Termination struct {
 type Handle interface {
 	// Terminate ends the session. The last call before it has ended counts.
 	Terminate(Termination)
-	// TerminateIfQuiet is Terminate, if the session has no request under way and
-	// has moved so many bytes and not one more.
-	TerminateIfQuiet(t Termination, moved int64)
+	// TerminateIf is Terminate, if the session is in a state and has moved so many
+	// bytes and not one more.
+	TerminateIf(s State, t Termination, moved int64)
 	// CancelTermination takes back a Termination that waits for an idle backend.
 	CancelTermination()
 	// Moved returns how many bytes have been moved so far, as Result has them.
 	Moved() (fromClient, toClient int64)
+	// BackendClosed reports whether the backend's connection is closed. The
+	// client's may be open for a while longer, until it has read the Message.
+	BackendClosed() bool
+}
+
+// State is what a session waits for.
+type State uint8
+
+// The states. PostgreSQL's are those of pg_stat_activity. A session may be Unfinished
+// in any of the others, or in none.
+const (
+	Idle              State = iota // for a request, outside of a transaction
+	IdleInTransaction              // the same, inside of one
+	Unfinished                     // for the client to send the rest of a request
+)
+
+// holds reports whether a session is in the state. queued says that bytes of its client
+// wait for the backend to take them: until then the client owes nothing.
+func (s State) holds(t *pgwire.Tracker, queued bool) bool {
+	switch s {
+	case Idle:
+		return !t.Busy() && t.Status() == 'I'
+	case IdleInTransaction:
+		return !t.Busy() && t.Status() != 'I'
+	case Unfinished:
+		return t.Unfinished() && !queued
+	}
+	return false
+}
+
+// followLogin has t follow p until the login is over, or until e may be sent. It
+// returns how many bytes were followed, and where the last message of them begins;
+// of one that has begun before p, where it ends.
+func followLogin(t *pgwire.Tracker, e *Termination, p []byte) (n, start int) {
+	whole := false
+	for n < len(p) && t.Login != nil && (n == 0 || e == nil || !e.canSend(t)) {
+		if t.AtBoundary() {
+			start, whole = n, true
+		}
+		n += t.Next(p[n:])
+	}
+	if !whole {
+		return n, n
+	}
+	return n, start
 }
 
 // follow has t follow p, the next bytes of the backend's stream, and returns how
@@ -145,6 +201,23 @@ func readAll(conn *tls.Conn, buf []byte) (have int, err error) {
 	}
 	return have, err
 }
+
+// clientFailure tells an error of a client's TLS: crypto/tls ends a stream of records
+// without data after maxUselessRecords (crypto/tls/common.go) of them, which is no
+// failure of the client (golang/go#80528).
+func clientFailure(err error) Cause {
+	if strings.Contains(err.Error(), "too many non-advancing records") || strings.Contains(err.Error(), "too many ignored records") {
+		return LimitReached
+	}
+	return ClientLost
+}
+
+// errManyAnswers ends a client that asks for more than maxAnswers.
+var errManyAnswers = fmt.Errorf("the client asks for more than %d bytes of answers to KeyUpdates at a time", maxAnswers)
+
+// errLingers is of a client that reads what is left for it too slowly, or does not
+// close.
+var errLingers = fmt.Errorf("the client has not closed within %v of the end of the session", lingerTimeout)
 
 // A failure to write, told from a failure to read.
 var (

@@ -190,7 +190,7 @@ func (r *rig) run(with rigging) {
 		ClientConn:    r.conn,
 		Backend:       NewConn(r.near),
 		LoginDeadline: time.Now().Add(2 * testTimeout),
-		Ready:         func(pgwire.Login) {},
+		Ready:         func(pgwire.Login) *Termination { return nil },
 		Done: func(result Result) {
 			r.result = result
 			close(r.done)
@@ -261,27 +261,6 @@ const (
 	idle
 	lifetime
 )
-
-// unixPair is a connected pair of stream sockets.
-func unixPair(t *testing.T) (a, b *net.UnixConn) {
-	t.Helper()
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var conns [2]*net.UnixConn
-	for i, fd := range fds {
-		syscall.CloseOnExec(fd)
-		f := os.NewFile(uintptr(fd), "socketpair")
-		c, err := net.FileConn(f)
-		_ = f.Close()
-		if err != nil {
-			t.Fatal(err)
-		}
-		conns[i] = c.(*net.UnixConn)
-	}
-	return conns[0], conns[1]
-}
 
 // digest is what a stream amounts to.
 type digest struct {

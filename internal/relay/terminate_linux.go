@@ -9,10 +9,10 @@ import (
 // Terminate implements Handle.
 func (f *flow) Terminate(t Termination) { f.loop.post(func() { f.terminate(t) }) }
 
-// TerminateIfQuiet implements Handle.
-func (f *flow) TerminateIfQuiet(t Termination, moved int64) {
+// TerminateIf implements Handle.
+func (f *flow) TerminateIf(s State, t Termination, moved int64) {
 	f.loop.post(func() {
-		if from, to := f.Moved(); !f.tracker.Busy() && from+to == moved {
+		if from, to := f.Moved(); from+to == moved && s.holds(&f.tracker, len(f.backend.queue) > 0) {
 			f.terminate(t)
 		}
 	})
@@ -30,6 +30,9 @@ func (f *flow) CancelTermination() {
 // Moved implements Handle.
 func (f *flow) Moved() (fromClient, toClient int64) { return f.fromClient.Load(), f.toClient.Load() }
 
+// BackendClosed implements Handle.
+func (f *flow) BackendClosed() bool { return f.backendClosed.Load() }
+
 // terminate ends the flow now or at the next place for it.
 func (f *flow) terminate(t Termination) {
 	switch {
@@ -38,9 +41,14 @@ func (f *flow) terminate(t Termination) {
 	case t.Message == nil:
 		f.endTerminated(t)
 		return
+	case t.WhenIdle && f.termination != nil && !f.termination.WhenIdle:
+		return // its client is not heard any more
 	}
 	f.dropTermination()
 	f.termination = &t
+	if !t.WhenIdle {
+		f.backend.closed, f.backend.queue = true, nil // not a byte more of what the client sends
+	}
 	if at, ok := f.loop.deadlines[f]; !t.Deadline.IsZero() && (!ok || t.Deadline.Before(at)) {
 		f.loop.setFlowDeadline(f, t.Deadline)
 	}
@@ -61,11 +69,20 @@ func (f *flow) tryTerminate() {
 		f.sendBackend(nil)
 	}
 	f.backend.ended, f.backend.shut, f.backend.closed, f.backend.queue = true, true, true, nil
-	_ = unix.Shutdown(f.backend.fd, unix.SHUT_RDWR)
+	f.closeBackend()
 	_, _ = f.tls.Write(t.Message)
 	_ = f.tls.CloseWrite()
 	f.sendRecords()
 	f.loop.setFlowDeadline(f, time.Now().Add(lingerTimeout)) // a client that does not read is not waited for
+}
+
+// closeBackend closes the backend's leg, which may be done more than once.
+func (f *flow) closeBackend() {
+	if f.backendClosed.Swap(true) {
+		return
+	}
+	_ = unix.Close(f.backend.fd) // which takes it out of epoll
+	f.backend.interest = 0
 }
 
 // dropTermination takes back a termination that has not begun.

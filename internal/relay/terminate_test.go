@@ -216,34 +216,85 @@ func TestTerminateWhenIdleAfterAPipeline(t *testing.T) {
 	})
 }
 
-// A session is closed for its quietness if it is still quiet: a query may have
-// come meanwhile, or be under way without a byte.
-func TestTerminateIfQuiet(t *testing.T) {
+// A session is ended for what it waits for, if it still waits: a query may have come
+// meanwhile, or be under way without a byte.
+func TestTerminateIf(t *testing.T) {
 	eachRelay(t, func(t *testing.T, with starter) {
 		r := relayedRig(t, with)
 		quiet := Termination{Reason: idle, Message: fatal}
-		moved := func() int64 {
+		try := func(s State, off int64) {
 			up, down := r.handle.Moved()
-			return up + down
+			r.handle.TerminateIf(s, quiet, up+down-off)
 		}
-		r.handle.TerminateIfQuiet(quiet, moved())
-		r.silent("before its login")
+		never := func(why string, states ...State) {
+			for _, s := range states {
+				try(s, 0)
+			}
+			r.silent(why)
+		}
+		never("before its login", Idle, IdleInTransaction, Unfinished)
 		r.says(ready...)
 		r.hears(ready)
-		r.handle.TerminateIfQuiet(quiet, moved()-1)
+		try(Idle, 1)
 		r.silent("something has moved")
+		never("idle outside of a transaction", IdleInTransaction, Unfinished)
 		r.asks()
-		r.handle.TerminateIfQuiet(quiet, moved())
-		r.silent("a query is under way")
+		never("a query is under way", Idle, IdleInTransaction, Unfinished)
 		r.says(said('Z', "T")...)
 		r.hears(said('Z', "T"))
-		r.handle.TerminateIfQuiet(quiet, moved()) // in a transaction
+		never("in a transaction", Idle, Unfinished)
+		try(IdleInTransaction, 0)
 		r.hears(fatal)
 		r.leaves()
 		<-r.done
 		if r.result.Termination != idle || r.result.Busy {
 			t.Errorf("cause %s, busy %v", r.result.Cause, r.result.Busy)
 		}
+	})
+}
+
+// A client that owes the rest of a request is told so, but not while what it has sent
+// waits for a backend that does not read.
+func TestTerminateIfUnfinished(t *testing.T) {
+	eachRelay(t, func(t *testing.T, with starter) {
+		r := relayedRig(t, with)
+		try := func(s State) {
+			up, down := r.handle.Moved()
+			r.handle.TerminateIf(s, Termination{Reason: idle, Message: fatal}, up+down)
+		}
+		r.says(ready...)
+		r.hears(ready)
+		r.asks()
+		r.says(said('G', "\x00\x00\x00")...)
+		r.hears(said('G', "\x00\x00\x00"))
+		data := said('d', strings.Repeat("x", 4<<20)) // more than the sockets hold
+		sent := make(chan error, 1)
+		go func() {
+			_, err := r.client.Write(data)
+			sent <- err
+		}()
+		last := int64(-1)
+		wait(t, "nothing more fits", func() bool {
+			up, _ := r.handle.Moved()
+			still := up == last
+			last = up
+			time.Sleep(50 * time.Millisecond)
+			return still && up > 0
+		})
+		try(Unfinished)
+		r.silent("the backend does not read")
+		if _, err := io.ReadFull(r.backend, make([]byte, len(data))); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-sent; err != nil {
+			t.Fatal(err)
+		}
+		try(Idle)
+		r.silent("a COPY is not idle")
+		try(Unfinished)
+		r.hears(fatal)
+		r.leaves()
+		<-r.done
 	})
 }
 
@@ -331,6 +382,90 @@ func TestTerminateWithFullBuffers(t *testing.T) {
 			}
 			_ = r.backend.Close()
 			<-sent
+		}
+	})
+}
+
+// From a termination on that does not wait, no byte of the client reaches the
+// backend, whose connection is closed as soon as the message is sent, however
+// long the client keeps its own.
+func TestTerminateMutesTheClient(t *testing.T) {
+	eachRelay(t, func(t *testing.T, with starter) {
+		r := relayedRig(t, with)
+		r.says(ready...)
+		r.hears(ready)
+		r.asks()
+		row := said('D', strings.Repeat("x", 300))
+		r.says(row[:10]...)
+		r.hears(row[:10])
+		r.handle.Terminate(Termination{Reason: revoked, Message: fatal, Deadline: time.Now().Add(testTimeout)})
+		r.silent("in the middle of a row")
+		for range 3 {
+			_, _ = r.client.Write(said('Q', "delete from t\x00"))
+		}
+		r.silent("in the middle of a row")
+		r.says(row[10:]...)
+		r.hears(slices.Concat(row[10:], fatal))
+		wait(t, "the backend's end", r.handle.BackendClosed)
+		got, _ := io.ReadAll(r.backend)
+		if bytes.Contains(got, []byte("delete")) {
+			t.Errorf("the backend got %q after the termination", got)
+		}
+		r.client.Close()
+		<-r.done
+	})
+}
+
+// What Ready returns ends the session in place of its ReadyForQuery, wherever the
+// stream is cut.
+func TestRefusedAtReady(t *testing.T) {
+	eachRelay(t, func(t *testing.T, with starter) {
+		for _, cut := range []int{0, 3, len(ready) - 6, len(ready) - 5, len(ready) - 2, len(ready) - 1} {
+			r := relayedRig(t, func(s Session, o Observer) Handle {
+				s.Ready = func(pgwire.Login) *Termination { return &Termination{Reason: revoked, Message: fatal} }
+				return with(s, o)
+			})
+			r.says(ready[:cut]...)
+			r.hears(ready[:cut])
+			r.says(ready[cut:]...)
+			rest := ready[cut:] // a message that has begun is completed
+			if whole := len(ready) - 6; cut <= whole {
+				rest = ready[cut:whole]
+			}
+			r.hears(slices.Concat(rest, fatal))
+			r.leaves()
+			<-r.done
+			if r.result.Cause != Terminated || r.result.Termination != revoked {
+				t.Errorf("cause %s, reason %d", r.result.Cause, r.result.Termination)
+			}
+		}
+	})
+}
+
+// A client that leaves while its termination waits for a boundary is terminated all
+// the same: it must not choose its own outcome.
+func TestTerminatedClientLeaves(t *testing.T) {
+	eachRelay(t, func(t *testing.T, with starter) {
+		for _, leave := range []func(*rig){
+			func(r *rig) { _ = r.client.Close() },
+			func(r *rig) {
+				_ = r.tcp.SetLinger(0)
+				_ = r.tcp.Close()
+			},
+		} {
+			r := relayedRig(t, with)
+			r.says(ready...)
+			r.hears(ready)
+			row := said('D', strings.Repeat("x", 300))
+			r.says(row[:10]...)
+			r.hears(row[:10])
+			r.handle.Terminate(Termination{Reason: revoked, Message: fatal, Deadline: time.Now().Add(testTimeout)})
+			r.silent("in the middle of a row")
+			leave(r)
+			<-r.done
+			if r.result.Cause != Terminated || r.result.Termination != revoked {
+				t.Errorf("cause %s, reason %d", r.result.Cause, r.result.Termination)
+			}
 		}
 	})
 }

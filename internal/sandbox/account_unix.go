@@ -53,7 +53,7 @@ func (a *Account) Become() error {
 	if err := setNoNewPrivileges(); err != nil {
 		return fmt.Errorf("user: %w", err)
 	}
-	return nil
+	return HideMemory()
 }
 
 // WarnUnreadable logs every path of the configuration that root has read and this

@@ -39,6 +39,9 @@ func (s *Sandbox) Explain(problems []config.Problem, file string, names []config
 		}
 	}
 	for i, p := range problems {
+		if strings.HasSuffix(p.Key, ".sslrootcert") && strings.HasPrefix(p.Text, "system:") && !p.Warning {
+			problems[i].Text += "; in the sandbox (landlock) this process cannot read them, as it needed none at its start; restart pgwicket"
+		}
 		if !strings.HasSuffix(p.Key, "tls.passphrase_command") || p.Warning {
 			continue
 		}

@@ -99,20 +99,21 @@ func headers(w http.ResponseWriter, content string) {
 	h.Set("Cache-Control", "no-store")
 }
 
-// ByAddress refuses requests with a host name in the Host header, except localhost. It
-// prevents DNS rebinding: a web page in the operator's browser can point its own name at
-// 127.0.0.1 after it was loaded, and then read responses of this gate as its own. Such a
-// request has that name in Host. An IP address in Host is safe, because it cannot be
-// pointed elsewhere.
-func ByAddress(next http.Handler) http.Handler {
+// ByHost refuses requests with a host name in the Host header, except localhost and those
+// of names, which it calls for each request. It prevents DNS rebinding: a web page in the
+// operator's browser can point its own name at 127.0.0.1 after it was loaded, and then
+// read responses of this gate as its own. Such a request has that name in Host. An IP
+// address in Host is safe, because it cannot be pointed elsewhere, and so is a request
+// without Host, which no browser sends.
+func ByHost(names func() []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host := r.Host
 		if name, _, err := net.SplitHostPort(host); err == nil {
 			host = name
 		}
-		_, err := netip.ParseAddr(strings.Trim(host, "[]"))
-		if err != nil && !strings.EqualFold(host, "localhost") {
-			Refuse(w, http.StatusMisdirectedRequest, "Open this page by the IP address of the gate, or as localhost. Other names are refused, "+
+		known := func(name string) bool { return strings.EqualFold(name, host) }
+		if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err != nil && !known("") && !known("localhost") && !slices.ContainsFunc(names(), known) {
+			Refuse(w, http.StatusMisdirectedRequest, "Use the IP address of the gate, localhost, or a name of admin.hosts. Other names are refused, "+
 				"because a web page could point its own name here and read this page.")
 			return
 		}

@@ -340,12 +340,12 @@ func TestRefresh(t *testing.T) {
 	}
 }
 
-func TestByAddress(t *testing.T) {
+func TestByHost(t *testing.T) {
 	t.Parallel()
-	h := ByAddress(Page(sample))
+	h := ByHost(func() []string { return []string{"gate.example"} }, Page(sample))
 	for host, want := range map[string]int{
 		"127.0.0.1:10432": 200, "127.0.0.1": 200, "[::1]:10432": 200, "[::1]": 200, "localhost:10432": 200, "LOCALHOST": 200, "10.0.0.5:10432": 200,
-		"evil.example": 421, "evil.example:10432": 421, "127.0.0.1.evil.example": 421, "localhost.evil.example": 421, "": 421,
+		"evil.example": 421, "evil.example:10432": 421, "127.0.0.1.evil.example": 421, "localhost.evil.example": 421, "": 200, "gate.example": 200, "Gate.Example:10432": 200, "evil.gate.example": 421,
 	} {
 		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
 		r.Host = host

@@ -148,7 +148,9 @@ type Reload struct {
 	Trigger      string    `json:"trigger"` // start, signal, files or command
 	Successful   bool      `json:"successful"`
 	InForceSince time.Time `json:"in_force_since"`
-	Files        []string  `json:"files"` // the changed files
+	Files        []string  `json:"files"`   // the changed files
+	Changes      []string  `json:"changes"` // what a successful one has changed in the configuration
+	PutOff       []string  `json:"put_off"` // why it was put off: what it would no longer restrict
 	Problems     []Problem `json:"problems"`
 }
 
@@ -219,6 +221,7 @@ func (s *Status) copyLists() {
 	}), mapList(s.Policy, same), mapList(s.Refusals, same)
 	s.Totals.Refused, s.Totals.Ended, s.Totals.CancelRequests = mapList(s.Totals.Refused, same), mapList(s.Totals.Ended, same), mapList(s.Totals.CancelRequests, same)
 	s.Reload.Files, s.Reload.Problems = mapList(s.Reload.Files, same), mapList(s.Reload.Problems, same)
+	s.Reload.Changes, s.Reload.PutOff = mapList(s.Reload.Changes, same), mapList(s.Reload.PutOff, same)
 }
 
 func same[T any](one T) T { return one }
@@ -231,7 +234,11 @@ func (s *Status) notifyState() {
 	if s.State == Draining {
 		s.notify(Warn, "The gate is shutting down; it accepts connections until its listeners are closed")
 	}
-	if !s.Reload.Successful {
+	switch {
+	case s.Reload.Successful:
+	case len(s.Reload.PutOff) > 0:
+		s.notify(Warn, "A reload was put off %s, since it would allow more; run \"pgwicket reload\" if that is intended", ago(s.Reload.At, s.Time))
+	default:
 		s.notify(Bad, "The last reload failed %s; the configuration of %s is still in force", ago(s.Reload.At, s.Time), moment(s.Reload.InForceSince))
 	}
 }

@@ -231,11 +231,12 @@ func picture(rows [][]*plot.Plot, height vg.Length) ([]byte, error) {
 	tiles := draw.Tiles{Rows: len(rows), Cols: len(rows[0]), PadTop: 8, PadBottom: 8, PadLeft: 8, PadRight: 16, PadX: 16, PadY: 16}
 	page := draw.New(c)
 	page.SetColor(color.White)
-	page.Fill(page.Rectangle.Path())
-	for i, canvases := range plot.Align(rows, tiles, page) {
-		for j, canvas := range canvases {
-			if p := rows[i][j]; p != nil {
-				p.Draw(canvas)
+	page.Fill(page.Path())
+	canvases := plot.Align(rows, tiles, page)
+	for i, row := range rows {
+		for j, p := range row {
+			if p != nil {
+				p.Draw(canvases[i][j])
 			}
 		}
 	}

@@ -208,12 +208,12 @@ func (l *lab) byTLS(s *server) map[string]string {
 // gateRules admit certUser with a certificate, the other roles without one, and
 // replicatorUser for replication. more are further rules.
 func gateRules(more ...string) string {
-	rules := append(more,
+	rules := slices.Concat(more, []string{
 		fmt.Sprintf("{name: by certificate, action: allow, users: [%s], certificate: {cn: %s}}", certUser, certUser),
 		fmt.Sprintf("{name: standby, action: allow, users: [%s], replication: physical}", replicatorUser),
 		fmt.Sprintf("{name: logical, action: allow, users: [%s], replication: database}", replicatorUser),
 		fmt.Sprintf("{name: by password, action: allow, users: [%s, %s, %s, %s]}", scramUser, md5User, clearUser, replicatorUser),
-	)
+	})
 	return "[" + strings.Join(rules, ", ") + "]"
 }
 

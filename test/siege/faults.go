@@ -44,6 +44,11 @@ func scenarios() []scenario {
 		{"network-cut", "The network is cut", networkCut},
 		{"silent-clients", "Clients that send nothing", silentClients},
 		{"handshake-flood", "A flood of handshakes", handshakeFlood},
+		{"junk-certificates", "Certificates that nobody asked for, then silence", junkCertificates},
+		{"junk-behind", "A good certificate with others behind it", junkBehindCertificate},
+		{"half-open", "Ten sources of half-open connections", halfOpenClients},
+		{"deaf-handshake", "Clients that do not read their handshake", deafClients},
+		{"hostile-cpu", "What hostile connections cost in processor time", hostileCPU},
 	}
 }
 
@@ -184,6 +189,7 @@ func faults(ctx context.Context, args []string, stdout, stderr io.Writer) error 
 	only := f.String("only", "", "these only, with commas (a name or the beginning of names)")
 	quick := f.Bool("quick", false, "smaller and shorter, about two minutes, for CI")
 	list := f.Bool("list", false, "list the names and leave")
+	before := f.String("before", "", "an older pgwicket: put its figures beside those of the hostile clients")
 	into := f.String("into", "", "replace the table in this Markdown file, unless --only is given")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -204,7 +210,7 @@ func faults(ctx context.Context, args []string, stdout, stderr io.Writer) error 
 		fmt.Fprintln(stderr, *into, "stays as it is: with --only the table is not whole")
 		*into = ""
 	}
-	results, err := runAll(ctx, chosen, *quick, stderr)
+	results, err := runAll(ctx, chosen, options{*quick, *before}, stderr)
 	table := faultsTable(results)
 	fmt.Fprint(stdout, "\n", table)
 	if *into != "" && ctx.Err() == nil {
@@ -232,17 +238,24 @@ func choose(only string) ([]scenario, error) {
 	return chosen, nil
 }
 
+// options are how scenarios are run.
+type options struct {
+	quick bool   // smaller and shorter
+	older string // another pgwicket to compare with; empty: none
+}
+
 // runAll runs scenarios, one after another, and fails if one of them did.
-func runAll(ctx context.Context, chosen []scenario, quick bool, progress io.Writer) (results []result, err error) {
+func runAll(ctx context.Context, chosen []scenario, o options, progress io.Writer) (results []result, err error) {
 	l, err := newLab(ctx, progress)
 	if err != nil {
 		return nil, err
 	}
 	defer l.remove()
+	l.older = o.older
 	var failed []string
 	for _, s := range chosen {
 		began := time.Now()
-		t := &trial{lab: l, quick: quick}
+		t := &trial{lab: l, quick: o.quick}
 		done, err := t.runOne(ctx, s)
 		if ctx.Err() != nil {
 			return results, ctx.Err()

@@ -14,10 +14,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"pgwicket/test/gate"
 	"pgwicket/test/wire"
-
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // cannotConnectNow is what a new client gets while there is no backend: the one

@@ -43,6 +43,7 @@ func silentClients(ctx context.Context, t *trial) (string, error) {
 	timeout := pick(t, 20*time.Second, 40*time.Second)
 	s, err := t.open(ctx, setting{plain: true, keys: map[string]string{
 		"limits.startup_timeout": timeout.String(), "limits.max_connections_per_source": strconv.Itoa(n), "limits.max_connections": strconv.Itoa(n + 100),
+		"limits.max_startups": strconv.Itoa(n + 100),
 	}})
 	if err != nil {
 		return "", err

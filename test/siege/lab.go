@@ -34,6 +34,7 @@ type lab struct {
 	raced    string      // pgwicket with the race detector, where there is a C compiler
 	plain    string      // pgwicket as it is released, for measurements
 	racing   bool        // raced has the race detector
+	older    string      // another pgwicket to compare with; empty: none
 
 	mu    sync.Mutex
 	gates []*gate.Gate

@@ -15,10 +15,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"pgwicket/test/gate"
 	"pgwicket/test/wire"
-
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // disturb does an action of the second lane: what clients and the network do.

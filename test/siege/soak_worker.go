@@ -14,10 +14,10 @@ import (
 	"syscall"
 	"time"
 
-	"pgwicket/test/gate"
-
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"pgwicket/test/gate"
 )
 
 // clientCert is a client certificate, until it is revoked.

@@ -17,6 +17,7 @@ import (
 // lab's PostgreSQL.
 type setting struct {
 	plain  bool              // as released, without the race detector
+	older  bool              // the one of --before
 	listen string            // empty: a free port of 127.0.0.1
 	keys   map[string]string // of the configuration, as gate.Config takes them
 	before []string          // a command that becomes the gate, such as prlimit
@@ -44,6 +45,9 @@ func (l *lab) start(ctx context.Context, s setting) (*target, error) {
 	binary := l.raced
 	if s.plain {
 		binary = l.plain
+	}
+	if s.older {
+		binary = l.older
 	}
 	g, err := gate.Start(ctx, gate.Options{Binary: binary, Dir: l.dir, Listen: s.listen, Keys: keys, Before: s.before, Stderr: s.stderr})
 	if g == nil {

@@ -18,10 +18,11 @@ import (
 	"helm.sh/helm/v3/pkg/lint"
 	"helm.sh/helm/v3/pkg/lint/support"
 	corev1 "k8s.io/api/core/v1"
-	"pgwicket/internal/tlstest"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
+
+	"pgwicket/internal/tlstest"
 )
 
 const clusterVariable = "CLUSTER_UNDER_TEST" // a directory with what the cluster would answer, and what it was sent

@@ -18,8 +18,9 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	corev1 "k8s.io/api/core/v1"
-	"pgwicket/internal/tlstest"
 	"sigs.k8s.io/yaml"
+
+	"pgwicket/internal/tlstest"
 )
 
 // TestSwapOfData: what cert-manager renews and the operator revokes comes into force with the swap of ..data, in the

@@ -27,7 +27,7 @@ func gate(t *testing.T) (address string) {
 	t.Helper()
 	s := metrics.New("test")
 	host := metrics.Host{Backend: "default", Address: "db1:5432"}
-	s.InForce(1000, []metrics.Host{host})
+	s.InForce(1000, 1000, []metrics.Host{host})
 	accepted := s.Accepted("127.0.0.1:5432")
 	session := uint64(0)
 	live := func() {

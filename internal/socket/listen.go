@@ -1,4 +1,6 @@
-package proxy
+// Package socket opens, inherits and configures the TCP sockets that clients connect to, with the options that each
+// system has.
+package socket
 
 import (
 	"context"
@@ -9,13 +11,11 @@ import (
 	"os"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
-// A client that vanishes without a word is noticed by keepalive probes when it
+// Keepalive is for every TCP connection of the gate. A client that vanishes without a word is noticed by keepalive probes when it
 // is idle, and by TCP_USER_TIMEOUT when data for it is under way.
-var keepalive = net.KeepAliveConfig{
+var Keepalive = net.KeepAliveConfig{
 	Enable:   true,
 	Idle:     time.Minute,
 	Interval: 15 * time.Second,
@@ -34,21 +34,17 @@ func ListenShared(ctx context.Context, address string, userTimeout time.Duration
 	return listen(ctx, address, userTimeout, SharePort)
 }
 
-// SharePort sets SO_REUSEPORT on a socket that is not yet bound.
-func SharePort(c syscall.RawConn) error {
-	return control(c, func(fd int) error {
-		return os.NewSyscallError("setsockopt SO_REUSEPORT", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
-	})
-}
-
 func listen(ctx context.Context, address string, userTimeout time.Duration, prepare func(syscall.RawConn) error) (net.Listener, error) {
 	lc := net.ListenConfig{
-		KeepAliveConfig: keepalive,
+		KeepAliveConfig: Keepalive,
 		// Accepted connections inherit the option from their listener.
 		Control: func(_, _ string, c syscall.RawConn) error {
-			return errors.Join(prepare(c), setUserTimeout(c, userTimeout))
+			return errors.Join(prepare(c), SetUserTimeout(c, userTimeout))
 		},
 	}
+	// A subflow of MPTCP may come from a network that is not allowed, and the
+	// listener would not see it. Go listens with MPTCP by default.
+	lc.SetMultipathTCP(false)
 	network := "tcp"
 	if a, err := netip.ParseAddrPort(address); err == nil && a.Addr() == netip.IPv4Unspecified() {
 		network = "tcp4" // or it would be [::], which takes IPv6, too, and has another name in rules and logs
@@ -70,9 +66,9 @@ func (l *inherited) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	// As in net, no failure to set an option is a reason to refuse a client.
-	_ = conn.SetKeepAliveConfig(keepalive)
+	_ = conn.SetKeepAliveConfig(Keepalive)
 	if c, err := conn.SyscallConn(); err == nil {
-		_ = setUserTimeout(c, l.userTimeout)
+		_ = SetUserTimeout(c, l.userTimeout)
 	}
 	return conn, nil
 }
@@ -102,18 +98,18 @@ func listens(l *net.TCPListener) error {
 	if err != nil {
 		return err
 	}
-	return control(c, func(fd int) error {
-		listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
-		if err == nil && listens == 0 {
+	return Control(c, func(fd Descriptor) error {
+		listens, err := acceptsConnections(fd)
+		if err == nil && !listens {
 			err = errors.New("does not listen (a socket unit must not have Accept=yes)")
 		}
 		return err
 	})
 }
 
-// control calls f with the descriptor of c.
-func control(c syscall.RawConn, f func(fd int) error) (err error) {
-	if e := c.Control(func(fd uintptr) { err = f(int(fd)) }); e != nil {
+// Control calls f with the descriptor of c.
+func Control(c syscall.RawConn, f func(fd Descriptor) error) (err error) {
+	if e := c.Control(func(fd uintptr) { err = f(Descriptor(fd)) }); e != nil {
 		return e
 	}
 	return err

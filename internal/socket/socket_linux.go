@@ -1,4 +1,4 @@
-package proxy
+package socket
 
 import (
 	"errors"
@@ -10,19 +10,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func setUserTimeout(c syscall.RawConn, d time.Duration) error {
+// SetUserTimeout sets TCP_USER_TIMEOUT, in whole milliseconds; 0 leaves it to the system.
+func SetUserTimeout(c syscall.RawConn, d time.Duration) error {
 	if d <= 0 {
 		return nil
 	}
-	return control(c, func(fd int) error {
+	return Control(c, func(fd Descriptor) error {
 		return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds()))
 	})
 }
 
-// acceptQueued takes the connections that wait to be accepted, which would be
+// AcceptQueued takes the connections that wait to be accepted, which would be
 // reset if ln was closed now. Those of an inherited listener wait on for the
 // next process.
-func acceptQueued(ln net.Listener, take func(*net.TCPConn)) {
+func AcceptQueued(ln net.Listener, take func(*net.TCPConn)) {
 	l, ok := ln.(*net.TCPListener)
 	if !ok {
 		return
@@ -49,7 +50,7 @@ func acceptQueued(ln net.Listener, take func(*net.TCPConn)) {
 			case tcp.RemoteAddr() == nil: // it has been reset already
 				_ = tcp.Close()
 			default:
-				_ = tcp.SetKeepAliveConfig(keepalive)
+				_ = tcp.SetKeepAliveConfig(Keepalive)
 				take(tcp)
 			}
 		}

@@ -1,6 +1,6 @@
 //go:build linux
 
-package proxy
+package socket
 
 import (
 	"context"
@@ -37,7 +37,7 @@ func TestAcceptQueued(t *testing.T) {
 	if _, err := ln.Accept(); err == nil {
 		t.Fatal("it was not interrupted")
 	}
-	acceptQueued(ln, func(conn *net.TCPConn) {
+	AcceptQueued(ln, func(conn *net.TCPConn) {
 		defer conn.Close()
 		if _, err := conn.Write([]byte{'x'}); err != nil {
 			t.Error(err)

@@ -1,0 +1,24 @@
+//go:build unix && !linux
+
+package gate
+
+import (
+	"golang.org/x/sys/unix"
+
+	"pgwicket/internal/sandbox"
+)
+
+const openPath = unix.O_RDONLY
+
+// link returns "": not every system has a name of an open directory.
+func (d *directory) link() string { return "" }
+
+// restrict gives a socket that this process has just made to the account, and to nobody
+// else.
+func (d *directory) restrict(name string, a *sandbox.Account) error {
+	err := unix.Fchmodat(d.fd, name, ownerOnly, unix.AT_SYMLINK_NOFOLLOW)
+	if err == nil && a != nil {
+		err = unix.Fchownat(d.fd, name, a.UID, a.GID, unix.AT_SYMLINK_NOFOLLOW)
+	}
+	return err
+}
