@@ -39,7 +39,8 @@ func TestPostgreSQL(t *testing.T) {
 	asked, admitted, unread := 0, 0, 0
 	for i := range cases {
 		c := cases[i*37%len(cases)] // of every kind, even if time is up before the end
-		if c.Server || c.Partial || c.Level != made.DefaultLevel || c.Key == nil {
+		if c.Server || c.Partial || c.Level != made.DefaultLevel || c.Key == nil ||
+			c.Trusted != nil { // PostgreSQL loads no ssl_ca_file of TRUSTED CERTIFICATE blocks
 			continue
 		}
 		if time.Now().After(until) {
