@@ -97,7 +97,7 @@ func newPostgreSQL(t *testing.T) *postgreSQL {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // for the server's account
+	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return &postgreSQL{Server: s, dir: dir, psql: psql, site: newSite(t)}
@@ -112,7 +112,7 @@ func (p *postgreSQL) ask(t *testing.T, c made.Case) (admits bool, said string) {
 		t.Fatal(err)
 	}
 	ca := filepath.Join(p.dir, fmt.Sprintf("%d.pem", p.cases))
-	if err := os.WriteFile(ca, must(os.ReadFile(filepath.Join(files, "ca.pem"))), 0o644); err != nil { //nolint:gosec // for the server's account
+	if err := os.WriteFile(ca, must(os.ReadFile(filepath.Join(files, "ca.pem"))), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := p.SQL("alter system set ssl_ca_file = '" + ca + "'"); err != nil {

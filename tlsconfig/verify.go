@@ -84,7 +84,7 @@ func (v *verifier) judge(peer []*x509.Certificate, at time.Time) (chain []*certs
 		if chain == nil {
 			chain = e.Path
 		}
-		return chain, e.Reason != certs.UnknownCA && len(chain) > 0 && v.pool.IsAnchor(chain[len(chain)-1], v.purpose), refusal(e, at)
+		return chain, e.Reason != certs.UnknownCA && len(chain) > 0 && v.pool.IsAnchor(chain[len(chain)-1], v.purpose), refusal(e)
 	case !known || !slices.Equal(chain, p.chain):
 		v.chains.remember(key, &path{p.leaf, p.sent, chain})
 	}

@@ -50,7 +50,7 @@ var reasons = map[certs.Reason]Reason{
 }
 
 // refusal translates an error of the package certs.
-func refusal(e *certs.Error, at time.Time) *VerifyError {
+func refusal(e *certs.Error) *VerifyError {
 	refused := &VerifyError{Reason: reasons[e.Reason], CA: e.Depth > 0, Detail: e.Error()}
 	switch refused.Reason {
 	case ReasonExpired:

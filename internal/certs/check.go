@@ -3,8 +3,9 @@ package certs
 import (
 	"errors"
 	"fmt"
-	"pgwicket/internal/signature"
 	"time"
+
+	"pgwicket/internal/signature"
 )
 
 // checkLeaf finds what makes a search for a chain pointless.

@@ -5,9 +5,8 @@ import (
 	"slices"
 	"unicode/utf8"
 
-	"pgwicket/internal/dn"
-
 	"pgwicket/internal/der"
+	"pgwicket/internal/dn"
 )
 
 // Name is a distinguished name. The zero value is the empty one.

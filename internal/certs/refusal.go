@@ -3,6 +3,7 @@ package certs
 import (
 	"errors"
 	"fmt"
+
 	"pgwicket/internal/signature"
 )
 
