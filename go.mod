@@ -15,7 +15,7 @@ godebug (
 	tlsrsakex=0
 	tlssha1=0
 	tlsunsafeekm=0
-	x509negativeserial=0
+	x509negativeserial=1 // wrong and in use; PostgreSQL takes them, and crypto/tls would fail the handshake
 	x509usepolicies=1
 )
 

@@ -41,6 +41,8 @@ func (b *binder) value(n *yaml.Node, v reflect.Value, path string) {
 	p := v.Addr().Interface()
 	if d, ok := p.(*time.Duration); ok { // a field of another package
 		p = (*duration)(d)
+	} else if i, ok := p.(*int); ok {
+		p = (*count)(i)
 	}
 	if t, ok := p.(scalarValue); ok {
 		if n.Kind != yaml.ScalarNode || n.Tag == "!!null" {

@@ -220,7 +220,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 	f.TLS.KeyOwner = keyOwner(f.User)
 	f.Admin.TLS.KeyOwner = f.TLS.KeyOwner
 	l.client = func(o tlsconfig.ClientOptions) (*tlsconfig.Client, []tlsconfig.Problem) {
-		o.PassphraseCommand, o.KeyOwner = f.TLS.PassphraseCommand, f.TLS.KeyOwner
+		o.PassphraseCommand, o.KeyOwner, o.MinSecurityBits = f.TLS.PassphraseCommand, f.TLS.KeyOwner, f.TLS.MinSecurityBits
 		return tlsconfig.LoadClient(o, prompt, now)
 	}
 	l.server = func(section string, o tlsconfig.Options, current *tlsconfig.Server) *tlsconfig.Server {
@@ -418,13 +418,11 @@ func keyOwner(account string) int {
 // verify returns what judges handshakes for proxy.
 func verify(s *tlsconfig.Server) func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
 	return func(state tls.ConnectionState, at time.Time) ([]*x509.Certificate, error) {
-		if err := s.Verify(state, at); err != nil {
+		chain, err := s.Verify(state, at)
+		if err != nil {
 			return nil, Refusal(err)
 		}
-		if s.Config.ClientAuth == tls.NoClientCert {
-			return nil, nil
-		}
-		return slices.Clone(state.PeerCertificates), nil
+		return chain, nil
 	}
 }
 
@@ -439,17 +437,21 @@ func Refusal(err error) *proxy.Refusal {
 
 // outcomes are the outcomes of the reasons of tlsconfig.
 var outcomes = map[tlsconfig.Reason]proxy.Outcome{
-	tlsconfig.ReasonVersion:      proxy.TLSVersion,
-	tlsconfig.ReasonCipher:       proxy.TLSCipher,
-	tlsconfig.ReasonMissing:      proxy.CertMissing,
-	tlsconfig.ReasonExpired:      proxy.CertExpired,
-	tlsconfig.ReasonNotYetValid:  proxy.CertNotYetValid,
-	tlsconfig.ReasonRevoked:      proxy.CertRevoked,
-	tlsconfig.ReasonUnknownCA:    proxy.CertUnknownCA,
-	tlsconfig.ReasonWrongPurpose: proxy.CertWrongPurpose,
-	tlsconfig.ReasonInvalid:      proxy.CertInvalid,
-	tlsconfig.ReasonCRLMissing:   proxy.CRLMissing,
-	tlsconfig.ReasonCRLStale:     proxy.CRLStale,
+	tlsconfig.ReasonVersion:        proxy.TLSVersion,
+	tlsconfig.ReasonCipher:         proxy.TLSCipher,
+	tlsconfig.ReasonMissing:        proxy.CertMissing,
+	tlsconfig.ReasonExpired:        proxy.CertExpired,
+	tlsconfig.ReasonNotYetValid:    proxy.CertNotYetValid,
+	tlsconfig.ReasonRevoked:        proxy.CertRevoked,
+	tlsconfig.ReasonUnknownCA:      proxy.CertUnknownCA,
+	tlsconfig.ReasonWrongPurpose:   proxy.CertWrongPurpose,
+	tlsconfig.ReasonInvalid:        proxy.CertInvalid,
+	tlsconfig.ReasonGroup:          proxy.TLSGroup,
+	tlsconfig.ReasonNameConstraint: proxy.CertNameConstraint,
+	tlsconfig.ReasonWeakKey:        proxy.CertWeakKey,
+
+	tlsconfig.ReasonCRLMissing: proxy.CRLMissing,
+	tlsconfig.ReasonCRLStale:   proxy.CRLStale,
 }
 
 func outcomeOf(r tlsconfig.Reason) proxy.Outcome {

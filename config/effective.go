@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -57,9 +58,9 @@ type printer struct {
 	lines map[string]int
 }
 
-// standard has the defaults that tlsconfig uses for an empty string, as far as they
-// can be written as a value.
-var standard = map[string]string{"tls.min_protocol_version": "TLSv1.2", "tls.client_cert": "require"}
+// standard has the defaults that tlsconfig uses for an empty string or 0, as far as
+// they can be written as a value.
+var standard = map[string]string{"tls.min_protocol_version": "TLSv1.2", "tls.client_cert": "require", "tls.min_security_bits": "112"}
 
 // section encodes a section with all its keys. Entries of a list have no defaults, so
 // only the keys that are set are encoded there.
@@ -112,6 +113,11 @@ func (p *printer) value(v, byDefault reflect.Value, path string) *yaml.Node {
 		return p.list(v, path)
 	case reflect.Bool:
 		return scalar(strconv.FormatBool(v.Bool()), "!!bool")
+	case reflect.Int:
+		if v.IsZero() && byDefault.IsValid() {
+			return scalar(cmp.Or(standard[path], "0"), "!!int")
+		}
+		return scalar(strconv.FormatInt(v.Int(), 10), "!!int")
 	}
 	if v.Len() == 0 && byDefault.IsValid() {
 		return scalar(standard[path], "!!str")

@@ -68,6 +68,9 @@ func meant(t *testing.T, s settings, path string) file {
 	for i := range f.Backends {
 		f.Backends[i].backend = withDefaults(s.lines, fmt.Sprintf("backends[%d]", i), f.Backends[i].backend)
 	}
+	if f.TLS.MinSecurityBits == 0 {
+		f.TLS.MinSecurityBits = 112
+	}
 	if f.TLS.MinProtocolVersion == "" {
 		f.TLS.MinProtocolVersion = "TLSv1.2"
 	}

@@ -153,7 +153,7 @@ func TestExampleDefaults(t *testing.T) {
 	// These have no value in defaults(), because their default is none or comes from crypto/tls.
 	words := map[string]string{
 		"tls.passphrase_command": `""`, "tls.min_protocol_version": "TLSv1.2", "tls.max_protocol_version": "no maximum",
-		"tls.ciphers": "[]", "tls.groups": "[]", "tls.client_cert": "require", "tls.ca_file": "none", "tls.partial_chain": "false",
+		"tls.ciphers": "[]", "tls.groups": "[]", "tls.client_cert": "require", "tls.ca_file": "none", "tls.partial_chain": "false", "tls.min_security_bits": "112",
 		"tls.crl_file": "none", "acl.allow": "[]", "acl.deny": "[]", "user": `""`, "admin.socket": `""`,
 	}
 	// The example sets these to another value than the default.

@@ -55,7 +55,11 @@ func TestVerifyOutcomes(t *testing.T) {
 		{proxy.CertRevoked, 0, bob.Chain},
 		{proxy.CertUnknownCA, 0, tlstest.NewCA("root").Client("alice").Chain},
 		{proxy.CertWrongPurpose, 0, s.ca.Server("alice").Chain},
-		{proxy.CertInvalid, 0, slices.Repeat(alice.Chain, 17)},
+		{proxy.CertWeakKey, 0, s.ca.Client("alice", func(c *x509.Certificate) { c.SignatureAlgorithm = x509.ECDSAWithSHA1 }).Chain},
+		{proxy.CertNameConstraint, 0, s.ca.Intermediate("constrained", func(c *x509.Certificate) {
+			c.PermittedDNSDomains = []string{"example.org"}
+		}).Client("alice.example.com").Chain},
+		{proxy.CertInvalid, 0, append(slices.Clone(alice.Chain), slices.Repeat(alice.Chain, 300)...)},
 		{proxy.CRLMissing, 0, s.ca.Intermediate("intermediate").Client("alice").Chain},
 		{proxy.CRLStale, 31 * day, alice.Chain},
 	} {
@@ -70,9 +74,9 @@ func TestVerifyOutcomes(t *testing.T) {
 		t.Errorf("a good certificate: %v", err)
 	}
 
-	oldVersion, noSuite := handshaken(alice.Chain...), handshaken(alice.Chain...)
-	oldVersion.Version, noSuite.CipherSuite = tls.VersionTLS10, 0
-	for _, state := range []tls.ConnectionState{oldVersion, noSuite} {
+	oldVersion, noSuite, group := handshaken(alice.Chain...), handshaken(alice.Chain...), handshaken(alice.Chain...)
+	oldVersion.Version, noSuite.CipherSuite, group.CurveID = tls.VersionTLS10, 0, 21 // secp224r1
+	for _, state := range []tls.ConnectionState{oldVersion, noSuite, group} {
 		seen[refusalOf(t, verify(state, time.Now())).Outcome] = true
 	}
 

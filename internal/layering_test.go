@@ -17,21 +17,24 @@ const module = "pgwicket/"
 
 // layers says what of ours each package may import. One that is not here has not been given its place.
 var layers = map[string][]string{
-	"acl":              {"internal/dn"},
-	"metrics":          nil,
-	"internal/crl":     {"internal/dn"},
-	"internal/dn":      nil,
-	"internal/nearest": nil,
-	"internal/pgconf":  nil,
-	"internal/pgtest":  nil,
-	"internal/status":  nil,
-	"internal/pgwire":  nil,
-	"internal/tlstest": nil,
-	"tlsconfig":        {"internal/crl", "internal/dn", "internal/nearest"},
-	"internal/relay":   {"internal/pgwire"},
-	"internal/socket":  nil,
-	"proxy":            {"acl", "metrics", "internal/pgwire", "internal/relay", "internal/socket"},
-	"config":           {"acl", "proxy", "tlsconfig", "internal/nearest"},
+	"acl":                {"internal/dn"},
+	"metrics":            nil,
+	"internal/der":       nil,
+	"internal/signature": {"internal/der"},
+	"internal/certs":     {"internal/der", "internal/dn", "internal/signature"},
+	"internal/crl":       {"internal/certs", "internal/dn", "internal/signature"},
+	"internal/dn":        nil,
+	"internal/nearest":   nil,
+	"internal/pgconf":    nil,
+	"internal/pgtest":    nil,
+	"internal/status":    nil,
+	"internal/pgwire":    nil,
+	"internal/tlstest":   nil,
+	"tlsconfig":          {"internal/certs", "internal/crl", "internal/dn", "internal/nearest"},
+	"internal/relay":     {"internal/pgwire"},
+	"internal/socket":    nil,
+	"proxy":              {"acl", "metrics", "internal/pgwire", "internal/relay", "internal/socket"},
+	"config":             {"acl", "proxy", "tlsconfig", "internal/nearest"},
 
 	"internal/phrase":    nil,
 	"internal/logwriter": nil,
@@ -49,6 +52,8 @@ var layers = map[string][]string{
 		"internal/nearest", "internal/nftables", "internal/phrase", "internal/sandbox", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket-demo": {"internal/pgtest", "internal/tlstest"}, // runs the binary as its users do
+
+	"internal/tlstest/chains": nil, // chains for the tests of certs and of what uses it
 }
 
 // owners are the only packages that may import what begins with the key.

@@ -20,6 +20,7 @@ type CRL struct {
 	ThisUpdate, NextUpdate time.Time // NextUpdate is zero if the list has none
 	Number                 *big.Int  // nil if it has none
 	Entries                int
+	Unusable               bool // it cannot be used, and its CA has to do without it
 }
 
 // Loaded records a successful load of a configuration with these certificates and
@@ -29,7 +30,7 @@ func (s *Set) Loaded(at time.Time, certs []Certificate, crls []CRL) {
 	s.reloadOK.Set(1)
 	s.reloadTime.Set(seconds(at))
 	for _, v := range []interface{ Reset() }{
-		s.certNotBefore, s.certNotAfter, s.ocspNext, s.crlThis, s.crlNext, s.crlNumber, s.crlEntries,
+		s.certNotBefore, s.certNotAfter, s.ocspNext, s.crlThis, s.crlNext, s.crlNumber, s.crlEntries, s.crlUnusable,
 	} {
 		v.Reset() // a removed file must not cause alerts any more
 	}
@@ -43,6 +44,10 @@ func (s *Set) Loaded(at time.Time, certs []Certificate, crls []CRL) {
 	}
 	for _, c := range crls {
 		file, issuer := label(c.File), label(c.Issuer)
+		if c.Unusable {
+			s.crlUnusable.WithLabelValues(file, issuer).Set(1)
+			continue
+		}
 		s.crlThis.WithLabelValues(file, issuer).Set(seconds(c.ThisUpdate))
 		s.crlEntries.WithLabelValues(file, issuer).Set(float64(c.Entries))
 		if c.Number != nil {

@@ -55,6 +55,7 @@ type Set struct {
 	crlNext       *prometheus.GaugeVec
 	crlNumber     *prometheus.GaugeVec
 	crlEntries    *prometheus.GaugeVec
+	crlUnusable   *prometheus.GaugeVec
 	crlFailures   prometheus.Counter
 	ocspNext      *prometheus.GaugeVec
 	reloads       *prometheus.CounterVec
@@ -129,6 +130,7 @@ func (s *Set) configSeries() {
 	s.crlThis = s.gaugeVec("crl_this_update_timestamp_seconds", "When a revocation list was issued.", "file", "issuer")
 	s.crlNext = s.gaugeVec("crl_next_update_timestamp_seconds", "When a revocation list becomes stale (its next update); +Inf without one.", "file", "issuer")
 	s.crlNumber = s.gaugeVec("crl_number", "CRL number of a revocation list; absent if the list has none.", "file", "issuer")
+	s.crlUnusable = s.gaugeVec("crl_unusable", "1 for a revocation list that is not in use, since it cannot be applied.", "file", "issuer")
 	s.crlEntries = s.gaugeVec("crl_entries", "Revoked certificates in a revocation list.", "file", "issuer")
 	s.crlFailures = s.counter("crl_load_failures_total", "Loads of the configuration that failed because of a revocation list. The previous lists stay in force.")
 	s.ocspNext = s.gaugeVec("ocsp_next_update_timestamp_seconds", "When the OCSP response of a server certificate expires and is no longer stapled.", "file")

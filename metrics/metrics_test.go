@@ -56,6 +56,7 @@ func play(s *Set) {
 		[]CRL{
 			{File: "ca.crl", Issuer: "CN=root", ThisUpdate: at.Add(-time.Hour), NextUpdate: at.Add(time.Hour), Number: big.NewInt(4711), Entries: 7},
 			{File: "old.crl", Issuer: "CN=old", ThisUpdate: at.Add(-time.Hour)},
+			{File: "bad.crl", Issuer: "CN=bad", Unusable: true},
 		})
 	s.LoadFailed(false)
 	s.LoadFailed(true)
@@ -362,7 +363,7 @@ func TestLoaded(t *testing.T) {
 	at, one := time.Unix(1000, 0), big.NewInt(1)
 	s.Loaded(at,
 		[]Certificate{{"old.crt", at, at.Add(time.Second), at}, {"kept.crt", at, at.Add(time.Second), at}},
-		[]CRL{{"old.crl", "CN=a", at, at.Add(time.Second), one, 1}, {"kept.crl", "CN=a", at, at.Add(time.Second), one, 1}, {"kept.crl", "CN=b", at, at.Add(time.Second), one, 1}})
+		[]CRL{{"old.crl", "CN=a", at, at.Add(time.Second), one, 1, false}, {"kept.crl", "CN=a", at, at.Add(time.Second), one, 1, false}, {"kept.crl", "CN=b", at, at.Add(time.Second), one, 1, false}})
 	s.LoadFailed(true)
 	expect(t, s, "config_.*",
 		"config_last_reload_success_timestamp_seconds 1000", "config_last_reload_successful 0",
@@ -371,7 +372,7 @@ func TestLoaded(t *testing.T) {
 		`certificate_not_after_timestamp_seconds{file="kept.crt"} 1001`, `certificate_not_after_timestamp_seconds{file="old.crt"} 1001`)
 
 	later := at.Add(time.Minute)
-	s.Loaded(later, []Certificate{{"kept.crt", later, later, time.Time{}}}, []CRL{{"kept.crl", "CN=b", later, time.Time{}, nil, 2}})
+	s.Loaded(later, []Certificate{{"kept.crt", later, later, time.Time{}}}, []CRL{{"kept.crl", "CN=b", later, time.Time{}, nil, 2, false}})
 	expect(t, s, "config_.*",
 		"config_last_reload_success_timestamp_seconds 1060", "config_last_reload_successful 1",
 		`config_reloads_total{result="failure"} 1`, `config_reloads_total{result="success"} 2`)
@@ -399,9 +400,13 @@ func TestLoadedWithOddNames(t *testing.T) {
 			t.Errorf("panic: %v", p)
 		}
 	}()
-	s.Loaded(at, nil, []CRL{{"a.crl", "CN=\"\\\n", at, at, nil, 0}})
+	s.Loaded(at, nil, []CRL{{"a.crl", "CN=\"\\\n", at, at, nil, 0, false}})
 	expect(t, s, "crl_entries", `crl_entries{file="a.crl",issuer="CN=\"\\\n"} 0`)
-	s.Loaded(at, []Certificate{{"/etc/gr\xfcn/server.crt", at, at, at}}, []CRL{{"/etc/gr\xfcn/ca.crl", "CN=M\xc3...", at, at, nil, 3}})
+	s.Loaded(at, []Certificate{{"/etc/gr\xfcn/server.crt", at, at, at}}, []CRL{
+		{"/etc/gr\xfcn/ca.crl", "CN=M\xc3...", at, at, nil, 3, false},
+		{"bad.crl", "CN=b", at, at, nil, 3, true},
+	})
+	expect(t, s, "crl_unusable", `crl_unusable{file="bad.crl",issuer="CN=b"} 1`)
 	if got := values(t, s, "crl_entries|certificate_not_after_timestamp_seconds"); len(got) != 2 {
 		t.Errorf("got %q", got)
 	}
@@ -416,7 +421,7 @@ func TestLoadedWhileScraped(t *testing.T) {
 	for range 4 {
 		wg.Go(func() {
 			for range 50 {
-				s.Loaded(at, []Certificate{{"server.crt", at, at, at}}, []CRL{{"ca.crl", "CN=a", at, at, big.NewInt(1), 1}})
+				s.Loaded(at, []Certificate{{"server.crt", at, at, at}}, []CRL{{"ca.crl", "CN=a", at, at, big.NewInt(1), 1, false}})
 			}
 		})
 		wg.Go(func() {

@@ -29,6 +29,7 @@ type files struct {
 	one, two  *tlstest.CA
 	alice     *tlstest.Pair // of one
 	bystander *tlstest.Pair // of two
+	groups    []string      // that are configured
 }
 
 func newFiles(t *testing.T) *files {
@@ -70,7 +71,7 @@ func (f *files) revoke(t *testing.T, certs ...*x509.Certificate) {
 func (f *files) load(t *testing.T, p *proxy.Policy) {
 	t.Helper()
 	s, problems := tlsconfig.Load(tlsconfig.Options{
-		CertFile: f.at("server.crt"), KeyFile: f.at("server.key"), CAFile: f.at("ca.crt"), CRLFile: f.at("ca.crl"),
+		CertFile: f.at("server.crt"), KeyFile: f.at("server.key"), CAFile: f.at("ca.crt"), CRLFile: f.at("ca.crl"), Groups: f.groups,
 	}, nil, nil, time.Now())
 	if s == nil {
 		t.Fatal(problems)
@@ -78,9 +79,10 @@ func (f *files) load(t *testing.T, p *proxy.Policy) {
 	p.TLS = s.Config
 	p.Verify = verifying(func(state tls.ConnectionState, at time.Time) error {
 		var refused *tlsconfig.VerifyError
-		err := s.Verify(state, at)
+		_, err := s.Verify(state, at)
 		outcomes := map[tlsconfig.Reason]proxy.Outcome{
 			tlsconfig.ReasonRevoked: proxy.CertRevoked, tlsconfig.ReasonUnknownCA: proxy.CertUnknownCA, tlsconfig.ReasonExpired: proxy.CertExpired,
+			tlsconfig.ReasonGroup: proxy.TLSGroup,
 		}
 		if errors.As(err, &refused) {
 			return proxy.RefuseCertificate(outcomes[refused.Reason], refused.CA, refused.Date, refused.Detail)
@@ -111,6 +113,10 @@ func TestEnforcement(t *testing.T) {
 			f.alice.Chain = f.alice.Chain[:1]
 			f.load(t, p)
 		}},
+		{"tls_group", func(t *testing.T, f *files, p *proxy.Policy) {
+			f.groups = []string{"secp521r1"} // the bystander's
+			f.load(t, p)
+		}},
 		{"certificate_expired", nil}, // as time passes
 		{"source_not_allowed", func(_ *testing.T, _ *files, p *proxy.Policy) {
 			p.Networks = networks([]string{"127.0.0.2/32"}, nil)
@@ -138,8 +144,8 @@ func TestEnforcement(t *testing.T) {
 					p.RecheckInterval = 20 * time.Millisecond
 				})
 				conn := pgxTo(t, g, "app", withCert(f.alice)).PgConn()
-				// From another address, and as another user.
-				other := pgxFrom(t, g, "127.0.0.2", "scram", withCert(f.bystander))
+				// From another address, as another user, and by another key exchange.
+				other := pgxFrom(t, g, "127.0.0.2", "scram", withCert(f.bystander), func(c *tls.Config) { c.CurvePreferences = []tls.CurveID{tls.CurveP521} })
 				failed := make(chan error, 1)
 				go func() { failed <- busy(conn, sql) }()
 				eventually(t, "it is under way", func() bool {

@@ -51,6 +51,8 @@ const (
 	CertRevoked
 	CertUnknownCA
 	CertWrongPurpose
+	CertNameConstraint
+	CertWeakKey
 	CertInvalid
 	CRLMissing
 	CRLStale
@@ -128,21 +130,23 @@ var outcomes = [outcomeCount]meaning{
 	TLSTimeout:          {"tls_timeout", "", "", slog.LevelInfo, true},
 	TLSVersion:          {"tls_version", pgwire.SQLStateInvalidAuthorization, "TLS version is not allowed", slog.LevelWarn, true},
 	TLSCipher:           {"tls_cipher", pgwire.SQLStateInvalidAuthorization, "TLS cipher suite is not allowed", slog.LevelWarn, true},
-	TLSGroup:            {"tls_group", "", "", slog.LevelWarn, true},
+	TLSGroup:            {"tls_group", pgwire.SQLStateInvalidAuthorization, "TLS key exchange group is not allowed", slog.LevelWarn, true},
 	TLSALPN:             {"tls_alpn", "", "", slog.LevelWarn, true},
 	TLSRejectedByClient: {"tls_rejected_by_client", "", "", slog.LevelWarn, true},
 	HandshakeTooLarge:   {"handshake_too_large", "", "", slog.LevelWarn, true},
 	TLSFailed:           {"tls_failed", "", "", slog.LevelWarn, true},
 
-	CertMissing:      {"certificate_missing", pgwire.SQLStateInvalidAuthorization, "connection requires a valid client certificate", slog.LevelWarn, true},
-	CertExpired:      {"certificate_expired", pgwire.SQLStateInvalidAuthorization, "client certificate expired", slog.LevelWarn, true},
-	CertNotYetValid:  {"certificate_not_yet_valid", pgwire.SQLStateInvalidAuthorization, "client certificate is not valid yet", slog.LevelWarn, true},
-	CertRevoked:      {"certificate_revoked", pgwire.SQLStateInvalidAuthorization, "client certificate was revoked", slog.LevelWarn, true},
-	CertUnknownCA:    {"certificate_unknown_ca", pgwire.SQLStateInvalidAuthorization, "client certificate is signed by an unknown authority", slog.LevelWarn, true},
-	CertWrongPurpose: {"certificate_wrong_purpose", pgwire.SQLStateInvalidAuthorization, "client certificate is not meant for client authentication", slog.LevelWarn, true},
-	CertInvalid:      {"certificate_invalid", pgwire.SQLStateInvalidAuthorization, "client certificate is not valid", slog.LevelWarn, true},
-	CRLMissing:       {"crl_missing", pgwire.SQLStateInvalidAuthorization, "client certificate could not be checked for revocation", slog.LevelError, true},
-	CRLStale:         {"crl_stale", pgwire.SQLStateInvalidAuthorization, "client certificate could not be checked for revocation", slog.LevelError, true},
+	CertMissing:        {"certificate_missing", pgwire.SQLStateInvalidAuthorization, "connection requires a valid client certificate", slog.LevelWarn, true},
+	CertExpired:        {"certificate_expired", pgwire.SQLStateInvalidAuthorization, "client certificate expired", slog.LevelWarn, true},
+	CertNotYetValid:    {"certificate_not_yet_valid", pgwire.SQLStateInvalidAuthorization, "client certificate is not valid yet", slog.LevelWarn, true},
+	CertRevoked:        {"certificate_revoked", pgwire.SQLStateInvalidAuthorization, "client certificate was revoked", slog.LevelWarn, true},
+	CertUnknownCA:      {"certificate_unknown_ca", pgwire.SQLStateInvalidAuthorization, "client certificate is signed by an unknown authority", slog.LevelWarn, true},
+	CertWrongPurpose:   {"certificate_wrong_purpose", pgwire.SQLStateInvalidAuthorization, "client certificate is not meant for client authentication", slog.LevelWarn, true},
+	CertNameConstraint: {"certificate_name_constraint", pgwire.SQLStateInvalidAuthorization, "client certificate has a name that its CA may not certify", slog.LevelWarn, true},
+	CertWeakKey:        {"certificate_weak_key", pgwire.SQLStateInvalidAuthorization, "client certificate has a key or a signature that is too weak", slog.LevelWarn, true},
+	CertInvalid:        {"certificate_invalid", pgwire.SQLStateInvalidAuthorization, "client certificate is not valid", slog.LevelWarn, true},
+	CRLMissing:         {"crl_missing", pgwire.SQLStateInvalidAuthorization, "client certificate could not be checked for revocation", slog.LevelError, true},
+	CRLStale:           {"crl_stale", pgwire.SQLStateInvalidAuthorization, "client certificate could not be checked for revocation", slog.LevelError, true},
 
 	ProtocolViolation:   {"protocol_violation", pgwire.SQLStateProtocolViolation, "invalid startup packet", slog.LevelWarn, false},
 	UnsupportedProtocol: {"unsupported_protocol", pgwire.SQLStateFeatureNotSupported, "unsupported frontend protocol", slog.LevelWarn, false},
@@ -207,7 +211,7 @@ func expected() (e metrics.Outcomes) {
 // session with it.
 func (o Outcome) mayEnd() bool {
 	switch o {
-	case SourceNotAllowed, SourceDenied, ProxyHeaderRefused, StartupLimit, TLSVersion, TLSCipher, NoRule, RuleRejected, AccountLimit, InternalError:
+	case SourceNotAllowed, SourceDenied, ProxyHeaderRefused, StartupLimit, TLSVersion, TLSCipher, TLSGroup, NoRule, RuleRejected, AccountLimit, InternalError:
 		return true
 	}
 	return CertMissing <= o && o <= CRLStale

@@ -73,10 +73,10 @@ func TestOutcomesStandInTheirGroups(t *testing.T) {
 		if (handshake || certificate) != f.tls {
 			t.Errorf("%v counts as a failed handshake: %v", o, f.tls)
 		}
-		// Who fails a handshake cannot hear us. A version or a suite can
+		// Who fails a handshake cannot hear us. A version, a suite or a group can
 		// also be found wanting later, by a policy that was reloaded; and who
 		// shows a bad certificate is told so.
-		judged := certificate || o == TLSVersion || o == TLSCipher
+		judged := certificate || o == TLSVersion || o == TLSCipher || o == TLSGroup
 		if (handshake || certificate) && (f.sqlstate == "28000") != judged {
 			t.Errorf("%v has SQLSTATE %q", o, f.sqlstate)
 		}

@@ -43,7 +43,7 @@ func ticketPolicy(t *testing.T, tickets bool) func(*proxy.Policy) {
 		t.Fatal(problems)
 	}
 	return func(p *proxy.Policy) {
-		p.TLS, p.Verify = s.Config, verifying(s.Verify)
+		p.TLS, p.Verify = s.Config, s.Verify
 		if tickets {
 			p.TLS = s.Config.Clone()
 			p.TLS.SessionTicketsDisabled = false

@@ -1,16 +1,16 @@
 package tlsconfig
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"regexp"
+	"pgwicket/internal/certs"
 	"slices"
 	"time"
 )
@@ -65,47 +65,29 @@ func cannotRead(name string, err error) error {
 	return fmt.Errorf("cannot read %q: %w", name, err)
 }
 
-var beginCertificate = regexp.MustCompile(`-----BEGIN ([A-Z0-9 ]*CERTIFICATE)-----`)
-
-// readCertificates returns every certificate of a PEM file, or an error. pem.Decode skips a block without an error if it is
-// damaged, comes after a byte order mark, or has no line break before it where two files were joined. A list of CAs or a
-// chain must not become shorter that way.
+// readCertificates returns every certificate of a PEM file, for crypto/tls, or an error. A chain must not become shorter
+// by a block that is damaged.
 func readCertificates(name string) ([]*x509.Certificate, error) {
 	data, err := readFile(name, fileLimit, nil)
 	if err != nil {
 		return nil, err
 	}
-	begun := beginCertificate.FindAllSubmatch(data, -1)
-	for _, m := range begun {
-		if kind := string(m[1]); kind != "CERTIFICATE" && kind != "X509 CERTIFICATE" {
-			return nil, fmt.Errorf("%q holds a %q block, which Go does not read: convert it with openssl x509", name, kind)
-		}
+	bundle, err := certs.ReadBundle(name, data)
+	if err == nil {
+		err = errors.Join(bundle.Problems...)
 	}
-	var certs []*x509.Certificate
-	for rest := data; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		if block.Type != "CERTIFICATE" && block.Type != "X509 CERTIFICATE" {
-			continue
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]*x509.Certificate, 0, len(bundle.Certificates))
+	for _, c := range bundle.Certificates {
+		x, err := x509.ParseCertificate(c.Raw)
 		if err != nil {
-			return nil, fmt.Errorf("certificate %d of %q cannot be parsed: %s", len(certs)+1, name, quoted(err))
+			return nil, fmt.Errorf("%s (serial %s, %q) cannot be read by Go: %s", c.Origin, c.Serial(), nameText(c.Subject.Raw), quoted(err))
 		}
-		certs = append(certs, c)
+		list = append(list, x)
 	}
-	switch {
-	case len(begun) == 0:
-		return nil, fmt.Errorf("%q holds no certificate in PEM: convert it with openssl x509 -inform DER", name)
-	case len(certs) == 0:
-		return nil, fmt.Errorf("%q holds no certificate that can be read: its PEM is damaged or cut short", name)
-	case len(certs) != len(begun):
-		return nil, fmt.Errorf("only %d of the %d certificates in %q can be read: the PEM of the others is damaged, or a line break before it is missing",
-			len(certs), len(begun), name)
-	}
-	return certs, nil
+	return list, nil
 }
 
 // loadPairs reads the gate's own certificates with their keys.
@@ -207,11 +189,15 @@ func checkLeaf(prefix string, p Pair, leaf *x509.Certificate, now time.Time, r *
 }
 
 func dateProblem(c *x509.Certificate, now time.Time) string {
+	return validity(c.NotBefore, c.NotAfter, now)
+}
+
+func validity(from, to, now time.Time) string {
 	switch {
-	case now.Before(c.NotBefore):
-		return "is not valid before " + timeText(c.NotBefore)
-	case now.After(c.NotAfter):
-		return "expired on " + timeText(c.NotAfter)
+	case now.Before(from):
+		return "is not valid before " + timeText(from)
+	case now.After(to):
+		return "expired on " + timeText(to)
 	}
 	return ""
 }
@@ -252,39 +238,78 @@ func choose(certs []*served) func(*tls.ClientHelloInfo) (*tls.Certificate, error
 	}
 }
 
+// poolOptions say where trusted certificates are read from.
+type poolOptions struct {
+	option, file string
+	partialChain bool
+	minBits      int
+}
+
+// loadPool reads the certificates that a chain may end in or pass through; nil after an error.
+func loadPool(o poolOptions, now time.Time, r *report) *certs.Pool {
+	data, err := readFile(o.file, fileLimit, nil)
+	var bundle certs.Bundle
+	if err == nil {
+		bundle, err = certs.ReadBundle(o.file, data)
+	}
+	if err != nil {
+		r.errorf(o.option, "%v", err)
+		return nil
+	}
+	for _, p := range bundle.Problems {
+		r.warnf(o.option, "%v: it is left out, and chains through it are refused", p)
+	}
+	pool := certs.NewPool(o.option, bundle.Certificates, o.partialChain)
+	anchors := 0
+	for _, c := range pool.Certificates() {
+		if c.SelfSigned() || o.partialChain {
+			anchors++
+		}
+		name := fmt.Sprintf("%s (%q)", c.Origin, nameText(c.Subject.Raw))
+		if text := validity(c.NotBefore, c.NotAfter, now); text != "" {
+			r.warnf(o.option, "%s %s: certificates that it has issued are refused", name, text)
+		}
+		if text := c.WeakKey(bitsOf(o.minBits)); text != "" {
+			r.warnf(o.option, "%s %s: certificates that it has issued are refused (tls.min_security_bits)", name, text)
+		}
+		if _, err := x509.ParseCertificate(c.Raw); err != nil {
+			r.warnf(o.option, "%s cannot be read by Go (%s): it is trusted all the same, but a peer that sends it fails in the handshake", name, quoted(err))
+		}
+	}
+	if anchors == 0 {
+		advice := "add the root"
+		if o.option == "ca_file" {
+			advice += ", or set partial_chain to trust what is in the file"
+		}
+		r.errorf(o.option, "%q has no self-signed certificate, so no chain can end in it: %s", o.file, advice)
+	}
+	return pool
+}
+
+// bitsOf returns min_security_bits, or its default.
+func bitsOf(bits int) int { return cmp.Or(bits, certs.DefaultSecurityBits) }
+
 // loadCA reads the certificates that a client's chain may end in or pass through.
-func loadCA(o Options, now time.Time, r *report) []*x509.Certificate {
+func loadCA(o Options, now time.Time, r *report) *certs.Pool {
 	if o.CAFile == "" {
 		r.errorf("ca_file", "is missing: client certificates are checked against it (or set client_cert: none)")
 		return nil
 	}
-	ca, err := readCertificates(o.CAFile)
-	if err != nil {
-		r.errorf("ca_file", "%v", err)
-		return nil
-	}
-	for i, c := range ca {
-		if text := dateProblem(c, now); text != "" {
-			r.warnf("ca_file", "certificate %d of %q (%q) %s: certificates that it has issued are refused", i+1, o.CAFile, nameText(c.RawSubject), text)
-		}
-	}
-	if !o.PartialChain && !slices.ContainsFunc(ca, isSelfSigned) {
-		r.errorf("ca_file", "%q has no self-signed certificate, so no chain can end in it: add the root, or set partial_chain to trust what is in the file", o.CAFile)
-	}
-	return ca
+	return loadPool(poolOptions{"ca_file", o.CAFile, o.PartialChain, o.MinSecurityBits}, now, r)
 }
 
 // advertisedCAs returns the CAs that a CertificateRequest names, so that a client with several certificates sends the right
 // one. They have no part in the verification. The result is nil if there is no room for them.
-func advertisedCAs(o Options, ca []*x509.Certificate, r *report) *x509.CertPool {
+func advertisedCAs(o Options, ca *certs.Pool, r *report) *x509.CertPool {
 	pool, size := x509.NewCertPool(), 0
-	for _, c := range ca {
-		pool.AddCert(c)
-		size += 2 + len(c.RawSubject)
+	for _, c := range ca.Certificates() {
+		// crypto/tls uses the subject only, and x509 may not be able to read the rest.
+		pool.AddCert(&x509.Certificate{Raw: c.Raw, RawSubject: c.Subject.Raw})
+		size += 2 + len(c.Subject.Raw)
 	}
 	if size > namesLimit {
 		r.warnf("ca_file", "the names of the %d certificates in %q do not fit into a TLS handshake, so clients are sent none: "+
-			"keep only the CAs that issue client certificates", len(ca), o.CAFile)
+			"keep only the CAs that issue client certificates", len(ca.Certificates()), o.CAFile)
 		return nil
 	}
 	return pool

@@ -4,24 +4,37 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/binary"
-	"maps"
 	"slices"
 	"sync"
-	"time"
+
+	"pgwicket/internal/certs"
 )
 
-// chainsLimit bounds for how many clients chains are remembered, at some hundred bytes each.
-const chainsLimit = 16 << 10
+// chainsLimit bounds for how many clients chains are remembered, at some kilobytes each; sharedLimit bounds the CA
+// certificates that they have in common.
+const (
+	chainsLimit = 16 << 10
+	sharedLimit = 256
+)
 
-// chains remembers which chains x509 has found for what a client sent. To verify the signatures takes most of the time of
-// a verification, and their result does not change. Nothing else is remembered: dates, purposes and revocation lists are
-// checked each time. The chains belong to the CAs that they end in, and the next verifier takes them over if it has the
-// same CAs: after a new revocation list every live session is judged again at once.
+// chains remembers the chains whose signatures are good, by what a client sent. To read certificates and verify signatures
+// takes most of the time of a verification, and their result does not change. Nothing else is remembered: the chain is
+// looked for each time, and dates, purposes, names and revocation lists are checked each time. A client that is refused
+// for one of these is remembered too. The chains belong to the CAs that they end in, and the next verifier takes them over
+// if it has the same CAs: after a new revocation list every live session is judged again at once.
 //
 // The zero value is empty. It may be used by many sessions at once.
 type chains struct {
-	mu    sync.Mutex
-	known map[[sha256.Size]byte][][]*x509.Certificate // without the client's own, which it brings each time
+	mu     sync.Mutex
+	known  map[[sha256.Size]byte]*path
+	shared map[string]*certs.Certificate // CA certificates that clients sent, by their DER
+}
+
+// path is what a client sent, and the chain that was found for it. It does not change.
+type path struct {
+	leaf  *certs.Certificate
+	sent  []*certs.Certificate
+	chain []*certs.Certificate // whose signatures are good; nil: not known
 }
 
 // chainKey is a hash of what a client sent: each certificate, in order, to the last byte.
@@ -35,40 +48,50 @@ func chainKey(peer []*x509.Certificate) (key [sha256.Size]byte) {
 	return key
 }
 
-// inDate returns the known chains of a client of which every certificate is valid at that time. If there is none, x509
-// may still find another one.
-func (s *chains) inDate(key [sha256.Size]byte, client *x509.Certificate, at time.Time) (good [][]*x509.Certificate) {
+func (s *chains) get(key [sha256.Size]byte) *path {
 	s.mu.Lock()
-	found := s.known[key]
-	s.mu.Unlock()
-	for _, above := range found {
-		if chain := append([]*x509.Certificate{client}, above...); chainInDate(chain, at) {
-			good = append(good, chain)
-		}
-	}
-	return good
+	defer s.mu.Unlock()
+	return s.known[key]
 }
 
-func chainInDate(chain []*x509.Certificate, at time.Time) bool {
-	for _, c := range chain {
-		if at.Before(c.NotBefore) || at.After(c.NotAfter) {
-			return false
+// read reads what a client sent.
+func (s *chains) read(peer []*x509.Certificate) (*path, *VerifyError) {
+	size := 0
+	for _, c := range peer {
+		size += len(c.Raw)
+	}
+	p := &path{}
+	for i, x := range peer {
+		s.mu.Lock()
+		c := s.shared[string(x.Raw)]
+		s.mu.Unlock()
+		if c == nil {
+			var err error
+			if c, err = certs.Parse(x.Raw); err != nil {
+				return nil, &VerifyError{Reason: ReasonInvalid, CA: i > 0, Detail: quotedUnless(err)}
+			}
+		}
+		if i == 0 {
+			p.leaf = c
+		} else {
+			p.sent = append(p.sent, c)
 		}
 	}
-	return true
+	if size > sentLimit {
+		return nil, refuse(ReasonInvalid, &certs.Error{Cert: p.leaf},
+			tooMuch(len(peer)-1, size))
+	}
+	return p, nil
 }
 
-// remember keeps the chains of a client. When there is no room it forgets those of any other client, which costs that
+// remember keeps the chain of a client. When there is no room it forgets that of any other client, which costs that
 // client a verification.
-func (s *chains) remember(key [sha256.Size]byte, found [][]*x509.Certificate) {
-	var above [][]*x509.Certificate
-	for _, chain := range found {
-		above = append(above, slices.Clone(chain[1:]))
-	}
+func (s *chains) remember(key [sha256.Size]byte, p *path) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.known == nil {
-		s.known = make(map[[sha256.Size]byte][][]*x509.Certificate)
+		s.known = make(map[[sha256.Size]byte]*path)
+		s.shared = make(map[string]*certs.Certificate)
 	}
 	for other := range s.known {
 		if len(s.known) < chainsLimit {
@@ -76,12 +99,25 @@ func (s *chains) remember(key [sha256.Size]byte, found [][]*x509.Certificate) {
 		}
 		delete(s.known, other)
 	}
-	s.known[key] = above
+	s.known[key] = p
+	for i, c := range p.chain {
+		if i == 0 || !slices.Contains(p.sent, c) {
+			continue
+		}
+		for other := range s.shared {
+			if len(s.shared) < sharedLimit {
+				break
+			}
+			delete(s.shared, other)
+		}
+		s.shared[string(c.Raw)] = c
+	}
 }
 
-// inherit takes over the chains of the verifier before, if it had the same CAs and the same anchors.
+// inherit takes over the chains of the verifier before, if it had the same CAs and the same anchors. The pool is taken over
+// with them, since the chains hold its certificates.
 func (v *verifier) inherit(before *verifier) {
-	if maps.Equal(v.anchors, before.anchors) && slices.EqualFunc(v.ca, before.ca, (*x509.Certificate).Equal) {
-		v.chains = before.chains
+	if before.pool != nil && v.pool != nil && v.partialChain == before.partialChain && v.pool.Equal(before.pool) {
+		v.chains, v.pool = before.chains, before.pool
 	}
 }

@@ -30,6 +30,8 @@ type ClientOptions struct {
 	Cert     string // the gate's certificate with its chain, and its key; empty: none
 	Key      string
 
+	MinSecurityBits int // as in Options
+
 	PassphraseCommand string // of the key, as in Options
 	KeyOwner          int
 }

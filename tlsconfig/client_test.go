@@ -161,7 +161,7 @@ func TestLoadClientMistakes(t *testing.T) {
 		{ClientOptions{Mode: SSLVerifyFull, RootCert: SystemRoots, CRL: at("none.crl")}, "sslcrl: has no effect here"},
 		{ClientOptions{Mode: SSLRequire, CRLDir: at("lists")}, "sslcrldir: has no effect here"},
 		{ClientOptions{Mode: SSLVerifyCA, RootCert: at("root.crt"), CRL: at("none.crl")}, "sslcrl: cannot read"},
-		{ClientOptions{Mode: SSLVerifyCA, RootCert: at("root.crt"), CRL: at("stranger.crl")}, "sslcrl: " + strconv.Quote(at("stranger.crl")) + ` (block 1, from "CN=server root") is not signed by the CA of that name in sslrootcert`},
+		{ClientOptions{Mode: SSLVerifyCA, RootCert: at("root.crt"), CRL: at("stranger.crl")}, "W sslcrl: " + strconv.Quote(at("stranger.crl")) + ` (block 1, from "CN=server root") is not signed by the CA of that name in sslrootcert`},
 		{ClientOptions{Mode: SSLVerifyFull, RootCert: at("old.crt")}, "W sslrootcert: certificate 1 of"},
 		{ClientOptions{Mode: SSLPrefer, RootCert: at("root.crt")}, "W sslrootcert: has no effect"},
 		{ClientOptions{Mode: SSLVerifyFull, RootCert: at("root.crt"), Cert: at("gate.crt")}, "sslkey: is missing"},

@@ -1,12 +1,12 @@
 package tlsconfig
 
 import (
-	"crypto/x509"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"pgwicket/internal/certs"
 	"pgwicket/internal/crl"
 )
 
@@ -20,11 +20,15 @@ type crlFiles struct {
 }
 
 // loadClientCRLs reads the lists that client certificates are checked against. previous is the set in use, or nil.
-func loadClientCRLs(o Options, ca []*x509.Certificate, previous *crl.Set, now time.Time) (*crl.Set, []Problem) {
+func loadClientCRLs(o Options, ca *certs.Pool, previous *crl.Set, now time.Time) (*crl.Set, []Problem) {
 	files := crlFiles{file: o.CRLFile, dir: o.CRLDir, fileOption: "crl_file", dirOption: "crl_dir"}
-	return files.load(&crl.Builder{
-		Policy: o.crlPolicy(), CAs: ca, Previous: previous, Now: now, CAOption: "ca_file", Peers: "clients",
-	})
+	b := &crl.Builder{
+		Policy: o.crlPolicy(), Previous: previous, Now: now, MinSecurityBits: bitsOf(o.MinSecurityBits), CAOption: "ca_file", Peers: "clients",
+	}
+	if ca != nil {
+		b.CAs = ca.Certificates()
+	}
+	return files.load(b)
 }
 
 // load reads the files into a set, which is nil if there are no files to read. The set must not be used if there is a
@@ -51,7 +55,7 @@ func (f crlFiles) load(b *crl.Builder) (*crl.Set, []Problem) {
 }
 
 // addCRLDir reads every file of a directory. OpenSSL looks only for the names that c_rehash makes; here any name will do,
-// and a link that c_rehash made to a list beside it does no harm.
+// and a link that c_rehash made to a list beside it does no harm. An entry that cannot be read concerns its CA alone.
 func addCRLDir(b *crl.Builder, option, dir string, r *report) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -67,10 +71,15 @@ func addCRLDir(b *crl.Builder, option, dir string, r *report) {
 		st, err := os.Stat(name)
 		switch {
 		case err != nil:
-			r.errorf(option, "%v", cannotRead(name, err))
+			files++
+			r.addCRLProblems(b.Unreadable(option, name, cannotRead(name, err)))
 		case st.Mode().IsRegular():
 			files++
-			addCRLFile(b, option, name, r)
+			if data, err := readFile(name, crl.MaxSize, nil); err != nil {
+				r.addCRLProblems(b.Unreadable(option, name, err))
+			} else {
+				r.addCRLProblems(b.AddEntry(option, name, data))
+			}
 		}
 	}
 	if files == 0 && !r.failed() {

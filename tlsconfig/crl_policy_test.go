@@ -25,7 +25,7 @@ func loadLists(t testing.TB, ca []*x509.Certificate, o Options, previous *crl.Se
 	if err := os.WriteFile(o.CRLFile, bytes.Join(content, nil), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	set, problems := loadClientCRLs(o, ca, previous, time.Now())
+	set, problems := loadClientCRLs(o, poolOf(ca, false), previous, time.Now())
 	return set, texts(problems)
 }
 
@@ -81,7 +81,7 @@ func TestCRLPolicies(t *testing.T) {
 		},
 		{"issuing CA stale", list(root(), inter(expired)), ReasonCRLStale, verdicts{"stale": "", "grace": "", "all": ""}, ReasonRevoked, nil},
 		{"root stale", list(root(expired), inter()), ReasonCRLStale, verdicts{"leaf": "", "stale": "", "grace": "", "all": ""}, ReasonRevoked, nil},
-		{"issuing CA not yet valid", list(root(), inter(future)), ReasonCRLStale, nil, ReasonCRLStale, nil},
+		{"issuing CA not yet valid", list(root(), inter(future)), ReasonCRLStale, nil, ReasonRevoked, nil},
 		{"root not yet valid", list(root(future), inter()), ReasonCRLStale, verdicts{"leaf": "", "all": ""}, ReasonRevoked, nil},
 		{
 			"stale and not yet valid", list(root(), inter(expired), inter(future)), ReasonCRLStale,
@@ -127,7 +127,7 @@ func TestCRLPolicies(t *testing.T) {
 	}
 }
 
-// A grace period begins at the next update, and its last second is in it.
+// A grace period begins at the next update, which is out of date itself, as in OpenSSL.
 func TestCRLGrace(t *testing.T) {
 	t.Parallel()
 	pki := newPKI()
@@ -137,10 +137,10 @@ func TestCRLGrace(t *testing.T) {
 		grace, after time.Duration
 		want         Reason
 	}{
-		{0, 0, ""},
-		{0, time.Second, ReasonCRLStale},
-		{time.Hour, time.Hour, ""},
-		{time.Hour, time.Hour + time.Second, ReasonCRLStale},
+		{0, -time.Second, ""},
+		{0, 0, ReasonCRLStale},
+		{time.Hour, time.Hour - time.Second, ""},
+		{time.Hour, time.Hour, ReasonCRLStale},
 		{1<<63 - 1, 300 * 24 * time.Hour, ""}, // 292 years
 	} {
 		set, _ := loadLists(t, pki.certs(), Options{CRLGrace: c.grace}, nil, pki.root.CRL(until), pki.inter.CRL(until))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"pgwicket/internal/certs"
 	"pgwicket/internal/crl"
 )
 
@@ -19,22 +20,20 @@ type Link struct {
 
 // Explain judges the certificates of a client as Verify would at that time, and returns the chain that decides, the
 // client's own certificate first, with what the revocation lists say about each. If there is no chain to a trusted CA, it
-// ends where no further signature can be verified. The verdict is nil or a *VerifyError.
+// ends where no further issuer is found. The verdict is nil or a *VerifyError.
 func (s *Server) Explain(peer []*x509.Certificate, at time.Time) (chain []Link, verdict error) {
 	return s.verifier.links(peer, at)
 }
 
 func (v *verifier) links(peer []*x509.Certificate, at time.Time) (links []Link, verdict error) {
-	chain, refused := v.judge(peer, at)
+	chain, anchored, refused := v.judge(peer, at)
 	if refused != nil {
 		verdict = refused
 	}
-	if len(peer) == 0 {
-		return nil, verdict
-	}
-	anchored := chain != nil
-	if !anchored {
-		chain, anchored = v.climb(peer)
+	if chain == nil && len(peer) > 0 {
+		if p, refused := v.chains.read(peer[:1]); refused == nil {
+			chain = []*certs.Certificate{p.leaf}
+		}
 	}
 	for i, c := range chain {
 		var f crl.Finding
@@ -51,7 +50,7 @@ func (v *verifier) links(peer []*x509.Certificate, at time.Time) (links []Link, 
 		if exempt == "" {
 			status = v.statusText(f, at)
 		}
-		links = append(links, Link{nameText(c.RawSubject), serialText(c), c.NotAfter, status})
+		links = append(links, Link{nameText(c.Subject.Raw), c.Serial(), c.NotAfter, status})
 	}
 	return links, verdict
 }
@@ -63,8 +62,10 @@ func (v *verifier) statusText(f crl.Finding, at time.Time) string {
 		return f.Revocation()
 	case !f.OK():
 		return f.Detail(at)
+	case f.Status == crl.Missing && f.Why != "":
+		return "not known: " + f.Why + ", which is allowed (crl_missing: allow)"
 	case f.Status == crl.Missing:
-		return fmt.Sprintf("not known: there is no list from %q, which is allowed (crl_missing: allow)", nameText(f.Issuer.RawSubject))
+		return fmt.Sprintf("not known: there is no list from %q, which is allowed (crl_missing: allow)", nameText(f.Issuer.Subject.Raw))
 	}
 	text := "not revoked by " + f.List.Describe()
 	switch {

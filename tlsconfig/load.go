@@ -2,6 +2,7 @@ package tlsconfig
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"slices"
 	"time"
@@ -28,11 +29,14 @@ type Options struct {
 	Ciphers []string `yaml:"ciphers"`
 	Groups  []string `yaml:"groups"` // crypto/tls decides the order; empty is all
 
-	ClientCert   ClientCert `yaml:"client_cert"` // empty is require
-	CAFile       string     `yaml:"ca_file"`
-	PartialChain bool       `yaml:"partial_chain"` // a certificate of ca_file that is not self-signed may end a chain
-	CRLFile      string     `yaml:"crl_file"`
-	CRLDir       string     `yaml:"crl_dir"`
+	ClientCert ClientCert `yaml:"client_cert"` // empty is require
+	CAFile     string     `yaml:"ca_file"`
+	// MinSecurityBits is the least strength of keys and signatures in a client's chain: OpenSSL's levels 1 to 5 are 80, 112,
+	// 128, 192 and 256. 0 is 112.
+	MinSecurityBits int    `yaml:"min_security_bits"`
+	PartialChain    bool   `yaml:"partial_chain"` // a certificate of ca_file that is not self-signed may end a chain
+	CRLFile         string `yaml:"crl_file"`
+	CRLDir          string `yaml:"crl_dir"`
 
 	CRLCheck   CRLCheck      `yaml:"crl_check"`   // empty is chain
 	CRLMissing CRLMissing    `yaml:"crl_missing"` // empty is reject
@@ -146,11 +150,15 @@ func loadClients(s *Server, o Options, previous *Server, now time.Time, r *repor
 		return
 	}
 	checkCRLOptions(o, r)
+	if o.MinSecurityBits < 0 || o.MinSecurityBits > 256 {
+		r.errorf("min_security_bits", "%d is not a strength: write 112 (the default: RSA of 2048 bits, SHA-256), or 80, 128, 192 or 256", o.MinSecurityBits)
+		return
+	}
 	if o.ClientCert == ClientCertNone {
 		if o.CAFile != "" {
 			r.warnf("ca_file", "has no effect with client_cert: none: remove it, or set client_cert to require or optional")
 		}
-		s.verifier = newVerifier(ClientCertNone, nil, false, nil)
+		s.verifier = &verifier{mode: ClientCertNone, chains: new(chains)}
 		return
 	}
 	ca := loadCA(o, now, r)
@@ -170,7 +178,9 @@ func loadClients(s *Server, o Options, previous *Server, now time.Time, r *repor
 	if r.failed() {
 		return
 	}
-	s.verifier = newVerifier(o.ClientCert, ca, o.PartialChain, crls)
+	s.verifier = &verifier{
+		mode: o.ClientCert, minBits: bitsOf(o.MinSecurityBits), pool: ca, partialChain: o.PartialChain, crls: crls, chains: new(chains),
+	}
 	if previous != nil {
 		s.verifier.inherit(previous.verifier)
 	}
@@ -180,17 +190,20 @@ func loadClients(s *Server, o Options, previous *Server, now time.Time, r *repor
 	s.Config.ClientCAs = advertisedCAs(o, ca, r)
 }
 
-// Verify judges a finished handshake, and judges it again after a reload or as time passes: the version and the cipher
-// suite, in case a later crypto/tls does not keep to the configuration, then the certificates of the client. It returns
-// nil or a *VerifyError.
-func (s *Server) Verify(state tls.ConnectionState, at time.Time) error {
+// Verify judges a finished handshake, and judges it again after a reload or as time passes: the version, the cipher suite
+// and the key exchange, in case a later crypto/tls does not keep to the configuration, then the certificates of the client.
+// It returns nil or a *VerifyError, and those certificates of the verified chain that the client has sent, its own first;
+// nil if it was asked for none or has sent none. The others that it sent are not needed to judge it again.
+func (s *Server) Verify(state tls.ConnectionState, at time.Time) ([]*x509.Certificate, error) {
 	switch {
 	case !state.HandshakeComplete:
-		return &VerifyError{Reason: ReasonCipher, Detail: "the TLS handshake is not complete"}
+		return nil, &VerifyError{Reason: ReasonCipher, Detail: "the TLS handshake is not complete"}
 	case !s.versions.contains(state.Version):
-		return &VerifyError{Reason: ReasonVersion, Detail: fmt.Sprintf("%s is outside of %v", versionName(state.Version), s.versions)}
+		return nil, &VerifyError{Reason: ReasonVersion, Detail: fmt.Sprintf("%s is outside of %v", versionName(state.Version), s.versions)}
 	case !slices.Contains(s.suites(state.Version), state.CipherSuite):
-		return &VerifyError{Reason: ReasonCipher, Detail: fmt.Sprintf("cipher suite %s is not configured", suiteName(state.CipherSuite))}
+		return nil, &VerifyError{Reason: ReasonCipher, Detail: fmt.Sprintf("cipher suite %s is not configured", suiteName(state.CipherSuite))}
+	case state.CurveID != 0 && !slices.Contains(s.Config.CurvePreferences, state.CurveID): // 0: RSA key exchange
+		return nil, &VerifyError{Reason: ReasonGroup, Detail: fmt.Sprintf("key exchange group %s is not configured", groupName(state.CurveID))}
 	}
 	return s.verifier.verify(state.PeerCertificates, at)
 }

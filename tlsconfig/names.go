@@ -133,6 +133,14 @@ func findGroup(name string) (group, bool) {
 	return groups[i], true
 }
 
+// groupName returns PostgreSQL's name of a group, or Go's if the table does not have it.
+func groupName(id tls.CurveID) string {
+	if i := slices.IndexFunc(groups, func(g group) bool { return g.id == id }); i >= 0 {
+		return groups[i].names[0]
+	}
+	return id.String()
+}
+
 // versions is a closed range of protocol versions.
 type versions struct{ min, max uint16 }
 

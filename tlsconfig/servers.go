@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"pgwicket/internal/certs"
 	"pgwicket/internal/crl"
 	"pgwicket/internal/dn"
 )
@@ -22,23 +23,18 @@ type serverVerifier struct {
 
 // loadServers reads the root certificates and the lists.
 func loadServers(o ClientOptions, now time.Time, r *report) *serverVerifier {
-	ca, err := readCertificates(o.RootCert)
-	if err != nil {
-		r.errorf("sslrootcert", "%v", err)
+	pool := loadPool(poolOptions{option: "sslrootcert", file: o.RootCert, minBits: o.MinSecurityBits}, now, r)
+	if pool == nil {
 		return nil
 	}
-	for i, c := range ca {
-		if text := dateProblem(c, now); text != "" {
-			r.warnf("sslrootcert", "certificate %d of %q (%q) %s: certificates that it has issued are refused", i+1, o.RootCert, nameText(c.RawSubject), text)
-		}
-	}
-	if !slices.ContainsFunc(ca, isSelfSigned) {
-		r.errorf("sslrootcert", "%q has no self-signed certificate, so no chain can end in it: add the root", o.RootCert)
-	}
 	files := crlFiles{file: o.CRL, dir: o.CRLDir, fileOption: "sslcrl", dirOption: "sslcrldir"}
-	crls, problems := files.load(&crl.Builder{CAs: ca, Now: now, CAOption: "sslrootcert", Peers: "servers"})
+	crls, problems := files.load(&crl.Builder{
+		CAs: pool.Certificates(), Now: now, MinSecurityBits: bitsOf(o.MinSecurityBits), CAOption: "sslrootcert", Peers: "servers",
+	})
 	r.problems = append(r.problems, problems...)
-	return &serverVerifier{newVerifier(ClientCertRequire, ca, false, crls), o.Mode == SSLVerifyFull}
+	return &serverVerifier{&verifier{
+		mode: ClientCertRequire, purpose: certs.Server, minBits: bitsOf(o.MinSecurityBits), pool: pool, crls: crls, chains: new(chains),
+	}, o.Mode == SSLVerifyFull}
 }
 
 // verify returns nil if the server that has sent these certificates, its own first, is the one to be reached as host.
@@ -46,46 +42,25 @@ func (v *serverVerifier) verify(peer []*x509.Certificate, host string, at time.T
 	if len(peer) == 0 {
 		return errors.New("the server has sent no certificate")
 	}
-	intermediates := v.intermediates.Clone()
-	for _, c := range peer[1:] {
-		intermediates.AddCert(c)
-	}
-	chains, err := peer[0].Verify(x509.VerifyOptions{Roots: v.roots, Intermediates: intermediates, CurrentTime: at})
-	if err != nil {
+	if _, err := v.verifier.verify(peer, at); err != nil {
 		return fmt.Errorf("the server's certificate: %w", err)
 	}
-	for _, chain := range chains {
-		if err = v.checkServerChain(chain, host, at); err == nil {
-			return nil
-		}
-	}
-	return err
-}
-
-// checkServerChain checks what x509 does not.
-func (v *serverVerifier) checkServerChain(chain []*x509.Certificate, host string, at time.Time) error {
-	for i, c := range chain {
-		if f, exempt := v.revocation(chain, i, at); exempt == "" && !f.OK() {
-			return fmt.Errorf("the server's certificate: %q %s", nameText(c.RawSubject), f.Detail(at))
-		}
-	}
-	if v.checkHost && !matchesHost(chain, host) {
-		return fmt.Errorf("the server's certificate is for %s, not for %q", namesOf(chain[0]), host)
+	if v.checkHost && !matchesHost(peer[0], host) {
+		return fmt.Errorf("the server's certificate is for %s, not for %q", namesOf(peer[0]), host)
 	}
 	return nil
 }
 
 // matchesHost is libpq's pq_verify_peer_name_matches_certificate (fe-secure-common.c): the common name counts if the
-// certificate has no alternative name of the host's kind. crypto/x509 does not check a common name against the name
-// constraints of the CAs, as OpenSSL does, so below a CA with constraints it does not count.
-func matchesHost(chain []*x509.Certificate, host string) bool {
-	c := chain[0]
+// certificate has no alternative name of the host's kind. The verifier has held it against the name constraints of the
+// CAs, as OpenSSL does.
+func matchesHost(c *x509.Certificate, host string) bool {
 	if c.VerifyHostname(host) == nil {
 		return true
 	}
 	_, err := netip.ParseAddr(host)
 	isAddress := err == nil
-	if isAddress && len(c.IPAddresses) > 0 || !isAddress && len(c.DNSNames) > 0 || slices.ContainsFunc(chain[1:], constrainsNames) {
+	if isAddress && len(c.IPAddresses) > 0 || !isAddress && len(c.DNSNames) > 0 {
 		return false
 	}
 	cn := dn.CommonName(c.RawSubject)
@@ -93,10 +68,6 @@ func matchesHost(chain []*x509.Certificate, host string) bool {
 		return strings.EqualFold(cn, host)
 	}
 	return (&x509.Certificate{DNSNames: []string{cn}}).VerifyHostname(host) == nil
-}
-
-func constrainsNames(ca *x509.Certificate) bool {
-	return len(ca.PermittedDNSDomains)+len(ca.ExcludedDNSDomains)+len(ca.PermittedIPRanges)+len(ca.ExcludedIPRanges) > 0
 }
 
 // namesOf returns the names that a certificate is for, quoted.

@@ -1,10 +1,10 @@
 package tlsconfig
 
 import (
-	"crypto/x509"
 	"fmt"
 	"time"
 
+	"pgwicket/internal/certs"
 	"pgwicket/internal/crl"
 	"pgwicket/internal/dn"
 )
@@ -25,6 +25,7 @@ type Reason string
 // The reasons. The set is closed.
 const (
 	ReasonVersion Reason = "version" // the TLS version is outside of the configured range
+	ReasonGroup   Reason = "group"   // the key exchange group is not in the configured list
 	ReasonCipher  Reason = "cipher"  // the cipher suite is not in the configured list, or there is none yet
 
 	ReasonMissing      Reason = "missing" // there is no certificate
@@ -33,28 +34,45 @@ const (
 	ReasonRevoked      Reason = "revoked"
 	ReasonUnknownCA    Reason = "unknown_ca"    // no chain to a trusted CA
 	ReasonWrongPurpose Reason = "wrong_purpose" // not for clientAuth
-	ReasonInvalid      Reason = "invalid"       // anything else that is wrong with a certificate
-	ReasonCRLMissing   Reason = "crl_missing"   // no revocation list covers a certificate of the chain
-	ReasonCRLStale     Reason = "crl_stale"     // and those that do are out of date
+	ReasonWeakKey      Reason = "weak_key"      // a key or a signature is below min_security_bits
+	// ReasonNameConstraint means that a CA of the chain may not issue certificates with a name of one below it.
+	ReasonNameConstraint Reason = "name_constraint"
+	ReasonInvalid        Reason = "invalid"     // anything else that is wrong with a certificate
+	ReasonCRLMissing     Reason = "crl_missing" // no revocation list covers a certificate of the chain
+	ReasonCRLStale       Reason = "crl_stale"   // and those that do are out of date
 )
 
-// refuse makes the error for a client whose chain fails at the certificate c. The detail completes a sentence that begins
-// with that certificate.
-func refuse(reason Reason, client, c *x509.Certificate, detail string) *VerifyError {
-	isCA := c != client
-	whose := "client certificate"
-	if isCA {
-		whose = "CA certificate"
-	}
-	return &VerifyError{
-		Reason: reason,
-		CA:     isCA,
-		Detail: fmt.Sprintf("%s %s (%q, issued by %q) %s", whose, serialText(c), nameText(c.RawSubject), nameText(c.RawIssuer), detail),
-	}
+// reasons are the reasons of the package certs, in the words of this one.
+var reasons = map[certs.Reason]Reason{
+	certs.UnknownCA: ReasonUnknownCA, certs.Expired: ReasonExpired, certs.NotYetValid: ReasonNotYetValid,
+	certs.WrongPurpose: ReasonWrongPurpose, certs.NameConstraint: ReasonNameConstraint, certs.WeakKey: ReasonWeakKey,
+	certs.Invalid: ReasonInvalid,
 }
 
-// refuseByCRL makes the error for a client whose chain has a certificate that the lists do not pass.
-func refuseByCRL(client, c *x509.Certificate, f crl.Finding, at time.Time) *VerifyError {
+// refusal translates an error of the package certs.
+func refusal(e *certs.Error) *VerifyError {
+	refused := &VerifyError{Reason: reasons[e.Reason], CA: e.Depth > 0, Detail: e.Error()}
+	switch refused.Reason {
+	case ReasonExpired:
+		refused.Date = e.Cert.NotAfter
+	case ReasonNotYetValid:
+		refused.Date = e.Cert.NotBefore
+	}
+	return refused
+}
+
+// refuse makes the error for a peer whose chain fails at the certificate that e names. The detail completes a sentence that
+// begins with that certificate.
+func refuse(reason Reason, e *certs.Error, detail string) *VerifyError {
+	return &VerifyError{Reason: reason, CA: e.Depth > 0, Detail: e.Subject() + " " + detail}
+}
+
+func tooMuch(others, size int) string {
+	return fmt.Sprintf("was sent with %d others, %d bytes in all, and the limit is %d: send its intermediates only", others, size, sentLimit)
+}
+
+// refuseByCRL makes the error for a peer whose chain has a certificate that the lists do not pass.
+func (v *verifier) refuseByCRL(chain []*certs.Certificate, i int, f crl.Finding, at time.Time) *VerifyError {
 	reason := ReasonCRLMissing
 	switch f.Status {
 	case crl.Revoked:
@@ -62,33 +80,19 @@ func refuseByCRL(client, c *x509.Certificate, f crl.Finding, at time.Time) *Veri
 	case crl.Stale:
 		reason = ReasonCRLStale
 	}
-	e := refuse(reason, client, c, f.Detail(at))
+	e := refuse(reason, &certs.Error{Cert: chain[i], Depth: i, Purpose: v.purpose}, f.Detail(at))
 	if reason == ReasonRevoked {
 		e.Date = f.Entry.Date
 	}
 	return e
 }
 
-func refuseByDate(client, c *x509.Certificate, at time.Time) *VerifyError {
-	reason, date, detail := ReasonExpired, c.NotAfter, "expired on "
-	if at.Before(c.NotBefore) {
-		reason, date, detail = ReasonNotYetValid, c.NotBefore, "is not valid before "
-	}
-	e := refuse(reason, client, c, detail+timeText(date))
-	e.Date = date
-	return e
-}
-
 // nameText returns a name in DER as PostgreSQL prints it. A stranger may have chosen it, so messages quote it.
 func nameText(der []byte) string { return dn.Abbreviate(dn.Format(der)) }
 
-// serialText returns a serial number as "openssl x509 -serial" prints it.
-func serialText(c *x509.Certificate) string {
-	serial := crl.SerialOf(c)
-	if len(serial) > 1 && serial[0] == 0 {
-		serial = serial[1:]
-	}
-	return dn.Abbreviate(fmt.Sprintf("%X", serial))
+// quotedUnless returns the text of an error of the package certs, which quotes what a stranger has chosen.
+func quotedUnless(err error) string {
+	return "client sent a certificate that cannot be used: " + err.Error()
 }
 
 // quoted returns the text of an error that may hold parts of a certificate, so that they cannot pass for our own words.

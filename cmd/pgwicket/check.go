@@ -104,6 +104,9 @@ func describe(w io.Writer, cfg *config.Config, now time.Time) {
 		if !c.NextUpdate.IsZero() {
 			next = "fresh until " + phrase.Until(c.NextUpdate, now)
 		}
+		if l := c.Problem; l != "" {
+			next = "NOT IN USE"
+		}
 		line("revocation list", "%s, %s, %s", c.Issuer, phrase.Count(c.Entries, "entry"), next)
 	}
 	if b, ok := budget.Of(cfg.Policy.Limits.Startups, cfg.Policy.Limits.Sessions); ok {

@@ -1,11 +1,10 @@
 package crl
 
 import (
-	"bytes"
 	"crypto/sha256"
-	"crypto/x509"
 	"errors"
 	"fmt"
+	"pgwicket/internal/certs"
 	"slices"
 	"time"
 )
@@ -17,17 +16,22 @@ const MaxSize = 1 << 30
 // Builder makes a Set. Fill in the fields, call Add for each file, then Set once.
 type Builder struct {
 	Policy   Policy
-	CAs      []*x509.Certificate // the configured ones, which a list should come from
-	Previous *Set                // the set in use before a reload; nil: none
+	CAs      []*certs.Certificate // the configured ones, which a list should come from
+	Previous *Set                 // the set in use before a reload; nil: none
 	Now      time.Time
+
+	// MinSecurityBits is the strength below which a signature is warned of; OpenSSL verifies lists at every level.
+	MinSecurityBits int
 
 	CAOption string // names where the CAs are configured, in messages
 	Peers    string // whose certificates are checked, in messages: "clients" or "servers"
 
 	set      *Set
 	seen     map[[sha256.Size]byte]bool
-	problems []Problem // of the call that is running
-	failed   bool      // an error has been reported
+	deltas   []*List
+	lost     map[string]bool // the files that could not be read
+	problems []Problem       // of the call that is running
+	failed   bool            // an error has been reported
 }
 
 // Problem is a fault of a list, or something about the lists that an operator should know.
@@ -55,45 +59,117 @@ func (b *Builder) report() []Problem {
 
 func (b *Builder) init() {
 	if b.set == nil {
-		b.set = &Set{policy: b.Policy, byIssuer: map[string][]*List{}}
+		b.set = &Set{policy: b.Policy, byIssuer: map[string][]*List{}, unusable: map[string][]*List{}}
+		b.lost = map[string]bool{}
 		b.seen = map[[sha256.Size]byte]bool{}
 	}
 }
 
 // Add reads every list of a file, with the name of the option that names it. A list that is there twice is read once. The
-// data must not change afterwards.
+// data must not change afterwards. A file that holds no list is an error. A list that cannot be used is a warning: its CA
+// alone has to do without it.
 func (b *Builder) Add(option, file string, data []byte) []Problem {
 	b.init()
-	if len(data) > MaxSize {
-		b.errorf(option, "%q has %d bytes: the limit is %d", file, len(data), MaxSize)
-		return b.report()
-	}
-	lists, isPEM, err := Split(data)
+	lists, isPEM, err := b.split(file, data)
 	if err != nil {
-		b.errorf(option, "%q %v", file, err)
+		b.errorf(option, "%v", err)
 		return b.report()
 	}
 	for i, der := range lists {
-		sum := sha256.Sum256(der)
-		if b.seen[sum] {
-			continue
-		}
-		b.seen[sum] = true
-		list, err := Parse(der)
-		list.source = source{option: option, file: file}
+		block := 0
 		if isPEM {
-			list.source.block = i + 1
+			block = i + 1
 		}
-		if err == nil {
-			err = b.findSigner(list)
+		if err := b.addList(source{option, file, block}, der); err != nil {
+			b.errorf(option, "%v", err)
 		}
-		if err != nil {
-			b.errorf(option, "%s %v", list, err)
-			continue
-		}
-		b.set.add(list)
 	}
 	return b.report()
+}
+
+// AddEntry is Add for a file of a directory, of which not every file needs to hold lists: one without is left aside.
+func (b *Builder) AddEntry(option, file string, data []byte) []Problem {
+	b.init()
+	if _, err := certs.Parse(data); err == nil {
+		b.warnf(option, "%q holds a certificate and no CRL, and is left aside", file)
+		return b.report()
+	}
+	lists, isPEM, err := b.split(file, data)
+	switch {
+	case errors.Is(err, errNoList) && !b.hadListsIn(file):
+		b.warnf(option, "%v, and is left aside", err)
+		return b.report()
+	case err != nil:
+		b.lose(option, file, err)
+		return b.report()
+	}
+	for i, der := range lists {
+		block := 0
+		if isPEM {
+			block = i + 1
+		}
+		if err := b.addList(source{option, file, block}, der); err != nil {
+			b.lose(option, file, err)
+		}
+	}
+	return b.report()
+}
+
+// Unreadable is for a file of a directory that AddEntry would get.
+func (b *Builder) Unreadable(option, file string, err error) []Problem {
+	b.init()
+	b.lose(option, file, err)
+	return b.report()
+}
+
+// lose leaves out a file that may have held any CA's list.
+func (b *Builder) lose(option, file string, err error) {
+	b.lost[file] = true
+	b.set.unread = err.Error()
+	b.warnf(option, "%v: the list that was read from it before stays in use until its next update, and a CA that has no list is not allowed by crl_missing", err)
+}
+
+func (b *Builder) hadListsIn(file string) bool {
+	return b.Previous != nil && slices.ContainsFunc(b.Previous.lists, func(l *List) bool { return l.source.file == file })
+}
+
+func (b *Builder) split(file string, data []byte) (lists [][]byte, isPEM bool, err error) {
+	if len(data) > MaxSize {
+		return nil, false, fmt.Errorf("%q has %d bytes: the limit is %d", file, len(data), MaxSize)
+	}
+	if lists, isPEM, err = Split(data); err != nil {
+		return nil, false, fmt.Errorf("%q %w", file, err)
+	}
+	return lists, isPEM, nil
+}
+
+// addList fails for what is no list of any CA.
+func (b *Builder) addList(from source, der []byte) error {
+	sum := sha256.Sum256(der)
+	if b.seen[sum] {
+		return nil
+	}
+	b.seen[sum] = true
+	list, err := Parse(der)
+	list.source = from
+	if err == nil {
+		err = b.findSigner(list)
+	}
+	switch {
+	case errors.Is(err, errDelta):
+		b.deltas = append(b.deltas, list)
+		b.warnf(from.option, "%s %v", list, err)
+		return nil
+	case err != nil && list.issuer.Raw == nil:
+		return fmt.Errorf("%s %w", list, err)
+	case err != nil:
+		list.problem = err.Error()
+		b.warnf(from.option, "%s %v: the CA's list from before stays in use until its next update, and without one its certificates are refused", list, err)
+	case list.algorithm.Bits < b.MinSecurityBits:
+		b.warnf(from.option, "%s is signed with %s, which can be forged: have the CA sign it with SHA-256", list, list.algorithm.Name)
+	}
+	b.set.add(list)
+	return nil
 }
 
 // Set returns the set, and warns of lists that are older than before or stale, and of CAs without a list; option is the
@@ -103,7 +179,14 @@ func (b *Builder) Set(option string) (*Set, []Problem) {
 	if b.failed {
 		return b.set, nil
 	}
+	for _, delta := range b.deltas {
+		if len(b.set.byIssuer[delta.issuer.Canonical()]) == 0 {
+			delta.problem = errDelta.Error()
+			b.set.add(delta)
+		}
+	}
 	if b.Previous != nil {
+		b.keepOlder(b.Previous)
 		b.keepNewer(b.Previous)
 	}
 	b.warnOfStale()
@@ -116,7 +199,7 @@ func (b *Builder) Set(option string) (*Set, []Problem) {
 func (b *Builder) findSigner(list *List) error {
 	named := false
 	for _, c := range b.CAs {
-		if !bytes.Equal(c.RawSubject, list.issuer) {
+		if !c.Subject.Equal(list.issuer) {
 			continue
 		}
 		named = true
@@ -124,22 +207,51 @@ func (b *Builder) findSigner(list *List) error {
 			continue
 		}
 		list.signer = c
-		if maySign(c) {
+		if c.MaySignLists() {
 			return nil // of two certificates for one key, one that allows CRLs is enough
 		}
 	}
 	switch {
 	case list.signer != nil:
-		return errors.New("is signed by a CA whose certificate does not allow it to sign CRLs (keyUsage without cRLSign): " +
-			"have the CA's certificate issued again")
-	case named:
+		b.warnf(list.source.option, "%s is signed by a CA whose certificate does not allow it to sign CRLs (keyUsage without cRLSign): "+
+			"it revokes what it lists, and the CA's other certificates are refused as without a list: have the CA's certificate issued again", list)
+	case named: // by another CA of that name, perhaps: see Set.decide
 		return fmt.Errorf("is not signed by the CA of that name in %[1]s: "+
 			"fetch it again, and check that %[1]s holds the CA's current certificate", b.CAOption)
 	default:
 		// Not an error: the peers may send the certificate of the intermediate CA.
 		b.warnf(list.source.option, "%s is not issued by a CA of %s: it is used only for %s that send that CA's certificate",
 			list, b.CAOption, b.Peers)
-		return nil
+	}
+	return nil
+}
+
+// keepOlder keeps lists of the previous set in place of what cannot be used now: files that cannot be read, lists that
+// cannot be applied, and lists that begin in the future.
+func (b *Builder) keepOlder(previous *Set) {
+	var kept []*List
+	for _, old := range previous.lists {
+		i := slices.IndexFunc(b.set.lists, func(l *List) bool { return l.replaces(old) && !l.thisUpdate.After(b.Now) })
+		if i >= 0 || !old.until.IsZero() && !b.Now.Before(old.until) {
+			continue
+		}
+		again := *old // a copy, since sessions are using old
+		again.kept, again.until = true, time.Time{}
+		future := slices.IndexFunc(b.set.lists, func(l *List) bool { return l.replaces(old) && l.thisUpdate.After(b.Now) })
+		switch {
+		case future >= 0 && b.set.lists[future].thisUpdate.Equal(old.thisUpdate):
+			continue // the same list
+		case future >= 0:
+			again.until = b.set.lists[future].thisUpdate
+			b.warnf(old.source.option, "%s, so the list from before stays in use until then", b.set.lists[future].staleness(b.Now))
+		case b.lost[old.source.file], len(b.set.unusable[old.issuer.Canonical()]) > 0:
+		default:
+			continue
+		}
+		kept = append(kept, &again)
+	}
+	for _, list := range kept {
+		b.set.add(list)
 	}
 }
 
@@ -195,27 +307,30 @@ func (b *Builder) warnOfStale() {
 // warnOfMissing warns of every CA that has no list, which is easily overlooked for a root.
 func (b *Builder) warnOfMissing(option string) {
 	for _, c := range b.CAs {
+		if len(b.set.unusable[c.Subject.Canonical()]) > 0 {
+			continue // which has been warned of
+		}
 		// With LeafOnly a CA that has issued another CA of the file hardly issues certificates of clients as well. If it
 		// does and a missing list refuses, the refusals show it.
-		if !c.IsCA || b.Policy.LeafOnly && !b.Policy.AllowMissing && b.issuedCA(c) {
+		if !c.IsCA() || b.Policy.LeafOnly && !b.Policy.AllowMissing && b.issuedCA(c) {
 			continue
 		}
-		if slices.ContainsFunc(b.set.Lists(c.RawSubject), func(l *List) bool { return l.SignedBy(c) }) {
+		if slices.ContainsFunc(b.set.byIssuer[c.Subject.Canonical()], func(l *List) bool { return l.SignedBy(c) }) {
 			continue
 		}
 		if b.Policy.AllowMissing {
 			b.warnf(option, "there is no CRL from %q of %s: certificates that it has issued cannot be revoked (crl_missing: allow)",
-				nameText(c.RawSubject), b.CAOption)
+				nameText(c.Subject), b.CAOption)
 		} else {
 			b.warnf(option, "there is no CRL from %q of %s: certificates that it has issued are refused until there is one",
-				nameText(c.RawSubject), b.CAOption)
+				nameText(c.Subject), b.CAOption)
 		}
 	}
 }
 
 // issuedCA reports whether a CA has issued another one of the configured CAs.
-func (b *Builder) issuedCA(issuer *x509.Certificate) bool {
-	return slices.ContainsFunc(b.CAs, func(c *x509.Certificate) bool {
-		return c.IsCA && !c.Equal(issuer) && bytes.Equal(c.RawIssuer, issuer.RawSubject)
+func (b *Builder) issuedCA(issuer *certs.Certificate) bool {
+	return slices.ContainsFunc(b.CAs, func(c *certs.Certificate) bool {
+		return c.IsCA() && !c.Equal(issuer) && c.Issuer.Equal(issuer.Subject)
 	})
 }

@@ -7,6 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"pgwicket/internal/certs"
+	"pgwicket/internal/signature"
+	"slices"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -19,18 +22,21 @@ import (
 // the extensions that make a list incomplete.
 type List struct {
 	source                 source
-	kept                   bool   // from the Set before, which had a newer list: see Builder.keepNewer
-	issuer                 []byte // the name, in DER
-	authority              []byte // the value of authorityKeyIdentifier; nil: none
+	kept                   bool      // from the Set before: see Builder.keepOlder
+	until                  time.Time // when the newer list begins for which this one is kept; zero: never
+	issuer                 certs.Name
+	authority              *certs.AuthorityKeyID // nil: none
+	rawAuthority           []byte
 	thisUpdate, nextUpdate time.Time
 	number                 *big.Int // nil: none
 	scope                  scope
 	entries                entries
 
-	algorithm      x509.SignatureAlgorithm
+	algorithm      *signature.Algorithm
 	tbs, signature []byte
-	signer         *x509.Certificate // among the configured CAs; nil: the list is from another CA
+	signer         *certs.Certificate // among the configured CAs; nil: the list is from another CA
 	signatures     *signatures
+	problem        string // why the list cannot be used; empty: it can
 }
 
 // source is where a list was read, for messages.
@@ -40,14 +46,12 @@ type source struct {
 	block  int // of a PEM file, from 1; 0 in DER
 }
 
-// scope is the certificates of the issuer that a list covers (RFC 5280 section 5.2.5).
-type scope uint8
-
-const (
-	scopeAll   scope = iota
-	scopeUsers       // onlyContainsUserCerts
-	scopeCAs         // onlyContainsCACerts
-)
+// scope is which certificates of the issuer a list covers: its issuingDistributionPoint (RFC 5280 section 5.2.5).
+type scope struct {
+	users, cas bool                        // onlyContainsUserCerts, onlyContainsCACerts
+	point      certs.DistributionPointName // the partition
+	key        string                      // of the partition, in DER
+}
 
 // The extensions that this package reads, all below 2.5.29 (id-ce), in DER: RFC 5280 sections 4.2.1.1, 5.2 and 5.3.
 const (
@@ -59,7 +63,12 @@ const (
 	idAuthorityKeyID    = "\x55\x1d\x23"
 )
 
+// errDelta is a list that is left aside, as by OpenSSL without X509_V_FLAG_USE_DELTAS.
+var errDelta = errors.New("is a delta CRL (extension 2.5.29.27), which only lists changes, and is left aside: the CA's complete CRL is needed, and enough")
+
 var errMalformed = errors.New("is not a well-formed CRL: fetch it again from the CA")
+
+var errNoList = errors.New("holds no CRL, neither in DER nor in PEM (" + beginCRL + ")")
 
 const beginCRL = "-----BEGIN X509 CRL-----"
 
@@ -79,7 +88,7 @@ func Split(data []byte) (lists [][]byte, isPEM bool, err error) {
 	}
 	switch {
 	case begun == 0:
-		return nil, true, errors.New("holds no CRL, neither in DER nor in PEM (" + beginCRL + ")")
+		return nil, true, errNoList
 	case len(lists) != begun:
 		return nil, true, fmt.Errorf("holds %d CRLs of which only %d can be read: the PEM of the others is damaged", begun, len(lists))
 	}
@@ -92,7 +101,7 @@ func Split(data []byte) (lists [][]byte, isPEM bool, err error) {
 // that begins with the list.
 func Parse(der []byte) (*List, error) {
 	l := &List{signatures: &signatures{}}
-	var list, tbs, inner, outer cryptobyte.String
+	var list, tbs, inner, outer, name cryptobyte.String
 	input := cryptobyte.String(der)
 	if !input.ReadASN1(&list, asn1.SEQUENCE) || !input.Empty() ||
 		!list.ReadASN1Element(&tbs, asn1.SEQUENCE) ||
@@ -105,8 +114,11 @@ func Parse(der []byte) (*List, error) {
 	version := 1 // RFC 5280 section 5.1.2.1: a list without the field has version 1
 	if !tbs.ReadASN1(&tbs, asn1.SEQUENCE) || !readVersion(&tbs, &version) ||
 		!tbs.ReadASN1Element(&inner, asn1.SEQUENCE) ||
-		!tbs.ReadASN1Element((*cryptobyte.String)(&l.issuer), asn1.SEQUENCE) ||
-		!readTime(&tbs, &l.thisUpdate) {
+		!tbs.ReadASN1Element(&name, asn1.SEQUENCE) {
+		return l, errMalformed
+	}
+	var ok bool
+	if l.issuer, ok = certs.ParseName(name); !ok || !readTime(&tbs, &l.thisUpdate) {
 		return l, errMalformed
 	}
 	if tbs.PeekASN1Tag(asn1.UTCTime) || tbs.PeekASN1Tag(asn1.GeneralizedTime) {
@@ -121,9 +133,11 @@ func Parse(der []byte) (*List, error) {
 	if !bytes.Equal(inner, outer) {
 		return l, errMalformed
 	}
-	var err error
-	if l.algorithm, err = signatureAlgorithm(inner); err != nil {
-		return l, err
+	if l.algorithm, ok = signature.ParseAlgorithm(inner); !ok {
+		return l, errMalformed
+	}
+	if !l.algorithm.Supported() {
+		return l, fmt.Errorf("is signed with %s, which cannot be checked: have the CA sign it with RSA and SHA-256, ECDSA or Ed25519", l.algorithm.Name)
 	}
 	return l, l.parseBody(tbs, version)
 }
@@ -165,7 +179,7 @@ func (l *List) parseExtensions(list cryptobyte.String) error {
 		seen[string(x.id)] = true
 		switch string(x.id) {
 		case idDeltaCRLIndicator:
-			return errors.New("is a delta CRL (extension 2.5.29.27), which only lists changes: use the CA's complete CRL instead")
+			return errDelta
 		case idIssuingDistPoint:
 			if err := l.parseDistributionPoint(x.value); err != nil {
 				return err
@@ -176,7 +190,10 @@ func (l *List) parseExtensions(list cryptobyte.String) error {
 				return errMalformed
 			}
 		case idAuthorityKeyID: // only a hint: the issuer is the CA whose key verifies the signature
-			l.authority = x.value
+			if l.authority, ok = certs.ParseAuthorityKeyID(x.value); !ok {
+				return errMalformed
+			}
+			l.rawAuthority = x.value
 		default:
 			// Section 5.2: a list with an unknown critical extension must not be used to determine the status of
 			// certificates.
@@ -188,17 +205,18 @@ func (l *List) parseExtensions(list cryptobyte.String) error {
 	return nil
 }
 
-// parseDistributionPoint reads issuingDistributionPoint (RFC 5280 section 5.2.5). Two of its flags limit the scope of the
-// list, which Covers respects. With any other field the list is only a part of what the CA has revoked.
+// parseDistributionPoint reads issuingDistributionPoint (RFC 5280 section 5.2.5). Its name and two of its flags limit the
+// scope of the list, which covers respects. What else it may say OpenSSL does not support without
+// X509_V_FLAG_EXTENDED_CRL_SUPPORT either.
 func (l *List) parseDistributionPoint(der cryptobyte.String) error {
-	var point, ignored cryptobyte.String
+	var point, name, ignored cryptobyte.String
 	if !der.ReadASN1(&point, asn1.SEQUENCE) || !der.Empty() {
 		return errMalformed
 	}
 	var partitioned, someReasons bool
-	var users, cas, indirect, attributes bool
-	if !point.ReadOptionalASN1(&ignored, &partitioned, asn1.Tag(0).ContextSpecific().Constructed()) ||
-		!readFlag(&point, &users, 1) || !readFlag(&point, &cas, 2) ||
+	var indirect, attributes bool
+	if !point.ReadOptionalASN1(&name, &partitioned, asn1.Tag(0).ContextSpecific().Constructed()) ||
+		!readFlag(&point, &l.scope.users, 1) || !readFlag(&point, &l.scope.cas, 2) ||
 		!point.ReadOptionalASN1(&ignored, &someReasons, asn1.Tag(3).ContextSpecific()) ||
 		!readFlag(&point, &indirect, 4) || !readFlag(&point, &attributes, 5) || !point.Empty() {
 		return errMalformed
@@ -211,46 +229,65 @@ func (l *List) parseDistributionPoint(der cryptobyte.String) error {
 		return errors.New("only lists certificates revoked for some reasons" + instead)
 	case attributes:
 		return errors.New("only lists attribute certificates" + instead)
-	case partitioned:
-		return errors.New("is one part of a CRL that the CA publishes in parts, by distribution point" + instead)
-	case users && cas:
+	case l.scope.users && l.scope.cas:
 		return errors.New("contradicts itself: it covers only user certificates and only CA certificates" + instead)
-	case users:
-		l.scope = scopeUsers
-	case cas:
-		l.scope = scopeCAs
+	case partitioned:
+		parsed, ok := certs.ParseDistributionPointName(name)
+		if !ok {
+			return errMalformed
+		}
+		l.scope.point, l.scope.key = parsed.Below(l.issuer), string(name)
 	}
 	return nil
 }
 
-// Issuer returns the name of the CA that issued the list, in DER.
-func (l *List) Issuer() []byte { return l.issuer }
-
-// Find returns the entry of the list that revokes a serial number, given as SerialOf returns it.
+// Find returns the entry of the list that revokes a serial number, given as the content of its INTEGER.
 func (l *List) Find(serial []byte) (Entry, bool) { return l.entries.find(serial) }
 
-// Covers reports whether the list covers the certificates of CAs, or those of others. RFC 5280 section 6.3.3 (b)(2)
-// decides by the basic constraints of a certificate and not by its place in the chain, and so does OpenSSL.
-func (l *List) Covers(isCA bool) bool { return l.scope == scopeAll || isCA == (l.scope == scopeCAs) }
+// covers is crl_crldp_check in OpenSSL's crypto/x509/x509_vfy.c: whether the list is about a certificate, and for which
+// reasons of revocation. A list for one distribution point covers the certificates that name that point.
+func (l *List) covers(c *certs.Certificate) (reasons uint16, ok bool) {
+	if c.IsCA() && l.scope.users || !c.IsCA() && l.scope.cas {
+		return 0, false
+	}
+	for i := range c.DistributionPoints {
+		p := &c.DistributionPoints[i]
+		if l.isOf(p) && p.Name.Matches(l.scope.point) {
+			return p.Reasons, true
+		}
+	}
+	return certs.AllReasons, !l.scope.point.Present()
+}
+
+// isOf is crldp_check_crlissuer: whether the lists of a distribution point are of this list's issuer.
+func (l *List) isOf(p *certs.DistributionPoint) bool {
+	return len(p.Issuer) == 0 || slices.ContainsFunc(p.Issuer, func(g certs.GeneralName) bool {
+		return g.Kind == certs.DirectoryName && g.Name.Equal(l.issuer)
+	})
+}
 
 // InDate reports whether the list is in force at a time, with a grace after its next update. A list without nextUpdate
-// never expires, as in OpenSSL.
+// never expires, and the second of nextUpdate is not part of it, both as in OpenSSL.
 func (l *List) InDate(at time.Time, grace time.Duration) bool {
-	return !at.Before(l.thisUpdate) && (l.nextUpdate.IsZero() || !at.After(l.nextUpdate.Add(grace)))
+	return !at.Before(l.thisUpdate) && (l.nextUpdate.IsZero() || at.Before(l.nextUpdate.Add(grace)))
+}
+
+func (s scope) equal(other scope) bool {
+	return s.users == other.users && s.cas == other.cas && s.key == other.key
 }
 
 // replaces reports whether two lists are of one CA and cover the same certificates, so that the newer one replaces the
 // older. The issuer's name is not enough, since two CAs may have the same one.
 func (l *List) replaces(old *List) bool {
 	switch {
-	case !bytes.Equal(l.issuer, old.issuer) || l.scope != old.scope:
+	case !l.issuer.Equal(old.issuer) || !l.scope.equal(old.scope):
 		return false
 	case l.signer != nil:
 		return old.SignedBy(l.signer)
 	case old.signer != nil:
 		return l.SignedBy(old.signer)
 	default: // only clients send the certificate of this CA
-		return bytes.Equal(l.authority, old.authority)
+		return bytes.Equal(l.rawAuthority, old.rawAuthority)
 	}
 }
 

@@ -1,15 +1,12 @@
 package crl
 
 import (
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
+	"fmt"
+	"maps"
 	"math/big"
+	"pgwicket/internal/certs"
 	"slices"
 	"time"
-
-	"golang.org/x/crypto/cryptobyte"
-	casn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // Policy is what to ask of the lists, and what a missing or stale list means. The zero value is what PostgreSQL does.
@@ -25,14 +22,13 @@ type Policy struct {
 type Set struct {
 	policy   Policy
 	lists    []*List
-	byIssuer map[string][]*List // by the DER of the name; several CAs may have the same
+	byIssuer map[string][]*List // by the canonical form of the name; several CAs may have the same
+	unusable map[string][]*List // likewise: those that are not among lists, since they cannot be used
+	unread   string             // why a file that may hold any CA's list is not used; empty: there is none
 }
 
 // Policy returns the policy that Check follows.
 func (s *Set) Policy() Policy { return s.policy }
-
-// Lists returns the lists whose issuer has that name, in DER. It may be the name of several CAs: see List.SignedBy.
-func (s *Set) Lists(issuer []byte) []*List { return s.byIssuer[string(issuer)] }
 
 // Info describes a list.
 type Info struct {
@@ -42,7 +38,8 @@ type Info struct {
 	NextUpdate time.Time // zero: the list has none and never expires
 	Number     *big.Int  // nil: none, as in every version 1 list
 	Entries    int
-	Kept       bool // from before a reload: the file now has an older list
+	Kept       bool   // from before a reload: the file now has an older list, or one that cannot be used
+	Problem    string // why the list cannot be used, as a sentence; empty: it is in use
 }
 
 // Infos describes every list. A nil set has none.
@@ -52,22 +49,40 @@ func (s *Set) Infos() []Info {
 	}
 	infos := make([]Info, 0, len(s.lists))
 	for _, l := range s.lists {
-		infos = append(infos, Info{
-			File:       l.source.file,
-			Issuer:     nameText(l.issuer),
-			ThisUpdate: l.thisUpdate,
-			NextUpdate: l.nextUpdate,
-			Number:     l.number,
-			Entries:    l.entries.count,
-			Kept:       l.kept,
-		})
+		infos = append(infos, l.info())
+	}
+	for _, issuer := range slices.Sorted(maps.Keys(s.unusable)) {
+		for _, l := range s.unusable[issuer] {
+			infos = append(infos, l.info())
+		}
 	}
 	return infos
 }
 
+func (l *List) info() Info {
+	info := Info{
+		File:       l.source.file,
+		Issuer:     nameText(l.issuer),
+		ThisUpdate: l.thisUpdate,
+		NextUpdate: l.nextUpdate,
+		Number:     l.number,
+		Entries:    l.entries.count,
+		Kept:       l.kept,
+	}
+	if l.problem != "" {
+		info.Problem = fmt.Sprintf("%s %s", l, l.problem)
+	}
+	return info
+}
+
 func (s *Set) add(l *List) {
+	key := l.issuer.Canonical()
+	if l.problem != "" {
+		s.unusable[key] = append(s.unusable[key], l)
+		return
+	}
 	s.lists = append(s.lists, l)
-	s.byIssuer[string(l.issuer)] = append(s.byIssuer[string(l.issuer)], l)
+	s.byIssuer[key] = append(s.byIssuer[key], l)
 }
 
 // hasNewer reports whether the set has a newer list of the same CA.
@@ -80,7 +95,7 @@ type Status uint8
 
 // The statuses.
 const (
-	Missing Status = iota // no list of the issuer covers the certificate
+	Missing Status = iota // no list of the issuer that can be relied on covers the certificate
 	Stale                 // every list that covers it is past its next update or not yet in force, and none revokes it
 	Good                  // a list in date covers it, and none revokes it
 	Revoked
@@ -89,71 +104,134 @@ const (
 // Finding is the answer to the question about one certificate. The zero value does not pass.
 type Finding struct {
 	Status  Status
-	Allowed bool              // Missing or Stale, and the policy allows it
-	List    *List             // that decides; nil if Missing
-	Entry   Entry             // of that list, if Revoked
-	Issuer  *x509.Certificate // whose list is Missing
+	Allowed bool               // Missing or Stale, and the policy allows it
+	List    *List              // that decides; nil if Missing
+	Entry   Entry              // of that list, if Revoked
+	Issuer  *certs.Certificate // whose list is Missing
+	Why     string             // why Issuer's lists do not count, as a sentence; empty: there is none
 }
 
 // OK reports whether the certificate passes.
 func (f Finding) OK() bool { return f.Status == Good || f.Allowed }
 
-// Check asks the lists about a certificate. A list decides if it is signed by the issuer and covers the certificate. At
-// least one such list must be in date, and none in date may revoke it: OpenSSL picks one of several, but a CA may split
-// its list over two files, and neither half may be ignored. A list past its next update still revokes while no list is
-// in date, and a list kept from before a reload (see Builder) always revokes. A list that is not yet in force decides
-// nothing.
+// Check asks the lists about a certificate. above is the chain from its issuer to the anchor, or a self-signed certificate
+// itself. A list is relied on if it covers the certificate (see List.covers), and the issuer, or another certificate of
+// its name above, has signed it and may do so. Such lists must cover every reason of revocation between them.
 //
-// The caller must trust the issuer: Check verifies the signature of a list with the issuer's key, and a client must not
-// be able to choose that work.
-func (s *Set) Check(c, issuer *x509.Certificate, at time.Time) Finding {
-	var good, stale, future *List
-	var staleRevoked Finding
-	if maySign(issuer) {
-		serial := SerialOf(c)
-		for _, l := range s.byIssuer[string(issuer.RawSubject)] {
-			if !l.Covers(isCA(c)) || !l.SignedBy(issuer) {
-				continue
-			}
-			entry, revoked := l.Find(serial)
-			switch {
-			case at.Before(l.thisUpdate):
-				future = newer(future, l)
-			case revoked && (l.kept || l.InDate(at, s.policy.Grace)):
-				return Finding{Status: Revoked, List: l, Entry: entry}
-			case l.InDate(at, s.policy.Grace):
-				good = newer(good, l)
-			case revoked:
-				staleRevoked = Finding{Status: Revoked, List: l, Entry: entry}
-			default:
-				stale = newer(stale, l)
-			}
+// At least one must be in date, and none in date may revoke the certificate: OpenSSL picks one of several, but a CA may
+// split its list over two files, and neither half may be ignored. A list past its next update still revokes while no list
+// is in date; one kept from before a reload (see Builder) and one from the future always do. To revoke, it is enough that
+// the key of the issuer has signed a list: whatever else is missing is no reason to admit what a CA has revoked.
+//
+// The caller must trust the certificates above: Check verifies the signature of a list with their keys, and a client must
+// not be able to choose that work.
+func (s *Set) Check(c *certs.Certificate, above []*certs.Certificate, at time.Time) Finding {
+	issuer := above[0]
+	t := tally{issuer: issuer}
+	for _, l := range s.byIssuer[c.Issuer.Canonical()] {
+		if !l.until.IsZero() && !at.Before(l.until) {
+			continue
+		}
+		signer, relied := l.signerOf(above)
+		if signer == nil {
+			continue
+		}
+		reasons, covered := l.covers(c)
+		entry, revoked := l.Find(c.RawSerial)
+		inDate := l.InDate(at, s.policy.Grace)
+		switch {
+		case revoked && covered && (l.kept || inDate || at.Before(l.thisUpdate)):
+			return Finding{Status: Revoked, List: l, Entry: entry}
+		case revoked:
+			t.weak = Finding{Status: Revoked, List: l, Entry: entry}
+		case !covered:
+			t.uncovered = l
+		case !relied:
+			t.mayNotSign = signer
+		case at.Before(l.thisUpdate):
+			t.future = newer(t.future, l)
+		case inDate:
+			t.reasons |= reasons
+			t.good = newer(t.good, l)
+		default:
+			t.stale = newer(t.stale, l)
 		}
 	}
-	switch {
-	case good != nil:
-		return Finding{Status: Good, List: good}
-	case staleRevoked.List != nil:
-		return staleRevoked
-	case stale != nil && s.policy.AllowStale:
-		return Finding{Status: Stale, Allowed: true, List: stale}
-	case stale != nil || future != nil:
-		return Finding{Status: Stale, List: newer(stale, future)}
-	default:
-		return Finding{Status: Missing, Allowed: s.policy.AllowMissing, Issuer: issuer}
+	return s.decide(c, &t, at)
+}
+
+// tally is what the lists of one issuer say about a certificate, unless one revokes it for certain.
+type tally struct {
+	issuer              *certs.Certificate
+	good, stale, future *List // the newest of each kind
+	reasons             uint16
+	weak                Finding            // by a list that is out of date, or does not cover the certificate
+	mayNotSign          *certs.Certificate // has signed a list
+	uncovered           *List
+}
+
+func (s *Set) decide(c *certs.Certificate, t *tally, at time.Time) Finding {
+	var unusable *List
+	if list := s.unusable[c.Issuer.Canonical()]; len(list) > 0 {
+		unusable = list[0]
 	}
+	switch {
+	case t.good != nil && t.reasons == certs.AllReasons:
+		return Finding{Status: Good, List: t.good}
+	case t.weak.List != nil:
+		return t.weak
+	case unusable != nil:
+		f := Finding{Issuer: t.issuer, Why: fmt.Sprintf("%s %s", unusable, unusable.problem)}
+		if t.stale != nil {
+			f.Status = Stale
+			f.Why += "; and " + t.stale.staleness(at)
+		}
+		return f
+	case t.stale != nil && s.policy.AllowStale:
+		return Finding{Status: Stale, Allowed: true, List: t.stale}
+	case t.stale != nil || t.future != nil:
+		return Finding{Status: Stale, List: newer(t.stale, t.future)}
+	}
+	f := Finding{Status: Missing, Issuer: t.issuer, Allowed: s.policy.AllowMissing}
+	switch {
+	case t.mayNotSign != nil:
+		f.Why = fmt.Sprintf("its issuer %q has signed a list, but may not sign CRLs (keyUsage without cRLSign), or the list names another certificate as its authority", nameText(t.mayNotSign.Subject))
+	case t.good != nil:
+		f.Why = fmt.Sprintf("the lists of %q cover only some reasons of revocation for its distribution points", nameText(t.issuer.Subject))
+	case t.uncovered != nil:
+		f.Why = t.uncovered.why(c)
+	case s.unread != "":
+		f.Why, f.Allowed = s.unread, false
+	}
+	return f
+}
+
+// signerOf returns which of the certificates has signed the list, and whether the list can be relied on for it: the
+// issuer, or above it another certificate of the CA, as after a change of its key (RFC 5280 section 6.3.3 (f)).
+func (l *List) signerOf(above []*certs.Certificate) (signer *certs.Certificate, relied bool) {
+	for _, k := range above {
+		if !k.Subject.Equal(l.issuer) || !l.SignedBy(k) {
+			continue
+		}
+		if k.MaySignLists() && k.MatchesAuthority(l.authority) == nil {
+			return k, true
+		}
+		if signer == nil {
+			signer = k
+		}
+	}
+	return signer, false
 }
 
 // CheckAnchor asks about a certificate that is a trust anchor without being self-signed, so that no list needs to cover
 // it. It still is revoked if its issuer is among the configured CAs and has revoked it.
-func (s *Set) CheckAnchor(c *x509.Certificate, at time.Time) (f Finding, revoked bool) {
-	serial := SerialOf(c)
-	for _, l := range s.byIssuer[string(c.RawIssuer)] {
+func (s *Set) CheckAnchor(c *certs.Certificate, at time.Time) (f Finding, revoked bool) {
+	for _, l := range s.byIssuer[c.Issuer.Canonical()] {
 		if l.signer == nil {
 			continue
 		}
-		if _, ok := l.Find(serial); ok && c.CheckSignatureFrom(l.signer) == nil {
-			if f := s.Check(c, l.signer, at); f.Status == Revoked {
+		if _, ok := l.Find(c.RawSerial); ok && l.signer.CheckSigned(c) == nil {
+			if f := s.Check(c, []*certs.Certificate{l.signer}, at); f.Status == Revoked {
 				return f, true
 			}
 		}
@@ -167,25 +245,4 @@ func newer(a, b *List) *List {
 		return b
 	}
 	return a
-}
-
-func isCA(c *x509.Certificate) bool { return c.BasicConstraintsValid && c.IsCA }
-
-var oidKeyUsage = asn1.ObjectIdentifier{2, 5, 29, 15}
-
-// maySign reports whether a certificate allows its key to sign CRLs. Without the extension everything is allowed (RFC 5280
-// section 4.2.1.3). With one that has no bit set, for which x509 has the same value, nothing is.
-func maySign(c *x509.Certificate) bool {
-	return c.KeyUsage&x509.KeyUsageCRLSign != 0 ||
-		!slices.ContainsFunc(c.Extensions, func(x pkix.Extension) bool { return x.Id.Equal(oidKeyUsage) })
-}
-
-// SerialOf returns the content of the INTEGER that is the serial number of a certificate, which is what Find takes.
-func SerialOf(c *x509.Certificate) []byte {
-	var tbs, serial cryptobyte.String
-	raw := cryptobyte.String(c.RawTBSCertificate)
-	if raw.ReadASN1(&tbs, casn1.SEQUENCE) && tbs.SkipOptionalASN1(casn1.Tag(0).ContextSpecific().Constructed()) {
-		tbs.ReadASN1(&serial, casn1.INTEGER)
-	}
-	return serial
 }

@@ -8,13 +8,26 @@ import (
 	"testing"
 	"time"
 
+	"pgwicket/internal/certs"
 	"pgwicket/internal/tlstest"
 )
+
+// parsed reads certificates as this package takes them.
+func parsed(list ...*x509.Certificate) (all []*certs.Certificate) {
+	for _, x := range list {
+		c, err := certs.Parse(x.Raw)
+		if err != nil {
+			panic(err)
+		}
+		all = append(all, c)
+	}
+	return all
+}
 
 // build makes a set of lists in PEM, and returns the problems as lines of text.
 func build(t testing.TB, ca []*x509.Certificate, p Policy, previous *Set, lists ...[]byte) (*Set, []string) {
 	t.Helper()
-	b := Builder{Policy: p, CAs: ca, Previous: previous, Now: time.Now(), CAOption: "ca_file", Peers: "clients"}
+	b := Builder{Policy: p, CAs: parsed(ca...), MinSecurityBits: 112, Previous: previous, Now: time.Now(), CAOption: "ca_file", Peers: "clients"}
 	var problems []Problem
 	if data := bytes.Join(lists, nil); data != nil {
 		problems = b.Add("crl_file", "ca.crl", data)
@@ -47,8 +60,9 @@ func checkTexts(t *testing.T, name string, got []string, want ...string) {
 // else the first certificate that does not pass.
 func statusOf(s *Set, at time.Time, chain ...*x509.Certificate) Status {
 	status := Good
-	for i, c := range chain {
-		f := s.Check(c, chain[min(i+1, len(chain)-1)], at)
+	all := parsed(chain...)
+	for i, c := range all {
+		f := s.Check(c, all[min(i+1, len(chain)-1):], at)
 		if f.Status == Revoked {
 			return Revoked
 		}
@@ -69,6 +83,7 @@ func TestCheck(t *testing.T) {
 	const day = 24 * time.Hour
 	ca, other := tlstest.NewCA("ca"), tlstest.NewCA("ca")
 	alice, mallory := ca.Client("alice").Leaf(), ca.Client("mallory").Leaf()
+	checked, above := parsed(alice, mallory), parsed(ca.Cert)
 	of := func(edit ...func(*tlstest.CRL)) []byte {
 		return ca.CRL(func(l *tlstest.CRL) {
 			l.Revoke(mallory)
@@ -104,21 +119,22 @@ func TestCheck(t *testing.T) {
 		{"stale, allowed", Policy{AllowStale: true}, list(of(stale)), Stale, Revoked, true},
 		{"stale, in its grace", Policy{Grace: 3 * day}, list(of(stale)), Good, Revoked, true},
 		{"stale, after its grace", Policy{Grace: day}, list(of(stale)), Stale, Revoked, false},
-		{"not yet in force", Policy{AllowStale: true}, list(of(future)), Stale, Stale, false},
+		{"not yet in force", Policy{AllowStale: true}, list(of(future)), Stale, Revoked, false},
 		{"without an end", Policy{}, list(of(forever)), Good, Revoked, true},
 		{"two in date, one revokes", Policy{}, list(of(empty), of()), Good, Revoked, true},
 		{"stale that revokes, in date that does not", Policy{}, list(of(stale), of(empty)), Good, Good, true},
 		{"removeFromCRL", Policy{}, list(of(removed)), Good, Good, true},
 		{"a revocation of tomorrow", Policy{}, list(of(tomorrow)), Good, Revoked, true},
 		{"only user certificates", Policy{}, list(of(users)), Good, Revoked, true},
-		{"only CA certificates", Policy{}, list(of(cas)), Missing, Missing, false},
+		{"only CA certificates", Policy{}, list(of(cas)), Missing, Revoked, false},
+		{"not yet in force, beside one in date", Policy{}, list(of(future, empty), of()), Good, Revoked, true},
 	} {
 		set, _ := build(t, []*x509.Certificate{ca.Cert, other.Cert}, c.policy, nil, c.lists...)
-		f := set.Check(alice, ca.Cert, now)
+		f := set.Check(checked[0], above, now)
 		if f.Status != c.good || f.OK() != c.passes || f.Allowed != (c.passes && c.good != Good) {
 			t.Errorf("%s: a good certificate: %+v, want %v, passes %t", c.name, f, c.good, c.passes)
 		}
-		if f := set.Check(mallory, ca.Cert, now); f.Status != c.revoked || f.Status == Revoked && f.OK() {
+		if f := set.Check(checked[1], above, now); f.Status != c.revoked || f.Status == Revoked && f.OK() {
 			t.Errorf("%s: a revoked certificate: %+v, want %v", c.name, f, c.revoked)
 		}
 	}
@@ -128,7 +144,7 @@ func TestCheck(t *testing.T) {
 func TestZeroValues(t *testing.T) {
 	t.Parallel()
 	ca := tlstest.NewCA("ca")
-	if f := new(Set).Check(ca.Client("alice").Leaf(), ca.Cert, time.Now()); f.OK() || f.Status != Missing {
+	if f := new(Set).Check(parsed(ca.Client("alice").Leaf())[0], parsed(ca.Cert), time.Now()); f.OK() || f.Status != Missing {
 		t.Errorf("an empty set: %+v", f)
 	}
 	if (Finding{}).OK() {
@@ -146,7 +162,7 @@ func TestIssuerMayNotSign(t *testing.T) {
 	noSign := root.Intermediate("no cRLSign", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCertSign })
 	set, problems := build(t, []*x509.Certificate{root.Cert}, Policy{}, nil, root.CRL(nil), noSign.CRL(nil))
 	checkTexts(t, "problems", problems, "is not issued by a CA of ca_file")
-	f := set.Check(noSign.Client("alice").Leaf(), noSign.Cert, time.Now())
+	f := set.Check(parsed(noSign.Client("alice").Leaf())[0], parsed(noSign.Cert, root.Cert), time.Now())
 	if f.Status != Missing || !strings.Contains(f.Detail(time.Now()), "may not sign CRLs") {
 		t.Errorf("%+v: %s", f, f.Detail(time.Now()))
 	}
@@ -170,27 +186,9 @@ func TestCheckAnchor(t *testing.T) {
 		{"revoked by a CA that is not configured", []*x509.Certificate{inter}, revokes, false},
 	} {
 		set, _ := build(t, c.ca, Policy{}, nil, c.list)
-		if f, revoked := set.CheckAnchor(inter, time.Now()); revoked != c.want || revoked != (f.Status == Revoked) {
+		if f, revoked := set.CheckAnchor(parsed(inter)[0], time.Now()); revoked != c.want || revoked != (f.Status == Revoked) {
 			t.Errorf("%s: %+v, %t", c.name, f, revoked)
 		}
-	}
-}
-
-// Lists can be found and asked by names and numbers alone.
-func TestLists(t *testing.T) {
-	t.Parallel()
-	ca := tlstest.NewCA("ca")
-	alice := ca.Client("alice").Leaf()
-	set, _ := build(t, []*x509.Certificate{ca.Cert}, Policy{}, nil, ca.CRL(func(l *tlstest.CRL) { l.Revoke(alice) }))
-	lists := set.Lists(alice.RawIssuer)
-	if len(lists) != 1 || !bytes.Equal(lists[0].Issuer(), ca.Cert.RawSubject) || !lists[0].Covers(false) || !lists[0].SignedBy(ca.Cert) {
-		t.Fatalf("%v", lists)
-	}
-	if e, ok := lists[0].Find(SerialOf(alice)); !ok || ReasonName(e.Reason) != "unspecified" {
-		t.Errorf("%+v, %t", e, ok)
-	}
-	if got := set.Lists(alice.RawSubject); got != nil {
-		t.Errorf("lists of another name: %v", got)
 	}
 }
 
@@ -203,10 +201,10 @@ func TestSignaturesAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2*signaturesLimit + 1 {
-		if l.SignedBy(tlstest.NewCA("ca").Cert) {
+		if l.SignedBy(parsed(tlstest.NewCA("ca").Cert)[0]) {
 			t.Fatal("signed by another key")
 		}
-		if !l.SignedBy(ca.Cert) {
+		if !l.SignedBy(parsed(ca.Cert)[0]) {
 			t.Fatal("not signed by its own key")
 		}
 	}

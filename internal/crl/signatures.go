@@ -1,7 +1,7 @@
 package crl
 
 import (
-	"crypto/x509"
+	"pgwicket/internal/certs"
 	"sync"
 )
 
@@ -17,9 +17,9 @@ const signaturesLimit = 64
 
 // SignedBy reports whether the key of a certificate has signed the list. It looks at nothing else: neither at the name of
 // the certificate nor at whether that CA may sign lists. The result is remembered by the key.
-func (l *List) SignedBy(issuer *x509.Certificate) bool {
+func (l *List) SignedBy(issuer *certs.Certificate) bool {
 	l.signatures.mu.Lock()
-	verified, ok := l.signatures.verified[string(issuer.RawSubjectPublicKeyInfo)]
+	verified, ok := l.signatures.verified[string(issuer.RawSPKI)]
 	if !ok {
 		if len(l.signatures.verified) == signaturesLimit {
 			clear(l.signatures.verified)
@@ -27,8 +27,8 @@ func (l *List) SignedBy(issuer *x509.Certificate) bool {
 		if l.signatures.verified == nil {
 			l.signatures.verified = map[string]func() bool{}
 		}
-		verified = sync.OnceValue(func() bool { return issuer.CheckSignature(l.algorithm, l.tbs, l.signature) == nil })
-		l.signatures.verified[string(issuer.RawSubjectPublicKeyInfo)] = verified
+		verified = sync.OnceValue(func() bool { return issuer.Key.Check(l.algorithm, l.tbs, l.signature) == nil })
+		l.signatures.verified[string(issuer.RawSPKI)] = verified
 	}
 	l.signatures.mu.Unlock()
 	return verified() // callers with this key wait for each other here, callers with another key do not

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"pgwicket/internal/certs"
 	"pgwicket/internal/dn"
 )
 
@@ -17,10 +18,10 @@ func (f Finding) Detail(at time.Time) string {
 		return "was " + f.Revocation()
 	case f.List != nil:
 		return "cannot be checked: " + f.List.staleness(at)
-	case f.Issuer != nil && !maySign(f.Issuer):
-		return fmt.Sprintf("has an issuer, %q, that may not sign CRLs", nameText(f.Issuer.RawSubject))
+	case f.Why != "":
+		return "cannot be checked: " + f.Why
 	case f.Issuer != nil:
-		return fmt.Sprintf("is not covered by any CRL: there is none from %q", nameText(f.Issuer.RawSubject))
+		return fmt.Sprintf("is not covered by any CRL: there is none from %q", nameText(f.Issuer.Subject))
 	default:
 		return "is not covered by any CRL"
 	}
@@ -60,7 +61,7 @@ func (l *List) describe(more ...string) string {
 	if l.source.block > 0 {
 		about = append(about, fmt.Sprintf("block %d", l.source.block))
 	}
-	if l.issuer != nil {
+	if l.issuer.Raw != nil {
 		about = append(about, fmt.Sprintf("from %q", nameText(l.issuer)))
 	}
 	if l.kept {
@@ -72,8 +73,30 @@ func (l *List) describe(more ...string) string {
 	return fmt.Sprintf("%q (%s)", l.source.file, strings.Join(about, ", "))
 }
 
-// nameText returns a name in DER as PostgreSQL prints it. A stranger may have chosen it, so messages quote it.
-func nameText(der []byte) string { return dn.Abbreviate(dn.Format(der)) }
+// why says why the list does not cover a certificate of its issuer.
+func (l *List) why(c *certs.Certificate) string {
+	switch {
+	case l.scope.users || l.scope.cas:
+		return fmt.Sprintf("%s is not about it (onlyContainsUserCerts or onlyContainsCACerts, RFC 5280 section 5.2.5): have the CA publish a list for the other kind as well", l)
+	case len(c.DistributionPoints) == 0:
+		return fmt.Sprintf("%s is for the distribution point %q, and the certificate names none: "+
+			"have the CA issue certificates with this cRLDistributionPoints (step-ca: in the template), or publish a list without issuingDistributionPoint", l, l.scope.text())
+	default:
+		return fmt.Sprintf("%s is for the distribution point %q, and the certificate names %q: install the list of that point", l, l.scope.text(), pointText(c.DistributionPoints[0].Name))
+	}
+}
+
+func (s scope) text() string { return pointText(s.point) }
+
+func pointText(n certs.DistributionPointName) string {
+	for _, g := range n.Full {
+		return dn.Abbreviate(g.String())
+	}
+	return "relative to the issuer"
+}
+
+// nameText returns a name as PostgreSQL prints it. A stranger may have chosen it, so messages quote it.
+func nameText(n certs.Name) string { return dn.Abbreviate(n.String()) }
 
 func numberText(n *big.Int) string { return dn.Abbreviate(n.String()) }
 

@@ -35,6 +35,8 @@ func (t tlsFiles) checkCRL() (out []Finding) {
 		least = min(least, fresh)
 		const fix = "have the CA publish lists more often than they expire, and fetch them"
 		switch {
+		case l.Problem != "":
+			out = append(out, finding(Fail, l.File, l.Problem, "have the CA publish a complete list, signed by its current key"))
 		case l.NextUpdate.IsZero():
 			out = append(out, finding(Warn, l.File, fmt.Sprintf("the list of %q has no next update, so a missing new list goes unnoticed", l.Issuer), "openssl ca -gencrl -crldays 30"))
 		case !t.now.Before(l.NextUpdate):

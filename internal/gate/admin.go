@@ -176,7 +176,8 @@ func (g *Gate) authorized(next http.Handler) http.Handler {
 		}
 		v := r.Context().Value(verdictKey{}).(*verdict)
 		if server, now := g.published.Load().adminTLS, time.Now(); v.by != server || now.Sub(v.at) >= verdictLifetime {
-			*v = verdict{by: server, at: now, err: server.Verify(*r.TLS, now)}
+			_, err := server.Verify(*r.TLS, now)
+			*v = verdict{by: server, at: now, err: err}
 			if v.err != nil {
 				g.Refusals.Warn("admin request refused", "client", r.RemoteAddr, "path", r.URL.Path, "reason", v.err.Error())
 			}

@@ -21,7 +21,7 @@ var godebug = map[string]string{
 	"tlsrsakex":            "0",
 	"tlssha1":              "0",
 	"tlsunsafeekm":         "0",
-	"x509negativeserial":   "0", // RFC 5280, section 4.1.2.2
+	"x509negativeserial":   "1", // negative ones are wrong and in use; with 0 crypto/tls would fail the handshake, and PostgreSQL does not
 	"x509usepolicies":      "1",
 }
 

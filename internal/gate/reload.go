@@ -140,6 +140,7 @@ func (g *Gate) setInForce(cfg *config.Config) {
 		}
 		crls = append(crls, metrics.CRL{
 			File: c.File, Issuer: c.Issuer, ThisUpdate: c.ThisUpdate, NextUpdate: c.NextUpdate, Number: c.Number, Entries: c.Entries,
+			Unusable: c.Problem != "",
 		})
 	}
 	g.Metrics.Loaded(time.Now(), certs, crls)

@@ -115,7 +115,7 @@ func certificatesOf(s *tlsconfig.Server) (all []status.Certificate) {
 
 func crlsOf(s *tlsconfig.Server) (all []status.CRL) {
 	for _, c := range s.CRLs {
-		one := status.CRL{File: c.File, Issuer: c.Issuer, Entries: c.Entries, ThisUpdate: c.ThisUpdate, Kept: c.Kept}
+		one := status.CRL{File: c.File, Issuer: c.Issuer, Entries: c.Entries, ThisUpdate: c.ThisUpdate, Kept: c.Kept, Problem: c.Problem}
 		if c.Number != nil {
 			one.Number = c.Number.String()
 		}

@@ -104,7 +104,8 @@ type CRL struct {
 	Entries    int        `json:"entries"`
 	ThisUpdate time.Time  `json:"this_update"`
 	NextUpdate *time.Time `json:"next_update,omitempty"` // nil if the list has none
-	Kept       bool       `json:"kept"`                  // loaded earlier; the file now has an older list
+	Kept       bool       `json:"kept"`                  // loaded earlier; the file now has an older list, or one that cannot be used
+	Problem    string     `json:"problem,omitempty"`     // why the list is not in use; empty if it is
 	Freshness  int        `json:"freshness_percent"`     // derived: the time left until the next update
 	Level      Level      `json:"level"`                 // derived
 }
@@ -281,6 +282,10 @@ func (s *Status) notifyCertificate(c Certificate) {
 }
 
 func (s *Status) deriveCRL(c CRL) CRL {
+	if c.Problem != "" {
+		c.Freshness, c.Level = 0, Bad
+		return c
+	}
 	if c.NextUpdate == nil {
 		c.Freshness, c.Level = 100, Good
 		return c
@@ -295,8 +300,10 @@ func (s *Status) deriveCRL(c CRL) CRL {
 
 func (s *Status) notifyCRL(c CRL) {
 	switch {
+	case c.Problem != "":
+		s.notify(Bad, "The revocation list of %s in %s is not in use: %s", c.Issuer, c.File, c.Problem)
 	case c.Kept:
-		s.notify(Warn, "The revocation list of %s in %s is older than the loaded one, which stays in force", c.Issuer, c.File)
+		s.notify(Warn, "The revocation list of %s in %s is older than the loaded one, or not in use; the loaded one stays in force", c.Issuer, c.File)
 	case c.Level == Bad:
 		s.notify(Bad, "The revocation list of %s became stale %s (%s)", c.Issuer, ago(*c.NextUpdate, s.Time), c.File)
 	case c.Level == Warn:
@@ -354,7 +361,7 @@ func (s Status) NextExpiry() *Certificate {
 func (s Status) NextStale() *CRL {
 	var first *CRL
 	for i, c := range s.CRLs {
-		if c.NextUpdate != nil && (first == nil || c.NextUpdate.Before(*first.NextUpdate)) {
+		if c.Problem == "" && c.NextUpdate != nil && (first == nil || c.NextUpdate.Before(*first.NextUpdate)) {
 			first = &s.CRLs[i]
 		}
 	}

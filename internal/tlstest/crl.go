@@ -242,6 +242,12 @@ func IssuingDistributionPoint(fields ...asn1.RawValue) pkix.Extension {
 // Flag returns a field of an IssuingDistributionPoint that is true.
 func Flag(tag int) asn1.RawValue { return asn1.RawValue{Tag: tag, Bytes: []byte{0xff}} }
 
+// PointName returns the field of an IssuingDistributionPoint that names a partition by its URL.
+func PointName(url string) asn1.RawValue {
+	full := append([]byte{0x86, byte(len(url))}, url...) // must be short
+	return asn1.RawValue{Tag: 0, IsCompound: true, Bytes: append([]byte{0xa0, byte(len(full))}, full...)}
+}
+
 // BigCRL returns a list in PEM with n random serials of 20 octets, and the last of them. It is made without
 // encoding/asn1, which would take longer than the tests that need it, and so has version 1. The key must be ECDSA.
 func (ca *CA) BigCRL(n int) (list, serial []byte) {

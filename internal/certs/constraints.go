@@ -1,0 +1,225 @@
+package certs
+
+import (
+	"bytes"
+
+	"pgwicket/internal/der"
+)
+
+// nameConstraints are those of one CA certificate (RFC 5280 section 4.2.1.10).
+type nameConstraints struct {
+	permitted, excluded []subtree
+}
+
+// subtree is a GeneralSubtree.
+type subtree struct {
+	base    GeneralName
+	bounded bool // by a minimum other than 0 or by a maximum
+}
+
+// parseNameConstraints is the template NAME_CONSTRAINTS of crypto/x509/v3_ncons.c.
+func (c *Certificate) parseNameConstraints(in der.Input) bool {
+	content, ok := in.Read(der.Sequence)
+	if !ok {
+		return false
+	}
+	nc := &nameConstraints{}
+	c.ext.constraints = nc
+	permitted, _, ok := content.Optional(der.Explicit(0))
+	if ok {
+		nc.permitted, ok = parseSubtrees(permitted)
+	}
+	if !ok {
+		return false
+	}
+	excluded, _, ok := content.Optional(der.Explicit(1))
+	if ok {
+		nc.excluded, ok = parseSubtrees(excluded)
+	}
+	return ok && content.Empty()
+}
+
+func parseSubtrees(in der.Input) (list []subtree, ok bool) {
+	for !in.Empty() {
+		content, ok := in.Read(der.Sequence)
+		if !ok {
+			return nil, false
+		}
+		e, ok := content.Next()
+		if !ok {
+			return nil, false
+		}
+		var s subtree
+		if s.base, ok = parseGeneralName(e); !ok {
+			return nil, false
+		}
+		minimum, hasMinimum, ok := content.Optional(der.Context(0))
+		if !ok || hasMinimum && !der.ValidInteger(minimum) {
+			return nil, false
+		}
+		maximum, hasMaximum, ok := content.Optional(der.Context(1))
+		if !ok || hasMaximum && !der.ValidInteger(maximum) || !content.Empty() {
+			return nil, false
+		}
+		s.bounded = hasMaximum || hasMinimum && (len(minimum) > 1 || minimum[0] != 0)
+		list = append(list, s)
+	}
+	return list, true
+}
+
+// violation is a verdict of name constraints: the errors of OpenSSL.
+type violation int
+
+const (
+	noViolation violation = iota
+	notPermitted
+	isExcluded
+	boundedSubtree
+	unsupportedConstraint
+	unsupportedName
+	tooManyNames
+)
+
+var violationTexts = map[violation]string{
+	notPermitted:          "which the nameConstraints of %s do not permit",
+	isExcluded:            "which the nameConstraints of %s exclude",
+	boundedSubtree:        "and the nameConstraints of %s have a minimum or maximum for it, which is not supported",
+	unsupportedConstraint: "and the nameConstraints of %s have a rule for it that is not supported",
+	unsupportedName:       "which cannot be held against the nameConstraints of %s",
+	tooManyNames:          "and too many others to be held against the nameConstraints of %s",
+}
+
+// nameCheckMax is NAME_CHECK_MAX: names times constraints.
+const nameCheckMax = 1 << 20
+
+// check is NAME_CONSTRAINTS_check, and for a leaf without a DNS name among its
+// alternative names NAME_CONSTRAINTS_check_CN as well. It returns the name that
+// is at fault.
+func (nc *nameConstraints) check(c *Certificate, leaf bool) (violation, GeneralName) {
+	subject := GeneralName{Kind: DirectoryName, Name: c.Subject}
+	names := len(c.Subject.attributes) + len(c.ext.altNames)
+	if names > 0 && len(nc.permitted)+len(nc.excluded) > nameCheckMax/names {
+		return tooManyNames, subject
+	}
+	if len(c.Subject.attributes) > 0 {
+		if v := nc.match(subject); v != noViolation {
+			return v, subject
+		}
+	}
+	for _, a := range c.Subject.attributes {
+		if a.oid != oidEmailAddress {
+			continue
+		}
+		email := GeneralName{Kind: Email, Value: a.value}
+		if a.id != der.IA5String {
+			return unsupportedName, email
+		}
+		if v := nc.match(email); v != noViolation {
+			return v, email
+		}
+	}
+	hasDNS := false
+	for _, g := range c.ext.altNames {
+		hasDNS = hasDNS || g.Kind == DNS
+		if v := nc.match(g); v != noViolation {
+			return v, g
+		}
+	}
+	if leaf && !hasDNS {
+		return nc.checkCommonNames(c)
+	}
+	return noViolation, GeneralName{}
+}
+
+// checkCommonNames is NAME_CONSTRAINTS_check_CN.
+func (nc *nameConstraints) checkCommonNames(c *Certificate) (violation, GeneralName) {
+	for _, a := range c.Subject.attributes {
+		if a.oid != oidCommonName {
+			continue
+		}
+		host := GeneralName{Kind: DNS, Value: a.value}
+		value, ok := toUTF8(a.id, a.value)
+		if !ok {
+			return unsupportedName, host
+		}
+		value = bytes.TrimRight(value, "\x00")
+		if bytes.IndexByte(value, 0) >= 0 {
+			return unsupportedName, host
+		}
+		if !looksLikeHost(value) {
+			continue
+		}
+		host.Value = value
+		if v := nc.match(host); v != noViolation {
+			return v, host
+		}
+	}
+	return noViolation, GeneralName{}
+}
+
+// looksLikeHost is cn2dnsid: at least two labels of letters, digits, hyphens
+// and underscores.
+func looksLikeHost(s []byte) bool {
+	dotted := false
+	for i, c := range s {
+		switch inside := i > 0 && i < len(s)-1; {
+		case 'a' <= lower(c) && lower(c) <= 'z', '0' <= c && c <= '9', c == '_':
+		case inside && c == '-':
+		case inside && c == '.' && s[i+1] != '.' && s[i-1] != '-' && s[i+1] != '-':
+			dotted = true
+		default:
+			return false
+		}
+	}
+	return dotted
+}
+
+// match is nc_match.
+func (nc *nameConstraints) match(g GeneralName) violation {
+	kind := g.Kind
+	if kind == OtherName && g.oid == oidSMTPUTF8Mailbox {
+		kind = Email // RFC 8398 section 6
+	}
+	concerns := func(s subtree) bool {
+		return s.base.Kind == kind && (kind != OtherName || s.base.oid == g.oid)
+	}
+	restricted, within := false, false
+	for _, s := range nc.permitted {
+		if !concerns(s) {
+			continue
+		}
+		if s.bounded {
+			return boundedSubtree
+		}
+		if within {
+			continue
+		}
+		restricted = true
+		switch v := matchOne(kind, g, s.base); v {
+		case noViolation:
+			within = true
+		case notPermitted:
+		default:
+			return v
+		}
+	}
+	if restricted && !within {
+		return notPermitted
+	}
+	for _, s := range nc.excluded {
+		if !concerns(s) {
+			continue
+		}
+		if s.bounded {
+			return boundedSubtree
+		}
+		switch v := matchOne(kind, g, s.base); v {
+		case noViolation:
+			return isExcluded
+		case notPermitted:
+		default:
+			return v
+		}
+	}
+	return noViolation
+}

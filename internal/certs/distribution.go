@@ -1,0 +1,148 @@
+package certs
+
+import (
+	"pgwicket/internal/der"
+)
+
+// AllReasons are the reasons of a distribution point that names none
+// (CRLDP_ALL_REASONS in OpenSSL): bits 0 to 8 of RFC 5280 section 4.2.1.13, the
+// first in the highest bit of the low byte.
+const AllReasons = 0x807f
+
+// DistributionPoint is one of a certificate's CRL distribution points.
+type DistributionPoint struct {
+	Name    DistributionPointName
+	Reasons uint16        // AllReasons where the point names none
+	Issuer  []GeneralName // of an indirect list
+}
+
+// DistributionPointName is the name of a distribution point, in a certificate or
+// in the issuing distribution point of a list. The zero value is none.
+type DistributionPointName struct {
+	Full     []GeneralName
+	Relative Name // canonical encoding only; empty: there is none
+
+	fragment string
+	present  bool
+}
+
+// Present reports whether there is a name at all, which may be an empty list.
+func (n DistributionPointName) Present() bool { return n.present }
+
+// Matches is idp_check_dp of crypto/x509/x509_vfy.c: a point and a list belong
+// together if one of their names is the same, and if one of them has none.
+func (n DistributionPointName) Matches(other DistributionPointName) bool {
+	if !n.present || !other.present {
+		return true
+	}
+	for key := range n.keys() {
+		if _, same := other.keys()[key]; same {
+			return true
+		}
+	}
+	return false
+}
+
+func (n DistributionPointName) keys() map[string]struct{} {
+	keys := make(map[string]struct{}, len(n.Full)+1)
+	for _, g := range n.Full {
+		keys[g.Key()] = struct{}{}
+	}
+	if n.fragment != "" && n.Relative.canonical != "" {
+		keys[GeneralName{Kind: DirectoryName, Name: n.Relative}.Key()] = struct{}{}
+	}
+	return keys
+}
+
+// Below completes a name that is relative to the issuer of a list.
+func (n DistributionPointName) Below(issuer Name) DistributionPointName {
+	if n.fragment != "" {
+		n.Relative = Name{canonical: issuer.canonical + n.fragment}
+	}
+	return n
+}
+
+// ParseDistributionPointName reads the DER of a DistributionPointName with
+// nothing behind it: what the explicit tag [0] holds in both extensions.
+func ParseDistributionPointName(raw []byte) (n DistributionPointName, ok bool) {
+	in := der.Input(raw)
+	e, ok := in.Next()
+	if !ok || !in.Empty() {
+		return n, false
+	}
+	n.present = true
+	switch e.ID {
+	case der.Explicit(0):
+		n.Full, ok = parseGeneralNames(e.Content)
+	case der.Explicit(1):
+		var rdn []attribute
+		var fragment []byte
+		if rdn, ok = parseRDN(e.Content); ok {
+			fragment, ok = appendCanonical(nil, rdn)
+			n.fragment = string(fragment)
+		}
+	default:
+		ok = false
+	}
+	return n, ok
+}
+
+// parseDistributionPoints is setup_crldp of crypto/x509/v3_purp.c.
+func (c *Certificate) parseDistributionPoints(in der.Input) bool {
+	points, ok := in.Read(der.Sequence)
+	for ok && !points.Empty() {
+		var point der.Input
+		if point, ok = points.Read(der.Sequence); ok {
+			ok = c.parseDistributionPoint(point)
+		}
+	}
+	return ok
+}
+
+func (c *Certificate) parseDistributionPoint(in der.Input) bool {
+	p := DistributionPoint{Reasons: AllReasons}
+	name, present, ok := in.Optional(der.Explicit(0))
+	if ok && present {
+		p.Name, ok = ParseDistributionPointName(name)
+	}
+	if !ok {
+		return false
+	}
+	reasons, present, ok := in.Optional(der.Context(1))
+	if ok && present {
+		var bits []byte
+		bits, _, ok = der.Bits(reasons)
+		p.Reasons = lowBits(bits) & AllReasons
+	}
+	if !ok {
+		return false
+	}
+	issuer, present, ok := in.Optional(der.Explicit(2))
+	if ok && present {
+		p.Issuer, ok = parseGeneralNames(issuer)
+	}
+	if !ok || !in.Empty() || !p.Name.present && len(p.Issuer) == 0 {
+		return false
+	}
+	above := c.Issuer
+	for _, g := range p.Issuer {
+		if g.Kind == DirectoryName {
+			above = g.Name
+			break
+		}
+	}
+	p.Name = p.Name.Below(above)
+	c.DistributionPoints = append(c.DistributionPoints, p)
+	return true
+}
+
+// lowBits reads the first two bytes of a bit string as OpenSSL keeps them.
+func lowBits(bits []byte) (v uint16) {
+	if len(bits) > 0 {
+		v = uint16(bits[0])
+	}
+	if len(bits) > 1 {
+		v |= uint16(bits[1]) << 8
+	}
+	return v
+}

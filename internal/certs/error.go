@@ -1,0 +1,58 @@
+package certs
+
+import "fmt"
+
+// Reason is the kind of a refusal. The values may be used as labels.
+type Reason string
+
+// The reasons.
+const (
+	UnknownCA      Reason = "unknown_ca"
+	Expired        Reason = "expired"
+	NotYetValid    Reason = "not_yet_valid"
+	WrongPurpose   Reason = "wrong_purpose"
+	NameConstraint Reason = "name_constraint"
+	WeakKey        Reason = "weak_key" // or a weak signature
+	Invalid        Reason = "invalid"
+)
+
+// Error is why a chain is refused.
+type Error struct {
+	Reason  Reason
+	Cert    *Certificate // the one at fault, which may be a CA's
+	Depth   int          // its place in the chain: 0 is the leaf
+	Purpose Purpose
+	Problem string // goes on from the name of the certificate
+	Rule    string // where the rule stands: "RFC 5280 section 4.2.1.9"; may be empty
+	Remedy  string // what to do about it
+
+	Path []*Certificate // where no chain was found: as far as the search came
+}
+
+func (e *Error) Error() string {
+	text := fmt.Sprintf("%s %s", e.Subject(), e.Problem)
+	if e.Rule != "" {
+		text += " (" + e.Rule + ")"
+	}
+	if e.Remedy != "" {
+		text += ": " + e.Remedy
+	}
+	return text
+}
+
+// Subject names the certificate at fault: what it is, its serial number, its
+// subject and its issuer.
+func (e *Error) Subject() string {
+	what := e.Purpose.String() + " certificate"
+	if e.Depth > 0 {
+		what = "CA certificate"
+	}
+	from := ""
+	if e.Cert.Origin != "" {
+		from = ", " + e.Cert.Origin
+	}
+	return fmt.Sprintf("%s %s (%q, issued by %q%s)", what, e.Cert.Serial(), text(e.Cert.Subject), text(e.Cert.Issuer), from)
+}
+
+// text writes a name for a message. It is to be quoted.
+func text(n Name) string { return clip(n.String()) }

@@ -1,0 +1,155 @@
+package certs
+
+import (
+	"fmt"
+	"net/netip"
+
+	"pgwicket/internal/der"
+)
+
+// NameKind is the kind of a GeneralName; the values are the tags of RFC 5280
+// section 4.2.1.6.
+type NameKind int
+
+// The kinds.
+const (
+	OtherName NameKind = iota
+	Email
+	DNS
+	X400Address
+	DirectoryName
+	EDIPartyName
+	URI
+	IPAddress
+	RegisteredID
+)
+
+var kindNames = [...]string{"otherName", "rfc822Name", "dNSName", "x400Address", "directoryName", "ediPartyName", "uniformResourceIdentifier", "iPAddress", "registeredID"}
+
+// String returns the name of the kind in RFC 5280.
+func (k NameKind) String() string { return kindNames[k] }
+
+// GeneralName is one name of an alternative name, a constraint or a
+// distribution point.
+type GeneralName struct {
+	Kind  NameKind
+	Value []byte // content; of an OtherName the whole value, of a DirectoryName its DER
+	Name  Name   // of a DirectoryName
+
+	oid der.OID // of an OtherName
+	id  byte    // the type of an OtherName's value
+}
+
+// Key returns a text that is equal for equal names, as OpenSSL's
+// GENERAL_NAME_cmp compares them.
+func (g GeneralName) Key() string {
+	if g.Kind == DirectoryName {
+		return string(rune(g.Kind)) + g.Name.canonical
+	}
+	return string(rune(g.Kind)) + string(g.oid) + string(rune(g.id)) + string(g.Value)
+}
+
+// String writes the name for a message. It may hold any bytes: quote it.
+func (g GeneralName) String() string {
+	switch g.Kind {
+	case Email, DNS, URI:
+		return string(g.Value)
+	case DirectoryName:
+		return g.Name.String()
+	case IPAddress:
+		if ip, ok := netip.AddrFromSlice(g.Value); ok {
+			return ip.String()
+		}
+		if half := len(g.Value) / 2; len(g.Value)%2 == 0 {
+			ip, ok := netip.AddrFromSlice(g.Value[:half])
+			mask, ok2 := netip.AddrFromSlice(g.Value[half:])
+			if ok && ok2 {
+				return ip.String() + "/" + mask.String()
+			}
+		}
+	case RegisteredID:
+		return der.OID(g.Value).String()
+	case OtherName:
+		return fmt.Sprintf("%v:%X", g.oid, g.Value)
+	}
+	return fmt.Sprintf("%X", g.Value)
+}
+
+// parseGeneralName is the template GENERAL_NAME of crypto/x509/v3_genn.c.
+func parseGeneralName(e der.Element) (g GeneralName, ok bool) {
+	if e.ID&0xc0 != 0x80 || e.ID&0x1f > byte(RegisteredID) {
+		return g, false
+	}
+	g.Kind, g.Value = NameKind(e.ID&0x1f), e.Content
+	in := der.Input(e.Content)
+	switch g.Kind {
+	case OtherName:
+		ok = e.ID == der.Explicit(0) && g.parseOther(in)
+	case Email, DNS, URI, IPAddress:
+		ok = e.ID == der.Context(byte(g.Kind))
+	case X400Address:
+		ok = e.ID == der.Explicit(3)
+	case DirectoryName:
+		var name der.Element
+		if name, ok = in.Next(); ok && in.Empty() && e.ID == der.Explicit(4) {
+			g.Value = name.Full
+			g.Name, ok = parseName(name)
+		} else {
+			ok = false
+		}
+	case EDIPartyName:
+		ok = e.ID == der.Explicit(5) && validEDIParty(in)
+	case RegisteredID:
+		ok = e.ID == der.Context(8) && der.ValidOID(e.Content)
+	}
+	return g, ok
+}
+
+func (g *GeneralName) parseOther(in der.Input) (ok bool) {
+	if g.oid, ok = in.ReadOID(); !ok {
+		return false
+	}
+	wrapped, ok := in.Read(der.Explicit(0))
+	if !ok || !in.Empty() {
+		return false
+	}
+	value, ok := wrapped.Next()
+	g.id, g.Value = value.ID, value.Content
+	return ok && wrapped.Empty() && der.ValidAny(value)
+}
+
+func validEDIParty(in der.Input) bool {
+	if assigner, present, ok := in.Optional(der.Explicit(0)); !ok || present && !validDirectoryString(assigner) {
+		return false
+	}
+	party, ok := in.Read(der.Explicit(1))
+	return ok && in.Empty() && validDirectoryString(party)
+}
+
+func validDirectoryString(in der.Input) bool {
+	e, ok := in.Next()
+	if !ok || !in.Empty() || !der.ValidAny(e) {
+		return false
+	}
+	switch e.ID {
+	case der.PrintableString, der.T61String, der.BMPString, der.UniversalString, der.UTF8String:
+		return true
+	}
+	return false
+}
+
+// parseGeneralNames reads the content of a GeneralNames.
+func parseGeneralNames(in der.Input) (names []GeneralName, ok bool) {
+	for !in.Empty() {
+		e, ok := in.Next()
+		if !ok {
+			return nil, false
+		}
+		g, ok := parseGeneralName(e)
+		if !ok {
+			return nil, false
+		}
+		names = append(names, g)
+	}
+	return names, true
+}

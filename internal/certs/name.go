@@ -1,0 +1,206 @@
+package certs
+
+import (
+	"bytes"
+	"slices"
+	"unicode/utf8"
+
+	"pgwicket/internal/der"
+	"pgwicket/internal/dn"
+)
+
+// Name is a distinguished name. The zero value is the empty one.
+type Name struct {
+	Raw []byte // the encoding as it stands in the certificate
+
+	canonical  string
+	attributes []attribute
+}
+
+type attribute struct {
+	oid   der.OID
+	id    byte
+	value []byte
+}
+
+// Equal reports whether both names are the same to OpenSSL's X509_NAME_cmp:
+// whatever the types of their strings, the case of ASCII letters, and spaces
+// that are doubled or at an end (RFC 5280 section 7.1).
+func (n Name) Equal(other Name) bool { return n.canonical == other.canonical }
+
+// Canonical returns OpenSSL's canonical encoding. Two names with the same one
+// are equal, and one that begins with another's lies in its subtree.
+func (n Name) Canonical() string { return n.canonical }
+
+// Empty reports whether the name has no attribute.
+func (n Name) Empty() bool { return len(n.attributes) == 0 }
+
+// String writes the name as PostgreSQL does, with control characters and bytes
+// outside ASCII escaped.
+func (n Name) String() string { return dn.Format(n.Raw) }
+
+// ParseName reads the DER of a Name with nothing behind it.
+func ParseName(raw []byte) (n Name, ok bool) {
+	in := der.Input(raw)
+	e, ok := in.Next()
+	if !ok || !in.Empty() {
+		return n, false
+	}
+	return parseName(e)
+}
+
+// parseName is x509_name_ex_d2i.
+func parseName(e der.Element) (n Name, ok bool) {
+	if e.ID != der.Sequence {
+		return n, false
+	}
+	n.Raw = e.Full
+	var canonical []byte
+	for in := der.Input(e.Content); !in.Empty(); {
+		set, ok := in.Read(der.Set)
+		if !ok {
+			return n, false
+		}
+		rdn, ok := parseRDN(set)
+		if !ok {
+			return n, false
+		}
+		if canonical, ok = appendCanonical(canonical, rdn); !ok {
+			return n, false
+		}
+		n.attributes = append(n.attributes, rdn...)
+	}
+	n.canonical = string(canonical)
+	return n, true
+}
+
+// parseRDN reads the attributes of a SET.
+func parseRDN(set der.Input) (rdn []attribute, ok bool) {
+	for !set.Empty() {
+		pair, ok := set.Read(der.Sequence)
+		if !ok {
+			return nil, false
+		}
+		var a attribute
+		if a.oid, ok = pair.ReadOID(); !ok {
+			return nil, false
+		}
+		value, ok := pair.Next()
+		if !ok || !pair.Empty() || !inNames(value.ID) || !der.ValidAny(value) {
+			return nil, false
+		}
+		a.id, a.value = value.ID, value.Content
+		rdn = append(rdn, a)
+	}
+	return rdn, true
+}
+
+// inNames reports whether OpenSSL's ASN1_PRINTABLE has the type of a value.
+func inNames(id byte) bool {
+	switch id {
+	case der.BitString, der.UTF8String, der.Sequence, der.NumericString, der.PrintableString, der.T61String, der.IA5String, der.UniversalString, der.BMPString,
+		0x07, 0x08, 0x09, 0x0b, 0x0d, 0x0e, 0x0f, 0x1d: // types that it does not know
+		return true
+	}
+	return false
+}
+
+// appendCanonical is x509_name_canon for one RDN: without it, should it be empty.
+func appendCanonical(dst []byte, rdn []attribute) ([]byte, bool) {
+	if len(rdn) == 0 {
+		return dst, true
+	}
+	encoded := make([][]byte, len(rdn))
+	for i, a := range rdn {
+		id, value, ok := a.canonical()
+		if !ok {
+			return nil, false
+		}
+		pair := der.Append(nil, der.ObjectIdentifier, []byte(a.oid))
+		pair = der.Append(pair, id, value)
+		encoded[i] = der.Append(nil, der.Sequence, pair)
+	}
+	slices.SortFunc(encoded, bytes.Compare)
+	return der.Append(dst, der.Set, bytes.Join(encoded, nil)), true
+}
+
+// canonical is asn1_string_canon.
+func (a attribute) canonical() (id byte, value []byte, ok bool) {
+	switch a.id {
+	case der.UTF8String, der.BMPString, der.UniversalString, der.PrintableString, der.T61String, der.IA5String, der.VisibleString:
+		value, ok = toUTF8(a.id, a.value)
+		return der.UTF8String, foldSpaces(value), ok
+	}
+	return a.id, a.value, true
+}
+
+// toUTF8 is ASN1_STRING_to_UTF8, which reads the 8-bit types as Latin-1.
+func toUTF8(id byte, value []byte) ([]byte, bool) {
+	size := 1
+	switch id {
+	case der.UTF8String:
+		return value, utf8.Valid(value)
+	case der.NumericString, der.PrintableString, der.T61String, der.IA5String, der.VisibleString:
+		if isASCII(value) {
+			return value, true
+		}
+	case der.BMPString:
+		size = 2
+	case der.UniversalString:
+		size = 4
+	default:
+		return nil, false
+	}
+	if len(value)%size != 0 {
+		return nil, false
+	}
+	out := make([]byte, 0, len(value)+8)
+	for ; len(value) > 0; value = value[size:] {
+		var r rune
+		for _, c := range value[:size] {
+			r = r<<8 | rune(c)
+		}
+		if !utf8.ValidRune(r) {
+			return nil, false
+		}
+		out = utf8.AppendRune(out, r)
+	}
+	return out, true
+}
+
+func isASCII(b []byte) bool {
+	for _, c := range b {
+		if c >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
+
+// foldSpaces drops spaces at the ends, makes one of several, and writes ASCII
+// letters small.
+func foldSpaces(b []byte) []byte {
+	b = bytes.Trim(b, spaces)
+	out := make([]byte, 0, len(b))
+	for i, c := range b {
+		switch {
+		case !isSpace(c):
+			out = append(out, lower(c))
+		case !isSpace(b[i-1]):
+			out = append(out, ' ')
+		}
+	}
+	return out
+}
+
+// spaces are those of C's isspace.
+const spaces = " \t\n\v\f\r"
+
+func isSpace(c byte) bool { return c == ' ' || '\t' <= c && c <= '\r' }
+
+func lower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		return c + 'a' - 'A'
+	}
+	return c
+}
