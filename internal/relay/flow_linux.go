@@ -29,6 +29,7 @@ type flow struct {
 	over            bool         // both legs are closed
 	caused          bool         // result has its cause
 	termination     *Termination // at the next place for it
+	held            bool         // but not before the queue to the backend has gone
 	result          Result       // but for the bytes
 	fromClient      atomic.Int64
 	toClient        atomic.Int64
@@ -97,6 +98,10 @@ func (f *flow) handle(backend bool, events uint32) {
 	f.step(func() {
 		if len(l.queue) > 0 && events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
 			f.flush(l)
+			if f.held && len(f.backend.queue) == 0 {
+				f.held = false
+				f.tryTerminate()
+			}
 		}
 		if !f.over && l.interest&unix.EPOLLIN != 0 && events&^unix.EPOLLOUT != 0 {
 			read()
@@ -253,7 +258,7 @@ func (f *flow) follow(p []byte) (n int) {
 		}
 	}
 	switch t := f.termination; {
-	case t == nil:
+	case t == nil, f.held:
 		f.tracker.Feed(p[n:])
 		return len(p)
 	case n > 0 && t.canSend(&f.tracker):

@@ -28,6 +28,7 @@ type pump struct {
 	queued               atomic.Bool // bytes of the client are being written to the backend
 	err                  error       // of the cause; written once
 
+	writing sync.Mutex // held during a write to the backend
 	mu      sync.Mutex
 	tracker pgwire.Tracker
 }
@@ -162,6 +163,10 @@ func (p *pump) tryTerminate() bool {
 		return false
 	}
 	p.termination.Store(nil)
+	if t.WhenIdle {
+		p.writing.Lock() // what the client of a walsender has sent goes first
+		defer p.writing.Unlock()
+	}
 	p.causeTerminated(t)
 	_ = p.ClientConn.SetWriteDeadline(time.Now().Add(lingerTimeout)) // a client that does not read is not waited for
 	_ = p.Backend.Close()                                            // upload finds out, and reads the client until it is done
@@ -288,7 +293,10 @@ func (p *pump) decrypt() error {
 			p.tracker.Ask(plain[:have])
 			p.queued.Store(true)
 			p.mu.Unlock()
-			if err := p.writeBackend(plain[:have]); err != nil {
+			p.writing.Lock()
+			err := p.writeBackend(plain[:have])
+			p.writing.Unlock()
+			if err != nil {
 				return errBackendWrite
 			}
 			p.queued.Store(false)

@@ -96,6 +96,10 @@ type Result struct {
 //
 // Unless it waits for an idle backend, no byte of the client is forwarded from its
 // beginning on: what the client sends is read and dropped.
+//
+// A walsender that streams is never idle, and its client begins again where it was: it
+// counts as idle, once what its client had sent when the session was to end has been
+// forwarded.
 type Termination struct {
 	Reason   uint8 // the caller's own; Result has it back
 	Message  []byte
@@ -176,7 +180,7 @@ func (e *Termination) follow(t *pgwire.Tracker, p []byte) (n int) {
 
 // canSend reports whether the message may be sent now.
 func (e *Termination) canSend(t *pgwire.Tracker) bool {
-	return t.AtBoundary() && (!e.WhenIdle || t.Status() == 'I' && !t.Busy())
+	return t.AtBoundary() && (!e.WhenIdle || t.CopyBoth() || t.Status() == 'I' && !t.Busy())
 }
 
 // recordSize is the most that a TLS record for a client holds. An asynchronous

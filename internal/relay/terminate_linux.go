@@ -52,7 +52,13 @@ func (f *flow) terminate(t Termination) {
 	if at, ok := f.loop.deadlines[f]; !t.Deadline.IsZero() && (!ok || t.Deadline.Before(at)) {
 		f.loop.setFlowDeadline(f, t.Deadline)
 	}
-	f.step(f.tryTerminate)
+	f.step(func() {
+		if t.WhenIdle && f.tracker.CopyBoth() && !f.client.ended {
+			f.readClient()
+			f.held = len(f.backend.queue) > 0
+		}
+		f.tryTerminate()
+	})
 }
 
 // tryTerminate sends the message that ends the flow, if there is a termination
@@ -60,7 +66,7 @@ func (f *flow) terminate(t Termination) {
 // all that was sent before, the message, and an orderly end.
 func (f *flow) tryTerminate() {
 	t := f.termination
-	if t == nil || f.over || f.backend.ended || !t.canSend(&f.tracker) {
+	if t == nil || f.held || f.over || f.backend.ended || !t.canSend(&f.tracker) {
 		return
 	}
 	f.causeTerminated(*t)
@@ -90,7 +96,7 @@ func (f *flow) dropTermination() {
 	if f.termination == nil || f.over || f.backend.ended {
 		return
 	}
-	f.termination = nil
+	f.termination, f.held = nil, false
 	if f.tracker.Login == nil { // else the deadline is the login's
 		delete(f.loop.deadlines, f)
 	}

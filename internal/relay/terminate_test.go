@@ -469,3 +469,68 @@ func TestTerminatedClientLeaves(t *testing.T) {
 		}
 	})
 }
+
+// A walsender that streams is never idle. It is ended between two messages, when what
+// its client has sent is with the backend: a standby's last report of what it has
+// written must not be lost.
+func TestTerminateAWalsender(t *testing.T) {
+	report := said('d', "r"+strings.Repeat("x", 33))
+	wal := said('d', "w"+strings.Repeat("x", 300))
+	both := said('W', "\x00\x00\x00")
+	eachRelay(t, func(t *testing.T, with starter) {
+		r := relayedRig(t, with)
+		r.says(ready...)
+		r.hears(ready)
+		r.asks()
+		r.says(slices.Concat(both, wal[:100])...)
+		r.hears(slices.Concat(both, wal[:100]))
+		if _, err := r.client.Write(report); err != nil {
+			t.Fatal(err)
+		}
+		wait(t, "the report is relayed", func() bool {
+			up, _ := r.handle.Moved()
+			return up == int64(14+len(report))
+		})
+		r.handle.Terminate(Termination{Reason: drained, Message: fatal, WhenIdle: true})
+		r.silent("in the middle of a message")
+		r.says(wal[100:]...)
+		r.hears(slices.Concat(wal[100:], fatal))
+		if got, err := io.ReadAll(r.backend); err != nil || !bytes.Equal(got, report) {
+			t.Errorf("the backend got %q (%v)", got, err)
+		}
+		r.leaves()
+		r.endedBy(drained, int64(14+len(report)), int64(len(ready)+len(both)+len(wal)))
+	})
+}
+
+// What a walsender's client has sent may have to wait for the backend.
+func TestTerminateAWalsenderThatDoesNotRead(t *testing.T) {
+	both := said('W', "\x00\x00\x00")
+	eachRelay(t, func(t *testing.T, with starter) {
+		r := relayedRig(t, with)
+		r.says(ready...)
+		r.hears(ready)
+		r.asks()
+		r.says(both...)
+		r.hears(both)
+		reports := bytes.Repeat(said('d', strings.Repeat("x", 60)), 64<<10)
+		sent := make(chan error, 1)
+		go func() {
+			_, err := r.client.Write(reports)
+			sent <- err
+		}()
+		wait(t, "some is relayed", func() bool { return r.counted[0].Load() > 1<<16 })
+		r.handle.Terminate(Termination{Reason: drained, Message: fatal, WhenIdle: true})
+		got, err := io.ReadAll(r.backend)
+		if up, _ := r.handle.Moved(); err != nil || int64(len(got)) != up-14 || !bytes.HasPrefix(reports, got) {
+			t.Errorf("the backend got %d bytes (%v) of %d that were relayed", len(got), err, up-14)
+		}
+		_, _ = io.Copy(io.Discard, r.client)
+		_ = r.client.Close()
+		<-sent
+		<-r.done
+		if r.result.Termination != drained {
+			t.Errorf("cause %v", r.result.Cause)
+		}
+	})
+}
