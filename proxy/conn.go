@@ -25,6 +25,9 @@ import (
 // section 5.1), and of no startup packet.
 const tlsRecordHandshake = 0x16
 
+// tlsRecordAlert is the first byte of an alert's record.
+const tlsRecordAlert = 0x15
+
 // alpn is the protocol name that PostgreSQL 17 registered for its own.
 const alpn = "postgresql"
 
@@ -41,6 +44,7 @@ type conn struct {
 	under        *handshakeConn // under tls
 	verdict      verdict
 	ticket       *ticket
+	balancer     bool // a trusted load balancer, which speaks for itself
 	silent       bool // refused before a byte was read: nothing is sent
 	canSendError bool // the client has asked for something, and no handshake is under way
 
@@ -163,6 +167,9 @@ func (c *conn) serve(ctx context.Context) error {
 // admitSource asks the allowlist, and takes the connection's place in the limiter.
 func (c *conn) admitSource() error {
 	if err := c.policy.admitsSource(&c.peer.request); err != nil && c.policy.SourceRefusal != Explain {
+		if c.balancer {
+			return c.answerHealthCheck(err)
+		}
 		return err
 	}
 	return c.takeTicket()
@@ -324,6 +331,23 @@ func (c *conn) readFirstPacket() (packet pgwire.Packet, direct bool, err error) 
 			return packet, false, refuse(Plaintext, "startup packet without TLS")
 		}
 	}
+}
+
+// answerHealthCheck answers an SSLRequest of a load balancer that may not connect for
+// itself (refused says why), and nothing else: that is how some of them look whether
+// there is a PostgreSQL.
+func (c *conn) answerHealthCheck(refused error) error {
+	packet, err := pgwire.ReadPacket(c.socket)
+	if err != nil || packet.Kind() != pgwire.SSLRequest {
+		return refused
+	}
+	if _, err := c.socket.Write([]byte{'S'}); err != nil {
+		return writeRefusal(err)
+	}
+	if _, err := c.socket.Peek(); errors.Is(err, io.EOF) || relay.IsReset(err) {
+		return refuse(Probe, "closed after the answer to its SSLRequest")
+	}
+	return refused
 }
 
 // firstByte waits for the first byte of the client's first packet, and leaves it

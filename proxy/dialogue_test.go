@@ -1034,6 +1034,8 @@ func TestProbes(t *testing.T) {
 		{"connect and half-close", "probe", do(func(_ *testing.T, c *client) { _ = c.raw.CloseWrite() }, eof)},
 		// As HAProxy's and nmap's do.
 		{"connect and reset", "probe", do(dies)},
+		{"leaves after S", "probe", do(say(sslRequest), hear("S"), hangUp)},
+		{"resets after S", "probe", do(say(sslRequest), hear("S"), dies)},
 		{"TLS without a startup packet", "probe", do(ssl(), hangUp)},
 		{"direct TLS without a startup packet", "probe", do(directTLS(), hangUp)},
 		{"TLS, closed without close_notify", "probe", do(ssl(), func(_ *testing.T, c *client) { _ = c.raw.Close() })},
@@ -1058,7 +1060,6 @@ func TestProbes(t *testing.T) {
 		scene{"dies in a packet", "client_gone", do(say(alice[:9]), dies)},
 		scene{"leaves in a packet", "client_gone", do(say(alice[:9]), hangUp)},
 		scene{"leaves in a packet inside TLS", "client_gone", do(ssl(), say(alice[:9]), hangUp)},
-		scene{"leaves after S", "client_gone", do(say(sslRequest), hear("S"), hangUp)},
 		scene{"leaves after N", "probe", do(say(gssencRequest), hear("N"), hangUp)},
 	)
 	b.expectUntouched(t)

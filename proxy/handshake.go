@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"net"
@@ -77,11 +78,13 @@ type handshakeConn struct {
 	records int             // that may still come; 0: they are not counted yet
 	rest    int             // bytes of the current record, its header included, still to come
 	header  []byte          // of the next record, as far as it has come
+	hello   []byte          // what the client sent first; until the handshake is done
+	alert   []byte          // the last alert in clear: its level and its description
 	free    bool            // nothing is counted any more
 }
 
 // release ends the counting: the relay has the connection.
-func (h *handshakeConn) release() { h.free, h.header = true, nil }
+func (h *handshakeConn) release() { h.free, h.header, h.alert = true, nil, nil }
 
 func (h *handshakeConn) Read(p []byte) (n int, err error) {
 	if h.free {
@@ -97,6 +100,9 @@ func (h *handshakeConn) Read(p []byte) (n int, err error) {
 		return 0, e
 	}
 	h.left -= n
+	if h.slots != nil {
+		h.hello = append(h.hello, p[:min(n, maxHello-len(h.hello))]...)
+	}
 	if h.count(p[:n]); h.records < 0 {
 		return 0, errStartupRecords
 	}
@@ -130,6 +136,9 @@ func (h *handshakeConn) resume() error {
 	return err
 }
 
+// alertLen is the length of an alert in clear (RFC 8446, section 6).
+const alertLen = 2
+
 // count follows the records (RFC 8446, section 5.1) in what was read.
 func (h *handshakeConn) count(p []byte) {
 	const headerLen = 5
@@ -137,6 +146,9 @@ func (h *handshakeConn) count(p []byte) {
 		if h.rest > 0 {
 			n := min(h.rest, len(p))
 			h.rest -= n
+			if h.alert != nil && len(h.alert) < alertLen {
+				h.alert = append(h.alert, p[:n]...)
+			}
 			p = p[n:]
 			continue
 		}
@@ -145,6 +157,9 @@ func (h *handshakeConn) count(p []byte) {
 		p = p[n:]
 		if len(h.header) == headerLen {
 			h.rest = int(h.header[3])<<8 | int(h.header[4])
+			if h.header[0] == tlsRecordAlert && h.rest == alertLen {
+				h.alert = make([]byte, 0, alertLen)
+			}
 			h.header = h.header[:0]
 			h.records--
 		}
@@ -176,8 +191,9 @@ func (c *conn) handshake(ctx context.Context, direct bool) error {
 	}
 	tlsConn := tls.Server(c.under, c.policy.TLS)
 	if err := c.server.handshakes.run(c.under, tlsConn.Handshake); err != nil {
-		return handshakeRefusal(err)
+		return c.under.refusal(err)
 	}
+	c.under.hello = nil
 	c.tls = tlsConn
 	c.under.left, c.under.records = startupBytes, startupRecords
 	state := tlsConn.ConnectionState()
@@ -231,6 +247,24 @@ var handshakeMessages = []struct {
 	{"tls: no key exchanges supported by both client and server", TLSGroup},
 	{"tls: client requested unsupported application protocols", TLSALPN},
 	{"tls: first record does not look like a TLS handshake", NotTLS},
+}
+
+// refusal says why a TLS handshake failed, by what crypto/tls says and by what it does
+// not: it hides an alert that the client sends in clear although keys are in use
+// (golang/go#76767), and the name that it does not understand.
+func (h *handshakeConn) refusal(err error) error {
+	r := asRefusal(handshakeRefusal(err))
+	switch {
+	case r.Outcome == ClientGone && len(h.hello) == 0:
+		return refuse(Probe, "closed after the answer to its SSLRequest")
+	case r.Outcome == TLSFailed && len(h.alert) == alertLen:
+		return refuse(TLSRejectedByClient, "remote error, sent in clear: "+tls.AlertError(h.alert[1]).Error())
+	case r.Outcome == TLSFailed:
+		if name := serverNameOf(h.hello); strings.HasSuffix(name, ".") {
+			return refuse(TLSFailed, fmt.Sprintf("the client's server name (SNI) is %q, and TLS allows no dot at its end: remove it from the client's host (%s)", name, r.Detail))
+		}
+	}
+	return r
 }
 
 // handshakeRefusal says why a TLS handshake failed.

@@ -71,6 +71,7 @@ func (c *conn) readProxyHeader() error {
 		// Its address need not be in acl.allow as long as it sends nothing more
 		// (kubernetes/kubernetes#57250).
 		_ = c.socket.SetDeadline(c.startupDeadline())
+		c.balancer = true
 		_, err := c.firstByte()
 		return err
 	}

@@ -369,8 +369,8 @@ func TestProxyHealthChecks(t *testing.T) {
 				return
 			}
 			// As soon as it asks for something, it is a client like others.
-			g.meet(t, balancer, "source_not_allowed", say(header, sslRequest))
-			g.meet(t, balancer, "source_not_allowed", say(header), say(sslRequest))
+			g.meet(t, balancer, "source_not_allowed", say(header, alice))
+			g.meet(t, balancer, "source_not_allowed", say(header), say(sslRequest, alice))
 			b.expectUntouched(t)
 			g.reload(func(p *proxy.Policy) { p.Networks = networks([]string{balancer}, nil) })
 			if line := g.meet(t, balancer, "client_closed", say(header), ssl(), say(alice), opened); line.get("proxy") != "" {
@@ -394,7 +394,8 @@ func TestProxyHealthCheckOfItself(t *testing.T) {
 		say(proxyV1("TCP4 "+balancer+" 127.0.0.1 "+port+" 5432"))(t, c)
 	}
 	g.meet(t, balancer, "probe", itself, hangUp)
-	g.meet(t, balancer, "source_not_allowed", itself, say(sslRequest))
+	g.meet(t, balancer, "probe", itself, say(sslRequest), hear("S"), hangUp)
+	g.meet(t, balancer, "source_not_allowed", itself, say(alice))
 	b.expectUntouched(t)
 }
 

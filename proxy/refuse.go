@@ -87,7 +87,8 @@ func (s *Server) logAndCount(e end) {
 	}
 	s.rememberRefusal(e)
 	ctx, log := context.Background(), s.log
-	if !log.Enabled(ctx, o.level) {
+	level := e.level()
+	if !log.Enabled(ctx, level) {
 		return
 	}
 	if e.byStranger() {
@@ -95,7 +96,17 @@ func (s *Server) logAndCount(e end) {
 			return
 		}
 	}
-	log.LogAttrs(ctx, o.level, message, e.logAttrs()...) //nolint:sloglint // it is one of three
+	log.LogAttrs(ctx, level, message, e.logAttrs()...) //nolint:sloglint // it is one of three
+}
+
+// level returns the level of the line. pg_isready without a certificate is refused as
+// everybody is, and a health check all the same: it takes the refusal for a server that
+// accepts connections.
+func (e *end) level() slog.Level {
+	if e.outcome == CertMissing && e.peer.application == "pg_isready" {
+		return slog.LevelInfo
+	}
+	return outcomes[e.outcome].level
 }
 
 // byStranger reports whether somebody who has proved nothing can cause the line as
