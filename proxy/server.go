@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"pgwicket/acl"
+	"pgwicket/internal/limit"
 	"pgwicket/internal/relay"
 	"pgwicket/internal/socket"
 	"pgwicket/metrics"
@@ -110,8 +111,8 @@ type Server struct {
 	relay   *relay.Relay
 	policy  atomic.Pointer[Policy]
 
-	limiter    *limiter
-	auth       *authLimiter
+	limiter    *limit.Connections
+	auth       *limit.Attempts
 	handshakes handshakeSlots
 	cancelKeys cancelKeys
 	// cancelSlots are for the CancelRequests of sessions that are terminated.
@@ -148,8 +149,8 @@ func New(p *Policy, log, refused *slog.Logger, m *metrics.Set) (*Server, error) 
 		metrics:       m,
 		listeners:     make(map[net.Listener]*acceptLoop),
 		sessions:      make(map[*session]struct{}),
-		limiter:       newLimiter(m),
-		auth:          newAuthLimiter(),
+		limiter:       limit.NewConnections(m.Unproved, m.Proved),
+		auth:          limit.NewAttempts(),
 		handshakes:    newHandshakeSlots(),
 		cancelSlots:   make(handshakeSlots, cancelsAtOnce),
 		policyChanged: make(chan struct{}, 1),
@@ -301,7 +302,7 @@ func (s *Server) begin(conn *net.TCPConn, listener string) {
 // forget removes a session that has ended, with its places, its attempt and its cancel key.
 func (s *Server) forget(one *session, cancelKey string) {
 	s.cancelKeys.remove(cancelKey)
-	one.attempt.abandoned() // if it has no result by now
+	one.attempt.Abandoned() // if it has no result by now
 	one.ticket.Release()
 	one.place.Release()
 	s.mu.Lock()
