@@ -13,6 +13,7 @@ import (
 	"pgwicket/acl"
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/printable"
+	"pgwicket/internal/socket"
 	"pgwicket/metrics"
 )
 
@@ -32,7 +33,7 @@ type peer struct {
 }
 
 func newPeer(id uint64, conn net.Conn, listener string) *peer {
-	source := addrPort(conn.RemoteAddr())
+	source := socket.AddrPort(conn.RemoteAddr())
 	return &peer{
 		id:       id,
 		accepted: time.Now(),

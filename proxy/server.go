@@ -117,7 +117,7 @@ type Server struct {
 	cancelKeys cancelKeys
 	// cancelSlots are for the CancelRequests of sessions that are terminated.
 	cancelSlots handshakeSlots
-	probes      probes
+	probes      socket.Probes
 	refusals    *refusals
 	shutdown    shutdown
 
@@ -246,7 +246,7 @@ func (s *Server) Serve(ln net.Listener) error {
 	name := ln.Addr().String()
 	accepted := s.metrics.Accepted(name)
 	take := func(conn *net.TCPConn) {
-		if s.probes.met(conn) {
+		if s.probes.Met(conn) {
 			_ = conn.Close()
 			return
 		}
