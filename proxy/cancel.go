@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"pgwicket/internal/limit"
 	"pgwicket/internal/pgwire"
 )
 
@@ -38,7 +39,7 @@ func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 			return err
 		}
 	}
-	keys, source := &c.server.cancelKeys, sourceOf(c.peer.request.Source)
+	keys, source := &c.server.cancelKeys, limit.SourceOf(c.peer.request.Source)
 	hosts := policy.Hosts() // it may be for a session of another gate
 	known := keys.host(packet.CancelKey())
 	if known != nil {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"pgwicket/acl"
+	"pgwicket/internal/limit"
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/relay"
 	"pgwicket/metrics"
@@ -43,7 +44,7 @@ type conn struct {
 	tls          *tls.Conn      // nil until the handshake is done
 	under        *handshakeConn // under tls
 	verdict      verdict
-	ticket       *ticket
+	ticket       *limit.Ticket
 	balancer     bool // a trusted load balancer, which speaks for itself
 	silent       bool // refused before a byte was read: nothing is sent
 	canSendError bool // the client has asked for something, and no handshake is under way
@@ -76,7 +77,7 @@ func (c *conn) run(ctx context.Context, interrupt context.CancelFunc) {
 	}
 	why := c.session.endStartup(err)
 	if over := c.overLimit(); over != nil && why.Outcome == StartupTimeout {
-		why = over // it had its time to say what it wants
+		why = limitRefusal(over) // it had its time to say what it wants
 	}
 	c.sendFatal(why)
 	c.close()
@@ -101,8 +102,8 @@ func logPanic(log *slog.Logger, panicked any) {
 }
 
 // serve is the life of a connection, from accept until the relay has it: then it
-// returns nil. Its error is a *Refusal: why the connection was not admitted, or
-// how its CancelRequest went.
+// returns nil. Its error is what asRefusal takes: why the connection was not admitted,
+// or how its CancelRequest went.
 func (c *conn) serve(ctx context.Context) error {
 	// 1 Source. Nothing has been read or sent yet, but for the header in which a
 	// load balancer says for whom it speaks.
@@ -146,7 +147,7 @@ func (c *conn) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.ticket.admitSession(policy.Limits); err != nil {
+	if err := c.ticket.AdmitSession(policy.Limits); err != nil {
 		return err
 	}
 	if err := c.awaitAttempt(ctx, policy); err != nil {
@@ -180,7 +181,7 @@ func (c *conn) admitSource() error {
 func (c *conn) startupDeadline() time.Time {
 	timeout := c.policy.StartupTimeout
 	if c.overLimit() != nil {
-		timeout = min(timeout, overLimitTimeout)
+		timeout = min(timeout, limit.OverLimitTimeout)
 	}
 	return c.peer.accepted.Add(timeout)
 }
@@ -195,16 +196,16 @@ func (p *Policy) loginDeadline() time.Time {
 }
 
 // overLimit returns the limit that the connection is over; nil: none.
-func (c *conn) overLimit() *Refusal {
+func (c *conn) overLimit() *limit.Error {
 	if c.ticket == nil {
 		return nil
 	}
-	return c.ticket.over
+	return c.ticket.Over()
 }
 
 // takeTicket takes a place among the unproved connections.
 func (c *conn) takeTicket() (err error) {
-	c.ticket, err = c.server.limiter.admit(c.policy.Limits, sourceOf(c.peer.request.Source), time.Now(), c.session.evict)
+	c.ticket, err = c.server.limiter.Admit(c.policy.Limits, limit.SourceOf(c.peer.request.Source), time.Now(), c.session.evict)
 	c.session.ticket = c.ticket
 	return err
 }
@@ -232,7 +233,7 @@ func (c *conn) verifyCertificate(ctx context.Context) {
 		clear(sent) // it is crypto/tls's own slice
 	}
 	if c.peer.verified && err == nil {
-		c.ticket.prove()
+		c.ticket.Prove()
 	}
 }
 
@@ -283,11 +284,11 @@ func (c *conn) judge() (*acl.Rule, *Policy, error) {
 	return rule, policy, err
 }
 
-// awaitAttempt keeps the client from guessing: see authLimiter.
+// awaitAttempt keeps the client from guessing: see limit.Attempts.
 func (c *conn) awaitAttempt(ctx context.Context, p *Policy) (err error) {
 	ctx, cancel := context.WithDeadline(ctx, c.startupDeadline())
 	defer cancel()
-	c.session.attempt, err = c.server.auth.begin(ctx, p.Limits, authKeyOf(c.peer))
+	c.session.attempt, err = c.server.auth.Begin(ctx, p.Limits, attemptKey(c.peer))
 	return err
 }
 
@@ -441,9 +442,9 @@ func (c *conn) startRelay(backend *backendConn, rule *acl.Rule) error {
 	_ = c.socket.SetDeadline(time.Time{})
 	c.under.release()
 	session := c.session
-	session.account = account{c.peer.request.User, c.peer.request.Database}
+	session.account = limit.Account{User: c.peer.request.User, Database: c.peer.request.Database}
 	if rule != nil && rule.DatabaseAs != "" {
-		session.account.database = rule.DatabaseAs
+		session.account.Database = rule.DatabaseAs
 	}
 	err := session.start(relay.Session{
 		Client:        c.tls,

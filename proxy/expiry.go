@@ -10,7 +10,7 @@ import (
 
 // precision is how often the sessions are looked at for the end of their time,
 // so that none has an eighth more than it should.
-func (l Limits) precision() time.Duration {
+func precision(l Limits) time.Duration {
 	least := time.Duration(0)
 	for _, d := range []time.Duration{l.IdleTimeout, l.UnfinishedTimeout, l.SessionLifetime} {
 		if d > 0 && (least == 0 || d < least) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 
+	"pgwicket/internal/limit"
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/relay"
 	"pgwicket/metrics"
@@ -271,9 +272,15 @@ func (r *Refusal) Error() string {
 
 func refuse(o Outcome, detail string) error { return &Refusal{Outcome: o, Detail: detail} }
 
-// asRefusal returns the *Refusal that err is. Any other error is one of ours.
+// asRefusal returns the *Refusal that err is or, if it is a limiter's, stands for. Any
+// other error is one of ours.
 func asRefusal(err error) (r *Refusal) {
-	if !errors.As(err, &r) {
+	var limited *limit.Error
+	switch {
+	case errors.As(err, &r):
+	case errors.As(err, &limited):
+		r = limitRefusal(limited)
+	default:
 		r = &Refusal{Outcome: InternalError, Detail: err.Error()}
 	}
 	return r

@@ -8,13 +8,12 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"pgwicket/acl"
 	"pgwicket/internal/pgwire"
+	"pgwicket/internal/printable"
+	"pgwicket/internal/socket"
 	"pgwicket/metrics"
 )
 
@@ -34,7 +33,7 @@ type peer struct {
 }
 
 func newPeer(id uint64, conn net.Conn, listener string) *peer {
-	source := addrPort(conn.RemoteAddr())
+	source := socket.AddrPort(conn.RemoteAddr())
 	return &peer{
 		id:       id,
 		accepted: time.Now(),
@@ -120,41 +119,23 @@ const (
 
 func cutIdentity(id *acl.Identity) {
 	for _, s := range []*string{&id.CN, &id.DN, &id.Issuer, &id.Serial} {
-		*s = clip(*s, maxText, len(*s))
+		*s = printable.Clip(*s, maxText, len(*s))
 	}
 	for _, list := range []*[]string{&id.DNS, &id.Email, &id.URI, &id.IP} {
 		*list = slices.Clone((*list)[:min(len(*list), maxList)])
 		for i, s := range *list {
-			(*list)[i] = clip(s, maxListText, len(s))
+			(*list)[i] = printable.Clip(s, maxListText, len(s))
 		}
 	}
 }
 
 // cut returns a text of a client's as it may be printed: escaped, and clipped.
-func cut(s string) string { return clip(printable(s[:min(len(s), maxText)]), maxText, len(s)) }
-
-// clip returns at most so many bytes of a printable text, with the length of what
-// it was made of where that is more. It shares no memory with s.
-func clip(s string, most, length int) string {
-	if length <= most && len(s) <= most {
-		return strings.Clone(s)
-	}
-	return fmt.Sprintf("%s... (%d bytes)", strings.ToValidUTF8(s[:min(len(s), most)], ""), length)
-}
+func cut(s string) string { return printable.Short(s, maxText) }
 
 // maxReason is how long a reason in the log may be, which may quote the client.
 const maxReason = 1024
 
-func cutAll(list []string) []string {
-	out := make([]string, 0, min(len(list), maxList+1))
-	for i, s := range list {
-		if i == maxList {
-			return append(out, fmt.Sprintf("and %d more", len(list)-maxList))
-		}
-		out = append(out, clip(printable(s[:min(len(s), maxListText)]), maxListText, len(s)))
-	}
-	return out
-}
+func cutAll(list []string) []string { return printable.List(list, maxList, maxListText) }
 
 // recordStartup keeps what a startup packet asks for.
 func (p *peer) recordStartup(m pgwire.StartupMessage) {
@@ -204,25 +185,13 @@ func (p *peer) logAttrs() (attrs []slog.Attr) {
 
 func certificateAttrs(id *acl.Identity) []slog.Attr {
 	return []slog.Attr{
-		slog.String("cert_subject", clip(id.DN, maxText, len(id.DN))),
-		slog.String("cert_issuer", clip(id.Issuer, maxText, len(id.Issuer))),
-		slog.String("cert_serial", clip(id.Serial, maxText, len(id.Serial))),
+		slog.String("cert_subject", printable.Clip(id.DN, maxText, len(id.DN))),
+		slog.String("cert_issuer", printable.Clip(id.Issuer, maxText, len(id.Issuer))),
+		slog.String("cert_serial", printable.Clip(id.Serial, maxText, len(id.Serial))),
 		slog.String("cert_sha256", id.SHA256),
 		slog.Any("cert_san_dns", cutAll(id.DNS)),
 		slog.Any("cert_san_email", cutAll(id.Email)),
 		slog.Any("cert_san_uri", cutAll(id.URI)),
 		slog.Any("cert_san_ip", cutAll(id.IP)),
 	}
-}
-
-// printable escapes what a terminal or a log reader could take for more than
-// text. slog escapes what its format requires, which leaves DEL and the C1
-// controls. A backslash is escaped, too, or one that was sent could not be told
-// from one of ours.
-func printable(s string) string {
-	if strings.IndexFunc(s, func(r rune) bool { return r == '\\' || r == utf8.RuneError || !strconv.IsPrint(r) }) < 0 {
-		return s
-	}
-	quoted := strconv.Quote(s)
-	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
 }

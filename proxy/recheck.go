@@ -29,7 +29,7 @@ const boundaryWait = 500 * time.Millisecond
 func (s *Server) maintain() {
 	defer close(s.maintainDone)
 	policy := s.policy.Load()
-	recheck, expire, summary := every(policy.RecheckInterval), every(policy.Limits.precision()), every(summaryInterval)
+	recheck, expire, summary := every(policy.RecheckInterval), every(precision(policy.Limits)), every(summaryInterval)
 	defer s.refusals.logLeftOut(s.log)
 	for {
 		select {
@@ -43,7 +43,7 @@ func (s *Server) maintain() {
 		case <-s.policyChanged:
 			policy = s.policy.Load()
 			reset(recheck, policy.RecheckInterval)
-			reset(expire, policy.Limits.precision())
+			reset(expire, precision(policy.Limits))
 			s.recheck()
 		case <-recheck.C:
 			s.recheck()

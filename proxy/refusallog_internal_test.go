@@ -8,49 +8,9 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"pgwicket/acl"
 )
-
-// Strangers can cause so many lines a second and no more, one of them a fifth; what
-// is left out stands in a summary.
-func TestRefusalLogRate(t *testing.T) {
-	t.Parallel()
-	const perSecond = 50
-	r, now := newRefusals(nil), time.Now()
-	one, all := 0, 0
-	for i := range 10_000 {
-		at := now.Add(time.Duration(i) * time.Millisecond) // ten seconds
-		if r.allow(perSecond, TLSFailed, source4(1), at) {
-			one++
-		}
-	}
-	if want := perSecond / sourceShare * 10; one < want || one > want+refusalBurst*perSecond/sourceShare+1 {
-		t.Errorf("%d lines of one source in ten seconds, want some %d", one, want)
-	}
-	if total, _ := r.summary(); total != 10_000-one {
-		t.Errorf("the summary has %d, want %d", total, 10_000-one)
-	}
-	if total, attrs := r.summary(); total != 0 || len(attrs) != 0 {
-		t.Errorf("the next summary has %d: %v", total, attrs)
-	}
-	r = newRefusals(nil)
-	for i := range uint32(10_000) {
-		if r.allow(perSecond, TLSFailed, source4(i), now.Add(time.Duration(i)*time.Millisecond)) {
-			all++
-		}
-	}
-	if want := perSecond * 10; all < want || all > want+refusalBurst*perSecond+1 {
-		t.Errorf("%d lines in ten seconds, want some %d", all, want)
-	}
-	if n := r.sources.Len(); n > loggedSources {
-		t.Errorf("%d sources are remembered", n)
-	}
-	if !r.allow(0, TLSFailed, source4(1), now) {
-		t.Error("a rate of 0 is a limit")
-	}
-}
 
 // Whatever a client sends, its line in the log has a bound, and says what was cut.
 func TestLogLineIsBounded(t *testing.T) {

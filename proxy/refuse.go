@@ -7,7 +7,9 @@ import (
 	"net"
 	"time"
 
+	"pgwicket/internal/limit"
 	"pgwicket/internal/pgwire"
+	"pgwicket/internal/printable"
 	"pgwicket/internal/relay"
 )
 
@@ -92,7 +94,7 @@ func (s *Server) logAndCount(e end) {
 		return
 	}
 	if e.byStranger() {
-		if log = s.refusals.log; !s.refusals.allow(s.policy.Load().RefusalLogRate, e.outcome, sourceOf(e.peer.request.Source), time.Now()) {
+		if log = s.refusals.log; !s.refusals.rate.Allow(s.policy.Load().RefusalLogRate, e.outcome, limit.SourceOf(e.peer.request.Source), time.Now()) {
 			return
 		}
 	}
@@ -139,7 +141,7 @@ func (e *end) logAttrs() []slog.Attr {
 		attrs = append(attrs, slog.String("proxy", p.proxy.String()))
 	}
 	if reason := e.reason(); reason != "" {
-		attrs = append(attrs, slog.String("reason", clip(printable(reason), maxReason, len(reason))))
+		attrs = append(attrs, slog.String("reason", printable.Clip(printable.Text(reason), maxReason, len(reason))))
 	}
 	attrs = append(attrs, p.logAttrs()...)
 	if e.rule != "" {

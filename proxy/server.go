@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"pgwicket/acl"
+	"pgwicket/internal/limit"
 	"pgwicket/internal/relay"
 	"pgwicket/internal/socket"
 	"pgwicket/metrics"
@@ -110,13 +111,13 @@ type Server struct {
 	relay   *relay.Relay
 	policy  atomic.Pointer[Policy]
 
-	limiter    *limiter
-	auth       *authLimiter
+	limiter    *limit.Connections
+	auth       *limit.Attempts
 	handshakes handshakeSlots
 	cancelKeys cancelKeys
 	// cancelSlots are for the CancelRequests of sessions that are terminated.
 	cancelSlots handshakeSlots
-	probes      probes
+	probes      socket.Probes
 	refusals    *refusals
 	shutdown    shutdown
 
@@ -148,8 +149,8 @@ func New(p *Policy, log, refused *slog.Logger, m *metrics.Set) (*Server, error) 
 		metrics:       m,
 		listeners:     make(map[net.Listener]*acceptLoop),
 		sessions:      make(map[*session]struct{}),
-		limiter:       newLimiter(m),
-		auth:          newAuthLimiter(),
+		limiter:       limit.NewConnections(m.Unproved, m.Proved),
+		auth:          limit.NewAttempts(),
 		handshakes:    newHandshakeSlots(),
 		cancelSlots:   make(handshakeSlots, cancelsAtOnce),
 		policyChanged: make(chan struct{}, 1),
@@ -245,7 +246,7 @@ func (s *Server) Serve(ln net.Listener) error {
 	name := ln.Addr().String()
 	accepted := s.metrics.Accepted(name)
 	take := func(conn *net.TCPConn) {
-		if s.probes.met(conn) {
+		if s.probes.Met(conn) {
 			_ = conn.Close()
 			return
 		}
@@ -301,7 +302,7 @@ func (s *Server) begin(conn *net.TCPConn, listener string) {
 // forget removes a session that has ended, with its places, its attempt and its cancel key.
 func (s *Server) forget(one *session, cancelKey string) {
 	s.cancelKeys.remove(cancelKey)
-	one.attempt.abandoned() // if it has no result by now
+	one.attempt.Abandoned() // if it has no result by now
 	one.ticket.Release()
 	one.place.Release()
 	s.mu.Lock()

@@ -5,7 +5,9 @@ import (
 	"sync"
 	"time"
 
+	"pgwicket/internal/limit"
 	"pgwicket/internal/pgwire"
+	"pgwicket/internal/printable"
 	"pgwicket/internal/relay"
 )
 
@@ -28,12 +30,12 @@ const (
 // own goroutine needs until the relay has it is in conn.
 type session struct {
 	server  *Server
-	peer    *peer         // others may read it from the phase judged on
-	ticket  *ticket       // released when the server forgets the session
-	place   accountTicket // likewise; taken at ReadyForQuery
-	host    *Host         // that the relay has a connection to
-	attempt *attempt      // to authenticate; likewise
-	account account       // for which it counts
+	peer    *peer               // others may read it from the phase judged on
+	ticket  *limit.Ticket       // released when the server forgets the session
+	place   limit.AccountTicket // likewise; taken at ReadyForQuery
+	host    *Host               // that the relay has a connection to
+	attempt *limit.Attempt      // to authenticate; likewise
+	account limit.Account       // for which it counts
 
 	mu        sync.Mutex
 	phase     phase
@@ -159,9 +161,9 @@ func (s *session) start(r relay.Session, host *Host) error {
 // refuses the session if its account has as many as it may: here, and not before
 // the login, so that a stranger without the password cannot keep the owner out.
 func (s *session) ready(login pgwire.Login) *relay.Termination {
-	s.attempt.succeeded()
-	s.ticket.prove()
-	place, err := s.server.limiter.admitAccount(s.server.policy.Load().Limits, s.account)
+	s.attempt.Succeeded()
+	s.ticket.Prove()
+	place, err := s.server.limiter.AdmitAccount(s.server.policy.Load().Limits, s.account)
 	if err != nil {
 		r := asRefusal(err)
 		sqlstate, text := r.Message()
@@ -190,7 +192,7 @@ func (s *session) relayEnded(r relay.Result) {
 	e.rule = s.rule
 	s.mu.Unlock()
 	if e.outcome == AuthenticationFailed {
-		s.attempt.failed(s.server.policy.Load().Limits)
+		s.attempt.Failed(s.server.policy.Load().Limits)
 	}
 	s.server.logAndCount(e)
 	if r.Busy && (e.outcome == SessionLifetime || e.outcome == UnfinishedRequest) {
@@ -211,11 +213,11 @@ func (s *session) snapshot() (Session, bool) {
 	fromClient, toClient := s.relay.Moved()
 	one := Session{
 		ID: p.id, Client: p.source, Listener: p.request.Listener, Since: p.accepted,
-		User: printable(p.request.User), Database: printable(p.request.Database), Rule: s.rule,
+		User: printable.Text(p.request.User), Database: printable.Text(p.request.Database), Rule: s.rule,
 		FromClient: fromClient, ToClient: toClient,
 	}
 	if id := p.request.Certificate; id != nil {
-		one.Subject = printable(id.DN)
+		one.Subject = printable.Text(id.DN)
 	}
 	return one, true
 }

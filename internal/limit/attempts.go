@@ -1,4 +1,4 @@
-package proxy
+package limit
 
 import (
 	"context"
@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"pgwicket/internal/printable"
 )
 
 // The delay of an attempt after one, two, three failures, and so on. It costs
@@ -18,7 +20,7 @@ const (
 )
 
 const (
-	// maxAttempts is how many attempts of one authKey that has not succeeded
+	// maxAttempts is how many attempts of one Key that has not succeeded
 	// lately may be in flight; maxWaiting how many more may wait for their
 	// results.
 	maxAttempts = 3
@@ -29,35 +31,27 @@ const (
 	knownFailures = 10
 )
 
-// authKey is whose failed authentications count together. The certificate's public
+// Key is whose failed authentications count together. The certificate's public
 // key is part of it, so that one client with a stale password does not lock out
 // others behind the same address who hold other certificates.
-type authKey struct {
-	source netip.Prefix
-	user   string
-	key    string // the hash of the certificate's public key, in hexadecimal; empty: no certificate
+type Key struct {
+	Source netip.Prefix
+	User   string
+	SPKI   string // the hash of the certificate's public key, in hexadecimal; empty: no certificate
 }
 
-func authKeyOf(p *peer) authKey {
-	k := authKey{source: sourceOf(p.request.Source), user: p.request.User}
-	if p.verified {
-		k.key = p.request.Certificate.SPKI
-	}
-	return k
-}
-
-// authLimiter keeps clients from guessing passwords: it bounds how many attempts
+// Attempts keeps clients from guessing passwords: it bounds how many attempts
 // are in flight, delays those after a failure and refuses those after many. Its
 // memory is bounded: what was used least lately is forgotten. Its methods may be
 // called concurrently.
-type authLimiter struct {
+type Attempts struct {
 	mu sync.Mutex
 	// The two are apart so that no flood of failures makes a success forgotten.
-	failing *simplelru.LRU[authKey, *authState]
-	known   *simplelru.LRU[authKey, *authState]
+	failing *simplelru.LRU[Key, *authState]
+	known   *simplelru.LRU[Key, *authState]
 }
 
-// authState is what is known of an authKey.
+// authState is what is known of an Key.
 type authState struct {
 	failures  int       // in a row
 	until     time.Time // refused, if there were enough of them
@@ -67,27 +61,28 @@ type authState struct {
 	changed   chan struct{} // closed with the next result; nil: nobody waits
 }
 
-func newAuthLimiter() *authLimiter {
-	l := new(authLimiter)
+// NewAttempts returns the limiter of authentications.
+func NewAttempts() *Attempts {
+	l := new(Attempts)
 	// The errors are for sizes that are not positive.
-	l.failing, _ = simplelru.NewLRU[authKey, *authState](sourcesKnown, nil)
-	l.known, _ = simplelru.NewLRU[authKey, *authState](sourcesKnown, nil)
+	l.failing, _ = simplelru.NewLRU[Key, *authState](sourcesKnown, nil)
+	l.known, _ = simplelru.NewLRU[Key, *authState](sourcesKnown, nil)
 	return l
 }
 
-// attempt is one authentication that PostgreSQL is asked for. nil is one that
+// Attempt is one authentication that PostgreSQL is asked for. nil is one that
 // counts for nothing.
-type attempt struct {
-	limiter *authLimiter
-	key     authKey
+type Attempt struct {
+	limiter *Attempts
+	key     Key
 	state   *authState
 	counted bool // among those in flight
 	done    bool
 }
 
-// begin waits until an attempt may be made, or refuses it. What it returns must be
-// ended by succeeded, failed or abandoned.
-func (l *authLimiter) begin(ctx context.Context, limits Limits, key authKey) (*attempt, error) {
+// Begin waits until an attempt may be made, or refuses it. What it returns must be
+// ended by Succeeded, Failed or Abandoned. The error is an *Error.
+func (l *Attempts) Begin(ctx context.Context, limits Limits, key Key) (*Attempt, error) {
 	if limits.AuthFailures <= 0 {
 		return nil, nil
 	}
@@ -98,7 +93,7 @@ func (l *authLimiter) begin(ctx context.Context, limits Limits, key authKey) (*a
 		}
 		if a != nil {
 			if err := sleep(ctx, delay); err != nil {
-				a.abandoned()
+				a.Abandoned()
 				return nil, err
 			}
 			return a, nil
@@ -106,9 +101,9 @@ func (l *authLimiter) begin(ctx context.Context, limits Limits, key authKey) (*a
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			err = refuse(AuthBackoff, "earlier attempts of this user from this source have no result yet")
+			err = &Error{Kind: BackedOff, Detail: "earlier attempts of this user from this source have no result yet"}
 			if ctx.Err() == context.Canceled {
-				err = refuse(ShuttingDown, "")
+				err = &Error{Kind: Interrupted}
 			}
 		}
 		l.stopWaiting(key)
@@ -120,29 +115,29 @@ func (l *authLimiter) begin(ctx context.Context, limits Limits, key authKey) (*a
 
 // try returns an attempt and how long it has to wait first, or a channel that is
 // closed when it is worth trying again.
-func (l *authLimiter) try(limits Limits, key authKey, now time.Time) (a *attempt, delay time.Duration, changed <-chan struct{}, err error) {
+func (l *Attempts) try(limits Limits, key Key, now time.Time) (a *Attempt, delay time.Duration, changed <-chan struct{}, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.state(key)
 	if s.isKnown(limits, now) {
-		return &attempt{limiter: l, key: key, state: s}, 0, nil, nil
+		return &Attempt{limiter: l, key: key, state: s}, 0, nil, nil
 	}
 	may := 1
 	switch {
 	case s.failures < limits.AuthFailures:
 		may = min(limits.AuthFailures-s.failures, maxAttempts)
 	case now.Before(s.until):
-		return nil, 0, nil, refuse(AuthBackoff, fmt.Sprintf("authentication has failed %d times in a row; refused until %s", s.failures, s.until.UTC().Format(time.RFC3339)))
+		return nil, 0, nil, &Error{Kind: BackedOff, Detail: fmt.Sprintf("authentication has failed %d times in a row; refused until %s", s.failures, s.until.UTC().Format(time.RFC3339))}
 	}
 	if s.inFlight < may {
 		s.inFlight++
 		if s.failures > 0 {
 			delay = min(firstAuthDelay<<min(s.failures-1, 10), maxAuthDelay)
 		}
-		return &attempt{limiter: l, key: key, state: s, counted: true}, delay, nil, nil
+		return &Attempt{limiter: l, key: key, state: s, counted: true}, delay, nil, nil
 	}
 	if s.waiting >= maxWaiting {
-		return nil, 0, nil, refuse(AuthBackoff, "too many attempts of this user from this source wait for the results of earlier ones")
+		return nil, 0, nil, &Error{Kind: BackedOff, Detail: "too many attempts of this user from this source wait for the results of earlier ones"}
 	}
 	s.waiting++
 	if s.changed == nil {
@@ -152,7 +147,7 @@ func (l *authLimiter) try(limits Limits, key authKey, now time.Time) (a *attempt
 }
 
 // state returns what is known of a key, and makes it if there is nothing.
-func (l *authLimiter) state(key authKey) *authState {
+func (l *Attempts) state(key Key) *authState {
 	if s, ok := l.known.Get(key); ok {
 		return s
 	}
@@ -171,7 +166,7 @@ func (s *authState) isKnown(limits Limits, now time.Time) bool {
 	return !s.succeeded.IsZero() && now.Sub(s.succeeded) < knownFor && s.failures < knownFailures*limits.AuthFailures
 }
 
-func (l *authLimiter) stopWaiting(key authKey) {
+func (l *Attempts) stopWaiting(key Key) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s := l.state(key); s.waiting > 0 {
@@ -188,15 +183,15 @@ func sleep(ctx context.Context, d time.Duration) error {
 		return nil
 	case <-ctx.Done():
 		if ctx.Err() == context.DeadlineExceeded {
-			return refuse(AuthBackoff, "the delay after failed attempts is longer than limits.startup_timeout")
+			return &Error{Kind: BackedOff, Detail: "the delay after failed attempts is longer than limits.startup_timeout"}
 		}
-		return refuse(ShuttingDown, "")
+		return &Error{Kind: Interrupted}
 	}
 }
 
-// succeeded says that PostgreSQL has taken the client's word: earlier failures are
+// Succeeded says that PostgreSQL has taken the client's word: earlier failures are
 // forgotten.
-func (a *attempt) succeeded() {
+func (a *Attempt) Succeeded() {
 	a.end(func() {
 		a.state.failures, a.state.succeeded = 0, time.Now()
 		a.limiter.failing.Remove(a.key)
@@ -204,16 +199,16 @@ func (a *attempt) succeeded() {
 	})
 }
 
-// failed says that PostgreSQL has refused it.
-func (a *attempt) failed(limits Limits) {
+// Failed says that PostgreSQL has refused it.
+func (a *Attempt) Failed(limits Limits) {
 	a.end(func() {
 		a.state.failures++
 		a.state.until = time.Now().Add(limits.AuthRefusal)
 	})
 }
 
-// abandoned says that it has come to no result.
-func (a *attempt) abandoned() {
+// Abandoned says that it has come to no result.
+func (a *Attempt) Abandoned() {
 	a.end(func() {
 		if s := a.state; s.failures == 0 && s.inFlight == 0 && s.waiting == 0 && s.succeeded.IsZero() {
 			a.limiter.failing.Remove(a.key)
@@ -222,7 +217,7 @@ func (a *attempt) abandoned() {
 }
 
 // end ends an attempt. Only the first end counts.
-func (a *attempt) end(record func()) {
+func (a *Attempt) end(record func()) {
 	if a == nil {
 		return
 	}
@@ -253,19 +248,17 @@ type Backoff struct {
 }
 
 // Backoffs returns the clients that have failed to authenticate, in no order.
-func (s *Server) Backoffs() []Backoff {
-	limits, now := s.policy.Load().Limits, time.Now()
-	l := s.auth
+func (l *Attempts) Backoffs(limits Limits, now time.Time) []Backoff {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var all []Backoff
-	for _, keys := range []*simplelru.LRU[authKey, *authState]{l.failing, l.known} {
+	for _, keys := range []*simplelru.LRU[Key, *authState]{l.failing, l.known} {
 		for _, k := range keys.Keys() {
 			st, ok := keys.Peek(k)
 			if !ok || st.failures == 0 {
 				continue
 			}
-			b := Backoff{Source: k.source, User: printable(k.user), SPKI: k.key, Failures: st.failures, Until: st.until}
+			b := Backoff{Source: k.Source, User: printable.Text(k.User), SPKI: k.SPKI, Failures: st.failures, Until: st.until}
 			b.Refused = st.failures >= limits.AuthFailures && now.Before(st.until) && !st.isKnown(limits, now)
 			all = append(all, b)
 		}
@@ -273,16 +266,15 @@ func (s *Server) Backoffs() []Backoff {
 	return all
 }
 
-// LiftBackoffs forgets the failed authentications of a user, from a source; the
+// Lift forgets the failed authentications of a user, from a source; the
 // zero value of either is any. It returns how many were forgotten.
-func (s *Server) LiftBackoffs(user string, source netip.Addr) (lifted int) {
-	l := s.auth
+func (l *Attempts) Lift(user string, source netip.Addr) (lifted int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, keys := range []*simplelru.LRU[authKey, *authState]{l.failing, l.known} {
+	for _, keys := range []*simplelru.LRU[Key, *authState]{l.failing, l.known} {
 		for _, k := range keys.Keys() {
 			st, ok := keys.Peek(k)
-			if !ok || st.failures == 0 || user != "" && k.user != user || source.IsValid() && !k.source.Contains(source) {
+			if !ok || st.failures == 0 || user != "" && k.User != user || source.IsValid() && !k.Source.Contains(source) {
 				continue
 			}
 			st.failures, st.until = 0, time.Time{}

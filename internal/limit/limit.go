@@ -1,4 +1,5 @@
-package proxy
+// Package limit bounds what clients may take of a gate: connections, sessions, cancel requests and attempts to authenticate.
+package limit
 
 import (
 	"container/list"
@@ -9,8 +10,6 @@ import (
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"golang.org/x/time/rate"
-
-	"pgwicket/metrics"
 )
 
 // Limits bound what clients may take of a gate. Zero is no limit but where it says
@@ -22,7 +21,7 @@ type Limits struct {
 	// many, one of the network that holds most of them is closed for the next.
 	Startups int
 	// HandshakeBytes is how much a client may send for its TLS handshake, its
-	// certificates included. 0 is DefaultHandshakeBytes.
+	// certificates included. 0 is proxy.DefaultHandshakeBytes.
 	HandshakeBytes int
 
 	Sessions   int     // at once
@@ -61,7 +60,7 @@ const perNetwork = 4
 // The reserve is for connections over a limit: each may still say what it wants,
 // so that a CancelRequest is forwarded and a client is told in words why it is
 // refused. It is bounded in number (an eighth of Limits.Startups, 16 at least), for
-// each source, in rate and, by overLimitTimeout, in time. Beyond it a connection
+// each source, in rate and, by OverLimitTimeout, in time. Beyond it a connection
 // is closed at once.
 const (
 	reserveShare     = 8
@@ -69,13 +68,38 @@ const (
 	reservePerSource = 8
 	reserveRate      = 100 // a second, in all
 	reserveBurst     = 200
-	overLimitTimeout = 5 * time.Second
 )
 
-// limiter bounds connections. A source is an address, or of IPv6 the /64 that one
+// OverLimitTimeout is how long a connection in the reserve may take for its startup.
+const OverLimitTimeout = 5 * time.Second
+
+// Kind is the kind of limit that has been reached.
+type Kind uint8
+
+// The kinds.
+const (
+	OverRate     Kind = iota // Limits.Rate
+	OverSource               // Limits.PerSource
+	OverSessions             // Limits.Sessions
+	OverAccount              // Limits.PerAccount
+	BackedOff                // Limits.AuthFailures
+	Interrupted              // none: the context of the caller was canceled
+)
+
+// Error says which limit refuses a client.
+type Error struct {
+	Kind   Kind
+	Public string // what the client may be told; empty: no more than the kind
+	Detail string // for the log; may name what the client must not learn
+}
+
+func (e *Error) Error() string { return e.Detail }
+
+// Connections bounds connections and sessions. Its methods, and those of its tickets, may
+// be called concurrently. A source is an address, or of IPv6 the /64 that one
 // customer has alone; a network is what holds many sources.
-type limiter struct {
-	metrics *metrics.Set
+type Connections struct {
+	onUnproved, onProved func()
 
 	mu       sync.Mutex
 	unproved int
@@ -83,7 +107,7 @@ type limiter struct {
 	overs    int // connections in the reserve
 	sources  map[netip.Prefix]*sourceCount
 	networks map[netip.Prefix]*networkCount
-	accounts map[account]int
+	accounts map[Account]int
 	rates    *simplelru.LRU[netip.Prefix, *rate.Limiter]
 	reserve  *rate.Limiter
 }
@@ -96,25 +120,31 @@ type sourceCount struct {
 type networkCount struct {
 	tickets     int       // as long as there is one, the network is counted
 	connections int       // but for those in the reserve
-	unproved    list.List // of *ticket, the oldest first
+	unproved    list.List // of *Ticket, the oldest first
 }
 
-type account struct{ user, database string }
+// Account is a user in a database, as PostgreSQL sees both.
+type Account struct{ User, Database string }
 
-func newLimiter(m *metrics.Set) *limiter {
-	l := &limiter{
-		metrics:  m,
-		sources:  make(map[netip.Prefix]*sourceCount),
-		networks: make(map[netip.Prefix]*networkCount),
-		accounts: make(map[account]int),
-		reserve:  rate.NewLimiter(reserveRate, reserveBurst),
+// NewConnections returns the limiter of connections. It calls unproved for each connection
+// that takes a place among the unproved, and proved for each that leaves it; both must be
+// fast.
+func NewConnections(unproved, proved func()) *Connections {
+	l := &Connections{
+		onUnproved: unproved,
+		onProved:   proved,
+		sources:    make(map[netip.Prefix]*sourceCount),
+		networks:   make(map[netip.Prefix]*networkCount),
+		accounts:   make(map[Account]int),
+		reserve:    rate.NewLimiter(reserveRate, reserveBurst),
 	}
 	// The error is for a size that is not positive.
 	l.rates, _ = simplelru.NewLRU[netip.Prefix, *rate.Limiter](sourcesKnown, nil)
 	return l
 }
 
-func sourceOf(addr netip.Addr) netip.Prefix {
+// SourceOf returns the source of an address.
+func SourceOf(addr netip.Addr) netip.Prefix {
 	bits := addr.BitLen()
 	if addr.Is6() {
 		bits = 64
@@ -134,25 +164,25 @@ func networkOf(source netip.Prefix) netip.Prefix {
 	return p
 }
 
-// ticket is a connection's place in the limiter, from accept until its descriptor
+// Ticket is a connection's place in the limiter, from accept until its descriptor
 // is closed.
-type ticket struct {
-	limiter         *limiter
+type Ticket struct {
+	limiter         *Connections
 	source, network netip.Prefix
 	evict           func()        // closes the connection, for another
-	over            *Refusal      // the limit that it is over, in the reserve
+	over            *Error        // the limit that it is over, in the reserve
 	unproved        *list.Element // nil: it is proved, or has given way
 	startup         bool          // it counts among the unproved
 	session         bool          // it counts among the sessions
 	released        bool
 }
 
-// admit gives a connection a place among the unproved. One that is over a limit
+// Admit gives a connection a place among the unproved. One that is over a limit
 // gets a place in the reserve, if there is one, and must be refused once it has
-// said what it wants: see ticket.over. evict is called, in a goroutine of its own,
+// said what it wants: see Ticket.Over. The error is an *Error. evict is called, in a goroutine of its own,
 // when the connection has to give way.
-func (l *limiter) admit(limits Limits, source netip.Prefix, now time.Time, evict func()) (*ticket, error) {
-	t := &ticket{limiter: l, source: source, network: networkOf(source), evict: evict, startup: true}
+func (l *Connections) Admit(limits Limits, source netip.Prefix, now time.Time, evict func()) (*Ticket, error) {
+	t := &Ticket{limiter: l, source: source, network: networkOf(source), evict: evict, startup: true}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if t.over = l.overLimit(limits, t, now); t.over != nil && !l.takeReserve(limits, source, now) {
@@ -162,7 +192,7 @@ func (l *limiter) admit(limits Limits, source netip.Prefix, now time.Time, evict
 		l.evictOne()
 	}
 	l.unproved++
-	l.metrics.Unproved()
+	l.onUnproved()
 	s := l.sources[source]
 	if s == nil {
 		s = new(sourceCount)
@@ -187,7 +217,7 @@ func (l *limiter) admit(limits Limits, source netip.Prefix, now time.Time, evict
 
 // overLimit returns the limit that another connection of a source is over; nil:
 // none. The caller holds mu, as for all below that have no lock of their own.
-func (l *limiter) overLimit(limits Limits, t *ticket, now time.Time) *Refusal {
+func (l *Connections) overLimit(limits Limits, t *Ticket, now time.Time) *Error {
 	connections, ofNetwork := 0, 0
 	if s := l.sources[t.source]; s != nil {
 		connections = s.connections
@@ -197,22 +227,22 @@ func (l *limiter) overLimit(limits Limits, t *ticket, now time.Time) *Refusal {
 	}
 	switch {
 	case !l.allow(limits, t.source, now):
-		return &Refusal{Outcome: RateLimit, Detail: fmt.Sprintf("more than limits.connection_rate from %v", t.source)}
+		return &Error{Kind: OverRate, Detail: fmt.Sprintf("more than limits.connection_rate from %v", t.source)}
 	case limits.PerSource > 0 && connections >= limits.PerSource:
-		return &Refusal{Outcome: SourceLimit, Detail: fmt.Sprintf("limits.max_connections_per_source from %v", t.source)}
+		return &Error{Kind: OverSource, Detail: fmt.Sprintf("limits.max_connections_per_source from %v", t.source)}
 	case limits.PerSource > 0 && ofNetwork >= perNetwork*limits.PerSource:
-		return &Refusal{Outcome: SourceLimit, Detail: fmt.Sprintf("%d times limits.max_connections_per_source from %v", perNetwork, t.network)}
+		return &Error{Kind: OverSource, Detail: fmt.Sprintf("%d times limits.max_connections_per_source from %v", perNetwork, t.network)}
 	case limits.Sessions > 0 && l.sessions >= limits.Sessions:
 		return sessionLimit()
 	}
 	return nil
 }
 
-func sessionLimit() *Refusal {
-	return &Refusal{Outcome: ConnectionLimit, Detail: "limits.max_connections"}
+func sessionLimit() *Error {
+	return &Error{Kind: OverSessions, Detail: "limits.max_connections"}
 }
 
-func (l *limiter) allow(limits Limits, source netip.Prefix, now time.Time) bool {
+func (l *Connections) allow(limits Limits, source netip.Prefix, now time.Time) bool {
 	if limits.Rate <= 0 {
 		return true
 	}
@@ -228,7 +258,7 @@ func (l *limiter) allow(limits Limits, source netip.Prefix, now time.Time) bool 
 }
 
 // takeReserve reports whether there is room in the reserve.
-func (l *limiter) takeReserve(limits Limits, source netip.Prefix, now time.Time) bool {
+func (l *Connections) takeReserve(limits Limits, source netip.Prefix, now time.Time) bool {
 	if s := l.sources[source]; s != nil && s.overs >= reservePerSource {
 		return false
 	}
@@ -238,7 +268,7 @@ func (l *limiter) takeReserve(limits Limits, source netip.Prefix, now time.Time)
 // evictOne has the oldest unproved connection of the network that holds most of
 // them closed. A client that is fast cannot drive out those of other networks, and
 // honest clients are not unproved for long.
-func (l *limiter) evictOne() {
+func (l *Connections) evictOne() {
 	var most *networkCount
 	for _, n := range l.networks {
 		if most == nil || n.unproved.Len() > most.unproved.Len() {
@@ -248,14 +278,18 @@ func (l *limiter) evictOne() {
 	if most == nil || most.unproved.Len() == 0 {
 		return // all of them are being closed
 	}
-	t := most.unproved.Remove(most.unproved.Front()).(*ticket)
+	t := most.unproved.Remove(most.unproved.Front()).(*Ticket)
 	t.unproved = nil
 	go t.evict()
 }
 
-// admitSession gives an admitted connection its place among the sessions, or
-// returns the limit that it is over.
-func (t *ticket) admitSession(limits Limits) error {
+// Over returns the limit that the connection is over, which is in the reserve then; nil:
+// none.
+func (t *Ticket) Over() *Error { return t.over }
+
+// AdmitSession gives an admitted connection its place among the sessions, or
+// returns the limit that it is over, an *Error.
+func (t *Ticket) AdmitSession(limits Limits) error {
 	if t.over != nil {
 		return t.over
 	}
@@ -270,8 +304,8 @@ func (t *ticket) admitSession(limits Limits) error {
 	return nil
 }
 
-// prove takes the connection out of the unproved, unless it has had to give way.
-func (t *ticket) prove() {
+// Prove takes the connection out of the unproved, unless it has had to give way.
+func (t *Ticket) Prove() {
 	t.limiter.mu.Lock()
 	defer t.limiter.mu.Unlock()
 	if t.unproved != nil {
@@ -279,7 +313,7 @@ func (t *ticket) prove() {
 	}
 }
 
-func (t *ticket) leaveUnproved() {
+func (t *Ticket) leaveUnproved() {
 	if t.unproved != nil {
 		t.limiter.networks[t.network].unproved.Remove(t.unproved)
 		t.unproved = nil
@@ -287,12 +321,12 @@ func (t *ticket) leaveUnproved() {
 	if t.startup {
 		t.startup = false
 		t.limiter.unproved--
-		t.limiter.metrics.Proved()
+		t.limiter.onProved()
 	}
 }
 
 // Release gives the place up. Only the first call counts; nil is no ticket.
-func (t *ticket) Release() {
+func (t *Ticket) Release() {
 	if t == nil {
 		return
 	}
@@ -323,30 +357,30 @@ func (t *ticket) Release() {
 	}
 }
 
-// accountTicket is a session's place in its account. The zero ticket is none.
-type accountTicket struct {
-	limiter *limiter
-	account account
+// AccountTicket is a session's place in its account. The zero ticket is none.
+type AccountTicket struct {
+	limiter *Connections
+	account Account
 }
 
-// admitAccount gives a session a place in its account, unless that has as many as
-// it may.
-func (l *limiter) admitAccount(limits Limits, a account) (t accountTicket, err error) {
+// AdmitAccount gives a session a place in its account, unless that has as many as
+// it may. The error is an *Error.
+func (l *Connections) AdmitAccount(limits Limits, a Account) (t AccountTicket, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if limits.PerAccount > 0 && l.accounts[a] >= limits.PerAccount {
-		return t, &Refusal{
-			Outcome: AccountLimit,
-			Public:  fmt.Sprintf("too many connections for role \"%s\" in database \"%s\"", a.user, a.database),
-			Detail:  "limits.max_sessions_per_account",
+		return t, &Error{
+			Kind:   OverAccount,
+			Public: fmt.Sprintf("too many connections for role \"%s\" in database \"%s\"", a.User, a.Database),
+			Detail: "limits.max_sessions_per_account",
 		}
 	}
 	l.accounts[a]++
-	return accountTicket{l, a}, nil
+	return AccountTicket{l, a}, nil
 }
 
 // Release gives the place up. Only the first call counts.
-func (t *accountTicket) Release() {
+func (t *AccountTicket) Release() {
 	l := t.limiter
 	if l == nil {
 		return
@@ -369,7 +403,8 @@ type Usage struct {
 	CancelRequests int // in flight
 }
 
-func (l *limiter) usage() (u Usage) {
+// Usage counts it. CancelRequests is for the caller to fill in.
+func (l *Connections) Usage() (u Usage) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	u.Startups, u.Sessions = l.unproved, l.sessions

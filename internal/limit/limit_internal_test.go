@@ -1,4 +1,4 @@
-package proxy
+package limit
 
 import (
 	"context"
@@ -9,8 +9,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"pgwicket/metrics"
 )
 
 // A source is an address, or of IPv6 what one customer has alone.
@@ -21,38 +19,40 @@ func TestSourceOf(t *testing.T) {
 		"2001:db8:1:2:3:4:5:6": {"2001:db8:1:2::/64", "2001:db8:1::/48"},
 		"::1":                  {"::/64", "::/48"},
 	} {
-		source := sourceOf(netip.MustParseAddr(addr))
+		source := SourceOf(netip.MustParseAddr(addr))
 		if got := [2]string{source.String(), networkOf(source).String()}; got != want {
 			t.Errorf("%s is %s, want %s", addr, got, want)
 		}
 	}
 }
 
+func newConnections() *Connections { return NewConnections(func() {}, func() {}) }
+
 func source4(i uint32) netip.Prefix {
-	return sourceOf(netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, i))))
+	return SourceOf(netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, i))))
 }
 
 // A million sources cost no more than the first ones, and connections that come
 // and go leave nothing behind.
 func TestLimiterIsBounded(t *testing.T) {
 	t.Parallel()
-	l, now := newLimiter(metrics.New("test")), time.Now()
+	l, now := newConnections(), time.Now()
 	limits := Limits{Startups: 10, Sessions: 10, PerSource: 10, PerAccount: 10, Rate: 1, Burst: 1}
 	for i := range uint32(4 * sourcesKnown) {
-		ticket, err := l.admit(limits, source4(i), now, nil)
+		ticket, err := l.Admit(limits, source4(i), now, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := ticket.admitSession(limits); err != nil {
+		if err := ticket.AdmitSession(limits); err != nil {
 			t.Fatal(err)
 		}
 		if i%2 == 0 {
-			ticket.prove()
+			ticket.Prove()
 		}
 		ticket.Release()
 		ticket.Release() // the second call counts for nothing
 	}
-	u := l.usage()
+	u := l.Usage()
 	if u != (Usage{}) || len(l.sources) != 0 || len(l.networks) != 0 || l.rates.Len() != sourcesKnown {
 		t.Errorf("usage %+v, %d sources, %d networks, %d rates", u, len(l.sources), len(l.networks), l.rates.Len())
 	}
@@ -62,11 +62,11 @@ func TestLimiterIsBounded(t *testing.T) {
 // way, so that nobody drives out a slow client from elsewhere.
 func TestOneOfTheLargestNetworkGivesWay(t *testing.T) {
 	t.Parallel()
-	l, now := newLimiter(metrics.New("test")), time.Now()
+	l, now := newConnections(), time.Now()
 	limits := Limits{Startups: 100}
 	evicted := make(chan uint32, 1000)
-	admit := func(addr uint32) *ticket {
-		ticket, err := l.admit(limits, source4(addr), now, func() { evicted <- addr })
+	admit := func(addr uint32) *Ticket {
+		ticket, err := l.Admit(limits, source4(addr), now, func() { evicted <- addr })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -74,7 +74,7 @@ func TestOneOfTheLargestNetworkGivesWay(t *testing.T) {
 	}
 	const honest, attacker = 10<<24 | 1, 11 << 24
 	slow, proved := admit(honest), admit(attacker)
-	proved.prove()
+	proved.Prove()
 	for i := range uint32(1000) {
 		admit(attacker | i%250) // of one /24
 	}
@@ -95,11 +95,11 @@ func TestOneOfTheLargestNetworkGivesWay(t *testing.T) {
 // for each source and in all; then it is refused by the limit.
 func TestReserve(t *testing.T) {
 	t.Parallel()
-	l, now := newLimiter(metrics.New("test")), time.Now()
+	l, now := newConnections(), time.Now()
 	limits := Limits{Startups: 160, PerSource: 2}
-	var over []*ticket
+	var over []*Ticket
 	for i := range uint32(2 + reservePerSource + 5) {
-		ticket, err := l.admit(limits, source4(1), now, func() {})
+		ticket, err := l.Admit(limits, source4(1), now, func() {})
 		switch {
 		case i < 2+reservePerSource && err != nil:
 			t.Fatalf("connection %d: %v", i, err)
@@ -112,14 +112,14 @@ func TestReserve(t *testing.T) {
 		}
 		over = append(over, ticket)
 	}
-	var r *Refusal
-	if err := over[2].admitSession(limits); !errors.As(err, &r) || r.Outcome != SourceLimit {
+	var r *Error
+	if err := over[2].AdmitSession(limits); !errors.As(err, &r) || r.Kind != OverSource {
 		t.Errorf("admitted to a session: %v", err)
 	}
 	all := l.overs
 	for i := range uint32(1000) {
 		for range 3 {
-			if ticket, err := l.admit(limits, source4(2+i), now, func() {}); err == nil && ticket.over != nil {
+			if ticket, err := l.Admit(limits, source4(2+i), now, func() {}); err == nil && ticket.over != nil {
 				all++
 			}
 		}
@@ -132,24 +132,24 @@ func TestReserve(t *testing.T) {
 // The sessions are bounded apart from the unproved, however they are spread over sources.
 func TestSessionsAreBounded(t *testing.T) {
 	t.Parallel()
-	l, now := newLimiter(metrics.New("test")), time.Now()
+	l, now := newConnections(), time.Now()
 	limits := Limits{Sessions: 3}
-	var held []*ticket
+	var held []*Ticket
 	for i := range uint32(4) {
-		ticket, err := l.admit(limits, source4(i), now, nil)
+		ticket, err := l.Admit(limits, source4(i), now, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := ticket.admitSession(limits); (err == nil) != (i < 3) {
+		if err := ticket.AdmitSession(limits); (err == nil) != (i < 3) {
 			t.Fatalf("session %d: %v", i, err)
 		}
 		held = append(held, ticket)
 	}
 	held[0].Release()
-	if ticket, err := l.admit(limits, source4(9), now, nil); err != nil || ticket.over != nil || ticket.admitSession(limits) != nil {
+	if ticket, err := l.Admit(limits, source4(9), now, nil); err != nil || ticket.over != nil || ticket.AdmitSession(limits) != nil {
 		t.Error("a place that was released is not free")
 	}
-	if ticket, err := l.admit(limits, source4(9), now, nil); err != nil || ticket.over == nil || ticket.over.Outcome != ConnectionLimit {
+	if ticket, err := l.Admit(limits, source4(9), now, nil); err != nil || ticket.over == nil || ticket.over.Kind != OverSessions {
 		t.Errorf("another one is not over the limit: %v", err)
 	}
 }
@@ -157,13 +157,13 @@ func TestSessionsAreBounded(t *testing.T) {
 // A /48 may hold no more than a few sources may.
 func TestNetworkIsBounded(t *testing.T) {
 	t.Parallel()
-	l, now := newLimiter(metrics.New("test")), time.Now()
+	l, now := newConnections(), time.Now()
 	limits := Limits{PerSource: 5}
 	within := 0
 	for i := range 100 {
 		addr := netip.MustParseAddr("2001:db8:7::1").As16()
 		addr[7] = byte(i)
-		if ticket, err := l.admit(limits, sourceOf(netip.AddrFrom16(addr)), now, nil); err == nil && ticket.over == nil {
+		if ticket, err := l.Admit(limits, SourceOf(netip.AddrFrom16(addr)), now, nil); err == nil && ticket.over == nil {
 			within++
 		}
 	}
@@ -172,26 +172,26 @@ func TestNetworkIsBounded(t *testing.T) {
 	}
 }
 
-func guesser(i uint32) authKey { return authKey{source: source4(i), user: "app"} }
+func guesser(i uint32) Key { return Key{Source: source4(i), User: "app"} }
 
 // However many guesses come at the same time, PostgreSQL is asked as often as the
 // limit says; the rest waits and is refused.
 func TestGuessesAtTheSameTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		l := newAuthLimiter()
+		l := NewAttempts()
 		limits := Limits{AuthFailures: 3, AuthRefusal: time.Minute}
 		var asked, refused atomic.Int64
 		for range 60 {
 			go func() {
-				a, err := l.begin(context.Background(), limits, guesser(1))
+				a, err := l.Begin(context.Background(), limits, guesser(1))
 				if err != nil {
 					refused.Add(1)
 					return
 				}
 				asked.Add(1)
 				time.Sleep(time.Second) // PostgreSQL's answer
-				a.failed(limits)
+				a.Failed(limits)
 			}()
 		}
 		time.Sleep(30 * time.Second)
@@ -199,11 +199,11 @@ func TestGuessesAtTheSameTime(t *testing.T) {
 			t.Errorf("%d asked, %d refused", asked.Load(), refused.Load())
 		}
 		time.Sleep(time.Minute)
-		a, err := l.begin(context.Background(), limits, guesser(1))
+		a, err := l.Begin(context.Background(), limits, guesser(1))
 		if err != nil {
 			t.Fatalf("after the refusal's time: %v", err)
 		}
-		a.succeeded()
+		a.Succeeded()
 	})
 }
 
@@ -212,21 +212,21 @@ func TestGuessesAtTheSameTime(t *testing.T) {
 func TestKnownClientsAreNotHeldUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		l := newAuthLimiter()
+		l := NewAttempts()
 		limits := Limits{AuthFailures: 3, AuthRefusal: time.Minute}
 		good, bad := guesser(1), guesser(1)
-		bad.key = "a certificate with another key"
+		bad.SPKI = "a certificate with another key"
 		began := time.Now()
 		var through atomic.Int64
 		for range 60 {
 			go func() {
-				a, err := l.begin(context.Background(), limits, good)
+				a, err := l.Begin(context.Background(), limits, good)
 				if err != nil {
 					t.Error(err)
 					return
 				}
 				time.Sleep(10 * time.Millisecond)
-				a.succeeded()
+				a.Succeeded()
 				through.Add(1)
 			}()
 		}
@@ -236,28 +236,28 @@ func TestKnownClientsAreNotHeldUp(t *testing.T) {
 			t.Errorf("%d of a pool of 60 are through after %v", through.Load(), time.Since(began))
 		}
 		for range 5 {
-			if a, err := l.begin(context.Background(), limits, bad); err == nil {
-				a.failed(limits)
+			if a, err := l.Begin(context.Background(), limits, bad); err == nil {
+				a.Failed(limits)
 			}
 		}
-		if _, err := l.begin(context.Background(), limits, bad); err == nil {
+		if _, err := l.Begin(context.Background(), limits, bad); err == nil {
 			t.Error("the other certificate's guesses are not refused")
 		}
-		if _, err := l.begin(context.Background(), limits, good); err != nil {
+		if _, err := l.Begin(context.Background(), limits, good); err != nil {
 			t.Errorf("the good one is refused for another's guesses: %v", err)
 		}
 		// The same address and no certificate: one stale password among good ones.
 		for i := range knownFailures*limits.AuthFailures + 1 {
-			a, err := l.begin(context.Background(), limits, good)
+			a, err := l.Begin(context.Background(), limits, good)
 			if err != nil {
 				if i < knownFailures*limits.AuthFailures {
 					t.Errorf("refused after %d failures beside a success: %v", i, err)
 				}
 				break
 			}
-			a.failed(limits)
+			a.Failed(limits)
 		}
-		if _, err := l.begin(context.Background(), limits, good); err == nil {
+		if _, err := l.Begin(context.Background(), limits, good); err == nil {
 			t.Error("a success long ago allows any number of guesses")
 		}
 	})
@@ -266,15 +266,15 @@ func TestKnownClientsAreNotHeldUp(t *testing.T) {
 // What ends without a result frees its place, and the memory stays bounded.
 func TestAuthLimiterIsBounded(t *testing.T) {
 	t.Parallel()
-	l := newAuthLimiter()
+	l := NewAttempts()
 	limits := Limits{AuthFailures: 1, AuthRefusal: time.Hour}
 	for i := range uint32(2 * sourcesKnown) {
-		a, err := l.begin(context.Background(), limits, guesser(i))
+		a, err := l.Begin(context.Background(), limits, guesser(i))
 		if err != nil {
 			t.Fatal(err)
 		}
-		a.failed(limits)
-		if _, err := l.begin(context.Background(), limits, guesser(i)); err == nil {
+		a.Failed(limits)
+		if _, err := l.Begin(context.Background(), limits, guesser(i)); err == nil {
 			t.Fatal("after too many failures")
 		}
 	}
@@ -282,12 +282,12 @@ func TestAuthLimiterIsBounded(t *testing.T) {
 		t.Errorf("%d failures are remembered", n)
 	}
 	for range 10 {
-		a, err := l.begin(context.Background(), limits, guesser(3<<20))
+		a, err := l.Begin(context.Background(), limits, guesser(3<<20))
 		if err != nil {
 			t.Fatal(err)
 		}
-		a.abandoned()
-		a.abandoned() // the second call counts for nothing
+		a.Abandoned()
+		a.Abandoned() // the second call counts for nothing
 	}
 }
 
@@ -295,25 +295,25 @@ func TestAuthLimiterIsBounded(t *testing.T) {
 // evicted: giving its place up must find the network's count.
 func TestReserveOutlivesItsNetwork(t *testing.T) {
 	t.Parallel()
-	for name, leave := range map[string]func(*limiter, *ticket){
-		"proved":  func(_ *limiter, over *ticket) { over.prove() },
-		"evicted": func(l *limiter, _ *ticket) { l.evictOne() },
+	for name, leave := range map[string]func(*Connections, *Ticket){
+		"proved":  func(_ *Connections, over *Ticket) { over.Prove() },
+		"evicted": func(l *Connections, _ *Ticket) { l.evictOne() },
 	} {
-		l, now := newLimiter(metrics.New("test")), time.Now()
+		l, now := newConnections(), time.Now()
 		limits := Limits{PerSource: 1}
-		first, err := l.admit(limits, source4(1), now, func() {})
+		first, err := l.Admit(limits, source4(1), now, func() {})
 		if err != nil {
 			t.Fatal(err)
 		}
-		first.prove()
-		over, err := l.admit(limits, source4(1), now, func() {})
+		first.Prove()
+		over, err := l.Admit(limits, source4(1), now, func() {})
 		if err != nil || over.over == nil {
 			t.Fatalf("%s: the second is not in the reserve: %v", name, err)
 		}
 		leave(l, over)
 		first.Release()
 		over.Release()
-		if u := l.usage(); u != (Usage{}) || len(l.sources) != 0 || len(l.networks) != 0 {
+		if u := l.Usage(); u != (Usage{}) || len(l.sources) != 0 || len(l.networks) != 0 {
 			t.Errorf("%s: usage %+v, %d sources, %d networks", name, u, len(l.sources), len(l.networks))
 		}
 	}

@@ -1,4 +1,4 @@
-package proxy
+package proxyheader
 
 import (
 	"bytes"
@@ -9,12 +9,12 @@ import (
 	"testing/iotest"
 )
 
-// FuzzProxyHeader: whatever comes, the reader does not panic, takes no byte that
+// FuzzRead: whatever comes, the reader does not panic, takes no byte that
 // is not the header's without giving it back, and what it makes of a header
 // depends neither on how it comes in nor on what follows.
-func FuzzProxyHeader(f *testing.F) {
-	v2 := func(command, family byte, body ...byte) []byte {
-		return append(append([]byte(proxyV2), command, family, byte(len(body)>>8), byte(len(body))), body...)
+func FuzzRead(f *testing.F) {
+	v2Header := func(command, family byte, body ...byte) []byte {
+		return append(append([]byte(v2), command, family, byte(len(body)>>8), byte(len(body))), body...)
 	}
 	tcp4 := []byte{192, 0, 2, 7, 192, 0, 2, 1, 18, 103, 21, 56}
 	for _, header := range [][]byte{
@@ -25,11 +25,11 @@ func FuzzProxyHeader(f *testing.F) {
 		[]byte("PROXY TCP6 fe80::1%lo ::1 4711 5432\r\n"),
 		[]byte("PROXY UNKNOWN\r\n"), []byte("PROXY UNKNOWN x\r\n"), []byte("PROXY \r\n"), []byte("PROXY TCP4\n"),
 		append([]byte("PROXY UNKNOWN "), bytes.Repeat([]byte("x"), 200)...),
-		v2(0x21, 0x11, tcp4...), v2(0x21, 0x21, make([]byte, 36)...), v2(0x20, 0), v2(0x20, 0x11), v2(0x20, 0x31, make([]byte, 216)...),
-		v2(0x21, 0x11, append(bytes.Clone(tcp4), 4, 0, 1, 0)...), v2(0x21, 0x11, append(bytes.Clone(tcp4), 4, 0, 2, 0)...),
-		v2(0x21, 0x12, tcp4...), v2(0x21, 0x31, make([]byte, 216)...), v2(0x21, 0, tcp4...), v2(0x21, 0x11, tcp4[:11]...),
-		v2(0x21, 0x11, append(bytes.Clone(tcp4), make([]byte, 4096-12)...)...), v2(0x21, 0x11, make([]byte, 4097)...),
-		[]byte(proxyV2), []byte("\r\n\r\n"), []byte("GET / HTTP/1.1\r\n\r\n"),
+		v2Header(0x21, 0x11, tcp4...), v2Header(0x21, 0x21, make([]byte, 36)...), v2Header(0x20, 0), v2Header(0x20, 0x11), v2Header(0x20, 0x31, make([]byte, 216)...),
+		v2Header(0x21, 0x11, append(bytes.Clone(tcp4), 4, 0, 1, 0)...), v2Header(0x21, 0x11, append(bytes.Clone(tcp4), 4, 0, 2, 0)...),
+		v2Header(0x21, 0x12, tcp4...), v2Header(0x21, 0x31, make([]byte, 216)...), v2Header(0x21, 0, tcp4...), v2Header(0x21, 0x11, tcp4[:11]...),
+		v2Header(0x21, 0x11, append(bytes.Clone(tcp4), make([]byte, 4096-12)...)...), v2Header(0x21, 0x11, make([]byte, 4097)...),
+		[]byte(v2), []byte("\r\n\r\n"), []byte("GET / HTTP/1.1\r\n\r\n"),
 	} {
 		f.Add(header, []byte(nil))
 		f.Add(header, []byte("\x00\x00\x00\x08\x04\xd2\x16\x2f\x16\x03\x01"))
@@ -41,7 +41,7 @@ func FuzzProxyHeader(f *testing.F) {
 			err          error
 		}
 		read := func(r io.Reader) result {
-			source, rest, err := parseProxyStream(r)
+			source, rest, err := Read(r)
 			if err != nil {
 				if source.IsValid() {
 					t.Fatalf("both %v and %v", source, err)
@@ -70,7 +70,7 @@ func FuzzProxyHeader(f *testing.F) {
 			return
 		}
 		n := len(all) - len(want.rest)
-		if n < len("PROXY UNKNOWN\r\n") || n > proxyV2Fixed+proxyV2Limit || string(all[n:]) != want.rest {
+		if n < len("PROXY UNKNOWN\r\n") || n > v2Fixed+v2Limit || string(all[n:]) != want.rest {
 			t.Fatalf("%d of %d bytes are the header's", n, len(all))
 		}
 		if alone := read(bytes.NewReader(all[:n])); alone.source != want.source || alone.rest != "" || alone.err != nil {
