@@ -1,10 +1,8 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -12,10 +10,10 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"pgwicket/acl"
+	"pgwicket/internal/clientcert"
 	"pgwicket/internal/handshake"
 	"pgwicket/internal/limit"
 	"pgwicket/internal/pgwire"
@@ -223,40 +221,12 @@ func (c *conn) verifyCertificate(ctx context.Context) {
 	chain, err := c.verify(ctx, policy, state)
 	c.verdict = verdict{policy, err}
 	if sent := state.PeerCertificates; len(sent) > 0 {
-		c.peer.recordCertificate(sent[0], detached(chain, sent))
+		c.peer.recordCertificate(sent[0], clientcert.Detached(chain, sent))
 		clear(sent) // it is crypto/tls's own slice
 	}
 	if c.peer.verified && err == nil {
 		c.ticket.Prove()
 	}
-}
-
-// detached returns a verified chain that shares no memory with what the client has
-// sent: crypto/x509 does not copy, so each certificate holds the whole message. A
-// client that has sent little else needs no copy.
-func detached(chain, sent []*x509.Certificate) []*x509.Certificate {
-	size := 0
-	for _, cert := range sent {
-		size += len(cert.Raw)
-	}
-	for _, cert := range chain {
-		size -= len(cert.Raw)
-	}
-	if size < 1<<10 {
-		return chain
-	}
-	copies := slices.Clone(chain)
-	for i, cert := range chain {
-		if !slices.Contains(sent, cert) {
-			continue // it is the gate's own
-		}
-		parsed, err := x509.ParseCertificate(bytes.Clone(cert.Raw))
-		if err != nil { // which it was not the first time
-			return chain
-		}
-		copies[i] = parsed
-	}
-	return copies
 }
 
 // judge asks the newest policy, which it returns, whether to admit the connection.
