@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"maps"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -47,10 +46,10 @@ func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 	} else if policy.KnownCancelsOnly {
 		return refuse(CancelUnknownKey, "")
 	}
-	if !keys.begin(known != nil, source, policy.MaxCancelRequests) {
+	if !keys.requests.Begin(known != nil, source, policy.MaxCancelRequests) {
 		return refuse(CancelOverLimit, "")
 	}
-	defer keys.end(known != nil, source)
+	defer keys.requests.End(known != nil, source)
 	var failures []error
 	for _, h := range hosts {
 		began := time.Now()
@@ -63,23 +62,14 @@ func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 	return refuse(CancelFailed, errors.Join(failures...).Error())
 }
 
-// cancelKeys are the cancel keys of live sessions and the host of each. It also
-// counts the CancelRequests that are in flight. Those with a known key have a budget
-// of their own, which no stranger can use up: he would have to know a key.
+// cancelKeys are the cancel keys of live sessions and the host of each, and what bounds
+// CancelRequests.
 type cancelKeys struct {
-	mu      sync.Mutex
-	hosts   map[string]*Host
-	known   int // requests in flight
-	unknown int
-	sources map[netip.Prefix]int // of the unknown
-}
+	requests limit.Cancels // in flight
 
-// Of the CancelRequests with a key that is not known, a quarter of
-// Policy.MaxCancelRequests may be in flight, and a few from one source.
-const (
-	unknownCancels   = 4 // one in so many
-	unknownPerSource = 4
-)
+	mu    sync.Mutex
+	hosts map[string]*Host
+}
 
 func (k *cancelKeys) add(key string, at *Host) {
 	if key == "" {
@@ -104,47 +94,6 @@ func (k *cancelKeys) host(key string) *Host {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.hosts[key]
-}
-
-// begin counts a CancelRequest, unless there are as many as there may be.
-func (k *cancelKeys) begin(known bool, source netip.Prefix, limit int) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if known {
-		if k.known >= limit {
-			return false
-		}
-		k.known++
-		return true
-	}
-	if k.unknown*unknownCancels >= limit || k.sources[source] >= unknownPerSource {
-		return false
-	}
-	if k.sources == nil {
-		k.sources = make(map[netip.Prefix]int)
-	}
-	k.unknown++
-	k.sources[source]++
-	return true
-}
-
-func (k *cancelKeys) end(known bool, source netip.Prefix) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if known {
-		k.known--
-		return
-	}
-	k.unknown--
-	if k.sources[source]--; k.sources[source] == 0 {
-		delete(k.sources, source)
-	}
-}
-
-func (k *cancelKeys) inFlight() int {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.known + k.unknown
 }
 
 // Hosts returns those of every backend.

@@ -1,10 +1,8 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -12,22 +10,16 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"pgwicket/acl"
+	"pgwicket/internal/clientcert"
+	"pgwicket/internal/handshake"
 	"pgwicket/internal/limit"
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/relay"
 	"pgwicket/metrics"
 )
-
-// tlsRecordHandshake is the first byte of a TLS ClientHello's record (RFC 8446,
-// section 5.1), and of no startup packet.
-const tlsRecordHandshake = 0x16
-
-// tlsRecordAlert is the first byte of an alert's record.
-const tlsRecordAlert = 0x15
 
 // alpn is the protocol name that PostgreSQL 17 registered for its own.
 const alpn = "postgresql"
@@ -41,8 +33,8 @@ type conn struct {
 	policy  *Policy // the one in force at accept
 
 	socket       *relay.Conn
-	tls          *tls.Conn      // nil until the handshake is done
-	under        *handshakeConn // under tls
+	tls          *tls.Conn       // nil until the handshake is done
+	under        *handshake.Conn // under tls
 	verdict      verdict
 	ticket       *limit.Ticket
 	balancer     bool // a trusted load balancer, which speaks for itself
@@ -226,43 +218,15 @@ func (c *conn) verifyCertificate(ctx context.Context) {
 	state := c.tls.ConnectionState()
 	c.peer.recordTLS(state)
 	policy := c.server.policy.Load()
-	chain, err := c.server.handshakes.verify(ctx, policy, state)
+	chain, err := c.verify(ctx, policy, state)
 	c.verdict = verdict{policy, err}
 	if sent := state.PeerCertificates; len(sent) > 0 {
-		c.peer.recordCertificate(sent[0], detached(chain, sent))
+		c.peer.recordCertificate(sent[0], clientcert.Detached(chain, sent))
 		clear(sent) // it is crypto/tls's own slice
 	}
 	if c.peer.verified && err == nil {
 		c.ticket.Prove()
 	}
-}
-
-// detached returns a verified chain that shares no memory with what the client has
-// sent: crypto/x509 does not copy, so each certificate holds the whole message. A
-// client that has sent little else needs no copy.
-func detached(chain, sent []*x509.Certificate) []*x509.Certificate {
-	size := 0
-	for _, cert := range sent {
-		size += len(cert.Raw)
-	}
-	for _, cert := range chain {
-		size -= len(cert.Raw)
-	}
-	if size < 1<<10 {
-		return chain
-	}
-	copies := slices.Clone(chain)
-	for i, cert := range chain {
-		if !slices.Contains(sent, cert) {
-			continue // it is the gate's own
-		}
-		parsed, err := x509.ParseCertificate(bytes.Clone(cert.Raw))
-		if err != nil { // which it was not the first time
-			return chain
-		}
-		copies[i] = parsed
-	}
-	return copies
 }
 
 // judge asks the newest policy, which it returns, whether to admit the connection.
@@ -300,7 +264,7 @@ func (c *conn) readFirstPacket() (packet pgwire.Packet, direct bool, err error) 
 	switch {
 	case err != nil:
 		return packet, false, err
-	case first == tlsRecordHandshake:
+	case first == handshake.RecordHandshake:
 		return packet, true, nil
 	case c.unexpectedProxyHeader(first):
 		return packet, false, refuse(ProxyHeaderRefused, "the peer is not in proxy_protocol_from, or this is its second header")
@@ -369,7 +333,7 @@ func (c *conn) firstByte() (byte, error) {
 func (c *conn) readStartup(direct bool) (pgwire.Packet, error) {
 	var answered [pgwire.CancelRequest]bool
 	for {
-		packet, err := pgwire.ReadPacket(startupReader{c.tls, c.under})
+		packet, err := pgwire.ReadPacket(handshake.Reader{TLS: c.tls, Under: c.under})
 		if err != nil {
 			return packet, readRefusal(err)
 		}
@@ -440,7 +404,7 @@ func (c *conn) addClientInfo(m *pgwire.StartupMessage) {
 // startRelay gives the session to the relay, or closes backend.
 func (c *conn) startRelay(backend *backendConn, rule *acl.Rule) error {
 	_ = c.socket.SetDeadline(time.Time{})
-	c.under.release()
+	c.under.Release()
 	session := c.session
 	session.account = limit.Account{User: c.peer.request.User, Database: c.peer.request.Database}
 	if rule != nil && rule.DatabaseAs != "" {
@@ -469,7 +433,7 @@ func readRefusal(err error) error {
 		return refuse(Probe, "closed before it asked for anything")
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return refuse(StartupTimeout, "no complete startup packet in time")
-	case errors.Is(err, errHandshakeBytes), errors.Is(err, errStartupRecords):
+	case errors.Is(err, handshake.ErrTooLarge), errors.Is(err, handshake.ErrTooManyRecords):
 		return refuse(InvalidPacket, err.Error())
 	case errors.Is(err, pgwire.ErrLength), errors.Is(err, pgwire.ErrLayout):
 		return refuse(InvalidPacket, err.Error())

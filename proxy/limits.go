@@ -35,7 +35,7 @@ func limitRefusal(e *limit.Error) *Refusal {
 // Usage counts it.
 func (s *Server) Usage() Usage {
 	u := s.limiter.Usage()
-	u.CancelRequests = s.cancelKeys.inFlight()
+	u.CancelRequests = s.cancelKeys.requests.InFlight()
 	return u
 }
 

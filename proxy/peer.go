@@ -3,14 +3,13 @@ package proxy
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
-	"slices"
 	"time"
 
 	"pgwicket/acl"
+	"pgwicket/internal/clientcert"
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/printable"
 	"pgwicket/internal/socket"
@@ -70,72 +69,19 @@ func (p *peer) recordCertificate(leaf *x509.Certificate, verified []*x509.Certif
 	if p.verified {
 		id = acl.IdentityOf(leaf)
 	} else {
-		id = refusedIdentity(leaf)
+		id = clientcert.Refused(leaf)
 	}
 	p.request.Certificate = &id
 }
 
-// maxName is the longest name, in DER, of a refused certificate that is read: a name
-// of 28 KiB costs as much processor time as ten handshakes.
-const maxName = 2 << 10
-
-// maxExtensions is how many extensions of a refused certificate are searched for URIs.
-const maxExtensions = 32
-
-// refusedIdentity is the part of an identity that the log has of a refused
-// certificate.
-func refusedIdentity(leaf *x509.Certificate) acl.Identity {
-	short := *leaf
-	short.DNSNames, short.EmailAddresses = first(leaf.DNSNames), first(leaf.EmailAddresses)
-	short.IPAddresses = first(leaf.IPAddresses)
-	if len(leaf.URIs) > maxList || len(leaf.Extensions) > maxExtensions {
-		short.URIs, short.Extensions = nil, nil
-	}
-	for _, name := range []*[]byte{&short.RawSubject, &short.RawIssuer} {
-		if len(*name) > maxName {
-			*name = nil
-		}
-	}
-	id := acl.IdentityOf(&short)
-	if short.RawSubject == nil {
-		id.DN = fmt.Sprintf("... (%d bytes)", len(leaf.RawSubject))
-	}
-	if short.RawIssuer == nil {
-		id.Issuer = fmt.Sprintf("... (%d bytes)", len(leaf.RawIssuer))
-	}
-	cutIdentity(&id)
-	return id
-}
-
-func first[T any](list []T) []T { return list[:min(len(list), maxList)] }
-
-// Bounds of what a refused certificate and a line of the log may hold of a client's
-// own texts, as printed.
-const (
-	maxText     = 256
-	maxList     = 3 // texts of a list
-	maxListText = 128
-)
-
-func cutIdentity(id *acl.Identity) {
-	for _, s := range []*string{&id.CN, &id.DN, &id.Issuer, &id.Serial} {
-		*s = printable.Clip(*s, maxText, len(*s))
-	}
-	for _, list := range []*[]string{&id.DNS, &id.Email, &id.URI, &id.IP} {
-		*list = slices.Clone((*list)[:min(len(*list), maxList)])
-		for i, s := range *list {
-			(*list)[i] = printable.Clip(s, maxListText, len(s))
-		}
-	}
-}
+// maxText bounds a client's own texts in a line of the log, as printed.
+const maxText = 256
 
 // cut returns a text of a client's as it may be printed: escaped, and clipped.
 func cut(s string) string { return printable.Short(s, maxText) }
 
 // maxReason is how long a reason in the log may be, which may quote the client.
 const maxReason = 1024
-
-func cutAll(list []string) []string { return printable.List(list, maxList, maxListText) }
 
 // recordStartup keeps what a startup packet asks for.
 func (p *peer) recordStartup(m pgwire.StartupMessage) {
@@ -168,7 +114,7 @@ func (p *peer) logAttrs() (attrs []slog.Attr) {
 			slog.String("sni", cut(p.tls.ServerName)),
 			slog.String("alpn", p.tls.NegotiatedProtocol))
 		if id := p.request.Certificate; id != nil {
-			attrs = append(attrs, certificateAttrs(id)...)
+			attrs = append(attrs, clientcert.Attrs(id)...)
 		}
 	}
 	if p.version != 0 {
@@ -181,17 +127,4 @@ func (p *peer) logAttrs() (attrs []slog.Attr) {
 		attrs = append(attrs, slog.String("replication", p.request.Replication.String()))
 	}
 	return attrs
-}
-
-func certificateAttrs(id *acl.Identity) []slog.Attr {
-	return []slog.Attr{
-		slog.String("cert_subject", printable.Clip(id.DN, maxText, len(id.DN))),
-		slog.String("cert_issuer", printable.Clip(id.Issuer, maxText, len(id.Issuer))),
-		slog.String("cert_serial", printable.Clip(id.Serial, maxText, len(id.Serial))),
-		slog.String("cert_sha256", id.SHA256),
-		slog.Any("cert_san_dns", cutAll(id.DNS)),
-		slog.Any("cert_san_email", cutAll(id.Email)),
-		slog.Any("cert_san_uri", cutAll(id.URI)),
-		slog.Any("cert_san_ip", cutAll(id.IP)),
-	}
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"pgwicket/acl"
+	"pgwicket/internal/clientcert"
 )
 
 // Whatever a client sends, its line in the log has a bound, and says what was cut.
@@ -28,7 +29,7 @@ func TestLogLineIsBounded(t *testing.T) {
 	}
 	for _, cutBefore := range []bool{false, true} {
 		if cutBefore {
-			cutIdentity(&id)
+			clientcert.Shorten(&id)
 			if n := len(id.DN) + len(id.CN) + len(strings.Join(id.DNS, "")); n > 10*maxText {
 				t.Errorf("a refused certificate's identity has %d bytes", n)
 			}

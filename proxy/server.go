@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"pgwicket/acl"
+	"pgwicket/internal/handshake"
 	"pgwicket/internal/limit"
 	"pgwicket/internal/relay"
 	"pgwicket/internal/socket"
@@ -113,10 +114,10 @@ type Server struct {
 
 	limiter    *limit.Connections
 	auth       *limit.Attempts
-	handshakes handshakeSlots
+	handshakes handshake.Slots
 	cancelKeys cancelKeys
 	// cancelSlots are for the CancelRequests of sessions that are terminated.
-	cancelSlots handshakeSlots
+	cancelSlots handshake.Slots
 	probes      socket.Probes
 	refusals    *refusals
 	shutdown    shutdown
@@ -151,8 +152,8 @@ func New(p *Policy, log, refused *slog.Logger, m *metrics.Set) (*Server, error) 
 		sessions:      make(map[*session]struct{}),
 		limiter:       limit.NewConnections(m.Unproved, m.Proved),
 		auth:          limit.NewAttempts(),
-		handshakes:    newHandshakeSlots(),
-		cancelSlots:   make(handshakeSlots, cancelsAtOnce),
+		handshakes:    handshake.NewSlots(),
+		cancelSlots:   make(handshake.Slots, cancelsAtOnce),
 		policyChanged: make(chan struct{}, 1),
 		maintainDone:  make(chan struct{}),
 	}

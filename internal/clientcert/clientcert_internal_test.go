@@ -1,4 +1,4 @@
-package proxy
+package clientcert
 
 import (
 	"crypto/x509"
@@ -14,17 +14,17 @@ import (
 )
 
 // An ordinary certificate that is refused is logged as one that is admitted.
-func TestRefusedIdentity(t *testing.T) {
+func TestRefused(t *testing.T) {
 	t.Parallel()
 	leaf := tlstest.NewCA("root").Client("alice", func(c *x509.Certificate) { c.DNSNames = []string{"alice.example"} }).Leaf()
-	if got, want := fmt.Sprintf("%+v", refusedIdentity(leaf)), fmt.Sprintf("%+v", acl.IdentityOf(leaf)); got != want {
+	if got, want := fmt.Sprintf("%+v", Refused(leaf)), fmt.Sprintf("%+v", acl.IdentityOf(leaf)); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
 
 // A refused certificate of thousands of names costs little beyond what crypto/tls has
 // parsed already, and the log says that it was cut.
-func TestRefusedIdentityIsBounded(t *testing.T) {
+func TestRefusedIsBounded(t *testing.T) {
 	t.Parallel()
 	leaf := tlstest.NewCA("root").Client("alice", func(c *x509.Certificate) {
 		for i := range 1500 {
@@ -33,7 +33,7 @@ func TestRefusedIdentityIsBounded(t *testing.T) {
 		}
 	}).Leaf()
 	began := time.Now()
-	id := refusedIdentity(leaf)
+	id := Refused(leaf)
 	took := time.Since(began)
 	if !strings.HasPrefix(id.DN, "... (") || len(id.DNS) != maxList {
 		t.Errorf("the subject is %q, and there are %d DNS names", id.DN, len(id.DNS))
@@ -54,14 +54,14 @@ func TestDetached(t *testing.T) {
 			c.DNSNames = append(c.DNSNames, fmt.Sprintf("%d.example", i))
 		}
 	}).Leaf()
-	kept := detached([]*x509.Certificate{leaf, ca.Cert}, []*x509.Certificate{leaf, other})
+	kept := Detached([]*x509.Certificate{leaf, ca.Cert}, []*x509.Certificate{leaf, other})
 	if kept[0] == leaf || !kept[0].Equal(leaf) || kept[1] != ca.Cert {
 		t.Error("with other certificates behind it, the leaf must be a copy and the root must not")
 	}
 	if &kept[0].Raw[0] == &leaf.Raw[0] {
 		t.Error("the copy shares memory with the original")
 	}
-	if kept := detached([]*x509.Certificate{leaf, ca.Cert}, []*x509.Certificate{leaf}); kept[0] != leaf {
+	if kept := Detached([]*x509.Certificate{leaf, ca.Cert}, []*x509.Certificate{leaf}); kept[0] != leaf {
 		t.Error("a leaf alone was copied")
 	}
 }

@@ -1,4 +1,4 @@
-package proxy
+package handshake
 
 import (
 	"golang.org/x/crypto/cryptobyte"
@@ -17,7 +17,7 @@ func serverNameOf(records []byte) string {
 		var kind uint8
 		var version uint16
 		var body cryptobyte.String
-		if !s.ReadUint8(&kind) || kind != tlsRecordHandshake || !s.ReadUint16(&version) || !s.ReadUint16LengthPrefixed(&body) {
+		if !s.ReadUint8(&kind) || kind != RecordHandshake || !s.ReadUint16(&version) || !s.ReadUint16LengthPrefixed(&body) {
 			break
 		}
 		message = append(message, body...)

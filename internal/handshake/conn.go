@@ -1,0 +1,191 @@
+// Package handshake bounds what a client can make the gate compute and keep before its
+// session: processors, bytes and TLS records.
+package handshake
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"math"
+
+	"pgwicket/internal/pgwire"
+	"pgwicket/internal/relay"
+)
+
+// The types of TLS records that are looked for (RFC 8446, section 5.1). RecordHandshake is
+// the first byte of a ClientHello's record.
+const (
+	RecordHandshake = 0x16
+	recordAlert     = 0x15
+)
+
+// Bounds of what may come between the handshake and the end of the startup packet:
+// bytes, and records, each of which could be a KeyUpdate that costs us a new key for
+// 27 bytes (RFC 8446, section 4.6.3). A client may send a record for each byte of its
+// startup packet, and startupRecords more.
+const (
+	startupBytes   = pgwire.MaxStartupPacket + 4<<10
+	startupRecords = 48
+)
+
+// What a connection fails with for a client that sends too much.
+var (
+	ErrTooLarge       = errors.New("the client sends more than limits.max_handshake_bytes")
+	ErrTooManyRecords = errors.New("the client sends too many TLS records for one startup packet")
+)
+
+// Conn is the socket under a client's tls.Conn, which bounds what an
+// unproved client may make us compute and keep. During the handshake it holds a
+// slot but while it waits for the client, to read or to write; then it only counts,
+// until Release.
+type Conn struct {
+	*relay.Conn
+	ctx     context.Context // ends when the connection is cut
+	slots   Slots           // nil: no handshake is under way
+	holds   bool            // a slot
+	left    int             // bytes that may still come
+	records int             // that may still come; 0: they are not counted yet
+	rest    int             // bytes of the current record, its header included, still to come
+	header  []byte          // of the next record, as far as it has come
+	hello   []byte          // what the client sent first; until the handshake is done
+	alert   []byte          // the last alert in clear: its level and its description
+	free    bool            // nothing is counted any more
+}
+
+// NewConn returns the connection under a tls.Conn, which must make its handshake in Run. Its
+// reads and writes fail once ctx has ended while the handshake waits for a slot. A client
+// may send most bytes for its handshake.
+func NewConn(ctx context.Context, socket *relay.Conn, slots Slots, most int) *Conn {
+	return &Conn{Conn: socket, ctx: ctx, slots: slots, left: most, records: math.MaxInt}
+}
+
+// ExpectStartup begins to count what comes after the handshake.
+func (h *Conn) ExpectStartup() { h.left, h.records = startupBytes, startupRecords }
+
+// Silent reports of a handshake that has failed whether the client has sent nothing for it.
+func (h *Conn) Silent() bool { return len(h.hello) == 0 }
+
+// Alert returns the last alert that the client has sent in clear.
+func (h *Conn) Alert() (alert tls.AlertError, sent bool) {
+	if len(h.alert) < alertLen {
+		return 0, false
+	}
+	return tls.AlertError(h.alert[1]), true
+}
+
+// ServerName returns the host name in the ClientHello of a handshake that has failed, as the
+// client has sent it; empty if there is none.
+func (h *Conn) ServerName() string { return serverNameOf(h.hello) }
+
+// Release ends the counting: the relay has the connection.
+func (h *Conn) Release() { h.free, h.header, h.alert = true, nil, nil }
+
+func (h *Conn) Read(p []byte) (n int, err error) {
+	if h.free {
+		return h.Conn.Read(p)
+	}
+	if h.left <= 0 {
+		return 0, ErrTooLarge
+	}
+	p = p[:min(len(p), h.left)]
+	h.pause()
+	n, err = h.Conn.Read(p)
+	if e := h.resume(); e != nil {
+		return 0, e
+	}
+	h.left -= n
+	if h.slots != nil {
+		h.hello = append(h.hello, p[:min(n, maxHello-len(h.hello))]...)
+	}
+	if h.count(p[:n]); h.records < 0 {
+		return 0, ErrTooManyRecords
+	}
+	return n, err
+}
+
+func (h *Conn) Write(p []byte) (int, error) {
+	h.pause()
+	n, err := h.Conn.Write(p)
+	if e := h.resume(); e != nil {
+		return n, e
+	}
+	return n, err
+}
+
+// Run runs a handshake over the connection when there is a slot for it.
+func (h *Conn) Run(handshake func() error) error {
+	defer func() {
+		h.pause()
+		h.slots = nil
+	}()
+	if err := h.resume(); err != nil {
+		return err
+	}
+	err := handshake()
+	if err == nil {
+		h.hello = nil
+	}
+	return err
+}
+
+// pause gives the slot up while the handshake waits for its client.
+func (h *Conn) pause() {
+	if h.holds {
+		h.holds = false
+		h.slots.Release()
+	}
+}
+
+// resume waits for a slot again.
+func (h *Conn) resume() error {
+	if h.slots == nil {
+		return nil
+	}
+	err := h.slots.Acquire(h.ctx)
+	h.holds = err == nil
+	return err
+}
+
+// alertLen is the length of an alert in clear (RFC 8446, section 6).
+const alertLen = 2
+
+// count follows the records (RFC 8446, section 5.1) in what was read.
+func (h *Conn) count(p []byte) {
+	const headerLen = 5
+	for len(p) > 0 {
+		if h.rest > 0 {
+			n := min(h.rest, len(p))
+			h.rest -= n
+			if h.alert != nil && len(h.alert) < alertLen {
+				h.alert = append(h.alert, p[:n]...)
+			}
+			p = p[n:]
+			continue
+		}
+		n := min(headerLen-len(h.header), len(p))
+		h.header = append(h.header, p[:n]...)
+		p = p[n:]
+		if len(h.header) == headerLen {
+			h.rest = int(h.header[3])<<8 | int(h.header[4])
+			if h.header[0] == recordAlert && h.rest == alertLen {
+				h.alert = make([]byte, 0, alertLen)
+			}
+			h.header = h.header[:0]
+			h.records--
+		}
+	}
+}
+
+// Reader reads what a client sends inside TLS before its session. A record
+// that brings a byte is none of those that only cost something.
+type Reader struct {
+	TLS   *tls.Conn
+	Under *Conn
+}
+
+// Read reads from the tls.Conn.
+func (r Reader) Read(p []byte) (int, error) {
+	n, err := r.TLS.Read(p)
+	r.Under.records += n
+	return n, err
+}
