@@ -196,7 +196,7 @@ func faults(ctx context.Context, args []string, stdout, stderr io.Writer) error 
 	quick := f.Bool("quick", false, "smaller and shorter, about two minutes, for CI")
 	list := f.Bool("list", false, "list the names and leave")
 	before := f.String("before", "", "an older pgwicket: put its figures beside those of the hostile clients")
-	into := f.String("into", "", "replace the table in this Markdown file, unless --only is given")
+	into := f.String("into", "", "write the table into this Markdown file; with --only, those rows of it")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -212,15 +212,11 @@ func faults(ctx context.Context, args []string, stdout, stderr io.Writer) error 
 			fmt.Fprintf(stdout, "%-18s %s\n", s.name, s.title)
 		}
 		return nil
-	case *only != "" && *into != "":
-		fmt.Fprintln(stderr, *into, "stays as it is: with --only the table is not whole")
-		*into = ""
 	}
 	results, err := runAll(ctx, chosen, options{*quick, *before}, stderr)
-	table := faultsTable(results)
-	fmt.Fprint(stdout, "\n", table)
+	fmt.Fprint(stdout, "\n", faultsTable(results))
 	if *into != "" && ctx.Err() == nil {
-		err = errors.Join(err, renew(*into, "faults", table))
+		err = errors.Join(err, renewFaults(*into, results))
 	}
 	return err
 }

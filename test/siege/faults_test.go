@@ -72,6 +72,25 @@ func TestRenew(t *testing.T) {
 	}
 }
 
+// Rows that were not run stay, in the order of the faults.
+func TestRenewFaults(t *testing.T) {
+	t.Parallel()
+	name := filepath.Join(t.TempDir(), "page.md")
+	all := scenarios()
+	page := "<!-- begin: written by make faults -->\n\n" + faultsTable([]result{{all[1].title, "one", "passed"}, {all[3].title, "three", "passed"}, {"A fault of old", "x", "passed"}}) + "\n<!-- end: written by make faults -->\n"
+	if err := os.WriteFile(name, []byte(page), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := renewFaults(name, []result{{all[2].title, "two", "passed"}, {all[3].title, "again", "failed"}}); err != nil {
+		t.Fatal(err)
+	}
+	got, _ := os.ReadFile(name)
+	want := "<!-- begin: written by make faults -->\n\n" + faultsTable([]result{{all[1].title, "one", "passed"}, {all[2].title, "two", "passed"}, {all[3].title, "again", "failed"}}) + "\n<!-- end: written by make faults -->\n"
+	if string(got) != want {
+		t.Errorf("got %q\nwant %q", got, want)
+	}
+}
+
 func TestChoose(t *testing.T) {
 	t.Parallel()
 	seen := make(map[string]bool)
