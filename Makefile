@@ -82,11 +82,11 @@ bench-peers: ## every scenario beside every peer, into docs/results/performance.
 bench-scale: ## how pgwicket's own cost grows, and where the time goes, into docs/results/performance.md (a quarter of an hour)
 	@$(RUN) bench scale --into docs/results/performance.md $(ARGS)
 
-faults: ## kill, cut, stop and flood everything around a gate, into docs/results/reliability.md (ten minutes; as root also a network)
+faults: ## kill, cut, stop and flood everything around a gate, into docs/results/reliability.md (twenty minutes; as root also a network)
 	@.ci/need postgresql openssl
 	@$(RUN) siege faults --into docs/results/reliability.md $(ARGS)
 
-faults-quick: ## the same in two minutes, for CI (ARGS="--only NAME" for one of them)
+faults-quick: ## the same in five minutes, for CI (ARGS="--only NAME" for one of them)
 	@.ci/need postgresql openssl
 	@$(RUN) siege faults --quick $(ARGS)
 

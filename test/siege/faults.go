@@ -193,7 +193,7 @@ func faults(ctx context.Context, args []string, stdout, stderr io.Writer) error 
 		f.PrintDefaults()
 	}
 	only := f.String("only", "", "these only, with commas (a name or the beginning of names)")
-	quick := f.Bool("quick", false, "smaller and shorter, about two minutes, for CI")
+	quick := f.Bool("quick", false, "smaller and shorter, about five minutes, for CI")
 	list := f.Bool("list", false, "list the names and leave")
 	before := f.String("before", "", "an older pgwicket: put its figures beside those of the hostile clients")
 	into := f.String("into", "", "write the table into this Markdown file; with --only, those rows of it")

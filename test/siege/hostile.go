@@ -267,7 +267,7 @@ func deafHello(hello string) hostile {
 			LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+i%20))},
 			Control: func(_, _ string, raw syscall.RawConn) (err error) {
 				e := raw.Control(func(fd uintptr) {
-					err = errors.Join(unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 1), unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, 512))
+					err = errors.Join(unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 1), unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG, 500)) // the send buffer grows with it
 				})
 				return errors.Join(err, e)
 			},
