@@ -69,7 +69,7 @@ func TestLoadEveryKey(t *testing.T) {
 		ProxyHeaderTimeout: 5 * time.Second,
 		EndOnStaleCRL:      true,
 		Limits: proxy.Limits{
-			Startups: 18, HandshakeBytes: 19_000, Sessions: 11, PerSource: 12, PerAccount: 13, Rate: 14, Burst: 15, AuthFailures: 16, AuthRefusal: 17 * time.Second,
+			Startups: 8, HandshakeBytes: 19_000, Sessions: 11, PerSource: 12, PerAccount: 13, Rate: 14, Burst: 15, AuthFailures: 16, AuthRefusal: 17 * time.Second,
 			IdleTimeout: 18 * time.Second, SessionLifetime: 19 * time.Hour, UnfinishedTimeout: 20 * time.Minute,
 		},
 		StartupTimeout: time.Minute, AuthenticationTimeout: 70 * time.Second,
