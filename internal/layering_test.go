@@ -33,9 +33,20 @@ var layers = map[string][]string{
 	"tlsconfig":          {"internal/certs", "internal/crl", "internal/dn", "internal/nearest"},
 	"internal/relay":     {"internal/pgwire"},
 	"internal/socket":    nil,
-	"proxy":              {"acl", "metrics", "internal/pgwire", "internal/relay", "internal/socket"},
-	"config":             {"acl", "proxy", "tlsconfig", "internal/nearest"},
 
+	"internal/printable":   nil,
+	"internal/limit":       {"internal/printable"},
+	"internal/refusallog":  nil,
+	"internal/clientcert":  {"acl", "internal/printable"},
+	"internal/handshake":   {"internal/pgwire", "internal/relay"},
+	"internal/proxyheader": {"internal/relay"},
+	"proxy": {
+		"acl", "metrics", "internal/clientcert", "internal/handshake", "internal/limit", "internal/pgwire", "internal/printable",
+		"internal/proxyheader", "internal/refusallog", "internal/relay", "internal/socket",
+	},
+	"config": {"acl", "proxy", "tlsconfig", "internal/nearest"},
+
+	"internal/budget":    nil,
 	"internal/phrase":    nil,
 	"internal/logwriter": nil,
 	"internal/filewatch": nil,
@@ -48,7 +59,7 @@ var layers = map[string][]string{
 		"internal/socket", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket": {
-		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/doctor", "internal/filewatch", "internal/gate", "internal/logwriter",
+		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/budget", "internal/doctor", "internal/filewatch", "internal/gate", "internal/logwriter",
 		"internal/nearest", "internal/nftables", "internal/phrase", "internal/sandbox", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket-demo": {"internal/pgtest", "internal/tlstest"}, // runs the binary as its users do
@@ -66,9 +77,9 @@ var owners = map[string][]string{
 	"github.com/coreos/go-systemd/":   {"internal/systemd"},
 	"github.com/landlock-lsm/":        {"internal/sandbox"},
 	"github.com/spf13/":               {"cmd/pgwicket"},
-	"github.com/pires/go-proxyproto":  {"proxy"},
-	"golang.org/x/time":               {"proxy"},
-	"github.com/hashicorp/golang-lru": {"proxy"},
+	"github.com/pires/go-proxyproto":  {"internal/proxyheader"},
+	"golang.org/x/time":               {"internal/limit", "internal/refusallog"},
+	"github.com/hashicorp/golang-lru": {"internal/limit", "internal/refusallog"},
 	"flag":                            {"cmd/pgwicket-demo"},
 	"os/signal":                       {"cmd/pgwicket", "cmd/pgwicket-demo"},
 	"testing":                         nil,                 // its flags would be ours, and nothing that ships may need it

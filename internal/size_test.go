@@ -21,8 +21,7 @@ const (
 )
 
 // maxPackages are the packages with a limit of their own.
-// proxy is to be smaller: its limiters can be a package.
-var maxPackages = map[string]int{"cmd/pgwicket": 2500, "proxy": 4200}
+var maxPackages = map[string]int{"cmd/pgwicket": 2500}
 
 // manyFields are the packages whose structs are lists: of series, and of keys.
 var manyFields = []string{"metrics", "config"}
