@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 )
 
 // RuleOptions is a rule as it is written in the configuration file. A nil list
@@ -24,6 +25,7 @@ type RuleOptions struct {
 	Replication string             `yaml:"replication"`
 	Backend     string             `yaml:"backend"`
 	DatabaseAs  string             `yaml:"database_as"`
+	IdleTimeout string             `yaml:"idle_timeout"` // a duration; empty: limits.idle_timeout
 }
 
 // CertificateOptions has a pattern for each kind of name in a certificate. Each kind
@@ -127,8 +129,15 @@ func (p *ruleParser) rule(o RuleOptions) *Rule {
 	if slices.Equal(rule.replication, []Replication{PhysicalReplication}) && rule.databases != nil {
 		p.errorf(".databases", "has no effect on physical replication, which has no database; remove it")
 	}
-	if o.Action == "reject" && (o.Backend != "" || o.DatabaseAs != "") {
-		p.errorf("", "has action: reject, so backend and database_as have no effect; remove them, or write action: allow")
+	if o.Action == "reject" && (o.Backend != "" || o.DatabaseAs != "" || o.IdleTimeout != "") {
+		p.errorf("", "has action: reject, so backend, database_as and idle_timeout have no effect; remove them, or write action: allow")
+	}
+	if o.IdleTimeout != "" {
+		d, err := time.ParseDuration(o.IdleTimeout)
+		if err != nil || d < 0 {
+			p.errorf(".idle_timeout", "%q is not a duration; write it with a unit, like 10s or 5m, or 0s for no limit", o.IdleTimeout)
+		}
+		rule.IdleTimeout = &d
 	}
 	if len(o.DatabaseAs) > maxCN {
 		p.errorf(".database_as", "%q is longer than a name in PostgreSQL can be (%d bytes)", o.DatabaseAs, maxCN)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // Replication is the kind of session that a startup packet asks for.
@@ -37,6 +38,9 @@ type Rule struct {
 	// the database that is requested there. Empty means the default backend and the
 	// client's database.
 	Backend, DatabaseAs string
+	// IdleTimeout is when a session that the rule admits ends because it is idle, in
+	// a transaction or not; 0: never; nil: the rule says nothing about it.
+	IdleTimeout *time.Duration
 
 	sources     []netip.Prefix
 	listeners   []string

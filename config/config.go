@@ -238,7 +238,8 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		Proxies:               l.proxies(f.Listen),
 		ProxyHeaderTimeout:    proxyHeaderTimeout,
 		Rules:                 l.rules(f.ACL, c.Listen),
-		Recheck:               l.recheck(f.ACL.OnRecheck),
+		Recheck:               l.recheck("acl.on_recheck", f.ACL.OnRecheck),
+		OnExpiry:              l.onExpiry(f.ACL),
 		RecheckInterval:       time.Duration(f.ACL.RecheckInterval),
 		KnownCancelsOnly:      l.oneOf("acl.cancel_requests", f.ACL.CancelRequests, "any", "known") == "known",
 		StartupTimeout:        l.positive("limits.startup_timeout", f.Limits.StartupTimeout),
@@ -289,6 +290,7 @@ func (l *loader) limits(f limits, certs bool) proxy.Limits {
 		AuthRefusal:    time.Duration(f.AuthRefusal),
 
 		IdleTimeout:       time.Duration(f.IdleTimeout),
+		IdleInTransaction: time.Duration(f.IdleInTransactionTimeout),
 		SessionLifetime:   time.Duration(f.SessionLifetime),
 		UnfinishedTimeout: time.Duration(f.UnfinishedRequestTimeout),
 	}

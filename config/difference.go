@@ -261,7 +261,7 @@ func lostConditions(was, is acl.RuleOptions) (keys []string) {
 	a, b := reflect.ValueOf(was), reflect.ValueOf(is)
 	for i := range a.NumField() {
 		switch key := a.Type().Field(i).Tag.Get("yaml"); key {
-		case "name", "action":
+		case "name", "action", "idle_timeout":
 		case "certificate":
 			for j := range a.Field(i).NumField() {
 				if !a.Field(i).Field(j).IsZero() && b.Field(i).Field(j).IsZero() {

@@ -42,6 +42,7 @@ type access struct {
 
 	RecheckInterval duration `yaml:"recheck_interval"`
 	OnRecheck       string   `yaml:"on_recheck"`
+	OnExpiry        string   `yaml:"on_expiry"`
 	CancelRequests  string   `yaml:"cancel_requests"`
 }
 
@@ -81,6 +82,7 @@ type limits struct {
 	AuthRefusal             duration `yaml:"auth_refusal"`
 
 	IdleTimeout              duration `yaml:"idle_timeout"`
+	IdleInTransactionTimeout duration `yaml:"idle_in_transaction_timeout"`
 	SessionLifetime          duration `yaml:"session_lifetime"`
 	UnfinishedRequestTimeout duration `yaml:"unfinished_request_timeout"`
 

@@ -62,15 +62,15 @@ func TestLoadEveryKey(t *testing.T) {
 	networks, rules, proxies, others := policy.Networks, policy.Rules, policy.Proxies, policy.Backends
 	policy.TLS, policy.Verify, policy.Networks, policy.Rules, policy.Proxies, policy.Backends = nil, nil, nil, nil, nil, nil
 	if want := (proxy.Policy{
-		SourceRefusal:      proxy.Explain,
-		Backend:            &proxy.Backend{Hosts: []proxy.Host{{Network: "unix", Address: "@postgresql/.s.PGSQL.6432"}}, ConnectTimeout: 1500 * time.Millisecond},
-		Recheck:            proxy.WhenIdle,
+		SourceRefusal: proxy.Explain,
+		Backend:       &proxy.Backend{Hosts: []proxy.Host{{Network: "unix", Address: "@postgresql/.s.PGSQL.6432"}}, ConnectTimeout: 1500 * time.Millisecond},
+		Recheck:       proxy.WhenIdle, OnExpiry: proxy.Off,
 		RecheckInterval:    45 * time.Second,
 		ProxyHeaderTimeout: 5 * time.Second,
 		EndOnStaleCRL:      true,
 		Limits: proxy.Limits{
 			Startups: 8, HandshakeBytes: 19_000, Sessions: 11, PerSource: 12, PerAccount: 13, Rate: 14, Burst: 15, AuthFailures: 16, AuthRefusal: 17 * time.Second,
-			IdleTimeout: 18 * time.Second, SessionLifetime: 19 * time.Hour, UnfinishedTimeout: 20 * time.Minute,
+			IdleTimeout: 18 * time.Second, IdleInTransaction: 21 * time.Second, SessionLifetime: 19 * time.Hour, UnfinishedTimeout: 20 * time.Minute,
 		},
 		StartupTimeout: time.Minute, AuthenticationTimeout: 70 * time.Second,
 		MaxCancelRequests: 7,
@@ -121,8 +121,8 @@ func TestLoadEveryKey(t *testing.T) {
 			t.Errorf("host %d: %+v", i, h)
 		}
 	}
-	if r := rules.All()[0]; r.Backend != "replicas" || r.DatabaseAs != "shop2" {
-		t.Errorf("the first rule leads to %q, %q", r.Backend, r.DatabaseAs)
+	if r := rules.All()[0]; r.Backend != "replicas" || r.DatabaseAs != "shop2" || r.IdleTimeout == nil || *r.IdleTimeout != 22*time.Second {
+		t.Errorf("the first rule leads to %q, %q, with idle_timeout %v", r.Backend, r.DatabaseAs, r.IdleTimeout)
 	}
 	behind := proxies["[::1]:5432"]
 	if len(proxies) != 1 || behind == nil || behind.Judge(netip.MustParseAddr("192.0.2.2")) != acl.Allowed || behind.Judge(netip.MustParseAddr("192.0.2.3")) == acl.Allowed {

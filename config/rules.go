@@ -75,7 +75,16 @@ func (l *loader) checkBackends(rules []acl.RuleOptions, p *proxy.Policy) {
 	}
 }
 
-func (l *loader) recheck(s string) proxy.Recheck {
+// onExpiry is as on_recheck where it is not set.
+func (l *loader) onExpiry(a access) proxy.Recheck {
+	if a.OnExpiry != "" {
+		return l.recheck("acl.on_expiry", a.OnExpiry)
+	}
 	known := []string{proxy.Immediate: "immediate", proxy.WhenIdle: "idle", proxy.Off: "off"}
-	return proxy.Recheck(max(slices.Index(known, l.oneOf("acl.on_recheck", s, known...)), 0))
+	return proxy.Recheck(max(slices.Index(known, a.OnRecheck), 0))
+}
+
+func (l *loader) recheck(key, s string) proxy.Recheck {
+	known := []string{proxy.Immediate: "immediate", proxy.WhenIdle: "idle", proxy.Off: "off"}
+	return proxy.Recheck(max(slices.Index(known, l.oneOf(key, s, known...)), 0))
 }

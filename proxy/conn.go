@@ -243,7 +243,7 @@ func (c *conn) judge() (*acl.Rule, *Policy, error) {
 	policy := c.server.policy.Load()
 	rule, err := c.peer.judge(policy, time.Now(), c.verdict.by == policy)
 	if rule != nil {
-		c.session.setRule(rule.Name)
+		c.session.setRule(rule)
 	}
 	return rule, policy, err
 }

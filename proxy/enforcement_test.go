@@ -186,3 +186,48 @@ func busy(conn *pgconn.PgConn, sql string) error {
 	_, err := conn.Exec(ctx, sql).ReadAll()
 	return err
 }
+
+// Certificates that live for an hour need not end a dump that takes longer: on_expiry
+// leaves its session alone, and a revocation ends it all the same (cnpg#3705).
+func TestOnExpiry(t *testing.T) {
+	t.Parallel()
+	db := realPostgres(t)
+	for _, c := range []struct {
+		mode proxy.Recheck
+		name string
+	}{{proxy.Off, "off"}, {proxy.WhenIdle, "idle"}, {proxy.Immediate, "immediate"}} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFiles(t)
+			expiry := time.Now().Add(2 * time.Second)
+			f.alice = f.one.Client("alice", func(c *x509.Certificate) { c.NotAfter = expiry })
+			g := newGate(t, db.SocketDir, func(p *proxy.Policy) {
+				f.load(t, p)
+				p.OnExpiry, p.RecheckInterval = c.mode, 20*time.Millisecond
+			})
+			conn := pgxTo(t, g, "app", withCert(f.alice))
+			if _, err := conn.Exec(t.Context(), "begin"); err != nil {
+				t.Fatal(err)
+			}
+			if c.mode == proxy.Immediate {
+				left(t, conn.PgConn(), "57P01", "client certificate expired")
+				g.expect(t, "certificate_expired")
+				return
+			}
+			eventually(t, "the certificate has expired", func() bool { return g.metric(t, "pgwicket_recheck_failing_sessions") == 1 })
+			if _, err := conn.Exec(t.Context(), "select 1"); err != nil {
+				t.Fatalf("in the transaction: %v", err)
+			}
+			if c.mode == proxy.WhenIdle {
+				_, _ = conn.Exec(t.Context(), "commit")
+				g.expect(t, "certificate_expired")
+				return
+			}
+			g.reload(func(p *proxy.Policy) {
+				f.revoke(t, f.alice.Leaf())
+				f.load(t, p)
+			})
+			left(t, conn.PgConn(), "57P01", "client certificate was revoked")
+			g.expect(t, "certificate_revoked")
+		})
+	}
+}

@@ -10,9 +10,17 @@ import (
 
 // precision is how often the sessions are looked at for the end of their time,
 // so that none has an eighth more than it should.
-func precision(l Limits) time.Duration {
-	least := time.Duration(0)
-	for _, d := range []time.Duration{l.IdleTimeout, l.UnfinishedTimeout, l.SessionLifetime} {
+func (p *Policy) precision() time.Duration {
+	l, least := p.Limits, time.Duration(0)
+	all := []time.Duration{l.IdleTimeout, l.IdleInTransaction, l.UnfinishedTimeout, l.SessionLifetime}
+	if p.Rules != nil {
+		for _, rule := range p.Rules.All() {
+			if rule.IdleTimeout != nil {
+				all = append(all, *rule.IdleTimeout)
+			}
+		}
+	}
+	for _, d := range all {
 		if d > 0 && (least == 0 || d < least) {
 			least = d
 		}
@@ -48,8 +56,17 @@ func (s *session) expire(l Limits, at time.Time) {
 		s.moved, s.since = moved, at
 		return
 	}
+	if s.idleTimeout != nil {
+		l.IdleTimeout, l.IdleInTransaction = *s.idleTimeout, *s.idleTimeout
+	} else if l.IdleInTransaction <= 0 {
+		l.IdleInTransaction = l.IdleTimeout
+	}
 	s.expireQuiet(relay.Idle, IdleTimeout, l.IdleTimeout, at, "it has been idle for the idle_timeout of %v")
-	s.expireQuiet(relay.IdleInTransaction, IdleTimeout, l.IdleTimeout, at, "it has been idle for the idle_timeout of %v")
+	words := "it has been idle in a transaction for the idle_in_transaction_timeout of %v"
+	if l.IdleInTransaction == l.IdleTimeout {
+		words = "it has been idle for the idle_timeout of %v"
+	}
+	s.expireQuiet(relay.IdleInTransaction, IdleTimeout, l.IdleInTransaction, at, words)
 	s.expireQuiet(relay.Unfinished, UnfinishedRequest, l.UnfinishedTimeout, at, "its client has not sent the rest of a request for the unfinished_request_timeout of %v")
 }
 

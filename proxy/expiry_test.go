@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"pgwicket/acl"
 	"pgwicket/proxy"
 )
 
@@ -246,4 +247,30 @@ func TestSessionLifetime(t *testing.T) {
 		}
 	}
 	eventually(t, "the query has been cancelled", func() bool { return running() == "0" })
+}
+
+// A rule has its own idle_timeout, for the tools that wait for hours, and a transaction
+// another than the rest (pgbackrest/pgbackrest#2789).
+func TestIdleTimeoutOfARule(t *testing.T) {
+	t.Parallel()
+	db := realPostgres(t)
+	const timeout = 300 * time.Millisecond
+	g := newGate(t, db.SocketDir, func(p *proxy.Policy) {
+		p.Limits.IdleTimeout, p.Limits.IdleInTransaction = time.Hour, timeout
+		p.Rules = rules(t, acl.RuleOptions{Action: "allow", Users: []string{"scram"}, IdleTimeout: "0s"}, acl.RuleOptions{Action: "allow", Users: []string{"app"}})
+	})
+	app, backup := pgxTo(t, g, "app").PgConn(), pgxTo(t, g, "scram").PgConn()
+	speak(t, backup, 1, &pgproto3.Query{String: "begin"})
+	speak(t, app, 1, &pgproto3.Query{String: "begin"})
+	left(t, app, "57P05", "idle in a transaction for the idle_in_transaction_timeout of 300ms")
+	g.expect(t, "idle_timeout")
+	time.Sleep(timeout) // and more: it has waited as long as the other
+	speak(t, backup, 1, &pgproto3.Query{String: "commit"})
+	before := g.metric(t, "pgwicket_rechecks_total")
+	g.reload(func(p *proxy.Policy) {
+		p.Rules = rules(t, acl.RuleOptions{Action: "allow", Users: []string{"scram"}, IdleTimeout: "100ms"})
+	})
+	g.rechecked(t, before)
+	left(t, backup, "57P05", "idle_timeout of 100ms")
+	g.expect(t, "idle_timeout")
 }

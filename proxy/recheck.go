@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/x509"
 	"time"
 
 	"pgwicket/internal/pgwire"
@@ -29,7 +30,7 @@ const boundaryWait = 500 * time.Millisecond
 func (s *Server) maintain() {
 	defer close(s.maintainDone)
 	policy := s.policy.Load()
-	recheck, expire, summary := every(policy.RecheckInterval), every(precision(policy.Limits)), every(summaryInterval)
+	recheck, expire, summary := every(policy.RecheckInterval), every(policy.precision()), every(summaryInterval)
 	defer s.refusals.logLeftOut(s.log)
 	for {
 		select {
@@ -43,7 +44,7 @@ func (s *Server) maintain() {
 		case <-s.policyChanged:
 			policy = s.policy.Load()
 			reset(recheck, policy.RecheckInterval)
-			reset(expire, precision(policy.Limits))
+			reset(expire, policy.precision())
 			s.recheck()
 		case <-recheck.C:
 			s.recheck()
@@ -103,16 +104,20 @@ func (s *session) recheck(p *Policy, at time.Time) (failing bool) {
 	if r != nil && r.Outcome == CRLStale && !p.EndOnStaleCRL {
 		return false
 	}
+	mode := p.Recheck
+	if r != nil && r.Outcome == CertExpired {
+		mode = p.OnExpiry
+	}
 	switch {
 	case r == nil:
 		s.cancelTermination()
 		return false
-	case p.Recheck == Off:
+	case mode == Off:
 		s.cancelTermination()
 	case s.phase == judged: // it has not begun, so it is refused
 		s.cut(r)
-	case s.refusal == nil || s.deferred && p.Recheck == Immediate:
-		s.refusal, s.deferred = r, p.Recheck == WhenIdle
+	case s.refusal == nil || s.deferred && mode == Immediate:
+		s.refusal, s.deferred = r, mode == WhenIdle
 		_, public := r.Message()
 		t := relay.Termination{
 			Reason:   uint8(r.Outcome),
@@ -176,10 +181,36 @@ func (s *session) judgeAgain(p *Policy, at time.Time) (r *Refusal) {
 			r = &Refusal{Outcome: InternalError, Detail: "panic"}
 		}
 	}()
-	if _, err := s.peer.judge(p, at, false); err != nil {
-		return asRefusal(err)
+	rule, err := s.peer.judge(p, at, false)
+	if err == nil {
+		if s.idleTimeout = nil; rule != nil {
+			s.idleTimeout = rule.IdleTimeout
+		}
+		return nil
 	}
-	return nil
+	if r = asRefusal(err); r.Outcome != CertExpired || p.OnExpiry == Immediate {
+		return r
+	}
+	// A session that may go on with a certificate that has expired must not hide
+	// behind that from a revocation or a rule. A list that is current now may not
+	// have been then.
+	if _, err := s.peer.judge(p, lastValid(s.peer.tls.PeerCertificates, at), false); err != nil {
+		if other := asRefusal(err); other.Outcome != CertExpired && other.Outcome != CertNotYetValid && other.Outcome != CRLStale {
+			return other
+		}
+	}
+	return r
+}
+
+// lastValid returns the last moment, not after at, at which every certificate of a chain
+// had not expired.
+func lastValid(chain []*x509.Certificate, at time.Time) time.Time {
+	for _, c := range chain {
+		if c.NotAfter.Before(at) {
+			at = c.NotAfter
+		}
+	}
+	return at
 }
 
 // cancelTermination takes back a termination that waits for the session to be

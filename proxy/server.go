@@ -78,6 +78,9 @@ type Policy struct {
 	// only then).
 	Recheck         Recheck
 	RecheckInterval time.Duration
+	// OnExpiry is Recheck for sessions whose only fault is that a certificate of their
+	// chain has expired.
+	OnExpiry Recheck
 	// EndOnStaleCRL ends live sessions, too, whose revocation list goes stale.
 	EndOnStaleCRL bool
 

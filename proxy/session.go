@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"pgwicket/acl"
 	"pgwicket/internal/limit"
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/printable"
@@ -41,12 +42,14 @@ type session struct {
 	phase     phase
 	interrupt context.CancelFunc // ends what a starting or judged connection waits for
 	rule      string             // that has admitted it
-	relay     relay.Handle       // from the phase relaying on
-	login     pgwire.Login       // once the backend is ready
-	refusal   *Refusal           // why it was cut, or why recheck has ended it, or will
-	deferred  bool               // refusal waits until the backend is idle
-	moved     int64              // bytes, when expire last saw that there were more
-	since     time.Time          // then
+	// idleTimeout is that of the rule that admits it now; nil: the limit of all.
+	idleTimeout *time.Duration
+	relay       relay.Handle // from the phase relaying on
+	login       pgwire.Login // once the backend is ready
+	refusal     *Refusal     // why it was cut, or why recheck has ended it, or will
+	deferred    bool         // refusal waits until the backend is idle
+	moved       int64        // bytes, when expire last saw that there were more
+	since       time.Time    // then
 }
 
 // end cuts the session from outside its goroutine. The outcome counts if the
@@ -115,10 +118,10 @@ func (s *session) setJudged() {
 	}
 }
 
-func (s *session) setRule(name string) {
+func (s *session) setRule(rule *acl.Rule) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.rule = name
+	s.rule, s.idleTimeout = rule.Name, rule.IdleTimeout
 }
 
 // endStartup ends the startup of a connection that does not become a session, and

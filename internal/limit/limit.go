@@ -41,8 +41,12 @@ type Limits struct {
 	// way, while no query was under way. SessionLifetime ends one that is older,
 	// as soon as it is outside of a transaction, and an eighth later in any case.
 	// Both may be late by an eighth, or 5 seconds if that is less.
-	IdleTimeout     time.Duration
-	SessionLifetime time.Duration
+	//
+	// IdleInTransaction is IdleTimeout for a session inside of a transaction; 0: the
+	// same. The rule that admits a session may have its own limit for both.
+	IdleTimeout       time.Duration
+	IdleInTransaction time.Duration
+	SessionLifetime   time.Duration
 	// UnfinishedTimeout ends a session whose client has begun a request and then,
 	// with no byte either way, does not send the rest of it for so long: PostgreSQL
 	// waits for it, and the session is not idle. It may be late as the others.
