@@ -140,6 +140,15 @@ func validDirectoryString(in der.Input) bool {
 
 // parseGeneralNames reads the content of a GeneralNames.
 func parseGeneralNames(in der.Input) (names []GeneralName, ok bool) {
+	// A stranger's certificate may have thousands, and growing the slice would cost
+	// more than reading them.
+	count := 0
+	for rest := in; !rest.Empty(); count++ {
+		if _, ok := rest.Next(); !ok {
+			return nil, false
+		}
+	}
+	names = make([]GeneralName, 0, count)
 	for !in.Empty() {
 		e, ok := in.Next()
 		if !ok {
