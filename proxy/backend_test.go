@@ -440,6 +440,34 @@ func TestClientInfo(t *testing.T) {
 	}
 }
 
+// A startup packet that only the gate's own settings make too long for PostgreSQL
+// (MAX_STARTUP_PACKET_LENGTH in src/include/libpq/pqcomm.h) is refused in words, which
+// PostgreSQL does not do.
+func TestClientInfoDoesNotFit(t *testing.T) {
+	t.Parallel()
+	db := realPostgres(t)
+	packet := func(n int) []byte {
+		return startup(protocol3, "user", "app", "database", "postgres", "search_path", strings.Repeat("x", n))
+	}
+	const fits = 9900
+	g := newGate(t, db.SocketDir)
+	conn := g.secure(t)
+	send(t, conn, packet(fits))
+	readReady(t, conn)
+	_ = conn.Close()
+	g.expect(t, "client_closed")
+
+	g.reload(func(p *proxy.Policy) {
+		p.Backend = unixBackend(db.SocketDir)
+		p.Backend.ClientInfo = true
+	})
+	conn = g.secure(t)
+	send(t, conn, packet(fits))
+	expectFatal(t, conn, "08P01", "startup packet is too long with what the gate adds to it")
+	_ = conn.Close()
+	g.expect(t, "protocol_violation")
+}
+
 // queryRow asks by the simple protocol, past any driver's idea of settings.
 func queryRow(t *testing.T, conn *tls.Conn, sql string) (row []string) {
 	t.Helper()

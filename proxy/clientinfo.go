@@ -11,18 +11,32 @@ import (
 // maxApplicationName is NAMEDATALEN-1, to which PostgreSQL cuts it.
 const maxApplicationName = 63
 
+// printedLen returns how long PostgreSQL 16 and later makes a byte of an
+// application_name, at least: it writes \xNN for what is not printable ASCII
+// (pg_clean_ascii in src/common/string.c).
+func printedLen(b byte) int {
+	if b < ' ' || b > '~' {
+		return len(`\xNN`)
+	}
+	return 1
+}
+
 // nameWithAddress puts an address behind an application's name, of which as much
-// is kept as PostgreSQL has room for.
+// is kept as PostgreSQL has room for when it prints it.
 func nameWithAddress(name, address string) string {
 	if name == "" {
 		return address
 	}
 	const between = " - "
-	if room := maxApplicationName - len(between) - len(address); len(name) > room {
-		for room > 0 && !utf8.RuneStart(name[room]) {
-			room--
+	room := maxApplicationName - len(between) - len(address)
+	for i := range len(name) {
+		if room -= printedLen(name[i]); room < 0 {
+			for i > 0 && !utf8.RuneStart(name[i]) {
+				i--
+			}
+			name = name[:i]
+			break
 		}
-		name = name[:max(room, 0)]
 	}
 	return name + between + address
 }

@@ -367,6 +367,11 @@ func (c *conn) connectBackend(ctx context.Context, p *Policy, rule *acl.Rule, st
 	if to.ClientInfo {
 		c.addClientInfo(&startup)
 	}
+	packet := startup.Encode()
+	if len(packet) > pgwire.MaxStartupPacket {
+		const text = "startup packet is too long with what the gate adds to it"
+		return nil, &Refusal{Outcome: ProtocolViolation, Public: text, Detail: text + " (client_info, database_as)"}
+	}
 	bounded, cancel := context.WithDeadline(ctx, c.loginDeadline)
 	defer cancel()
 	name := backendName(rule)
@@ -380,7 +385,7 @@ func (c *conn) connectBackend(ctx context.Context, p *Policy, rule *acl.Rule, st
 		return nil, refuse(BackendUnavailable, err.Error())
 	}
 	c.server.metrics.BackendConnected(c.peer.id, time.Since(began))
-	if _, err := backend.Write(startup.Encode()); err != nil {
+	if _, err := backend.Write(packet); err != nil {
 		_ = backend.Close()
 		return nil, refuse(BackendUnavailable, err.Error())
 	}
