@@ -22,6 +22,7 @@ var limitOutcomes = [...]Outcome{
 	limit.OverRate:     RateLimit,
 	limit.OverSource:   SourceLimit,
 	limit.OverSessions: ConnectionLimit,
+	limit.OverStartups: StartupLimit,
 	limit.OverAccount:  AccountLimit,
 	limit.BackedOff:    AuthBackoff,
 	limit.Interrupted:  ShuttingDown,

@@ -85,6 +85,7 @@ const (
 	OverRate     Kind = iota // Limits.Rate
 	OverSource               // Limits.PerSource
 	OverSessions             // Limits.Sessions
+	OverStartups             // Limits.Startups, and those that gave way are not closed yet
 	OverAccount              // Limits.PerAccount
 	BackedOff                // Limits.AuthFailures
 	Interrupted              // none: the context of the caller was canceled
@@ -192,6 +193,9 @@ func (l *Connections) Admit(limits Limits, source netip.Prefix, now time.Time, e
 	if t.over = l.overLimit(limits, t, now); t.over != nil && !l.takeReserve(limits, source, now) {
 		return nil, t.over
 	}
+	if limits.Startups > 0 && l.unproved >= closing*limits.Startups {
+		return nil, &Error{Kind: OverStartups, Detail: "limits.max_startups, and as many that gave way are not closed yet"}
+	}
 	if limits.Startups > 0 && l.unproved >= limits.Startups {
 		l.evictOne()
 	}
@@ -268,6 +272,10 @@ func (l *Connections) takeReserve(limits Limits, source netip.Prefix, now time.T
 	}
 	return l.overs < max(minReserve, limits.Startups/reserveShare) && l.reserve.AllowN(now, 1)
 }
+
+// closing bounds the unproved with those that have given way and are not closed yet:
+// so many times Limits.Startups. On a busy machine a close takes its time.
+const closing = 2
 
 // evictOne has the oldest unproved connection of the network that holds most of
 // them closed. A client that is fast cannot drive out those of other networks, and

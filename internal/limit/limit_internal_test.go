@@ -65,23 +65,39 @@ func TestOneOfTheLargestNetworkGivesWay(t *testing.T) {
 	l, now := newConnections(), time.Now()
 	limits := Limits{Startups: 100}
 	evicted := make(chan uint32, 1000)
+	tickets := make(map[uint32][]*Ticket) // of an address, the oldest first
 	admit := func(addr uint32) *Ticket {
 		ticket, err := l.Admit(limits, source4(addr), now, func() { evicted <- addr })
 		if err != nil {
 			t.Fatal(err)
 		}
+		tickets[addr] = append(tickets[addr], ticket)
 		return ticket
 	}
 	const honest, attacker = 10<<24 | 1, 11 << 24
 	slow, proved := admit(honest), admit(attacker)
 	proved.Prove()
+	tickets[attacker] = nil
 	for i := range uint32(1000) {
 		admit(attacker | i%250) // of one /24
-	}
-	for range 1000 + 1 - 100 {
-		if addr := <-evicted; addr == honest {
+		if i < 99 {
+			continue
+		}
+		addr := <-evicted
+		if addr == honest {
 			t.Fatal("the client of another network had to give way")
 		}
+		tickets[addr][0].Release()
+		tickets[addr] = tickets[addr][1:]
+	}
+	// Those that have given way and do not close have a bound, too.
+	for i := range uint32(1000) {
+		if _, err := l.Admit(limits, source4(attacker|i%250), now, func() {}); err != nil {
+			break
+		}
+	}
+	if n := l.Usage().Startups; n != closing*limits.Startups {
+		t.Errorf("%d unproved connections, want %d at most", n, closing*limits.Startups)
 	}
 	slow.Release()
 	select {
