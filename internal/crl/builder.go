@@ -4,9 +4,10 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"pgwicket/internal/certs"
 	"slices"
 	"time"
+
+	"pgwicket/internal/certs"
 )
 
 // MaxSize is the size of the largest file that Builder.Add accepts, some twenty million revoked certificates. It keeps

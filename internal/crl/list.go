@@ -7,10 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"pgwicket/internal/certs"
-	"pgwicket/internal/signature"
 	"slices"
 	"time"
+
+	"pgwicket/internal/certs"
+	"pgwicket/internal/signature"
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"

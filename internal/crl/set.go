@@ -4,9 +4,10 @@ import (
 	"fmt"
 	"maps"
 	"math/big"
-	"pgwicket/internal/certs"
 	"slices"
 	"time"
+
+	"pgwicket/internal/certs"
 )
 
 // Policy is what to ask of the lists, and what a missing or stale list means. The zero value is what PostgreSQL does.

@@ -72,13 +72,7 @@ func (p *pump) guard(direction func()) {
 	direction()
 }
 
-// end ends the session for a cause, unless it has another one.
-func (p *pump) end(c Cause) {
-	p.setCause(c)
-	p.cut()
-}
-
-// fail is end, for a cause that has an error.
+// fail ends the session for a cause that has an error, unless it has another one.
 func (p *pump) fail(c Cause, err error) {
 	p.note(c, err)
 	p.cut()
