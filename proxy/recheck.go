@@ -206,8 +206,9 @@ func (s *session) judgeAgain(p *Policy, at time.Time) (r *Refusal) {
 // had not expired.
 func lastValid(chain []*x509.Certificate, at time.Time) time.Time {
 	for _, c := range chain {
-		if c.NotAfter.Before(at) {
-			at = c.NotAfter
+		// To OpenSSL, and to tlsconfig, it has expired at that second.
+		if last := c.NotAfter.Add(-time.Second); last.Before(at) {
+			at = last
 		}
 	}
 	return at
