@@ -206,7 +206,7 @@ func (s *session) judgeAgain(p *Policy, at time.Time) (r *Refusal) {
 // had not expired.
 func lastValid(chain []*x509.Certificate, at time.Time) time.Time {
 	for _, c := range chain {
-		// At notAfter itself OpenSSL takes a certificate for expired.
+		// To OpenSSL, and to tlsconfig, it has expired at that second.
 		if last := c.NotAfter.Add(-time.Second); last.Before(at) {
 			at = last
 		}
