@@ -10,9 +10,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"pgwicket/internal/certs"
 	"slices"
 	"time"
+
+	"pgwicket/internal/certs"
 )
 
 // fileLimit is far above the size of any certificate, key or CA file, and bounds what is read for a wrong path.

@@ -10,11 +10,11 @@ import (
 	"slices"
 	"time"
 
-	"pgwicket/internal/certs"
-	"pgwicket/internal/signature"
-
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"pgwicket/internal/certs"
+	"pgwicket/internal/signature"
 )
 
 // List is one certificate revocation list. Make it with Parse. It may be used by many goroutines at once.

@@ -1,8 +1,9 @@
 package crl
 
 import (
-	"pgwicket/internal/certs"
 	"sync"
+
+	"pgwicket/internal/certs"
 )
 
 // signatures remembers which keys have signed a list and which have not: to hash a list of twenty megabytes takes longer

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/lib/pq"
-
 	"interop/answer"
 )
 
