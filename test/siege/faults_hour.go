@@ -36,9 +36,9 @@ func newMemoryGroup(limit int64) (*memoryGroup, error) {
 	if _, err := os.Stat("/sys/fs/cgroup/memory"); err != nil {
 		g, limitFile = &memoryGroup{filepath.Join("/sys/fs/cgroup", name), "memory.peak"}, "memory.max"
 	}
-	err := os.Mkdir(g.dir, 0o755)
+	err := os.Mkdir(g.dir, 0o750)
 	if err == nil {
-		err = os.WriteFile(filepath.Join(g.dir, limitFile), []byte(strconv.FormatInt(limit, 10)), 0o644)
+		err = os.WriteFile(filepath.Join(g.dir, limitFile), []byte(strconv.FormatInt(limit, 10)), 0o600)
 	}
 	if err != nil {
 		_ = os.Remove(g.dir)

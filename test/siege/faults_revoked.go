@@ -119,18 +119,21 @@ func (s *scene) revokeDuring(ctx context.Context, i int, c revokedClient) (strin
 		}
 		conn.CloseTCP()
 	}
-	const there = "select count(*) from pg_stat_activity where application_name = '" + name + "'"
-	err = gate.Eventually(ctx, "the backend is gone", gate.Timeout, func() error {
+	if err := s.backendGone(ctx, name); err != nil {
+		return "", err
+	}
+	return s.afterDecision(decided, pid, logged, c.blocks)
+}
+
+func (s *scene) backendGone(ctx context.Context, application string) error {
+	there := "select count(*) from pg_stat_activity where application_name = '" + application + "'"
+	return gate.Eventually(ctx, "the backend is gone", gate.Timeout, func() error {
 		n, err := s.lab.count(there)
 		if err == nil && n > 0 {
 			err = errors.New("it is not")
 		}
 		return err
 	})
-	if err != nil {
-		return "", err
-	}
-	return s.afterDecision(decided, pid, logged, c.blocks)
 }
 
 // busyWith waits until the client's session does what it is to be revoked in.
@@ -187,7 +190,7 @@ func (s *scene) afterDecision(decided time.Time, pid, logged int, blocks bool) (
 			err = fmt.Errorf("a statement began %.2f s after the decision", last)
 		}
 	}
-	for _, m := range canceledLine.FindAllStringSubmatch(string(s.lab.db.Log()[logged:]), -1) {
+	for _, m := range canceledLine.FindAllStringSubmatch(s.lab.db.Log()[logged:], -1) {
 		when, e := time.Parse("2006-01-02 15:04:05.000 MST", m[1]+" "+m[2])
 		if e != nil || m[3] != fmt.Sprint(pid) {
 			continue
