@@ -114,8 +114,11 @@ func (s *session) recheck(p *Policy, at time.Time) (failing bool) {
 		return false
 	case mode == Off:
 		s.cancelTermination()
-	case s.phase == judged: // it has not begun, so it is refused
-		s.cut(r)
+	case s.phase == judged:
+		// It has not begun, and start will not begin it. Its goroutine waits for
+		// nothing but its turn and the backend, so it is not interrupted: its
+		// client is told why.
+		s.phase, s.refusal = ending, r
 	case s.refusal == nil || s.deferred && mode == Immediate:
 		s.refusal, s.deferred = r, mode == WhenIdle
 		_, public := r.Message()

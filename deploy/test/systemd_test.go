@@ -57,6 +57,9 @@ var contract = unit{
 	"RestartPreventExitStatus": "78", // a wrong configuration would be tried again for ever
 	"TimeoutStopSec":           "45",
 	"LimitNOFILE":              "65536",
+	"LimitCORE":                "0",
+	"LogRateLimitIntervalSec":  "30s",
+	"LogRateLimitBurst":        "60000",
 	"AmbientCapabilities":      "",
 	"SystemCallErrorNumber":    "EPERM",
 	"WantedBy":                 "multi-user.target",
