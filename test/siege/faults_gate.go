@@ -110,7 +110,7 @@ func logStuck(ctx context.Context, t *trial) (string, error) {
 	}
 	defer reader.Close()
 	defer writer.Close()
-	s, err := t.open(ctx, setting{stderr: writer})
+	s, err := t.open(ctx, setting{stderr: writer, keys: map[string]string{"log.refusal_rate": "0"}})
 	if err != nil {
 		return "", err
 	}

@@ -157,7 +157,7 @@ const junkSize = 28 << 10
 
 // parsingFactor is what a certificate of junkSize may cost: crypto/tls parses it in the
 // handshake, before anybody can refuse it. limits.max_handshake_bytes bounds it.
-const parsingFactor = 4
+const parsingFactor = 8
 
 // growing are leaves that take much more memory when parsed than on the wire.
 func growing() []hostile {

@@ -259,6 +259,7 @@ func TestDashboardIsComplete(t *testing.T) {
 	left := map[string]string{
 		"pgwicket_certificate_not_before_timestamp_seconds": "of interest once, when it is loaded",
 		"pgwicket_crl_number":                               "for a comparison with the CA",
+		"pgwicket_crl_unusable":                             "the status page and the log name the list and the reason",
 		"pgwicket_rechecks_total":                           "its rate is acl.recheck_interval",
 		"pgwicket_build_info":                               "the variables are made of it",
 	}
