@@ -82,9 +82,12 @@ func readCertificates(name string) ([]*x509.Certificate, error) {
 	}
 	list := make([]*x509.Certificate, 0, len(bundle.Certificates))
 	for _, c := range bundle.Certificates {
+		if e := certs.GoProblem(c.Origin, c.Raw); e != nil {
+			return nil, e
+		}
 		x, err := x509.ParseCertificate(c.Raw)
 		if err != nil {
-			return nil, fmt.Errorf("%s (serial %s, %q) cannot be read by Go: %s", c.Origin, c.Serial(), nameText(c.Subject.Raw), quoted(err))
+			return nil, fmt.Errorf("%s: %w", c.Origin, err)
 		}
 		list = append(list, x)
 	}
@@ -273,8 +276,8 @@ func loadPool(o poolOptions, now time.Time, r *report) *certs.Pool {
 		if text := c.WeakKey(bitsOf(o.minBits)); text != "" {
 			r.warnf(o.option, "%s %s: certificates that it has issued are refused (tls.min_security_bits)", name, text)
 		}
-		if _, err := x509.ParseCertificate(c.Raw); err != nil {
-			r.warnf(o.option, "%s cannot be read by Go (%s): it is trusted all the same, but a peer that sends it fails in the handshake", name, quoted(err))
+		if e := certs.GoProblem(c.Origin, c.Raw); e != nil {
+			r.warnf(o.option, "%v; it is trusted all the same, but the handshake of a peer that sends it fails", e)
 		}
 	}
 	if anchors == 0 {

@@ -24,8 +24,8 @@ var beginCertificate = regexp.MustCompile(`-----BEGIN ([A-Z0-9 ]*CERTIFICATE)---
 // CERTIFICATE, X509 CERTIFICATE and TRUSTED CERTIFICATE, with any other text
 // around them. A block whose certificate cannot be read is left out and becomes a
 // problem. A block that is damaged fails all, since pem.Decode steps over it
-// without a word; so does a file that holds no certificate. The name of the file is
-// for messages.
+// without a word; so does a file that holds no certificate, or none that can be read.
+// The name of the file is for messages.
 func ReadBundle(file string, data []byte) (Bundle, error) {
 	data = toASCII(data)
 	begun := len(beginCertificate.FindAll(data, -1))
@@ -60,7 +60,7 @@ func ReadBundle(file string, data []byte) (Bundle, error) {
 	case blocks != begun:
 		return Bundle{}, fmt.Errorf("only %d of the %d certificates in %q can be read: the PEM of the others is damaged, or a line break before it is missing", blocks, begun, file)
 	case len(b.Certificates) == 0:
-		return Bundle{}, errors.Join(b.Problems...)
+		return Bundle{Problems: b.Problems}, errors.Join(b.Problems...)
 	}
 	return b, nil
 }
