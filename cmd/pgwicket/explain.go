@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -168,7 +169,7 @@ func explainCertificate(w io.Writer, cfg *config.Config, q *acl.Request, state t
 		return
 	}
 	id := q.Certificate
-	fmt.Fprintf(w, "certificate cn      %s\n", orNone(id.CN))
+	fmt.Fprintf(w, "certificate cn      %s\n", commonName(id))
 	fmt.Fprintf(w, "            dn      %s\n", id.DN)
 	for _, n := range []struct {
 		kind  string
@@ -192,11 +193,14 @@ func explainCertificate(w io.Writer, cfg *config.Config, q *acl.Request, state t
 	}
 }
 
-func orNone(name string) string {
-	if name == "" {
-		return "none that can be compared (it takes exactly one, of 1 to 63 bytes, without control characters)"
+func commonName(id *acl.Identity) string {
+	switch {
+	case id.CN != "":
+		return id.CN
+	case id.CNText != "":
+		return strconv.Quote(id.CNText) + ", which cn compares and no role can have (samename, \\1): it has over 63 bytes, or is a T61String"
 	}
-	return name
+	return "none that can be compared (it takes exactly one, without control characters)"
 }
 
 // explainRules prints the rules even if something before them has refused, as the
