@@ -27,10 +27,11 @@ var layers = map[string][]string{
 	"internal/nearest":   nil,
 	"internal/pgconf":    nil,
 	"internal/pgtest":    nil,
+	"internal/pbe":       nil,
 	"internal/status":    nil,
 	"internal/pgwire":    nil,
 	"internal/tlstest":   nil,
-	"tlsconfig":          {"internal/certs", "internal/crl", "internal/dn", "internal/nearest"},
+	"tlsconfig":          {"internal/certs", "internal/crl", "internal/dn", "internal/nearest", "internal/pbe"},
 	"internal/relay":     {"internal/pgwire"},
 	"internal/socket":    nil,
 

@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	"pgwicket/internal/certs"
+	"pgwicket/internal/pbe"
 )
 
 // usableKeys are the kinds of keys that crypto/tls can sign a handshake with.
@@ -146,21 +147,15 @@ func parsePlain(kind string, der []byte) (any, error) {
 	return key, nil
 }
 
-// privateKeyInfo is PKCS #8 (RFC 5208, section 5), as far as it is looked at.
-type privateKeyInfo struct {
-	Version   int
-	Algorithm pkix.AlgorithmIdentifier
-	Key       []byte
-	Rest      []asn1.RawValue `asn1:"optional,omitempty"`
-}
-
 func isRSAPSS(der []byte) bool {
-	var info privateKeyInfo
+	var info struct {
+		Version   int
+		Algorithm pkix.AlgorithmIdentifier
+		Key       []byte
+	}
 	_, err := asn1.Unmarshal(der, &info)
 	return err == nil && info.Algorithm.Algorithm.Equal(oidRSAPSS)
 }
-
-var errPassphrase = errors.New("the passphrase is wrong")
 
 // decryptLegacy decrypts "Proc-Type: 4,ENCRYPTED". The padding is the only check of the passphrase, and one wrong
 // passphrase in 256 passes it: then the key cannot be parsed.
@@ -168,7 +163,7 @@ func decryptLegacy(block *pem.Block, secret []byte) (any, error) {
 	//nolint:staticcheck // deprecated because the format is weak, but openssl rsa -traditional still writes it
 	der, err := x509.DecryptPEMBlock(block, secret)
 	if errors.Is(err, x509.IncorrectPasswordError) {
-		return nil, errPassphrase
+		return nil, pbe.ErrPassphrase
 	}
 	if err != nil {
 		return nil, errors.New("the key is encrypted in a way that Go does not support: convert it with openssl pkcs8 -topk8 -v2 aes256")
@@ -176,9 +171,22 @@ func decryptLegacy(block *pem.Block, secret []byte) (any, error) {
 	defer clear(der)
 	key, err := parsePlain(block.Type, der)
 	if err != nil {
-		return nil, errPassphrase
+		return nil, pbe.ErrPassphrase
 	}
 	return key, nil
+}
+
+// decryptPKCS8 decrypts and parses. OpenSSL encrypts with no empty passphrase.
+func decryptPKCS8(der, secret []byte) (any, error) {
+	if len(secret) == 0 {
+		return nil, pbe.ErrPassphrase
+	}
+	plain, err := pbe.Decrypt(der, secret)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(plain)
+	return parsePlain("PRIVATE KEY", plain)
 }
 
 // keyName returns the kind and size of a key; empty if crypto/tls cannot use it.
