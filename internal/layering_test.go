@@ -33,6 +33,7 @@ var layers = map[string][]string{
 	"tlsconfig":          {"internal/certs", "internal/crl", "internal/dn", "internal/nearest"},
 	"internal/relay":     {"internal/pgwire"},
 	"internal/socket":    nil,
+	"internal/dial":      {"internal/pgwire", "internal/socket"},
 
 	"internal/printable":   nil,
 	"internal/limit":       {"internal/printable"},
@@ -41,7 +42,7 @@ var layers = map[string][]string{
 	"internal/handshake":   {"internal/pgwire", "internal/relay"},
 	"internal/proxyheader": {"internal/relay"},
 	"proxy": {
-		"acl", "metrics", "internal/clientcert", "internal/handshake", "internal/limit", "internal/pgwire", "internal/printable",
+		"acl", "metrics", "internal/clientcert", "internal/dial", "internal/handshake", "internal/limit", "internal/pgwire", "internal/printable",
 		"internal/proxyheader", "internal/refusallog", "internal/relay", "internal/socket",
 	},
 	"config": {"acl", "proxy", "tlsconfig", "internal/nearest"},

@@ -5,22 +5,18 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"strings"
-	"syscall"
 	"time"
 
-	"pgwicket/internal/pgwire"
+	"pgwicket/internal/dial"
 	"pgwicket/internal/relay"
-	"pgwicket/internal/socket"
 )
 
 // Backend is where admitted sessions go: to the first of its hosts that takes the
 // connection.
 type Backend struct {
 	Hosts []Host
-	// ConnectTimeout bounds the connect to each host, its TLS included.
+	// ConnectTimeout bounds the connect to each address of a host, its TLS included. The
+	// look-up of a name may take as long.
 	ConnectTimeout time.Duration
 	// ClientInfo tells PostgreSQL who the client is, in the startup packet:
 	// see clientInfo.
@@ -32,6 +28,8 @@ type Host struct {
 	// Network and Address are net.Dial's: "unix" and the path of a socket (a
 	// leading @ means one in Linux's abstract namespace, as in libpq), or "tcp".
 	Network, Address string
+	// Lookup finds the addresses of a name; nil: dial.Resolve.
+	Lookup dial.Lookup
 	// TLS is what the host is asked for, and verified by; nil: nothing, it is
 	// spoken to in clear. It must list the ALPN protocol "postgresql".
 	TLS *tls.Config
@@ -47,10 +45,6 @@ type Host struct {
 	// host on TCP counts as gone; 0 leaves that to the system.
 	UserTimeout time.Duration
 }
-
-// The resolver is Go's own: the system's loads libraries, which a sandboxed
-// gate cannot read.
-var resolver = net.Resolver{PreferGo: true}
 
 // backendConn is a connection to a host.
 type backendConn struct {
@@ -75,35 +69,66 @@ func (b *backendConn) Read(p []byte) (int, error) {
 	return b.Conn.Read(p)
 }
 
-// connect tries the hosts in their order, and says of each how that went.
-func (b *Backend) connect(ctx context.Context, tried func(*Host, error)) (*backendConn, error) {
-	var failures []error
+// connect tries the hosts in their order, and each host's addresses, those last that
+// have failed lately. tried is told how each attempt at a host went.
+func (b *Backend) connect(ctx context.Context, failures *dial.Failures, tried func(*Host, error)) (*backendConn, error) {
+	var errs []error
 	for i := range b.Hosts {
-		conn, err := b.Hosts[i].connect(ctx, b.ConnectTimeout)
-		tried(&b.Hosts[i], err)
-		if err == nil {
-			return conn, nil
+		host := &b.Hosts[i]
+		all, err := host.addresses(ctx, failures, b.ConnectTimeout)
+		if err != nil {
+			tried(host, err)
+			errs = append(errs, err)
 		}
-		failures = append(failures, err)
+		for _, one := range all {
+			conn, err := one.connect(ctx, b.ConnectTimeout)
+			tried(host, err)
+			if !errors.Is(ctx.Err(), context.Canceled) { // else nobody has waited for the address
+				failures.Note(one.Address, err != nil)
+			}
+			if err == nil {
+				return conn, nil
+			}
+			errs = append(errs, err)
+		}
 	}
-	return nil, errors.Join(failures...)
+	return nil, errors.Join(errs...)
 }
 
-// connect opens a connection to the host, ready for a startup packet or a
-// CancelRequest.
+// addresses returns the host once for each of its addresses, those last that have failed
+// lately.
+func (h *Host) addresses(ctx context.Context, failures *dial.Failures, timeout time.Duration) (all []*Host, err error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	lookup := h.Lookup
+	if lookup == nil {
+		lookup = dial.Resolve
+	}
+	found, err := dial.Addresses(ctx, lookup, h.Network, h.Address)
+	failures.Sort(found)
+	for _, address := range found {
+		one := *h
+		one.Address = address
+		all = append(all, &one)
+	}
+	return all, err
+}
+
+// connect opens a connection to the host, whose Address has no name in it, ready for a
+// startup packet or a CancelRequest.
 func (h *Host) connect(ctx context.Context, timeout time.Duration) (*backendConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	conn, err := h.dial(ctx)
+	conn, err := dial.Connect(ctx, h.Network, h.Address, h.UserTimeout)
 	if err != nil {
 		return nil, err
 	}
-	b := &backendConn{Conn: relay.NewConn(conn), host: h}
+	b := &backendConn{Conn: relay.NewConn(conn.(relay.Socket)), host: h}
 	if h.TLS == nil {
 		return b, nil
 	}
 	unwatch := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	err = b.secure()
+	b.tls, err = dial.Request{TLS: h.TLS, Direct: h.Direct, Clear: h.Clear}.Secure(b.Conn)
 	if !unwatch() && err == nil {
 		err = ctx.Err()
 	}
@@ -112,73 +137,4 @@ func (h *Host) connect(ctx context.Context, timeout time.Duration) (*backendConn
 		return nil, fmt.Errorf("%s: %w", h.Address, err)
 	}
 	return b, nil
-}
-
-// dial connects the socket. A Unix socket whose queue is full refuses at once
-// with EAGAIN, which libpq reports as a failure; waiting a moment is all that
-// it takes.
-func (h *Host) dial(ctx context.Context) (relay.Socket, error) {
-	dialer := net.Dialer{KeepAliveConfig: socket.Keepalive, Resolver: &resolver}
-	if h.Network != "unix" {
-		dialer.Control = func(_, _ string, c syscall.RawConn) error { return socket.SetUserTimeout(c, h.UserTimeout) }
-	}
-	dialer.SetMultipathTCP(false)
-	delay := time.Millisecond
-	for {
-		conn, err := dialer.DialContext(ctx, h.Network, h.Address)
-		if err == nil {
-			return conn.(relay.Socket), nil
-		}
-		if !errors.Is(err, syscall.EAGAIN) {
-			return nil, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, err
-		case <-time.After(delay):
-			delay = min(2*delay, 50*time.Millisecond)
-		}
-	}
-}
-
-// secure asks for TLS and does the handshake.
-func (b *backendConn) secure() error {
-	if !b.host.Direct {
-		if _, err := b.Conn.Write(pgwire.RequestTLS()); err != nil {
-			return err
-		}
-		// One byte and no more: what somebody has put behind it in clear must
-		// not be taken for PostgreSQL's (CVE-2021-23222).
-		var answer [1]byte
-		if _, err := io.ReadFull(b.Conn, answer[:]); err != nil {
-			return fmt.Errorf("no answer to the SSLRequest: %w", err)
-		}
-		switch {
-		case answer[0] == 'S':
-		case answer[0] == 'N' && b.host.Clear:
-			return nil
-		case answer[0] == 'N':
-			return errors.New("the server has no TLS (ssl is off), which backend.sslmode asks for")
-		case answer[0] == 'E':
-			return fmt.Errorf("the server answers the SSLRequest with an error: %q", b.errorText())
-		default:
-			return fmt.Errorf("the server answers the SSLRequest with %q, which no PostgreSQL does", answer[:])
-		}
-	}
-	conn := tls.Client(b.Conn, b.host.TLS)
-	if err := conn.Handshake(); err != nil {
-		return fmt.Errorf("TLS: %w", err)
-	}
-	if b.host.Direct && conn.ConnectionState().NegotiatedProtocol != alpn {
-		return errors.New("TLS: the server does not take the ALPN protocol postgresql, so it may be another one")
-	}
-	b.tls = conn
-	return nil
-}
-
-// errorText reads what an old server, or one out of processes, says in clear.
-// Nobody vouches for it, so it is for the log alone (CVE-2024-10977).
-func (b *backendConn) errorText() string {
-	text, _ := io.ReadAll(io.LimitReader(b.Conn, 1<<10))
-	return strings.ToValidUTF8(strings.ReplaceAll(string(text), "\x00", " "), "?")
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"pgwicket/internal/handshake"
 	"pgwicket/internal/limit"
 	"pgwicket/internal/pgwire"
 )
@@ -52,9 +53,15 @@ func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 	defer keys.requests.End(known != nil, source)
 	var failures []error
 	for _, h := range hosts {
-		began := time.Now()
-		err := h.cancel(ctx, packet.Bytes(), func() { c.server.metrics.BackendConnected(c.peer.id, time.Since(began)) })
-		failures = append(failures, err)
+		all, err := h.addresses(ctx, &c.server.failures, cancelTimeout)
+		if err != nil {
+			failures = append(failures, err)
+		}
+		for _, one := range all {
+			began := time.Now()
+			err := one.cancel(ctx, packet.Bytes(), func() { c.server.metrics.BackendConnected(c.peer.id, time.Since(began)) })
+			failures = append(failures, err)
+		}
 	}
 	if slices.Contains(failures, nil) {
 		return refuse(CancelForwarded, "")
@@ -65,7 +72,8 @@ func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 // cancelKeys are the cancel keys of live sessions and the host of each, and what bounds
 // CancelRequests.
 type cancelKeys struct {
-	requests limit.Cancels // in flight
+	requests limit.Cancels   // in flight
+	ownSlots handshake.Slots // for those of sessions that are terminated
 
 	mu    sync.Mutex
 	hosts map[string]*Host

@@ -14,6 +14,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/internal/clientcert"
+	"pgwicket/internal/dial"
 	"pgwicket/internal/handshake"
 	"pgwicket/internal/limit"
 	"pgwicket/internal/pgwire"
@@ -22,7 +23,7 @@ import (
 )
 
 // alpn is the protocol name that PostgreSQL 17 registered for its own.
-const alpn = "postgresql"
+const alpn = dial.ALPN
 
 // conn is a client connection while its goroutine serves it: from accept until the
 // relay has it or it is refused. No other goroutine touches it.
@@ -376,7 +377,7 @@ func (c *conn) connectBackend(ctx context.Context, p *Policy, rule *acl.Rule, st
 	defer cancel()
 	name := backendName(rule)
 	began := time.Now()
-	backend, err := to.connect(bounded, func(h *Host, err error) {
+	backend, err := to.connect(bounded, &c.server.failures, func(h *Host, err error) {
 		if !errors.Is(bounded.Err(), context.Canceled) { // else nobody has waited for the host
 			c.server.metrics.BackendTried(metrics.Host{Backend: name, Address: h.Address}, err == nil)
 		}

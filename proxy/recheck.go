@@ -160,8 +160,8 @@ func (s *session) cancelUntilClosed(of relay.Handle, login pgwire.Login) {
 	ctx, stop := context.WithTimeout(context.Background(), boundaryWait+cancelTimeout)
 	defer stop()
 	cancel := func() {
-		if s.server.cancelSlots.Acquire(ctx) == nil {
-			defer s.server.cancelSlots.Release()
+		if s.server.cancelKeys.ownSlots.Acquire(ctx) == nil {
+			defer s.server.cancelKeys.ownSlots.Release()
 			s.host.cancelQuery(ctx, login)
 		}
 	}

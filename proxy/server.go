@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"pgwicket/acl"
+	"pgwicket/internal/dial"
 	"pgwicket/internal/handshake"
 	"pgwicket/internal/limit"
 	"pgwicket/internal/relay"
@@ -119,11 +120,10 @@ type Server struct {
 	auth       *limit.Attempts
 	handshakes handshake.Slots
 	cancelKeys cancelKeys
-	// cancelSlots are for the CancelRequests of sessions that are terminated.
-	cancelSlots handshake.Slots
-	probes      socket.Probes
-	refusals    *refusals
-	shutdown    shutdown
+	probes     socket.Probes
+	failures   dial.Failures // of addresses of backends
+	refusals   *refusals
+	shutdown   shutdown
 
 	lastID        atomic.Uint64
 	policyChanged chan struct{}
@@ -156,7 +156,7 @@ func New(p *Policy, log, refused *slog.Logger, m *metrics.Set) (*Server, error) 
 		limiter:       limit.NewConnections(m.Unproved, m.Proved),
 		auth:          limit.NewAttempts(),
 		handshakes:    handshake.NewSlots(),
-		cancelSlots:   make(handshake.Slots, cancelsAtOnce),
+		cancelKeys:    cancelKeys{ownSlots: make(handshake.Slots, cancelsAtOnce)},
 		policyChanged: make(chan struct{}, 1),
 		maintainDone:  make(chan struct{}),
 	}
