@@ -38,7 +38,7 @@ var layers = map[string][]string{
 	"internal/printable":   nil,
 	"internal/limit":       {"internal/printable"},
 	"internal/refusallog":  nil,
-	"internal/clientcert":  {"acl", "internal/printable"},
+	"internal/clientcert":  {"acl", "internal/certs", "internal/printable"},
 	"internal/handshake":   {"internal/pgwire", "internal/relay"},
 	"internal/proxyheader": {"internal/relay"},
 	"proxy": {

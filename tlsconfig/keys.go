@@ -1,6 +1,7 @@
 package tlsconfig
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -16,7 +17,7 @@ import (
 	"os"
 	"strings"
 
-	"github.com/youmark/pkcs8"
+	"pgwicket/internal/certs"
 )
 
 // usableKeys are the kinds of keys that crypto/tls can sign a handshake with.
@@ -55,10 +56,12 @@ func readKey(file string, secrets passphrases) (crypto.Signer, error) {
 		return nil, err
 	}
 	defer clear(data)
-	for rest := data; ; {
+	text := certs.ASCII(data)
+	defer clear(text)
+	for rest := text; ; {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
-			return nil, fmt.Errorf("%q holds no private key in PEM: convert it with openssl pkey", file)
+			return nil, fmt.Errorf("%q holds no private key in PEM: %s", file, cmp.Or(noKey[certs.KindOf(text)], "convert it with openssl pkey"))
 		}
 		// "openssl ecparam -genkey" writes the curve first, and a combined file has certificates too.
 		if !strings.HasSuffix(block.Type, "PRIVATE KEY") {
@@ -75,6 +78,21 @@ func readKey(file string, secrets passphrases) (crypto.Signer, error) {
 		}
 		return signer, nil
 	}
+}
+
+// noKey says what to do with a file that holds no private key in PEM, by what it holds.
+var noKey = map[certs.FileKind]string{
+	certs.FileEmpty:          "it is empty",
+	certs.FileCertificate:    "it holds a certificate alone: name the file of its key",
+	certs.FileCertificateDER: "it holds a certificate: name the file of its key",
+	certs.FileKey:            "the PEM of its key is damaged",
+	certs.FileKeyDER:         "convert it with openssl pkey -inform DER",
+	certs.FilePublicKey:      "it holds the public key, and the private one is needed",
+	certs.FileRequest:        "it holds a certificate request: name the file of the key that it was made with",
+	certs.FileList:           "it holds a revocation list",
+	certs.FilePKCS7:          "a PKCS #7 file has no keys: name the file of the key",
+	certs.FilePKCS7DER:       "a PKCS #7 file has no keys: name the file of the key",
+	certs.FilePKCS12:         "convert it with openssl pkcs12 -nocerts",
 }
 
 // parseKey parses a block, and decrypts it before if it is encrypted.
@@ -128,12 +146,16 @@ func parsePlain(kind string, der []byte) (any, error) {
 	return key, nil
 }
 
+// privateKeyInfo is PKCS #8 (RFC 5208, section 5), as far as it is looked at.
+type privateKeyInfo struct {
+	Version   int
+	Algorithm pkix.AlgorithmIdentifier
+	Key       []byte
+	Rest      []asn1.RawValue `asn1:"optional,omitempty"`
+}
+
 func isRSAPSS(der []byte) bool {
-	var info struct {
-		Version   int
-		Algorithm pkix.AlgorithmIdentifier
-		Key       []byte
-	}
+	var info privateKeyInfo
 	_, err := asn1.Unmarshal(der, &info)
 	return err == nil && info.Algorithm.Algorithm.Equal(oidRSAPSS)
 }
@@ -157,30 +179,6 @@ func decryptLegacy(block *pem.Block, secret []byte) (any, error) {
 		return nil, errPassphrase
 	}
 	return key, nil
-}
-
-// decryptPKCS8 decrypts PBES2 with PBKDF2 or scrypt. The format does not tell a wrong passphrase from a key that cannot be
-// parsed.
-func decryptPKCS8(der, secret []byte) (key any, err error) {
-	if len(secret) == 0 { // youmark/pkcs8 would parse the key as one that is not encrypted
-		return nil, errPassphrase
-	}
-	// youmark/pkcs8 passes the lengths in a damaged file on to crypto/cipher, which panics; a reload must not end the
-	// process.
-	defer func() {
-		if recover() != nil {
-			key, err = nil, errors.New("the encrypted private key is damaged")
-		}
-	}()
-	key, err = pkcs8.ParsePKCS8PrivateKey(der, secret)
-	switch {
-	case err == nil:
-		return key, nil
-	case strings.HasSuffix(err.Error(), "incorrect password"):
-		return nil, fmt.Errorf("%w, or the key is not one of %s", errPassphrase, usableKeys)
-	default: // PBES1 and PKCS#12 ciphers, other hashes than SHA-1 and SHA-256
-		return nil, errors.New("the key is encrypted in a way that Go does not support: convert it with openssl pkcs8 -topk8 -v2 aes256 -v2prf hmacWithSHA256")
-	}
 }
 
 // keyName returns the kind and size of a key; empty if crypto/tls cannot use it.
