@@ -1,6 +1,7 @@
 package tlsconfig
 
 import (
+	"bytes"
 	"cmp"
 	"crypto"
 	"crypto/rsa"
@@ -146,12 +147,18 @@ func loadPair(prefix string, p Pair, secrets passphrases, r *report) (cert tls.C
 		}
 	}
 	chain, err := readCertificates(p.CertFile)
-	if err != nil {
-		r.errorf(prefix+"cert_file", "%v", err)
-	}
 	key, keyErr := readKey(p.KeyFile, secrets)
 	var command *passphraseError
+	var noKey *noKeyError
+	swapped := err != nil && errors.As(keyErr, &noKey) && noKey.kind == certs.FileCertificate && holdsKey(p.CertFile)
 	switch {
+	case swapped:
+		r.errorf(prefix+"cert_file", "%q holds the private key and %q the certificate: exchange the two paths", p.CertFile, p.KeyFile)
+	case err != nil:
+		r.errorf(prefix+"cert_file", "%v", err)
+	}
+	switch {
+	case swapped:
 	case errors.As(keyErr, &command):
 		r.errorf("passphrase_command", "%v", keyErr)
 	case keyErr != nil:
@@ -175,6 +182,13 @@ func loadPair(prefix string, p Pair, secrets passphrases, r *report) (cert tls.C
 	}
 	cert.PrivateKey, cert.Leaf = key, chain[0]
 	return cert, chain, true
+}
+
+// holdsKey reports whether a file has a private key in PEM.
+func holdsKey(file string) bool {
+	data, _ := readFile(file, fileLimit, nil)
+	defer clear(data)
+	return bytes.Contains(data, []byte("PRIVATE KEY-----"))
 }
 
 // checkLeaf warns of what PostgreSQL accepts as well, and clients refuse.
