@@ -74,6 +74,9 @@ func controlGroup(t *testing.T) *os.File {
 			t.Skipf("no control group for systemd: %v", err)
 		}
 		t.Cleanup(func() { removeGroup(t, dir) })
+		if err := os.Chmod(dir, 0o755); err != nil { // as the root of a hierarchy, which every account reads
+			t.Fatal(err)
+		}
 		file, err := os.Open(dir)
 		if err != nil {
 			t.Fatal(err)
