@@ -37,11 +37,12 @@ var layers = map[string][]string{
 	"internal/printable":   nil,
 	"internal/limit":       {"internal/printable"},
 	"internal/refusallog":  nil,
+	"internal/backend":     {"internal/pgwire", "internal/relay", "internal/socket"},
 	"internal/clientcert":  {"acl", "internal/printable"},
 	"internal/handshake":   {"internal/pgwire", "internal/relay"},
 	"internal/proxyheader": {"internal/relay"},
 	"proxy": {
-		"acl", "metrics", "internal/clientcert", "internal/handshake", "internal/limit", "internal/pgwire", "internal/printable",
+		"acl", "metrics", "internal/backend", "internal/clientcert", "internal/handshake", "internal/limit", "internal/pgwire", "internal/printable",
 		"internal/proxyheader", "internal/refusallog", "internal/relay", "internal/socket",
 	},
 	"config": {"acl", "proxy", "tlsconfig", "internal/nearest"},

@@ -11,7 +11,6 @@ import (
 	"math"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -182,19 +181,19 @@ func (s *Set) histogram(name, help string) prometheus.Histogram {
 }
 
 // exemplar returns the label that links a sample to the session in the log. Only the
-// OpenMetrics and protobuf formats show it. Session 0 means none.
-func exemplar(session uint64) prometheus.Labels {
-	if session == 0 {
+// OpenMetrics and protobuf formats show it. An empty session means none.
+func exemplar(session string) prometheus.Labels {
+	if session == "" {
 		return nil
 	}
-	return prometheus.Labels{"session_id": strconv.FormatUint(session, 10)}
+	return prometheus.Labels{"session_id": session}
 }
 
-func count(c *prometheus.CounterVec, outcome string, session uint64) {
+func count(c *prometheus.CounterVec, outcome string, session string) {
 	c.WithLabelValues(outcome).(prometheus.ExemplarAdder).AddWithExemplar(1, exemplar(session))
 }
 
-func observe(h prometheus.Histogram, d time.Duration, session uint64) {
+func observe(h prometheus.Histogram, d time.Duration, session string) {
 	h.(prometheus.ExemplarObserver).ObserveWithExemplar(d.Seconds(), exemplar(session))
 }
 
@@ -256,8 +255,8 @@ func (s *Set) AcceptFailed() { s.acceptErrors.Inc() }
 func (s *Set) Started() { s.starting.Inc() }
 
 // Refused counts a refused connection. handshake means that the reason was TLS or the
-// client certificate. Here and below, session is its number in the log.
-func (s *Set) Refused(session uint64, outcome string, handshake bool) {
+// client certificate. Here and below, session is its id in the log.
+func (s *Set) Refused(session string, outcome string, handshake bool) {
 	s.starting.Dec()
 	count(s.refused, outcome, session)
 	if handshake {
@@ -278,7 +277,7 @@ func (s *Set) SessionAborted() {
 }
 
 // Ended counts the end of an open session.
-func (s *Set) Ended(session uint64, outcome string) {
+func (s *Set) Ended(session string, outcome string) {
 	s.open.Dec()
 	count(s.ended, outcome, session)
 }
@@ -290,7 +289,7 @@ func (s *Set) Cancelled(outcome string) {
 }
 
 // Handshake counts a finished TLS handshake and its duration.
-func (s *Set) Handshake(session uint64, state tls.ConnectionState, d time.Duration) {
+func (s *Set) Handshake(session string, state tls.ConnectionState, d time.Duration) {
 	s.handshakes.WithLabelValues(tls.VersionName(state.Version), tls.CipherSuiteName(state.CipherSuite), GroupName(state.CurveID)).Inc()
 	observe(s.handshakeTime, d, session)
 }
@@ -305,7 +304,7 @@ func GroupName(g tls.CurveID) string {
 }
 
 // BackendConnected records the time to connect to a backend.
-func (s *Set) BackendConnected(session uint64, d time.Duration) { observe(s.backendTime, d, session) }
+func (s *Set) BackendConnected(session string, d time.Duration) { observe(s.backendTime, d, session) }
 
 // BackendTried counts one attempt of a session to connect to a host.
 func (s *Set) BackendTried(h Host, ok bool) {

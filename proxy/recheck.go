@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"time"
 
+	"pgwicket/internal/backend"
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/relay"
 )
@@ -157,12 +158,12 @@ var cancelsAfterClose = [...]time.Duration{0, 50 * time.Millisecond, 100 * time.
 // DELETE of a revoked client would run to its end. All of it together takes no
 // longer than one CancelRequest may, for a shutdown waits for it.
 func (s *session) cancelUntilClosed(of relay.Handle, login pgwire.Login) {
-	ctx, stop := context.WithTimeout(context.Background(), boundaryWait+cancelTimeout)
+	ctx, stop := context.WithTimeout(context.Background(), boundaryWait+backend.CancelTimeout)
 	defer stop()
 	cancel := func() {
 		if s.server.cancelSlots.Acquire(ctx) == nil {
 			defer s.server.cancelSlots.Release()
-			s.host.cancelQuery(ctx, login)
+			s.host.CancelQuery(ctx, login)
 		}
 	}
 	for closed := false; !closed && ctx.Err() == nil; time.Sleep(cancelInterval) {

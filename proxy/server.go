@@ -125,7 +125,7 @@ type Server struct {
 	refusals    *refusals
 	shutdown    shutdown
 
-	lastID        atomic.Uint64
+	ids           ids
 	policyChanged chan struct{}
 	maintainDone  chan struct{} // closed when maintain has returned
 
@@ -159,6 +159,7 @@ func New(p *Policy, log, refused *slog.Logger, m *metrics.Set) (*Server, error) 
 		cancelSlots:   make(handshake.Slots, cancelsAtOnce),
 		policyChanged: make(chan struct{}, 1),
 		maintainDone:  make(chan struct{}),
+		ids:           newIDs(),
 	}
 	m.Expect(expected())
 	s.storePolicy(p)
@@ -191,7 +192,7 @@ func (s *Server) Sessions() int {
 
 // Session is an open session, as Snapshot has found it.
 type Session struct {
-	ID                   uint64
+	ID                   string
 	Client               netip.AddrPort
 	Listener             string
 	Since                time.Time // its accept

@@ -199,7 +199,7 @@ func (s *session) relayEnded(r relay.Result) {
 	}
 	s.server.logAndCount(e)
 	if r.Busy && (e.outcome == SessionLifetime || e.outcome == UnfinishedRequest) {
-		s.host.cancelQuery(context.Background(), r.Login)
+		s.host.CancelQuery(context.Background(), r.Login)
 	}
 	s.server.shutdown.live.add(-1)
 	s.server.forget(s, r.Login.CancelKey())

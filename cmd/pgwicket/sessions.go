@@ -51,7 +51,7 @@ func printSessions(s streams, all []gate.OpenSession) {
 	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ID\tSOURCE\tUSER\tDATABASE\tRULE\tOPEN FOR\tFROM CLIENT\tTO CLIENT")
 	for _, one := range all {
-		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%v\t%s\t%s\n", one.ID, one.Source, one.User, one.Database, one.Rule,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%v\t%s\t%s\n", one.ID, one.Source, one.User, one.Database, one.Rule,
 			time.Since(one.Since).Round(time.Second), size(one.BytesFromClient), size(one.BytesToClient))
 	}
 	_ = w.Flush()

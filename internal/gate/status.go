@@ -165,7 +165,7 @@ const (
 
 // OpenSession is an open session in the answer at SessionsPath.
 type OpenSession struct {
-	ID              uint64    `json:"id"`
+	ID              string    `json:"id"`
 	Since           time.Time `json:"since"`
 	Source          string    `json:"source"`
 	Listener        string    `json:"listener"`
@@ -185,6 +185,6 @@ func (g *Gate) serveSessions(w http.ResponseWriter, _ *http.Request) {
 			Rule: s.Rule, CertSubject: s.Subject, BytesFromClient: s.FromClient, BytesToClient: s.ToClient,
 		})
 	}
-	slices.SortFunc(all, func(a, b OpenSession) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(all, func(a, b OpenSession) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.ID, b.ID)) })
 	status.WriteJSON(w, all)
 }
