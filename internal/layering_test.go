@@ -36,13 +36,14 @@ var layers = map[string][]string{
 
 	"internal/printable":   nil,
 	"internal/limit":       {"internal/printable"},
+	"internal/lock":        {"acl"},
 	"internal/refusallog":  nil,
 	"internal/backend":     {"internal/pgwire", "internal/relay", "internal/socket"},
 	"internal/clientcert":  {"acl", "internal/printable"},
 	"internal/handshake":   {"internal/pgwire", "internal/relay"},
 	"internal/proxyheader": {"internal/relay"},
 	"proxy": {
-		"acl", "metrics", "internal/backend", "internal/clientcert", "internal/handshake", "internal/limit", "internal/pgwire", "internal/printable",
+		"acl", "metrics", "internal/backend", "internal/clientcert", "internal/handshake", "internal/limit", "internal/lock", "internal/pgwire", "internal/printable",
 		"internal/proxyheader", "internal/refusallog", "internal/relay", "internal/socket",
 	},
 	"config": {"acl", "proxy", "tlsconfig", "internal/nearest"},
@@ -56,11 +57,11 @@ var layers = map[string][]string{
 	"internal/sandbox":   {"config", "proxy", "internal/filewatch"},
 	"internal/doctor":    {"acl", "config", "proxy", "tlsconfig", "internal/nftables", "internal/pgconf", "internal/pgwire", "internal/phrase"},
 	"internal/gate": {
-		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/dn", "internal/filewatch", "internal/phrase", "internal/sandbox",
+		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/dn", "internal/filewatch", "internal/lock", "internal/phrase", "internal/sandbox",
 		"internal/socket", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket": {
-		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/budget", "internal/doctor", "internal/filewatch", "internal/gate", "internal/logwriter",
+		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/budget", "internal/doctor", "internal/filewatch", "internal/gate", "internal/lock", "internal/logwriter",
 		"internal/nearest", "internal/nftables", "internal/phrase", "internal/sandbox", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket-demo": {"internal/pgtest", "internal/tlstest"}, // runs the binary as its users do

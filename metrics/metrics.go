@@ -43,6 +43,7 @@ type Set struct {
 	toClients     prometheus.Counter
 
 	linesDropped prometheus.Counter
+	locks        prometheus.Gauge
 
 	rechecks       prometheus.Counter
 	recheckFailing prometheus.Gauge
@@ -108,6 +109,7 @@ func (s *Set) connectionSeries() {
 	s.fromClients = s.counter("client_received_bytes_total", "Bytes of sessions received from clients, after decryption.")
 	s.toClients = s.counter("client_sent_bytes_total", "Bytes of sessions sent to clients, before encryption.")
 	s.linesDropped = s.counter("log_lines_dropped_total", "Log lines that were dropped because the log was not read or a write failed.")
+	s.locks = s.gauge("locks", "Locks in force.")
 	s.rechecks = s.counter("rechecks_total", "Rechecks of the open sessions.")
 	s.recheckFailing = s.gauge("recheck_failing_sessions", "Open sessions that the last recheck would have refused, whether it ended them or not.")
 	s.recheckTime = s.gauge("recheck_duration_seconds", "Duration of the last recheck.")
@@ -327,6 +329,9 @@ func (s *Set) Relayed(fromClient, toClient int) {
 
 // LogLineDropped counts a log line that was not written.
 func (s *Set) LogLineDropped() { s.linesDropped.Inc() }
+
+// Locks records how many locks are in force.
+func (s *Set) Locks(n int) { s.locks.Set(float64(n)) }
 
 // Rechecked records a recheck: how many sessions would be refused now, and the duration
 // of the recheck.

@@ -32,6 +32,7 @@ func play(s *Set) {
 	s.Proved()
 	s.AcceptFailed()
 	s.LogLineDropped()
+	s.Locks(2)
 	s.Refused("1", "probe", false)
 	s.Refused("2", "certificate_revoked", true)
 	s.Handshake("3", state(tls.VersionTLS13, tls.TLS_AES_256_GCM_SHA384, tls.X25519MLKEM768), 3*time.Millisecond)

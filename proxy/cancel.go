@@ -29,9 +29,12 @@ func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 		if c.verdict.err != nil {
 			return c.verdict.err
 		}
-		if err := policy.admits(&c.peer.request, c.peer.tls, time.Now()); err != nil {
+		if err := policy.admits(&c.peer.request, c.peer.tls, c.server.now()); err != nil {
 			return err
 		}
+	}
+	if err := policy.admitsUnlocked(&c.peer.request, c.server.now()); err != nil {
+		return err
 	}
 	keys, source := &c.server.cancelKeys, limit.SourceOf(c.peer.request.Source)
 	hosts := policy.Hosts() // it may be for a session of another gate

@@ -242,7 +242,12 @@ func (c *conn) judge() (*acl.Rule, *Policy, error) {
 	}
 	c.session.setJudged()
 	policy := c.server.policy.Load()
-	rule, err := c.peer.judge(policy, time.Now(), c.verdict.by == policy)
+	now := c.server.now()
+	certAt := now
+	if c.verdict.by == policy {
+		certAt = time.Time{}
+	}
+	rule, err := c.peer.judge(policy, now, certAt)
 	if rule != nil {
 		c.session.setRule(rule)
 	}

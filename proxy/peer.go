@@ -37,7 +37,7 @@ func newPeer(id string, conn net.Conn, listener string) *peer {
 		id:       id,
 		accepted: time.Now(),
 		source:   source,
-		request:  acl.Request{Listener: listener, Source: source.Addr().WithZone("")},
+		request:  acl.Request{Session: id, Listener: listener, Source: source.Addr().WithZone("")},
 	}
 }
 

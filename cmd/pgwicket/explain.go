@@ -17,6 +17,7 @@ import (
 	"pgwicket/acl"
 	"pgwicket/config"
 	"pgwicket/internal/gate"
+	"pgwicket/internal/lock"
 	"pgwicket/internal/phrase"
 	"pgwicket/proxy"
 )
@@ -67,6 +68,11 @@ func explain(s streams, path string, q question) int {
 		fmt.Fprintf(s.err, "pgwicket explain: %v; see \"pgwicket explain --help\"\n", err)
 		return exitUsage
 	}
+	locks, err := lock.Open(cfg.StateDir)
+	if err != nil { // an answer without the locks could be wrong
+		return fail(s, "explain", err)
+	}
+	cfg.Policy.Locks = locks.Set()
 	return answer(s.out, cfg, request, state, now)
 }
 
@@ -155,6 +161,7 @@ func answer(w io.Writer, cfg *config.Config, q *acl.Request, state tls.Connectio
 	}
 	fmt.Fprintf(w, "\nsource      %v is %s\n", q.Source, cfg.Policy.Networks.Explain(q.Source))
 	explainCertificate(w, cfg, q, state, at)
+	explainLocks(w, cfg, q, at)
 	explainRules(w, cfg, q)
 	return status
 }
@@ -194,6 +201,18 @@ func orNone(name string) string {
 		return "none that can be compared (it takes exactly one, of 1 to 63 bytes, without control characters)"
 	}
 	return name
+}
+
+// explainLocks prints the lock that refuses the client. Those of a gate without a state
+// directory are only known to the gate.
+func explainLocks(w io.Writer, cfg *config.Config, q *acl.Request, at time.Time) {
+	held := cfg.Policy.Locks.At(at)
+	switch l := cfg.Policy.Locks.Find(q, at); {
+	case l != nil:
+		fmt.Fprintf(w, "locks       %s, %s\n", l.Describe(), lockEnd(*l))
+	case len(held) > 0:
+		fmt.Fprintf(w, "locks       none of the %d in force matches\n", len(held))
+	}
 }
 
 // explainRules prints the rules even if something before them has refused, as the
