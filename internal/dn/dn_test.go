@@ -1,8 +1,8 @@
 package dn_test
 
 import (
-	"cmp"
 	"bytes"
+	"cmp"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/pem"

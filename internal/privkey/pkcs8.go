@@ -1,4 +1,4 @@
-package tlsconfig
+package privkey
 
 import (
 	"crypto/aes"
