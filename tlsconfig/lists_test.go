@@ -74,6 +74,9 @@ func opensslLists(t *testing.T, files string, c made.Case) (admits bool, said st
 	if c.Partial {
 		args = append(args, "-partial_chain")
 	}
+	if !c.At.IsZero() {
+		args = append(args, "-attime", strconv.FormatInt(c.At.Unix(), 10))
+	}
 	out, err := exec.Command("openssl", append(args, file("leaf.pem"))...).CombinedOutput()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -85,7 +88,11 @@ func opensslLists(t *testing.T, files string, c made.Case) (admits bool, said st
 // judgeCase loads the options as the gate does at its start and judges the client; readable is false if crypto/tls could not
 // have read what the client sends.
 func judgeCase(c made.Case, o Options) (err error, readable bool) {
-	s, problems := Load(o, nil, nil, time.Now())
+	at := c.At
+	if at.IsZero() {
+		at = time.Now()
+	}
+	s, problems := Load(o, nil, nil, at)
 	if s == nil {
 		return fmt.Errorf("the files cannot be loaded: %v", problems), true
 	}
@@ -97,6 +104,6 @@ func judgeCase(c made.Case, o Options) (err error, readable bool) {
 		}
 		state.PeerCertificates = append(state.PeerCertificates, x)
 	}
-	_, err = s.Verify(state, time.Now())
+	_, err = s.Verify(state, at)
 	return err, true
 }

@@ -19,15 +19,16 @@ import (
 // in DER.
 type Case struct {
 	Name    string
-	Server  bool     // the leaf is shown by a server; else by a client
-	Leaf    []byte   // may be unreadable
-	Key     []byte   // the private key of the leaf in PEM; nil for none
-	Sent    [][]byte // shown with it
-	CA      [][]byte // the trusted file
-	Trusted []byte   // a PEM block "TRUSTED CERTIFICATE" at the end of that file
-	Level   int      // OpenSSL's security level
-	Partial bool     // every certificate of the trusted file is an anchor
-	Lists   [][]byte // revocation lists; nil: nothing is asked about revocation
+	Server  bool      // the leaf is shown by a server; else by a client
+	Leaf    []byte    // may be unreadable
+	Key     []byte    // the private key of the leaf in PEM; nil for none
+	Sent    [][]byte  // shown with it
+	CA      [][]byte  // the trusted file
+	Trusted []byte    // a PEM block "TRUSTED CERTIFICATE" at the end of that file
+	Level   int       // OpenSSL's security level
+	Partial bool      // every certificate of the trusted file is an anchor
+	Lists   [][]byte  // revocation lists; nil: nothing is asked about revocation
+	At      time.Time // when it is verified; zero: now
 
 	// Stricter says why the gate refuses what OpenSSL admits; empty where they must
 	// agree. Laxer says why the gate admits what OpenSSL refuses, which there is for
