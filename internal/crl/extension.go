@@ -57,7 +57,10 @@ func (l *List) parseExtension(x extension) (err error) {
 	case idDeltaCRLIndicator:
 		return errDelta
 	case idIssuingDistPoint:
-		return l.parseDistributionPoint(x.value)
+		if err = l.parseDistributionPoint(x.value); err != nil {
+			l.scope = scope{} // what the list revokes counts for every certificate
+		}
+		return err
 	case idAuthorityKeyID: // only a hint: the issuer is the CA whose key verifies the signature
 		l.authority, ok = certs.ParseAuthorityKeyID(x.value)
 		l.rawAuthority = x.value

@@ -71,6 +71,7 @@ var stricterLists = map[string]string{
 	"two halves, the second revokes":                                  together,
 	"two points, both lists, the older revokes":                       together,
 	"a newer one of some reasons that revokes beside a good one":      unusable,
+	"a newer one of users and CAs that revokes beside a good one":     unusable,
 	"a newer one with an entry of an unknown critical one that revokes beside a good one": unusable,
 	"a newer one with an unknown critical extension that revokes beside a good one":       unusable,
 }
