@@ -1,6 +1,7 @@
 package tlsconfig
 
 import (
+	"bytes"
 	"cmp"
 	"crypto"
 	"crypto/rsa"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"pgwicket/internal/certs"
+	"pgwicket/internal/privkey"
 )
 
 // fileLimit is far above the size of any certificate, key or CA file, and bounds what is read for a wrong path.
@@ -124,7 +126,7 @@ func loadPairs(o Options, secrets passphrases, now time.Time, r *report) ([]*ser
 		checkLeaf(prefix, p, cert.Leaf, now, r)
 		info := CertificateInfo{
 			File: p.CertFile, KeyFile: p.KeyFile, Chain: chain, Subject: nameText(cert.Leaf.RawSubject),
-			NotBefore: cert.Leaf.NotBefore, NotAfter: cert.Leaf.NotAfter, Key: keyName(cert.Leaf.PublicKey),
+			NotBefore: cert.Leaf.NotBefore, NotAfter: cert.Leaf.NotAfter, Key: privkey.Name(cert.Leaf.PublicKey),
 		}
 		s := loadStaple(prefix, p, chain, now, r)
 		if s != nil {
@@ -146,12 +148,18 @@ func loadPair(prefix string, p Pair, secrets passphrases, r *report) (cert tls.C
 		}
 	}
 	chain, err := readCertificates(p.CertFile)
-	if err != nil {
-		r.errorf(prefix+"cert_file", "%v", err)
-	}
 	key, keyErr := readKey(p.KeyFile, secrets)
 	var command *passphraseError
+	var noKey *noKeyError
+	swapped := err != nil && errors.As(keyErr, &noKey) && noKey.kind == certs.FileCertificate && holdsKey(p.CertFile)
 	switch {
+	case swapped:
+		r.errorf(prefix+"cert_file", "%q holds the private key and %q the certificate: exchange the two paths", p.CertFile, p.KeyFile)
+	case err != nil:
+		r.errorf(prefix+"cert_file", "%v", err)
+	}
+	switch {
+	case swapped:
 	case errors.As(keyErr, &command):
 		r.errorf("passphrase_command", "%v", keyErr)
 	case keyErr != nil:
@@ -175,6 +183,13 @@ func loadPair(prefix string, p Pair, secrets passphrases, r *report) (cert tls.C
 	}
 	cert.PrivateKey, cert.Leaf = key, chain[0]
 	return cert, chain, true
+}
+
+// holdsKey reports whether a file has a private key in PEM.
+func holdsKey(file string) bool {
+	data, _ := readFile(file, fileLimit, nil)
+	defer clear(data)
+	return bytes.Contains(data, []byte("PRIVATE KEY-----"))
 }
 
 // checkLeaf warns of what PostgreSQL accepts as well, and clients refuse.

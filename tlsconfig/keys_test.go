@@ -15,6 +15,7 @@ import (
 
 	"github.com/youmark/pkcs8"
 
+	"pgwicket/internal/privkey"
 	"pgwicket/internal/tlstest"
 )
 
@@ -141,14 +142,15 @@ func TestKeysOfGo(t *testing.T) {
 		{"no passphrase", encrypted, answer(""), "the passphrase is wrong"},
 		{"no terminal", encrypted, passphrases{}, "set passphrase_command or start from a terminal"},
 		{"no answer", encrypted, passphrases{ask: func(string) ([]byte, error) { return nil, io.EOF }}, `could not be read: "EOF"`},
-		{"cut short", encrypted[:len(encrypted)/2], answer("s3cret"), "holds no private key in PEM"},
+		{"cut short", encrypted[:len(encrypted)/2], answer("s3cret"), "its PEM is damaged"},
 		{"damaged", block("ENCRYPTED PRIVATE KEY", string(damage(t, scrypt))), answer("s3cret"), "damaged"},
 		{"not ASN.1", block("ENCRYPTED PRIVATE KEY", "hello"), answer("s3cret"), "the encrypted private key is damaged"},
 		{"not a key", block("PRIVATE KEY", "hello"), passphrases{}, "damaged or of a kind"},
 		{"of ssh", block("OPENSSH PRIVATE KEY", "openssh-key-v1"), passphrases{}, "ssh-keygen -p -m PKCS8"},
-		{"empty", nil, passphrases{}, "holds no private key in PEM"},
-		{"DER", decode(pair.KeyPEM()), passphrases{}, "holds no private key in PEM"},
-		{"a certificate", pair.CertPEM(), passphrases{}, "holds no private key in PEM"},
+		{"empty", nil, passphrases{}, "holds no private key in PEM: it is empty"},
+		{"DER", decode(pair.KeyPEM()), passphrases{}, "holds no private key in PEM: convert it with openssl pkey -inform DER"},
+		{"a certificate", pair.CertPEM(), passphrases{}, "holds no private key in PEM: it holds a certificate alone"},
+		{"a text", []byte("server.key"), passphrases{}, "holds no private key in PEM: write one in PEM"},
 	} {
 		t.Run(c.what, func(t *testing.T) { checkKey(t, c.key, c.secrets, c.want) })
 	}
@@ -183,7 +185,7 @@ func checkKey(t *testing.T, data []byte, secrets passphrases, want string) {
 	file := keep(t, "server.key", data)
 	key, err := readKey(file, secrets)
 	if err == nil {
-		if got := keyName(key.Public()); got != want {
+		if got := privkey.Name(key.Public()); got != want {
 			t.Errorf("read a key %s, want %s", got, want)
 		}
 		return
@@ -215,8 +217,8 @@ func TestKeyFileRule(t *testing.T) {
 		{0o640, 4711, 4711, "chmod 0600"},
 		{0o604, 4711, 4711, "chmod 0600"},
 		{0o666, 4711, 4711, "chmod 0600"},
-		{0o600, 4711, 4712, "belongs to user 4711: it must belong to the user of pgwicket or to root: chown 4712"},
-		{0o600, 4711, 0, "chown 0"},
+		{0o600, 4711, 4712, "belongs to user 4711, and this process runs as user 4712: run it as the account of the gate"},
+		{0o600, 4711, 0, "this process runs as root (0)"},
 		{0o600, me, me, ""},
 		{0o604, me, me, ": only "},
 	} {
@@ -228,9 +230,14 @@ func TestKeyFileRule(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = keyFileRule(file, st, c.euid)
+		err = keyFileRule(file, st, c.euid, false)
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%04o of %d for %d: %v, want %q", c.mode, c.owner, c.euid, err, c.want)
+		}
+		// Only the account in user is one to give the file to.
+		if err = keyFileRule(file, st, c.euid, true); c.owner == 4711 && c.euid == 4712 &&
+			(err == nil || !strings.Contains(err.Error(), `it must belong to user 4712, the account in user, or to root: chown 4712 "`)) {
+			t.Errorf("%d for %d, which user names: %v", c.owner, c.euid, err)
 		}
 	}
 }

@@ -24,8 +24,8 @@ func TestFindCertificatesThatGoCannotRead(t *testing.T) {
 	}
 	var commands []string
 	for _, b := range blocks(t, "security.md") {
-		if b.section == "Certificates that Go cannot read" && b.lang == "sh" {
-			commands = append(commands, b.text)
+		if b.Section == "Certificates that Go cannot read" && b.Lang == "sh" {
+			commands = append(commands, b.Text)
 		}
 	}
 	if len(commands) != 2 {

@@ -1,7 +1,7 @@
-package pbe
+package privkey
 
 import (
-	"crypto/des"  //nolint:gosec // see pbe.go
+	"crypto/des"  //nolint:gosec // see pkcs8.go
 	"crypto/sha1" //nolint:gosec // the same
 	"encoding/asn1"
 	"math/big"
@@ -19,7 +19,7 @@ type saltAndCount struct {
 func pbes1(c blockCipher, parameters, data, passphrase []byte) ([]byte, error) {
 	var p saltAndCount
 	if _, err := asn1.Unmarshal(parameters, &p); err != nil || p.Iterations < 1 {
-		return nil, ErrDamaged
+		return nil, errDamaged
 	}
 	key, iv := derive(forKey, passphrase, p, c.keySize), derive(forIV, passphrase, p, des.BlockSize)
 	defer clear(key)

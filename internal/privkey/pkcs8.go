@@ -1,7 +1,4 @@
-// Package pbe decrypts private keys that are encrypted with a passphrase (PKCS #8), in
-// the forms that OpenSSL 3 writes and reads without its legacy provider: PBES2 with
-// PBKDF2 or scrypt, and the schemes of PBES1 with 3DES.
-package pbe
+package privkey
 
 import (
 	"crypto/aes"
@@ -20,11 +17,10 @@ import (
 	"golang.org/x/crypto/scrypt"
 )
 
-// What Decrypt fails with. The texts complete a sentence that begins with the file.
+// What decrypt fails with, besides errPassphrase.
 var (
-	ErrPassphrase  = errors.New("the passphrase is wrong")
-	ErrDamaged     = errors.New("the encrypted private key is damaged")
-	ErrUnsupported = errors.New("the key is encrypted in a way that is not supported: convert it with openssl pkcs8 -topk8 -v2 aes256")
+	errDamaged     = errors.New("the encrypted private key is damaged")
+	errUnsupported = errors.New("the key is encrypted in a way that is not supported: convert it with openssl pkcs8 -topk8 -v2 aes256")
 )
 
 // The algorithms of RFC 8018, appendix A, and RFC 7914, section 7.
@@ -75,15 +71,28 @@ var legacy = map[string]string{
 	"1.2.840.113549.1.12.1.5": "PBE-SHA1-RC2-128", "1.2.840.113549.1.12.1.6": "PBE-SHA1-RC2-40",
 }
 
-// Decrypt returns the PrivateKeyInfo in an EncryptedPrivateKeyInfo (RFC 5208, section 6). It fails with one of the errors
+// decryptPKCS8 decrypts and parses. OpenSSL encrypts with no empty passphrase.
+func decryptPKCS8(der, secret []byte) (any, error) {
+	if len(secret) == 0 {
+		return nil, errPassphrase
+	}
+	plain, err := decrypt(der, secret)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(plain)
+	return parsePlain("PRIVATE KEY", plain)
+}
+
+// decrypt returns the PrivateKeyInfo in an EncryptedPrivateKeyInfo (RFC 5208, section 6). It fails with one of the errors
 // above, or with one that names a scheme of OpenSSL's legacy provider. The caller clears the result. der is not changed.
-func Decrypt(der, passphrase []byte) ([]byte, error) {
+func decrypt(der, passphrase []byte) ([]byte, error) {
 	var info struct {
 		Algorithm pkix.AlgorithmIdentifier
 		Data      []byte
 	}
 	if _, err := asn1.Unmarshal(der, &info); err != nil {
-		return nil, ErrDamaged
+		return nil, errDamaged
 	}
 	scheme, parameters := info.Algorithm.Algorithm.String(), info.Algorithm.Parameters.FullBytes
 	var plain []byte
@@ -98,21 +107,16 @@ func Decrypt(der, passphrase []byte) ([]byte, error) {
 	case scheme == oidPBES2:
 		plain, err = pbes2(parameters, info.Data, passphrase)
 	default:
-		err = ErrUnsupported
+		err = errUnsupported
 	}
 	if err != nil {
 		return nil, err
 	}
 	// The padding is right by accident for one wrong passphrase in 256.
-	var key struct {
-		Version   int
-		Algorithm pkix.AlgorithmIdentifier
-		Key       []byte
-		Rest      []asn1.RawValue `asn1:"optional,omitempty"`
-	}
+	var key privateKeyInfo
 	if _, err := asn1.Unmarshal(plain, &key); err != nil {
 		clear(plain)
-		return nil, ErrPassphrase
+		return nil, errPassphrase
 	}
 	return plain, nil
 }
@@ -121,19 +125,19 @@ func Decrypt(der, passphrase []byte) ([]byte, error) {
 func pbes2(parameters, data, passphrase []byte) ([]byte, error) {
 	var p struct{ KDF, Cipher pkix.AlgorithmIdentifier }
 	if _, err := asn1.Unmarshal(parameters, &p); err != nil {
-		return nil, ErrDamaged
+		return nil, errDamaged
 	}
 	c, ok := pbes2Ciphers[p.Cipher.Algorithm.String()]
 	if !ok {
-		return nil, ErrUnsupported
+		return nil, errUnsupported
 	}
 	var iv []byte
 	if _, err := asn1.Unmarshal(p.Cipher.Parameters.FullBytes, &iv); err != nil {
-		return nil, ErrDamaged
+		return nil, errDamaged
 	}
 	derive, ok := map[string]func(parameters, passphrase []byte, size int) ([]byte, error){oidPBKDF2: byPBKDF2, oidScrypt: byScrypt}[p.KDF.Algorithm.String()]
 	if !ok {
-		return nil, ErrUnsupported
+		return nil, errUnsupported
 	}
 	key, err := derive(p.KDF.Parameters.FullBytes, passphrase, c.keySize)
 	if err != nil {
@@ -151,15 +155,15 @@ func byPBKDF2(parameters, passphrase []byte, size int) ([]byte, error) {
 		PRF        pkix.AlgorithmIdentifier `asn1:"optional"`
 	}
 	if _, err := asn1.Unmarshal(parameters, &p); err != nil || p.Iterations < 1 {
-		return nil, ErrDamaged
+		return nil, errDamaged
 	}
 	newHash, ok := hashes[p.PRF.Algorithm.String()]
 	if !ok {
-		return nil, ErrUnsupported
+		return nil, errUnsupported
 	}
 	key, err := pbkdf2.Key(newHash, string(passphrase), p.Salt, p.Iterations, size)
 	if err != nil { // such as by GODEBUG=fips140=only
-		return nil, ErrUnsupported
+		return nil, errUnsupported
 	}
 	return key, nil
 }
@@ -175,11 +179,11 @@ func byScrypt(parameters, passphrase []byte, size int) ([]byte, error) {
 	}
 	if _, err := asn1.Unmarshal(parameters, &p); err != nil || min(p.N, p.R, p.P) < 1 ||
 		max(p.N, p.R, p.P) > maxScrypt || 128*p.R*(p.N+p.P+2) > maxScrypt {
-		return nil, ErrDamaged
+		return nil, errDamaged
 	}
 	key, err := scrypt.Key(passphrase, p.Salt, p.N, p.R, p.P, size)
 	if err != nil {
-		return nil, ErrDamaged
+		return nil, errDamaged
 	}
 	return key, nil
 }
@@ -188,23 +192,23 @@ func byScrypt(parameters, passphrase []byte, size int) ([]byte, error) {
 func (c blockCipher) decrypt(key, iv, data []byte) ([]byte, error) {
 	block, err := c.make(key)
 	if err != nil {
-		return nil, ErrUnsupported
+		return nil, errUnsupported
 	}
 	size := block.BlockSize()
 	if len(iv) != size || len(data) == 0 || len(data)%size != 0 {
-		return nil, ErrDamaged
+		return nil, errDamaged
 	}
 	plain := make([]byte, len(data))
 	cipher.NewCBCDecrypter(block, iv).CryptBlocks(plain, data)
 	padding := int(plain[len(plain)-1])
 	if padding == 0 || padding > size {
 		clear(plain)
-		return nil, ErrPassphrase
+		return nil, errPassphrase
 	}
 	for _, b := range plain[len(plain)-padding:] {
 		if int(b) != padding {
 			clear(plain)
-			return nil, ErrPassphrase
+			return nil, errPassphrase
 		}
 	}
 	return plain[:len(plain)-padding], nil

@@ -1,4 +1,4 @@
-package pbe_test
+package privkey
 
 import (
 	"bytes"
@@ -7,8 +7,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-
-	"pgwicket/internal/pbe"
 )
 
 func openssl(t *testing.T, stdin []byte, command string) []byte {
@@ -37,17 +35,17 @@ func TestDecrypt(t *testing.T) {
 	} {
 		block, _ := pem.Decode(openssl(t, key, "pkcs8 -topk8 -passout pass:s3cret "+form))
 		before := bytes.Clone(block.Bytes)
-		if got, err := pbe.Decrypt(block.Bytes, []byte("s3cret")); err != nil || !bytes.Equal(got, plain.Bytes) {
+		if got, err := decrypt(block.Bytes, []byte("s3cret")); err != nil || !bytes.Equal(got, plain.Bytes) {
 			t.Errorf("%s: %v", form, err)
 		}
 		if !bytes.Equal(before, block.Bytes) {
 			t.Errorf("%s: what is encrypted was changed", form)
 		}
-		if _, err := pbe.Decrypt(block.Bytes, []byte("S3cret")); !errors.Is(err, pbe.ErrPassphrase) {
+		if _, err := decrypt(block.Bytes, []byte("S3cret")); !errors.Is(err, errPassphrase) {
 			t.Errorf("%s, with another passphrase: %v", form, err)
 		}
 		for n := range block.Bytes {
-			if _, err := pbe.Decrypt(block.Bytes[:n], []byte("s3cret")); err == nil {
+			if _, err := decrypt(block.Bytes[:n], []byte("s3cret")); err == nil {
 				t.Errorf("%s: the first %d bytes are enough", form, n)
 			}
 		}
@@ -63,7 +61,7 @@ func TestDamaged(t *testing.T) {
 		for _, b := range []byte{0, 1, 0x7f, 0xff} {
 			damaged := bytes.Clone(block.Bytes)
 			damaged[i] = b
-			_, _ = pbe.Decrypt(damaged, []byte("s3cret"))
+			_, _ = decrypt(damaged, []byte("s3cret"))
 		}
 	}
 	large, _ := pem.Decode(openssl(t, key, "pkcs8 -topk8 -passout pass:s3cret -scrypt -scrypt_N 16384"))
@@ -72,7 +70,7 @@ func TestDamaged(t *testing.T) {
 		t.Fatal("there is no N")
 	}
 	large.Bytes[at+2] = 0x7f // openssl's own bound is twice the 16 MiB of 16384
-	if _, err := pbe.Decrypt(large.Bytes, []byte("s3cret")); !errors.Is(err, pbe.ErrDamaged) {
+	if _, err := decrypt(large.Bytes, []byte("s3cret")); !errors.Is(err, errDamaged) {
 		t.Errorf("a scrypt of more than 32 MiB: %v", err)
 	}
 }
