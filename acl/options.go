@@ -268,8 +268,6 @@ func (p *ruleParser) certificate(o CertificateOptions) (out []attribute) {
 			a.pattern = p.fullName(key, c.text)
 		case "dns":
 			a.pattern = p.pattern(key, c.text, hostName)
-		case "cn":
-			a.pattern = p.pattern(key, c.text, roleName)
 		default:
 			a.pattern = p.pattern(key, c.text, anyName)
 		}

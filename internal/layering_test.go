@@ -38,7 +38,7 @@ var layers = map[string][]string{
 	"internal/printable":   nil,
 	"internal/limit":       {"internal/printable"},
 	"internal/refusallog":  nil,
-	"internal/clientcert":  {"acl", "internal/printable"},
+	"internal/clientcert":  {"acl", "internal/certs", "internal/printable"},
 	"internal/handshake":   {"internal/pgwire", "internal/relay"},
 	"internal/proxyheader": {"internal/relay"},
 	"proxy": {
@@ -61,10 +61,11 @@ var layers = map[string][]string{
 	},
 	"cmd/pgwicket": {
 		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/budget", "internal/doctor", "internal/filewatch", "internal/gate", "internal/logwriter",
-		"internal/nearest", "internal/nftables", "internal/phrase", "internal/sandbox", "internal/status", "internal/systemd",
+		"internal/nearest", "internal/nftables", "internal/phrase", "internal/sandbox", "internal/socket", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket-demo": {"internal/pgtest", "internal/tlstest"}, // runs the binary as its users do
 
+	"internal/docpage":        nil, // runs the pages of docs, for tests
 	"internal/tlstest/chains": nil, // chains for the tests of certs and of what uses it
 }
 

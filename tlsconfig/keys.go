@@ -1,6 +1,8 @@
 package tlsconfig
 
 import (
+	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -14,9 +16,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
+	"strconv"
 	"strings"
 
-	"github.com/youmark/pkcs8"
+	"pgwicket/internal/certs"
 )
 
 // usableKeys are the kinds of keys that crypto/tls can sign a handshake with.
@@ -27,15 +31,21 @@ var oidRSAPSS = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 10}
 // keyFileRule is check_ssl_key_file_permissions of PostgreSQL (be-secure-common.c), for a process that may run as root. The
 // server never does, but libpq may: root's file may then be readable by its group, as in libpq's fe-secure-openssl.c. Group
 // read is how Debian's group ssl-cert and fsGroup of Kubernetes provide keys. PostgreSQL has no such rule for Windows.
-func keyFileRule(name string, st fs.FileInfo, euid int) error {
+//
+// reader is the account that reads the file. becomes says that it is that of the key user, and not that of this process.
+func keyFileRule(name string, st fs.FileInfo, reader int, becomes bool) error {
 	owner, ok := fileOwner(st)
 	if !ok {
 		return nil
 	}
 	mode := st.Mode().Perm()
 	switch {
-	case owner != euid && owner != 0:
-		return fmt.Errorf("%q belongs to user %d: it must belong to the user of pgwicket or to root: chown %d %[1]q", name, owner, euid)
+	case owner != reader && owner != 0 && becomes:
+		return fmt.Errorf("%q belongs to %s: it must belong to %s, the account in user, or to root: chown %s %[1]q",
+			name, account(owner), account(reader), nameOf(reader))
+	case owner != reader && owner != 0:
+		return fmt.Errorf("%q belongs to %s, and this process runs as %s: run it as the account of the gate, to which the key must belong, unless root owns it",
+			name, account(owner), account(reader))
 	case owner == 0 && mode&0o037 != 0:
 		return fmt.Errorf("%q has mode %04o: only root may write it and only its group may read it: chmod 0640 %[1]q", name, mode)
 	case owner != 0 && mode&0o077 != 0:
@@ -44,21 +54,53 @@ func keyFileRule(name string, st fs.FileInfo, euid int) error {
 	return nil
 }
 
+// account names an account with its number.
+func account(uid int) string {
+	if name, number := nameOf(uid), strconv.Itoa(uid); name != number {
+		return name + " (" + number + ")"
+	}
+	return "user " + strconv.Itoa(uid)
+}
+
+// nameOf returns the name of an account, or its number.
+func nameOf(uid int) string {
+	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
+		return u.Username
+	}
+	return strconv.Itoa(uid)
+}
+
 // readKey returns the first private key of a PEM file.
 func readKey(file string, secrets passphrases) (crypto.Signer, error) {
 	reader := os.Geteuid()
 	if secrets.owner != 0 {
 		reader = secrets.owner
 	}
-	data, err := readFile(file, fileLimit, func(st fs.FileInfo) error { return keyFileRule(file, st, reader) })
-	if err != nil {
+	var rule error
+	data, err := readFile(file, fileLimit, func(st fs.FileInfo) error {
+		if owner, _ := fileOwner(st); owner == os.Geteuid() { // who only checks a configuration may own it
+			rule = keyFileRule(file, st, owner, false)
+			return nil
+		}
+		rule = keyFileRule(file, st, reader, secrets.owner != 0)
+		return nil
+	})
+	text := certs.ASCII(data)
+	defer clear(text)
+	defer clear(data)
+	switch {
+	case err == nil && !bytes.Contains(text, []byte("PRIVATE KEY-----")):
+		// Owner and mode of such a file are right for what it is.
+		return nil, &noKeyError{file, certs.KindOf(text)}
+	case rule != nil:
+		return nil, rule
+	case err != nil:
 		return nil, err
 	}
-	defer clear(data)
-	for rest := data; ; {
+	for rest := text; ; {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
-			return nil, fmt.Errorf("%q holds no private key in PEM: convert it with openssl pkey", file)
+			return nil, fmt.Errorf("%q holds no private key that can be read: its PEM is damaged", file)
 		}
 		// "openssl ecparam -genkey" writes the curve first, and a combined file has certificates too.
 		if !strings.HasSuffix(block.Type, "PRIVATE KEY") {
@@ -75,6 +117,30 @@ func readKey(file string, secrets passphrases) (crypto.Signer, error) {
 		}
 		return signer, nil
 	}
+}
+
+// noKeyError means that a file has something else in place of a private key.
+type noKeyError struct {
+	file string
+	kind certs.FileKind
+}
+
+func (e *noKeyError) Error() string {
+	return fmt.Sprintf("%q holds no private key in PEM: %s", e.file, cmp.Or(noKey[e.kind], "write one in PEM"))
+}
+
+// noKey says what to do with a file that holds no private key in PEM, by what it holds.
+var noKey = map[certs.FileKind]string{
+	certs.FileEmpty:          "it is empty",
+	certs.FileCertificate:    "it holds a certificate alone: name the file of its key",
+	certs.FileCertificateDER: "it holds a certificate: name the file of its key",
+	certs.FileKeyDER:         "convert it with openssl pkey -inform DER",
+	certs.FilePublicKey:      "it holds the public key, and the private one is needed",
+	certs.FileRequest:        "it holds a certificate request: name the file of the key that it was made with",
+	certs.FileList:           "it holds a revocation list",
+	certs.FilePKCS7:          "a PKCS #7 file has no keys: name the file of the key",
+	certs.FilePKCS7DER:       "a PKCS #7 file has no keys: name the file of the key",
+	certs.FilePKCS12:         "convert it with openssl pkcs12 -nocerts",
 }
 
 // parseKey parses a block, and decrypts it before if it is encrypted.
@@ -128,12 +194,16 @@ func parsePlain(kind string, der []byte) (any, error) {
 	return key, nil
 }
 
+// privateKeyInfo is PKCS #8 (RFC 5208, section 5), as far as it is looked at.
+type privateKeyInfo struct {
+	Version   int
+	Algorithm pkix.AlgorithmIdentifier
+	Key       []byte
+	Rest      []asn1.RawValue `asn1:"optional,omitempty"`
+}
+
 func isRSAPSS(der []byte) bool {
-	var info struct {
-		Version   int
-		Algorithm pkix.AlgorithmIdentifier
-		Key       []byte
-	}
+	var info privateKeyInfo
 	_, err := asn1.Unmarshal(der, &info)
 	return err == nil && info.Algorithm.Algorithm.Equal(oidRSAPSS)
 }
@@ -157,30 +227,6 @@ func decryptLegacy(block *pem.Block, secret []byte) (any, error) {
 		return nil, errPassphrase
 	}
 	return key, nil
-}
-
-// decryptPKCS8 decrypts PBES2 with PBKDF2 or scrypt. The format does not tell a wrong passphrase from a key that cannot be
-// parsed.
-func decryptPKCS8(der, secret []byte) (key any, err error) {
-	if len(secret) == 0 { // youmark/pkcs8 would parse the key as one that is not encrypted
-		return nil, errPassphrase
-	}
-	// youmark/pkcs8 passes the lengths in a damaged file on to crypto/cipher, which panics; a reload must not end the
-	// process.
-	defer func() {
-		if recover() != nil {
-			key, err = nil, errors.New("the encrypted private key is damaged")
-		}
-	}()
-	key, err = pkcs8.ParsePKCS8PrivateKey(der, secret)
-	switch {
-	case err == nil:
-		return key, nil
-	case strings.HasSuffix(err.Error(), "incorrect password"):
-		return nil, fmt.Errorf("%w, or the key is not one of %s", errPassphrase, usableKeys)
-	default: // PBES1 and PKCS#12 ciphers, other hashes than SHA-1 and SHA-256
-		return nil, errors.New("the key is encrypted in a way that Go does not support: convert it with openssl pkcs8 -topk8 -v2 aes256 -v2prf hmacWithSHA256")
-	}
 }
 
 // keyName returns the kind and size of a key; empty if crypto/tls cannot use it.
