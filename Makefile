@@ -19,7 +19,7 @@ TIME     ?= 10m
 # Builds a program of the module in test and runs it here, so that paths in ARGS are from here.
 RUN = run() { $(GO) build -C test -o "$(CURDIR)/bin/" "./$$1" && "bin/$$1" "$${@:2}"; }; run
 
-.PHONY: help build packages demo test deploy-test lint fuzz soak bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-replication interop-tools screenshots clean
+.PHONY: help build packages demo test deploy-test lint fuzz soak bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-moments interop-moments-quick interop-replication interop-tools screenshots clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-23s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,14 @@ interop: ## every release of PostgreSQL and every client through a gate, into do
 interop-quick: ## the same with a small value and short waits, for CI (ARGS="--only psql" for one client)
 	@.ci/need postgresql openssl
 	@$(RUN) interop matrix --quick $(ARGS)
+
+interop-moments: ## limits, drains, revocations and restarts as each client sees them, into docs/results/interop.md (three minutes)
+	@.ci/need postgresql openssl
+	@$(RUN) interop moments --into docs/results/interop.md $(ARGS)
+
+interop-moments-quick: ## the same without the file, for CI (ARGS="--only JDBC" for one client)
+	@.ci/need postgresql openssl
+	@$(RUN) interop moments $(ARGS)
 
 interop-replication: ## backups, standbys, WAL and logical replication through a gate, by checksum, into docs/results/interop.md
 	@.ci/need postgresql openssl

@@ -199,7 +199,7 @@ func (s *session) relayEnded(r relay.Result) {
 	}
 	s.server.logAndCount(e)
 	if r.Busy && (e.outcome == SessionLifetime || e.outcome == UnfinishedRequest) {
-		s.host.cancelQuery(context.Background(), r.Login)
+		s.host.CancelQuery(context.Background(), r.Login)
 	}
 	s.server.shutdown.live.add(-1)
 	s.server.forget(s, r.Login.CancelKey())
@@ -217,7 +217,7 @@ func (s *session) snapshot() (Session, bool) {
 	one := Session{
 		ID: p.id, Client: p.source, Listener: p.request.Listener, Since: p.accepted,
 		User: printable.Text(p.request.User), Database: printable.Text(p.request.Database), Rule: s.rule,
-		FromClient: fromClient, ToClient: toClient,
+		FromClient: fromClient, ToClient: toClient, Request: &p.request,
 	}
 	if id := p.request.Certificate; id != nil {
 		one.Subject = printable.Text(id.DN)

@@ -72,13 +72,26 @@ var errMalformed = errors.New("is not a well-formed CRL: fetch it again from the
 
 var errNoList = errors.New("holds no CRL, neither in DER nor in PEM (" + beginCRL + ")")
 
+// otherKinds say what to do with a file that holds something else than a list.
+var otherKinds = map[certs.FileKind]string{
+	certs.FileEmpty:          "it is empty",
+	certs.FileCertificate:    "it holds a certificate",
+	certs.FileCertificateDER: "it holds a certificate",
+	certs.FileKey:            "it holds a private key",
+	certs.FileKeyDER:         "it holds a private key",
+	certs.FilePKCS7:          "convert it with openssl pkcs7 -print_certs, which prints the lists as well",
+	certs.FilePKCS7DER:       "convert it with openssl pkcs7 -inform DER -print_certs, which prints the lists as well",
+	certs.FilePKCS12:         "a PKCS #12 file has no lists",
+}
+
 const beginCRL = "-----BEGIN X509 CRL-----"
 
 // Split returns the lists of a file in DER. A file is either one list in DER or any number of PEM blocks, with any other
 // text or PEM between them, as OpenSSL reads it. A file without a list and a damaged block are errors, which complete a
 // sentence that begins with the name of the file.
 func Split(data []byte) (lists [][]byte, isPEM bool, err error) {
-	if len(data) > 0 && data[0] == 0x30 {
+	data = certs.ASCII(data)
+	if len(data) > 0 && data[0] == 0x30 && otherKinds[certs.KindOf(data)] == "" {
 		return [][]byte{data}, false, nil
 	}
 	// pem.Decode skips a damaged block without an error, and a list that is skipped revokes nothing.
@@ -90,6 +103,9 @@ func Split(data []byte) (lists [][]byte, isPEM bool, err error) {
 	}
 	switch {
 	case begun == 0:
+		if text := otherKinds[certs.KindOf(data)]; text != "" {
+			return nil, true, fmt.Errorf("%w: %s", errNoList, text)
+		}
 		return nil, true, errNoList
 	case len(lists) != begun:
 		return nil, true, fmt.Errorf("holds %d CRLs of which only %d can be read: the PEM of the others is damaged", begun, len(lists))
