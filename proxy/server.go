@@ -99,6 +99,8 @@ type Policy struct {
 	AuthenticationTimeout time.Duration
 	// Limits bound what clients may take.
 	Limits Limits
+	// LogEndsOnly leaves out the line about each session that begins.
+	LogEndsOnly bool
 	// RefusalLogRate is how many lines a second about connections that were refused
 	// are logged, a fifth of them at most for one source; 0: all. Of the others the
 	// log has a summary.

@@ -181,6 +181,7 @@ func (s *session) ready(login pgwire.Login) *relay.Termination {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.place, s.login = place, login
+	s.server.logBegin(s)
 	return nil
 }
 
