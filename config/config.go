@@ -251,6 +251,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		Limits:                l.limits(f.Limits, cmp.Or(f.TLS.ClientCert, tlsconfig.ClientCertRequire) == tlsconfig.ClientCertRequire),
 		MaxCancelRequests:     int(f.Limits.MaxCancelRequests),
 		RefusalLogRate:        float64(f.Log.RefusalRate),
+		LogEndsOnly:           l.oneOf("log.sessions", f.Log.Sessions, "both", "end") == "end",
 	}
 	c.Policy.Backend, c.Policy.Backends = l.backends(f)
 	l.checkBackends(f.ACL.Rules, c.Policy)
