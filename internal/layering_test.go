@@ -18,7 +18,7 @@ const module = "pgwicket/"
 // layers says what of ours each package may import. One that is not here has not been given its place.
 var layers = map[string][]string{
 	"acl":                {"internal/dn"},
-	"metrics":            nil,
+	"metrics":            {"internal/health"},
 	"internal/der":       nil,
 	"internal/signature": {"internal/der"},
 	"internal/certs":     {"internal/der", "internal/dn", "internal/signature"},
@@ -35,13 +35,15 @@ var layers = map[string][]string{
 	"internal/socket":    nil,
 
 	"internal/printable":   nil,
+	"internal/clientinfo":  {"internal/pgwire"},
+	"internal/health":      nil,
 	"internal/limit":       {"internal/printable"},
 	"internal/refusallog":  nil,
 	"internal/clientcert":  {"acl", "internal/printable"},
 	"internal/handshake":   {"internal/pgwire", "internal/relay"},
 	"internal/proxyheader": {"internal/relay"},
 	"proxy": {
-		"acl", "metrics", "internal/clientcert", "internal/handshake", "internal/limit", "internal/pgwire", "internal/printable",
+		"acl", "metrics", "internal/clientcert", "internal/clientinfo", "internal/handshake", "internal/limit", "internal/pgwire", "internal/printable",
 		"internal/proxyheader", "internal/refusallog", "internal/relay", "internal/socket",
 	},
 	"config": {"acl", "proxy", "tlsconfig", "internal/nearest"},
@@ -55,7 +57,7 @@ var layers = map[string][]string{
 	"internal/sandbox":   {"config", "proxy", "internal/filewatch"},
 	"internal/doctor":    {"acl", "config", "proxy", "tlsconfig", "internal/nftables", "internal/pgconf", "internal/pgwire", "internal/phrase"},
 	"internal/gate": {
-		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/dn", "internal/filewatch", "internal/phrase", "internal/sandbox",
+		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/dn", "internal/filewatch", "internal/health", "internal/phrase", "internal/sandbox",
 		"internal/socket", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket": {

@@ -14,6 +14,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/internal/clientcert"
+	"pgwicket/internal/clientinfo"
 	"pgwicket/internal/handshake"
 	"pgwicket/internal/limit"
 	"pgwicket/internal/pgwire"
@@ -123,7 +124,7 @@ func (c *conn) serve(ctx context.Context) error {
 	}
 	c.verifyCertificate(ctx)
 	if packet, err = c.readStartup(direct); err != nil {
-		return err
+		return c.explainName(err)
 	}
 	if packet.Kind() == pgwire.CancelRequest {
 		return c.forwardCancel(ctx, packet)
@@ -378,12 +379,13 @@ func (c *conn) connectBackend(ctx context.Context, p *Policy, rule *acl.Rule, st
 	began := time.Now()
 	backend, err := to.connect(bounded, func(h *Host, err error) {
 		if !errors.Is(bounded.Err(), context.Canceled) { // else nobody has waited for the host
-			c.server.metrics.BackendTried(metrics.Host{Backend: name, Address: h.Address}, err == nil)
+			c.server.metrics.BackendTried(metrics.Host{Backend: name, Address: h.Address}, err)
 		}
 	})
 	if err != nil {
 		return nil, refuse(BackendUnavailable, err.Error())
 	}
+	c.session.backend = name
 	c.server.metrics.BackendConnected(c.peer.id, time.Since(began))
 	if _, err := backend.Write(packet); err != nil {
 		_ = backend.Close()
@@ -397,13 +399,13 @@ func (c *conn) connectBackend(ctx context.Context, p *Policy, rule *acl.Rule, st
 func (c *conn) addClientInfo(m *pgwire.StartupMessage) {
 	p := c.peer
 	if p.request.Replication == acl.NoReplication {
-		m.Set("application_name", nameWithAddress(p.application, p.source.String()))
+		m.Set("application_name", clientinfo.NameWithAddress(p.application, p.source.String()))
 	}
-	info := clientInfo{addr: p.source.Addr().String(), session: p.id}
+	info := clientinfo.Info{Addr: p.source.Addr().String(), Session: p.id}
 	if id := p.request.Certificate; id != nil {
-		info.cn, info.serial = id.CN, id.Serial
+		info.CN, info.Serial = id.CN, id.Serial
 	}
-	info.set(m)
+	info.Set(m)
 }
 
 // startRelay gives the session to the relay, or closes backend.
@@ -422,6 +424,7 @@ func (c *conn) startRelay(backend *backendConn, rule *acl.Rule) error {
 		BackendTLS:    backend.tls,
 		LoginDeadline: c.loginDeadline,
 		LoginMessage:  pgwire.Fatal(pgwire.SQLStateQueryCanceled, "canceling authentication due to timeout", ""),
+		SilentMessage: pgwire.Fatal(pgwire.SQLStateCannotConnectNow, "the database does not answer", ""), // libpq tries its next host
 		Ready:         session.ready,
 		Done:          session.relayEnded,
 	}, backend.host)

@@ -41,10 +41,10 @@ func keyFileRule(name string, st fs.FileInfo, reader int, becomes bool) error {
 	switch {
 	case owner != reader && owner != 0 && becomes:
 		return fmt.Errorf("%q belongs to %s: it must belong to %s, the account in user, or to root: chown %s %[1]q",
-			name, account(owner), account(reader), nameOf(reader))
+			name, accountText(owner), accountText(reader), nameOf(reader))
 	case owner != reader && owner != 0:
 		return fmt.Errorf("%q belongs to %s, and this process runs as %s: run it as the account of the gate, to which the key must belong, unless root owns it",
-			name, account(owner), account(reader))
+			name, accountText(owner), accountText(reader))
 	case owner == 0 && mode&0o037 != 0:
 		return fmt.Errorf("%q has mode %04o: only root may write it and only its group may read it: chmod 0640 %[1]q", name, mode)
 	case owner != 0 && mode&0o077 != 0:
@@ -53,8 +53,8 @@ func keyFileRule(name string, st fs.FileInfo, reader int, becomes bool) error {
 	return nil
 }
 
-// account names an account with its number.
-func account(uid int) string {
+// accountText names an account with its number.
+func accountText(uid int) string {
 	if name, number := nameOf(uid), strconv.Itoa(uid); name != number {
 		return name + " (" + number + ")"
 	}

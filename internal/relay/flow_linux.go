@@ -36,7 +36,7 @@ type flow struct {
 	backendClosed   atomic.Bool
 	ready           func(pgwire.Login) *Termination
 	done            func(Result)
-	loginMessage    []byte // for a login that takes too long
+	loginMessage    func(sent int64) []byte // for a login that takes too long
 }
 
 // leg is one of the two sockets of a flow.
@@ -416,7 +416,7 @@ func (f *flow) timedOut() {
 	default:
 		f.cause(LoginTimeout)
 		delete(f.loop.deadlines, f)
-		f.terminate(Termination{Message: f.loginMessage, Deadline: time.Now().Add(boundaryWait)})
+		f.terminate(Termination{Message: f.loginMessage(f.toClient.Load()), Deadline: time.Now().Add(boundaryWait)})
 	}
 }
 
