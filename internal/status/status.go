@@ -343,7 +343,7 @@ func (s *Status) notifyBackend(b Backend) {
 	if b.State != "down" {
 		return
 	}
-	served := "has served no session since the start"
+	served := "has served none yet"
 	if b.LastSuccess != nil {
 		served = "served its last session " + ago(*b.LastSuccess, s.Time)
 	}
