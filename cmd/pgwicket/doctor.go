@@ -16,9 +16,8 @@ import (
 const doctorHelp = `Examine a deployment: the configuration, its certificates and revocation lists, what
 the account of the gate can reach, the handshakes that the listeners accept, one
 session through each of them, and the PostgreSQL behind the gate, with every way to
-bypass it. Each line is a check: PASS, WARN, FAIL, or SKIP if it
-could not be made, with the reason, the key, parameter or file, and the fix.
-Nothing is changed.
+bypass it. Each line is a check: PASS, WARN, FAIL, or SKIP if it could not be made,
+with the reason, the key, parameter or file, and the fix. Nothing is changed.
 
 Run it on the machine of the gate and PostgreSQL, as root or as the account of the
 gate. It connects to PostgreSQL over the socket in backend.host as libpq does (PGUSER,
@@ -40,18 +39,20 @@ func doctorCommand(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Examine the gate, its certificates and PostgreSQL", Long: doctorHelp,
 		Example: `  pgwicket doctor --config pgwicket.yaml --user postgres
+  pgwicket doctor --config pgwicket.yaml --user postgres \
+                  --session-user app --session-cert app.crt --session-key app.key
   pgwicket doctor --config pgwicket.yaml --pg-conf /etc/postgresql/15/main`,
 	}
 	var o doctor.Options
 	path := configFlag(cmd)
 	asJSON := cmd.Flags().Bool("json", false, "print JSON")
-	textFlag(cmd, &o.User, "user", "", "the `role` to connect as (default $PGUSER, or else the account)")
+	textFlag(cmd, &o.User, "user", "", "the `role` to ask PostgreSQL as, without the gate (default $PGUSER, or else the account)")
 	var cert, key string
 	textFlag(cmd, &o.Session.User, "session-user", "", "the `role` of the session through the gate (default: that of --user)")
-	textFlag(cmd, &o.Session.Database, "session-dbname", "", "its `database` (default: the name of the role, or that of --dbname)")
-	fileFlag(cmd, &cert, "session-cert", "a `file` with the client certificate for it")
+	textFlag(cmd, &o.Session.Database, "session-dbname", "", "the `database` of the session (default: the name of the role, or that of --dbname)")
+	fileFlag(cmd, &cert, "session-cert", "a `file` with the client certificate of the session, in PEM")
 	fileFlag(cmd, &key, "session-key", "the `file` of its key")
-	textFlag(cmd, &o.Database, "dbname", "postgres", "the `database` to connect to")
+	textFlag(cmd, &o.Database, "dbname", "postgres", "the `database` to connect to then")
 	cmd.Flags().StringVar(&o.PGConf, "pg-conf", "", "read postgresql.conf in this `directory` instead of connecting")
 	_ = cmd.MarkFlagDirname("pg-conf") // fails only for a flag that does not exist
 	return runs(cmd, func() int {

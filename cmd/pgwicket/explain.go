@@ -40,8 +40,8 @@ func explainCommand(s streams) *cobra.Command {
 	}
 	var q question
 	path := configFlag(cmd)
-	textFlag(cmd, &q.source, "source", "", "the `address` of the client")
-	textFlag(cmd, &q.user, "user", "", "the `role` that it asks for")
+	textFlag(cmd, &q.source, "source", "", "the `address` of the client (required)")
+	textFlag(cmd, &q.user, "user", "", "the `role` that it asks for (required)")
 	textFlag(cmd, &q.database, "database", "", "the `database` (default: the name of the user)")
 	fileFlag(cmd, &q.cert, "cert", "a `file` with its certificate and intermediates in PEM (default: no certificate)")
 	textFlag(cmd, &q.listener, "listener", "", "the `address` that it connects to (default: the first in listen)")
