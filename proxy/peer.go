@@ -29,6 +29,7 @@ type peer struct {
 	application string
 	version     uint32 // of the protocol that the client speaks; 0: not known yet
 	verified    bool   // its certificate has been verified
+	rejectsName bool   // it has closed, as the gate's certificate lacks the name that it asked for
 }
 
 func newPeer(id string, conn net.Conn, listener string) *peer {

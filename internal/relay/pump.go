@@ -43,7 +43,7 @@ func newPump(s Session, o Observer) *pump {
 func (p *pump) run() {
 	p.timeout = time.AfterFunc(time.Until(p.LoginDeadline), func() {
 		p.setCause(LoginTimeout)
-		p.Terminate(Termination{Message: p.LoginMessage, Deadline: time.Now().Add(boundaryWait)})
+		p.Terminate(Termination{Message: p.loginMessage(p.toClient.Load()), Deadline: time.Now().Add(boundaryWait)})
 	})
 	defer p.timeout.Stop()
 	uploaded := make(chan struct{})
