@@ -24,6 +24,7 @@ const (
 type Request struct {
 	Source         netip.Addr
 	Listener       string // the local address and port of the connection
+	Session        string // its id in the log; empty where there is none yet
 	User, Database string // as PostgreSQL uses them
 	Replication    Replication
 	SNI            string

@@ -48,6 +48,7 @@ type Config struct {
 	ReusePort      bool   // other processes may listen on the same addresses
 	User           string // the account to change to when started as root; may be empty
 	UserLine       int    // the line of user, or 1 if it is not set; 0 if the environment sets it
+	StateDir       string // absolute, or relative to the working directory; empty: none
 	Landlock       bool
 	RunsCommands   bool // a passphrase command runs at each load
 
@@ -209,6 +210,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		ReusePort:      f.ReusePort,
 		User:           f.User,
 		UserLine:       l.line("user"),
+		StateDir:       l.stateDir(dir, f.StateDir),
 		Landlock:       f.Landlock,
 		RunsCommands:   f.TLS.PassphraseCommand != "" || f.Admin.TLS.PassphraseCommand != "",
 	}
@@ -233,11 +235,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 	}
 	c.TLS = l.server("tls", f.TLS, l.current.TLS)
 	c.Admin = l.admin(f.Admin, dir, c.TLS)
-	for _, addr := range c.Listen {
-		if overlap(addr, c.Admin.Address) {
-			l.errorf("admin.address", "%s is also an address in listen (%s); give it a port of its own, such as 10432", c.Admin.Address, addr)
-		}
-	}
+	l.adminApart(c)
 	c.Policy = &proxy.Policy{
 		Networks:              l.networks(f.ACL),
 		SourceRefusal:         l.sourceRefusal(f.ACL.Refusal),
@@ -253,6 +251,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		Limits:                l.limits(f.Limits, cmp.Or(f.TLS.ClientCert, tlsconfig.ClientCertRequire) == tlsconfig.ClientCertRequire),
 		MaxCancelRequests:     int(f.Limits.MaxCancelRequests),
 		RefusalLogRate:        float64(f.Log.RefusalRate),
+		LogEndsOnly:           l.oneOf("log.sessions", f.Log.Sessions, "both", "end") == "end",
 	}
 	c.Policy.Backend, c.Policy.Backends = l.backends(f)
 	l.checkBackends(f.ACL.Rules, c.Policy)
@@ -261,6 +260,15 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		c.Policy.EndOnStaleCRL = c.TLS.EndOnStaleCRL
 	}
 	return c
+}
+
+// adminApart reports an admin address that is also one for clients.
+func (l *loader) adminApart(c *Config) {
+	for _, addr := range c.Listen {
+		if overlap(addr, c.Admin.Address) {
+			l.errorf("admin.address", "%s is also an address in listen (%s); give it a port of its own, such as 10432", c.Admin.Address, addr)
+		}
+	}
 }
 
 // A client with two certificates of RSA keys and a post-quantum key share sends some

@@ -56,7 +56,7 @@ func (c *conn) verify(ctx context.Context, by *Policy, state tls.ConnectionState
 		return nil, refuse(ClientGone, "cut before its certificate was verified")
 	}
 	defer c.server.handshakes.Release()
-	return by.verify(state, time.Now())
+	return by.verify(state, c.server.now())
 }
 
 // handshakeMessages are the beginnings of crypto/tls's errors for which it has

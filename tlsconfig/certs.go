@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"pgwicket/internal/certs"
+	"pgwicket/internal/privkey"
 )
 
 // fileLimit is far above the size of any certificate, key or CA file, and bounds what is read for a wrong path.
@@ -125,7 +126,7 @@ func loadPairs(o Options, secrets passphrases, now time.Time, r *report) ([]*ser
 		checkLeaf(prefix, p, cert.Leaf, now, r)
 		info := CertificateInfo{
 			File: p.CertFile, KeyFile: p.KeyFile, Chain: chain, Subject: nameText(cert.Leaf.RawSubject),
-			NotBefore: cert.Leaf.NotBefore, NotAfter: cert.Leaf.NotAfter, Key: keyName(cert.Leaf.PublicKey),
+			NotBefore: cert.Leaf.NotBefore, NotAfter: cert.Leaf.NotAfter, Key: privkey.Name(cert.Leaf.PublicKey),
 		}
 		s := loadStaple(prefix, p, chain, now, r)
 		if s != nil {

@@ -4,15 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rsa"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -21,12 +13,8 @@ import (
 	"strings"
 
 	"pgwicket/internal/certs"
+	"pgwicket/internal/privkey"
 )
-
-// usableKeys are the kinds of keys that crypto/tls can sign a handshake with.
-const usableKeys = "RSA, ECDSA on P-256, P-384 or P-521, or Ed25519"
-
-var oidRSAPSS = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 10}
 
 // keyFileRule is check_ssl_key_file_permissions of PostgreSQL (be-secure-common.c), for a process that may run as root. The
 // server never does, but libpq may: root's file may then be readable by its group, as in libpq's fe-secure-openssl.c. Group
@@ -42,10 +30,10 @@ func keyFileRule(name string, st fs.FileInfo, reader int, becomes bool) error {
 	switch {
 	case owner != reader && owner != 0 && becomes:
 		return fmt.Errorf("%q belongs to %s: it must belong to %s, the account in user, or to root: chown %s %[1]q",
-			name, account(owner), account(reader), nameOf(reader))
+			name, ownerText(owner), ownerText(reader), nameOf(reader))
 	case owner != reader && owner != 0:
 		return fmt.Errorf("%q belongs to %s, and this process runs as %s: run it as the account of the gate, to which the key must belong, unless root owns it",
-			name, account(owner), account(reader))
+			name, ownerText(owner), ownerText(reader))
 	case owner == 0 && mode&0o037 != 0:
 		return fmt.Errorf("%q has mode %04o: only root may write it and only its group may read it: chmod 0640 %[1]q", name, mode)
 	case owner != 0 && mode&0o077 != 0:
@@ -54,8 +42,8 @@ func keyFileRule(name string, st fs.FileInfo, reader int, becomes bool) error {
 	return nil
 }
 
-// account names an account with its number.
-func account(uid int) string {
+// ownerText names an account with its number.
+func ownerText(uid int) string {
 	if name, number := nameOf(uid), strconv.Itoa(uid); name != number {
 		return name + " (" + number + ")"
 	}
@@ -107,15 +95,7 @@ func readKey(file string, secrets passphrases) (crypto.Signer, error) {
 			continue
 		}
 		defer clear(block.Bytes)
-		key, err := parseKey(file, block, secrets)
-		if err != nil {
-			return nil, err
-		}
-		signer, ok := key.(crypto.Signer)
-		if !ok || keyName(signer.Public()) == "" {
-			return nil, fmt.Errorf("%q holds a key that crypto/tls cannot use: create one of %s, and its certificate", file, usableKeys)
-		}
-		return signer, nil
+		return parseKey(file, block, secrets)
 	}
 }
 
@@ -144,103 +124,18 @@ var noKey = map[certs.FileKind]string{
 }
 
 // parseKey parses a block, and decrypts it before if it is encrypted.
-func parseKey(file string, block *pem.Block, secrets passphrases) (any, error) {
-	_, legacy := block.Headers["DEK-Info"] // RFC 1421, section 4.6.1.3
-	if !legacy && block.Type != "ENCRYPTED PRIVATE KEY" {
-		key, err := parsePlain(block.Type, block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("%q: %w", file, err)
+func parseKey(file string, block *pem.Block, secrets passphrases) (crypto.Signer, error) {
+	var secret []byte
+	if privkey.Encrypted(block) {
+		var err error
+		if secret, err = secrets.get(file); err != nil {
+			return nil, err
 		}
-		return key, nil
+		defer clear(secret)
 	}
-	secret, err := secrets.get(file)
-	if err != nil {
-		return nil, err
-	}
-	defer clear(secret)
-	var key any
-	if legacy {
-		key, err = decryptLegacy(block, secret)
-	} else {
-		key, err = decryptPKCS8(block.Bytes, secret)
-	}
+	key, err := privkey.Parse(block, secret)
 	if err != nil {
 		return nil, fmt.Errorf("%q: %w", file, err)
 	}
 	return key, nil
-}
-
-// parsePlain parses a key by the type of its PEM block. The errors of crypto/x509 are left out: they are about ASN.1 or
-// about other functions to call.
-func parsePlain(kind string, der []byte) (any, error) {
-	var key any
-	var err error
-	switch kind {
-	case "PRIVATE KEY":
-		if isRSAPSS(der) {
-			return nil, fmt.Errorf("a key for RSA-PSS only (id-RSASSA-PSS) cannot be used by Go: create one of %s, and its certificate", usableKeys)
-		}
-		key, err = x509.ParsePKCS8PrivateKey(der)
-	case "RSA PRIVATE KEY":
-		key, err = x509.ParsePKCS1PrivateKey(der)
-	case "EC PRIVATE KEY":
-		key, err = x509.ParseECPrivateKey(der)
-	default: // OPENSSH, DSA, ANY, …
-		return nil, fmt.Errorf("a PEM block %q cannot be read by Go: convert it with openssl pkey, or ssh-keygen -p -m PKCS8", kind)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("the private key is damaged or of a kind that Go cannot use: create one of %s", usableKeys)
-	}
-	return key, nil
-}
-
-// privateKeyInfo is PKCS #8 (RFC 5208, section 5), as far as it is looked at.
-type privateKeyInfo struct {
-	Version   int
-	Algorithm pkix.AlgorithmIdentifier
-	Key       []byte
-	Rest      []asn1.RawValue `asn1:"optional,omitempty"`
-}
-
-func isRSAPSS(der []byte) bool {
-	var info privateKeyInfo
-	_, err := asn1.Unmarshal(der, &info)
-	return err == nil && info.Algorithm.Algorithm.Equal(oidRSAPSS)
-}
-
-var errPassphrase = errors.New("the passphrase is wrong")
-
-// decryptLegacy decrypts "Proc-Type: 4,ENCRYPTED". The padding is the only check of the passphrase, and one wrong
-// passphrase in 256 passes it: then the key cannot be parsed.
-func decryptLegacy(block *pem.Block, secret []byte) (any, error) {
-	//nolint:staticcheck // deprecated because the format is weak, but openssl rsa -traditional still writes it
-	der, err := x509.DecryptPEMBlock(block, secret)
-	if errors.Is(err, x509.IncorrectPasswordError) {
-		return nil, errPassphrase
-	}
-	if err != nil {
-		return nil, errors.New("the key is encrypted in a way that Go does not support: convert it with openssl pkcs8 -topk8 -v2 aes256")
-	}
-	defer clear(der)
-	key, err := parsePlain(block.Type, der)
-	if err != nil {
-		return nil, errPassphrase
-	}
-	return key, nil
-}
-
-// keyName returns the kind and size of a key; empty if crypto/tls cannot use it.
-func keyName(public crypto.PublicKey) string {
-	switch k := public.(type) {
-	case *rsa.PublicKey:
-		return fmt.Sprintf("RSA %d", k.N.BitLen())
-	case *ecdsa.PublicKey:
-		switch k.Curve {
-		case elliptic.P256(), elliptic.P384(), elliptic.P521():
-			return "ECDSA " + k.Params().Name
-		}
-	case ed25519.PublicKey:
-		return "Ed25519"
-	}
-	return ""
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/youmark/pkcs8"
 
+	"pgwicket/internal/privkey"
 	"pgwicket/internal/tlstest"
 )
 
@@ -184,7 +185,7 @@ func checkKey(t *testing.T, data []byte, secrets passphrases, want string) {
 	file := keep(t, "server.key", data)
 	key, err := readKey(file, secrets)
 	if err == nil {
-		if got := keyName(key.Public()); got != want {
+		if got := privkey.Name(key.Public()); got != want {
 			t.Errorf("read a key %s, want %s", got, want)
 		}
 		return

@@ -22,6 +22,7 @@ import (
 
 	"github.com/youmark/pkcs8"
 
+	"pgwicket/internal/privkey"
 	"pgwicket/internal/tlstest"
 )
 
@@ -413,7 +414,7 @@ func TestServe(t *testing.T) {
 			state, seen, err := connect(t, server.Config, s.client(c.client))
 			got := ""
 			if err == nil {
-				got = fmt.Sprint(versionName(state.Version), " ", suiteName(state.CipherSuite), " ", state.CurveID, " ", keyName(seen.PeerCertificates[0].PublicKey))
+				got = fmt.Sprint(versionName(state.Version), " ", suiteName(state.CipherSuite), " ", state.CurveID, " ", privkey.Name(seen.PeerCertificates[0].PublicKey))
 				if _, err := server.Verify(state, time.Now()); err != nil {
 					t.Error(err)
 				}

@@ -6,7 +6,6 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -30,8 +29,11 @@ import (
 // their own (chains.Case.Stricter): crypto/tls cannot read a certificate that the client sends, so the handshake fails.
 const unlikePostgreSQL = "Go cannot read a certificate of the client"
 
-// postgreSQLSample is n of the n-th cases that TestPostgreSQL asks about; POSTGRESQL_ALL in the environment asks about all.
-const postgreSQLSample = 4
+// Every n-th case is asked; with POSTGRESQL_ALL in the environment all are.
+const (
+	postgreSQLSample     = 4
+	postgreSQLListSample = 6
+)
 
 // TestPostgreSQL asks a real PostgreSQL, with clientcert=verify-ca, and Server.Verify about the same files. PostgreSQL's
 // verdict is what psql sees, or what its alert says where psql cannot use the client's certificate.
@@ -40,11 +42,12 @@ func TestPostgreSQL(t *testing.T) {
 		t.Skip("it asks a server about 150 chains")
 	}
 	p := newPostgreSQL(t)
-	cases := postgreSQLCases(t)
+	all, err := made.All(t.TempDir())
+	cases := sampleOf(t, all, err, postgreSQLSample)
 	admitted, unread, presented := 0, 0, 0
 	for _, c := range cases {
 		postgresql := p.ask(t, c)
-		gate, readable := p.judge(t, c)
+		gate, readable := p.judge(c)
 		switch {
 		case !readable:
 			unread++
@@ -69,23 +72,45 @@ func TestPostgreSQL(t *testing.T) {
 	}
 }
 
-// postgreSQLCases are the same at each run, however fast the machine is.
-func postgreSQLCases(t *testing.T) []made.Case {
+// TestPostgreSQLLists asks about revocation lists.
+func TestPostgreSQLLists(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it asks a server about 150 chains")
+	}
+	p := newPostgreSQL(t)
+	all, err := made.Lists(t.TempDir())
+	cases := sampleOf(t, all, err, postgreSQLListSample)
+	admitted := 0
+	for _, c := range cases {
+		oracle := p.ask(t, c)
+		if oracle.admits {
+			admitted++
+		}
+		gate, _ := p.judge(c)
+		compareVerdicts(t, c, oracle, gate)
+	}
+	t.Logf("%d cases, PostgreSQL admits %d of them", len(cases), admitted)
+	if len(cases) < 150 || admitted < len(cases)/5 || admitted > 4*len(cases)/5 {
+		t.Errorf("%d of %d are too few to tell", admitted, len(cases))
+	}
+}
+
+// sampleOf returns the cases that PostgreSQL can be asked about, or every n-th of them. They are the same at each run, however
+// fast the machine is.
+func sampleOf(t *testing.T, all []made.Case, err error, n int) []made.Case {
 	t.Helper()
-	all, err := made.All(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	all = slices.DeleteFunc(all, func(c made.Case) bool {
-		return c.Server || c.Partial || c.Level != made.DefaultLevel || c.Key == nil ||
-			c.Trusted != nil // PostgreSQL loads no ssl_ca_file of TRUSTED CERTIFICATE blocks
+		return c.Server || c.Partial || c.Level != made.DefaultLevel || c.Key == nil
 	})
 	slices.SortFunc(all, func(a, b made.Case) int { return strings.Compare(a.Name, b.Name) }) // some are made in no order
 	if os.Getenv("POSTGRESQL_ALL") != "" {
 		return all
 	}
 	var sample []made.Case
-	for i := 0; i < len(all); i += postgreSQLSample {
+	for i := 0; i < len(all); i += n {
 		sample = append(sample, all[i])
 	}
 	return sample
@@ -144,8 +169,8 @@ func (p *postgreSQL) ask(t *testing.T, c made.Case) verdict {
 	if err := c.Write(files); err != nil {
 		t.Fatal(err)
 	}
-	if !p.trust(t, must(os.ReadFile(filepath.Join(files, "ca.pem")))) {
-		return verdict{said: "it cannot load ssl_ca_file"}
+	if !p.load(t, files) {
+		return verdict{said: "it cannot load ssl_ca_file or ssl_crl_file"}
 	}
 	chain := filepath.Join(files, "chain.pem")
 	pem := bytes.Join([][]byte{must(os.ReadFile(filepath.Join(files, "leaf.pem"))), must(os.ReadFile(filepath.Join(files, "sent.pem")))}, nil)
@@ -164,15 +189,32 @@ func (p *postgreSQL) ask(t *testing.T, c made.Case) verdict {
 	return v
 }
 
-// trust makes PostgreSQL load a new ssl_ca_file and returns whether it can.
-func (p *postgreSQL) trust(t *testing.T, pem []byte) bool {
+// file is one that PostgreSQL has loaded.
+func (p *postgreSQL) file(kind string) string {
+	return filepath.Join(p.dir, fmt.Sprintf("%d.%s", p.cases, kind))
+}
+
+// load makes PostgreSQL load the files of a case and returns whether it can.
+func (p *postgreSQL) load(t *testing.T, files string) bool {
 	t.Helper()
 	p.cases++
-	ca := filepath.Join(p.dir, fmt.Sprintf("%d.pem", p.cases))
-	if err := os.WriteFile(ca, pem, 0o644); err != nil {
+	ca, crl := p.file("pem"), ""
+	trusted := must(os.ReadFile(filepath.Join(files, "ca.pem")))
+	if !bytes.Contains(trusted, []byte("BEGIN CERTIFICATE")) {
+		// SSL_load_client_CA_file, with which PostgreSQL reads the names that it sends to clients, skips TRUSTED
+		// CERTIFICATE blocks, and PostgreSQL refuses a file in which it finds none else.
+		trusted = append(trusted, p.site.ca.CertPEM()...)
+	}
+	if err := os.WriteFile(ca, trusted, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	statements := "alter system set ssl_ca_file = '" + ca + "';\nselect from pg_reload_conf();\n\\connect\nshow ssl_ca_file"
+	if lists, err := os.ReadFile(filepath.Join(files, "crl.pem")); err == nil {
+		crl = p.file("crl")
+		if err := os.WriteFile(crl, lists, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	statements := fmt.Sprintf("alter system set ssl_crl_file = '%s';\nalter system set ssl_ca_file = '%s';\nselect from pg_reload_conf();\n\\connect\nshow ssl_ca_file", crl, ca)
 	for deadline := time.Now().Add(time.Minute); ; { // a backend that is forked later has the same SSL context
 		now, err := p.SQL(statements)
 		if err != nil || time.Now().After(deadline) {
@@ -183,7 +225,9 @@ func (p *postgreSQL) trust(t *testing.T, pem []byte) bool {
 		}
 		statements = "show ssl_ca_file"
 	}
-	return !strings.Contains(p.Log(), fmt.Sprintf("could not load root certificate file %q", ca))
+	log := p.Log()
+	return !strings.Contains(log, fmt.Sprintf("could not load root certificate file %q", ca)) &&
+		!(crl != "" && strings.Contains(log, fmt.Sprintf("could not load SSL certificate revocation list file %q", crl)))
 }
 
 // illegalParameter is the alert of OpenSSL for a CertificateVerify message whose algorithm is not one of the certificate's
@@ -225,24 +269,12 @@ func (p *postgreSQL) present(t *testing.T, c made.Case) bool {
 	return alert.Err.Error() == illegalParameter
 }
 
-// judge loads the CA file as the gate does and judges the client; readable is false if crypto/tls could not have read what
-// the client sends.
-func (p *postgreSQL) judge(t *testing.T, c made.Case) (err error, readable bool) {
-	t.Helper()
+// judge is the gate's verdict on the files of the last question.
+func (p *postgreSQL) judge(c made.Case) (err error, readable bool) {
 	o := p.site.options()
-	o.CAFile, o.CRLFile = filepath.Join(p.dir, fmt.Sprintf("%d.pem", p.cases)), ""
-	s, problems := Load(o, nil, nil, time.Now())
-	if s == nil {
-		return fmt.Errorf("ca_file cannot be loaded: %v", problems), true
+	o.CAFile, o.CRLFile = p.file("pem"), ""
+	if c.Lists != nil {
+		o.CRLFile = p.file("crl")
 	}
-	state := s.Finished()
-	for _, der := range append([][]byte{c.Leaf}, c.Sent...) {
-		x, err := x509.ParseCertificate(der)
-		if err != nil {
-			return err, false
-		}
-		state.PeerCertificates = append(state.PeerCertificates, x)
-	}
-	_, err = s.Verify(state, time.Now())
-	return err, true
+	return judgeCase(c, o)
 }

@@ -15,6 +15,7 @@ import (
 	"pgwicket/acl"
 	"pgwicket/config"
 	"pgwicket/internal/gate"
+	"pgwicket/internal/lock"
 	"pgwicket/internal/phrase"
 	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
@@ -66,6 +67,11 @@ func explain(s streams, path string, q question) int {
 		fmt.Fprintf(s.err, "pgwicket explain: %v; see \"pgwicket explain --help\"\n", err)
 		return exitUsage
 	}
+	locks, err := lock.Open(cfg.StateDir)
+	if err != nil { // an answer without the locks could be wrong
+		return fail(s, "explain", err)
+	}
+	cfg.Policy.Locks = locks.Set()
 	if len(unreadable) > 0 {
 		explainUnreadable(s.out, unreadable)
 		if request.Certificate == nil {
@@ -159,6 +165,7 @@ func answer(w io.Writer, cfg *config.Config, q *acl.Request, state tls.Connectio
 	}
 	fmt.Fprintf(w, "\nsource      %v is %s\n", q.Source, cfg.Policy.Networks.Explain(q.Source))
 	explainCertificate(w, cfg, q, state, at)
+	explainLocks(w, cfg, q, at)
 	explainRules(w, cfg, q)
 	return status
 }
@@ -201,6 +208,18 @@ func commonName(id *acl.Identity) string {
 		return strconv.Quote(id.CNText) + ", which cn compares and no role can have (samename, \\1): it has over 63 bytes, or is a T61String"
 	}
 	return "none that can be compared (it takes exactly one, without control characters)"
+}
+
+// explainLocks prints the lock that refuses the client. Those of a gate without a state
+// directory are only known to the gate.
+func explainLocks(w io.Writer, cfg *config.Config, q *acl.Request, at time.Time) {
+	held := cfg.Policy.Locks.At(at)
+	switch l := cfg.Policy.Locks.Find(q, at); {
+	case l != nil:
+		fmt.Fprintf(w, "locks       %s, %s\n", l.Describe(), lockEnd(*l))
+	case len(held) > 0:
+		fmt.Fprintf(w, "locks       none of the %d in force matches\n", len(held))
+	}
 }
 
 // explainRules prints the rules even if something before them has refused, as the

@@ -176,9 +176,9 @@ func (a Attribute) format(b *strings.Builder) {
 // text returns the value as UTF-8, and false for a type that has no text.
 func (a Attribute) text() (string, bool) {
 	switch a.tag {
-	case asn1.UTF8String, asn1.PrintableString, asn1.IA5String, numericString, visibleString:
+	case asn1.UTF8String:
 		return string(a.Value), true
-	case asn1.T61String: // read as Latin-1, as OpenSSL does
+	case asn1.T61String, asn1.PrintableString, asn1.IA5String, numericString, visibleString: // read as Latin-1, as OpenSSL does
 		return fromUnits(a.Value, 1)
 	case bmpString:
 		return fromUnits(a.Value, 2)

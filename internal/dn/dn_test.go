@@ -1,8 +1,8 @@
 package dn_test
 
 import (
-	"cmp"
 	"bytes"
+	"cmp"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/pem"
@@ -81,6 +81,10 @@ func TestFormatAsOpenSSL(t *testing.T) {
 		{"BMPString with a NUL", tlstest.Name(tlstest.Attr(cn, asn1.TagBMPString, tlstest.BMP("alice\x00")))},
 		{"UniversalString", tlstest.Name(tlstest.Attr(cn, tagUniversal, tlstest.Universal("aΩ日🐘")))},
 		{"T61String", tlstest.Name(tlstest.Attr(cn, asn1.TagT61String, "f\xfcr M\xdcller"))},
+		{"PrintableString in Latin-1", tlstest.Name(tlstest.Attr(cn, asn1.TagPrintableString, "f\xfcr"))},
+		{"PrintableString in UTF-8", tlstest.Name(tlstest.Attr(cn, asn1.TagPrintableString, "für"))},
+		{"IA5String in Latin-1", tlstest.Name(tlstest.Attr(emailAddress, asn1.TagIA5String, "f\xfcr"))},
+		{"NumericString in Latin-1", tlstest.Name(tlstest.Attr(cn, asn1.TagNumericString, "1\xfc"))},
 		{"empty value", tlstest.Name(tlstest.UTF8(cn, ""), tlstest.UTF8(ou, "x"))},
 
 		// haproxy/haproxy commits 7c43f85 and 449133c: what must neither cut a printed name nor change its structure.

@@ -103,6 +103,13 @@ func (p *pump) cut() {
 // Moved implements Handle.
 func (p *pump) Moved() (fromClient, toClient int64) { return p.fromClient.Load(), p.toClient.Load() }
 
+// Activity implements Handle.
+func (p *pump) Activity() Activity {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return activityOf(&p.tracker)
+}
+
 // Terminate implements Handle.
 func (p *pump) Terminate(t Termination) {
 	if t.Message == nil {

@@ -1,4 +1,4 @@
-package dial
+package backend
 
 import (
 	"crypto/tls"
@@ -11,39 +11,29 @@ import (
 	"pgwicket/internal/pgwire"
 )
 
-// ALPN is the protocol of PostgreSQL's clients and servers.
+// ALPN is the protocol name that PostgreSQL 17 registered for its own.
 const ALPN = "postgresql"
 
-// Request is how a server is asked for TLS.
-type Request struct {
-	// TLS is what is asked for. It must list the protocol ALPN.
-	TLS *tls.Config
-	// Direct begins with TLS, and else with an SSLRequest.
-	Direct bool
-	// Clear accepts a server without TLS (sslmode=prefer).
-	Clear bool
-}
-
-// Secure asks the server for TLS and does the handshake; nil: it goes on in clear.
+// secure asks the host for TLS and does the handshake; nil: it goes on in clear.
 // The caller bounds it with the deadline of the connection.
-func (r Request) Secure(conn net.Conn) (*tls.Conn, error) {
-	if !r.Direct {
-		if yes, err := r.ask(conn); !yes || err != nil {
+func (h *Host) secure(conn net.Conn) (*tls.Conn, error) {
+	if !h.Direct {
+		if yes, err := h.ask(conn); !yes || err != nil {
 			return nil, err
 		}
 	}
-	secure := tls.Client(conn, r.TLS)
+	secure := tls.Client(conn, h.TLS)
 	if err := secure.Handshake(); err != nil {
 		return nil, fmt.Errorf("TLS: %w", err)
 	}
-	if r.Direct && secure.ConnectionState().NegotiatedProtocol != ALPN {
+	if h.Direct && secure.ConnectionState().NegotiatedProtocol != ALPN {
 		return nil, errors.New("TLS: the server does not take the ALPN protocol postgresql, so it may be another one")
 	}
 	return secure, nil
 }
 
 // ask sends an SSLRequest, and returns whether TLS begins.
-func (r Request) ask(conn net.Conn) (bool, error) {
+func (h *Host) ask(conn net.Conn) (bool, error) {
 	if _, err := conn.Write(pgwire.RequestTLS()); err != nil {
 		return false, err
 	}
@@ -56,7 +46,7 @@ func (r Request) ask(conn net.Conn) (bool, error) {
 	switch {
 	case answer[0] == 'S':
 		return true, nil
-	case answer[0] == 'N' && r.Clear:
+	case answer[0] == 'N' && h.Clear:
 		return false, nil
 	case answer[0] == 'N':
 		return false, errors.New("the server has no TLS (ssl is off), which backend.sslmode asks for")

@@ -1,5 +1,4 @@
-// Package dial finds the addresses of a backend and connects to one of them.
-package dial
+package backend
 
 import (
 	"context"
@@ -21,9 +20,9 @@ func Resolve(ctx context.Context, name string) ([]netip.Addr, error) {
 	return (&net.Resolver{PreferGo: true}).LookupNetIP(ctx, "ip", name)
 }
 
-// Addresses returns every address, as net.Dial takes it, that a host name stands for.
+// resolve returns every address, as net.Dial takes it, that a host name stands for.
 // What has no name to look up is returned as it is.
-func Addresses(ctx context.Context, lookup Lookup, network, address string) ([]string, error) {
+func resolve(ctx context.Context, lookup Lookup, network, address string) ([]string, error) {
 	if network == "unix" {
 		return []string{address}, nil
 	}
@@ -48,11 +47,11 @@ func Addresses(ctx context.Context, lookup Lookup, network, address string) ([]s
 	return all, nil
 }
 
-// Connect connects to one address. userTimeout is TCP_USER_TIMEOUT; 0: the system's.
+// dial connects to one address. userTimeout is TCP_USER_TIMEOUT; 0: the system's.
 //
 // A Unix socket whose queue is full refuses at once with EAGAIN, which libpq reports as
 // a failure; waiting a moment is all that it takes.
-func Connect(ctx context.Context, network, address string, userTimeout time.Duration) (net.Conn, error) {
+func dial(ctx context.Context, network, address string, userTimeout time.Duration) (net.Conn, error) {
 	dialer := net.Dialer{KeepAliveConfig: socket.Keepalive}
 	if network != "unix" {
 		dialer.Control = func(_, _ string, c syscall.RawConn) error { return socket.SetUserTimeout(c, userTimeout) }

@@ -1,4 +1,4 @@
-package dial
+package backend
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-func TestAddresses(t *testing.T) {
+func TestResolve(t *testing.T) {
 	t.Parallel()
 	lookup := func(_ context.Context, name string) ([]netip.Addr, error) {
 		switch name {
@@ -34,7 +34,7 @@ func TestAddresses(t *testing.T) {
 		{"tcp", "empty.example:5432", nil},
 		{"tcp", "other.example:5432", nil},
 	} {
-		got, err := Addresses(t.Context(), lookup, c.network, c.address)
+		got, err := resolve(t.Context(), lookup, c.network, c.address)
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q, want %q", c.address, got, c.want)
 		}
