@@ -217,7 +217,7 @@ func TestPageSays(t *testing.T) {
 			"pgwicket v1.4.0 · go1.26.6 · linux/amd64 · started 2026-11-03",
 		},
 		"degraded": {
-			"The gate is open. 8 things need attention.", "Now The last reload failed 4 minutes ago; the configuration of 2026-11-26 08:20:30 UTC is still in force.",
+			"The gate is open. 9 things need attention.", "Now The last reload failed 4 minutes ago; the configuration of 2026-11-26 08:20:30 UTC is still in force.",
 			"Watch The certificate CN=db.example.com,O=Example (/etc/pgwicket/ecdsa.crt) expires in 6 days.",
 			"Now The certificate CN=db.example.com,O=Example (/etc/pgwicket/rsa.crt) expired 26 hours ago.",
 			"Now The revocation list of CN=Example Clients,O=Example became stale 50 minutes ago", "Watch The revocation list of CN=Example Root,O=Example becomes stale in 3 days",

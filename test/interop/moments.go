@@ -31,6 +31,8 @@ type stage struct {
 	gate   *gate.Gate
 	// crlFile is the gate's revocation list.
 	crlFile string
+	driver  driver
+	port    int // where client goes
 }
 
 const (
@@ -60,6 +62,10 @@ func moments() []moment {
 		{
 			"The backend restarts", "a fast shutdown of PostgreSQL, and a start", "the same",
 			[]string{"the idle session", "a new session before the start", sameHandle, newSession}, restart, restart, restartIsTold,
+		},
+		{
+			"The certificate is of an unknown CA", "a client certificate of another CA", "the same",
+			[]string{"a new session"}, stranger, stranger, strangerIsTold,
 		},
 		{
 			"The certificate is revoked", "a new list; the session is idle", "a new list, and a reload",

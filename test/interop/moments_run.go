@@ -167,7 +167,7 @@ func (l *lab) moments(ctx context.Context, d driver, r release) (version string,
 		if err != nil {
 			return server.version, seen, err
 		}
-		s := &stage{l, t, server, g, crlFile}
+		s := &stage{l, t, server, g, crlFile, d, port}
 		for _, m := range moments() {
 			what := seen[m.title]
 			what.client = d.name

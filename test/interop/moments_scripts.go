@@ -267,3 +267,26 @@ func revokeAtServer(ctx context.Context, s *stage) ([]reply, error) {
 	}
 	return seen, err
 }
+
+// stranger has a second client, whose certificate is of another CA.
+func stranger(ctx context.Context, s *stage) ([]reply, error) {
+	pair := tlstest.NewCA("another CA").Client(certUser)
+	dir, err := os.MkdirTemp(s.dir, "stranger-")
+	if err != nil {
+		return nil, err
+	}
+	cert, key, der := filepath.Join(dir, "client.crt"), filepath.Join(dir, "client.key"), filepath.Join(dir, "client.der")
+	if err := pair.WriteFiles(cert, key); err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(pair.KeyPEM())
+	if err := os.WriteFile(der, block.Bytes, 0o600); err != nil {
+		return nil, err
+	}
+	t, err := s.talk(ctx, s.driver, s.port, "INTEROP_CERT="+cert, "INTEROP_KEY="+key, "INTEROP_KEY_DER="+der)
+	if err != nil {
+		return nil, err
+	}
+	seen, err := t.say("open " + certUser)
+	return []reply{seen}, errors.Join(err, t.end())
+}
