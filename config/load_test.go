@@ -76,6 +76,7 @@ func TestLoadEveryKey(t *testing.T) {
 		MaxCancelRequests: 7,
 		KnownCancelsOnly:  true,
 		RefusalLogRate:    20,
+		LogEndsOnly:       true,
 	}); !reflect.DeepEqual(policy, want) {
 		t.Errorf("policy %+v, want %+v", policy, want)
 	}
@@ -97,6 +98,7 @@ func TestLoadEveryKey(t *testing.T) {
 	if want := (Config{
 		Listen: []string{"127.0.0.1:5432", "[::1]:5432"}, ListenLines: []int{2, 3}, TCPUserTimeout: 90 * time.Second, DrainDelay: 5 * time.Second, DrainTimeout: 2 * time.Hour,
 		Admin: Admin{Address: "192.0.2.1:9999", Line: rest.Admin.Line, Socket: rest.Admin.Socket, Hosts: []string{"gate.example"}, ShowClients: true}, LogLevel: slog.LevelDebug, LogFormat: "json", ReusePort: true, User: "nobody", UserLine: rest.UserLine, RunsCommands: true,
+		StateDir: filepath.Dir(rest.Admin.Socket),
 	}); !reflect.DeepEqual(rest, want) {
 		t.Errorf("got %+v, want %+v", rest, want)
 	}

@@ -101,6 +101,22 @@ func (s *Server) logAndCount(e end) {
 	log.LogAttrs(ctx, level, message, e.logAttrs()...) //nolint:sloglint // it is one of three
 }
 
+// logBegin writes the line of a session that begins, with all that is known of it by now. The
+// caller holds the session's mutex.
+func (s *Server) logBegin(one *session) {
+	ctx := context.Background()
+	if s.policy.Load().LogEndsOnly || !s.log.Enabled(ctx, slog.LevelInfo) {
+		return
+	}
+	p := one.peer
+	attrs := append(p.idAttrs(), p.logAttrs()...)
+	if one.rule != "" {
+		attrs = append(attrs, slog.String("rule", one.rule))
+	}
+	attrs = append(attrs, slog.String("backend", one.host.Address), slog.Uint64("backend_pid", uint64(one.login.PID)))
+	s.log.LogAttrs(ctx, slog.LevelInfo, "session began", attrs...)
+}
+
 // level returns the level of the line. pg_isready without a certificate is refused as
 // everybody is, and a health check all the same: it takes the refusal for a server that
 // accepts connections. A client that rejects the gate's certificate is no port scan.
@@ -133,15 +149,7 @@ func (e *end) reason() string {
 
 func (e *end) logAttrs() []slog.Attr {
 	p := e.peer
-	attrs := []slog.Attr{
-		slog.Uint64("session", p.id),
-		slog.String("client", p.source.String()),
-		slog.String("listener", p.request.Listener),
-		slog.String("outcome", e.outcome.String()),
-	}
-	if p.proxy.IsValid() {
-		attrs = append(attrs, slog.String("proxy", p.proxy.String()))
-	}
+	attrs := p.idAttrs(slog.String("outcome", e.outcome.String()))
 	if reason := e.reason(); reason != "" {
 		attrs = append(attrs, slog.String("reason", printable.Clip(printable.Text(reason), maxReason, len(reason))))
 	}

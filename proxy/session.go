@@ -184,6 +184,7 @@ func (s *session) ready(login pgwire.Login) *relay.Termination {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.place, s.login = place, login
+	s.server.logBegin(s)
 	return nil
 }
 
@@ -203,7 +204,7 @@ func (s *session) relayEnded(r relay.Result) {
 	s.recordLogin(e.outcome, r)
 	s.server.logAndCount(e)
 	if r.Busy && (e.outcome == SessionLifetime || e.outcome == UnfinishedRequest) {
-		s.host.cancelQuery(context.Background(), r.Login)
+		s.host.CancelQuery(context.Background(), r.Login)
 	}
 	s.server.shutdown.live.add(-1)
 	s.server.forget(s, r.Login.CancelKey())
@@ -216,12 +217,17 @@ func (s *session) snapshot() (Session, bool) {
 	if s.relay == nil {
 		return Session{}, false
 	}
-	p := s.peer
+	p, now := s.peer, time.Now()
+	s.hasMoved(now)
 	fromClient, toClient := s.relay.Moved()
 	one := Session{
 		ID: p.id, Client: p.source, Listener: p.request.Listener, Since: p.accepted,
 		User: printable.Text(p.request.User), Database: printable.Text(p.request.Database), Rule: s.rule,
-		FromClient: fromClient, ToClient: toClient,
+		FromClient: fromClient, ToClient: toClient, Request: &p.request,
+		Idle: now.Sub(s.since), State: s.relay.Activity().String(), Application: printable.Text(p.application), BackendPID: s.login.PID,
+	}
+	if s.phase == ending || s.terminating() {
+		one.State = "ending"
 	}
 	if id := p.request.Certificate; id != nil {
 		one.Subject = printable.Text(id.DN)

@@ -20,8 +20,8 @@ import (
 	"pgwicket/tlsconfig"
 )
 
-const serveHelp = `Run the gate until a signal ends it. The log goes to standard error, with one line
-for each connection, as JSON unless standard error is a terminal (log.format).
+const serveHelp = `Run the gate until a signal ends it. The log goes to standard error, with two lines
+for each session, one for each other connection, as JSON unless standard error is a terminal (log.format).
 
 The configuration and every file that it names are loaded again when one of them
 changes (watch_files) and on SIGHUP. If anything is wrong, the error is logged and

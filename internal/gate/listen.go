@@ -94,6 +94,9 @@ func (g *Gate) confine(a *sandbox.Account, cfg *config.Config) (err error) {
 		return nil
 	}
 	o := sandbox.Options{Names: names, Hosts: hosts, Listen: cfg.Listen, Commands: cfg.RunsCommands}
+	if cfg.StateDir != "" {
+		o.Write = append(o.Write, cfg.StateDir)
+	}
 	if !cfg.ReusePort { // else the socket may be another gate's at any moment
 		o.Remove = cfg.Admin.Socket
 	}

@@ -2,7 +2,6 @@ package gate
 
 import (
 	"cmp"
-	"net/http"
 	"slices"
 	"time"
 
@@ -66,6 +65,7 @@ func (g *Gate) show() status.Status {
 	for _, r := range g.server.Refusals() {
 		s.Refusals = append(s.Refusals, refusalOf(r, s.ShowsClients))
 	}
+	s.Locks, s.LocksTotal = g.showLocks(s.ShowsClients)
 	if s.ShowsClients {
 		users, rules := make(map[string]uint64), make(map[string]uint64)
 		for _, one := range g.server.Snapshot() {
@@ -170,36 +170,4 @@ func sorted(counts map[string]uint64) []status.Count {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Name, b.Name))
 	})
 	return all
-}
-
-// The paths that only the admin socket serves.
-const (
-	SessionsPath = "/sessions.json"
-	ReloadPath   = "/reload"
-)
-
-// OpenSession is an open session in the answer at SessionsPath.
-type OpenSession struct {
-	ID              uint64    `json:"id"`
-	Since           time.Time `json:"since"`
-	Source          string    `json:"source"`
-	Listener        string    `json:"listener"`
-	User            string    `json:"user"`
-	Database        string    `json:"database"`
-	Rule            string    `json:"rule"`
-	CertSubject     string    `json:"cert_subject"`
-	BytesFromClient int64     `json:"bytes_from_client"`
-	BytesToClient   int64     `json:"bytes_to_client"`
-}
-
-func (g *Gate) serveSessions(w http.ResponseWriter, _ *http.Request) {
-	all := []OpenSession{}
-	for _, s := range g.server.Snapshot() {
-		all = append(all, OpenSession{
-			ID: s.ID, Since: s.Since.UTC(), Source: s.Client.String(), Listener: s.Listener, User: s.User, Database: s.Database,
-			Rule: s.Rule, CertSubject: s.Subject, BytesFromClient: s.FromClient, BytesToClient: s.ToClient,
-		})
-	}
-	slices.SortFunc(all, func(a, b OpenSession) int { return cmp.Compare(a.ID, b.ID) })
-	status.WriteJSON(w, all)
 }

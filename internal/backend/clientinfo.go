@@ -1,9 +1,6 @@
-// Package clientinfo tells PostgreSQL in the startup packet who the client of a session
-// is (backend.client_info).
-package clientinfo
+package backend
 
 import (
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -43,24 +40,23 @@ func NameWithAddress(name, address string) string {
 	return name + between + address
 }
 
-// Info is what PostgreSQL is told of a client, as settings that current_setting()
-// reads. An empty text is told as such.
-type Info struct {
-	Addr, CN, Serial string
-	Session          uint64
+// ClientInfo is what PostgreSQL is told of a client, as settings that
+// current_setting() reads.
+type ClientInfo struct {
+	Addr, CN, Serial, Session string
 }
 
 // maxInfo is how long a name may be that is passed on. Part of a name may be the
 // whole of another's, so a longer one is left out.
 const maxInfo = 255
 
-// Set adds the settings to a startup message.
-func (i Info) Set(m *pgwire.StartupMessage) {
+// Set puts the settings into a startup packet.
+func (i ClientInfo) Set(m *pgwire.StartupMessage) {
 	for _, s := range []struct{ name, value string }{
 		{"client_addr", i.Addr},
 		{"client_cn", i.CN},
 		{"client_serial", i.Serial},
-		{"session_id", strconv.FormatUint(i.Session, 10)},
+		{"session_id", i.Session},
 	} {
 		if len(s.value) > maxInfo || strings.ContainsRune(s.value, 0) || !utf8.ValidString(s.value) {
 			s.value = ""
