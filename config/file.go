@@ -24,6 +24,7 @@ type file struct {
 	WatchFiles bool   `yaml:"watch_files"`
 	ReusePort  bool   `yaml:"reuse_port"`
 	User       string `yaml:"user"`
+	StateDir   string `yaml:"state_dir"`
 	Landlock   bool   `yaml:"landlock"`
 }
 
@@ -103,6 +104,7 @@ type admin struct {
 type logging struct {
 	Level       string `yaml:"level"`
 	Format      string `yaml:"format"`
+	Sessions    string `yaml:"sessions"`
 	RefusalRate count  `yaml:"refusal_rate"`
 }
 
@@ -138,7 +140,7 @@ func defaults() file {
 			DrainTimeout:   duration(30 * time.Second),
 		},
 		Admin: admin{Address: "127.0.0.1:10432"},
-		Log:   logging{Level: "info", Format: "auto", RefusalRate: 50},
+		Log:   logging{Level: "info", Format: "auto", Sessions: "both", RefusalRate: 50},
 
 		WatchFiles: true,
 		Landlock:   true,

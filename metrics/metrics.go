@@ -11,9 +11,10 @@ import (
 	"math"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
+
+	"pgwicket/internal/health"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -38,12 +39,17 @@ type Set struct {
 	handshakeTime prometheus.Histogram
 	backendTime   prometheus.Histogram
 	backends      *prometheus.CounterVec
+	backendUp     *prometheus.GaugeVec
+	backendOK     *prometheus.GaugeVec
+	backendFailed *prometheus.GaugeVec
+	backendStates health.Book
 	limit         prometheus.Gauge
 	limitStartups prometheus.Gauge
 	fromClients   prometheus.Counter
 	toClients     prometheus.Counter
 
 	linesDropped prometheus.Counter
+	locks        prometheus.Gauge
 
 	rechecks       prometheus.Counter
 	recheckFailing prometheus.Gauge
@@ -68,9 +74,6 @@ type Set struct {
 
 // Outcomes has the label values of the counters by outcome. Each is a closed set.
 type Outcomes struct{ Refused, Handshakes, Ended, Cancelled []string }
-
-// Host is an address of a backend. Both values come from the configuration.
-type Host struct{ Backend, Address string }
 
 // latency has buckets from 0.2 ms, an ECDSA handshake on a fast machine, to 10 s, the
 // default startup timeout.
@@ -109,11 +112,15 @@ func (s *Set) connectionSeries() {
 	s.fromClients = s.counter("client_received_bytes_total", "Bytes of sessions received from clients, after decryption.")
 	s.toClients = s.counter("client_sent_bytes_total", "Bytes of sessions sent to clients, before encryption.")
 	s.linesDropped = s.counter("log_lines_dropped_total", "Log lines that were dropped because the log was not read or a write failed.")
+	s.locks = s.gauge("locks", "Locks in force.")
 	s.rechecks = s.counter("rechecks_total", "Rechecks of the open sessions.")
 	s.recheckFailing = s.gauge("recheck_failing_sessions", "Open sessions that the last recheck would have refused, whether it ended them or not.")
 	s.recheckTime = s.gauge("recheck_duration_seconds", "Duration of the last recheck.")
 	s.backendTime = s.histogram("backend_connect_duration_seconds", "Time to connect to the backend.")
 	s.backends = s.counterVec("backend_connects_total", "Connection attempts of sessions to a backend address, by result.", "backend", "address", "result")
+	s.backendUp = s.gaugeVec("backend_up", "Whether PostgreSQL at a backend address has served the last session that tried (1) or not (0); absent until one has tried.", "backend", "address")
+	s.backendOK = s.gaugeVec("backend_last_success_timestamp_seconds", "When PostgreSQL at a backend address last served a session.", "backend", "address")
+	s.backendFailed = s.gaugeVec("backend_last_failure_timestamp_seconds", "When PostgreSQL at a backend address last failed to serve a session.", "backend", "address")
 	s.limit = s.gauge("limit_connections", "Maximum number of sessions; +Inf without a limit.")
 	s.limitStartups = s.gauge("limit_startups", "Maximum number of unproved connections; +Inf without a limit.")
 }
@@ -182,19 +189,19 @@ func (s *Set) histogram(name, help string) prometheus.Histogram {
 }
 
 // exemplar returns the label that links a sample to the session in the log. Only the
-// OpenMetrics and protobuf formats show it. Session 0 means none.
-func exemplar(session uint64) prometheus.Labels {
-	if session == 0 {
+// OpenMetrics and protobuf formats show it. An empty session means none.
+func exemplar(session string) prometheus.Labels {
+	if session == "" {
 		return nil
 	}
-	return prometheus.Labels{"session_id": strconv.FormatUint(session, 10)}
+	return prometheus.Labels{"session_id": session}
 }
 
-func count(c *prometheus.CounterVec, outcome string, session uint64) {
+func count(c *prometheus.CounterVec, outcome string, session string) {
 	c.WithLabelValues(outcome).(prometheus.ExemplarAdder).AddWithExemplar(1, exemplar(session))
 }
 
-func observe(h prometheus.Histogram, d time.Duration, session uint64) {
+func observe(h prometheus.Histogram, d time.Duration, session string) {
 	h.(prometheus.ExemplarObserver).ObserveWithExemplar(d.Seconds(), exemplar(session))
 }
 
@@ -219,9 +226,14 @@ func (s *Set) InForce(sessions, startups int, hosts []Host) {
 	defer s.mu.Unlock()
 	s.limit.Set(limitValue(sessions))
 	s.limitStartups.Set(limitValue(startups))
+	s.backendStates.Keep(hosts)
 	for _, h := range s.hosts {
 		if !slices.Contains(hosts, h) {
-			s.backends.DeletePartialMatch(prometheus.Labels{"backend": label(h.Backend), "address": label(h.Address)})
+			gone := prometheus.Labels{"backend": label(h.Backend), "address": label(h.Address)}
+			s.backends.DeletePartialMatch(gone)
+			for _, g := range []*prometheus.GaugeVec{s.backendUp, s.backendOK, s.backendFailed} {
+				g.DeletePartialMatch(gone)
+			}
 		}
 	}
 	s.hosts = slices.Clone(hosts)
@@ -256,8 +268,8 @@ func (s *Set) AcceptFailed() { s.acceptErrors.Inc() }
 func (s *Set) Started() { s.starting.Inc() }
 
 // Refused counts a refused connection. handshake means that the reason was TLS or the
-// client certificate. Here and below, session is its number in the log.
-func (s *Set) Refused(session uint64, outcome string, handshake bool) {
+// client certificate. Here and below, session is its id in the log.
+func (s *Set) Refused(session string, outcome string, handshake bool) {
 	s.starting.Dec()
 	count(s.refused, outcome, session)
 	if handshake {
@@ -278,7 +290,7 @@ func (s *Set) SessionAborted() {
 }
 
 // Ended counts the end of an open session.
-func (s *Set) Ended(session uint64, outcome string) {
+func (s *Set) Ended(session string, outcome string) {
 	s.open.Dec()
 	count(s.ended, outcome, session)
 }
@@ -290,7 +302,7 @@ func (s *Set) Cancelled(outcome string) {
 }
 
 // Handshake counts a finished TLS handshake and its duration.
-func (s *Set) Handshake(session uint64, state tls.ConnectionState, d time.Duration) {
+func (s *Set) Handshake(session string, state tls.ConnectionState, d time.Duration) {
 	s.handshakes.WithLabelValues(tls.VersionName(state.Version), tls.CipherSuiteName(state.CipherSuite), GroupName(state.CurveID)).Inc()
 	observe(s.handshakeTime, d, session)
 }
@@ -305,16 +317,7 @@ func GroupName(g tls.CurveID) string {
 }
 
 // BackendConnected records the time to connect to a backend.
-func (s *Set) BackendConnected(session uint64, d time.Duration) { observe(s.backendTime, d, session) }
-
-// BackendTried counts one attempt of a session to connect to a host.
-func (s *Set) BackendTried(h Host, ok bool) {
-	result := "success"
-	if !ok {
-		result = "failure"
-	}
-	s.backends.WithLabelValues(label(h.Backend), label(h.Address), result).Inc()
-}
+func (s *Set) BackendConnected(session string, d time.Duration) { observe(s.backendTime, d, session) }
 
 // Relayed counts bytes of a session in both directions.
 func (s *Set) Relayed(fromClient, toClient int) {
@@ -328,6 +331,9 @@ func (s *Set) Relayed(fromClient, toClient int) {
 
 // LogLineDropped counts a log line that was not written.
 func (s *Set) LogLineDropped() { s.linesDropped.Inc() }
+
+// Locks records how many locks are in force.
+func (s *Set) Locks(n int) { s.locks.Set(float64(n)) }
 
 // Rechecked records a recheck: how many sessions would be refused now, and the duration
 // of the recheck.

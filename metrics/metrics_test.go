@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"crypto/tls"
+	"errors"
 	"math/big"
 	"net/http"
 	"os"
@@ -32,19 +33,21 @@ func play(s *Set) {
 	s.Proved()
 	s.AcceptFailed()
 	s.LogLineDropped()
-	s.Refused(1, "probe", false)
-	s.Refused(2, "certificate_revoked", true)
-	s.Handshake(3, state(tls.VersionTLS13, tls.TLS_AES_256_GCM_SHA384, tls.X25519MLKEM768), 3*time.Millisecond)
-	s.Handshake(4, state(tls.VersionTLS12, tls.TLS_RSA_WITH_AES_128_CBC_SHA, 0), 250*time.Millisecond)
-	s.InForce(10_000, 1000, []Host{{"default", "/run/postgresql/.s.PGSQL.5432"}, {"reports", "db1:5432"}})
-	s.BackendTried(Host{"default", "/run/postgresql/.s.PGSQL.5432"}, true)
-	s.BackendTried(Host{"reports", "db1:5432"}, false)
-	s.BackendConnected(3, 100*time.Microsecond)
+	s.Locks(2)
+	s.Refused("1", "probe", false)
+	s.Refused("2", "certificate_revoked", true)
+	s.Handshake("3", state(tls.VersionTLS13, tls.TLS_AES_256_GCM_SHA384, tls.X25519MLKEM768), 3*time.Millisecond)
+	s.Handshake("4", state(tls.VersionTLS12, tls.TLS_RSA_WITH_AES_128_CBC_SHA, 0), 250*time.Millisecond)
+	s.InForce(10_000, 1000, []Host{{Backend: "default", Address: "/run/postgresql/.s.PGSQL.5432"}, {Backend: "reports", Address: "db1:5432"}})
+	s.BackendTried(Host{Backend: "default", Address: "/run/postgresql/.s.PGSQL.5432"}, nil)
+	s.BackendTried(Host{Backend: "reports", Address: "db1:5432"}, errors.New("connection refused"))
+	s.BackendServed(Host{Backend: "default", Address: "/run/postgresql/.s.PGSQL.5432"})
+	s.BackendConnected("3", 100*time.Microsecond)
 	s.SessionOpened()
 	s.SessionOpened()
 	s.Relayed(10, 2000)
 	s.Relayed(0, 0)
-	s.Ended(4, "client_closed")
+	s.Ended("4", "client_closed")
 	s.Cancelled("forwarded")
 	s.Rechecked(3, 2*time.Millisecond)
 	at := time.Date(2027, 1, 2, 3, 4, 5, 678_000_000, time.UTC)
@@ -62,8 +65,12 @@ func play(s *Set) {
 	s.LoadFailed(true)
 }
 
-// ours leaves out the series of Go and of the process, and the version of Go.
+var lastTimes = regexp.MustCompile(`(_last_(success|failure)_timestamp_seconds\{[^}]*\}) \S+`)
+
+// ours leaves out the series of Go and of the process, the version of Go and the times
+// that are now.
 func ours(text string) string {
+	text = lastTimes.ReplaceAllString(text, "$1 1")
 	var out strings.Builder
 	for line := range strings.Lines(text) {
 		if strings.Contains(line, "pgwicket_") {
@@ -214,7 +221,7 @@ func TestExpect(t *testing.T) {
 	s := New("v1.2.3")
 	s.Expect(Outcomes{Refused: []string{"probe", "no_rule"}, Handshakes: []string{"tls_version"}, Ended: []string{"drained"}, Cancelled: []string{"failed"}})
 	s.Started()
-	s.Refused(1, "no_rule", false)
+	s.Refused("1", "no_rule", false)
 	expect(t, s, "connections_refused_total", `connections_refused_total{outcome="no_rule"} 1`, `connections_refused_total{outcome="probe"} 0`)
 	expect(t, s, "tls_handshake_failures_total", `tls_handshake_failures_total{reason="tls_version"} 0`)
 	expect(t, s, "sessions_ended_total", `sessions_ended_total{outcome="drained"} 0`)
@@ -225,16 +232,25 @@ func TestExpect(t *testing.T) {
 func TestInForce(t *testing.T) {
 	t.Parallel()
 	s := New("v1.2.3")
-	one, two := Host{"default", "/run/a"}, Host{"default", "/run/\xfc"}
+	one, two := Host{Backend: "default", Address: "/run/a"}, Host{Backend: "default", Address: "/run/\xfc"}
 	s.InForce(7, 5, []Host{one, two})
 	expect(t, s, "limit_connections|limit_startups", "limit_connections 7", "limit_startups 5")
-	s.BackendTried(two, false)
-	s.BackendTried(one, true)
+	s.BackendTried(two, errors.New("no such file"))
+	s.BackendTried(one, nil)
+	s.BackendServed(one)
+	expect(t, s, "backend_up", "backend_up{address=\"/run/a\",backend=\"default\"} 1", "backend_up{address=\"/run/\uFFFD\",backend=\"default\"} 0")
 	s.InForce(0, 0, []Host{two})
 	expect(t, s, "limit_connections|limit_startups", "limit_connections +Inf", "limit_startups +Inf")
 	expect(t, s, "backend_connects_total",
 		"backend_connects_total{address=\"/run/\uFFFD\",backend=\"default\",result=\"failure\"} 1",
 		"backend_connects_total{address=\"/run/\uFFFD\",backend=\"default\",result=\"success\"} 0")
+	expect(t, s, "backend_up", "backend_up{address=\"/run/\uFFFD\",backend=\"default\"} 0")
+	s.BackendServed(two)
+	s.BackendServed(one) // of a session from before the reload
+	expect(t, s, "backend_up", "backend_up{address=\"/run/\uFFFD\",backend=\"default\"} 1")
+	if all := s.Backends(); len(all) != 1 || all[0].Down() || all[0].Reason != "no such file" || all[0].LastFailure.IsZero() {
+		t.Errorf("the status page gets %+v", all)
+	}
 }
 
 // Whoever sees a bar of a histogram or a refusal asks the log for the session; no sample of ours names a client.
@@ -265,8 +281,8 @@ func TestNativeHistograms(t *testing.T) {
 	t.Parallel()
 	s := New("v1.2.3")
 	for d := time.Microsecond; d < 100*time.Hour; d += d/50 + 1 {
-		s.Handshake(0, state(tls.VersionTLS13, tls.TLS_AES_128_GCM_SHA256, tls.X25519), d)
-		s.BackendConnected(0, d)
+		s.Handshake("", state(tls.VersionTLS13, tls.TLS_AES_128_GCM_SHA256, tls.X25519), d)
+		s.BackendConnected("", d)
 	}
 	const protobuf = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
 	w := ask(s, http.MethodGet, "/metrics", yes, "Accept", protobuf)
@@ -309,16 +325,16 @@ func TestCountsAddUp(t *testing.T) {
 					accepted()
 					s.Started()
 				}
-				s.Refused(7, "source_denied", false)
-				s.Refused(7, "tls_version", true)
+				s.Refused("7", "source_denied", false)
+				s.Refused("7", "tls_version", true)
 				s.Cancelled("over_limit")
 				for range 2 {
-					s.Handshake(7, state(tls.VersionTLS13, tls.TLS_AES_128_GCM_SHA256, tls.X25519), time.Millisecond)
-					s.BackendConnected(7, time.Millisecond)
+					s.Handshake("7", state(tls.VersionTLS13, tls.TLS_AES_128_GCM_SHA256, tls.X25519), time.Millisecond)
+					s.BackendConnected("7", time.Millisecond)
 					s.SessionOpened()
 				}
 				s.Relayed(3, 5)
-				s.Ended(7, "client_lost")
+				s.Ended("7", "client_lost")
 			}
 		})
 	}
@@ -347,9 +363,9 @@ func TestRelayedNothing(t *testing.T) {
 func TestHandshakeNames(t *testing.T) {
 	t.Parallel()
 	s := New("v1.2.3")
-	s.Handshake(1, state(tls.VersionTLS10, tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA, 0), 0)
-	s.Handshake(2, state(tls.VersionTLS12, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.CurveP256), 0)
-	s.Handshake(3, state(0x0305, 0x1399, 0x9999), 0) // of a later crypto/tls
+	s.Handshake("1", state(tls.VersionTLS10, tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA, 0), 0)
+	s.Handshake("2", state(tls.VersionTLS12, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.CurveP256), 0)
+	s.Handshake("3", state(0x0305, 0x1399, 0x9999), 0) // of a later crypto/tls
 	expect(t, s, "tls_handshakes_total",
 		`tls_handshakes_total{cipher="0x1399",group="CurveID(39321)",version="0x0305"} 1`,
 		`tls_handshakes_total{cipher="TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",group="CurveP256",version="TLS 1.2"} 1`,

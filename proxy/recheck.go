@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"time"
 
+	"pgwicket/acl"
+	"pgwicket/internal/backend"
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/relay"
 )
@@ -24,13 +26,21 @@ const (
 // where it can be told why.
 const boundaryWait = 500 * time.Millisecond
 
+// maintenance is how the rest of the server talks to maintain.
+type maintenance struct {
+	policyChanged chan struct{}
+	done          chan struct{} // closed when maintain has returned
+}
+
 // maintain looks after the live sessions until the server has stopped: it judges
 // them again whenever there is a new policy and as time passes, for certificates
 // expire and lists go stale, and ends those whose own time is over.
 func (s *Server) maintain() {
-	defer close(s.maintainDone)
+	defer close(s.maintenance.done)
 	policy := s.policy.Load()
 	recheck, expire, summary := every(policy.RecheckInterval), every(policy.precision()), every(summaryInterval)
+	change := newNextChange(s.now)
+	change.follow(policy)
 	defer s.refusals.logLeftOut(s.log)
 	for {
 		select {
@@ -38,16 +48,22 @@ func (s *Server) maintain() {
 			recheck.Stop()
 			expire.Stop()
 			summary.Stop()
+			change.timer.Stop()
 			return
 		case <-summary.C:
 			s.refusals.logLeftOut(s.log)
-		case <-s.policyChanged:
+		case <-s.maintenance.policyChanged:
 			policy = s.policy.Load()
 			reset(recheck, policy.RecheckInterval)
 			reset(expire, policy.precision())
 			s.recheck()
+			change.follow(policy)
 		case <-recheck.C:
 			s.recheck()
+		case <-change.timer.C:
+			if change.follow(policy) {
+				s.recheck()
+			}
 		case at := <-expire.C:
 			s.expire(at)
 		}
@@ -72,9 +88,9 @@ func reset(t *time.Ticker, d time.Duration) {
 // recheck judges every session again.
 func (s *Server) recheck() {
 	began := time.Now()
-	policy, failing := s.policy.Load(), 0
+	policy, failing, now := s.policy.Load(), 0, s.now()
 	for _, c := range s.all() {
-		if c.recheck(policy, began) {
+		if c.recheck(policy, now) {
 			failing++
 		}
 	}
@@ -105,8 +121,12 @@ func (s *session) recheck(p *Policy, at time.Time) (failing bool) {
 		return false
 	}
 	mode := p.Recheck
-	if r != nil && r.Outcome == CertExpired {
+	switch {
+	case r == nil:
+	case r.Outcome == CertExpired:
 		mode = p.OnExpiry
+	case r.Outcome == Locked:
+		mode = Immediate // whoever locks means now
 	}
 	switch {
 	case r == nil:
@@ -120,23 +140,50 @@ func (s *session) recheck(p *Policy, at time.Time) (failing bool) {
 		// client is told why.
 		s.phase, s.refusal = ending, r
 	case s.refusal == nil || s.deferred && mode == Immediate:
-		s.refusal, s.deferred = r, mode == WhenIdle
 		_, public := r.Message()
-		t := relay.Termination{
-			Reason:   uint8(r.Outcome),
-			Message:  pgwire.Fatal(pgwire.SQLStateAdminShutdown, "terminating connection: "+public, ""),
-			WhenIdle: s.deferred,
-		}
-		if !s.deferred {
-			t.Deadline = at.Add(boundaryWait)
-		}
-		s.relay.Terminate(t)
-		if !s.deferred {
-			handle, login := s.relay, s.login
-			s.server.wg.Go(func() { s.cancelUntilClosed(handle, login) })
-		}
+		s.terminate(r, "terminating connection: "+public, mode == WhenIdle)
 	}
 	return true
+}
+
+// Terminate ends the sessions that match, at once and with the words that PostgreSQL has for
+// pg_terminate_backend. It returns how many. The detail is for the log.
+func (s *Server) Terminate(matches func(*acl.Request) bool, detail string) (ended int) {
+	for _, one := range s.all() {
+		if one.terminateIf(matches, detail) {
+			ended++
+		}
+	}
+	return ended
+}
+
+func (s *session) terminateIf(matches func(*acl.Request) bool, detail string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.phase != relaying || s.terminating() || !matches(&s.peer.request) {
+		return false
+	}
+	s.terminate(&Refusal{Outcome: Terminated, Detail: detail}, "terminating connection due to administrator command", false)
+	return true
+}
+
+// terminate ends a session that the relay has, with words for the client: at once, or when
+// its backend is idle. The caller holds mu.
+func (s *session) terminate(r *Refusal, words string, whenIdle bool) {
+	s.refusal, s.deferred = r, whenIdle
+	t := relay.Termination{
+		Reason:   uint8(r.Outcome),
+		Message:  pgwire.Fatal(pgwire.SQLStateAdminShutdown, words, ""),
+		WhenIdle: whenIdle,
+	}
+	if !whenIdle {
+		t.Deadline = time.Now().Add(boundaryWait)
+	}
+	s.relay.Terminate(t)
+	if !whenIdle {
+		handle, login := s.relay, s.login
+		s.server.wg.Go(func() { s.cancelUntilClosed(handle, login) })
+	}
 }
 
 // While a session that must end has its backend, its statement is cancelled again
@@ -157,12 +204,12 @@ var cancelsAfterClose = [...]time.Duration{0, 50 * time.Millisecond, 100 * time.
 // DELETE of a revoked client would run to its end. All of it together takes no
 // longer than one CancelRequest may, for a shutdown waits for it.
 func (s *session) cancelUntilClosed(of relay.Handle, login pgwire.Login) {
-	ctx, stop := context.WithTimeout(context.Background(), boundaryWait+cancelTimeout)
+	ctx, stop := context.WithTimeout(context.Background(), boundaryWait+backend.CancelTimeout)
 	defer stop()
 	cancel := func() {
-		if s.server.cancelSlots.Acquire(ctx) == nil {
-			defer s.server.cancelSlots.Release()
-			s.host.cancelQuery(ctx, login)
+		if s.server.cancelKeys.ownSlots.Acquire(ctx) == nil {
+			defer s.server.cancelKeys.ownSlots.Release()
+			s.host.CancelQuery(ctx, login)
 		}
 	}
 	for closed := false; !closed && ctx.Err() == nil; time.Sleep(cancelInterval) {
@@ -184,7 +231,7 @@ func (s *session) judgeAgain(p *Policy, at time.Time) (r *Refusal) {
 			r = &Refusal{Outcome: InternalError, Detail: "panic"}
 		}
 	}()
-	rule, err := s.peer.judge(p, at, false)
+	rule, err := s.peer.judge(p, at, at)
 	if err == nil {
 		if s.idleTimeout = nil; rule != nil {
 			s.idleTimeout = rule.IdleTimeout
@@ -197,7 +244,7 @@ func (s *session) judgeAgain(p *Policy, at time.Time) (r *Refusal) {
 	// A session that may go on with a certificate that has expired must not hide
 	// behind that from a revocation or a rule. A list that is current now may not
 	// have been then.
-	if _, err := s.peer.judge(p, lastValid(s.peer.tls.PeerCertificates, at), false); err != nil {
+	if _, err := s.peer.judge(p, at, lastValid(s.peer.tls.PeerCertificates, at)); err != nil {
 		if other := asRefusal(err); other.Outcome != CertExpired && other.Outcome != CertNotYetValid && other.Outcome != CRLStale {
 			return other
 		}

@@ -91,7 +91,7 @@ func (m *machine) asPostgres(args ...string) *exec.Cmd {
 // reader is the bash of an account in a checkout.
 func (m *machine) reader(t *testing.T, account string) *docpage.Shell {
 	t.Helper()
-	cmd := m.command("setpriv", "--reuid=" + account, "--regid=" + account, "--init-groups", "env", "-C", "/home/reader/pgwicket", "bash", "--noprofile", "--norc")
+	cmd := m.command("setpriv", "--reuid="+account, "--regid="+account, "--init-groups", "env", "-C", "/home/reader/pgwicket", "bash", "--noprofile", "--norc")
 	home := "/home/reader"
 	if account == "root" {
 		home = "/root"

@@ -217,7 +217,7 @@ func TestPageSays(t *testing.T) {
 			"pgwicket 0.1.0 · go1.26.6 · linux/amd64 · started 2026-11-03",
 		},
 		"degraded": {
-			"The gate is open. 8 things need attention.", "Now The last reload failed 4 minutes ago; the configuration of 2026-11-26 08:20:30 UTC is still in force.",
+			"The gate is open. 9 things need attention.", "Now The last reload failed 4 minutes ago; the configuration of 2026-11-26 08:20:30 UTC is still in force.",
 			"Watch The certificate CN=db.example.com,O=Example (/etc/pgwicket/ecdsa.crt) expires in 6 days.",
 			"Now The certificate CN=db.example.com,O=Example (/etc/pgwicket/rsa.crt) expired 26 hours ago.",
 			"Now The revocation list of CN=Example Clients,O=Example became stale 50 minutes ago", "Watch The revocation list of CN=Example Root,O=Example becomes stale in 3 days",
@@ -274,6 +274,9 @@ func TestPageHidesClients(t *testing.T) {
 		s := sample()
 		s.ShowsClients = false
 		s.Sessions.Users, s.Sessions.Rules = nil, nil
+		for i := range s.Locks {
+			s.Locks[i].Filter, s.Locks[i].Reason = "", ""
+		}
 		for i := range s.Refusals {
 			r := &s.Refusals[i]
 			r.Source, r.User, r.Database, r.CertSubject, r.Reason = "", "", "", "", ""
@@ -288,7 +291,7 @@ func TestPageHidesClients(t *testing.T) {
 			t.Errorf("there is no %q in\n%s", w, page.words())
 		}
 	}
-	for _, key := range []string{"source", "user", "database", "cert_subject", "reason", "users"} {
+	for _, key := range []string{"source", "user", "database", "cert_subject", "reason", "users", "filter"} {
 		if strings.Contains(get(t, JSON(hidden), "/status.json").Body.String(), `"`+key+`":`) {
 			t.Errorf("the JSON has %q", key)
 		}

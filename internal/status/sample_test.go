@@ -72,11 +72,19 @@ func sample() Status {
 			{File: "/etc/pgwicket/crl.d/root.crl", Issuer: "CN=Example Root,O=Example", Number: "12", Entries: 3, ThisUpdate: at.Add(-40 * day), NextUpdate: ptr(at.Add(50 * day))},
 			{File: "/etc/pgwicket/crl.d/clients.crl", Issuer: "CN=Example Clients,O=Example", Number: "4711", Entries: 1284, ThisUpdate: at.Add(-26 * time.Hour), NextUpdate: ptr(at.Add(142 * time.Hour))},
 		},
+		Backends: []Backend{
+			{Name: "default", Address: "/run/postgresql/.s.PGSQL.5432", LastSuccess: ptr(at.Add(-2 * time.Second)), LastFailure: ptr(at.Add(-9 * day)), Reason: "dial unix /run/postgresql/.s.PGSQL.5432: connect: no such file or directory"},
+			{Name: "reports", Address: "db2.example.com:5432"},
+		},
 		Sessions: Sessions{
 			Open: 187, Starting: 2,
 			Users: []Count{{"app", 142}, {"reports", 31}, {"anna", 9}, {"jonas", 4}, {"replicator", 1}},
 			Rules: []Count{{"application", 142}, {"reports", 31}, {"people", 13}, {"standby", 1}},
 		},
+		Locks: []Lock{
+			{ID: "3fa8c01d", Filter: "cn jonas", Reason: "stolen laptop", By: "uid 0, pid 4711", Created: at.Add(-3*time.Hour - 2*time.Second), Until: ptr(at.Add(21 * time.Hour))},
+			{ID: "77b0e2a9", Filter: `serial 1A2B issuer CN=Example Clients,O=Example`, By: "uid 0, pid 801", Created: at.Add(-50 * time.Hour)},
+		}, LocksTotal: 2,
 		Totals: Totals{
 			Accepted:       91_842,
 			Refused:        []Count{{"probe", 33_120}, {"source_not_allowed", 214}, {"certificate_missing", 38}, {"no_rule", 12}, {"certificate_expired", 3}, {"certificate_revoked", 2}},
@@ -120,6 +128,7 @@ func degraded() Status {
 	s.CRLs[1].NextUpdate = ptr(at.Add(-50 * time.Minute))
 	s.CRLs[0].NextUpdate = ptr(at.Add(3 * 24 * time.Hour))
 	s.Limits[0].Used, s.Limits[1].Used = 861, 200
+	s.Backends[0].LastFailure, s.Backends[0].Reason = ptr(at.Add(-time.Second)), "dial unix /run/postgresql/.s.PGSQL.5432: connect: connection refused"
 	s.Reload = Reload{
 		At: at.Add(-4 * time.Minute), Trigger: "command", InForceSince: at.Add(-3 * time.Hour), Files: []string{"/etc/pgwicket/pgwicket.yaml", "/etc/pgwicket/rsa.crt"},
 		Problems: []Problem{
@@ -148,6 +157,7 @@ func empty() Status {
 		File: "/etc/pgwicket/server.crt", Subject: "CN=db.example.com", Key: "ECDSA P-256", NotBefore: at.Add(-time.Hour), NotAfter: at.Add(90 * 24 * time.Hour),
 	}}
 	s.CRLs, s.Refusals, s.Sessions, s.Totals = nil, nil, Sessions{}, Totals{}.withZeros()
+	s.Backends = []Backend{{Name: "default", Address: s.Backends[0].Address}}
 	for i := range s.Limits {
 		s.Limits[i].Used = 0
 	}

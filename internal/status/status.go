@@ -20,7 +20,10 @@ type Status struct {
 	Policy       []Line        `json:"policy"`
 	Certificates []Certificate `json:"certificates"`
 	CRLs         []CRL         `json:"revocation_lists"`
+	Backends     []Backend     `json:"backends"`
 	Sessions     Sessions      `json:"sessions"`
+	Locks        []Lock        `json:"locks"` // the newest first, of many not all
+	LocksTotal   int           `json:"locks_total"`
 	Totals       Totals        `json:"totals"`
 	Limits       []Limit       `json:"limits"`
 	Reload       Reload        `json:"reload"`
@@ -110,12 +113,34 @@ type CRL struct {
 	Level      Level      `json:"level"`                 // derived
 }
 
+// Backend is one address at which PostgreSQL listens, as sessions have found it.
+type Backend struct {
+	Name        string     `json:"name"` // default, or that of a backend that rules name
+	Address     string     `json:"address"`
+	LastSuccess *time.Time `json:"last_success,omitempty"` // nil: it has served no session yet
+	LastFailure *time.Time `json:"last_failure,omitempty"` // nil: none has failed
+	Reason      string     `json:"failure,omitempty"`      // why the last one failed
+	State       string     `json:"state"`                  // derived: up, down, or unknown before the first session
+	Level       Level      `json:"level"`                  // derived
+}
+
 // Sessions has the number of open sessions.
 type Sessions struct {
 	Open     int     `json:"open"`
 	Starting int     `json:"starting"`
 	Users    []Count `json:"users,omitempty"` // empty unless clients are shown
 	Rules    []Count `json:"rules,omitempty"`
+}
+
+// Lock is an administrator's refusal of some clients. What it matches and its reason are
+// empty unless clients are shown.
+type Lock struct {
+	ID      string     `json:"id"`
+	Filter  string     `json:"filter,omitempty"`
+	Reason  string     `json:"reason,omitempty"`
+	By      string     `json:"by"`
+	Created time.Time  `json:"created"`
+	Until   *time.Time `json:"until,omitempty"` // nil: until it is removed
 }
 
 // Totals has counts since the start.
@@ -195,6 +220,10 @@ func (s Status) derive() Status {
 	for _, c := range s.CRLs {
 		s.notifyCRL(c)
 	}
+	s.Backends = mapList(s.Backends, deriveBackend)
+	for _, b := range s.Backends {
+		s.notifyBackend(b)
+	}
 	s.Limits = mapList(s.Limits, deriveLimit)
 	for _, l := range s.Limits {
 		if l.Level != Good {
@@ -219,6 +248,7 @@ func (s *Status) copyLists() {
 		l.LoadBalancers = mapList(l.LoadBalancers, same)
 		return l
 	}), mapList(s.Policy, same), mapList(s.Refusals, same)
+	s.Locks = mapList(s.Locks, same)
 	s.Totals.Refused, s.Totals.Ended, s.Totals.CancelRequests = mapList(s.Totals.Refused, same), mapList(s.Totals.Ended, same), mapList(s.Totals.CancelRequests, same)
 	s.Reload.Files, s.Reload.Problems = mapList(s.Reload.Files, same), mapList(s.Reload.Problems, same)
 	s.Reload.Changes, s.Reload.PutOff = mapList(s.Reload.Changes, same), mapList(s.Reload.PutOff, same)
@@ -309,6 +339,29 @@ func (s *Status) notifyCRL(c CRL) {
 	case c.Level == Warn:
 		s.notify(Warn, "The revocation list of %s becomes stale %s (%s)", c.Issuer, ago(*c.NextUpdate, s.Time), c.File)
 	}
+}
+
+func deriveBackend(b Backend) Backend {
+	switch {
+	case b.LastFailure == nil && b.LastSuccess == nil:
+		b.State, b.Level = "unknown", Good
+	case b.LastFailure == nil || b.LastSuccess != nil && !b.LastFailure.After(*b.LastSuccess):
+		b.State, b.Level = "up", Good
+	default:
+		b.State, b.Level = "down", Bad
+	}
+	return b
+}
+
+func (s *Status) notifyBackend(b Backend) {
+	if b.State != "down" {
+		return
+	}
+	served := "has served none yet"
+	if b.LastSuccess != nil {
+		served = "served its last session " + ago(*b.LastSuccess, s.Time)
+	}
+	s.notify(b.Level, "PostgreSQL at %s did not serve a session %s, and %s: %s", b.Address, ago(*b.LastFailure, s.Time), served, b.Reason)
 }
 
 func deriveLimit(l Limit) Limit {
