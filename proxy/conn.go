@@ -139,10 +139,7 @@ func (c *conn) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.ticket.AdmitSession(policy.Limits); err != nil {
-		return err
-	}
-	if err := c.awaitAttempt(ctx, policy); err != nil {
+	if err := c.awaitTurn(ctx, policy); err != nil {
 		return err
 	}
 
@@ -199,6 +196,7 @@ func (c *conn) overLimit() *limit.Error {
 func (c *conn) takeTicket() (err error) {
 	c.ticket, err = c.server.limiter.Admit(c.policy.Limits, limit.SourceOf(c.peer.request.Source), time.Now(), c.session.evict)
 	c.session.ticket = c.ticket
+	c.session.header.Release()
 	return err
 }
 
@@ -213,7 +211,7 @@ type verdict struct {
 // and, if it is good, its verified chain are kept. The client is told of a refusal
 // after its startup packet, where libpq shows the words.
 //
-// A good certificate proves the client.
+// A good certificate proves the client, which has a place in another stage from then on.
 func (c *conn) verifyCertificate(ctx context.Context) {
 	state := c.tls.ConnectionState()
 	c.peer.recordTLS(state)
@@ -225,7 +223,7 @@ func (c *conn) verifyCertificate(ctx context.Context) {
 		clear(sent) // it is crypto/tls's own slice
 	}
 	if c.peer.verified && err == nil {
-		c.ticket.Prove()
+		c.ticket.Verify(policy.Limits, time.Now())
 	}
 }
 
@@ -248,11 +246,15 @@ func (c *conn) judge() (*acl.Rule, *Policy, error) {
 	return rule, policy, err
 }
 
-// awaitAttempt keeps the client from guessing: see limit.Attempts.
-func (c *conn) awaitAttempt(ctx context.Context, p *Policy) (err error) {
+// awaitTurn waits for a place among the sessions, and keeps the client from guessing: see
+// limit.Attempts.
+func (c *conn) awaitTurn(ctx context.Context, p *Policy) (err error) {
 	ctx, cancel := context.WithDeadline(ctx, c.startupDeadline())
 	defer cancel()
-	c.session.attempt, err = c.server.auth.Begin(ctx, p.Limits, attemptKey(c.peer))
+	if err := c.ticket.AdmitSession(ctx, p.Limits); err != nil {
+		return err
+	}
+	c.session.attempt, err = c.server.auth.Begin(ctx, p.Limits, attemptKey(c.peer), c.session.endAttempt)
 	return err
 }
 
@@ -423,6 +425,7 @@ func (c *conn) startRelay(backend *backendConn, rule *acl.Rule) error {
 		LoginDeadline: c.loginDeadline,
 		LoginMessage:  pgwire.Fatal(pgwire.SQLStateQueryCanceled, "canceling authentication due to timeout", ""),
 		Ready:         session.ready,
+		Refused:       session.loginRefused,
 		Done:          session.relayEnded,
 	}, backend.host)
 	if err != nil {

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"crypto/x509"
 	"time"
 
@@ -19,10 +18,6 @@ const (
 	WhenIdle                 // it is ended when its backend is idle, outside of a transaction
 	Off                      // it is counted
 )
-
-// boundaryWait is how long a session that must end may take to come to a place
-// where it can be told why.
-const boundaryWait = 500 * time.Millisecond
 
 // maintain looks after the live sessions until the server has stopped: it judges
 // them again whenever there is a new policy and as time passes, for certificates
@@ -127,52 +122,13 @@ func (s *session) recheck(p *Policy, at time.Time) (failing bool) {
 			Message:  pgwire.Fatal(pgwire.SQLStateAdminShutdown, "terminating connection: "+public, ""),
 			WhenIdle: s.deferred,
 		}
-		if !s.deferred {
-			t.Deadline = at.Add(boundaryWait)
-		}
-		s.relay.Terminate(t)
-		if !s.deferred {
-			handle, login := s.relay, s.login
-			s.server.wg.Go(func() { s.cancelUntilClosed(handle, login) })
+		if s.deferred {
+			s.relay.Terminate(t)
+		} else {
+			s.terminateNow(t)
 		}
 	}
 	return true
-}
-
-// While a session that must end has its backend, its statement is cancelled again
-// and again: one cancelled statement may be followed by the next of a pipeline that
-// PostgreSQL has in its socket. Once the backend's connection is closed, PostgreSQL
-// ends at the next bytes it sends, so what follows is for a statement that sends
-// none.
-const cancelInterval = 50 * time.Millisecond
-
-// cancelsAtOnce is for all sessions: each CancelRequest costs PostgreSQL a process,
-// and a reload may revoke thousands.
-const cancelsAtOnce = 32
-
-var cancelsAfterClose = [...]time.Duration{0, 50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond}
-
-// cancelUntilClosed cancels what the backend of a session does that must end at
-// once. PostgreSQL only notices that its client has gone when it writes, and a
-// DELETE of a revoked client would run to its end. All of it together takes no
-// longer than one CancelRequest may, for a shutdown waits for it.
-func (s *session) cancelUntilClosed(of relay.Handle, login pgwire.Login) {
-	ctx, stop := context.WithTimeout(context.Background(), boundaryWait+cancelTimeout)
-	defer stop()
-	cancel := func() {
-		if s.server.cancelSlots.Acquire(ctx) == nil {
-			defer s.server.cancelSlots.Release()
-			s.host.cancelQuery(ctx, login)
-		}
-	}
-	for closed := false; !closed && ctx.Err() == nil; time.Sleep(cancelInterval) {
-		closed = of.BackendClosed()
-		cancel()
-	}
-	for _, pause := range cancelsAfterClose {
-		time.Sleep(pause)
-		cancel()
-	}
 }
 
 // judgeAgain returns why p would not admit the session; nil if it would. A panic

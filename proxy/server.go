@@ -153,9 +153,10 @@ func New(p *Policy, log, refused *slog.Logger, m *metrics.Set) (*Server, error) 
 		metrics:       m,
 		listeners:     make(map[net.Listener]*acceptLoop),
 		sessions:      make(map[*session]struct{}),
-		limiter:       limit.NewConnections(m.Unproved, m.Proved),
+		limiter:       limit.NewConnections(countStage(m)),
 		auth:          limit.NewAttempts(),
 		handshakes:    handshake.NewSlots(),
+		cancelKeys:    cancelKeys{requests: limit.NewCancels()},
 		cancelSlots:   make(handshake.Slots, cancelsAtOnce),
 		policyChanged: make(chan struct{}, 1),
 		maintainDone:  make(chan struct{}),
@@ -307,6 +308,7 @@ func (s *Server) begin(conn *net.TCPConn, listener string) {
 func (s *Server) forget(one *session, cancelKey string) {
 	s.cancelKeys.remove(cancelKey)
 	one.attempt.Abandoned() // if it has no result by now
+	one.header.Release()
 	one.ticket.Release()
 	one.place.Release()
 	s.mu.Lock()

@@ -35,6 +35,7 @@ type flow struct {
 	toClient        atomic.Int64
 	backendClosed   atomic.Bool
 	ready           func(pgwire.Login) *Termination
+	refused         func(pgwire.Login) // nil: it has been called, or the login is over
 	done            func(Result)
 	loginMessage    []byte // for a login that takes too long
 }
@@ -253,6 +254,10 @@ func (f *flow) follow(p []byte) (n int) {
 	if f.tracker.Login != nil {
 		var start int
 		n, start = followLogin(&f.tracker, f.termination, p)
+		if f.refused != nil && f.result.Login.SQLSTATE != "" {
+			f.refused(f.result.Login)
+			f.refused = nil
+		}
 		if f.tracker.Login == nil && f.refusedAtReady() {
 			return start
 		}
@@ -271,7 +276,7 @@ func (f *flow) follow(p []byte) (n int) {
 // refusedAtReady takes note that the login is over, and reports whether the owner
 // ends the session there.
 func (f *flow) refusedAtReady() bool {
-	f.loginMessage = nil
+	f.loginMessage, f.refused = nil, nil
 	delete(f.loop.deadlines, f)
 	if f.termination != nil && !f.termination.Deadline.IsZero() {
 		f.loop.setFlowDeadline(f, f.termination.Deadline)
