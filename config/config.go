@@ -55,7 +55,8 @@ type Config struct {
 	// Variables has the names of the environment variables that set keys.
 	Variables []string
 
-	path string
+	path  string
+	lines map[string]int // of the keys
 }
 
 // At returns the file and line of a rule, or the variable that sets the rules.
@@ -106,8 +107,18 @@ func Failed(problems []Problem) bool {
 // does not replace a newer one. prompt asks a person for the passphrase of a key; nil
 // means that nobody can be asked.
 func Load(path string, previous *Config, prompt func(string) ([]byte, error), now time.Time) (*Config, []Problem) {
+	return load(path, previous, false, prompt, now)
+}
+
+// LoadChanged is Load for files that have changed, when nobody knows whether what is gone is gone on
+// purpose: a revocation list stays in use if tls.crl_missing is allow and its CA has no other one.
+func LoadChanged(path string, previous *Config, prompt func(string) ([]byte, error), now time.Time) (*Config, []Problem) {
+	return load(path, previous, true, prompt, now)
+}
+
+func load(path string, previous *Config, keepGone bool, prompt func(string) ([]byte, error), now time.Time) (*Config, []Problem) {
 	s, problems := readSettings(path, os.Environ())
-	l := &loader{path: path, lines: s.lines, problems: problems, current: previous}
+	l := &loader{path: path, lines: s.lines, problems: problems, current: previous, keepGone: keepGone}
 	if previous == nil {
 		l.current = new(Config)
 	}
@@ -116,11 +127,23 @@ func Load(path string, previous *Config, prompt func(string) ([]byte, error), no
 		// After a syntax error, the values are not reliable.
 		c = l.load(s.file, filepath.Dir(path), prompt, now)
 	}
+	return l.finish(c, s.variables)
+}
+
+// LoadFiles is LoadChanged with the keys of the current configuration: only the files that it names
+// are read again.
+func LoadFiles(current *Config, prompt func(string) ([]byte, error), now time.Time) (*Config, []Problem) {
+	l := &loader{path: current.path, lines: current.lines, current: current, keepGone: true}
+	c := l.load(current.Settings.file, filepath.Dir(current.path), prompt, now)
+	return l.finish(c, current.Variables)
+}
+
+func (l *loader) finish(c *Config, variables []string) (*Config, []Problem) {
 	slices.SortStableFunc(l.problems, func(a, b Problem) int { return cmp.Compare(a.Line, b.Line) })
 	if Failed(l.problems) {
 		return nil, l.problems
 	}
-	c.path, c.Variables = path, s.variables
+	c.path, c.lines, c.Variables = l.path, l.lines, variables
 	return c, l.problems
 }
 
@@ -174,6 +197,7 @@ type loader struct {
 	lines    map[string]int
 	problems []Problem
 	current  *Config // the zero Config at the start
+	keepGone bool    // see LoadChanged
 	client   func(tlsconfig.ClientOptions) (*tlsconfig.Client, []tlsconfig.Problem)
 	server   func(section string, o tlsconfig.Options, current *tlsconfig.Server) *tlsconfig.Server
 }
@@ -219,6 +243,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 	c.Settings = &Settings{f}
 	f.TLS.KeyOwner = keyOwner(f.User)
 	f.Admin.TLS.KeyOwner = f.TLS.KeyOwner
+	f.TLS.KeepGone, f.Admin.TLS.KeepGone = l.keepGone, l.keepGone
 	l.client = func(o tlsconfig.ClientOptions) (*tlsconfig.Client, []tlsconfig.Problem) {
 		o.PassphraseCommand, o.KeyOwner, o.MinSecurityBits = f.TLS.PassphraseCommand, f.TLS.KeyOwner, f.TLS.MinSecurityBits
 		return tlsconfig.LoadClient(o, prompt, now)

@@ -18,7 +18,8 @@ type Options struct {
 	OCSPFile     string `yaml:"ocsp_file"`    // the response to staple, in DER
 	Certificates []Pair `yaml:"certificates"` // in place of the three, several pairs: an RSA one beside an ECDSA one
 
-	KeyOwner int `yaml:"-"` // the account that root is about to become, which may own key files; 0: none
+	KeepGone bool `yaml:"-"` // a list that is gone stays in use if crl_missing is allow and its CA has no other one
+	KeyOwner int  `yaml:"-"` // the account that root is about to become, which may own key files; 0: none
 
 	PassphraseCommand string `yaml:"passphrase_command"` // for /bin/sh; %p is the prompt, the output is the passphrase
 
