@@ -269,7 +269,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		KnownCancelsOnly:      l.oneOf("acl.cancel_requests", f.ACL.CancelRequests, "any", "known") == "known",
 		StartupTimeout:        l.positive("limits.startup_timeout", f.Limits.StartupTimeout),
 		AuthenticationTimeout: l.positive("limits.authentication_timeout", f.Limits.AuthenticationTimeout),
-		Limits:                l.limits(f.Limits, cmp.Or(f.TLS.ClientCert, tlsconfig.ClientCertRequire) == tlsconfig.ClientCertRequire),
+		Limits:                l.limits(f.Limits),
 		MaxCancelRequests:     int(f.Limits.MaxCancelRequests),
 		RefusalLogRate:        float64(f.Log.RefusalRate),
 	}
@@ -289,16 +289,12 @@ const (
 	maxHandshakeBytes = 256 << 10
 )
 
-// limits checks the limits; certs says that every client must have a certificate.
-func (l *loader) limits(f limits, certs bool) proxy.Limits {
+func (l *loader) limits(f limits) proxy.Limits {
 	if f.ConnectionRate > 0 && f.ConnectionBurst == 0 {
 		l.errorf("limits.connection_burst", "must not be 0, or no client could connect; write how many connections may arrive at once")
 	}
 	if f.MaxHandshakeBytes < minHandshakeBytes || f.MaxHandshakeBytes > maxHandshakeBytes {
 		l.errorf("limits.max_handshake_bytes", "must be from %d to %d", minHandshakeBytes, maxHandshakeBytes)
-	}
-	if !certs && f.MaxConnections > 0 && (f.MaxStartups == 0 || f.MaxStartups >= f.MaxConnections) {
-		l.warnf("limits.max_startups", "is not below limits.max_connections, so clients that only wait for their password can take every session; write a smaller number")
 	}
 	if f.MaxAuthFailures > 0 && f.AuthRefusal == 0 {
 		l.warnf("limits.auth_refusal", "is 0, so no client is refused after limits.max_auth_failures; failures only delay the next attempt")
