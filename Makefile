@@ -19,7 +19,7 @@ TIME     ?= 10m
 # Builds a program of the module in test and runs it here, so that paths in ARGS are from here.
 RUN = run() { $(GO) build -C test -o "$(CURDIR)/bin/" "./$$1" && "bin/$$1" "$${@:2}"; }; run
 
-.PHONY: help build packages demo test deploy-test lint fuzz soak bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-replication interop-tools screenshots clean
+.PHONY: help build packages demo test deploy-test ca-test lint fuzz soak bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-moments interop-moments-quick interop-replication interop-tools screenshots clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-23s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,12 +55,17 @@ deploy-test: ## hold every file of deploy, and the release, to the programs that
 	@.ci/need --optional prometheus
 	for module in $(DEPLOY); do $(GO) test -C $$module -timeout 20m ./... || exit 1; done
 
+ca-test: ## a gate with certificates and lists of step-ca, easy-rsa, GnuTLS and openssl ca (builds step-ca: minutes when cold)
+	@.ci/need postgresql openssl
+	@.ci/need --optional easy-rsa gnutls-bin curl
+	$(GO) test -C test/ca -timeout 20m ./...
+
 lint: ## golangci-lint in every module, go vet for other systems, gofumpt, go.mod; minutes when cold
 	$(GO) mod tidy -diff
 	$(GO) -C test mod tidy -diff
 	for os in darwin freebsd windows; do GOOS=$$os $(GO) vet ./... || exit 1; done
 	@echo "golangci-lint (built on first use, which takes some minutes)"
-	linter=$$($(TOOL) -n golangci-lint) && for module in . test $(DEPLOY); do \
+	linter=$$($(TOOL) -n golangci-lint) && for module in . test test/ca $(DEPLOY); do \
 		echo "$$module" && (cd $$module && "$$linter" run ./...) || exit 1; done
 
 fuzz: ## run every fuzz target for FUZZTIME (60s) each
@@ -97,6 +102,14 @@ interop: ## every release of PostgreSQL and every client through a gate, into do
 interop-quick: ## the same with a small value and short waits, for CI (ARGS="--only psql" for one client)
 	@.ci/need postgresql openssl
 	@$(RUN) interop matrix --quick $(ARGS)
+
+interop-moments: ## limits, drains, revocations and restarts as each client sees them, into docs/results/interop.md (three minutes)
+	@.ci/need postgresql openssl
+	@$(RUN) interop moments --into docs/results/interop.md $(ARGS)
+
+interop-moments-quick: ## the same without the file, for CI (ARGS="--only JDBC" for one client)
+	@.ci/need postgresql openssl
+	@$(RUN) interop moments $(ARGS)
 
 interop-replication: ## backups, standbys, WAL and logical replication through a gate, by checksum, into docs/results/interop.md
 	@.ci/need postgresql openssl

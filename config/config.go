@@ -35,6 +35,7 @@ const proxyHeaderTimeout = 5 * time.Second
 // Config is a valid configuration with all its files loaded.
 type Config struct {
 	Listen         []string // addresses, as net.Listen takes them
+	ListenLines    []int    // the line of each; 0 if the environment sets it
 	Policy         *proxy.Policy
 	TLS            *tlsconfig.Server
 	TCPUserTimeout time.Duration // 0 means the default of the system
@@ -47,6 +48,7 @@ type Config struct {
 	ReusePort      bool   // other processes may listen on the same addresses
 	User           string // the account to change to when started as root; may be empty
 	UserLine       int    // the line of user, or 1 if it is not set; 0 if the environment sets it
+	StateDir       string // absolute, or relative to the working directory; empty: none
 	Landlock       bool
 	RunsCommands   bool // a passphrase command runs at each load
 
@@ -55,8 +57,7 @@ type Config struct {
 	// Variables has the names of the environment variables that set keys.
 	Variables []string
 
-	path  string
-	lines map[string]int // of the keys
+	path string
 }
 
 // At returns the file and line of a rule, or the variable that sets the rules.
@@ -133,7 +134,7 @@ func load(path string, previous *Config, keepGone bool, prompt func(string) ([]b
 // LoadFiles is LoadChanged with the keys of the current configuration: only the files that it names
 // are read again.
 func LoadFiles(current *Config, prompt func(string) ([]byte, error), now time.Time) (*Config, []Problem) {
-	l := &loader{path: current.path, lines: current.lines, current: current, keepGone: true}
+	l := &loader{path: current.path, lines: current.Settings.lines, current: current, keepGone: true}
 	c := l.load(current.Settings.file, filepath.Dir(current.path), prompt, now)
 	return l.finish(c, current.Variables)
 }
@@ -143,7 +144,7 @@ func (l *loader) finish(c *Config, variables []string) (*Config, []Problem) {
 	if Failed(l.problems) {
 		return nil, l.problems
 	}
-	c.path, c.lines, c.Variables = l.path, l.lines, variables
+	c.path, c.Variables = l.path, variables
 	return c, l.problems
 }
 
@@ -224,7 +225,6 @@ func (l *loader) warnf(key, format string, args ...any)  { l.add(true, key, form
 
 func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), now time.Time) *Config {
 	c := &Config{
-		Listen:         l.listen(f.Listen),
 		TCPUserTimeout: time.Duration(f.Limits.TCPUserTimeout),
 		DrainDelay:     time.Duration(f.Limits.DrainDelay),
 		DrainTimeout:   time.Duration(f.Limits.DrainTimeout),
@@ -233,14 +233,16 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		ReusePort:      f.ReusePort,
 		User:           f.User,
 		UserLine:       l.line("user"),
+		StateDir:       l.stateDir(dir, f.StateDir),
 		Landlock:       f.Landlock,
 		RunsCommands:   f.TLS.PassphraseCommand != "" || f.Admin.TLS.PassphraseCommand != "",
 	}
+	c.Listen, c.ListenLines = l.listen(f.Listen, f.ReusePort)
 	if err := c.LogLevel.UnmarshalText([]byte(l.oneOf("log.level", f.Log.Level, "debug", "info", "warn", "error"))); err != nil {
 		c.LogLevel = slog.LevelInfo
 	}
 	f.paths(dir)
-	c.Settings = &Settings{f}
+	c.Settings = &Settings{f, l.lines}
 	f.TLS.KeyOwner = keyOwner(f.User)
 	f.Admin.TLS.KeyOwner = f.TLS.KeyOwner
 	f.TLS.KeepGone, f.Admin.TLS.KeepGone = l.keepGone, l.keepGone
@@ -257,6 +259,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 	}
 	c.TLS = l.server("tls", f.TLS, l.current.TLS)
 	c.Admin = l.admin(f.Admin, dir, c.TLS)
+	l.adminApart(c)
 	c.Policy = &proxy.Policy{
 		Networks:              l.networks(f.ACL),
 		SourceRefusal:         l.sourceRefusal(f.ACL.Refusal),
@@ -280,6 +283,15 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		c.Policy.EndOnStaleCRL = c.TLS.EndOnStaleCRL
 	}
 	return c
+}
+
+// adminApart reports an admin address that is also one for clients.
+func (l *loader) adminApart(c *Config) {
+	for _, addr := range c.Listen {
+		if overlap(addr, c.Admin.Address) {
+			l.errorf("admin.address", "%s is also an address in listen (%s); give it a port of its own, such as 10432", c.Admin.Address, addr)
+		}
+	}
 }
 
 // A client with two certificates of RSA keys and a post-quantum key share sends some
@@ -317,7 +329,7 @@ func (l *loader) limits(f limits) proxy.Limits {
 	}
 }
 
-func (l *loader) listen(addresses []listen) (out []string) {
+func (l *loader) listen(addresses []listen, shared bool) (out []string, lines []int) {
 	if len(addresses) == 0 {
 		l.errorf("listen", "is missing; list the addresses that clients connect to, like listen: [{address: \"10.0.0.5:5432\"}]")
 	}
@@ -329,13 +341,28 @@ func (l *loader) listen(addresses []listen) (out []string) {
 		case slices.Contains(out, addr):
 			l.errorf(key, "%s is listed twice", addr)
 		default:
-			out = append(out, addr)
+			if i := slices.IndexFunc(out, func(other string) bool { return overlap(addr, other) }); i >= 0 && !shared {
+				l.errorf(key, "%s and %s overlap, so the system gives only one of them; remove one", addr, out[i])
+			}
+			out, lines = append(out, addr), append(lines, l.line(key))
 			if ap, err := netip.ParseAddrPort(addr); err == nil && ap.Addr().IsUnspecified() {
 				l.warnf(key, "%s listens on all networks of this machine; write the address that clients use", a.Address)
 			}
 		}
 	}
-	return out
+	return out, lines
+}
+
+// overlap reports whether a connection can be to both of two addresses. An unspecified
+// IPv6 address stands for those of IPv4, too.
+func overlap(a, b string) bool {
+	one, err1 := netip.ParseAddrPort(a)
+	other, err2 := netip.ParseAddrPort(b)
+	if err1 != nil || err2 != nil || one.Port() != other.Port() {
+		return false
+	}
+	covers := func(a, b netip.Addr) bool { return a.IsUnspecified() && (a.Is6() || b.Is4()) }
+	return one.Addr() == other.Addr() || covers(one.Addr(), other.Addr()) || covers(other.Addr(), one.Addr())
 }
 
 // proxies returns the load balancers that send PROXY headers, by the address that the
@@ -428,10 +455,11 @@ func (l *loader) sourceRefusal(s string) proxy.SourceRefusal {
 	return proxy.SourceRefusal(max(slices.Index(known, l.oneOf("acl.refusal", s, known...)), 0))
 }
 
-// keyOwner returns the user id of the account that root will change to, because the
-// gate reads the keys as this account at every reload; 0 if it does not change.
+// keyOwner returns the user id of the account in user, because the gate reads the keys
+// as this account at every reload; 0 if there is none. Only root can become it, but
+// anybody may check a configuration.
 func keyOwner(account string) int {
-	if account == "" || os.Geteuid() != 0 {
+	if account == "" {
 		return 0
 	}
 	u, err := user.Lookup(account)

@@ -14,7 +14,10 @@ import (
 
 // Settings are the keys of a configuration with their values, the defaults included, for
 // the comparison of two loads.
-type Settings struct{ file file }
+type Settings struct {
+	file  file
+	lines map[string]int // of the keys
+}
 
 // Differences returns in one line for each key what has changed since old: the new value
 // and the old one, or the entries of a list that were added and removed. What may be

@@ -24,6 +24,7 @@ type file struct {
 	WatchFiles bool   `yaml:"watch_files"`
 	ReusePort  bool   `yaml:"reuse_port"`
 	User       string `yaml:"user"`
+	StateDir   string `yaml:"state_dir"`
 	Landlock   bool   `yaml:"landlock"`
 }
 

@@ -18,7 +18,7 @@ func ExampleSet() {
 	accepted := set.Accepted("10.0.0.5:5432")
 	accepted()
 	set.Started()
-	set.Refused(1, "no_rule", false)
+	set.Refused("8a0vq2cqj8o3k-1", "no_rule", false)
 
 	server := httptest.NewServer(set.Handler(func() bool { return true }))
 	defer server.Close()

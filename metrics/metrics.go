@@ -11,7 +11,6 @@ import (
 	"math"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -46,6 +45,7 @@ type Set struct {
 	toClients     prometheus.Counter
 
 	linesDropped prometheus.Counter
+	locks        prometheus.Gauge
 
 	rechecks       prometheus.Counter
 	recheckFailing prometheus.Gauge
@@ -113,6 +113,7 @@ func (s *Set) connectionSeries() {
 	s.fromClients = s.counter("client_received_bytes_total", "Bytes of sessions received from clients, after decryption.")
 	s.toClients = s.counter("client_sent_bytes_total", "Bytes of sessions sent to clients, before encryption.")
 	s.linesDropped = s.counter("log_lines_dropped_total", "Log lines that were dropped because the log was not read or a write failed.")
+	s.locks = s.gauge("locks", "Locks in force.")
 	s.rechecks = s.counter("rechecks_total", "Rechecks of the open sessions.")
 	s.recheckFailing = s.gauge("recheck_failing_sessions", "Open sessions that the last recheck would have refused, whether it ended them or not.")
 	s.recheckTime = s.gauge("recheck_duration_seconds", "Duration of the last recheck.")
@@ -186,19 +187,19 @@ func (s *Set) histogram(name, help string) prometheus.Histogram {
 }
 
 // exemplar returns the label that links a sample to the session in the log. Only the
-// OpenMetrics and protobuf formats show it. Session 0 means none.
-func exemplar(session uint64) prometheus.Labels {
-	if session == 0 {
+// OpenMetrics and protobuf formats show it. An empty session means none.
+func exemplar(session string) prometheus.Labels {
+	if session == "" {
 		return nil
 	}
-	return prometheus.Labels{"session_id": strconv.FormatUint(session, 10)}
+	return prometheus.Labels{"session_id": session}
 }
 
-func count(c *prometheus.CounterVec, outcome string, session uint64) {
+func count(c *prometheus.CounterVec, outcome string, session string) {
 	c.WithLabelValues(outcome).(prometheus.ExemplarAdder).AddWithExemplar(1, exemplar(session))
 }
 
-func observe(h prometheus.Histogram, d time.Duration, session uint64) {
+func observe(h prometheus.Histogram, d time.Duration, session string) {
 	h.(prometheus.ExemplarObserver).ObserveWithExemplar(d.Seconds(), exemplar(session))
 }
 
@@ -263,8 +264,8 @@ func (s *Set) AcceptFailed() { s.acceptErrors.Inc() }
 func (s *Set) Started() { s.starting.Inc() }
 
 // Refused counts a refused connection. handshake means that the reason was TLS or the
-// client certificate. Here and below, session is its number in the log.
-func (s *Set) Refused(session uint64, outcome string, handshake bool) {
+// client certificate. Here and below, session is its id in the log.
+func (s *Set) Refused(session string, outcome string, handshake bool) {
 	s.starting.Dec()
 	count(s.refused, outcome, session)
 	if handshake {
@@ -285,7 +286,7 @@ func (s *Set) SessionAborted() {
 }
 
 // Ended counts the end of an open session.
-func (s *Set) Ended(session uint64, outcome string) {
+func (s *Set) Ended(session string, outcome string) {
 	s.open.Dec()
 	count(s.ended, outcome, session)
 }
@@ -297,7 +298,7 @@ func (s *Set) Cancelled(outcome string) {
 }
 
 // Handshake counts a finished TLS handshake and its duration.
-func (s *Set) Handshake(session uint64, state tls.ConnectionState, d time.Duration) {
+func (s *Set) Handshake(session string, state tls.ConnectionState, d time.Duration) {
 	s.handshakes.WithLabelValues(tls.VersionName(state.Version), tls.CipherSuiteName(state.CipherSuite), GroupName(state.CurveID)).Inc()
 	observe(s.handshakeTime, d, session)
 }
@@ -312,7 +313,7 @@ func GroupName(g tls.CurveID) string {
 }
 
 // BackendConnected records the time to connect to a backend.
-func (s *Set) BackendConnected(session uint64, d time.Duration) { observe(s.backendTime, d, session) }
+func (s *Set) BackendConnected(session string, d time.Duration) { observe(s.backendTime, d, session) }
 
 // BackendTried counts one attempt of a session to connect to a host.
 func (s *Set) BackendTried(h Host, ok bool) {
@@ -335,6 +336,9 @@ func (s *Set) Relayed(fromClient, toClient int) {
 
 // LogLineDropped counts a log line that was not written.
 func (s *Set) LogLineDropped() { s.linesDropped.Inc() }
+
+// Locks records how many locks are in force.
+func (s *Set) Locks(n int) { s.locks.Set(float64(n)) }
 
 // Rechecked records a recheck: how many sessions would be refused now, and the duration
 // of the recheck.

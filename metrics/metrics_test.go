@@ -33,19 +33,20 @@ func play(s *Set) {
 	s.AwaitsHeader(4)
 	s.AcceptFailed()
 	s.LogLineDropped()
-	s.Refused(1, "probe", false)
-	s.Refused(2, "certificate_revoked", true)
-	s.Handshake(3, state(tls.VersionTLS13, tls.TLS_AES_256_GCM_SHA384, tls.X25519MLKEM768), 3*time.Millisecond)
-	s.Handshake(4, state(tls.VersionTLS12, tls.TLS_RSA_WITH_AES_128_CBC_SHA, 0), 250*time.Millisecond)
+	s.Locks(2)
+	s.Refused("1", "probe", false)
+	s.Refused("2", "certificate_revoked", true)
+	s.Handshake("3", state(tls.VersionTLS13, tls.TLS_AES_256_GCM_SHA384, tls.X25519MLKEM768), 3*time.Millisecond)
+	s.Handshake("4", state(tls.VersionTLS12, tls.TLS_RSA_WITH_AES_128_CBC_SHA, 0), 250*time.Millisecond)
 	s.InForce(10_000, 1000, []Host{{"default", "/run/postgresql/.s.PGSQL.5432"}, {"reports", "db1:5432"}})
 	s.BackendTried(Host{"default", "/run/postgresql/.s.PGSQL.5432"}, true)
 	s.BackendTried(Host{"reports", "db1:5432"}, false)
-	s.BackendConnected(3, 100*time.Microsecond)
+	s.BackendConnected("3", 100*time.Microsecond)
 	s.SessionOpened()
 	s.SessionOpened()
 	s.Relayed(10, 2000)
 	s.Relayed(0, 0)
-	s.Ended(4, "client_closed")
+	s.Ended("4", "client_closed")
 	s.Cancelled("forwarded")
 	s.Rechecked(3, 2*time.Millisecond)
 	at := time.Date(2027, 1, 2, 3, 4, 5, 678_000_000, time.UTC)
@@ -215,7 +216,7 @@ func TestExpect(t *testing.T) {
 	s := New("v1.2.3")
 	s.Expect(Outcomes{Refused: []string{"probe", "no_rule"}, Handshakes: []string{"tls_version"}, Ended: []string{"drained"}, Cancelled: []string{"failed"}})
 	s.Started()
-	s.Refused(1, "no_rule", false)
+	s.Refused("1", "no_rule", false)
 	expect(t, s, "connections_refused_total", `connections_refused_total{outcome="no_rule"} 1`, `connections_refused_total{outcome="probe"} 0`)
 	expect(t, s, "tls_handshake_failures_total", `tls_handshake_failures_total{reason="tls_version"} 0`)
 	expect(t, s, "sessions_ended_total", `sessions_ended_total{outcome="drained"} 0`)
@@ -266,8 +267,8 @@ func TestNativeHistograms(t *testing.T) {
 	t.Parallel()
 	s := New("v1.2.3")
 	for d := time.Microsecond; d < 100*time.Hour; d += d/50 + 1 {
-		s.Handshake(0, state(tls.VersionTLS13, tls.TLS_AES_128_GCM_SHA256, tls.X25519), d)
-		s.BackendConnected(0, d)
+		s.Handshake("", state(tls.VersionTLS13, tls.TLS_AES_128_GCM_SHA256, tls.X25519), d)
+		s.BackendConnected("", d)
 	}
 	const protobuf = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
 	w := ask(s, http.MethodGet, "/metrics", yes, "Accept", protobuf)
@@ -310,16 +311,16 @@ func TestCountsAddUp(t *testing.T) {
 					accepted()
 					s.Started()
 				}
-				s.Refused(7, "source_denied", false)
-				s.Refused(7, "tls_version", true)
+				s.Refused("7", "source_denied", false)
+				s.Refused("7", "tls_version", true)
 				s.Cancelled("over_limit")
 				for range 2 {
-					s.Handshake(7, state(tls.VersionTLS13, tls.TLS_AES_128_GCM_SHA256, tls.X25519), time.Millisecond)
-					s.BackendConnected(7, time.Millisecond)
+					s.Handshake("7", state(tls.VersionTLS13, tls.TLS_AES_128_GCM_SHA256, tls.X25519), time.Millisecond)
+					s.BackendConnected("7", time.Millisecond)
 					s.SessionOpened()
 				}
 				s.Relayed(3, 5)
-				s.Ended(7, "client_lost")
+				s.Ended("7", "client_lost")
 			}
 		})
 	}
@@ -348,9 +349,9 @@ func TestRelayedNothing(t *testing.T) {
 func TestHandshakeNames(t *testing.T) {
 	t.Parallel()
 	s := New("v1.2.3")
-	s.Handshake(1, state(tls.VersionTLS10, tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA, 0), 0)
-	s.Handshake(2, state(tls.VersionTLS12, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.CurveP256), 0)
-	s.Handshake(3, state(0x0305, 0x1399, 0x9999), 0) // of a later crypto/tls
+	s.Handshake("1", state(tls.VersionTLS10, tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA, 0), 0)
+	s.Handshake("2", state(tls.VersionTLS12, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.CurveP256), 0)
+	s.Handshake("3", state(0x0305, 0x1399, 0x9999), 0) // of a later crypto/tls
 	expect(t, s, "tls_handshakes_total",
 		`tls_handshakes_total{cipher="0x1399",group="CurveID(39321)",version="0x0305"} 1`,
 		`tls_handshakes_total{cipher="TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",group="CurveP256",version="TLS 1.2"} 1`,

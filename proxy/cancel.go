@@ -3,19 +3,16 @@ package proxy
 import (
 	"context"
 	"errors"
-	"io"
 	"maps"
 	"slices"
 	"sync"
 	"time"
 
+	"pgwicket/internal/backend"
+	"pgwicket/internal/handshake"
 	"pgwicket/internal/limit"
 	"pgwicket/internal/pgwire"
 )
-
-// cancelTimeout bounds the life of a CancelRequest. PostgreSQL answers one by
-// closing, within milliseconds.
-const cancelTimeout = 5 * time.Second
 
 // forwardCancel hands a CancelRequest to the backend byte for byte and waits
 // for its orderly end, which is all the answer there is: to libpq a byte or a
@@ -34,9 +31,12 @@ func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 		if c.verdict.err != nil {
 			return c.verdict.err
 		}
-		if err := policy.admits(&c.peer.request, c.peer.tls, time.Now()); err != nil {
+		if err := policy.admits(&c.peer.request, c.peer.tls, c.server.now()); err != nil {
 			return err
 		}
+	}
+	if err := policy.admitsUnlocked(&c.peer.request, c.server.now()); err != nil {
+		return err
 	}
 	keys, source := &c.server.cancelKeys, limit.SourceOf(c.peer.request.Source)
 	hosts := policy.Hosts() // it may be for a session of another gate
@@ -52,9 +52,15 @@ func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 	defer keys.requests.End(known != nil, source)
 	var failures []error
 	for _, h := range hosts {
-		began := time.Now()
-		err := h.cancel(ctx, packet.Bytes(), func() { c.server.metrics.BackendConnected(c.peer.id, time.Since(began)) })
-		failures = append(failures, err)
+		all, err := h.Addresses(ctx, &c.server.failures, backend.CancelTimeout)
+		if err != nil {
+			failures = append(failures, err)
+		}
+		for _, one := range all {
+			began := time.Now()
+			err := one.Cancel(ctx, packet.Bytes(), func() { c.server.metrics.BackendConnected(c.peer.id, time.Since(began)) })
+			failures = append(failures, err)
+		}
 	}
 	if slices.Contains(failures, nil) {
 		return refuse(CancelForwarded, "")
@@ -66,6 +72,7 @@ func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 // CancelRequests.
 type cancelKeys struct {
 	requests *limit.Cancels
+	ownSlots handshake.Slots // for those of sessions that are terminated
 
 	mu    sync.Mutex
 	hosts map[string]*Host
@@ -110,34 +117,4 @@ func (p *Policy) Hosts() (all []*Host) {
 		add(p.Backends[name])
 	}
 	return all
-}
-
-// cancel sends a CancelRequest and waits until the backend closes the connection,
-// which says that it is done; how it closes is not ours to judge. connected is
-// called when there is a connection.
-func (h *Host) cancel(ctx context.Context, packet []byte, connected func()) error {
-	backend, err := h.connect(ctx, cancelTimeout)
-	if err != nil {
-		return err
-	}
-	defer backend.Close()
-	connected()
-	defer context.AfterFunc(ctx, func() { _ = backend.SetDeadline(time.Unix(1, 0)) })()
-	_ = backend.SetDeadline(time.Now().Add(cancelTimeout))
-	if _, err := backend.Write(packet); err != nil {
-		return err
-	}
-	_, _ = io.Copy(io.Discard, backend)
-	return nil
-}
-
-// cancelQuery cancels what the backend of an ended session is still doing.
-// PostgreSQL only notices that its client has gone when it writes, and a DELETE
-// of a revoked client would run to its end.
-func (h *Host) cancelQuery(ctx context.Context, login pgwire.Login) {
-	if login.PID == 0 || len(login.Key) == 0 {
-		return
-	}
-	// A backend that cannot be reached has nobody to work for either.
-	_ = h.cancel(ctx, pgwire.Cancel(login.PID, login.Key), func() {})
 }

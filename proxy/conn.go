@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"pgwicket/acl"
+	"pgwicket/internal/backend"
 	"pgwicket/internal/clientcert"
 	"pgwicket/internal/handshake"
 	"pgwicket/internal/limit"
@@ -22,7 +23,7 @@ import (
 )
 
 // alpn is the protocol name that PostgreSQL 17 registered for its own.
-const alpn = "postgresql"
+const alpn = backend.ALPN
 
 // conn is a client connection while its goroutine serves it: from accept until the
 // relay has it or it is refused. No other goroutine touches it.
@@ -45,7 +46,7 @@ type conn struct {
 }
 
 func newConn(s *Server, tcp *net.TCPConn, listener string, interrupt context.CancelFunc) *conn {
-	p := newPeer(s.lastID.Add(1), tcp, listener)
+	p := newPeer(s.ids.next(), tcp, listener)
 	return &conn{
 		server:  s,
 		session: &session{server: s, peer: p, interrupt: interrupt},
@@ -239,7 +240,12 @@ func (c *conn) judge() (*acl.Rule, *Policy, error) {
 	}
 	c.session.setJudged()
 	policy := c.server.policy.Load()
-	rule, err := c.peer.judge(policy, time.Now(), c.verdict.by == policy)
+	now := c.server.now()
+	certAt := now
+	if c.verdict.by == policy {
+		certAt = time.Time{}
+	}
+	rule, err := c.peer.judge(policy, now, certAt)
 	if rule != nil {
 		c.session.setRule(rule)
 	}
@@ -355,7 +361,7 @@ func (c *conn) readStartup(direct bool) (pgwire.Packet, error) {
 
 // connectBackend connects to the backend that the rule chooses, if there is one,
 // and opens the session there with what was checked.
-func (c *conn) connectBackend(ctx context.Context, p *Policy, rule *acl.Rule, startup pgwire.StartupMessage) (*backendConn, error) {
+func (c *conn) connectBackend(ctx context.Context, p *Policy, rule *acl.Rule, startup pgwire.StartupMessage) (*backend.Conn, error) {
 	if c.server.drains() {
 		return nil, refuse(ShuttingDown, "")
 	}
@@ -378,7 +384,7 @@ func (c *conn) connectBackend(ctx context.Context, p *Policy, rule *acl.Rule, st
 	defer cancel()
 	name := backendName(rule)
 	began := time.Now()
-	backend, err := to.connect(bounded, func(h *Host, err error) {
+	conn, err := to.Connect(bounded, &c.server.failures, func(h *Host, err error) {
 		if !errors.Is(bounded.Err(), context.Canceled) { // else nobody has waited for the host
 			c.server.metrics.BackendTried(metrics.Host{Backend: name, Address: h.Address}, err == nil)
 		}
@@ -387,11 +393,11 @@ func (c *conn) connectBackend(ctx context.Context, p *Policy, rule *acl.Rule, st
 		return nil, refuse(BackendUnavailable, err.Error())
 	}
 	c.server.metrics.BackendConnected(c.peer.id, time.Since(began))
-	if _, err := backend.Write(packet); err != nil {
-		_ = backend.Close()
+	if _, err := conn.Write(packet); err != nil {
+		_ = conn.Close()
 		return nil, refuse(BackendUnavailable, err.Error())
 	}
-	return backend, nil
+	return conn, nil
 }
 
 // addClientInfo tells PostgreSQL who the client is. An application_name means
@@ -399,17 +405,17 @@ func (c *conn) connectBackend(ctx context.Context, p *Policy, rule *acl.Rule, st
 func (c *conn) addClientInfo(m *pgwire.StartupMessage) {
 	p := c.peer
 	if p.request.Replication == acl.NoReplication {
-		m.Set("application_name", nameWithAddress(p.application, p.source.String()))
+		m.Set("application_name", backend.NameWithAddress(p.application, p.source.String()))
 	}
-	info := clientInfo{addr: p.source.Addr().String(), session: p.id}
+	info := backend.ClientInfo{Addr: p.source.Addr().String(), Session: p.id}
 	if id := p.request.Certificate; id != nil {
-		info.cn, info.serial = id.CN, id.Serial
+		info.CN, info.Serial = id.CN, id.Serial
 	}
-	info.set(m)
+	info.Set(m)
 }
 
 // startRelay gives the session to the relay, or closes backend.
-func (c *conn) startRelay(backend *backendConn, rule *acl.Rule) error {
+func (c *conn) startRelay(backend *backend.Conn, rule *acl.Rule) error {
 	_ = c.socket.SetDeadline(time.Time{})
 	c.under.Release()
 	session := c.session
@@ -421,13 +427,13 @@ func (c *conn) startRelay(backend *backendConn, rule *acl.Rule) error {
 		Client:        c.tls,
 		ClientConn:    c.socket,
 		Backend:       backend.Conn,
-		BackendTLS:    backend.tls,
+		BackendTLS:    backend.TLS,
 		LoginDeadline: c.loginDeadline,
 		LoginMessage:  pgwire.Fatal(pgwire.SQLStateQueryCanceled, "canceling authentication due to timeout", ""),
 		Ready:         session.ready,
 		Refused:       session.loginRefused,
 		Done:          session.relayEnded,
-	}, backend.host)
+	}, backend.Host)
 	if err != nil {
 		_ = backend.Close()
 	}

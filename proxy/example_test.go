@@ -29,7 +29,9 @@ func Example() {
 		Backend:        &proxy.Backend{Hosts: []proxy.Host{{Network: "unix", Address: "/nonexistent/.s.PGSQL.5432"}}, ConnectTimeout: time.Second},
 		StartupTimeout: 10 * time.Second,
 	}
-	server, err := proxy.New(policy, slog.New(slog.DiscardHandler), slog.New(slog.DiscardHandler), metrics.New("example"))
+	server, err := proxy.New(proxy.Options{
+		Policy: policy, Log: slog.New(slog.DiscardHandler), Refusals: slog.New(slog.DiscardHandler), Metrics: metrics.New("example"),
+	})
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode"
@@ -59,6 +60,7 @@ type gate struct {
 	Metrics *metrics.Set
 	Log     *logBook // every line, as JSON, from debug upwards
 	Text    *logBook // the same, in slog's other format
+	Clock   testClock
 
 	policy   proxy.Policy // the one in force
 	outcomes []string     // that the counters had before anything was counted
@@ -109,7 +111,7 @@ func newGateOn(t testing.TB, address, socketDir string, edit ...func(*proxy.Poli
 	policy := g.policy
 	all := &slog.HandlerOptions{Level: slog.LevelDebug}
 	log := slog.NewMultiHandler(slog.NewJSONHandler(g.Log, all), slog.NewTextHandler(g.Text, all))
-	g.Server = newServer(t, &policy, slog.New(log), g.Metrics)
+	g.Server = newServer(t, &policy, slog.New(log), g.Metrics, g.Clock.Now)
 	g.outcomes = g.counted(t)
 	go func() { g.served <- g.Server.Serve(ln) }()
 	t.Cleanup(func() { g.stop(t) })
@@ -125,9 +127,13 @@ func socketBackend(path string) *proxy.Backend {
 	return &proxy.Backend{Hosts: []proxy.Host{{Network: "unix", Address: path}}, ConnectTimeout: patience}
 }
 
-func newServer(t testing.TB, p *proxy.Policy, log *slog.Logger, m *metrics.Set) *proxy.Server {
+func newServer(t testing.TB, p *proxy.Policy, log *slog.Logger, m *metrics.Set, clock ...func() time.Time) *proxy.Server {
 	t.Helper()
-	s, err := proxy.New(p, log, log, m)
+	var now func() time.Time
+	if len(clock) > 0 {
+		now = clock[0]
+	}
+	s, err := proxy.New(proxy.Options{Policy: p, Log: log, Refusals: log, Metrics: m, Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -607,3 +613,10 @@ func (b *backend) expectUntouched(t testing.TB) {
 		t.Errorf("%d connections were opened to the backend for clients that were refused", n)
 	}
 }
+
+// testClock is the clock of a gate, which a test can set forward and back.
+type testClock struct{ offset atomic.Int64 }
+
+func (c *testClock) Now() time.Time { return time.Now().Add(time.Duration(c.offset.Load())) }
+
+func (c *testClock) Add(d time.Duration) { c.offset.Add(int64(d)) }

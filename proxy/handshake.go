@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"pgwicket/internal/clientcert"
 	"pgwicket/internal/handshake"
 	"pgwicket/internal/relay"
 )
@@ -31,7 +32,7 @@ func (c *conn) handshake(ctx context.Context, direct bool) error {
 	}
 	c.under = handshake.NewConn(ctx, c.socket, c.server.handshakes, most)
 	tlsConn := tls.Server(c.under, c.policy.TLS)
-	if err := c.under.Run(tlsConn.Handshake); err != nil {
+	if err := c.under.Run(func() error { return clientcert.NameUnreadable(tlsConn.Handshake(), c.under.Certificates) }); err != nil {
 		return failedHandshake(c.under, err)
 	}
 	c.tls = tlsConn
@@ -55,7 +56,7 @@ func (c *conn) verify(ctx context.Context, by *Policy, state tls.ConnectionState
 		return nil, refuse(ClientGone, "cut before its certificate was verified")
 	}
 	defer c.server.handshakes.Release()
-	return by.verify(state, time.Now())
+	return by.verify(state, c.server.now())
 }
 
 // handshakeMessages are the beginnings of crypto/tls's errors for which it has

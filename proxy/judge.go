@@ -18,18 +18,35 @@ func (p *Policy) Judge(q *acl.Request, state tls.ConnectionState, at time.Time) 
 	if err := p.admits(q, state, at); err != nil {
 		return nil, err
 	}
-	return p.decide(q)
+	return p.decide(q, at)
 }
 
 // judgeVerified is Judge for a handshake that p has verified.
-func (p *Policy) judgeVerified(q *acl.Request) (*acl.Rule, error) {
+func (p *Policy) judgeVerified(q *acl.Request, at time.Time) (*acl.Rule, error) {
 	if err := p.admitsSource(q); err != nil {
 		return nil, err
 	}
-	return p.decide(q)
+	return p.decide(q, at)
 }
 
-func (p *Policy) decide(q *acl.Request) (*acl.Rule, error) {
+// NextChange returns the first moment after a time at which a verdict may change without
+// a reload, a certificate or a revocation list; the zero time: none.
+func (p *Policy) NextChange(after time.Time) time.Time { return p.Locks.NextChange(after) }
+
+// admitsUnlocked refuses a client that a lock matches. It is told what one is told that a rule
+// rejects.
+func (p *Policy) admitsUnlocked(q *acl.Request, at time.Time) error {
+	if l := p.Locks.Find(q, at); l != nil {
+		return ruleRefusal(Locked, "pgwicket rejects", q, " ("+l.Describe()+")")
+	}
+	return nil
+}
+
+// decide asks the locks and the rules.
+func (p *Policy) decide(q *acl.Request, at time.Time) (*acl.Rule, error) {
+	if err := p.admitsUnlocked(q, at); err != nil {
+		return nil, err
+	}
 	if p.Rules == nil {
 		return nil, nil
 	}

@@ -30,6 +30,23 @@ func (g *gate) from(t testing.TB, source string) *net.TCPConn {
 	return conn.(*net.TCPConn)
 }
 
+// A pool that replaces a connection at the limit (lib/pq after a cancel) opens the next
+// one while the last one is being closed, and PostgreSQL has room for it.
+func TestReplacedConnectionAtTheLimit(t *testing.T) {
+	b := newBackend(t)
+	g := newGate(t, b.SocketDir, func(p *proxy.Policy) { p.Limits = proxy.Limits{Sessions: 1} })
+	last := g.session(t, "app")
+	next := g.secure(t)
+	_ = last.Close()
+	g.expect(t, "client_closed")
+	send(t, next, startup(protocol3, "user", "app"))
+	readReady(t, next)
+	over := g.secure(t)
+	send(t, over, startup(protocol3, "user", "app"))
+	expectFatal(t, over, "57P03", "too many")
+	g.expect(t, "connection_limit")
+}
+
 // A connection above a limit is told so in words, in the reserve, and closed at
 // once beyond it; a CancelRequest is forwarded all the same, and a connection that
 // ends makes room. The limit of the whole gate is 57P03, which has libpq try its
@@ -452,9 +469,9 @@ func TestLogLineBegins(t *testing.T) {
 	send(t, conn, startup(protocol3, "user", "app"))
 	_ = fatalAfterLogin(t, conn)
 	_ = conn.Close()
-	g.expect(t, "authentication_failed")
-	json := fmt.Sprintf(`,"level":"WARN","msg":"session ended","session":1,"client":%q,"listener":%q,"outcome":"authentication_failed",`, conn.LocalAddr(), g.Addr)
-	text := fmt.Sprintf(` level=WARN msg="session ended" session=1 client=%v listener=%v outcome=authentication_failed `, conn.LocalAddr(), g.Addr)
+	line := g.expect(t, "authentication_failed")
+	json := fmt.Sprintf(`,"level":"WARN","msg":"session ended","session":%q,"client":%q,"listener":%q,"outcome":"authentication_failed",`, line.get("session"), conn.LocalAddr(), g.Addr)
+	text := fmt.Sprintf(` level=WARN msg="session ended" session=%v client=%v listener=%v outcome=authentication_failed `, line.get("session"), conn.LocalAddr(), g.Addr)
 	if !strings.Contains(g.Log.String(), json) || !strings.HasPrefix(g.Log.String(), `{"time":"`) {
 		t.Errorf("%s lacks %s", g.Log, json)
 	}

@@ -66,6 +66,7 @@ const (
 	InvalidParameter
 	NoRule
 	RuleRejected
+	Locked
 	AccountLimit
 	AuthBackoff
 	BackendUnavailable
@@ -156,6 +157,7 @@ var outcomes = [outcomeCount]meaning{
 	InvalidParameter:    {"invalid_parameter", pgwire.SQLStateInvalidParameterValue, "invalid value for a parameter", slog.LevelWarn, false},
 	NoRule:              {"no_rule", pgwire.SQLStateInvalidAuthorization, "no pgwicket rule for this session", slog.LevelWarn, false},
 	RuleRejected:        {"rule_rejected", pgwire.SQLStateInvalidAuthorization, "pgwicket rejects this session", slog.LevelWarn, false},
+	Locked:              {"locked", pgwire.SQLStateInvalidAuthorization, "pgwicket rejects this session", slog.LevelWarn, false},
 	AccountLimit:        {"account_limit", pgwire.SQLStateTooManyConnections, "too many connections for this role and database", slog.LevelWarn, false},
 	AuthBackoff:         {"auth_backoff", pgwire.SQLStateInvalidAuthorization, "too many failed authentications; try again later", slog.LevelWarn, false},
 	BackendUnavailable:  {"backend_unavailable", pgwire.SQLStateCannotConnectNow, "the database cannot be reached", slog.LevelError, false},
@@ -212,7 +214,7 @@ func expected() (e metrics.Outcomes) {
 // session with it.
 func (o Outcome) mayEnd() bool {
 	switch o {
-	case SourceNotAllowed, SourceDenied, ProxyHeaderRefused, StartupLimit, AuthBackoff, TLSVersion, TLSCipher, TLSGroup, NoRule, RuleRejected, AccountLimit, InternalError:
+	case SourceNotAllowed, SourceDenied, ProxyHeaderRefused, StartupLimit, AuthBackoff, TLSVersion, TLSCipher, TLSGroup, NoRule, RuleRejected, Locked, AccountLimit, InternalError:
 		return true
 	}
 	return CertMissing <= o && o <= CRLStale

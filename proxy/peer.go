@@ -20,7 +20,7 @@ import (
 // serves the connection fills it in; once the connection has been judged it does
 // not change any more, and any goroutine may read it.
 type peer struct {
-	id          uint64
+	id          string // see ids
 	accepted    time.Time
 	source      netip.AddrPort // the client's, or what a trusted load balancer says it is
 	proxy       netip.AddrPort // the load balancer's; invalid: none
@@ -31,13 +31,13 @@ type peer struct {
 	verified    bool   // its certificate has been verified
 }
 
-func newPeer(id uint64, conn net.Conn, listener string) *peer {
+func newPeer(id string, conn net.Conn, listener string) *peer {
 	source := socket.AddrPort(conn.RemoteAddr())
 	return &peer{
 		id:       id,
 		accepted: time.Now(),
 		source:   source,
-		request:  acl.Request{Listener: listener, Source: source.Addr().WithZone("")},
+		request:  acl.Request{Session: id, Listener: listener, Source: source.Addr().WithZone("")},
 	}
 }
 

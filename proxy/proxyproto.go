@@ -63,8 +63,8 @@ func (c *conn) readProxyHeader() error {
 // judge is Policy.Judge, for the load balancer, too: what it has said counts for
 // as long as it is trusted.
 //
-// verified says that by has just verified the certificate.
-func (p *peer) judge(by *Policy, at time.Time, verified bool) (*acl.Rule, error) {
+// The certificate is judged as of certAt; the zero time says that by has just verified it.
+func (p *peer) judge(by *Policy, at, certAt time.Time) (*acl.Rule, error) {
 	if p.proxy.IsValid() && !by.trusts(p.request.Listener, p.proxy.Addr()) {
 		return nil, &Refusal{
 			Outcome: ProxyHeaderRefused,
@@ -72,10 +72,12 @@ func (p *peer) judge(by *Policy, at time.Time, verified bool) (*acl.Rule, error)
 			Detail:  "the load balancer is not in proxy_protocol_from any more",
 		}
 	}
-	if verified {
-		return by.judgeVerified(&p.request)
+	if !certAt.IsZero() {
+		if err := by.admits(&p.request, p.tls, certAt); err != nil {
+			return nil, err
+		}
 	}
-	return by.Judge(&p.request, p.tls, at)
+	return by.judgeVerified(&p.request, at)
 }
 
 // unexpectedProxyHeader reports whether a PROXY header comes where a packet

@@ -19,13 +19,21 @@ const (
 	Off                      // it is counted
 )
 
+// maintenance is how the rest of the server talks to maintain.
+type maintenance struct {
+	policyChanged chan struct{}
+	done          chan struct{} // closed when maintain has returned
+}
+
 // maintain looks after the live sessions until the server has stopped: it judges
 // them again whenever there is a new policy and as time passes, for certificates
 // expire and lists go stale, and ends those whose own time is over.
 func (s *Server) maintain() {
-	defer close(s.maintainDone)
+	defer close(s.maintenance.done)
 	policy := s.policy.Load()
 	recheck, expire, summary := every(policy.RecheckInterval), every(policy.precision()), every(summaryInterval)
+	change := newNextChange(s.now)
+	change.follow(policy)
 	defer s.refusals.logLeftOut(s.log)
 	for {
 		select {
@@ -33,16 +41,22 @@ func (s *Server) maintain() {
 			recheck.Stop()
 			expire.Stop()
 			summary.Stop()
+			change.timer.Stop()
 			return
 		case <-summary.C:
 			s.refusals.logLeftOut(s.log)
-		case <-s.policyChanged:
+		case <-s.maintenance.policyChanged:
 			policy = s.policy.Load()
 			reset(recheck, policy.RecheckInterval)
 			reset(expire, policy.precision())
 			s.recheck()
+			change.follow(policy)
 		case <-recheck.C:
 			s.recheck()
+		case <-change.timer.C:
+			if change.follow(policy) {
+				s.recheck()
+			}
 		case at := <-expire.C:
 			s.expire(at)
 		}
@@ -67,9 +81,9 @@ func reset(t *time.Ticker, d time.Duration) {
 // recheck judges every session again.
 func (s *Server) recheck() {
 	began := time.Now()
-	policy, failing := s.policy.Load(), 0
+	policy, failing, now := s.policy.Load(), 0, s.now()
 	for _, c := range s.all() {
-		if c.recheck(policy, began) {
+		if c.recheck(policy, now) {
 			failing++
 		}
 	}
@@ -100,8 +114,12 @@ func (s *session) recheck(p *Policy, at time.Time) (failing bool) {
 		return false
 	}
 	mode := p.Recheck
-	if r != nil && r.Outcome == CertExpired {
+	switch {
+	case r == nil:
+	case r.Outcome == CertExpired:
 		mode = p.OnExpiry
+	case r.Outcome == Locked:
+		mode = Immediate // whoever locks means now
 	}
 	switch {
 	case r == nil:
@@ -115,20 +133,26 @@ func (s *session) recheck(p *Policy, at time.Time) (failing bool) {
 		// client is told why.
 		s.phase, s.refusal = ending, r
 	case s.refusal == nil || s.deferred && mode == Immediate:
-		s.refusal, s.deferred = r, mode == WhenIdle
 		_, public := r.Message()
-		t := relay.Termination{
-			Reason:   uint8(r.Outcome),
-			Message:  pgwire.Fatal(pgwire.SQLStateAdminShutdown, "terminating connection: "+public, ""),
-			WhenIdle: s.deferred,
-		}
-		if s.deferred {
-			s.relay.Terminate(t)
-		} else {
-			s.terminateNow(t)
-		}
+		s.terminate(r, "terminating connection: "+public, mode == WhenIdle)
 	}
 	return true
+}
+
+// terminate ends a session that the relay has, with words for the client: at once, or when
+// its backend is idle. The caller holds mu.
+func (s *session) terminate(r *Refusal, words string, whenIdle bool) {
+	s.refusal, s.deferred = r, whenIdle
+	t := relay.Termination{
+		Reason:   uint8(r.Outcome),
+		Message:  pgwire.Fatal(pgwire.SQLStateAdminShutdown, words, ""),
+		WhenIdle: true,
+	}
+	if whenIdle {
+		s.relay.Terminate(t)
+	} else {
+		s.terminateNow(t)
+	}
 }
 
 // judgeAgain returns why p would not admit the session; nil if it would. A panic
@@ -140,7 +164,7 @@ func (s *session) judgeAgain(p *Policy, at time.Time) (r *Refusal) {
 			r = &Refusal{Outcome: InternalError, Detail: "panic"}
 		}
 	}()
-	rule, err := s.peer.judge(p, at, false)
+	rule, err := s.peer.judge(p, at, at)
 	if err == nil {
 		if s.idleTimeout = nil; rule != nil {
 			s.idleTimeout = rule.IdleTimeout
@@ -153,7 +177,7 @@ func (s *session) judgeAgain(p *Policy, at time.Time) (r *Refusal) {
 	// A session that may go on with a certificate that has expired must not hide
 	// behind that from a revocation or a rule. A list that is current now may not
 	// have been then.
-	if _, err := s.peer.judge(p, lastValid(s.peer.tls.PeerCertificates, at), false); err != nil {
+	if _, err := s.peer.judge(p, at, lastValid(s.peer.tls.PeerCertificates, at)); err != nil {
 		if other := asRefusal(err); other.Outcome != CertExpired && other.Outcome != CertNotYetValid && other.Outcome != CRLStale {
 			return other
 		}

@@ -132,7 +132,7 @@ func (e *end) reason() string {
 func (e *end) logAttrs() []slog.Attr {
 	p := e.peer
 	attrs := []slog.Attr{
-		slog.Uint64("session", p.id),
+		slog.String("session", p.id),
 		slog.String("client", p.source.String()),
 		slog.String("listener", p.request.Listener),
 		slog.String("outcome", e.outcome.String()),

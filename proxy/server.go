@@ -23,8 +23,10 @@ import (
 	"time"
 
 	"pgwicket/acl"
+	"pgwicket/internal/backend"
 	"pgwicket/internal/handshake"
 	"pgwicket/internal/limit"
+	"pgwicket/internal/lock"
 	"pgwicket/internal/relay"
 	"pgwicket/internal/socket"
 	"pgwicket/metrics"
@@ -70,6 +72,8 @@ type Policy struct {
 	// is a *Refusal. A nil Verify refuses everybody.
 	Verify func(state tls.ConnectionState, at time.Time) ([]*x509.Certificate, error)
 
+	// Locks refuse clients whatever the rules say; nil: none.
+	Locks *lock.Set
 	// Rules decide on what the allowlist and Verify admit; nil admits all of it.
 	Rules *acl.Rules
 
@@ -119,15 +123,14 @@ type Server struct {
 	auth       *limit.Attempts
 	handshakes handshake.Slots
 	cancelKeys cancelKeys
-	// cancelSlots are for the CancelRequests of sessions that are terminated.
-	cancelSlots handshake.Slots
-	probes      socket.Probes
-	refusals    *refusals
-	shutdown    shutdown
+	probes     socket.Probes
+	failures   backend.Failures // of addresses of backends
+	refusals   *refusals
+	shutdown   shutdown
 
-	lastID        atomic.Uint64
-	policyChanged chan struct{}
-	maintainDone  chan struct{} // closed when maintain has returned
+	ids         ids
+	maintenance maintenance
+	now         func() time.Time // by which clients are judged
 
 	mu        sync.Mutex
 	listeners map[net.Listener]*acceptLoop
@@ -136,30 +139,44 @@ type Server struct {
 	accepts   sync.WaitGroup // one for each Serve
 }
 
-// New returns a server that decides by p, logs to log and counts in m. Lines that
-// clients can cause without proving who they are go to refused, so that they can be
-// kept from displacing others. It fails only for want of descriptors. Shutdown frees
-// what it holds.
-func New(p *Policy, log, refused *slog.Logger, m *metrics.Set) (*Server, error) {
+// Options are what a server is made of.
+type Options struct {
+	Policy *Policy
+	Log    *slog.Logger
+	// Refusals gets the lines that clients can cause without proving who they are, so
+	// that they can be kept from displacing others.
+	Refusals *slog.Logger
+	Metrics  *metrics.Set
+	// Now is the clock by which clients are judged; nil: time.Now.
+	Now func() time.Time
+}
+
+// New returns a server. It fails only for want of descriptors. Shutdown frees what it
+// holds.
+func New(o Options) (*Server, error) {
+	p, log, m := o.Policy, o.Log, o.Metrics
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	r, err := relay.New(relay.Observer{Moved: m.Relayed, Panicked: func(recovered any) { logPanic(log, recovered) }})
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{
-		relay:         r,
-		log:           log,
-		refusals:      newRefusals(refused),
-		shutdown:      shutdown{done: make(chan struct{})},
-		metrics:       m,
-		listeners:     make(map[net.Listener]*acceptLoop),
-		sessions:      make(map[*session]struct{}),
-		limiter:       limit.NewConnections(countStage(m)),
-		auth:          limit.NewAttempts(),
-		handshakes:    handshake.NewSlots(),
-		cancelKeys:    cancelKeys{requests: limit.NewCancels()},
-		cancelSlots:   make(handshake.Slots, cancelsAtOnce),
-		policyChanged: make(chan struct{}, 1),
-		maintainDone:  make(chan struct{}),
+		relay:       r,
+		log:         log,
+		refusals:    newRefusals(o.Refusals),
+		shutdown:    shutdown{done: make(chan struct{})},
+		metrics:     m,
+		listeners:   make(map[net.Listener]*acceptLoop),
+		sessions:    make(map[*session]struct{}),
+		limiter:     limit.NewConnections(countStage(m)),
+		auth:        limit.NewAttempts(),
+		handshakes:  handshake.NewSlots(),
+		cancelKeys:  cancelKeys{requests: limit.NewCancels(), ownSlots: make(handshake.Slots, cancelsAtOnce)},
+		maintenance: maintenance{policyChanged: make(chan struct{}, 1), done: make(chan struct{})},
+		now:         o.Now,
+		ids:         newIDs(),
 	}
 	m.Expect(expected())
 	s.storePolicy(p)
@@ -177,7 +194,7 @@ func (s *Server) storePolicy(p *Policy) {
 func (s *Server) SetPolicy(p *Policy) {
 	s.storePolicy(p)
 	select {
-	case s.policyChanged <- struct{}{}:
+	case s.maintenance.policyChanged <- struct{}{}:
 	default: // maintain has yet to look, and will see this one
 	}
 }
@@ -192,14 +209,16 @@ func (s *Server) Sessions() int {
 
 // Session is an open session, as Snapshot has found it.
 type Session struct {
-	ID                   uint64
-	Client               netip.AddrPort
-	Listener             string
-	Since                time.Time // its accept
-	User, Database       string    // printable
-	Rule                 string    // that has admitted it; empty: there are none
-	Subject              string    // of its certificate; empty: none
-	FromClient, ToClient int64     // bytes so far, without TLS
+	ID             string
+	Client         netip.AddrPort
+	Listener       string
+	Since          time.Time // its accept
+	User, Database string    // printable
+	Rule           string    // that has admitted it; empty: there are none
+	Subject        string    // of its certificate; empty: none
+	// Request is what it has asked for; nobody may change it.
+	Request              *acl.Request
+	FromClient, ToClient int64 // bytes so far, without TLS
 }
 
 // Snapshot returns the open sessions, in no order. Those in their startup are
@@ -343,7 +362,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	go func() {
 		s.wg.Wait()
 		s.shutdown.once.Do(func() { close(s.shutdown.done) })
-		<-s.maintainDone
+		<-s.maintenance.done
 		s.relay.Stop()
 		close(done)
 	}()

@@ -248,7 +248,7 @@ func (s *session) snapshot() (Session, bool) {
 	one := Session{
 		ID: p.id, Client: p.source, Listener: p.request.Listener, Since: p.accepted,
 		User: printable.Text(p.request.User), Database: printable.Text(p.request.Database), Rule: s.rule,
-		FromClient: fromClient, ToClient: toClient,
+		FromClient: fromClient, ToClient: toClient, Request: &p.request,
 	}
 	if id := p.request.Certificate; id != nil {
 		one.Subject = printable.Text(id.DN)

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -515,7 +516,7 @@ func TestSnapshot(t *testing.T) {
 	})
 	s := all[0]
 	if s.User != "app" || s.Database != "shop" || s.Client.String() != conn.LocalAddr().String() || s.Listener != g.Addr ||
-		s.ToClient == 0 || s.ID == 0 || time.Since(s.Since) > patience {
+		s.ToClient == 0 || s.ID == "" || time.Since(s.Since) > patience {
 		t.Errorf("%+v", s)
 	}
 	if u := g.Server.Usage(); u != (proxy.Usage{Connections: 2, Startups: 1, Sessions: 1, PerSource: 2, PerAccount: 1}) {
@@ -552,5 +553,27 @@ func TestRefusalsOfAGate(t *testing.T) {
 	}
 	if r := all[0]; r.Outcome != proxy.CertRevoked || r.Reason != "on a list" || r.Database != "app" || time.Since(r.At) > patience {
 		t.Errorf("%+v", r)
+	}
+}
+
+// No two connections have one id, whatever gate they came to: a restart is another gate.
+func TestSessionIDsAreUnique(t *testing.T) {
+	t.Parallel()
+	b := newBackend(t)
+	seen := map[string]bool{}
+	for range 3 {
+		g := newGate(t, b.SocketDir)
+		for range 3 {
+			g.session(t, "app")
+		}
+		for _, s := range g.Server.Snapshot() {
+			if seen[s.ID] || !regexp.MustCompile(`^[0-9a-v]{13}-[1-9][0-9]*$`).MatchString(s.ID) {
+				t.Errorf("%q is not a new id", s.ID)
+			}
+			seen[s.ID] = true
+		}
+	}
+	if len(seen) != 9 {
+		t.Errorf("%d sessions, want 9", len(seen))
 	}
 }

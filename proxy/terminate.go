@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"pgwicket/internal/backend"
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/relay"
 )
@@ -68,12 +69,12 @@ func (s *session) cancelUntilClosed(of relay.Handle, login pgwire.Login) {
 	if login.PID == 0 || len(login.Key) == 0 {
 		return
 	}
-	ctx, stop := context.WithTimeout(context.Background(), boundaryWait+cancelTimeout)
+	ctx, stop := context.WithTimeout(context.Background(), boundaryWait+backend.CancelTimeout)
 	defer stop()
 	cancel := func() {
-		if s.server.cancelSlots.Acquire(ctx) == nil {
-			defer s.server.cancelSlots.Release()
-			s.host.cancelQuery(ctx, login)
+		if s.server.cancelKeys.ownSlots.Acquire(ctx) == nil {
+			defer s.server.cancelKeys.ownSlots.Release()
+			s.host.CancelQuery(ctx, login)
 		}
 	}
 	for closed := false; !closed && ctx.Err() == nil; time.Sleep(cancelInterval) {

@@ -2,13 +2,11 @@ package main
 
 import (
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,8 +15,10 @@ import (
 	"pgwicket/acl"
 	"pgwicket/config"
 	"pgwicket/internal/gate"
+	"pgwicket/internal/lock"
 	"pgwicket/internal/phrase"
 	"pgwicket/proxy"
+	"pgwicket/tlsconfig"
 )
 
 const explainHelp = `Print the decision on a client and the reasons for it, by the code that serves and
@@ -59,7 +59,7 @@ func explain(s streams, path string, q question) int {
 		printProblems(s.err, problems)
 		return exitConfig
 	}
-	request, state, err := q.read(cfg)
+	request, state, unreadable, err := q.read(cfg)
 	if err == nil && q.at != "" {
 		now, err = time.Parse(time.RFC3339, q.at)
 	}
@@ -67,19 +67,46 @@ func explain(s streams, path string, q question) int {
 		fmt.Fprintf(s.err, "pgwicket explain: %v; see \"pgwicket explain --help\"\n", err)
 		return exitUsage
 	}
+	locks, err := lock.Open(cfg.StateDir)
+	if err != nil { // an answer without the locks could be wrong
+		return fail(s, "explain", err)
+	}
+	cfg.Policy.Locks = locks.Set()
+	if len(unreadable) > 0 {
+		explainUnreadable(s.out, unreadable)
+		if request.Certificate == nil {
+			return exitFailed
+		}
+		fmt.Fprint(s.out, "\nWith certificates that Go can read it would be\n\n")
+		answer(s.out, cfg, request, state, now)
+		return exitFailed
+	}
 	return answer(s.out, cfg, request, state, now)
 }
 
+// explainUnreadable prints why crypto/tls fails the handshake of a client, before the
+// gate can judge it.
+func explainUnreadable(w io.Writer, problems []error) {
+	fmt.Fprintf(w, "refused: %s\n  the client is told  the TLS alert decode_error\n", proxy.TLSFailed)
+	for i, err := range problems {
+		what := ""
+		if i == 0 {
+			what = "the reason"
+		}
+		fmt.Fprintf(w, "  %-19s %v\n", what, err)
+	}
+}
+
 // read returns what the gate would know of the client.
-func (q question) read(cfg *config.Config) (*acl.Request, tls.ConnectionState, error) {
-	state := cfg.TLS.Finished()
-	r := &acl.Request{Listener: q.listener, User: q.user, Database: q.database, SNI: q.sni}
+func (q question) read(cfg *config.Config) (r *acl.Request, state tls.ConnectionState, unreadable []error, err error) {
+	state = cfg.TLS.Finished()
+	r = &acl.Request{Listener: q.listener, User: q.user, Database: q.database, SNI: q.sni}
 	if q.source == "" || q.user == "" {
-		return r, state, errors.New("--source and --user must be given")
+		return r, state, nil, errors.New("--source and --user must be given")
 	}
 	source, err := netip.ParseAddr(q.source)
 	if err != nil {
-		return r, state, fmt.Errorf("--source: %q is not an IP address", q.source)
+		return r, state, nil, fmt.Errorf("--source: %q is not an IP address", q.source)
 	}
 	r.Source = source.Unmap().WithZone("")
 	if r.Listener == "" {
@@ -95,38 +122,21 @@ func (q question) read(cfg *config.Config) (*acl.Request, tls.ConnectionState, e
 	case "physical":
 		r.Replication = acl.PhysicalReplication
 	default:
-		return r, state, fmt.Errorf("--replication: %q must be database or physical", q.replication)
+		return r, state, nil, fmt.Errorf("--replication: %q must be database or physical", q.replication)
 	}
 	if q.cert != "" {
-		if state.PeerCertificates, err = readChain(q.cert); err != nil {
-			return r, state, fmt.Errorf("--cert: %w", err)
+		file, err := tlsconfig.ReadClientFile(q.cert)
+		if err != nil {
+			return r, state, nil, fmt.Errorf("--cert: %w", err)
 		}
-		id := acl.IdentityOf(state.PeerCertificates[0])
-		r.Certificate = &id
+		state.PeerCertificates, unreadable = file.Certificates, file.Unreadable
+		if len(file.Certificates) > 0 {
+			id := acl.IdentityOf(file.Certificates[0])
+			r.Certificate = &id
+		}
 	}
 	state.ServerName = q.sni
-	return r, state, nil
-}
-
-func readChain(path string) (chain []*x509.Certificate, err error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type != "CERTIFICATE" {
-			continue
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		chain = append(chain, c)
-	}
-	if len(chain) == 0 {
-		return nil, fmt.Errorf("%s holds no certificate in PEM", path)
-	}
-	return chain, nil
+	return r, state, unreadable, nil
 }
 
 // answer prints the decision and its reasons.
@@ -155,6 +165,7 @@ func answer(w io.Writer, cfg *config.Config, q *acl.Request, state tls.Connectio
 	}
 	fmt.Fprintf(w, "\nsource      %v is %s\n", q.Source, cfg.Policy.Networks.Explain(q.Source))
 	explainCertificate(w, cfg, q, state, at)
+	explainLocks(w, cfg, q, at)
 	explainRules(w, cfg, q)
 	return status
 }
@@ -165,7 +176,7 @@ func explainCertificate(w io.Writer, cfg *config.Config, q *acl.Request, state t
 		return
 	}
 	id := q.Certificate
-	fmt.Fprintf(w, "certificate cn      %s\n", orNone(id.CN))
+	fmt.Fprintf(w, "certificate cn      %s\n", commonName(id))
 	fmt.Fprintf(w, "            dn      %s\n", id.DN)
 	for _, n := range []struct {
 		kind  string
@@ -189,11 +200,26 @@ func explainCertificate(w io.Writer, cfg *config.Config, q *acl.Request, state t
 	}
 }
 
-func orNone(name string) string {
-	if name == "" {
-		return "none that can be compared (it takes exactly one, of 1 to 63 bytes, without control characters)"
+func commonName(id *acl.Identity) string {
+	switch {
+	case id.CN != "":
+		return id.CN
+	case id.CNText != "":
+		return strconv.Quote(id.CNText) + ", which cn compares and no role can have (samename, \\1): it has over 63 bytes, or is a T61String"
 	}
-	return name
+	return "none that can be compared (it takes exactly one, without control characters)"
+}
+
+// explainLocks prints the lock that refuses the client. Those of a gate without a state
+// directory are only known to the gate.
+func explainLocks(w io.Writer, cfg *config.Config, q *acl.Request, at time.Time) {
+	held := cfg.Policy.Locks.At(at)
+	switch l := cfg.Policy.Locks.Find(q, at); {
+	case l != nil:
+		fmt.Fprintf(w, "locks       %s, %s\n", l.Describe(), lockEnd(*l))
+	case len(held) > 0:
+		fmt.Fprintf(w, "locks       none of the %d in force matches\n", len(held))
+	}
 }
 
 // explainRules prints the rules even if something before them has refused, as the

@@ -10,6 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"pgwicket/internal/gate"
+	"pgwicket/internal/lock"
+	"pgwicket/internal/phrase"
 )
 
 const sessionsHelp = `List the open sessions: source, user, database, rule, age, and the bytes in each
@@ -39,6 +41,7 @@ func sessionsCommand(s streams) *cobra.Command {
 			return fail(s, cmd.Name(), err)
 		}
 		printSessions(s, all)
+		printLockCount(s, *path)
 		return exitOK
 	})
 }
@@ -51,10 +54,19 @@ func printSessions(s streams, all []gate.OpenSession) {
 	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ID\tSOURCE\tUSER\tDATABASE\tRULE\tOPEN FOR\tFROM CLIENT\tTO CLIENT")
 	for _, one := range all {
-		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%v\t%s\t%s\n", one.ID, one.Source, one.User, one.Database, one.Rule,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%v\t%s\t%s\n", one.ID, one.Source, one.User, one.Database, one.Rule,
 			time.Since(one.Since).Round(time.Second), size(one.BytesFromClient), size(one.BytesToClient))
 	}
 	_ = w.Flush()
+}
+
+// printLockCount reminds of the locks, which are why somebody may be missing. An older
+// gate has none.
+func printLockCount(s streams, path string) {
+	var locks []lock.Lock
+	if answer, err := askGate(path, true, http.MethodGet, gate.LocksPath, answerTimeout); err == nil && json.Unmarshal(answer, &locks) == nil && len(locks) > 0 {
+		fmt.Fprintf(s.out, "%s in force; see \"pgwicket locks\"\n", phrase.Count(len(locks), "lock"))
+	}
 }
 
 // size formats a number of bytes.

@@ -15,12 +15,12 @@ import (
 // of each format by whom the filter should find, and by whom it should not, as a client
 // may write anything into its names.
 var attempts = []string{
-	`{"time":"NOW.249822975Z","level":"WARN","msg":"session ended","session":1,"client":"192.0.2.1:40058","listener":"127.0.0.1:5432","outcome":"authentication_failed","user":"x"}`,
-	`{"time":"NOW.249822975Z","level":"WARN","msg":"connection refused","session":1,"client":"[2001:db8::7]:40058","listener":"[::]:5432","outcome":"auth_backoff","user":"x"}`,
-	`{"time":"NOW.249822975Z","level":"INFO","msg":"session ended","session":1,"client":"192.0.2.2:40058","listener":"127.0.0.1:5432","outcome":"client_closed","user":"\",\"session\":1,\"client\":\"9.9.9.9:1\",\"listener\":\"x\",\"outcome\":\"authentication_failed\""}`,
-	`time=NOW.249Z level=WARN msg="session ended" session=3 client=192.0.2.5:4711 listener=127.0.0.1:5432 outcome=authentication_failed user=x`,
-	`time=NOW.249Z level=WARN msg="connection refused" session=3 client=[2001:db8::8]:4711 listener=[::]:5432 outcome=certificate_revoked`,
-	`time=NOW.249Z level=INFO msg="session ended" session=3 client=192.0.2.6:4711 listener=127.0.0.1:5432 outcome=client_closed user="x client=192.0.2.7:1 listener=y outcome=authentication_failed"`,
+	`{"time":"NOW.249822975Z","level":"WARN","msg":"session ended","session":"8a0vq2cqj8o3k-1","client":"192.0.2.1:40058","listener":"127.0.0.1:5432","outcome":"authentication_failed","user":"x"}`,
+	`{"time":"NOW.249822975Z","level":"WARN","msg":"connection refused","session":"8a0vq2cqj8o3k-1","client":"[2001:db8::7]:40058","listener":"[::]:5432","outcome":"auth_backoff","user":"x"}`,
+	`{"time":"NOW.249822975Z","level":"INFO","msg":"session ended","session":"8a0vq2cqj8o3k-1","client":"192.0.2.2:40058","listener":"127.0.0.1:5432","outcome":"client_closed","user":"\",\"session\":\"1\",\"client\":\"9.9.9.9:1\",\"listener\":\"x\",\"outcome\":\"authentication_failed\""}`,
+	`time=NOW.249Z level=WARN msg="session ended" session=8a0vq2cqj8o3k-3 client=192.0.2.5:4711 listener=127.0.0.1:5432 outcome=authentication_failed user=x`,
+	`time=NOW.249Z level=WARN msg="connection refused" session=8a0vq2cqj8o3k-3 client=[2001:db8::8]:4711 listener=[::]:5432 outcome=certificate_revoked`,
+	`time=NOW.249Z level=INFO msg="session ended" session=8a0vq2cqj8o3k-3 client=192.0.2.6:4711 listener=127.0.0.1:5432 outcome=client_closed user="x client=192.0.2.7:1 listener=y outcome=authentication_failed"`,
 }
 
 // standing is what fail2ban does without these lines: it knows ISO 8601 by itself, and

@@ -21,6 +21,7 @@ import (
 // tlsFiles is the content of the files of section tls.
 type tlsFiles struct {
 	certificates []certificate
+	authorities  []tlsconfig.Authority
 	clientCert   tlsconfig.ClientCert
 	crls         []tlsconfig.CRLInfo
 	now          time.Time
@@ -35,7 +36,7 @@ type certificate struct {
 }
 
 func tlsFilesOf(cfg *config.Config, now time.Time) tlsFiles {
-	t := tlsFiles{clientCert: cfg.TLS.ClientCert(), crls: cfg.TLS.CRLs, now: now}
+	t := tlsFiles{authorities: cfg.TLS.Authorities(), clientCert: cfg.TLS.ClientCert(), crls: cfg.TLS.CRLs, now: now}
 	for _, info := range cfg.TLS.Certificates {
 		c := certificate{CertificateInfo: info, encrypted: isEncrypted(info.KeyFile)}
 		if st, err := os.Stat(info.KeyFile); err == nil {
@@ -117,7 +118,32 @@ func (t tlsFiles) checkStrength() (out []Finding) {
 			out = append(out, strength(c.File, link)...)
 		}
 	}
-	return orPass(out, "keys and signatures of the whole chain are strong")
+	for _, ca := range t.authorities {
+		out = append(out, authorityStrength(ca)...)
+	}
+	return orPass(out, "keys and signatures of the whole chain, and of the CAs of clients, are strong")
+}
+
+// Security bits of OpenSSL, which are those of NIST SP 800-57.
+const (
+	weakBits   = 112
+	strongBits = 128
+)
+
+// authorityStrength judges a CA of clients, who are as good as its key.
+func authorityStrength(ca tlsconfig.Authority) (out []Finding) {
+	name := fmt.Sprintf("the CA %q (serial %s)", ca.Subject, ca.Serial)
+	const fix = "make a CA with a key on P-256, and change to it as docs/certificates.md describes (A new CA)"
+	switch {
+	case ca.KeyBits < weakBits:
+		out = append(out, finding(Fail, ca.Origin, fmt.Sprintf("%s has a key of %d bits of security (%s)", name, ca.KeyBits, ca.Key), fix))
+	case ca.KeyBits < strongBits:
+		out = append(out, finding(Warn, ca.Origin, fmt.Sprintf("%s has a key of %d bits of security (%s), which NIST accepts until 2030", name, ca.KeyBits, ca.Key), fix))
+	}
+	if !ca.Root && ca.SignatureBits < weakBits {
+		out = append(out, finding(Fail, ca.Origin, fmt.Sprintf("%s is signed with %s, which can be forged", name, ca.Signature), "have it issued again with SHA-256"))
+	}
+	return out
 }
 
 func strength(file string, c *x509.Certificate) (out []Finding) {

@@ -207,6 +207,10 @@ func TestTLS(t *testing.T) {
 	list := func(this, next time.Time) func(*tlsFiles) {
 		return func(f *tlsFiles) { f.crls[0].ThisUpdate, f.crls[0].NextUpdate = this, next }
 	}
+	authority := func(ca tlsconfig.Authority) func(*tlsFiles) {
+		ca.Origin, ca.Subject, ca.Serial = `certificate 2 of "ca.crt"`, "CN=clients", "0A"
+		return func(f *tlsFiles) { f.authorities = []tlsconfig.Authority{ca} }
+	}
 	sha1 := keyed(t, rsaKey(4096))
 	sha1.RawSubject, sha1.RawIssuer, sha1.SignatureAlgorithm = []byte("a"), []byte("b"), x509.SHA1WithRSA
 	root := keyed(t, rsaKey(4096))
@@ -223,6 +227,10 @@ func TestTLS(t *testing.T) {
 		{"certificate_strength", with(keyed(t, rsaKey(4096)), keyed(t, rsaKey(2047))), Fail, "2047 bits"},
 		{"certificate_strength", with(sha1), Fail, "SHA1-RSA"},
 		{"certificate_strength", with(root), Pass, ""},
+		{"certificate_strength", authority(tlsconfig.Authority{Key: "RSA 1024", KeyBits: 80, Root: true}), Fail, `the CA "CN=clients" (serial 0A) has a key of 80 bits of security (RSA 1024)`},
+		{"certificate_strength", authority(tlsconfig.Authority{Key: "RSA 2048", KeyBits: 112, Root: true}), Warn, "112 bits of security"},
+		{"certificate_strength", authority(tlsconfig.Authority{KeyBits: 128, Signature: "SHA1-RSA", SignatureBits: 63}), Fail, "signed with SHA1-RSA"},
+		{"certificate_strength", authority(tlsconfig.Authority{KeyBits: 128, SignatureBits: 63, Root: true}), Pass, ""},
 		{"certificate_names", with(chain(t, func(c *x509.Certificate) { c.DNSNames = nil })...), Fail, "subject alternative name"},
 		{"certificate_names", with(chain(t, func(c *x509.Certificate) { c.DNSNames, c.IPAddresses = nil, []net.IP{net.IPv4(10, 0, 0, 5)} })...), Pass, ""},
 		{"certificate_days", days(31), Pass, "31 days"},

@@ -54,7 +54,7 @@ func (g *Gate) openAdmin(account *sandbox.Account) error {
 	if at.Address != "" {
 		ln, err := g.openAdminAddress(at.Address)
 		if err != nil {
-			return fmt.Errorf("admin.address: %w", err)
+			return fmt.Errorf("%s: %w", g.where("admin.address", at.Line), socket.Failure(at.Address, err))
 		}
 		bounded := boundConns(ln)
 		if ln = bounded; at.TLS != nil {
@@ -162,7 +162,10 @@ const verdictLifetime = time.Minute
 type verdictKey struct{}
 
 // withVerdict is the ConnContext of the servers.
-func withVerdict(ctx context.Context, _ net.Conn) context.Context {
+func withVerdict(ctx context.Context, conn net.Conn) context.Context {
+	if c, ok := conn.(*adminConn); ok {
+		ctx = withOperator(ctx, c.Conn)
+	}
 	return context.WithValue(ctx, verdictKey{}, new(verdict))
 }
 
@@ -201,6 +204,9 @@ func (g *Gate) socketHandler() http.Handler {
 	mux.HandleFunc("GET "+BackoffsPath, g.serveBackoffs)
 	mux.HandleFunc("POST "+LiftBackoffsPath, g.serveLiftBackoffs)
 	mux.HandleFunc("POST "+ReloadPath, g.serveReload)
+	mux.HandleFunc("GET "+LocksPath, g.serveLocks)
+	mux.HandleFunc("POST "+LockPath, g.serveLock)
+	mux.HandleFunc("POST "+UnlockPath, g.serveUnlock)
 	return mux
 }
 

@@ -48,6 +48,8 @@ type Options struct {
 	Refusals *slog.Logger
 	Level    *slog.LevelVar
 	Metrics  *metrics.Set
+	// Now is the clock by which clients are judged; nil: time.Now.
+	Now func() time.Time
 }
 
 // Prompts ask a person at the terminal for the passphrase of a key. Both are nil if
@@ -72,6 +74,7 @@ type Gate struct {
 	admin     admin
 	requests  chan chan *status.Reload // for a reload, by the admin socket
 	published atomic.Pointer[published]
+	locks     locks
 
 	notifier *systemd.Notifier
 	outcome  string // of the last load, for the service manager
@@ -85,7 +88,10 @@ type Gate struct {
 
 // New returns a gate with the policy of o.Config.
 func New(o Options) (*Gate, error) {
-	server, err := proxy.New(o.Config.Policy, o.Log, o.Refusals, o.Metrics)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	server, err := proxy.New(proxy.Options{Policy: o.Config.Policy, Log: o.Log, Refusals: o.Refusals, Metrics: o.Metrics, Now: o.Now})
 	if err != nil {
 		return nil, err
 	}
@@ -148,6 +154,9 @@ func (g *Gate) start() error {
 	if err := g.confine(g.Account, g.inForce); err != nil {
 		return err
 	}
+	if err := g.openLocks(); err != nil {
+		return err
+	}
 	g.serve(listeners)
 	g.ready.Store(true)
 	g.watch(g.inForce.WatchFiles)
@@ -159,6 +168,8 @@ func (g *Gate) wait(signals <-chan os.Signal) error {
 	var drained chan error
 	status := time.NewTicker(statusInterval)
 	defer status.Stop()
+	second := time.NewTicker(time.Second)
+	defer second.Stop()
 	for {
 		var changed <-chan filewatch.Snapshot
 		if g.watcher != nil {
@@ -190,6 +201,8 @@ func (g *Gate) wait(signals <-chan os.Signal) error {
 				go g.drain(sig, drained)
 				g.watch(false)
 			}
+		case <-second.C:
+			g.followLocks()
 		case <-status.C:
 			g.notifier.Status(g.status())
 		case err := <-drained:

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"strings"
@@ -24,14 +25,22 @@ func (g *Gate) listen(account *sandbox.Account) (listeners []net.Listener, err e
 			}
 		}
 	}()
-	for _, address := range g.started.Listen {
+	for i, address := range g.started.Listen {
 		ln, err := g.open(address)
 		if err != nil {
-			return listeners, err
+			return listeners, fmt.Errorf("%s: %w", g.where(fmt.Sprintf("listen[%d].address", i), g.started.ListenLines[i]), socket.Failure(address, err))
 		}
 		listeners = append(listeners, ln)
 	}
 	return listeners, g.openAdmin(account)
+}
+
+// where names a key with its file and line, or the variable that sets it.
+func (g *Gate) where(key string, line int) string {
+	if line == 0 {
+		return config.Variable(key)
+	}
+	return fmt.Sprintf("%s:%d: %s", g.Path, line, key)
 }
 
 // open listens on an address, unless the service manager has passed its socket.
@@ -85,6 +94,9 @@ func (g *Gate) confine(a *sandbox.Account, cfg *config.Config) (err error) {
 		return nil
 	}
 	o := sandbox.Options{Names: names, Hosts: hosts, Listen: cfg.Listen, Commands: cfg.RunsCommands}
+	if cfg.StateDir != "" {
+		o.Write = append(o.Write, cfg.StateDir)
+	}
 	if !cfg.ReusePort { // else the socket may be another gate's at any moment
 		o.Remove = cfg.Admin.Socket
 	}

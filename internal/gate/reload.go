@@ -98,7 +98,7 @@ func (g *Gate) reload(trigger string, files filewatch.Snapshot) *status.Reload {
 	changes := phrase.Shorten(cfg.Settings.Differences(g.inForce.Settings))
 	g.warnOfRestart(cfg)
 	g.Level.Set(cfg.LogLevel)
-	g.server.SetPolicy(cfg.Policy)
+	g.setPolicy(cfg.Policy)
 	g.setInForce(cfg)
 	g.watch(cfg.WatchFiles)
 	g.Log.Info("configuration reloaded", append(about, "changes", changes)...)
@@ -163,6 +163,7 @@ func (g *Gate) warnOfRestart(cfg *config.Config) {
 	add("log.format", old.LogFormat != cfg.LogFormat)
 	add("reuse_port", old.ReusePort != cfg.ReusePort)
 	add("user", old.User != cfg.User)
+	add("state_dir", old.StateDir != cfg.StateDir)
 	add("landlock", old.Landlock != cfg.Landlock)
 	if len(keys) > 0 {
 		g.Log.Warn("changed settings need a restart; until then the old ones apply", "keys", keys)

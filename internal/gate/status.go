@@ -65,6 +65,7 @@ func (g *Gate) show() status.Status {
 	for _, r := range g.server.Refusals() {
 		s.Refusals = append(s.Refusals, refusalOf(r, s.ShowsClients))
 	}
+	s.Locks, s.LocksTotal = g.showLocks(s.ShowsClients)
 	if s.ShowsClients {
 		users, rules := make(map[string]uint64), make(map[string]uint64)
 		for _, one := range g.server.Snapshot() {
@@ -165,7 +166,7 @@ const (
 
 // OpenSession is an open session in the answer at SessionsPath.
 type OpenSession struct {
-	ID              uint64    `json:"id"`
+	ID              string    `json:"id"`
 	Since           time.Time `json:"since"`
 	Source          string    `json:"source"`
 	Listener        string    `json:"listener"`
@@ -185,6 +186,6 @@ func (g *Gate) serveSessions(w http.ResponseWriter, _ *http.Request) {
 			Rule: s.Rule, CertSubject: s.Subject, BytesFromClient: s.FromClient, BytesToClient: s.ToClient,
 		})
 	}
-	slices.SortFunc(all, func(a, b OpenSession) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(all, func(a, b OpenSession) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.ID, b.ID)) })
 	status.WriteJSON(w, all)
 }

@@ -129,6 +129,14 @@ func (l *Connections) Admit(limits Limits, source netip.Prefix, now time.Time, e
 // overLimit returns the limit that another connection of a source is over; nil:
 // none. The caller holds mu, as for all below that have no lock of their own.
 func (l *Connections) overLimit(limits Limits, t *Ticket, now time.Time) *Error {
+	if over := l.rates.allow(limits, t.source, now); over.IsValid() {
+		return &Error{Kind: OverRate, Detail: fmt.Sprintf("more than limits.connection_rate from %v", over)}
+	}
+	return l.full(limits, t)
+}
+
+// full is overLimit without the rate.
+func (l *Connections) full(limits Limits, t *Ticket) *Error {
 	connections, ofNetwork := 0, 0
 	if s := l.sources[t.source]; s != nil {
 		connections = s.connections
@@ -136,10 +144,7 @@ func (l *Connections) overLimit(limits Limits, t *Ticket, now time.Time) *Error 
 	if n := l.networks[t.network]; n != nil && t.network.Addr().Is6() {
 		ofNetwork = n.connections
 	}
-	over := l.rates.allow(limits, t.source, now)
 	switch {
-	case over.IsValid():
-		return &Error{Kind: OverRate, Detail: fmt.Sprintf("more than limits.connection_rate from %v", over)}
 	case limits.PerSource > 0 && connections >= limits.PerSource:
 		return &Error{Kind: OverSource, Detail: fmt.Sprintf("limits.max_connections_per_source from %v", t.source)}
 	case limits.PerSource > 0 && ofNetwork >= perNetwork*limits.PerSource:
@@ -156,6 +161,16 @@ func (l *Connections) takeReserve(limits Limits, source netip.Prefix, now time.T
 		return false
 	}
 	return l.overs < max(minReserve, limits.Startups/reserveShare) && l.reserve.AllowN(now, 1)
+}
+
+// leaveReserve counts the connection among those that are over no limit.
+func (t *Ticket) leaveReserve() {
+	s, n := t.limiter.sources[t.source], t.limiter.networks[t.network]
+	t.limiter.overs--
+	s.overs--
+	s.connections++
+	n.connections++
+	t.over = nil
 }
 
 // Over returns the limit that the connection is over, which is in the reserve then; nil:

@@ -13,11 +13,10 @@ const loginTime = time.Second
 // AdmitSession gives an admitted connection its place among the sessions, or
 // returns the limit that it is over, an *Error. If all are taken, a session that is unproved
 // gives way, one of the network that holds most of them and not before its loginTime is over.
-// AdmitSession waits for that, and for those that are being closed.
+// AdmitSession waits for that, and for those that are being closed. A connection that found all sessions in
+// use when it came leaves the reserve if one has ended since: a pool that replaces a
+// connection opens the next one while the last one is being closed.
 func (t *Ticket) AdmitSession(ctx context.Context, limits Limits) error {
-	if t.over != nil {
-		return t.over
-	}
 	l := t.limiter
 	for queued := false; ; queued = true {
 		changed, most, err := t.trySession(limits, queued, time.Now())
@@ -48,6 +47,15 @@ func (t *Ticket) trySession(limits Limits, queued bool, now time.Time) (changed 
 	defer l.mu.Unlock()
 	if queued {
 		l.queued--
+	}
+	if t.over != nil {
+		if t.over.Kind != OverSessions {
+			return nil, 0, t.over
+		}
+		if full := l.full(limits, t); full != nil {
+			return nil, 0, full
+		}
+		t.leaveReserve()
 	}
 	switch {
 	case limits.Sessions <= 0 || l.sessions < limits.Sessions:

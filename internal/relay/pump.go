@@ -160,10 +160,17 @@ func (p *pump) tryTerminate() bool {
 	if t == nil || !p.canSend(t) {
 		return false
 	}
-	p.termination.Store(nil)
 	if t.WhenIdle {
-		p.writing.Lock() // what the client of a walsender has sent goes first
+		// What the client of a walsender has sent goes first. Until it has, the
+		// deadline of t holds.
+		p.writing.Lock()
 		defer p.writing.Unlock()
+		if !p.canSend(t) { // the client has asked for something
+			return false
+		}
+	}
+	if !p.termination.CompareAndSwap(t, nil) {
+		return false // taken back or replaced
 	}
 	p.causeTerminated(t)
 	_ = p.ClientConn.SetWriteDeadline(time.Now().Add(lingerTimeout)) // a client that does not read is not waited for

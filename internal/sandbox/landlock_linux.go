@@ -91,6 +91,11 @@ func (s *Sandbox) enter(log *slog.Logger, listen []string) (*Sandbox, error) {
 			readable = append(readable, d.name)
 		}
 	}
+	var writable []string
+	for _, d := range s.writes {
+		rules = append(rules, landlock.PathAccess(read|write, d.name))
+		writable = append(writable, d.name)
+	}
 	if s.removes != "" {
 		rules = append(rules, landlock.PathAccess(ll.AccessFSRemoveFile, s.removes))
 	}
@@ -107,11 +112,14 @@ func (s *Sandbox) enter(log *slog.Logger, listen []string) (*Sandbox, error) {
 	if err := config.BestEffort().Restrict(rules...); err != nil {
 		return nil, err
 	}
-	log.Info("in a sandbox", "landlock", abi, "readable", readable, "left_open", open)
+	log.Info("in a sandbox", "landlock", abi, "readable", readable, "writable", writable, "left_open", open)
 	return s, nil
 }
 
 const read = ll.AccessFSReadFile | ll.AccessFSReadDir
+
+// write is what replacing a file by another needs: both are in one directory.
+const write = ll.AccessFSWriteFile | ll.AccessFSTruncate | ll.AccessFSMakeReg | ll.AccessFSRemoveFile
 
 // procRules leave what the process_ metrics are read from.
 func (s *Sandbox) procRules(log *slog.Logger) (rules []landlock.Rule) {

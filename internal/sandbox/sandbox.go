@@ -33,6 +33,7 @@ type Sandbox struct {
 	anywhere bool        // or any
 	resolves bool        // names may be looked up
 	removes  string      // files in this directory may be removed; empty: none
+	writes   []directory // in these, files may be made, written, renamed and removed
 
 	// held keeps what is left of /proc open: the kernel drops its inodes when memory
 	// is short, and the new ones would not be in the sandbox.
@@ -68,6 +69,9 @@ type Options struct {
 	Commands bool
 	// Remove is a file that may be removed, with others in its directory; empty: none.
 	Remove string
+	// Write are directories in which files may be read, made, written, renamed and
+	// removed.
+	Write []string
 }
 
 // Enter confines every thread of the process, for good, as far as the kernel can,
@@ -75,6 +79,11 @@ type Options struct {
 // Landlock. Every listener must be open, and no connection accepted yet.
 func Enter(log *slog.Logger, o Options) (*Sandbox, error) {
 	s := &Sandbox{dirs: directories(readable(o.Names)), commands: o.Commands, abstract: o.Commands}
+	for _, dir := range o.Write {
+		if real, err := filepath.EvalSymlinks(dir); err == nil {
+			s.writes = append(s.writes, directories([]string{real})...)
+		}
+	}
 	if o.Remove != "" {
 		s.removes = filepath.Dir(o.Remove)
 	}

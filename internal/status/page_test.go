@@ -246,6 +246,9 @@ func TestPageHidesClients(t *testing.T) {
 		s := sample()
 		s.ShowsClients = false
 		s.Sessions.Users, s.Sessions.Rules = nil, nil
+		for i := range s.Locks {
+			s.Locks[i].Filter, s.Locks[i].Reason = "", ""
+		}
 		for i := range s.Refusals {
 			r := &s.Refusals[i]
 			r.Source, r.User, r.Database, r.CertSubject, r.Reason = "", "", "", "", ""
@@ -260,7 +263,7 @@ func TestPageHidesClients(t *testing.T) {
 			t.Errorf("there is no %q in\n%s", w, page.words())
 		}
 	}
-	for _, key := range []string{"source", "user", "database", "cert_subject", "reason", "users"} {
+	for _, key := range []string{"source", "user", "database", "cert_subject", "reason", "users", "filter"} {
 		if strings.Contains(get(t, JSON(hidden), "/status.json").Body.String(), `"`+key+`":`) {
 			t.Errorf("the JSON has %q", key)
 		}

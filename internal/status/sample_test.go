@@ -49,6 +49,10 @@ func sample() Status {
 			Users: []Count{{"app", 142}, {"reports", 31}, {"anna", 9}, {"jonas", 4}, {"replicator", 1}},
 			Rules: []Count{{"application", 142}, {"reports", 31}, {"people", 13}, {"standby", 1}},
 		},
+		Locks: []Lock{
+			{ID: "3fa8c01d", Filter: "cn jonas", Reason: "stolen laptop", By: "uid 0, pid 4711", Created: at.Add(-3*time.Hour - 2*time.Second), Until: ptr(at.Add(21 * time.Hour))},
+			{ID: "77b0e2a9", Filter: `serial 1A2B issuer CN=Example Clients,O=Example`, By: "uid 0, pid 801", Created: at.Add(-50 * time.Hour)},
+		}, LocksTotal: 2,
 		Totals: Totals{
 			Accepted:       91_842,
 			Refused:        []Count{{"probe", 33_120}, {"source_not_allowed", 214}, {"certificate_missing", 38}, {"no_rule", 12}, {"certificate_expired", 3}, {"certificate_revoked", 2}},

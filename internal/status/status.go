@@ -21,6 +21,8 @@ type Status struct {
 	Certificates []Certificate `json:"certificates"`
 	CRLs         []CRL         `json:"revocation_lists"`
 	Sessions     Sessions      `json:"sessions"`
+	Locks        []Lock        `json:"locks"` // the newest first, of many not all
+	LocksTotal   int           `json:"locks_total"`
 	Totals       Totals        `json:"totals"`
 	Limits       []Limit       `json:"limits"`
 	Reload       Reload        `json:"reload"`
@@ -116,6 +118,17 @@ type Sessions struct {
 	Starting int     `json:"starting"`
 	Users    []Count `json:"users,omitempty"` // empty unless clients are shown
 	Rules    []Count `json:"rules,omitempty"`
+}
+
+// Lock is an administrator's refusal of some clients. What it matches and its reason are
+// empty unless clients are shown.
+type Lock struct {
+	ID      string     `json:"id"`
+	Filter  string     `json:"filter,omitempty"`
+	Reason  string     `json:"reason,omitempty"`
+	By      string     `json:"by"`
+	Created time.Time  `json:"created"`
+	Until   *time.Time `json:"until,omitempty"` // nil: until it is removed
 }
 
 // Totals has counts since the start.
@@ -219,6 +232,7 @@ func (s *Status) copyLists() {
 		l.LoadBalancers = mapList(l.LoadBalancers, same)
 		return l
 	}), mapList(s.Policy, same), mapList(s.Refusals, same)
+	s.Locks = mapList(s.Locks, same)
 	s.Totals.Refused, s.Totals.Ended, s.Totals.CancelRequests = mapList(s.Totals.Refused, same), mapList(s.Totals.Ended, same), mapList(s.Totals.CancelRequests, same)
 	s.Reload.Files, s.Reload.Problems = mapList(s.Reload.Files, same), mapList(s.Reload.Problems, same)
 	s.Reload.Changes, s.Reload.PutOff = mapList(s.Reload.Changes, same), mapList(s.Reload.PutOff, same)

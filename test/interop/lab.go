@@ -175,6 +175,7 @@ func (l *lab) startServer(ctx context.Context, r release, settings []string, sql
 		}
 		files[name] = b
 	}
+	files["ca.crl"] = l.ca.CRL(nil) // of which only hard moments make use
 	db, err := pgtest.Start(ctx, pgtest.Options{
 		BinDir: r.binDir, LibDir: r.libDir, Host: "127.0.0.1", HBA: hba, Files: files, SQL: roles + sql,
 		Settings: append([]string{

@@ -1,7 +1,6 @@
-package proxy
+package backend
 
 import (
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -21,9 +20,9 @@ func printedLen(b byte) int {
 	return 1
 }
 
-// nameWithAddress puts an address behind an application's name, of which as much
+// NameWithAddress puts an address behind an application's name, of which as much
 // is kept as PostgreSQL has room for when it prints it.
-func nameWithAddress(name, address string) string {
+func NameWithAddress(name, address string) string {
 	if name == "" {
 		return address
 	}
@@ -41,23 +40,23 @@ func nameWithAddress(name, address string) string {
 	return name + between + address
 }
 
-// clientInfo is what PostgreSQL is told of a client, as settings that
+// ClientInfo is what PostgreSQL is told of a client, as settings that
 // current_setting() reads.
-type clientInfo struct {
-	addr, cn, serial string
-	session          uint64
+type ClientInfo struct {
+	Addr, CN, Serial, Session string
 }
 
 // maxInfo is how long a name may be that is passed on. Part of a name may be the
 // whole of another's, so a longer one is left out.
 const maxInfo = 255
 
-func (i clientInfo) set(m *pgwire.StartupMessage) {
+// Set puts the settings into a startup packet.
+func (i ClientInfo) Set(m *pgwire.StartupMessage) {
 	for _, s := range []struct{ name, value string }{
-		{"client_addr", i.addr},
-		{"client_cn", i.cn},
-		{"client_serial", i.serial},
-		{"session_id", strconv.FormatUint(i.session, 10)},
+		{"client_addr", i.Addr},
+		{"client_cn", i.CN},
+		{"client_serial", i.Serial},
+		{"session_id", i.Session},
 	} {
 		if len(s.value) > maxInfo || strings.ContainsRune(s.value, 0) || !utf8.ValidString(s.value) {
 			s.value = ""

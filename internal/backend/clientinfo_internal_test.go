@@ -1,4 +1,4 @@
-package proxy
+package backend
 
 import (
 	"strings"
@@ -11,7 +11,7 @@ func TestNameWithAddress(t *testing.T) {
 	t.Parallel()
 	const address = "[2001:db8::1234]:54321"
 	for _, name := range []string{"", "shop", "Bücher", strings.Repeat("ä", 40), strings.Repeat("x", 80), "a\x00\xff\xfe", strings.Repeat("\xff", 70)} {
-		got := nameWithAddress(name, address)
+		got := NameWithAddress(name, address)
 		printed := 0
 		for i := range len(got) {
 			printed += printedLen(got[i])
@@ -20,7 +20,7 @@ func TestNameWithAddress(t *testing.T) {
 			t.Errorf("%q became %q, of %d bytes as printed", name, got, printed)
 		}
 	}
-	if got := nameWithAddress("Bücher", address); got != "Bücher - "+address {
+	if got := NameWithAddress("Bücher", address); got != "Bücher - "+address {
 		t.Errorf("a name with room was cut: %q", got)
 	}
 }

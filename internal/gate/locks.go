@@ -1,0 +1,265 @@
+package gate
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"pgwicket/internal/lock"
+	"pgwicket/internal/phrase"
+	"pgwicket/internal/status"
+	"pgwicket/proxy"
+)
+
+// The paths of the locks, which only the admin socket serves. LockPath takes a filter
+// (lock.Conditions), reason, yes and one of for, until and forever in its query, and
+// UnlockPath takes id.
+const (
+	LocksPath  = "/locks.json"
+	LockPath   = "/lock"
+	UnlockPath = "/unlock"
+)
+
+// Locked is the answer at LockPath.
+type Locked struct {
+	Lock       lock.Lock `json:"lock"`
+	Sessions   int       `json:"sessions"`   // that it ends
+	Persistent bool      `json:"persistent"` // it survives a restart
+}
+
+// locks are those of a gate, and the policy that they are part of.
+type locks struct {
+	table *lock.Table
+
+	mu     sync.Mutex
+	policy *proxy.Policy // as last loaded; its own Locks do not count
+
+	// Only the goroutine of Gate.wait uses the rest.
+	held    map[string]lock.Lock // at the last look
+	problem string               // of the file, as last logged
+}
+
+// openLocks reads the locks and puts them into force. Sessions must not have begun.
+func (g *Gate) openLocks() error {
+	table, err := lock.Open(g.started.StateDir)
+	if err == nil {
+		err = table.CheckWritable()
+	}
+	if err != nil {
+		return err
+	}
+	g.locks.table = table
+	g.setPolicy(g.inForce.Policy)
+	g.followLocks()
+	if n := len(g.locks.held); n > 0 {
+		g.Log.Info("locks in force", "locks", n)
+	}
+	return nil
+}
+
+// setPolicy puts a policy into force, with the locks.
+func (g *Gate) setPolicy(p *proxy.Policy) {
+	g.locks.mu.Lock()
+	defer g.locks.mu.Unlock()
+	g.locks.policy = p
+	g.putLocks()
+}
+
+// setLocks puts the locks of the table into force.
+func (g *Gate) setLocks() {
+	g.locks.mu.Lock()
+	defer g.locks.mu.Unlock()
+	g.putLocks()
+}
+
+// putLocks gives the server the policy with the locks. The caller holds mu.
+func (g *Gate) putLocks() {
+	policy := *g.locks.policy
+	policy.Locks = g.locks.table.Set()
+	g.server.SetPolicy(&policy)
+	g.Metrics.Locks(len(policy.Locks.At(g.Now())))
+}
+
+// followLocks takes over what another gate has written into the file, and logs the locks
+// that have ended.
+func (g *Gate) followLocks() {
+	set, err := g.locks.table.Refresh()
+	switch {
+	case err != nil && err.Error() != g.locks.problem:
+		g.Log.Error("cannot read the locks; those in force stay", "error", err.Error())
+		g.locks.problem = err.Error()
+	case err == nil:
+		g.locks.problem = ""
+	}
+	if set != nil {
+		g.Log.Info("locks read again, because another process has changed them", "locks", set.Len())
+		g.setLocks()
+	}
+	now := g.Now()
+	held := make(map[string]lock.Lock)
+	for _, l := range g.locks.table.Set().At(now) {
+		held[l.ID] = l
+	}
+	for id, l := range g.locks.held {
+		if _, there := held[id]; !there && !l.HoldsAt(now) {
+			g.Log.Info("lock has ended", "lock", id, "filter", l.Filter.String(), "reason", l.Reason)
+		}
+	}
+	g.locks.held = held
+	g.Metrics.Locks(len(held))
+}
+
+func (g *Gate) serveLocks(w http.ResponseWriter, _ *http.Request) {
+	held := g.locks.table.Set().At(g.Now())
+	if held == nil {
+		held = []lock.Lock{} // JSON shows none as [], not as null
+	}
+	status.WriteJSON(w, held)
+}
+
+func (g *Gate) serveLock(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	l, err := parseLock(query, g.Now())
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	matched, open := g.matching(&l.Filter)
+	if query.Get("yes") == "" {
+		doubt := doubtful(&l.Filter, matched, open, "lock")
+		if !g.locks.table.Persistent() {
+			doubt = join(doubt, "there is no state_dir, so the lock would end with this process")
+		}
+		if doubt != "" {
+			http.Error(w, doubt+"; nothing is locked yet: repeat the command with --yes", http.StatusConflict)
+			return
+		}
+	}
+	l.By = operator(r.Context())
+	l, _, err = g.locks.table.Add(l, g.Now())
+	if err != nil {
+		g.Log.Error("cannot lock", "filter", l.Filter.String(), "by", l.By, "error", err.Error())
+		http.Error(w, "cannot lock: "+err.Error()+"; nothing has changed", http.StatusInternalServerError)
+		return
+	}
+	g.setLocks()
+	g.Log.Warn("locked", "lock", l.ID, "filter", l.Filter.String(), "until", untilText(l), "reason", l.Reason, "by", l.By, "sessions", matched)
+	status.WriteJSON(w, Locked{l, matched, g.locks.table.Persistent()})
+}
+
+func (g *Gate) serveUnlock(w http.ResponseWriter, r *http.Request) {
+	l, _, err := g.locks.table.Remove(r.URL.Query().Get("id"))
+	switch {
+	case errors.Is(err, lock.ErrNoLock):
+		http.Error(w, err.Error(), http.StatusConflict)
+		return
+	case err != nil:
+		g.Log.Error("cannot unlock", "lock", r.URL.Query().Get("id"), "by", operator(r.Context()), "error", err.Error())
+		http.Error(w, "cannot unlock: "+err.Error()+"; the lock is still in force", http.StatusInternalServerError)
+		return
+	}
+	g.setLocks()
+	g.Log.Warn("unlocked", "lock", l.ID, "filter", l.Filter.String(), "reason", l.Reason, "by", operator(r.Context()))
+	status.WriteJSON(w, l)
+}
+
+// parseLock reads the query of LockPath.
+func parseLock(query url.Values, now time.Time) (l lock.Lock, err error) {
+	if l.Filter, err = lock.ParseFilter(query); err != nil {
+		return l, err
+	}
+	if l.Filter.IsZero() {
+		return l, errors.New("there is no condition; name what to lock")
+	}
+	l.Reason = query.Get("reason")
+	ends := 0
+	for _, name := range []string{"for", "until", "forever"} {
+		if query.Has(name) {
+			ends++
+		}
+	}
+	if ends != 1 {
+		return l, errors.New("name one end: for, until or forever")
+	}
+	switch {
+	case query.Has("for"):
+		d, err := time.ParseDuration(query.Get("for"))
+		if err != nil || d < time.Second {
+			return l, fmt.Errorf("for: %q is not a duration of a second or more; write it with a unit, like 30m or 2h", query.Get("for"))
+		}
+		until := now.Add(d)
+		l.Until = &until
+	case query.Has("until"):
+		until, err := time.Parse(time.RFC3339, query.Get("until"))
+		if err != nil {
+			return l, fmt.Errorf("until: %q is not a time; write it like 2027-01-31T12:00:00Z", query.Get("until"))
+		}
+		l.Until = &until
+	}
+	return l, nil
+}
+
+// matching returns how many of the open sessions a filter matches.
+func (g *Gate) matching(f *lock.Filter) (matched, open int) {
+	all := g.server.Snapshot()
+	for _, s := range all {
+		if f.Matches(s.Request) {
+			matched++
+		}
+	}
+	return matched, len(all)
+}
+
+// doubtful returns what makes it likely that a filter is a mistake; empty: nothing.
+func doubtful(f *lock.Filter, matched, open int, verb string) string {
+	switch {
+	case f.IsEverybody():
+		return fmt.Sprintf("%s matches every client", f)
+	case matched == open && open > 1:
+		return fmt.Sprintf("%s matches all %d open sessions", f, open)
+	case matched == 0 && verb == "lock":
+		return fmt.Sprintf("%s matches none of the %s now", f, phrase.Count(open, "open session"))
+	}
+	return ""
+}
+
+func join(texts ...string) (joined string) {
+	for _, text := range texts {
+		if joined != "" && text != "" {
+			joined += ", and "
+		}
+		joined += text
+	}
+	return joined
+}
+
+// untilText returns the end of a lock for the log.
+func untilText(l lock.Lock) string {
+	if l.Until == nil {
+		return "forever"
+	}
+	return l.Until.UTC().Format(time.RFC3339)
+}
+
+// maxShown is how many locks the status page has.
+const maxShown = 100
+
+// showLocks returns the newest locks in force for the status page, and the number of all.
+func (g *Gate) showLocks(clients bool) (all []status.Lock, total int) {
+	if g.locks.table == nil {
+		return nil, 0 // the gate has not started yet
+	}
+	held := g.locks.table.Set().At(g.Now())
+	for _, l := range slices.Backward(held[max(0, len(held)-maxShown):]) {
+		one := status.Lock{ID: l.ID, By: l.By, Created: l.Created, Until: l.Until}
+		if clients {
+			one.Filter, one.Reason = l.Filter.String(), l.Reason
+		}
+		all = append(all, one)
+	}
+	return all, len(held)
+}

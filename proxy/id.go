@@ -1,0 +1,28 @@
+package proxy
+
+import (
+	"crypto/rand"
+	"encoding/base32"
+	"strconv"
+	"strings"
+	"sync/atomic"
+)
+
+// ids gives each connection of a server an id, which it keeps as a session. Make it with
+// newIDs.
+type ids struct {
+	instance string // begins each of them
+	last     *atomic.Uint64
+}
+
+// newIDs returns the ids of a server. 64 random bits begin them, so that no other gate,
+// and not this one after a restart, gives one of them again.
+func newIDs() ids {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // it never fails
+	text := base32.HexEncoding.WithPadding(base32.NoPadding).EncodeToString(b[:])
+	return ids{strings.ToLower(text), new(atomic.Uint64)}
+}
+
+// next returns an id. Any goroutine may call it.
+func (i ids) next() string { return i.instance + "-" + strconv.FormatUint(i.last.Add(1), 10) }

@@ -1,0 +1,148 @@
+package proxy_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"pgwicket/internal/lock"
+	"pgwicket/proxy"
+)
+
+// locked returns a set of one lock until a time.
+func locked(t testing.TB, values url.Values, at, until time.Time) *lock.Set {
+	t.Helper()
+	f, err := lock.ParseFilter(values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, _ := lock.Open("")
+	_, set, err := table.Add(lock.Lock{Filter: f, Reason: "stolen laptop", Until: &until}, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
+}
+
+// putLocks puts other locks into force, as the gate does for a lock.
+func (g *gate) putLocks(set *lock.Set) { g.reload(func(p *proxy.Policy) { p.Locks = set }) }
+
+// A lock ends the sessions of whom it matches, whatever on_recheck says, and nobody
+// else's; it refuses new ones in the words of a rule, keeps its reason for the log, and
+// ends to the second.
+func TestLockEndsAndRefuses(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []proxy.Recheck{proxy.Immediate, proxy.WhenIdle, proxy.Off} {
+		b := newBackend(t)
+		g := newGate(t, b.SocketDir, func(p *proxy.Policy) { p.Recheck = mode })
+		alice, bob := testCA().Client("alice"), testCA().Client("bob")
+		bad, good := g.session(t, "app", withCert(alice)), g.session(t, "app", withCert(bob))
+		now := g.Clock.Now()
+		g.putLocks(locked(t, url.Values{"cn": {"alice"}}, now, now.Add(time.Hour)))
+		expectFatal(t, bad, "57P01", `terminating connection: pgwicket rejects host "127.0.0.1", user "app", database "shop"`)
+		_ = bad.Close()
+		line := g.expect(t, "locked")
+		if line.get("msg") != "session ended" || line.get("cert_subject") != "CN=alice" || !strings.Contains(line.get("reason"), "stolen laptop") {
+			t.Errorf("log: %v", line)
+		}
+		refused := g.secure(t, withCert(alice))
+		send(t, refused, startup(protocol3, "user", "app", "database", "shop"))
+		expectFatal(t, refused, "28000", `pgwicket rejects host "127.0.0.1", user "app", database "shop"`)
+		_ = refused.Close()
+		send(t, good, []byte("still here"))
+		eventually(t, "the other session goes on", func() bool {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			return bytes.Contains(b.rest, []byte("still here"))
+		})
+		g.Clock.Add(time.Hour)
+		_ = g.session(t, "app", withCert(alice)) // fails unless it is admitted
+		g.Clock.Add(-2 * time.Second)
+		refused = g.secure(t, withCert(alice))
+		send(t, refused, startup(protocol3, "user", "app"))
+		expectFatal(t, refused, "28000", `pgwicket rejects host "127.0.0.1", user "app", database "app"`)
+		_ = refused.Close()
+	}
+}
+
+// A clock that goes back over the end of a lock ends the sessions that have begun
+// since, without a recheck by the interval.
+func TestLockAndAClockThatGoesBack(t *testing.T) {
+	t.Parallel()
+	g := newGate(t, newBackend(t).SocketDir)
+	now := g.Clock.Now()
+	set := locked(t, url.Values{"user": {"app"}}, now, now.Add(time.Hour))
+	g.Clock.Add(2 * time.Hour)
+	g.reload(func(p *proxy.Policy) { p.Locks, p.RecheckInterval = set, 10*time.Millisecond })
+	conn := g.session(t, "app")
+	g.Clock.Add(-2 * time.Hour)
+	expectFatal(t, conn, "57P01", `terminating connection: pgwicket rejects host "127.0.0.1", user "app", database "shop"`)
+	_ = conn.Close()
+	g.expect(t, "locked")
+}
+
+// Every kind of condition is known of a connection when it is judged.
+func TestLockConditions(t *testing.T) {
+	t.Parallel()
+	g := newGate(t, newBackend(t).SocketDir)
+	client := testCA().Client("alice")
+	first := g.session(t, "app", withCert(client))
+	one := g.Server.Snapshot()[0]
+	id := one.Request.Certificate
+	now := g.Clock.Now()
+	for _, values := range []url.Values{
+		{"cn": {"alice"}}, {"serial": {id.Serial}}, {"issuer": {id.Issuer}}, {"spki": {id.SPKI}}, {"user": {"app"}}, {"database": {"shop"}},
+		{"source": {"127.0.0.0/8"}}, {"session": {one.ID}},
+		{"cn": {"alice"}, "user": {"app"}, "database": {"shop"}, "source": {"127.0.0.1"}},
+	} {
+		p := proxy.Policy{Locks: locked(t, values, now, now.Add(time.Hour)), Networks: networks([]string{"127.0.0.1"}, nil), Verify: refuses("nobody")}
+		_, err := p.Judge(one.Request, first.ConnectionState(), now)
+		var r *proxy.Refusal
+		if !errors.As(err, &r) || r.Outcome != proxy.Locked || strings.Contains(r.Public, "laptop") || !strings.Contains(r.Detail, "stolen laptop") {
+			t.Errorf("%v: %v", values, err)
+		}
+		if _, err := p.Judge(one.Request, first.ConnectionState(), now.Add(2*time.Hour)); err != nil {
+			t.Errorf("%v, later: %v", values, err)
+		}
+	}
+}
+
+// A CancelRequest of a locked network is not forwarded.
+func TestLockRefusesCancelRequests(t *testing.T) {
+	t.Parallel()
+	g := newGate(t, newBackend(t).SocketDir)
+	now := g.Clock.Now()
+	g.putLocks(locked(t, url.Values{"source": {"127.0.0.1"}}, now, now.Add(time.Hour)))
+	conn := g.dial(t)
+	send(t, conn, cancelRequest(7, []byte("abcd")))
+	expectEOF(t, conn)
+	g.expect(t, "locked")
+}
+
+// Whatever is locked at the moment at which a connection is judged is in force: no
+// connection slips past.
+func TestNoConnectionSlipsPastALock(t *testing.T) {
+	t.Parallel()
+	g := newGate(t, newBackend(t).SocketDir)
+	now := g.Clock.Now()
+	set := locked(t, url.Values{"user": {"app"}}, now, now.Add(time.Hour))
+	const clients = 20
+	conns := make(chan error, clients)
+	for range clients {
+		conn := g.secure(t)
+		go func() {
+			_, _ = conn.Write(startup(protocol3, "user", "app", "database", "shop"))
+			_, err := io.Copy(io.Discard, conn)
+			conns <- err
+		}()
+	}
+	g.putLocks(set)
+	for range clients {
+		<-conns // each is refused, or ended
+	}
+	eventually(t, "no session of app is open", func() bool { return len(g.Server.Snapshot()) == 0 })
+}

@@ -1,0 +1,33 @@
+package proxy
+
+import "time"
+
+// nextChange is the timer of the moments at which verdicts change by themselves: a lock
+// ends. Only the goroutine of maintain uses it.
+type nextChange struct {
+	now   func() time.Time
+	timer *time.Timer
+	last  time.Time // when the sessions were last judged for it
+	next  time.Time // the first moment after that; zero: none
+}
+
+func newNextChange(now func() time.Time) *nextChange {
+	return &nextChange{now: now, timer: time.NewTimer(time.Hour)}
+}
+
+// clockStep is how soon a clock that somebody has set is noticed.
+const clockStep = time.Second
+
+// follow sets the timer for the next moment of a policy. It reports whether one has
+// passed since the last call, or the clock has gone back, so that the sessions must be
+// judged again.
+func (n *nextChange) follow(p *Policy) (passed bool) {
+	now := n.now()
+	passed = !n.next.IsZero() && !now.Before(n.next) || now.Before(n.last)
+	n.last, n.next = now, p.NextChange(now)
+	n.timer.Stop()
+	if !n.next.IsZero() {
+		n.timer.Reset(min(n.next.Sub(now), clockStep))
+	}
+	return passed
+}
