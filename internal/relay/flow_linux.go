@@ -34,10 +34,15 @@ type flow struct {
 	fromClient      atomic.Int64
 	toClient        atomic.Int64
 	backendClosed   atomic.Bool
-	ready           func(pgwire.Login) *Termination
-	refused         func(pgwire.Login) // nil: it has been called, or the login is over
+	login           loginHooks
 	done            func(Result)
-	loginMessage    []byte // for a login that takes too long
+}
+
+// loginHooks is what a flow's owner wants done during the login.
+type loginHooks struct {
+	ready   func(pgwire.Login) *Termination
+	refused func(pgwire.Login) // nil: it has been called, or the login is over
+	message []byte             // for a login that takes too long
 }
 
 // leg is one of the two sockets of a flow.
@@ -254,9 +259,9 @@ func (f *flow) follow(p []byte) (n int) {
 	if f.tracker.Login != nil {
 		var start int
 		n, start = followLogin(&f.tracker, f.termination, p)
-		if f.refused != nil && f.result.Login.SQLSTATE != "" {
-			f.refused(f.result.Login)
-			f.refused = nil
+		if f.login.refused != nil && f.result.Login.SQLSTATE != "" {
+			f.login.refused(f.result.Login)
+			f.login.refused = nil
 		}
 		if f.tracker.Login == nil && f.refusedAtReady() {
 			return start
@@ -276,7 +281,7 @@ func (f *flow) follow(p []byte) (n int) {
 // refusedAtReady takes note that the login is over, and reports whether the owner
 // ends the session there.
 func (f *flow) refusedAtReady() bool {
-	f.loginMessage, f.refused = nil, nil
+	f.login.message, f.login.refused = nil, nil
 	delete(f.loop.deadlines, f)
 	if f.termination != nil && !f.termination.Deadline.IsZero() {
 		f.loop.setFlowDeadline(f, f.termination.Deadline)
@@ -284,7 +289,7 @@ func (f *flow) refusedAtReady() bool {
 	if !f.result.Login.Ready {
 		return false // the stream is not followed any more
 	}
-	t := f.ready(f.result.Login)
+	t := f.login.ready(f.result.Login)
 	if t == nil || f.termination != nil && !f.termination.WhenIdle {
 		return false
 	}
@@ -421,7 +426,7 @@ func (f *flow) timedOut() {
 	default:
 		f.cause(LoginTimeout)
 		delete(f.loop.deadlines, f)
-		f.terminate(Termination{Message: f.loginMessage, Deadline: time.Now().Add(boundaryWait)})
+		f.terminate(Termination{Message: f.login.message, Deadline: time.Now().Add(boundaryWait)})
 	}
 }
 
