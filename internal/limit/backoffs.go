@@ -61,11 +61,11 @@ func (l *Attempts) eachFailed(f func(Key, *authState)) {
 func (l *Attempts) Lift(limits Limits, user string, source netip.Addr) (lifted int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.eachFailed(func(k Key, s *authState) {
+	l.eachFailed(func(k Key, _ *authState) {
 		if user != "" && k.User != user || source.IsValid() && !k.Source.Contains(source) {
 			return
 		}
-		s = l.use(k) // which no LRU has any more
+		s := l.use(k)
 		s.failures, s.until = 0, time.Time{}
 		s.wake()
 		l.settle(limits.AuthFailures, k)
