@@ -8,26 +8,31 @@ import (
 	"crypto/sha1" //nolint:gosec // the same
 	"crypto/sha256"
 	"crypto/sha512"
-	"crypto/subtle"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
 	"fmt"
 	"hash"
-	"math/big"
-	"unicode/utf16"
-	"unicode/utf8"
 
-	"github.com/youmark/pkcs8"
+	"golang.org/x/crypto/scrypt"
 )
 
+// What decrypt fails with, besides errPassphrase.
 var (
-	oidPBES2  = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 13} // RFC 8018, appendix A.4
-	oidPBKDF2 = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 12}
+	errDamaged     = errors.New("the encrypted private key is damaged")
+	errUnsupported = errors.New("the key is encrypted in a way that is not supported: convert it with openssl pkcs8 -topk8 -v2 aes256")
 )
 
-// pbkdf2Hashes are the hashes of PBKDF2 that "openssl pkcs8 -v2prf" has, by the algorithm of their HMAC.
-var pbkdf2Hashes = map[string]func() hash.Hash{
+// The algorithms of RFC 8018, appendix A, and RFC 7914, section 7.
+const (
+	oidPBES2  = "1.2.840.113549.1.5.13"
+	oidPBKDF2 = "1.2.840.113549.1.5.12"
+	oidScrypt = "1.3.6.1.4.1.11591.4.11"
+)
+
+// hashes are those of PBKDF2 that "openssl pkcs8 -v2prf" has, by the algorithm of their HMAC.
+var hashes = map[string]func() hash.Hash{
+	"":                    sha1.New, // the default
 	"1.2.840.113549.2.7":  sha1.New,
 	"1.2.840.113549.2.8":  sha256.New224,
 	"1.2.840.113549.2.9":  sha256.New,
@@ -50,223 +55,161 @@ var pbes2Ciphers = map[string]blockCipher{
 	"1.2.840.113549.3.7":      {24, des.NewTripleDESCipher},
 }
 
-// pbes1Ciphers are those of the schemes of PBES1 that OpenSSL 3 reads (RFC 7292, appendix C).
+// pbes1Ciphers are those of the schemes that OpenSSL 3 reads (RFC 7292, appendix C).
 var pbes1Ciphers = map[string]blockCipher{
 	"1.2.840.113549.1.12.1.3": {24, des.NewTripleDESCipher},
-	"1.2.840.113549.1.12.1.4": {16, twoKeyTripleDES},
+	"1.2.840.113549.1.12.1.4": {16, func(key []byte) (cipher.Block, error) {
+		return des.NewTripleDESCipher(append(key[:16:16], key[:8]...)) //nolint:gosec // as above
+	}},
 }
 
-// legacyPBES1 are the schemes that OpenSSL 3 reads with its legacy provider only, and PostgreSQL with it.
-var legacyPBES1 = map[string]string{
+// legacy are the schemes that OpenSSL 3 reads with its legacy provider only, and PostgreSQL with it.
+var legacy = map[string]string{
 	"1.2.840.113549.1.5.1": "PBE-MD2-DES", "1.2.840.113549.1.5.3": "PBE-MD5-DES", "1.2.840.113549.1.5.4": "PBE-MD2-RC2-64",
 	"1.2.840.113549.1.5.6": "PBE-MD5-RC2-64", "1.2.840.113549.1.5.10": "PBE-SHA1-DES", "1.2.840.113549.1.5.11": "PBE-SHA1-RC2-64",
 	"1.2.840.113549.1.12.1.1": "PBE-SHA1-RC4-128", "1.2.840.113549.1.12.1.2": "PBE-SHA1-RC4-40",
 	"1.2.840.113549.1.12.1.5": "PBE-SHA1-RC2-128", "1.2.840.113549.1.12.1.6": "PBE-SHA1-RC2-40",
 }
 
-var (
-	errEncryption = errors.New("the key is encrypted in a way that Go does not support: convert it with openssl pkcs8 -topk8 -v2 aes256")
-	errDamagedKey = errors.New("the encrypted private key is damaged")
-)
-
-func twoKeyTripleDES(key []byte) (cipher.Block, error) {
-	return des.NewTripleDESCipher(append(key[:16:16], key[:8]...))
-}
-
-// saltAndCount are the parameters of a scheme of PBES1.
-type saltAndCount struct {
-	Salt       []byte
-	Iterations int
-}
-
-// pbkdf2Parameters are those of PBKDF2 (RFC 8018, appendix A.2). A missing PRF is HMAC with SHA-1.
-type pbkdf2Parameters struct {
-	Salt       []byte
-	Iterations int
-	KeyLength  int                      `asn1:"optional"`
-	PRF        pkix.AlgorithmIdentifier `asn1:"optional"`
-}
-
-// decryptPKCS8 decrypts a key in the forms that OpenSSL 3 writes. The format does not tell a wrong passphrase from a key that
-// cannot be parsed.
-func decryptPKCS8(der, secret []byte) (key any, err error) {
-	if len(secret) == 0 { // youmark/pkcs8 would parse the key as one that is not encrypted
+// decryptPKCS8 decrypts and parses. OpenSSL encrypts with no empty passphrase.
+func decryptPKCS8(der, secret []byte) (any, error) {
+	if len(secret) == 0 {
 		return nil, errPassphrase
 	}
-	// crypto/cipher and youmark/pkcs8 panic for lengths in a damaged file; a reload must not end the process.
-	defer func() {
-		if recover() != nil {
-			key, err = nil, errDamagedKey
-		}
-	}()
+	plain, err := decrypt(der, secret)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(plain)
+	return parsePlain("PRIVATE KEY", plain)
+}
+
+// decrypt returns the PrivateKeyInfo in an EncryptedPrivateKeyInfo (RFC 5208, section 6). It fails with one of the errors
+// above, or with one that names a scheme of OpenSSL's legacy provider. The caller clears the result. der is not changed.
+func decrypt(der, passphrase []byte) ([]byte, error) {
 	var info struct {
 		Algorithm pkix.AlgorithmIdentifier
 		Data      []byte
 	}
 	if _, err := asn1.Unmarshal(der, &info); err != nil {
-		return nil, errDamagedKey
+		return nil, errDamaged
 	}
-	scheme := info.Algorithm.Algorithm.String()
+	scheme, parameters := info.Algorithm.Algorithm.String(), info.Algorithm.Parameters.FullBytes
 	var plain []byte
+	var err error
 	c, isPBES1 := pbes1Ciphers[scheme]
 	switch {
 	case isPBES1:
-		plain, err = decryptPBES1(c, info.Algorithm.Parameters.FullBytes, info.Data, secret)
-	case legacyPBES1[scheme] != "":
-		return nil, fmt.Errorf("the key is encrypted with %s, which OpenSSL 3 reads with its legacy provider only: "+
-			"convert it with openssl pkcs8 -topk8 -v2 aes256 -provider legacy -provider default", legacyPBES1[scheme])
-	case info.Algorithm.Algorithm.Equal(oidPBES2):
-		return decryptPBES2(info.Algorithm.Parameters.FullBytes, info.Data, der, secret)
+		plain, err = pbes1(c, parameters, info.Data, passphrase)
+	case legacy[scheme] != "":
+		err = fmt.Errorf("the key is encrypted with %s, which OpenSSL 3 reads with its legacy provider only: "+
+			"convert it with openssl pkcs8 -topk8 -v2 aes256 -provider legacy -provider default", legacy[scheme])
+	case scheme == oidPBES2:
+		plain, err = pbes2(parameters, info.Data, passphrase)
 	default:
-		return nil, errEncryption
+		err = errUnsupported
 	}
-	return parseDecrypted(plain, err)
+	if err != nil {
+		return nil, err
+	}
+	// The padding is right by accident for one wrong passphrase in 256.
+	var key privateKeyInfo
+	if _, err := asn1.Unmarshal(plain, &key); err != nil {
+		clear(plain)
+		return nil, errPassphrase
+	}
+	return plain, nil
 }
 
-// decryptPBES2 leaves scrypt to youmark/pkcs8.
-func decryptPBES2(parameters, data, whole, secret []byte) (any, error) {
+// pbes2 is RFC 8018, section 6.2.2.
+func pbes2(parameters, data, passphrase []byte) ([]byte, error) {
 	var p struct{ KDF, Cipher pkix.AlgorithmIdentifier }
 	if _, err := asn1.Unmarshal(parameters, &p); err != nil {
-		return nil, errDamagedKey
-	}
-	if !p.KDF.Algorithm.Equal(oidPBKDF2) {
-		key, err := pkcs8.ParsePKCS8PrivateKey(whole, secret)
-		if err != nil && err.Error() != "pkcs8: incorrect password" {
-			return nil, errEncryption
-		}
-		return key, wrongPassphrase(err)
-	}
-	var kdf pbkdf2Parameters
-	var iv []byte
-	if _, err := asn1.Unmarshal(p.KDF.Parameters.FullBytes, &kdf); err != nil || kdf.Iterations < 1 {
-		return nil, errDamagedKey
+		return nil, errDamaged
 	}
 	c, ok := pbes2Ciphers[p.Cipher.Algorithm.String()]
-	newHash := sha1.New
-	if kdf.PRF.Algorithm != nil {
-		newHash = pbkdf2Hashes[kdf.PRF.Algorithm.String()]
+	if !ok {
+		return nil, errUnsupported
 	}
-	if !ok || newHash == nil {
-		return nil, errEncryption
-	}
+	var iv []byte
 	if _, err := asn1.Unmarshal(p.Cipher.Parameters.FullBytes, &iv); err != nil {
-		return nil, errDamagedKey
+		return nil, errDamaged
 	}
-	key, err := pbkdf2.Key(newHash, string(secret), kdf.Salt, kdf.Iterations, c.keySize)
+	derive, ok := map[string]func(parameters, passphrase []byte, size int) ([]byte, error){oidPBKDF2: byPBKDF2, oidScrypt: byScrypt}[p.KDF.Algorithm.String()]
+	if !ok {
+		return nil, errUnsupported
+	}
+	key, err := derive(p.KDF.Parameters.FullBytes, passphrase, c.keySize)
 	if err != nil {
-		return nil, errEncryption
+		return nil, err
 	}
-	defer clear(key)
-	return parseDecrypted(c.decrypt(key, iv, data))
-}
-
-// decryptPBES1 is the one that PKCS #12 has defined: SHA-1, and the passphrase as a BMPString.
-func decryptPBES1(c blockCipher, parameters, data, secret []byte) ([]byte, error) {
-	var p saltAndCount
-	if _, err := asn1.Unmarshal(parameters, &p); err != nil || p.Iterations < 1 {
-		return nil, errDamagedKey
-	}
-	key, iv := pkcs12Bytes(1, secret, p, c.keySize), pkcs12Bytes(2, secret, p, des.BlockSize)
 	defer clear(key)
 	return c.decrypt(key, iv, data)
 }
 
-// pkcs12Bytes is the key derivation of RFC 7292, appendix B.2, with SHA-1. The purpose is 1 for a key and 2 for an IV.
-func pkcs12Bytes(purpose byte, secret []byte, p saltAndCount, size int) []byte {
-	password := bmpString(secret)
-	defer clear(password)
-	fill := func(of []byte) (out []byte) { // to a multiple of the block size
-		for n := (len(of) + sha1.BlockSize - 1) / sha1.BlockSize * sha1.BlockSize; len(out) < n; {
-			out = append(out, of[:min(len(of), n-len(out))]...)
-		}
-		return out
+func byPBKDF2(parameters, passphrase []byte, size int) ([]byte, error) {
+	var p struct {
+		Salt       []byte
+		Iterations int
+		KeyLength  int                      `asn1:"optional"`
+		PRF        pkix.AlgorithmIdentifier `asn1:"optional"`
 	}
-	diversifier := make([]byte, sha1.BlockSize)
-	for i := range diversifier {
-		diversifier[i] = purpose
+	if _, err := asn1.Unmarshal(parameters, &p); err != nil || p.Iterations < 1 {
+		return nil, errDamaged
 	}
-	input := append(fill(p.Salt), fill(password)...)
-	defer clear(input)
-	var out []byte
-	for {
-		sum := sha1.Sum(append(diversifier[:sha1.BlockSize:sha1.BlockSize], input...)) //nolint:gosec // the format says so
-		for range p.Iterations - 1 {
-			sum = sha1.Sum(sum[:]) //nolint:gosec // the same
-		}
-		if out = append(out, sum[:]...); len(out) >= size {
-			return out[:size]
-		}
-		add := new(big.Int).SetBytes(fill(sum[:])[:sha1.BlockSize])
-		add.Add(add, big.NewInt(1))
-		modulus := new(big.Int).Lsh(big.NewInt(1), 8*sha1.BlockSize)
-		for i := 0; i < len(input); i += sha1.BlockSize {
-			block := input[i : i+sha1.BlockSize]
-			n := new(big.Int).SetBytes(block)
-			n.Add(n, add).Mod(n, modulus).FillBytes(block)
-		}
+	newHash, ok := hashes[p.PRF.Algorithm.String()]
+	if !ok {
+		return nil, errUnsupported
 	}
-}
-
-// bmpString writes a passphrase as OpenSSL does for PKCS #12: UTF-16 with a zero at its end, from UTF-8 or else from Latin-1.
-func bmpString(secret []byte) (out []byte) {
-	var runes []rune
-	if utf8.Valid(secret) {
-		runes = []rune(string(secret))
-	} else {
-		for _, b := range secret {
-			runes = append(runes, rune(b))
-		}
-	}
-	for _, u := range append(utf16.Encode(runes), 0) {
-		out = append(out, byte(u>>8), byte(u))
-	}
-	return out
-}
-
-// decrypt decrypts in CBC mode and takes off the padding (RFC 8018, section 6.1.2), in place.
-func (c blockCipher) decrypt(key, iv, data []byte) ([]byte, error) {
-	block, err := c.make(key)
-	if err != nil {
-		return nil, errEncryption
-	}
-	size := block.BlockSize()
-	if len(iv) != size || len(data) == 0 || len(data)%size != 0 {
-		return nil, errDamagedKey
-	}
-	cipher.NewCBCDecrypter(block, iv).CryptBlocks(data, data)
-	padding := int(data[len(data)-1])
-	if padding == 0 || padding > size || subtle.ConstantTimeByteEq(data[len(data)-padding], byte(padding)) != 1 {
-		return nil, errPassphrase
-	}
-	return data[:len(data)-padding], nil
-}
-
-// parseDecrypted parses what a passphrase has decrypted.
-func parseDecrypted(plain []byte, err error) (any, error) {
-	if err != nil {
-		return nil, wrongPassphrase(err)
-	}
-	defer clear(plain)
-	key, err := parsePlain("PRIVATE KEY", plain)
-	if err != nil && isPrivateKeyInfo(plain) { // the passphrase is right
-		return nil, err
-	}
-	if err != nil {
-		return nil, wrongPassphrase(errPassphrase)
+	key, err := pbkdf2.Key(newHash, string(passphrase), p.Salt, p.Iterations, size)
+	if err != nil { // such as by GODEBUG=fips140=only
+		return nil, errUnsupported
 	}
 	return key, nil
 }
 
-func isPrivateKeyInfo(der []byte) bool {
-	var info privateKeyInfo
-	_, err := asn1.Unmarshal(der, &info)
-	return err == nil
+// maxScrypt is OpenSSL's SCRYPT_MAX_MEM (crypto/evp/pbe_scrypt.c), in bytes.
+const maxScrypt = 32 << 20
+
+func byScrypt(parameters, passphrase []byte, size int) ([]byte, error) {
+	var p struct {
+		Salt      []byte
+		N, R, P   int
+		KeyLength int `asn1:"optional"`
+	}
+	if _, err := asn1.Unmarshal(parameters, &p); err != nil || min(p.N, p.R, p.P) < 1 ||
+		max(p.N, p.R, p.P) > maxScrypt || 128*p.R*(p.N+p.P+2) > maxScrypt {
+		return nil, errDamaged
+	}
+	key, err := scrypt.Key(passphrase, p.Salt, p.N, p.R, p.P, size)
+	if err != nil {
+		return nil, errDamaged
+	}
+	return key, nil
 }
 
-// wrongPassphrase adds to an error about the passphrase what else it may be.
-func wrongPassphrase(err error) error {
-	if err == nil || errors.Is(err, errDamagedKey) || errors.Is(err, errEncryption) {
-		return err
+// decrypt decrypts in CBC mode and takes off the padding (RFC 8018, section 6.1.2).
+func (c blockCipher) decrypt(key, iv, data []byte) ([]byte, error) {
+	block, err := c.make(key)
+	if err != nil {
+		return nil, errUnsupported
 	}
-	return fmt.Errorf("%w, or the key is not one of %s", errPassphrase, usableKeys)
+	size := block.BlockSize()
+	if len(iv) != size || len(data) == 0 || len(data)%size != 0 {
+		return nil, errDamaged
+	}
+	plain := make([]byte, len(data))
+	cipher.NewCBCDecrypter(block, iv).CryptBlocks(plain, data)
+	padding := int(plain[len(plain)-1])
+	if padding == 0 || padding > size {
+		clear(plain)
+		return nil, errPassphrase
+	}
+	for _, b := range plain[len(plain)-padding:] {
+		if int(b) != padding {
+			clear(plain)
+			return nil, errPassphrase
+		}
+	}
+	return plain[:len(plain)-padding], nil
 }

@@ -77,6 +77,20 @@ func restartIsTold(t told) string {
 	return ""
 }
 
+// strangerIsTold knows clients that read which CAs the server accepts, and then send no
+// certificate: pgx and JDBC.
+func strangerIsTold(t told) string {
+	switch {
+	case t.straight[0].says("requires a valid client certificate") && t.through[0].says("no pgwicket rule"):
+		return ""
+	case t.straight[0].state == "ok":
+		return "PostgreSQL admits it"
+	case !t.through[0].says("signed by an unknown authority"):
+		return "a new client is not told why"
+	}
+	return ""
+}
+
 func revocationIsTold(t told) string {
 	switch {
 	case t.through[0].state == "ok":

@@ -141,7 +141,7 @@ func (l *lab) album(ctx context.Context, rows []client, r release) (a *album, fa
 func (l *lab) moments(ctx context.Context, d driver, r release) (version string, seen map[string]told, err error) {
 	ctx, stop := context.WithTimeout(ctx, 5*time.Minute)
 	defer stop()
-	server, err := l.startServer(ctx, r, []string{"ssl_crl_file=ca.crl"}, "")
+	server, err := l.startServer(ctx, r, []string{"ssl_crl_file=ca.crl"})
 	if err != nil {
 		return "", nil, err
 	}
@@ -167,7 +167,7 @@ func (l *lab) moments(ctx context.Context, d driver, r release) (version string,
 		if err != nil {
 			return server.version, seen, err
 		}
-		s := &stage{l, t, server, g, crlFile}
+		s := &stage{l, t, server, g, crlFile, d, port}
 		for _, m := range moments() {
 			what := seen[m.title]
 			what.client = d.name

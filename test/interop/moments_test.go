@@ -42,7 +42,8 @@ func TestWrongMoments(t *testing.T) {
 	for _, m := range moments() {
 		words := map[string]string{
 			"The limit is reached": "FATAL: sorry, too many clients already", "Drain": "the gate is shutting down",
-			"The backend restarts": "the database cannot be reached", "The certificate is revoked": "client certificate was revoked on 2026-11-30",
+			"The certificate is of an unknown CA": "signed by an unknown authority",
+			"The backend restarts":                "the database cannot be reached", "The certificate is revoked": "client certificate was revoked on 2026-11-30",
 		}[m.title]
 		seen := []reply{{"error", "57P01", words}, {"error", "57P01", words}, {"ok", "", ""}, {"ok", "", ""}, {"ok", "", ""}}[:len(m.sees)]
 		if m.title == "The limit is reached" {

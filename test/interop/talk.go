@@ -66,15 +66,15 @@ func (l *lab) environ(d driver, port int) ([]string, error) {
 		"INTEROP_PASSWORD="+password), nil
 }
 
-// talk starts a driver for commands. end must be called.
-func (l *lab) talk(ctx context.Context, d driver, port int) (*talker, error) {
+// talk starts a driver for commands, with extra variables. end must be called.
+func (l *lab) talk(ctx context.Context, d driver, port int, extra ...string) (*talker, error) {
 	env, err := l.environ(d, port)
 	if err != nil {
 		return nil, err
 	}
 	argv := append(slices.Clone(d.argv), "moments")
 	t := &talker{cmd: exec.CommandContext(ctx, argv[0], argv[1:]...)}
-	t.cmd.Env = append(env, "INTEROP_SIZE=0", "INTEROP_IDLE=0", "INTEROP_WAY=")
+	t.cmd.Env = slices.Concat(env, []string{"INTEROP_SIZE=0", "INTEROP_IDLE=0", "INTEROP_WAY="}, extra)
 	t.cmd.Stderr = &t.error
 	harness.Bound(t.cmd)
 	if t.in, err = t.cmd.StdinPipe(); err != nil {
