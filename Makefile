@@ -118,7 +118,7 @@ interop-tools: ## pg_dump, pg_restore, psql -f and pgbench through a gate, by ch
 
 screenshots: ## take the pictures of the status page in docs/img anew
 	@.ci/need chromium
-	SCREENSHOTS=1 $(GO) test -count=1 -run TestScreenshots ./internal/status
+	SCREENSHOTS=1 VERSION='$(VERSION)' $(GO) test -count=1 -run TestScreenshots ./internal/status
 
 clean: ## remove what was built
 	rm -rf bin
