@@ -14,10 +14,10 @@ import (
 	"sync"
 	"time"
 
-	"pgwicket/internal/health"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"pgwicket/internal/health"
 )
 
 // Set has all series of one gate, in its own registry. Create it with New. Its methods
