@@ -259,7 +259,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 	}
 	c.TLS = l.server("tls", f.TLS, l.current.TLS)
 	c.Admin = l.admin(f.Admin, dir, c.TLS)
-	l.adminApart(c)
+	l.checkOverlap(c.Listen, c.Admin.Address)
 	c.Policy = &proxy.Policy{
 		Networks:              l.networks(f.ACL),
 		SourceRefusal:         l.sourceRefusal(f.ACL.Refusal),
@@ -275,6 +275,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		Limits:                l.limits(f.Limits),
 		MaxCancelRequests:     int(f.Limits.MaxCancelRequests),
 		RefusalLogRate:        float64(f.Log.RefusalRate),
+		LogEndsOnly:           l.oneOf("log.sessions", f.Log.Sessions, "both", "end") == "end",
 	}
 	c.Policy.Backend, c.Policy.Backends = l.backends(f)
 	l.checkBackends(f.ACL.Rules, c.Policy)
@@ -283,15 +284,6 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		c.Policy.EndOnStaleCRL = c.TLS.EndOnStaleCRL
 	}
 	return c
-}
-
-// adminApart reports an admin address that is also one for clients.
-func (l *loader) adminApart(c *Config) {
-	for _, addr := range c.Listen {
-		if overlap(addr, c.Admin.Address) {
-			l.errorf("admin.address", "%s is also an address in listen (%s); give it a port of its own, such as 10432", c.Admin.Address, addr)
-		}
-	}
 }
 
 // A client with two certificates of RSA keys and a post-quantum key share sends some
@@ -363,6 +355,15 @@ func overlap(a, b string) bool {
 	}
 	covers := func(a, b netip.Addr) bool { return a.IsUnspecified() && (a.Is6() || b.Is4()) }
 	return one.Addr() == other.Addr() || covers(one.Addr(), other.Addr()) || covers(other.Addr(), one.Addr())
+}
+
+// checkOverlap refuses an admin address where clients connect.
+func (l *loader) checkOverlap(addresses []string, admin string) {
+	for _, a := range addresses {
+		if overlap(a, admin) {
+			l.errorf("admin.address", "%s is also an address in listen (%s); give it another port, such as 10432", admin, a)
+		}
+	}
 }
 
 // proxies returns the load balancers that send PROXY headers, by the address that the

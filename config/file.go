@@ -104,6 +104,7 @@ type admin struct {
 type logging struct {
 	Level       string `yaml:"level"`
 	Format      string `yaml:"format"`
+	Sessions    string `yaml:"sessions"`
 	RefusalRate count  `yaml:"refusal_rate"`
 }
 
@@ -139,7 +140,7 @@ func defaults() file {
 			DrainTimeout:   duration(30 * time.Second),
 		},
 		Admin: admin{Address: "127.0.0.1:10432"},
-		Log:   logging{Level: "info", Format: "auto", RefusalRate: 50},
+		Log:   logging{Level: "info", Format: "auto", Sessions: "both", RefusalRate: 50},
 
 		WatchFiles: true,
 		Landlock:   true,

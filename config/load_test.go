@@ -76,6 +76,7 @@ func TestLoadEveryKey(t *testing.T) {
 		MaxCancelRequests: 7,
 		KnownCancelsOnly:  true,
 		RefusalLogRate:    20,
+		LogEndsOnly:       true,
 	}); !reflect.DeepEqual(policy, want) {
 		t.Errorf("policy %+v, want %+v", policy, want)
 	}

@@ -18,16 +18,16 @@ func TestStateDir(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s.write(t, "plain", nil, 0o600)
+	s.write(t, "plain-file", nil, 0o600)
 	for value, want := range map[string]string{
-		`""`:        "",
-		"good":      "",
-		"group":     "",
-		"wide":      "warning: state_dir: ",
-		"missing":   "state_dir: stat ",
-		"plain":     "is not a directory",
-		`"@hidden"`: "is not the path of a directory",
-		"[good]":    "expected text, found a list",
+		`""`:         "",
+		"good":       "",
+		"group":      "",
+		"wide":       "warning: state_dir: ",
+		"missing":    "state_dir: stat ",
+		"plain-file": "is not a directory",
+		`"@hidden"`:  "is not the path of a directory",
+		"[good]":     "expected text, found a list",
 	} {
 		cfg, problems := s.loadWith(t, small+"state_dir: "+value+"\n", nil)
 		i := slices.IndexFunc(problems, func(p string) bool { return strings.Contains(p, "state_dir") || strings.Contains(p, "expected text") })

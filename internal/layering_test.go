@@ -18,7 +18,7 @@ const module = "pgwicket/"
 // layers says what of ours each package may import. One that is not here has not been given its place.
 var layers = map[string][]string{
 	"acl":                {"internal/dn"},
-	"metrics":            nil,
+	"metrics":            {"internal/health"},
 	"internal/der":       nil,
 	"internal/privkey":   nil,
 	"internal/signature": {"internal/der"},
@@ -36,6 +36,7 @@ var layers = map[string][]string{
 	"internal/socket":    nil,
 
 	"internal/printable":   nil,
+	"internal/health":      nil,
 	"internal/limit":       {"internal/printable"},
 	"internal/lock":        {"acl"},
 	"internal/refusallog":  nil,
@@ -58,7 +59,7 @@ var layers = map[string][]string{
 	"internal/sandbox":   {"config", "proxy", "internal/filewatch"},
 	"internal/doctor":    {"acl", "config", "proxy", "tlsconfig", "internal/nftables", "internal/pgconf", "internal/pgwire", "internal/phrase"},
 	"internal/gate": {
-		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/dn", "internal/filewatch", "internal/lock", "internal/phrase", "internal/sandbox",
+		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/dn", "internal/filewatch", "internal/health", "internal/lock", "internal/phrase", "internal/sandbox",
 		"internal/socket", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket": {

@@ -124,7 +124,7 @@ func (c *conn) serve(ctx context.Context) error {
 	}
 	c.verifyCertificate(ctx)
 	if packet, err = c.readStartup(direct); err != nil {
-		return err
+		return c.explainName(err)
 	}
 	if packet.Kind() == pgwire.CancelRequest {
 		return c.forwardCancel(ctx, packet)
@@ -386,12 +386,13 @@ func (c *conn) connectBackend(ctx context.Context, p *Policy, rule *acl.Rule, st
 	began := time.Now()
 	conn, err := to.Connect(bounded, &c.server.failures, func(h *Host, err error) {
 		if !errors.Is(bounded.Err(), context.Canceled) { // else nobody has waited for the host
-			c.server.metrics.BackendTried(metrics.Host{Backend: name, Address: h.Address}, err == nil)
+			c.server.metrics.BackendTried(metrics.Host{Backend: name, Address: h.Address}, err)
 		}
 	})
 	if err != nil {
 		return nil, refuse(BackendUnavailable, err.Error())
 	}
+	c.session.backend = name
 	c.server.metrics.BackendConnected(c.peer.id, time.Since(began))
 	if _, err := conn.Write(packet); err != nil {
 		_ = conn.Close()
@@ -430,6 +431,7 @@ func (c *conn) startRelay(backend *backend.Conn, rule *acl.Rule) error {
 		BackendTLS:    backend.TLS,
 		LoginDeadline: c.loginDeadline,
 		LoginMessage:  pgwire.Fatal(pgwire.SQLStateQueryCanceled, "canceling authentication due to timeout", ""),
+		SilentMessage: pgwire.Fatal(pgwire.SQLStateCannotConnectNow, "the database does not answer", ""), // libpq tries its next host
 		Ready:         session.ready,
 		Refused:       session.loginRefused,
 		Done:          session.relayEnded,

@@ -25,10 +25,11 @@ func (p *Policy) precision() time.Duration {
 			least = d
 		}
 	}
+	const most = 5 * time.Second // Session.Idle is that precise, whatever the limits
 	if least == 0 {
-		return 0
+		return most
 	}
-	return min(max(least/8, 10*time.Millisecond), 5*time.Second)
+	return min(max(least/8, 10*time.Millisecond), most)
 }
 
 // expire ends the sessions that have been idle, or open, for too long.
@@ -51,9 +52,7 @@ func (s *session) expire(l Limits, at time.Time) {
 	if l.SessionLifetime > 0 && s.expireOld(l.SessionLifetime, at) {
 		return
 	}
-	fromClient, toClient := s.relay.Moved()
-	if moved := fromClient + toClient; moved != s.moved {
-		s.moved, s.since = moved, at
+	if s.hasMoved(at) {
 		return
 	}
 	if s.idleTimeout != nil {
@@ -68,6 +67,17 @@ func (s *session) expire(l Limits, at time.Time) {
 	}
 	s.expireQuiet(relay.IdleInTransaction, IdleTimeout, l.IdleInTransaction, at, words)
 	s.expireQuiet(relay.Unfinished, UnfinishedRequest, l.UnfinishedTimeout, at, "its client has not sent the rest of a request for the unfinished_request_timeout of %v")
+}
+
+// hasMoved reports whether a byte has been moved since the last call, and takes note of
+// when. The caller holds mu.
+func (s *session) hasMoved(at time.Time) bool {
+	fromClient, toClient := s.relay.Moved()
+	if moved := fromClient + toClient; moved != s.moved {
+		s.moved, s.since = moved, at
+		return true
+	}
+	return false
 }
 
 // expireOld ends the session if it is older than lifetime. The caller holds mu.

@@ -631,10 +631,15 @@ func TestHammer(t *testing.T) {
 // judge holds what was seen at both ends against each other and against the log.
 func (h *hammer) judge(g *gate) {
 	h.t.Helper()
-	logged := make(map[string]logLine)
+	logged, began := make(map[string]logLine), make(map[string]bool)
 	for _, text := range g.Log.all() {
 		line := logLine{}
-		if err := json.Unmarshal([]byte(text), &line); err != nil || line.get("msg") != "session ended" {
+		err := json.Unmarshal([]byte(text), &line)
+		switch id := line.get("session"); {
+		case err == nil && line.get("msg") == "session began" && !began[id]:
+			began[id] = true
+			continue
+		case err != nil || line.get("msg") != "session ended" || !began[id]:
 			h.t.Errorf("the log has %q", text)
 			continue
 		}

@@ -30,8 +30,8 @@ func (g *gate) from(t testing.TB, source string) *net.TCPConn {
 	return conn.(*net.TCPConn)
 }
 
-// A pool that replaces a connection at the limit (lib/pq after a cancel) opens the next
-// one while the last one is being closed, and PostgreSQL has room for it.
+// A pool that replaces a connection at the limit opens the next one while the last one is
+// being closed. It is judged by the sessions that there are when its startup is complete.
 func TestReplacedConnectionAtTheLimit(t *testing.T) {
 	b := newBackend(t)
 	g := newGate(t, b.SocketDir, func(p *proxy.Policy) { p.Limits = proxy.Limits{Sessions: 1} })

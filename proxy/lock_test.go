@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"pgwicket/acl"
 	"pgwicket/internal/lock"
 	"pgwicket/proxy"
 )
@@ -145,4 +146,39 @@ func TestNoConnectionSlipsPastALock(t *testing.T) {
 		<-conns // each is refused, or ended
 	}
 	eventually(t, "no session of app is open", func() bool { return len(g.Server.Snapshot()) == 0 })
+}
+
+// Terminate ends the sessions that match, and only those, once.
+func TestTerminate(t *testing.T) {
+	t.Parallel()
+	b := newBackend(t)
+	g := newGate(t, b.SocketDir)
+	bad, good := g.session(t, "app"), g.session(t, "other")
+	byUser := func(user string) func(*acl.Request) bool { return func(q *acl.Request) bool { return q.User == user } }
+	if n := g.Server.Terminate(byUser("nobody"), ""); n != 0 {
+		t.Errorf("%d sessions of nobody", n)
+	}
+	if n := g.Server.Terminate(byUser("app"), "terminated by uid 0"); n != 1 {
+		t.Errorf("%d sessions, want 1", n)
+	}
+	if n := g.Server.Terminate(byUser("app"), "again"); n != 0 {
+		t.Errorf("%d sessions are terminated a second time", n)
+	}
+	expectFatal(t, bad, "57P01", "terminating connection due to administrator command")
+	expectEOF(t, bad)
+	_ = bad.Close()
+	if line := g.expect(t, "terminated"); line.get("reason") != "terminated by uid 0" || line.get("user") != "app" {
+		t.Errorf("log: %v", line)
+	}
+	send(t, good, []byte("still here"))
+	eventually(t, "the other session goes on", func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return bytes.Contains(b.rest, []byte("still here"))
+	})
+	for _, s := range g.Server.Snapshot() {
+		if s.User != "other" || s.State == "ending" || s.Idle < 0 || s.Idle > patience {
+			t.Errorf("%+v", s)
+		}
+	}
 }

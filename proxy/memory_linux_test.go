@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"pgwicket/proxy"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -43,7 +45,7 @@ func testMemoryOfIdleSessions(t *testing.T, cert bool, most int) {
 			t.Error("backend:", err)
 		}
 	})
-	g := newGate(t, f.SocketDir)
+	g := newGate(t, f.SocketDir, func(p *proxy.Policy) { p.LogEndsOnly = true }) // the log would be measured, too
 	client := g.clientTLS()
 	open := func(n int) {
 		t.Helper()

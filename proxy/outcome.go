@@ -88,6 +88,7 @@ const (
 	SessionLifetime
 	Drained
 	DrainTimeout
+	Terminated
 
 	// Cancel requests.
 	CancelForwarded
@@ -178,6 +179,7 @@ var outcomes = [outcomeCount]meaning{
 	SessionLifetime:      {"session_lifetime", "", "", slog.LevelInfo, false},
 	Drained:              {"drained", "", "", slog.LevelInfo, false},
 	DrainTimeout:         {"drain_timeout", "", "", slog.LevelWarn, false},
+	Terminated:           {"terminated", "", "", slog.LevelWarn, false},
 
 	CancelForwarded:  {"forwarded", "", "", slog.LevelInfo, false},
 	CancelOverLimit:  {"over_limit", "", "", slog.LevelWarn, false},

@@ -29,6 +29,7 @@ type peer struct {
 	application string
 	version     uint32 // of the protocol that the client speaks; 0: not known yet
 	verified    bool   // its certificate has been verified
+	rejectsName bool   // it has closed, as the gate's certificate lacks the name that it asked for
 }
 
 func newPeer(id string, conn net.Conn, listener string) *peer {
@@ -101,6 +102,19 @@ func (p *peer) recordStartup(m pgwire.StartupMessage) {
 
 // speaksV2 reports whether the client would not understand a message of protocol 3.
 func (p *peer) speaksV2() bool { return p.version>>16 == 1 || p.version>>16 == 2 }
+
+// idAttrs say which connection a line is about; more goes before the load balancer.
+func (p *peer) idAttrs(more ...slog.Attr) []slog.Attr {
+	attrs := append([]slog.Attr{
+		slog.String("session", p.id),
+		slog.String("client", p.source.String()),
+		slog.String("listener", p.request.Listener),
+	}, more...)
+	if p.proxy.IsValid() {
+		attrs = append(attrs, slog.String("proxy", p.proxy.String()))
+	}
+	return attrs
+}
 
 // logAttrs are what an auditor asks of a connection, as far as it is known.
 // Nothing of a certificate that was refused is left out: whose it claims to be is

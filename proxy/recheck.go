@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"time"
 
+	"pgwicket/acl"
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/relay"
 )
@@ -136,6 +137,27 @@ func (s *session) recheck(p *Policy, at time.Time) (failing bool) {
 		_, public := r.Message()
 		s.terminate(r, "terminating connection: "+public, mode == WhenIdle)
 	}
+	return true
+}
+
+// Terminate ends the sessions that match, at once and with the words that PostgreSQL has for
+// pg_terminate_backend. It returns how many. The detail is for the log.
+func (s *Server) Terminate(matches func(*acl.Request) bool, detail string) (ended int) {
+	for _, one := range s.all() {
+		if one.terminateIf(matches, detail) {
+			ended++
+		}
+	}
+	return ended
+}
+
+func (s *session) terminateIf(matches func(*acl.Request) bool, detail string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.phase != relaying || s.terminating() || !matches(&s.peer.request) {
+		return false
+	}
+	s.terminate(&Refusal{Outcome: Terminated, Detail: detail}, "terminating connection due to administrator command", false)
 	return true
 }
 

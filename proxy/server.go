@@ -100,6 +100,8 @@ type Policy struct {
 	AuthenticationTimeout time.Duration
 	// Limits bound what clients may take.
 	Limits Limits
+	// LogEndsOnly leaves out the line about each session that begins.
+	LogEndsOnly bool
 	// RefusalLogRate is how many lines a second about connections that were refused
 	// are logged, a fifth of them at most for one source; 0: all. Of the others the
 	// log has a summary.
@@ -212,10 +214,14 @@ type Session struct {
 	ID             string
 	Client         netip.AddrPort
 	Listener       string
-	Since          time.Time // its accept
-	User, Database string    // printable
-	Rule           string    // that has admitted it; empty: there are none
-	Subject        string    // of its certificate; empty: none
+	Since          time.Time     // its accept
+	User, Database string        // printable
+	Rule           string        // that has admitted it; empty: there are none
+	Subject        string        // of its certificate; empty: none
+	Idle           time.Duration // since the last byte
+	State          string        // as pg_stat_activity names it
+	Application    string        // printable
+	BackendPID     uint32
 	// Request is what it has asked for; nobody may change it.
 	Request              *acl.Request
 	FromClient, ToClient int64 // bytes so far, without TLS

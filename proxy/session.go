@@ -10,6 +10,7 @@ import (
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/printable"
 	"pgwicket/internal/relay"
+	"pgwicket/metrics"
 )
 
 // phase is how far a connection has come.
@@ -36,6 +37,7 @@ type session struct {
 	ticket  *limit.Ticket       // released when the server forgets the session
 	place   limit.AccountTicket // likewise; taken at ReadyForQuery
 	host    *Host               // that the relay has a connection to
+	backend string              // the name of its backend
 	attempt *limit.Attempt      // to authenticate; likewise
 	account limit.Account       // for which it counts
 
@@ -168,6 +170,7 @@ func (s *session) start(r relay.Session, host *Host) error {
 func (s *session) ready(login pgwire.Login) *relay.Termination {
 	s.attempt.Succeeded()
 	s.ticket.Prove()
+	s.server.metrics.BackendServed(metrics.Host{Backend: s.backend, Address: s.host.Address})
 	place, err := s.server.limiter.AdmitAccount(s.server.policy.Load().Limits, s.account)
 	if err != nil {
 		r := asRefusal(err)
@@ -176,7 +179,7 @@ func (s *session) ready(login pgwire.Login) *relay.Termination {
 		if !s.terminating() { // else it ends for that
 			s.refusal, s.deferred = r, false
 		}
-		if login.Asked { // behind its password
+		if login.Requested { // behind its password
 			s.login = login
 			s.cancelNow()
 		}
@@ -187,6 +190,7 @@ func (s *session) ready(login pgwire.Login) *relay.Termination {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.place, s.login = place, login
+	s.server.logBegin(s)
 	return nil
 }
 
@@ -230,6 +234,7 @@ func (s *session) relayEnded(r relay.Result) {
 	if e.outcome == AuthenticationFailed {
 		s.attempt.Failed(s.server.policy.Load().Limits)
 	}
+	s.recordLogin(e.outcome, r)
 	s.server.logAndCount(e)
 	s.cancelLeftover(r)
 	s.server.shutdown.live.add(-1)
@@ -243,12 +248,17 @@ func (s *session) snapshot() (Session, bool) {
 	if s.relay == nil {
 		return Session{}, false
 	}
-	p := s.peer
+	p, now := s.peer, time.Now()
+	s.hasMoved(now)
 	fromClient, toClient := s.relay.Moved()
 	one := Session{
 		ID: p.id, Client: p.source, Listener: p.request.Listener, Since: p.accepted,
 		User: printable.Text(p.request.User), Database: printable.Text(p.request.Database), Rule: s.rule,
 		FromClient: fromClient, ToClient: toClient, Request: &p.request,
+		Idle: now.Sub(s.since), State: s.relay.Activity().String(), Application: printable.Text(p.application), BackendPID: s.login.PID,
+	}
+	if s.phase == ending || s.terminating() {
+		one.State = "ending"
 	}
 	if id := p.request.Certificate; id != nil {
 		one.Subject = printable.Text(id.DN)

@@ -103,8 +103,7 @@ func sampleOf(t *testing.T, all []made.Case, err error, n int) []made.Case {
 		t.Fatal(err)
 	}
 	all = slices.DeleteFunc(all, func(c made.Case) bool {
-		return c.Server || c.Partial || c.Level != made.DefaultLevel || c.Key == nil ||
-			c.Trusted != nil // PostgreSQL loads no ssl_ca_file of TRUSTED CERTIFICATE blocks
+		return c.Server || c.Partial || c.Level != made.DefaultLevel || c.Key == nil
 	})
 	slices.SortFunc(all, func(a, b made.Case) int { return strings.Compare(a.Name, b.Name) }) // some are made in no order
 	if os.Getenv("POSTGRESQL_ALL") != "" {
@@ -200,7 +199,13 @@ func (p *postgreSQL) load(t *testing.T, files string) bool {
 	t.Helper()
 	p.cases++
 	ca, crl := p.file("pem"), ""
-	if err := os.WriteFile(ca, must(os.ReadFile(filepath.Join(files, "ca.pem"))), 0o644); err != nil {
+	trusted := must(os.ReadFile(filepath.Join(files, "ca.pem")))
+	if !bytes.Contains(trusted, []byte("BEGIN CERTIFICATE")) {
+		// SSL_load_client_CA_file, with which PostgreSQL reads the names that it sends to clients, skips TRUSTED
+		// CERTIFICATE blocks, and PostgreSQL refuses a file in which it finds none else.
+		trusted = append(trusted, p.site.ca.CertPEM()...)
+	}
+	if err := os.WriteFile(ca, trusted, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if lists, err := os.ReadFile(filepath.Join(files, "crl.pem")); err == nil {

@@ -40,8 +40,8 @@ func explainCommand(s streams) *cobra.Command {
 	}
 	var q question
 	path := configFlag(cmd)
-	textFlag(cmd, &q.source, "source", "", "the `address` of the client")
-	textFlag(cmd, &q.user, "user", "", "the `role` that it asks for")
+	textFlag(cmd, &q.source, "source", "", "the `address` of the client (required)")
+	textFlag(cmd, &q.user, "user", "", "the `role` that it asks for (required)")
 	textFlag(cmd, &q.database, "database", "", "the `database` (default: the name of the user)")
 	fileFlag(cmd, &q.cert, "cert", "a `file` with its certificate and intermediates in PEM (default: no certificate)")
 	textFlag(cmd, &q.listener, "listener", "", "the `address` that it connects to (default: the first in listen)")
@@ -148,9 +148,7 @@ func answer(w io.Writer, cfg *config.Config, q *acl.Request, state tls.Connectio
 	case errors.As(err, &refusal):
 		status = exitFailed
 		fmt.Fprintf(w, "refused: %s\n", refusal.Outcome)
-		if sqlstate, text := refusal.Message(); sqlstate != "" {
-			fmt.Fprintf(w, "  the client is told  FATAL %s: %s\n", sqlstate, text)
-		}
+		fmt.Fprintf(w, "  the client is told  %s\n", told(cfg, refusal))
 		fmt.Fprintf(w, "  the log says        %s\n", refusal.Detail)
 	case rule != nil:
 		fmt.Fprintf(w, "admitted by rule %q (%s)\n", rule.Name, cfg.At(rule.Line))
@@ -168,6 +166,21 @@ func answer(w io.Writer, cfg *config.Config, q *acl.Request, state tls.Connectio
 	explainLocks(w, cfg, q, at)
 	explainRules(w, cfg, q)
 	return status
+}
+
+// told returns what a refused client is told.
+func told(cfg *config.Config, r *proxy.Refusal) string {
+	sqlstate, text := r.Message()
+	bySource := r.Outcome == proxy.SourceNotAllowed || r.Outcome == proxy.SourceDenied
+	switch {
+	case bySource && cfg.Policy.SourceRefusal == proxy.Close:
+		return "nothing: the connection is closed (acl.refusal: close), and psql says \"server closed the connection unexpectedly\""
+	case bySource && cfg.Policy.SourceRefusal == proxy.Reset:
+		return "nothing: the connection is reset (acl.refusal: reset), and psql says \"could not receive data from server: Connection reset by peer\""
+	case sqlstate == "":
+		return "nothing: the connection is closed"
+	}
+	return fmt.Sprintf("FATAL %s: %s", sqlstate, text)
 }
 
 func explainCertificate(w io.Writer, cfg *config.Config, q *acl.Request, state tls.ConnectionState, at time.Time) {

@@ -99,7 +99,7 @@ func newGuide(t *testing.T) *guide {
 		t.Fatal(err)
 	}
 	path := strings.Join([]string{bin, os.Getenv("PATH"), filepath.Dir(psql)}, string(os.PathListSeparator))
-	g.shell = docpage.NewShell(t, "../..", pgtest.Environ("PATH="+path, "LC_ALL=C", "PSQLRC=/dev/null", "PGCONNECT_TIMEOUT=60"))
+	g.shell = docpage.NewShell(t, "../..", pgtest.Environ("PATH="+path, "LC_ALL=C", "PGCONNECT_TIMEOUT=60"))
 	return g
 }
 

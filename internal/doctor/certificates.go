@@ -31,6 +31,7 @@ type tlsFiles struct {
 type certificate struct {
 	tlsconfig.CertificateInfo
 	encrypted bool
+	beside    string      // a file of its passphrase that can be read by whoever reads the key; empty: none
 	mode      fs.FileMode // of the key file
 	dirMode   fs.FileMode // of its directory
 }
@@ -38,7 +39,7 @@ type certificate struct {
 func tlsFilesOf(cfg *config.Config, now time.Time) tlsFiles {
 	t := tlsFiles{authorities: cfg.TLS.Authorities(), clientCert: cfg.TLS.ClientCert(), crls: cfg.TLS.CRLs, now: now}
 	for _, info := range cfg.TLS.Certificates {
-		c := certificate{CertificateInfo: info, encrypted: isEncrypted(info.KeyFile)}
+		c := certificate{CertificateInfo: info, encrypted: isEncrypted(info.KeyFile), beside: besides(info.KeyFile, cfg.Settings.PassphraseFiles())}
 		if st, err := os.Stat(info.KeyFile); err == nil {
 			c.mode = st.Mode()
 		}
@@ -66,6 +67,26 @@ func isEncrypted(file string) bool {
 	}
 }
 
+// besides returns the first file that is in the directory of a key, with its owner and
+// mode; empty: none.
+func besides(key string, files []string) string {
+	st, err := os.Stat(key)
+	if err != nil {
+		return ""
+	}
+	owner, group := ownerOf(st)
+	for _, f := range files {
+		other, err := os.Stat(f)
+		if err != nil || filepath.Dir(f) != filepath.Dir(key) {
+			continue
+		}
+		if o, g := ownerOf(other); o == owner && g == group && other.Mode().Perm() == st.Mode().Perm() {
+			return f
+		}
+	}
+	return ""
+}
+
 func tlsChecks() []check[tlsFiles] {
 	return []check[tlsFiles]{
 		{"passphrase", tlsFiles.checkPassphrase},
@@ -86,8 +107,12 @@ func (t tlsFiles) checkPassphrase() (out []Finding) {
 				"openssl pkey -aes256 -in "+c.KeyFile+" -out encrypted.key, and set tls.passphrase_command")
 			out = append(out, f)
 		}
+		if c.encrypted && c.beside != "" {
+			out = append(out, finding(Warn, c.beside, fmt.Sprintf("the passphrase lies beside the key %s, with the same owner and mode: who can copy one can copy the other", c.KeyFile),
+				"keep it elsewhere: systemd-creds (LoadCredentialEncrypted=), a TPM or a vault that tls.passphrase_command asks; a terminal asks a person"))
+		}
 	}
-	return orPass(out, "each key is encrypted")
+	return orPass(out, "each key is encrypted, and its passphrase does not lie beside it")
 }
 
 // checkKeyFile checks modes. config has refused a key that PostgreSQL would refuse;

@@ -204,6 +204,7 @@ func (g *Gate) socketHandler() http.Handler {
 	mux.HandleFunc("GET "+BackoffsPath, g.serveBackoffs)
 	mux.HandleFunc("POST "+LiftBackoffsPath, g.serveLiftBackoffs)
 	mux.HandleFunc("POST "+ReloadPath, g.serveReload)
+	mux.HandleFunc("POST "+TerminatePath, g.serveTerminate)
 	mux.HandleFunc("GET "+LocksPath, g.serveLocks)
 	mux.HandleFunc("POST "+LockPath, g.serveLock)
 	mux.HandleFunc("POST "+UnlockPath, g.serveUnlock)

@@ -2,12 +2,12 @@ package gate
 
 import (
 	"cmp"
-	"net/http"
 	"slices"
 	"time"
 
 	"pgwicket/config"
 	"pgwicket/internal/dn"
+	"pgwicket/internal/health"
 	"pgwicket/internal/status"
 	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
@@ -59,7 +59,7 @@ func (g *Gate) show() status.Status {
 		Totals: status.Totals{
 			Accepted: totals.Accepted, Refused: sorted(totals.Refused), Ended: sorted(totals.Ended), CancelRequests: sorted(totals.CancelRequests),
 		},
-		Limits: limitsOf(cfg.Policy, g.server.Usage()),
+		Limits: limitsOf(cfg.Policy, g.server.Usage()), Backends: backendStatesOf(g.Metrics.Backends()),
 		Reload: last.reload, Refusals: []status.Refusal{},
 	}
 	for _, r := range g.server.Refusals() {
@@ -128,6 +128,20 @@ func crlsOf(s *tlsconfig.Server) (all []status.CRL) {
 	return all
 }
 
+func backendStatesOf(states []health.State) (all []status.Backend) {
+	for _, s := range states {
+		one := status.Backend{Name: s.Backend, Address: s.Address, Reason: s.Reason}
+		if !s.LastSuccess.IsZero() {
+			one.LastSuccess = &s.LastSuccess
+		}
+		if !s.LastFailure.IsZero() {
+			one.LastFailure = &s.LastFailure
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
 func limitsOf(p *proxy.Policy, u proxy.Usage) []status.Limit {
 	return []status.Limit{
 		{Key: "limits.max_startups", What: "Unproved connections", Used: u.Startups, Of: p.Limits.Startups},
@@ -156,36 +170,4 @@ func sorted(counts map[string]uint64) []status.Count {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Name, b.Name))
 	})
 	return all
-}
-
-// The paths that only the admin socket serves.
-const (
-	SessionsPath = "/sessions.json"
-	ReloadPath   = "/reload"
-)
-
-// OpenSession is an open session in the answer at SessionsPath.
-type OpenSession struct {
-	ID              string    `json:"id"`
-	Since           time.Time `json:"since"`
-	Source          string    `json:"source"`
-	Listener        string    `json:"listener"`
-	User            string    `json:"user"`
-	Database        string    `json:"database"`
-	Rule            string    `json:"rule"`
-	CertSubject     string    `json:"cert_subject"`
-	BytesFromClient int64     `json:"bytes_from_client"`
-	BytesToClient   int64     `json:"bytes_to_client"`
-}
-
-func (g *Gate) serveSessions(w http.ResponseWriter, _ *http.Request) {
-	all := []OpenSession{}
-	for _, s := range g.server.Snapshot() {
-		all = append(all, OpenSession{
-			ID: s.ID, Since: s.Since.UTC(), Source: s.Client.String(), Listener: s.Listener, User: s.User, Database: s.Database,
-			Rule: s.Rule, CertSubject: s.Subject, BytesFromClient: s.FromClient, BytesToClient: s.ToClient,
-		})
-	}
-	slices.SortFunc(all, func(a, b OpenSession) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.ID, b.ID)) })
-	status.WriteJSON(w, all)
 }

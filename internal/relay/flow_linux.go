@@ -18,6 +18,7 @@ import (
 // flow is one session in a loop. But for the methods of Handle, everything here
 // runs in the loop's goroutine.
 type flow struct {
+	shared
 	loop            *loop
 	client, backend leg
 	tls             *tls.Conn       // over conn
@@ -31,9 +32,6 @@ type flow struct {
 	termination     *Termination // at the next place for it
 	held            bool         // but not before the queue to the backend has gone
 	result          Result       // but for the bytes
-	fromClient      atomic.Int64
-	toClient        atomic.Int64
-	backendClosed   atomic.Bool
 	login           loginHooks
 	done            func(Result)
 }
@@ -41,8 +39,15 @@ type flow struct {
 // loginHooks is what a flow's owner wants done during the login.
 type loginHooks struct {
 	ready   func(pgwire.Login) *Termination
-	refused func(pgwire.Login) // nil: it has been called, or the login is over
-	message []byte             // for a login that takes too long
+	refused func(pgwire.Login)      // nil: it has been called, or the login is over
+	message func(sent int64) []byte // for a login that takes too long
+}
+
+// shared is what other goroutines may read of a flow.
+type shared struct {
+	fromClient, toClient atomic.Int64
+	backendClosed        atomic.Bool
+	activity             atomic.Uint32 // after each step
 }
 
 // leg is one of the two sockets of a flow.
@@ -92,6 +97,7 @@ func (f *flow) step(do func()) {
 	do()
 	f.sendRecords() // or what is left would go to the next flow's client
 	f.settle()
+	f.activity.Store(uint32(activityOf(&f.tracker)))
 }
 
 // handle serves one event of one leg. An error or a hang-up shows itself in
@@ -426,7 +432,7 @@ func (f *flow) timedOut() {
 	default:
 		f.cause(LoginTimeout)
 		delete(f.loop.deadlines, f)
-		f.terminate(Termination{Message: f.login.message, Deadline: time.Now().Add(boundaryWait)})
+		f.terminate(Termination{Message: f.login.message(f.toClient.Load()), Deadline: time.Now().Add(boundaryWait)})
 	}
 }
 

@@ -43,7 +43,7 @@ func newPump(s Session, o Observer) *pump {
 func (p *pump) run() {
 	p.timeout = time.AfterFunc(time.Until(p.LoginDeadline), func() {
 		p.setCause(LoginTimeout)
-		p.Terminate(Termination{Message: p.LoginMessage, Deadline: time.Now().Add(boundaryWait)})
+		p.Terminate(Termination{Message: p.loginMessage(p.toClient.Load()), Deadline: time.Now().Add(boundaryWait)})
 	})
 	defer p.timeout.Stop()
 	uploaded := make(chan struct{})
@@ -102,6 +102,13 @@ func (p *pump) cut() {
 
 // Moved implements Handle.
 func (p *pump) Moved() (fromClient, toClient int64) { return p.fromClient.Load(), p.toClient.Load() }
+
+// Activity implements Handle.
+func (p *pump) Activity() Activity {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return activityOf(&p.tracker)
+}
 
 // Terminate implements Handle.
 func (p *pump) Terminate(t Termination) {

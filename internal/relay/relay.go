@@ -46,6 +46,9 @@ type Session struct {
 	// the backend; nil: it gets none.
 	LoginDeadline time.Time
 	LoginMessage  []byte
+	// SilentMessage is sent in place of LoginMessage if the backend has sent nothing at
+	// all; nil: LoginMessage is.
+	SilentMessage []byte
 	// Ready is called once if the backend gets ready for queries, by the relay
 	// itself, which waits for it. What it returns, if anything, ends the session
 	// there: the client gets its Message instead of the ReadyForQuery, or behind it if
@@ -58,6 +61,15 @@ type Session struct {
 	// Done is called once, in a goroutine of its own, when both connections are
 	// closed.
 	Done func(Result)
+}
+
+// loginMessage is what the client gets at the LoginDeadline, when the backend has sent
+// so many bytes.
+func (s *Session) loginMessage(sent int64) []byte {
+	if sent == 0 && s.SilentMessage != nil {
+		return s.SilentMessage
+	}
+	return s.LoginMessage
 }
 
 // Cause is what ended a session first.
@@ -123,6 +135,8 @@ type Handle interface {
 	CancelTermination()
 	// Moved returns how many bytes have been moved so far, as Result has them.
 	Moved() (fromClient, toClient int64)
+	// Activity returns what the session does now.
+	Activity() Activity
 	// BackendClosed reports whether the backend's connection is closed. The
 	// client's may be open for a while longer, until it has read the Message.
 	BackendClosed() bool
@@ -151,6 +165,39 @@ func (s State) holds(t *pgwire.Tracker, queued bool) bool {
 		return t.Unfinished() && !queued
 	}
 	return false
+}
+
+// Activity is what a session does, in the words of pg_stat_activity where it has them.
+type Activity uint32
+
+// The activities.
+const (
+	LoggingIn Activity = iota // PostgreSQL is not ready for its first query
+	Active                    // the backend works on a request, or streams
+	Quiet                     // it waits for a request, outside of a transaction
+	InTransaction
+	InFailedTransaction
+	NotFollowed // the stream has broken the framing
+)
+
+func (a Activity) String() string {
+	return [...]string{"authentication", "active", "idle", "idle in transaction", "idle in transaction (aborted)", "unknown"}[a]
+}
+
+func activityOf(t *pgwire.Tracker) Activity {
+	switch {
+	case t.Login != nil:
+		return LoggingIn
+	case !t.Known():
+		return NotFollowed
+	case t.Busy(), t.CopyBoth():
+		return Active
+	case t.Status() == 'T':
+		return InTransaction
+	case t.Status() == 'E':
+		return InFailedTransaction
+	}
+	return Quiet
 }
 
 // followLogin has t follow p until the login is over, or until e may be sent. It

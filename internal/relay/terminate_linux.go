@@ -33,6 +33,9 @@ func (f *flow) CancelTermination() {
 // Moved implements Handle.
 func (f *flow) Moved() (fromClient, toClient int64) { return f.fromClient.Load(), f.toClient.Load() }
 
+// Activity implements Handle.
+func (f *flow) Activity() Activity { return Activity(f.activity.Load()) }
+
 // BackendClosed implements Handle.
 func (f *flow) BackendClosed() bool { return f.backendClosed.Load() }
 

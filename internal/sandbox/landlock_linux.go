@@ -91,7 +91,7 @@ func (s *Sandbox) enter(log *slog.Logger, listen []string) (*Sandbox, error) {
 			readable = append(readable, d.name)
 		}
 	}
-	var writable []string
+	writable := []string{} // JSON shows none as [], not as null
 	for _, d := range s.writes {
 		rules = append(rules, landlock.PathAccess(read|write, d.name))
 		writable = append(writable, d.name)

@@ -7,25 +7,17 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"pgwicket/internal/docpage"
 )
 
-// sections returns the blocks of commands of docs/certificates.md, by their headings.
-func sections(t *testing.T) map[string][]string {
+// commands returns the blocks of commands of docs/certificates.md, by their headings.
+func commands(t *testing.T) map[string][]string {
 	t.Helper()
-	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "certificates.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	found := map[string][]string{}
-	for part := range strings.SplitSeq(string(page), "\n### ") {
-		title, text, _ := strings.Cut(part, "\n")
-		for {
-			_, rest, begun := strings.Cut(text, "```sh\n")
-			block, after, ended := strings.Cut(rest, "```\n")
-			if !begun || !ended {
-				break
-			}
-			found[title], text = append(found[title], block), after
+	for _, b := range docpage.Read(t, filepath.Join("..", "..", "docs", "certificates.md")) {
+		if b.Lang == "sh" {
+			found[b.Section] = append(found[b.Section], b.Text)
 		}
 	}
 	return found
@@ -33,13 +25,13 @@ func sections(t *testing.T) map[string][]string {
 
 // The lines of docs/certificates.md make a CA whose client is admitted, and then refused.
 func TestDocumentedCAs(t *testing.T) {
-	commands := sections(t)
+	page := commands(t)
 	for title, needs := range map[string]string{"openssl ca": "openssl", "easy-rsa": "/usr/share/easy-rsa/easyrsa", "GnuTLS certtool": "certtool"} {
 		t.Run(title, func(t *testing.T) {
 			if _, err := exec.LookPath(needs); err != nil {
 				t.Skip(err)
 			}
-			blocks := commands[title]
+			blocks := page[title]
 			if len(blocks) != 2 {
 				t.Fatalf("%d blocks, want one that makes the CA and one that revokes", len(blocks))
 			}
@@ -85,13 +77,9 @@ func TestFetchList(t *testing.T) {
 			t.Skip(err)
 		}
 	}
-	var fetch string
-	for _, blocks := range sections(t) {
-		for _, b := range blocks {
-			if strings.Contains(b, "fetch_list()") {
-				fetch = b
-			}
-		}
+	fetch := strings.Join(commands(t)["Other certificate authorities"], "")
+	if !strings.Contains(fetch, "fetch_list()") {
+		t.Fatalf("the page has no fetch_list: %s", fetch)
 	}
 	c := newOpenSSLCA(t)
 	c.run(t, "openssl ca -config ca.cnf -gencrl -out ca.pem")

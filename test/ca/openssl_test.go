@@ -144,22 +144,34 @@ func TestPartitions(t *testing.T) {
 	g.refuses(t, "app-none", "FATAL")
 }
 
-// AD CS publishes a base list and a delta list beside it. The delta is left aside with a warning, as by OpenSSL, and the base
-// counts.
+// AD CS publishes a base list and a delta list beside it. The base list is the one that is relied on; what the delta list
+// revokes is revoked all the same, and the gate warns of it.
 func TestBaseAndDelta(t *testing.T) {
 	c := newOpenSSLCA(t)
 	c.issue(t, "app", "adcs")
 	c.issue(t, "other", "adcs")
 	c.list(t, "CA.crl", "base")
+	g := newGate(t, c.dir)
+	g.admits(t, "app")
+	live := g.session(t, "other")
 	c.revoke(t, "other")
 	c.list(t, "CA+.crl", "delta")
-	g := newGate(t, c.dir)
-	if !strings.Contains(g.output(), "is a delta CRL") {
-		t.Errorf("the log does not warn of the delta list: %s", g.output())
-	}
+	live.wait(t, "the end of the session", func() bool { return strings.Contains(live.output(), "certificate was revoked") })
+	g.wait(t, "a warning of the delta list", func() bool { return strings.Contains(g.output(), "is a delta CRL") })
+	g.refuses(t, "other", "client certificate was revoked on")
 	g.admits(t, "app")
-	g.admits(t, "other") // as with PostgreSQL, until the next base list
 	c.list(t, "CA.crl", "base")
 	g.refuses(t, "other", "client certificate was revoked on")
 	g.admits(t, "app")
+}
+
+// A delta list without its base list admits nobody.
+func TestDeltaAlone(t *testing.T) {
+	c := newOpenSSLCA(t)
+	c.issue(t, "app", "adcs")
+	c.list(t, "CA+.crl", "delta")
+	g := newGate(t, c.dir)
+	g.refuses(t, "app", "FATAL")
+	c.list(t, "CA.crl", "base")
+	g.wait(t, "the base list", func() bool { return g.ask(t, "app", "select 'in'") == "in" })
 }

@@ -196,7 +196,7 @@ func All(dir string) ([]Case, error) {
 	}
 	var all []Case
 	for _, group := range []func(*keys) []Case{
-		paths, searches, names, encodings, brokenExtensions, criticals, dates, purposes, authorities, pathLengths,
+		paths, pinned, searches, names, encodings, brokenExtensions, criticals, dates, purposes, authorities, pathLengths,
 		strengths, keyForms, nameConstraintForms, nameConstraintKinds,
 	} {
 		all = append(all, group(k)...)
