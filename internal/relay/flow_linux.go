@@ -36,18 +36,18 @@ type flow struct {
 	done            func(Result)
 }
 
-// loginHooks is what a flow's owner wants done during the login.
-type loginHooks struct {
-	ready   func(pgwire.Login) *Termination
-	refused func(pgwire.Login)      // nil: it has been called, or the login is over
-	message func(sent int64) []byte // for a login that takes too long
-}
-
 // shared is what other goroutines may read of a flow.
 type shared struct {
 	fromClient, toClient atomic.Int64
 	backendClosed        atomic.Bool
 	activity             atomic.Uint32 // after each step
+}
+
+// loginHooks is what a flow's owner wants done during the login.
+type loginHooks struct {
+	ready   func(pgwire.Login) *Termination
+	refused func(pgwire.Login)      // nil: it has been called, or the login is over
+	message func(sent int64) []byte // for a login that takes too long
 }
 
 // leg is one of the two sockets of a flow.
