@@ -68,6 +68,7 @@ var layers = map[string][]string{
 	},
 	"cmd/pgwicket-demo": {"internal/pgtest", "internal/tlstest"}, // runs the binary as its users do
 
+	"internal/golden":         nil, // compares long texts, for tests
 	"internal/docpage":        nil, // runs the pages of docs, for tests
 	"internal/tlstest/chains": nil, // chains for the tests of certs and of what uses it
 }
