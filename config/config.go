@@ -108,8 +108,18 @@ func Failed(problems []Problem) bool {
 // does not replace a newer one. prompt asks a person for the passphrase of a key; nil
 // means that nobody can be asked.
 func Load(path string, previous *Config, prompt func(string) ([]byte, error), now time.Time) (*Config, []Problem) {
+	return load(path, previous, false, prompt, now)
+}
+
+// LoadChanged is Load for files that have changed, when nobody knows whether what is gone is gone on
+// purpose: a revocation list stays in use if tls.crl_missing is allow and its CA has no other one.
+func LoadChanged(path string, previous *Config, prompt func(string) ([]byte, error), now time.Time) (*Config, []Problem) {
+	return load(path, previous, true, prompt, now)
+}
+
+func load(path string, previous *Config, keepGone bool, prompt func(string) ([]byte, error), now time.Time) (*Config, []Problem) {
 	s, problems := readSettings(path, os.Environ())
-	l := &loader{path: path, lines: s.lines, problems: problems, current: previous}
+	l := &loader{path: path, lines: s.lines, problems: problems, current: previous, keepGone: keepGone}
 	if previous == nil {
 		l.current = new(Config)
 	}
@@ -118,11 +128,23 @@ func Load(path string, previous *Config, prompt func(string) ([]byte, error), no
 		// After a syntax error, the values are not reliable.
 		c = l.load(s.file, filepath.Dir(path), prompt, now)
 	}
+	return l.finish(c, s.variables)
+}
+
+// LoadFiles is LoadChanged with the keys of the current configuration: only the files that it names
+// are read again.
+func LoadFiles(current *Config, prompt func(string) ([]byte, error), now time.Time) (*Config, []Problem) {
+	l := &loader{path: current.path, lines: current.Settings.lines, current: current, keepGone: true}
+	c := l.load(current.Settings.file, filepath.Dir(current.path), prompt, now)
+	return l.finish(c, current.Variables)
+}
+
+func (l *loader) finish(c *Config, variables []string) (*Config, []Problem) {
 	slices.SortStableFunc(l.problems, func(a, b Problem) int { return cmp.Compare(a.Line, b.Line) })
 	if Failed(l.problems) {
 		return nil, l.problems
 	}
-	c.path, c.Variables = path, s.variables
+	c.path, c.Variables = l.path, variables
 	return c, l.problems
 }
 
@@ -176,6 +198,7 @@ type loader struct {
 	lines    map[string]int
 	problems []Problem
 	current  *Config // the zero Config at the start
+	keepGone bool    // see LoadChanged
 	client   func(tlsconfig.ClientOptions) (*tlsconfig.Client, []tlsconfig.Problem)
 	server   func(section string, o tlsconfig.Options, current *tlsconfig.Server) *tlsconfig.Server
 }
@@ -219,9 +242,10 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		c.LogLevel = slog.LevelInfo
 	}
 	f.paths(dir)
-	c.Settings = &Settings{f}
+	c.Settings = &Settings{f, l.lines}
 	f.TLS.KeyOwner = keyOwner(f.User)
 	f.Admin.TLS.KeyOwner = f.TLS.KeyOwner
+	f.TLS.KeepGone, f.Admin.TLS.KeepGone = l.keepGone, l.keepGone
 	l.client = func(o tlsconfig.ClientOptions) (*tlsconfig.Client, []tlsconfig.Problem) {
 		o.PassphraseCommand, o.KeyOwner, o.MinSecurityBits = f.TLS.PassphraseCommand, f.TLS.KeyOwner, f.TLS.MinSecurityBits
 		return tlsconfig.LoadClient(o, prompt, now)
@@ -248,7 +272,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		KnownCancelsOnly:      l.oneOf("acl.cancel_requests", f.ACL.CancelRequests, "any", "known") == "known",
 		StartupTimeout:        l.positive("limits.startup_timeout", f.Limits.StartupTimeout),
 		AuthenticationTimeout: l.positive("limits.authentication_timeout", f.Limits.AuthenticationTimeout),
-		Limits:                l.limits(f.Limits, cmp.Or(f.TLS.ClientCert, tlsconfig.ClientCertRequire) == tlsconfig.ClientCertRequire),
+		Limits:                l.limits(f.Limits),
 		MaxCancelRequests:     int(f.Limits.MaxCancelRequests),
 		RefusalLogRate:        float64(f.Log.RefusalRate),
 		LogEndsOnly:           l.oneOf("log.sessions", f.Log.Sessions, "both", "end") == "end",
@@ -269,16 +293,12 @@ const (
 	maxHandshakeBytes = 256 << 10
 )
 
-// limits checks the limits; certs says that every client must have a certificate.
-func (l *loader) limits(f limits, certs bool) proxy.Limits {
+func (l *loader) limits(f limits) proxy.Limits {
 	if f.ConnectionRate > 0 && f.ConnectionBurst == 0 {
 		l.errorf("limits.connection_burst", "must not be 0, or no client could connect; write how many connections may arrive at once")
 	}
 	if f.MaxHandshakeBytes < minHandshakeBytes || f.MaxHandshakeBytes > maxHandshakeBytes {
 		l.errorf("limits.max_handshake_bytes", "must be from %d to %d", minHandshakeBytes, maxHandshakeBytes)
-	}
-	if !certs && f.MaxConnections > 0 && (f.MaxStartups == 0 || f.MaxStartups >= f.MaxConnections) {
-		l.warnf("limits.max_startups", "is not below limits.max_connections, so clients that only wait for their password can take every session; write a smaller number")
 	}
 	if f.MaxAuthFailures > 0 && f.AuthRefusal == 0 {
 		l.warnf("limits.auth_refusal", "is 0, so no client is refused after limits.max_auth_failures; failures only delay the next attempt")

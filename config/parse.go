@@ -97,6 +97,9 @@ func syntaxError(err error, text []byte) Problem {
 		p.Line = line
 		p.Text += `; quote an IPv6 address with its port, like "[::1]:5432"`
 	}
+	if strings.Contains(p.Text, "tab character") {
+		p.Text += "; indent with spaces, not tabs"
+	}
 	if strings.Contains(p.Text, "cannot start any token") || strings.Contains(p.Text, "alphabetic or numeric") {
 		p.Text += "; indent with spaces, not tabs, and quote a value that begins with a character such as @ or *"
 	}

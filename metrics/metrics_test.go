@@ -30,9 +30,10 @@ func play(s *Set) {
 		accepted()
 		s.Started()
 	}
-	s.Unproved()
-	s.Unproved()
-	s.Proved()
+	s.Unproved(2)
+	s.Unproved(-1)
+	s.Verified(3)
+	s.AwaitsHeader(4)
 	s.AcceptFailed()
 	s.LogLineDropped()
 	s.Locks(2)

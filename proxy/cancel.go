@@ -46,7 +46,7 @@ func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 	} else if policy.KnownCancelsOnly {
 		return refuse(CancelUnknownKey, "")
 	}
-	if !keys.requests.Begin(known != nil, source, policy.MaxCancelRequests) {
+	if !keys.requests.Begin(known != nil, source, policy.MaxCancelRequests, time.Now()) {
 		return refuse(CancelOverLimit, "")
 	}
 	defer keys.requests.End(known != nil, source)
@@ -71,7 +71,7 @@ func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 // cancelKeys are the cancel keys of live sessions and the host of each, and what bounds
 // CancelRequests.
 type cancelKeys struct {
-	requests limit.Cancels   // in flight
+	requests *limit.Cancels
 	ownSlots handshake.Slots // for those of sessions that are terminated
 
 	mu    sync.Mutex

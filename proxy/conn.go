@@ -140,10 +140,7 @@ func (c *conn) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.ticket.AdmitSession(policy.Limits); err != nil {
-		return err
-	}
-	if err := c.awaitAttempt(ctx, policy); err != nil {
+	if err := c.awaitTurn(ctx, policy); err != nil {
 		return err
 	}
 
@@ -200,6 +197,7 @@ func (c *conn) overLimit() *limit.Error {
 func (c *conn) takeTicket() (err error) {
 	c.ticket, err = c.server.limiter.Admit(c.policy.Limits, limit.SourceOf(c.peer.request.Source), time.Now(), c.session.evict)
 	c.session.ticket = c.ticket
+	c.session.header.Release()
 	return err
 }
 
@@ -214,7 +212,7 @@ type verdict struct {
 // and, if it is good, its verified chain are kept. The client is told of a refusal
 // after its startup packet, where libpq shows the words.
 //
-// A good certificate proves the client.
+// A good certificate proves the client, which has a place in another stage from then on.
 func (c *conn) verifyCertificate(ctx context.Context) {
 	state := c.tls.ConnectionState()
 	c.peer.recordTLS(state)
@@ -226,7 +224,7 @@ func (c *conn) verifyCertificate(ctx context.Context) {
 		clear(sent) // it is crypto/tls's own slice
 	}
 	if c.peer.verified && err == nil {
-		c.ticket.Prove()
+		c.ticket.Verify(policy.Limits, time.Now())
 	}
 }
 
@@ -254,11 +252,15 @@ func (c *conn) judge() (*acl.Rule, *Policy, error) {
 	return rule, policy, err
 }
 
-// awaitAttempt keeps the client from guessing: see limit.Attempts.
-func (c *conn) awaitAttempt(ctx context.Context, p *Policy) (err error) {
+// awaitTurn waits for a place among the sessions, and keeps the client from guessing: see
+// limit.Attempts.
+func (c *conn) awaitTurn(ctx context.Context, p *Policy) (err error) {
 	ctx, cancel := context.WithDeadline(ctx, c.startupDeadline())
 	defer cancel()
-	c.session.attempt, err = c.server.auth.Begin(ctx, p.Limits, attemptKey(c.peer))
+	if err := c.ticket.AdmitSession(ctx, p.Limits); err != nil {
+		return err
+	}
+	c.session.attempt, err = c.server.auth.Begin(ctx, p.Limits, attemptKey(c.peer), c.session.endAttempt)
 	return err
 }
 
@@ -431,6 +433,7 @@ func (c *conn) startRelay(backend *backend.Conn, rule *acl.Rule) error {
 		LoginMessage:  pgwire.Fatal(pgwire.SQLStateQueryCanceled, "canceling authentication due to timeout", ""),
 		SilentMessage: pgwire.Fatal(pgwire.SQLStateCannotConnectNow, "the database does not answer", ""), // libpq tries its next host
 		Ready:         session.ready,
+		Refused:       session.loginRefused,
 		Done:          session.relayEnded,
 	}, backend.Host)
 	if err != nil {

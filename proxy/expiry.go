@@ -90,12 +90,14 @@ func (s *session) expireOld(lifetime time.Duration, at time.Time) bool {
 	t := relay.Termination{
 		Reason:   uint8(SessionLifetime),
 		Message:  pgwire.Fatal(pgwire.SQLStateAdminShutdown, fmt.Sprintf("terminating connection: it has been open for the session_lifetime of %v", lifetime), ""),
-		WhenIdle: age < end,
+		WhenIdle: true,
 	}
-	if !t.WhenIdle {
-		t.Deadline = s.peer.accepted.Add(end + boundaryWait)
+	switch {
+	case age < end:
+		s.relay.Terminate(t)
+	case !s.cancelling: // else it is under way
+		s.terminateNow(t)
 	}
-	s.relay.Terminate(t)
 	return true
 }
 
@@ -105,9 +107,17 @@ func (s *session) expireQuiet(in relay.State, o Outcome, timeout time.Duration, 
 	if timeout <= 0 || at.Sub(s.since) < timeout {
 		return
 	}
+	begun := func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.cancelNow()
+	}
+	if in != relay.Unfinished {
+		begun = nil // the backend does nothing
+	}
 	s.relay.TerminateIf(in, relay.Termination{
 		Reason:   uint8(o),
 		Message:  pgwire.Fatal(pgwire.SQLStateIdleSessionTimeout, "terminating connection: "+fmt.Sprintf(words, timeout), ""),
 		Deadline: at.Add(boundaryWait),
-	}, s.moved)
+	}, s.moved, begun)
 }

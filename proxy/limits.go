@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"pgwicket/internal/limit"
+	"pgwicket/metrics"
 )
 
 // Limits bound what clients may take of a gate. Zero is no limit but where it says
@@ -40,6 +41,20 @@ func (s *Server) Usage() Usage {
 	return u
 }
 
+// countStage returns what counts the connections that are no sessions yet.
+func countStage(m *metrics.Set) func(limit.Stage, int) {
+	return func(s limit.Stage, by int) {
+		switch s {
+		case limit.Unproved:
+			m.Unproved(by)
+		case limit.Verified:
+			m.Verified(by)
+		case limit.Header:
+			m.AwaitsHeader(by)
+		}
+	}
+}
+
 // attemptKey returns whose failed authentications count together with those of p.
 func attemptKey(p *peer) limit.Key {
 	k := limit.Key{Source: limit.SourceOf(p.request.Source), User: p.request.User}
@@ -57,5 +72,5 @@ func (s *Server) Backoffs() []Backoff {
 // LiftBackoffs forgets the failed authentications of a user, from a source; the
 // zero value of either is any. It returns how many were forgotten.
 func (s *Server) LiftBackoffs(user string, source netip.Addr) (lifted int) {
-	return s.auth.Lift(user, source)
+	return s.auth.Lift(s.policy.Load().Limits, user, source)
 }

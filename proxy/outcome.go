@@ -216,7 +216,7 @@ func expected() (e metrics.Outcomes) {
 // session with it.
 func (o Outcome) mayEnd() bool {
 	switch o {
-	case SourceNotAllowed, SourceDenied, ProxyHeaderRefused, StartupLimit, TLSVersion, TLSCipher, TLSGroup, NoRule, RuleRejected, Locked, AccountLimit, InternalError:
+	case SourceNotAllowed, SourceDenied, ProxyHeaderRefused, StartupLimit, AuthBackoff, TLSVersion, TLSCipher, TLSGroup, NoRule, RuleRejected, Locked, AccountLimit, InternalError:
 		return true
 	}
 	return CertMissing <= o && o <= CRLStale
@@ -249,11 +249,18 @@ func outcomeOf(r relay.Result) Outcome {
 	switch {
 	case r.Login.Ready && r.Fatal:
 		return BackendClosed
-	case !r.Login.Ready && r.Login.Discovery && (r.Login.SQLSTATE == "" || r.Login.SQLSTATE == pgwire.SQLStateInvalidAuthorization):
-		return OAuthDiscovery // it was no attempt
-	case r.Login.Ready || r.Login.SQLSTATE == "":
+	case r.Login.Ready || r.Login.SQLSTATE == "" && !r.Login.Discovery:
 		return o
-	case r.Login.SQLSTATE[:2] == "28": // class 28: invalid authorization specification
+	}
+	return refusedLogin(r.Login)
+}
+
+// refusedLogin returns the outcome of a login that the backend has refused.
+func refusedLogin(l pgwire.Login) Outcome {
+	switch {
+	case l.Discovery && (l.SQLSTATE == "" || l.SQLSTATE == pgwire.SQLStateInvalidAuthorization):
+		return OAuthDiscovery // it was no attempt
+	case l.SQLSTATE[:2] == "28": // class 28: invalid authorization specification
 		return AuthenticationFailed
 	}
 	return BackendRefused

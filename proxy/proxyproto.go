@@ -32,6 +32,12 @@ func (c *conn) readProxyHeader() error {
 	if !c.policy.trusts(c.peer.request.Listener, c.peer.request.Source) {
 		return nil
 	}
+	header, err := c.server.limiter.AwaitHeader(c.policy.Limits, c.peer.request.Source, time.Now(), c.session.evict)
+	if err != nil {
+		c.silent = true
+		return err
+	}
+	c.session.header = header // until it has a ticket, or ends
 	timeout := c.policy.StartupTimeout
 	if own := c.policy.ProxyHeaderTimeout; own > 0 {
 		timeout = min(timeout, own)

@@ -1,12 +1,10 @@
 package proxy
 
 import (
-	"context"
 	"crypto/x509"
 	"time"
 
 	"pgwicket/acl"
-	"pgwicket/internal/backend"
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/relay"
 )
@@ -21,10 +19,6 @@ const (
 	WhenIdle                 // it is ended when its backend is idle, outside of a transaction
 	Off                      // it is counted
 )
-
-// boundaryWait is how long a session that must end may take to come to a place
-// where it can be told why.
-const boundaryWait = 500 * time.Millisecond
 
 // maintenance is how the rest of the server talks to maintain.
 type maintenance struct {
@@ -174,51 +168,12 @@ func (s *session) terminate(r *Refusal, words string, whenIdle bool) {
 	t := relay.Termination{
 		Reason:   uint8(r.Outcome),
 		Message:  pgwire.Fatal(pgwire.SQLStateAdminShutdown, words, ""),
-		WhenIdle: whenIdle,
+		WhenIdle: true,
 	}
-	if !whenIdle {
-		t.Deadline = time.Now().Add(boundaryWait)
-	}
-	s.relay.Terminate(t)
-	if !whenIdle {
-		handle, login := s.relay, s.login
-		s.server.wg.Go(func() { s.cancelUntilClosed(handle, login) })
-	}
-}
-
-// While a session that must end has its backend, its statement is cancelled again
-// and again: one cancelled statement may be followed by the next of a pipeline that
-// PostgreSQL has in its socket. Once the backend's connection is closed, PostgreSQL
-// ends at the next bytes it sends, so what follows is for a statement that sends
-// none.
-const cancelInterval = 50 * time.Millisecond
-
-// cancelsAtOnce is for all sessions: each CancelRequest costs PostgreSQL a process,
-// and a reload may revoke thousands.
-const cancelsAtOnce = 32
-
-var cancelsAfterClose = [...]time.Duration{0, 50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond}
-
-// cancelUntilClosed cancels what the backend of a session does that must end at
-// once. PostgreSQL only notices that its client has gone when it writes, and a
-// DELETE of a revoked client would run to its end. All of it together takes no
-// longer than one CancelRequest may, for a shutdown waits for it.
-func (s *session) cancelUntilClosed(of relay.Handle, login pgwire.Login) {
-	ctx, stop := context.WithTimeout(context.Background(), boundaryWait+backend.CancelTimeout)
-	defer stop()
-	cancel := func() {
-		if s.server.cancelKeys.ownSlots.Acquire(ctx) == nil {
-			defer s.server.cancelKeys.ownSlots.Release()
-			s.host.CancelQuery(ctx, login)
-		}
-	}
-	for closed := false; !closed && ctx.Err() == nil; time.Sleep(cancelInterval) {
-		closed = of.BackendClosed()
-		cancel()
-	}
-	for _, pause := range cancelsAfterClose {
-		time.Sleep(pause)
-		cancel()
+	if whenIdle {
+		s.relay.Terminate(t)
+	} else {
+		s.terminateNow(t)
 	}
 }
 

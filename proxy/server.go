@@ -172,10 +172,10 @@ func New(o Options) (*Server, error) {
 		metrics:     m,
 		listeners:   make(map[net.Listener]*acceptLoop),
 		sessions:    make(map[*session]struct{}),
-		limiter:     limit.NewConnections(m.Unproved, m.Proved),
+		limiter:     limit.NewConnections(countStage(m)),
 		auth:        limit.NewAttempts(),
 		handshakes:  handshake.NewSlots(),
-		cancelKeys:  cancelKeys{ownSlots: make(handshake.Slots, cancelsAtOnce)},
+		cancelKeys:  cancelKeys{requests: limit.NewCancels(), ownSlots: make(handshake.Slots, cancelsAtOnce)},
 		maintenance: maintenance{policyChanged: make(chan struct{}, 1), done: make(chan struct{})},
 		now:         o.Now,
 		ids:         newIDs(),
@@ -333,6 +333,7 @@ func (s *Server) begin(conn *net.TCPConn, listener string) {
 func (s *Server) forget(one *session, cancelKey string) {
 	s.cancelKeys.remove(cancelKey)
 	one.attempt.Abandoned() // if it has no result by now
+	one.header.Release()
 	one.ticket.Release()
 	one.place.Release()
 	s.mu.Lock()

@@ -33,6 +33,7 @@ const (
 type session struct {
 	server  *Server
 	peer    *peer               // others may read it from the phase judged on
+	header  *limit.HeaderTicket // released when there is a ticket, or as that is
 	ticket  *limit.Ticket       // released when the server forgets the session
 	place   limit.AccountTicket // likewise; taken at ReadyForQuery
 	host    *Host               // that the relay has a connection to
@@ -48,6 +49,7 @@ type session struct {
 	idleTimeout *time.Duration
 	relay       relay.Handle // from the phase relaying on
 	login       pgwire.Login // once the backend is ready
+	cancelling  bool         // what the backend does is being cancelled
 	refusal     *Refusal     // why it was cut, or why recheck has ended it, or will
 	deferred    bool         // refusal waits until the backend is idle
 	moved       int64        // bytes, when expire last saw that there were more
@@ -177,6 +179,10 @@ func (s *session) ready(login pgwire.Login) *relay.Termination {
 		if !s.terminating() { // else it ends for that
 			s.refusal, s.deferred = r, false
 		}
+		if login.Requested { // behind its password
+			s.login = login
+			s.cancelNow()
+		}
 		s.mu.Unlock()
 		return &relay.Termination{Reason: uint8(r.Outcome), Message: pgwire.Fatal(sqlstate, text, "")}
 	}
@@ -186,6 +192,33 @@ func (s *session) ready(login pgwire.Login) *relay.Termination {
 	s.place, s.login = place, login
 	s.server.logBegin(s)
 	return nil
+}
+
+// loginRefused takes note that PostgreSQL has refused the login: at once, for the client may
+// keep its connection open, and others open more meanwhile.
+func (s *session) loginRefused(login pgwire.Login) {
+	if refusedLogin(login) == AuthenticationFailed {
+		s.attempt.Failed(s.server.policy.Load().Limits)
+	} else {
+		s.attempt.Abandoned()
+	}
+}
+
+// endAttempt closes a connection whose authentication takes long, for another attempt.
+func (s *session) endAttempt() {
+	r := &Refusal{Outcome: AuthBackoff, Detail: "its authentication had no result while others of this user from this source waited for it"}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.phase == starting || s.phase == judged:
+		s.cut(r)
+	case s.phase == relaying && !s.login.Ready && !s.terminating():
+		s.refusal, s.deferred = r, false
+		sqlstate, text := r.Message()
+		s.relay.Terminate(relay.Termination{
+			Reason: uint8(r.Outcome), Message: pgwire.Fatal(sqlstate, text, ""), Deadline: time.Now().Add(boundaryWait),
+		})
+	}
 }
 
 // relayEnded accounts for a session that the relay has ended.
@@ -203,9 +236,7 @@ func (s *session) relayEnded(r relay.Result) {
 	}
 	s.recordLogin(e.outcome, r)
 	s.server.logAndCount(e)
-	if r.Busy && (e.outcome == SessionLifetime || e.outcome == UnfinishedRequest) {
-		s.host.CancelQuery(context.Background(), r.Login)
-	}
+	s.cancelLeftover(r)
 	s.server.shutdown.live.add(-1)
 	s.server.forget(s, r.Login.CancelKey())
 }

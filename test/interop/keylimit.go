@@ -32,7 +32,7 @@ func (l *lab) keyUpdates(ctx context.Context, d driver, r release) (rows []strin
 		return nil, err
 	}
 	d.argv = slices.Concat(d.argv[:1], []string{"-Djava.security.properties=" + security}, d.argv[1:])
-	server, err := l.startServer(ctx, r, nil, "")
+	server, err := l.startServer(ctx, r, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +76,7 @@ func (s *stage) copyAcross(ctx context.Context, gated bool) (row string, err err
 	if !gated {
 		return seen[1].String() + " | ", nil
 	}
-	ended, err := s.left(ctx, since, 1)
+	ended, err := s.left(ctx, since)
 	if err != nil {
 		return "", err
 	}

@@ -141,7 +141,7 @@ func (l *lab) album(ctx context.Context, rows []client, r release) (a *album, fa
 func (l *lab) moments(ctx context.Context, d driver, r release) (version string, seen map[string]told, err error) {
 	ctx, stop := context.WithTimeout(ctx, 5*time.Minute)
 	defer stop()
-	server, err := l.startServer(ctx, r, []string{"ssl_crl_file=ca.crl"}, "")
+	server, err := l.startServer(ctx, r, []string{"ssl_crl_file=ca.crl"})
 	if err != nil {
 		return "", nil, err
 	}

@@ -78,7 +78,7 @@ func terminatedThrough(ctx context.Context, s *stage) ([]reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	ended, err := s.left(ctx, since, 1)
+	ended, err := s.left(ctx, since)
 	if err == nil && !ended[0].Is(gate.MessageEnded, "outcome", "backend_closed", "sqlstate", "57P01") {
 		err = fmt.Errorf("the gate says of a session that PostgreSQL has ended: outcome %v, sqlstate %v", ended[0]["outcome"], ended[0]["sqlstate"])
 	}
@@ -132,7 +132,7 @@ func drainGate(ctx context.Context, s *stage) ([]reply, error) {
 	if took := time.Since(began); took > 20*time.Second { // of 30: it waits for nothing
 		return nil, fmt.Errorf("the drain took %v", took)
 	}
-	if ended, err := s.left(ctx, since, 1); err != nil || !slices.ContainsFunc(ended, func(r gate.Record) bool { return r["outcome"] == "drained" }) {
+	if ended, err := s.left(ctx, since); err != nil || !slices.ContainsFunc(ended, func(r gate.Record) bool { return r["outcome"] == "drained" }) {
 		return nil, errors.Join(err, fmt.Errorf("the gate says %v", ended))
 	}
 	if err := s.gate.Launch(ctx); err != nil {
@@ -231,7 +231,7 @@ func revokeAtGate(ctx context.Context, s *stage) ([]reply, error) {
 	if err := s.renew(s.crlFile); err != nil {
 		return nil, err
 	}
-	ended, err := s.left(ctx, since, 1) // the gate watches the file
+	ended, err := s.left(ctx, since) // the gate watches the file
 	if err == nil && ended[0]["outcome"] != "certificate_revoked" {
 		err = fmt.Errorf("the gate says %v", ended[0]["outcome"])
 	}

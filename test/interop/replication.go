@@ -284,7 +284,7 @@ func conninfo(g *gate.Gate, application string) string {
 }
 
 func subscription(ctx context.Context, t *trial) (string, error) {
-	subscriber, err := t.startServer(ctx, t.server.release, nil, "")
+	subscriber, err := t.startServer(ctx, t.server.release, nil)
 	if err != nil {
 		return "", err
 	}
