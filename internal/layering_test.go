@@ -68,6 +68,7 @@ var layers = map[string][]string{
 	},
 	"cmd/pgwicket-demo": {"internal/pgtest", "internal/tlstest"}, // runs the binary as its users do
 
+	"internal/golden":         nil, // compares long texts, for tests
 	"internal/docpage":        nil, // runs the pages of docs, for tests
 	"internal/tlstest/chains": nil, // chains for the tests of certs and of what uses it
 }
@@ -85,10 +86,10 @@ var owners = map[string][]string{
 	"github.com/pires/go-proxyproto":  {"internal/proxyheader"},
 	"golang.org/x/time":               {"internal/limit", "internal/refusallog"},
 	"github.com/hashicorp/golang-lru": {"internal/limit", "internal/refusallog"},
-	"flag":                            {"cmd/pgwicket-demo"},
+	"flag":                            {"cmd/pgwicket-demo", "internal/golden"},
 	"os/signal":                       {"cmd/pgwicket", "cmd/pgwicket-demo"},
-	"testing":                         {"internal/docpage"}, // its flags would be ours, and nothing that ships may need it
-	"github.com/jackc/pgx":            {"internal/doctor"},  // and the tests, as the second implementation
+	"testing":                         {"internal/docpage", "internal/golden"}, // its flags would be ours, and nothing that ships may need it
+	"github.com/jackc/pgx":            {"internal/doctor"},                     // and the tests, as the second implementation
 	"go.uber.org/goleak":              nil,
 	"github.com/rogpeppe/go-internal": nil,
 	"pgregory.net/rapid":              nil,

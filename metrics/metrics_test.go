@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"pgwicket/internal/golden"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 )
@@ -104,15 +106,9 @@ func expect(t *testing.T, s *Set, names string, want ...string) {
 // The file is what a scraper sees after play, and what the tests of the rules and the dashboard go by.
 func TestExposition(t *testing.T) {
 	t.Parallel()
-	want, err := os.ReadFile("testdata/exposition.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
 	s := New("v1.2.3")
 	play(s)
-	if got := ours(scrape(t, s)); got != string(want) {
-		t.Errorf("got:\n%s\nwant:\n%s", got, want)
-	}
+	golden.File(t, "testdata/exposition.txt", ours(scrape(t, s)))
 }
 
 // A scrape that fails is an alert that does not fire: nothing is described in one way and collected in another.
