@@ -38,6 +38,7 @@ var layers = map[string][]string{
 	"internal/limit":       {"internal/printable"},
 	"internal/lock":        {"acl"},
 	"internal/refusallog":  nil,
+	"internal/audit":       nil,
 	"internal/backend":     {"internal/pgwire", "internal/relay", "internal/socket"},
 	"internal/clientcert":  {"acl", "internal/printable"},
 	"internal/handshake":   {"internal/pgwire", "internal/relay"},
@@ -57,11 +58,11 @@ var layers = map[string][]string{
 	"internal/sandbox":   {"config", "proxy", "internal/filewatch"},
 	"internal/doctor":    {"acl", "config", "proxy", "tlsconfig", "internal/nftables", "internal/pgconf", "internal/pgwire", "internal/phrase"},
 	"internal/gate": {
-		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/dn", "internal/filewatch", "internal/lock", "internal/phrase", "internal/sandbox",
+		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/audit", "internal/dn", "internal/filewatch", "internal/lock", "internal/phrase", "internal/sandbox",
 		"internal/socket", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket": {
-		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/budget", "internal/doctor", "internal/filewatch", "internal/gate", "internal/lock", "internal/logwriter",
+		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/audit", "internal/budget", "internal/doctor", "internal/filewatch", "internal/gate", "internal/lock", "internal/logwriter",
 		"internal/nearest", "internal/nftables", "internal/phrase", "internal/sandbox", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket-demo": {"internal/pgtest", "internal/tlstest"}, // runs the binary as its users do

@@ -33,6 +33,9 @@ func play(s *Set) {
 	s.AcceptFailed()
 	s.LogLineDropped()
 	s.Locks(2)
+	s.AuditLines(5)
+	s.AuditLost()
+	s.AuditFailing(true)
 	s.Refused("1", "probe", false)
 	s.Refused("2", "certificate_revoked", true)
 	s.Handshake("3", state(tls.VersionTLS13, tls.TLS_AES_256_GCM_SHA384, tls.X25519MLKEM768), 3*time.Millisecond)
@@ -102,6 +105,7 @@ func TestExposition(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := New("v1.2.3")
+	s.AuditHead(func() (uint64, string) { return 7, "9f2d" })
 	play(s)
 	if got := ours(scrape(t, s)); got != string(want) {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
@@ -115,6 +119,7 @@ func TestPedantic(t *testing.T) {
 	s.connectionSeries()
 	s.tlsSeries()
 	s.configSeries()
+	s.AuditHead(func() (uint64, string) { return 7, "9f2d" })
 	for range 2 {
 		play(s)
 		if _, err := s.Gatherer().Gather(); err != nil {
@@ -126,6 +131,7 @@ func TestPedantic(t *testing.T) {
 func TestLint(t *testing.T) {
 	t.Parallel()
 	s := New("v1.2.3")
+	s.AuditHead(func() (uint64, string) { return 7, "9f2d" })
 	play(s)
 	families, err := s.Gatherer().Gather()
 	if err != nil {
@@ -147,7 +153,7 @@ func TestLint(t *testing.T) {
 		for _, m := range f.GetMetric() {
 			for _, l := range m.GetLabel() {
 				// No label is a client's choice: whoever has a thousand names would have a thousand series.
-				if known := "listener outcome version cipher group reason file issuer backend address result goversion"; !slices.Contains(strings.Fields(known), l.GetName()) {
+				if known := "listener outcome version cipher group reason file issuer backend address result goversion sha256"; !slices.Contains(strings.Fields(known), l.GetName()) {
 					t.Errorf("%s has a label %s", f.GetName(), l.GetName())
 				}
 			}
@@ -175,6 +181,7 @@ func TestOperationsManual(t *testing.T) {
 		rows[m[1]] = row{m[2], strings.Join(labels, ","), m[4]}
 	}
 	s := New("v1.2.3")
+	s.AuditHead(func() (uint64, string) { return 7, "9f2d" })
 	play(s)
 	families, err := s.Gatherer().Gather()
 	if err != nil {
@@ -242,6 +249,7 @@ func TestInForce(t *testing.T) {
 func TestExemplars(t *testing.T) {
 	t.Parallel()
 	s := New("v1.2.3")
+	s.AuditHead(func() (uint64, string) { return 7, "9f2d" })
 	play(s)
 	text := ask(s, http.MethodGet, "/metrics", yes, "Accept", "application/openmetrics-text; version=1.0.0").Body.String()
 	for _, want := range []string{

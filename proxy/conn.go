@@ -251,6 +251,9 @@ func (c *conn) judge() (*acl.Rule, *Policy, error) {
 	if rule != nil {
 		c.session.setRule(rule)
 	}
+	if err == nil {
+		err = c.server.audit.admits(policy)
+	}
 	return rule, policy, err
 }
 
