@@ -19,7 +19,7 @@ TIME     ?= 10m
 # Builds a program of the module in test and runs it here, so that paths in ARGS are from here.
 RUN = run() { $(GO) build -C test -o "$(CURDIR)/bin/" "./$$1" && "bin/$$1" "$${@:2}"; }; run
 
-.PHONY: help build packages demo test deploy-test lint fuzz soak bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-replication interop-tools screenshots clean
+.PHONY: help build packages demo test deploy-test ca-test fresh-test lint fuzz soak bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-moments interop-moments-quick interop-replication interop-tools screenshots clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-23s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,35 +32,37 @@ packages: build ## make the deb and the rpm, in bin
 		GOARCH=$$($(GO) env GOARCH) VERSION=$(PACKAGE) $$nfpm package -f deploy/packages/nfpm.yaml -p $$format -t bin/; done
 
 demo: ## see a working gate in front of a real PostgreSQL, from nothing (ARGS=--once to leave after the scenarios)
-	@.ci/need postgresql
+	@GO="$(GO)" .ci/need go ca-certificates postgresql
 	@$(MAKE) --no-print-directory build
 	@$(GO) build -o bin/pgwicket-demo ./cmd/pgwicket-demo
 	@bin/pgwicket-demo $(ARGS)
 
-test: ## run every test, against a real PostgreSQL
-	@.ci/need postgresql openssl
-	@.ci/need --optional sslscan
-	@.ci/need --optional chromium
-	@.ci/need --optional nftables iproute2
-	@.ci/need --optional mandoc fish zsh bash-completion
-	@.ci/need --optional pgbouncer stunnel4
+test: ## run every test, against a real PostgreSQL (OPTIONAL=1 also installs what some of them call: a browser, shells, scanners)
+	@GO="$(GO)" .ci/need go ca-certificates postgresql openssl
+	@OPTIONAL=$(OPTIONAL) .ci/need --optional sslscan chromium nftables iproute2 mandoc fish zsh bash-completion pgbouncer stunnel4
 	@[ -n "$(RACE)" ] || echo "no C compiler: testing without the race detector"
 	$(GO) test $(RACE) -timeout 20m ./...
 	$(GO) test -C test $(RACE) -timeout 20m ./...
 
 deploy-test: ## hold every file of deploy, and the release, to the programs that read them (installs those as root on Debian)
 	@.ci/need postgresql openssl haproxy shellcheck rpm
-	@.ci/need --optional fail2ban
-	@.ci/need --optional systemd
-	@.ci/need --optional prometheus
+	@OPTIONAL=$(OPTIONAL) .ci/need --optional fail2ban systemd prometheus debootstrap docker.io
 	for module in $(DEPLOY); do $(GO) test -C $$module -timeout 20m ./... || exit 1; done
+
+ca-test: ## a gate with certificates and lists of step-ca, easy-rsa, GnuTLS and openssl ca (builds step-ca: minutes when cold)
+	@.ci/need postgresql openssl
+	@OPTIONAL=$(OPTIONAL) .ci/need --optional easy-rsa gnutls-bin curl
+	$(GO) test -C test/ca -timeout 20m ./...
+
+fresh-test: ## what the README says, on a fresh Debian 12 that is thrown away (root; TARGETS=test for make test as well, which takes an hour)
+	@.ci/fresh $(TARGETS)
 
 lint: ## golangci-lint in every module, go vet for other systems, gofumpt, go.mod; minutes when cold
 	$(GO) mod tidy -diff
 	$(GO) -C test mod tidy -diff
 	for os in darwin freebsd windows; do GOOS=$$os $(GO) vet ./... || exit 1; done
 	@echo "golangci-lint (built on first use, which takes some minutes)"
-	linter=$$($(TOOL) -n golangci-lint) && for module in . test $(DEPLOY); do \
+	linter=$$($(TOOL) -n golangci-lint) && for module in . test test/ca $(DEPLOY); do \
 		echo "$$module" && (cd $$module && "$$linter" run ./...) || exit 1; done
 
 fuzz: ## run every fuzz target for FUZZTIME (60s) each
@@ -98,6 +100,14 @@ interop-quick: ## the same with a small value and short waits, for CI (ARGS="--o
 	@.ci/need postgresql openssl
 	@$(RUN) interop matrix --quick $(ARGS)
 
+interop-moments: ## limits, drains, revocations and restarts as each client sees them, into docs/results/interop.md (three minutes)
+	@.ci/need postgresql openssl
+	@$(RUN) interop moments --into docs/results/interop.md $(ARGS)
+
+interop-moments-quick: ## the same without the file, for CI (ARGS="--only JDBC" for one client)
+	@.ci/need postgresql openssl
+	@$(RUN) interop moments $(ARGS)
+
 interop-replication: ## backups, standbys, WAL and logical replication through a gate, by checksum, into docs/results/interop.md
 	@.ci/need postgresql openssl
 	@$(RUN) interop replication --into docs/results/interop.md $(ARGS)
@@ -108,7 +118,7 @@ interop-tools: ## pg_dump, pg_restore, psql -f and pgbench through a gate, by ch
 
 screenshots: ## take the pictures of the status page in docs/img anew
 	@.ci/need chromium
-	SCREENSHOTS=1 $(GO) test -count=1 -run TestScreenshots ./internal/status
+	SCREENSHOTS=1 VERSION='$(VERSION)' $(GO) test -count=1 -run TestScreenshots ./internal/status
 
 clean: ## remove what was built
 	rm -rf bin

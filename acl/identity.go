@@ -22,7 +22,8 @@ import (
 // a verified chain, and only after the handshake has proved that the client has the
 // private key.
 type Identity struct {
-	CN     string // the only common name; empty if there are several or if it is ambiguous
+	CN     string // the only common name; empty if there are several, if it is ambiguous, or if no role can have it
+	CNText string // the only common name where CN is empty for what it would be as a role: it has over 63 bytes, or is a T61String
 	DN     string // the subject as PostgreSQL prints it for clientname=DN (RFC 2253); empty if it is malformed
 	Issuer string // the issuer, in the form of DN
 	Serial string // in hexadecimal, as openssl prints it
@@ -46,6 +47,9 @@ func IdentityOf(leaf *x509.Certificate) Identity {
 		SPKI:   hex.EncodeToString(key[:]),
 		DNS:    slices.DeleteFunc(slices.Clone(leaf.DNSNames), ambiguous),
 		Email:  slices.DeleteFunc(slices.Clone(leaf.EmailAddresses), ambiguous),
+	}
+	if id.CN == "" {
+		id.CNText = dn.CommonNameText(leaf.RawSubject)
 	}
 	for i, name := range id.DNS {
 		id.DNS[i] = lower(name)

@@ -134,7 +134,10 @@ func (p *ruleParser) rule(o RuleOptions) *Rule {
 	}
 	if o.IdleTimeout != "" {
 		d, err := time.ParseDuration(o.IdleTimeout)
-		if err != nil || d < 0 {
+		switch {
+		case err == nil && d < 0:
+			p.errorf(".idle_timeout", "%q is negative; write a duration like 10s or 5m, or 0s for no limit", o.IdleTimeout)
+		case err != nil:
 			p.errorf(".idle_timeout", "%q is not a duration; write it with a unit, like 10s or 5m, or 0s for no limit", o.IdleTimeout)
 		}
 		rule.IdleTimeout = &d
@@ -265,8 +268,6 @@ func (p *ruleParser) certificate(o CertificateOptions) (out []attribute) {
 			a.pattern = p.fullName(key, c.text)
 		case "dns":
 			a.pattern = p.pattern(key, c.text, hostName)
-		case "cn":
-			a.pattern = p.pattern(key, c.text, roleName)
 		default:
 			a.pattern = p.pattern(key, c.text, anyName)
 		}

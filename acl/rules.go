@@ -1,6 +1,7 @@
 package acl
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -221,7 +222,7 @@ func anyMatches(list []pattern, name string) bool {
 func (id *Identity) names(kind string) (one string, several []string) {
 	switch kind {
 	case "cn":
-		one = id.CN
+		one = cmp.Or(id.CN, id.CNText)
 	case "dn":
 		one = id.DN
 	case "issuer":
@@ -298,6 +299,9 @@ func (rule *Rule) captures(id *Identity, want string) bool {
 			continue
 		}
 		one, several := id.names(a.kind)
+		if a.kind == "cn" {
+			one = id.CN // the one that a role can have
+		}
 		if a.capturesValue(one, want) {
 			return true
 		}

@@ -14,6 +14,7 @@ import (
 // Admin has the settings of the admin address and the admin socket.
 type Admin struct {
 	Address string // on TCP; empty means none
+	Line    int    // of the address, or 1 if it is not set; 0 if the environment sets it
 	// TLS is for the address; nil means plain HTTP. Its Verify checks each request.
 	TLS         *tlsconfig.Server
 	Socket      string   // path of a Unix socket; empty means none
@@ -43,7 +44,7 @@ func (l *loader) admin(f admin, dir string, gate *tlsconfig.Server) Admin {
 		}
 		return a
 	}
-	a.Address = l.address("admin.address", f.Address)
+	a.Address, a.Line = l.address("admin.address", f.Address), l.line("admin.address")
 	a.Hosts = l.adminHosts(f.Hosts)
 	if overTLS {
 		a.TLS = l.server("admin.tls", f.TLS, l.current.Admin.TLS)

@@ -35,6 +35,7 @@ const proxyHeaderTimeout = 5 * time.Second
 // Config is a valid configuration with all its files loaded.
 type Config struct {
 	Listen         []string // addresses, as net.Listen takes them
+	ListenLines    []int    // the line of each; 0 if the environment sets it
 	Policy         *proxy.Policy
 	TLS            *tlsconfig.Server
 	TCPUserTimeout time.Duration // 0 means the default of the system
@@ -202,7 +203,6 @@ func (l *loader) warnf(key, format string, args ...any)  { l.add(true, key, form
 
 func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), now time.Time) *Config {
 	c := &Config{
-		Listen:         l.listen(f.Listen),
 		TCPUserTimeout: time.Duration(f.Limits.TCPUserTimeout),
 		DrainDelay:     time.Duration(f.Limits.DrainDelay),
 		DrainTimeout:   time.Duration(f.Limits.DrainTimeout),
@@ -216,6 +216,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		Landlock:       f.Landlock,
 		RunsCommands:   f.TLS.PassphraseCommand != "" || f.Admin.TLS.PassphraseCommand != "",
 	}
+	c.Listen, c.ListenLines = l.listen(f.Listen, f.ReusePort)
 	if err := c.LogLevel.UnmarshalText([]byte(l.oneOf("log.level", f.Log.Level, "debug", "info", "warn", "error"))); err != nil {
 		c.LogLevel = slog.LevelInfo
 	}
@@ -236,6 +237,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 	}
 	c.TLS = l.server("tls", f.TLS, l.current.TLS)
 	c.Admin = l.admin(f.Admin, dir, c.TLS)
+	l.checkOverlap(c.Listen, c.Admin.Address)
 	c.Policy = &proxy.Policy{
 		Networks:              l.networks(f.ACL),
 		SourceRefusal:         l.sourceRefusal(f.ACL.Refusal),
@@ -300,7 +302,7 @@ func (l *loader) limits(f limits, certs bool) proxy.Limits {
 	}
 }
 
-func (l *loader) listen(addresses []listen) (out []string) {
+func (l *loader) listen(addresses []listen, shared bool) (out []string, lines []int) {
 	if len(addresses) == 0 {
 		l.errorf("listen", "is missing; list the addresses that clients connect to, like listen: [{address: \"10.0.0.5:5432\"}]")
 	}
@@ -312,13 +314,37 @@ func (l *loader) listen(addresses []listen) (out []string) {
 		case slices.Contains(out, addr):
 			l.errorf(key, "%s is listed twice", addr)
 		default:
-			out = append(out, addr)
+			if i := slices.IndexFunc(out, func(other string) bool { return overlap(addr, other) }); i >= 0 && !shared {
+				l.errorf(key, "%s and %s overlap, so the system gives only one of them; remove one", addr, out[i])
+			}
+			out, lines = append(out, addr), append(lines, l.line(key))
 			if ap, err := netip.ParseAddrPort(addr); err == nil && ap.Addr().IsUnspecified() {
 				l.warnf(key, "%s listens on all networks of this machine; write the address that clients use", a.Address)
 			}
 		}
 	}
-	return out
+	return out, lines
+}
+
+// overlap reports whether a connection can be to both of two addresses. An unspecified
+// IPv6 address stands for those of IPv4, too.
+func overlap(a, b string) bool {
+	one, err1 := netip.ParseAddrPort(a)
+	other, err2 := netip.ParseAddrPort(b)
+	if err1 != nil || err2 != nil || one.Port() != other.Port() {
+		return false
+	}
+	covers := func(a, b netip.Addr) bool { return a.IsUnspecified() && (a.Is6() || b.Is4()) }
+	return one.Addr() == other.Addr() || covers(one.Addr(), other.Addr()) || covers(other.Addr(), one.Addr())
+}
+
+// checkOverlap refuses an admin address where clients connect.
+func (l *loader) checkOverlap(addresses []string, admin string) {
+	for _, a := range addresses {
+		if overlap(a, admin) {
+			l.errorf("admin.address", "%s is also an address in listen (%s); give it another port, such as 10432", admin, a)
+		}
+	}
 }
 
 // proxies returns the load balancers that send PROXY headers, by the address that the
@@ -411,10 +437,11 @@ func (l *loader) sourceRefusal(s string) proxy.SourceRefusal {
 	return proxy.SourceRefusal(max(slices.Index(known, l.oneOf("acl.refusal", s, known...)), 0))
 }
 
-// keyOwner returns the user id of the account that root will change to, because the
-// gate reads the keys as this account at every reload; 0 if it does not change.
+// keyOwner returns the user id of the account in user, because the gate reads the keys
+// as this account at every reload; 0 if there is none. Only root can become it, but
+// anybody may check a configuration.
 func keyOwner(account string) int {
-	if account == "" || os.Geteuid() != 0 {
+	if account == "" {
 		return 0
 	}
 	u, err := user.Lookup(account)

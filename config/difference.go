@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -17,6 +18,17 @@ import (
 // Settings are the keys of a configuration with their values, the defaults included, for
 // the comparison of two loads.
 type Settings struct{ file file }
+
+// PassphraseFiles returns the existing files that tls.passphrase_command names by their
+// full paths.
+func (s *Settings) PassphraseFiles() (files []string) {
+	for word := range strings.FieldsFuncSeq(s.file.TLS.PassphraseCommand, func(r rune) bool { return strings.ContainsRune(" \t\n'\"<>|;&()$`=", r) }) {
+		if st, err := os.Stat(word); strings.HasPrefix(word, "/") && err == nil && st.Mode().IsRegular() && st.Mode()&0o111 == 0 {
+			files = append(files, word)
+		}
+	}
+	return files
+}
 
 // Differences returns in one line for each key what has changed since old: the new value
 // and the old one, or the entries of a list that were added and removed. What may be

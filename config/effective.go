@@ -35,7 +35,7 @@ func Effective(path string) (text []byte, problems []Problem) {
 	for i := range s.Backends {
 		s.Backends[i].backend = withDefaults(s.lines, fmt.Sprintf("backends[%d]", i), s.Backends[i].backend)
 	}
-	p := &printer{path: path, lines: s.lines}
+	p := &printer{path: path, lines: s.lines, inForce: s.inForce()}
 	root := p.section(reflect.ValueOf(&s.file).Elem(), reflect.ValueOf(defaults()), "")
 	// An empty section would have an effect, so leave it out.
 	if len(s.Backends) > 0 && !has(s.lines, "backend") {
@@ -56,8 +56,9 @@ func Effective(path string) (text []byte, problems []Problem) {
 
 // printer encodes the settings as YAML.
 type printer struct {
-	path  string
-	lines map[string]int
+	path    string
+	lines   map[string]int
+	inForce map[string]string
 }
 
 // standard has the defaults that tlsconfig uses for an empty string or 0, as far as
@@ -167,9 +168,20 @@ func (p *printer) list(v reflect.Value, path string) *yaml.Node {
 func (p *printer) origin(v, byDefault reflect.Value, key string) string {
 	_, set := p.lines[key]
 	if !set && byDefault.IsValid() && reflect.DeepEqual(v.Interface(), byDefault.Interface()) {
-		return "# default"
+		return p.byDefault(v, key)
 	}
 	return p.comment(key)
+}
+
+// byDefault is the comment of a default: what an empty value stands for, too.
+func (p *printer) byDefault(v reflect.Value, key string) string {
+	switch value, known := p.inForce[key]; {
+	case !v.IsZero() || v.Kind() != reflect.String && v.Kind() != reflect.Slice || standard[key] != "":
+		return "# default"
+	case known:
+		return "# default: " + value
+	}
+	return "# default: none"
 }
 
 func (p *printer) comment(key string) string { return "# " + at(p.path, lineOf(p.lines, key), key) }

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"pgwicket/tlsconfig"
+
 	"gopkg.in/yaml.v3"
 )
 
@@ -124,6 +126,43 @@ func withoutComments(t *testing.T, text []byte) []byte {
 	return out
 }
 
+// An empty value that stands for something says for what, and what it says is a value
+// that can be written there with the same meaning.
+func TestEffectiveDefaults(t *testing.T) {
+	s := newSite(t)
+	text := `
+listen: [{address: "127.0.0.1:5432"}]
+tls: {cert_file: server.crt, key_file: server.key, ca_file: ca.crt, crl_file: ca.crl}
+acl: {allow: [127.0.0.0/8], on_recheck: idle}
+backend: {host: db.example, sslrootcert: ca.crt}
+`
+	printed := effective(t, s.write(t, "defaults.yaml", []byte(text), 0o600), nil)
+	for key, want := range map[string]string{
+		"max_protocol_version": `"" # default: TLSv1.3`, "crl_check": `"" # default: chain`, "crl_missing": `"" # default: reject`,
+		"crl_stale": `"" # default: reject`, "on_expiry": `"" # default: idle, as on_recheck`, "sslmode": `"" # default: verify-full`,
+		"sslnegotiation": `"" # default: postgres`, "ciphers": "[] # default: " + strings.Join(tlsconfig.DefaultCiphers(), ", "),
+		"groups": "[] # default: " + strings.Join(tlsconfig.DefaultGroups(), ", "), "ocsp_file": `"" # default: none`,
+	} {
+		if !strings.Contains(printed, "  "+key+": "+want+"\n") {
+			t.Errorf("no %s: %s in\n%s", key, want, printed)
+		}
+		value := strings.TrimPrefix(want[strings.Index(want, "#"):], "# default: ")
+		value, _, _ = strings.Cut(value, ", as ")
+		if strings.HasPrefix(want, "[]") {
+			value = "[" + value + "]"
+		}
+		if section := map[bool]string{true: "tls: {", false: "acl: {"}[key != "on_expiry"]; strings.HasPrefix(key, "ssl") {
+			text = strings.Replace(text, "backend: {", "backend: {"+key+": "+value+", ", 1)
+		} else if value != "none" {
+			text = strings.Replace(text, section, section+key+": "+value+", ", 1)
+		}
+	}
+	before, problems := s.load(t, "defaults.yaml", text)
+	if before == nil || len(problems) > 0 {
+		t.Errorf("with the defaults written out: %v\n%s", problems, text)
+	}
+}
+
 func TestEffectiveExample(t *testing.T) {
 	text := effective(t, exampleFile, []string{"PGWICKET_LIMITS_MAX_CONNECTIONS=7", "PGWICKET_ACL_DENY=10.20.1.0/24"})
 	_, lines, _ := parse([]byte(example(t)))
@@ -131,7 +170,7 @@ func TestEffectiveExample(t *testing.T) {
 		fmt.Sprintf("- address: 10.0.0.5:5432 # %s:%d\n", exampleFile, lines["listen[0].address"]),
 		"max_connections: 7 # PGWICKET_LIMITS_MAX_CONNECTIONS\n",
 		"deny: [10.20.1.0/24] # PGWICKET_ACL_DENY\n",
-		"ocsp_file: \"\" # default\n",
+		"ocsp_file: \"\" # default: none\n",
 		"crl_grace: 0s # default\n",
 		fmt.Sprintf("landlock: true # %s:%d\n", exampleFile, lines["landlock"]),
 	} {
@@ -152,7 +191,7 @@ func TestEffectiveExample(t *testing.T) {
 			t.Errorf("%s (%s) is not printed", key, name)
 		}
 	}
-	from := regexp.MustCompile(` # (default|PGWICKET_[A-Z_]+|\.\./config\.example\.yaml:\d+)$`)
+	from := regexp.MustCompile(` # (default(: [-A-Za-z0-9_., ]+)?|PGWICKET_[A-Z_]+|\.\./config\.example\.yaml:\d+)$`)
 	for line := range strings.Lines(text) {
 		if line = strings.TrimSuffix(line, "\n"); !from.MatchString(line) && !strings.HasSuffix(line, ":") {
 			t.Errorf("where is this from: %s", line)

@@ -230,6 +230,7 @@ func meaning(t *testing.T, s *site, text string) string {
 		t.Fatal(problems)
 	}
 	p := cfg.Policy
+	cfg.Admin.Line = 0
 	return fmt.Sprintln(cfg.Listen, cfg.TCPUserTimeout, cfg.DrainTimeout, cfg.Admin, cfg.LogLevel, cfg.LogFormat, cfg.WatchFiles, cfg.ReusePort, cfg.User, cfg.Landlock,
 		p.SourceRefusal, p.Backend, p.StartupTimeout, p.MaxCancelRequests, p.RefusalLogRate,
 		p.TLS.MinVersion, p.TLS.MaxVersion, p.TLS.CurvePreferences, p.TLS.ClientAuth,

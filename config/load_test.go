@@ -47,8 +47,8 @@ func TestLoadDefaults(t *testing.T) {
 	rest := *cfg
 	rest.Policy, rest.TLS, rest.Settings, rest.path = nil, nil, nil, ""
 	if want := (Config{
-		Listen: []string{"127.0.0.1:5432"}, TCPUserTimeout: 5 * time.Minute, DrainTimeout: 30 * time.Second,
-		Admin: Admin{Address: "127.0.0.1:10432"}, LogLevel: slog.LevelInfo, LogFormat: "auto", WatchFiles: true, UserLine: 1, Landlock: true,
+		Listen: []string{"127.0.0.1:5432"}, ListenLines: []int{1}, TCPUserTimeout: 5 * time.Minute, DrainTimeout: 30 * time.Second,
+		Admin: Admin{Address: "127.0.0.1:10432", Line: 1}, LogLevel: slog.LevelInfo, LogFormat: "auto", WatchFiles: true, UserLine: 1, Landlock: true,
 	}); !reflect.DeepEqual(rest, want) {
 		t.Errorf("got %+v, want %+v", rest, want)
 	}
@@ -95,8 +95,8 @@ func TestLoadEveryKey(t *testing.T) {
 	}
 	rest.Policy, rest.TLS, rest.Admin.TLS, rest.Settings, rest.path = nil, nil, nil, nil, ""
 	if want := (Config{
-		Listen: []string{"127.0.0.1:5432", "[::1]:5432"}, TCPUserTimeout: 90 * time.Second, DrainDelay: 5 * time.Second, DrainTimeout: 2 * time.Hour,
-		Admin: Admin{Address: "192.0.2.1:9999", Socket: rest.Admin.Socket, Hosts: []string{"gate.example"}, ShowClients: true}, LogLevel: slog.LevelDebug, LogFormat: "json", ReusePort: true, User: "nobody", UserLine: rest.UserLine, RunsCommands: true,
+		Listen: []string{"127.0.0.1:5432", "[::1]:5432"}, ListenLines: []int{2, 3}, TCPUserTimeout: 90 * time.Second, DrainDelay: 5 * time.Second, DrainTimeout: 2 * time.Hour,
+		Admin: Admin{Address: "192.0.2.1:9999", Line: rest.Admin.Line, Socket: rest.Admin.Socket, Hosts: []string{"gate.example"}, ShowClients: true}, LogLevel: slog.LevelDebug, LogFormat: "json", ReusePort: true, User: "nobody", UserLine: rest.UserLine, RunsCommands: true,
 		StateDir: filepath.Dir(rest.Admin.Socket), AuditFile: filepath.Join(filepath.Dir(rest.Admin.Socket), "audit.log"),
 	}); !reflect.DeepEqual(rest, want) {
 		t.Errorf("got %+v, want %+v", rest, want)

@@ -93,10 +93,29 @@ func syntaxError(err error, text []byte) Problem {
 		}
 	}
 	p.Text = "not YAML, here or nearby: " + controls.ReplaceAllString(p.Text, " ")
+	if line := unquotedAddress(text); line > 0 {
+		p.Line = line
+		p.Text += `; quote an IPv6 address with its port, like "[::1]:5432"`
+	}
+	if strings.Contains(p.Text, "tab character") {
+		p.Text += "; indent with spaces, not tabs"
+	}
 	if strings.Contains(p.Text, "cannot start any token") || strings.Contains(p.Text, "alphabetic or numeric") {
 		p.Text += "; indent with spaces, not tabs, and quote a value that begins with a character such as @ or *"
 	}
 	return p
+}
+
+var ipv6Port = regexp.MustCompile(`(?m)^[^#"'\n]*[\s,{\[]\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]:\d`)
+
+// unquotedAddress returns the line of an IPv6 address with a port that is not quoted: to
+// YAML its brackets are a list. It returns 0 if there is none.
+func unquotedAddress(text []byte) int {
+	at := ipv6Port.FindIndex(text)
+	if at == nil {
+		return 0
+	}
+	return 1 + bytes.Count(text[:at[1]], []byte("\n"))
 }
 
 // has reports whether a section, or a key in it, is set.

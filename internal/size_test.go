@@ -23,6 +23,9 @@ const (
 // maxPackages are the packages with a limit of their own.
 var maxPackages = map[string]int{"cmd/pgwicket": 2500}
 
+// testData are packages that are lists of cases for tests. They may be long, and no function of theirs may.
+var testData = []string{"internal/tlstest/chains"}
+
 // manyFields are the packages whose structs are lists: of series, and of keys.
 var manyFields = []string{"metrics", "config"}
 
@@ -45,7 +48,7 @@ func TestSizes(t *testing.T) {
 		if own, ok := maxPackages[name]; ok {
 			limit = own
 		}
-		if lines > limit {
+		if lines > limit && !slices.Contains(testData, name) {
 			t.Errorf("%s has %d lines, and at most %d are allowed", name, lines, limit)
 		}
 	}
@@ -153,7 +156,7 @@ func TestTree(t *testing.T) {
 		}
 	}
 	for name := range documented {
-		if _, ok := packages[name]; !ok && !slices.Contains([]string{"test", "deploy", "tools"}, name) {
+		if _, ok := packages[name]; !ok && !slices.Contains([]string{"test", "test/ca", "deploy", "tools"}, name) {
 			t.Errorf("docs/design.md lists %s, which is not a package", name)
 		}
 	}

@@ -17,7 +17,7 @@ func BenchmarkSession(b *testing.B) {
 	for name, session := range map[string]string{"exemplars": "8a0vq2cqj8o3k-1042", "plain": ""} {
 		b.Run(name, func(b *testing.B) {
 			s := New("v1.2.3")
-			host := Host{"default", "/run/postgresql/.s.PGSQL.5432"}
+			host := Host{Backend: "default", Address: "/run/postgresql/.s.PGSQL.5432"}
 			s.InForce(10_000, 1000, []Host{host})
 			accepted := s.Accepted("127.0.0.1:5432")
 			shown := state(tls.VersionTLS13, tls.TLS_AES_128_GCM_SHA256, tls.X25519)
@@ -26,7 +26,7 @@ func BenchmarkSession(b *testing.B) {
 				accepted()
 				s.Started()
 				s.Handshake(session, shown, 3*time.Millisecond)
-				s.BackendTried(host, true)
+				s.BackendTried(host, nil)
 				s.BackendConnected(session, 100*time.Microsecond)
 				s.SessionOpened()
 				s.Relayed(100, 1000)

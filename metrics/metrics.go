@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"pgwicket/internal/health"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
@@ -37,6 +39,10 @@ type Set struct {
 	handshakeTime prometheus.Histogram
 	backendTime   prometheus.Histogram
 	backends      *prometheus.CounterVec
+	backendUp     *prometheus.GaugeVec
+	backendOK     *prometheus.GaugeVec
+	backendFailed *prometheus.GaugeVec
+	backendStates health.Book
 	limit         prometheus.Gauge
 	limitStartups prometheus.Gauge
 	fromClients   prometheus.Counter
@@ -71,9 +77,6 @@ type Set struct {
 
 // Outcomes has the label values of the counters by outcome. Each is a closed set.
 type Outcomes struct{ Refused, Handshakes, Ended, Cancelled []string }
-
-// Host is an address of a backend. Both values come from the configuration.
-type Host struct{ Backend, Address string }
 
 // latency has buckets from 0.2 ms, an ECDSA handshake on a fast machine, to 10 s, the
 // default startup timeout.
@@ -121,6 +124,9 @@ func (s *Set) connectionSeries() {
 	s.recheckTime = s.gauge("recheck_duration_seconds", "Duration of the last recheck.")
 	s.backendTime = s.histogram("backend_connect_duration_seconds", "Time to connect to the backend.")
 	s.backends = s.counterVec("backend_connects_total", "Connection attempts of sessions to a backend address, by result.", "backend", "address", "result")
+	s.backendUp = s.gaugeVec("backend_up", "Whether PostgreSQL at a backend address has served the last session that tried (1) or not (0); absent until one has tried.", "backend", "address")
+	s.backendOK = s.gaugeVec("backend_last_success_timestamp_seconds", "When PostgreSQL at a backend address last served a session.", "backend", "address")
+	s.backendFailed = s.gaugeVec("backend_last_failure_timestamp_seconds", "When PostgreSQL at a backend address last failed to serve a session.", "backend", "address")
 	s.limit = s.gauge("limit_connections", "Maximum number of sessions; +Inf without a limit.")
 	s.limitStartups = s.gauge("limit_startups", "Maximum number of unproved connections; +Inf without a limit.")
 }
@@ -226,9 +232,14 @@ func (s *Set) InForce(sessions, startups int, hosts []Host) {
 	defer s.mu.Unlock()
 	s.limit.Set(limitValue(sessions))
 	s.limitStartups.Set(limitValue(startups))
+	s.backendStates.Keep(hosts)
 	for _, h := range s.hosts {
 		if !slices.Contains(hosts, h) {
-			s.backends.DeletePartialMatch(prometheus.Labels{"backend": label(h.Backend), "address": label(h.Address)})
+			gone := prometheus.Labels{"backend": label(h.Backend), "address": label(h.Address)}
+			s.backends.DeletePartialMatch(gone)
+			for _, g := range []*prometheus.GaugeVec{s.backendUp, s.backendOK, s.backendFailed} {
+				g.DeletePartialMatch(gone)
+			}
 		}
 	}
 	s.hosts = slices.Clone(hosts)
@@ -313,15 +324,6 @@ func GroupName(g tls.CurveID) string {
 
 // BackendConnected records the time to connect to a backend.
 func (s *Set) BackendConnected(session string, d time.Duration) { observe(s.backendTime, d, session) }
-
-// BackendTried counts one attempt of a session to connect to a host.
-func (s *Set) BackendTried(h Host, ok bool) {
-	result := "success"
-	if !ok {
-		result = "failure"
-	}
-	s.backends.WithLabelValues(label(h.Backend), label(h.Address), result).Inc()
-}
 
 // Relayed counts bytes of a session in both directions.
 func (s *Set) Relayed(fromClient, toClient int) {

@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"crypto/tls"
+	"errors"
 	"math/big"
 	"net/http"
 	"os"
@@ -40,9 +41,10 @@ func play(s *Set) {
 	s.Refused("2", "certificate_revoked", true)
 	s.Handshake("3", state(tls.VersionTLS13, tls.TLS_AES_256_GCM_SHA384, tls.X25519MLKEM768), 3*time.Millisecond)
 	s.Handshake("4", state(tls.VersionTLS12, tls.TLS_RSA_WITH_AES_128_CBC_SHA, 0), 250*time.Millisecond)
-	s.InForce(10_000, 1000, []Host{{"default", "/run/postgresql/.s.PGSQL.5432"}, {"reports", "db1:5432"}})
-	s.BackendTried(Host{"default", "/run/postgresql/.s.PGSQL.5432"}, true)
-	s.BackendTried(Host{"reports", "db1:5432"}, false)
+	s.InForce(10_000, 1000, []Host{{Backend: "default", Address: "/run/postgresql/.s.PGSQL.5432"}, {Backend: "reports", Address: "db1:5432"}})
+	s.BackendTried(Host{Backend: "default", Address: "/run/postgresql/.s.PGSQL.5432"}, nil)
+	s.BackendTried(Host{Backend: "reports", Address: "db1:5432"}, errors.New("connection refused"))
+	s.BackendServed(Host{Backend: "default", Address: "/run/postgresql/.s.PGSQL.5432"})
 	s.BackendConnected("3", 100*time.Microsecond)
 	s.SessionOpened()
 	s.SessionOpened()
@@ -66,8 +68,12 @@ func play(s *Set) {
 	s.LoadFailed(true)
 }
 
-// ours leaves out the series of Go and of the process, and the version of Go.
+var lastTimes = regexp.MustCompile(`(_last_(success|failure)_timestamp_seconds\{[^}]*\}) \S+`)
+
+// ours leaves out the series of Go and of the process, the version of Go and the times
+// that are now.
 func ours(text string) string {
+	text = lastTimes.ReplaceAllString(text, "$1 1")
 	var out strings.Builder
 	for line := range strings.Lines(text) {
 		if strings.Contains(line, "pgwicket_") {
@@ -233,16 +239,25 @@ func TestExpect(t *testing.T) {
 func TestInForce(t *testing.T) {
 	t.Parallel()
 	s := New("v1.2.3")
-	one, two := Host{"default", "/run/a"}, Host{"default", "/run/\xfc"}
+	one, two := Host{Backend: "default", Address: "/run/a"}, Host{Backend: "default", Address: "/run/\xfc"}
 	s.InForce(7, 5, []Host{one, two})
 	expect(t, s, "limit_connections|limit_startups", "limit_connections 7", "limit_startups 5")
-	s.BackendTried(two, false)
-	s.BackendTried(one, true)
+	s.BackendTried(two, errors.New("no such file"))
+	s.BackendTried(one, nil)
+	s.BackendServed(one)
+	expect(t, s, "backend_up", "backend_up{address=\"/run/a\",backend=\"default\"} 1", "backend_up{address=\"/run/\uFFFD\",backend=\"default\"} 0")
 	s.InForce(0, 0, []Host{two})
 	expect(t, s, "limit_connections|limit_startups", "limit_connections +Inf", "limit_startups +Inf")
 	expect(t, s, "backend_connects_total",
 		"backend_connects_total{address=\"/run/\uFFFD\",backend=\"default\",result=\"failure\"} 1",
 		"backend_connects_total{address=\"/run/\uFFFD\",backend=\"default\",result=\"success\"} 0")
+	expect(t, s, "backend_up", "backend_up{address=\"/run/\uFFFD\",backend=\"default\"} 0")
+	s.BackendServed(two)
+	s.BackendServed(one) // of a session from before the reload
+	expect(t, s, "backend_up", "backend_up{address=\"/run/\uFFFD\",backend=\"default\"} 1")
+	if all := s.Backends(); len(all) != 1 || all[0].Down() || all[0].Reason != "no such file" || all[0].LastFailure.IsZero() {
+		t.Errorf("the status page gets %+v", all)
+	}
 }
 
 // Whoever sees a bar of a histogram or a refusal asks the log for the session; no sample of ours names a client.

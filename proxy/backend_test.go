@@ -143,6 +143,39 @@ func TestSessionOverTLSToTheBackend(t *testing.T) {
 	}
 }
 
+// A COPY over TLS on both legs leaves the session as it was; ProxySQL's next query was
+// written into a buffer that nobody sent (sysown/proxysql#6191).
+func TestCopyOverTLSToTheBackend(t *testing.T) {
+	t.Parallel()
+	db := tlsPostgres(t)
+	g := newGate(t, db.SocketDir, to(backendOf(over(db, asked("localhost")))))
+	conn := pgxTo(t, g, "app")
+	if _, err := conn.Exec(context.Background(), "create temp table copied (n int, text text)"); err != nil {
+		t.Fatal(err)
+	}
+	const rows = 20_000
+	for round := range 2 {
+		n, err := conn.CopyFrom(context.Background(), pgx.Identifier{"copied"}, []string{"n", "text"},
+			pgx.CopyFromSlice(rows, func(i int) ([]any, error) { return []any{i, strings.Repeat("x", 100)}, nil }))
+		if err != nil || n != rows {
+			t.Fatalf("%d rows copied, %v", n, err)
+		}
+		if got, want := query[int](t, conn, "select count(*)::int from copied"), (round+1)*rows; got != want {
+			t.Errorf("the table has %d rows, want %d", got, want)
+		}
+		var out bytes.Buffer
+		if _, err := conn.PgConn().CopyTo(context.Background(), &out, "copy copied to stdout"); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := bytes.Count(out.Bytes(), []byte("\n")), (round+1)*rows; got != want {
+			t.Errorf("%d rows come back, want %d", got, want)
+		}
+		if got := query[int](t, conn, "select 1"); got != 1 {
+			t.Errorf("select 1 yields %d", got)
+		}
+	}
+}
+
 // The first host that opens its door has the session; if none does, the client
 // hears so, and the log has why of each.
 func TestSeveralHosts(t *testing.T) {

@@ -5,9 +5,10 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"sync"
 	"time"
 
+	"pgwicket/internal/backend"
+	"pgwicket/internal/handshake"
 	"pgwicket/internal/limit"
 	"pgwicket/internal/pgwire"
 )
@@ -38,7 +39,7 @@ func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 	}
 	keys, source := &c.server.cancelKeys, limit.SourceOf(c.peer.request.Source)
 	hosts := policy.Hosts() // it may be for a session of another gate
-	known := keys.host(packet.CancelKey())
+	known := keys.Host(packet.CancelKey())
 	if known != nil {
 		hosts = []*Host{known}
 	} else if policy.KnownCancelsOnly {
@@ -50,9 +51,15 @@ func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 	defer keys.requests.End(known != nil, source)
 	var failures []error
 	for _, h := range hosts {
-		began := time.Now()
-		err := h.Cancel(ctx, packet.Bytes(), func() { c.server.metrics.BackendConnected(c.peer.id, time.Since(began)) })
-		failures = append(failures, err)
+		all, err := h.Addresses(ctx, &c.server.failures, backend.CancelTimeout)
+		if err != nil {
+			failures = append(failures, err)
+		}
+		for _, one := range all {
+			began := time.Now()
+			err := one.Cancel(ctx, packet.Bytes(), func() { c.server.metrics.BackendConnected(c.peer.id, time.Since(began)) })
+			failures = append(failures, err)
+		}
 	}
 	if slices.Contains(failures, nil) {
 		return refuse(CancelForwarded, "")
@@ -63,35 +70,9 @@ func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 // cancelKeys are the cancel keys of live sessions and the host of each, and what bounds
 // CancelRequests.
 type cancelKeys struct {
-	requests limit.Cancels // in flight
-
-	mu    sync.Mutex
-	hosts map[string]*Host
-}
-
-func (k *cancelKeys) add(key string, at *Host) {
-	if key == "" {
-		return
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.hosts == nil {
-		k.hosts = make(map[string]*Host)
-	}
-	k.hosts[key] = at
-}
-
-func (k *cancelKeys) remove(key string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	delete(k.hosts, key)
-}
-
-// host returns where the session with that key is; nil: it is none of ours.
-func (k *cancelKeys) host(key string) *Host {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.hosts[key]
+	requests limit.Cancels   // in flight
+	ownSlots handshake.Slots // for those of sessions that are terminated
+	backend.Keys
 }
 
 // Hosts returns those of every backend.

@@ -55,7 +55,8 @@ func libpq(t *testing.T, g *gate, settings ...string) []string {
 	return append(env, settings...)
 }
 
-// program is a client program as a command that the test cannot outlive.
+// program is a client program as a command that the test cannot outlive. Without env it has
+// no settings of this account.
 func program(t *testing.T, env []string, name string, args ...string) *exec.Cmd {
 	t.Helper()
 	path, err := pgtest.Program(name)
@@ -66,6 +67,9 @@ func program(t *testing.T, env []string, name string, args ...string) *exec.Cmd 
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = env
+	if env == nil {
+		cmd.Env = pgtest.Environ()
+	}
 	return cmd
 }
 
@@ -544,6 +548,7 @@ func TestCopyBothWays(t *testing.T) {
 	out := program(t, libpq(t, g), "psql", "-Xq", "-c", `\copy source to stdout`)
 	in := program(t, libpq(t, g), "psql", "-Xq", "-c", `\copy target from stdin`)
 	check := exec.Command(out.Path, "-Xq", "-h", s.SocketDir, "-p", strconv.Itoa(s.Port), "-U", pgtest.Superuser, "-d", "postgres", "-c", `\copy target to stdout`)
+	check.Env = pgtest.Environ()
 	r, w := io.Pipe()
 	bytesOut := new(tally)
 	out.Stdout = io.MultiWriter(w, there, bytesOut)

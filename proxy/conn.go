@@ -23,7 +23,7 @@ import (
 )
 
 // alpn is the protocol name that PostgreSQL 17 registered for its own.
-const alpn = "postgresql"
+const alpn = backend.ALPN
 
 // conn is a client connection while its goroutine serves it: from accept until the
 // relay has it or it is refused. No other goroutine touches it.
@@ -46,7 +46,7 @@ type conn struct {
 }
 
 func newConn(s *Server, tcp *net.TCPConn, listener string, interrupt context.CancelFunc) *conn {
-	p := newPeer(s.ids.next(), tcp, listener)
+	p := newPeer(s.ids.Next(), tcp, listener)
 	return &conn{
 		server:  s,
 		session: &session{server: s, peer: p, interrupt: interrupt},
@@ -124,7 +124,7 @@ func (c *conn) serve(ctx context.Context) error {
 	}
 	c.verifyCertificate(ctx)
 	if packet, err = c.readStartup(direct); err != nil {
-		return err
+		return c.explainName(err)
 	}
 	if packet.Kind() == pgwire.CancelRequest {
 		return c.forwardCancel(ctx, packet)
@@ -385,14 +385,15 @@ func (c *conn) connectBackend(ctx context.Context, p *Policy, rule *acl.Rule, st
 	defer cancel()
 	name := backendName(rule)
 	began := time.Now()
-	conn, err := to.Connect(bounded, func(h *Host, err error) {
+	conn, err := to.Connect(bounded, &c.server.failures, func(h *Host, err error) {
 		if !errors.Is(bounded.Err(), context.Canceled) { // else nobody has waited for the host
-			c.server.metrics.BackendTried(metrics.Host{Backend: name, Address: h.Address}, err == nil)
+			c.server.metrics.BackendTried(metrics.Host{Backend: name, Address: h.Address}, err)
 		}
 	})
 	if err != nil {
 		return nil, refuse(BackendUnavailable, err.Error())
 	}
+	c.session.backend = name
 	c.server.metrics.BackendConnected(c.peer.id, time.Since(began))
 	if _, err := conn.Write(packet); err != nil {
 		_ = conn.Close()
@@ -431,6 +432,7 @@ func (c *conn) startRelay(backend *backend.Conn, rule *acl.Rule) error {
 		BackendTLS:    backend.TLS,
 		LoginDeadline: c.loginDeadline,
 		LoginMessage:  pgwire.Fatal(pgwire.SQLStateQueryCanceled, "canceling authentication due to timeout", ""),
+		SilentMessage: pgwire.Fatal(pgwire.SQLStateCannotConnectNow, "the database does not answer", ""), // libpq tries its next host
 		Ready:         session.ready,
 		Done:          session.relayEnded,
 	}, backend.Host)

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"pgwicket/internal/clientcert"
 	"pgwicket/internal/handshake"
 	"pgwicket/internal/relay"
 )
@@ -31,7 +32,7 @@ func (c *conn) handshake(ctx context.Context, direct bool) error {
 	}
 	c.under = handshake.NewConn(ctx, c.socket, c.server.handshakes, most)
 	tlsConn := tls.Server(c.under, c.policy.TLS)
-	if err := c.under.Run(tlsConn.Handshake); err != nil {
+	if err := c.under.Run(func() error { return clientcert.NameUnreadable(tlsConn.Handshake(), c.under.Certificates) }); err != nil {
 		return failedHandshake(c.under, err)
 	}
 	c.tls = tlsConn

@@ -30,6 +30,23 @@ func (g *gate) from(t testing.TB, source string) *net.TCPConn {
 	return conn.(*net.TCPConn)
 }
 
+// A pool that replaces a connection at the limit opens the next one while the last one is
+// being closed. It is judged by the sessions that there are when its startup is complete.
+func TestReplacedConnectionAtTheLimit(t *testing.T) {
+	b := newBackend(t)
+	g := newGate(t, b.SocketDir, func(p *proxy.Policy) { p.Limits = proxy.Limits{Sessions: 1} })
+	last := g.session(t, "app")
+	next := g.secure(t)
+	_ = last.Close()
+	g.expect(t, "client_closed")
+	send(t, next, startup(protocol3, "user", "app"))
+	readReady(t, next)
+	over := g.secure(t)
+	send(t, over, startup(protocol3, "user", "app"))
+	expectFatal(t, over, "57P03", "too many")
+	g.expect(t, "connection_limit")
+}
+
 // A connection above a limit is told so in words, in the reserve, and closed at
 // once beyond it; a CancelRequest is forwarded all the same, and a connection that
 // ends makes room. The limit of the whole gate is 57P03, which has libpq try its

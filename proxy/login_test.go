@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -116,9 +117,31 @@ func TestLoginTimeout(t *testing.T) {
 	g := newGate(t, silent.SocketDir, quick)
 	conn := g.secure(t)
 	send(t, conn, alice)
+	expectFatal(t, conn, "57P03", "the database does not answer")
+	_ = conn.Close()
+	if line := g.expect(t, "login_timeout"); !strings.HasPrefix(line.get("reason"), "PostgreSQL has taken the connection and sent nothing: ") {
+		t.Errorf("the reason is %q", line.get("reason"))
+	}
+
+	// A client that thinks about its password is another case.
+	asks := rawBackend(t, func(c net.Conn) {
+		_, _ = c.Write([]byte("R\x00\x00\x00\x08\x00\x00\x00\x03"))
+		_, _ = io.Copy(io.Discard, c)
+	})
+	g = newGate(t, asks.SocketDir, quick)
+	conn = g.secure(t)
+	send(t, conn, alice)
+	if _, err := io.ReadFull(conn, make([]byte, 9)); err != nil {
+		t.Fatal(err)
+	}
 	expectFatal(t, conn, "57014", "canceling authentication due to timeout")
 	_ = conn.Close()
-	g.expect(t, "login_timeout")
+	if line := g.expect(t, "login_timeout"); !strings.HasPrefix(line.get("reason"), "the authentication was not over in time") {
+		t.Errorf("the reason is %q", line.get("reason"))
+	}
+	if g.metric(t, "pgwicket_backend_last_failure_timestamp_seconds") != 0 {
+		t.Error("a slow client counts as a failure of PostgreSQL")
+	}
 
 	// In the middle of a message there is no place for words.
 	halfway := rawBackend(t, func(c net.Conn) {

@@ -1,6 +1,8 @@
 package proxy_test
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"net"
 	"os"
 	"os/exec"
@@ -42,6 +44,7 @@ func TestClientsThatDistrustTheGate(t *testing.T) {
 	}{
 		"libpq":   {"psql", []string{"host=localhost hostaddr=" + host + " port=" + port + " user=app sslmode=verify-full sslrootcert=" + ca}, "tls_rejected_by_client", "unknown certificate authority"},
 		"openssl": {"openssl", []string{"s_client", "-starttls", "postgres", "-connect", g.Addr, "-CAfile", ca, "-verify_return_error"}, "tls_rejected_by_client", "unknown certificate authority"},
+		"java":    {"java", []string{"testdata/Distrust.java", host, port}, "tls_rejected_by_client", "unknown certificate"},
 		"node":    {"node", []string{"-e", `require("tls").connect({host: "` + host + `", port: ` + port + `, servername: "localhost", ALPNProtocols: ["postgresql"]}).on("error", () => {})`}, "client_gone", "during the TLS handshake"}, // it sends no alert
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -56,6 +59,15 @@ func TestClientsThatDistrustTheGate(t *testing.T) {
 			}
 		})
 	}
+	t.Run("go", func(t *testing.T) {
+		_, err := pgxTry(g, "app", func(c *tls.Config) { c.RootCAs = x509.NewCertPool() })
+		if err == nil {
+			t.Error("pgx trusts the gate")
+		}
+		if line := g.expect(t, "tls_rejected_by_client"); !strings.Contains(line.get("reason"), "bad certificate") {
+			t.Errorf("the log says %q", line.get("reason"))
+		}
+	})
 	b.expectUntouched(t)
 }
 

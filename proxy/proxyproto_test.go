@@ -500,8 +500,15 @@ func TestHAProxy(t *testing.T) {
 			t.Skip("there is no haproxy")
 		}
 	}
-	for _, version := range []string{"send-proxy", "send-proxy-v2", "send-proxy-v2 proxy-v2-options crc32c,unique-id"} {
-		t.Run(version, func(t *testing.T) {
+	const asksForTLS = "option tcp-check\n    tcp-check send-binary 0000000804d2162f\n    tcp-check expect string S"
+	for _, c := range []struct{ version, check string }{
+		{"send-proxy", ""},
+		{"send-proxy-v2", ""},
+		{"send-proxy-v2 proxy-v2-options crc32c,unique-id", ""},
+		{"send-proxy-v2 check-send-proxy", asksForTLS}, // haproxy#2305
+		{"send-proxy check-send-proxy", asksForTLS},
+	} {
+		t.Run(c.version, func(t *testing.T) {
 			// HAProxy comes from an address that is not allowed.
 			const from = "127.0.0.9"
 			g := newGate(t, realPostgres(t).SocketDir, certificateOf(testCA()), func(p *proxy.Policy) {
@@ -523,8 +530,9 @@ listen postgresql
     bind %s
     unique-id-format %%ci
     source %s
+    %s
     server gate %s %s check inter 100ms
-`, front, from, g.Addr, version), 0o600); err != nil {
+`, front, from, c.check, g.Addr, c.version), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			ctx, cancel := context.WithCancel(context.Background())

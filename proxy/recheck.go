@@ -211,8 +211,8 @@ func (s *session) cancelUntilClosed(of relay.Handle, login pgwire.Login) {
 	ctx, stop := context.WithTimeout(context.Background(), boundaryWait+backend.CancelTimeout)
 	defer stop()
 	cancel := func() {
-		if s.server.cancelSlots.Acquire(ctx) == nil {
-			defer s.server.cancelSlots.Release()
+		if s.server.cancelKeys.ownSlots.Acquire(ctx) == nil {
+			defer s.server.cancelKeys.ownSlots.Release()
 			s.host.CancelQuery(ctx, login)
 		}
 	}

@@ -122,9 +122,9 @@ func (s *Server) logBegin(one *session) {
 
 // level returns the level of the line. pg_isready without a certificate is refused as
 // everybody is, and a health check all the same: it takes the refusal for a server that
-// accepts connections.
+// accepts connections. A client that rejects the gate's certificate is no port scan.
 func (e *end) level() slog.Level {
-	if e.outcome == CertMissing && e.peer.application == "pg_isready" {
+	if e.outcome == CertMissing && e.peer.application == "pg_isready" || e.peer.rejectsName {
 		return slog.LevelInfo
 	}
 	return outcomes[e.outcome].level
@@ -144,6 +144,8 @@ func (e *end) reason() string {
 		return e.refusal.Detail
 	case e.relayed.Err != nil:
 		return e.relayed.Err.Error()
+	case e.outcome == LoginTimeout:
+		return e.relayed.Login.Late(e.relayed.ToClient > 0) + " (limits.authentication_timeout)"
 	}
 	return ""
 }
@@ -166,17 +168,12 @@ func (e *end) logAttrs() []slog.Attr {
 		attrs = append(attrs, slog.String("sqlstate", e.relayed.SQLSTATE))
 	} else if !login.Ready && login.SQLSTATE != "" {
 		attrs = append(attrs, slog.String("sqlstate", login.SQLSTATE))
-		if login.Binding && !login.Authenticated && login.SQLSTATE == pgwire.SQLStateInvalidAuthorization { // a wrong password is 28P01
-			attrs = append(attrs, slog.String("hint", bindingHint))
-		}
+	}
+	if hint := login.Hint(e.outcome == ClientClosed); hint != "" {
+		attrs = append(attrs, slog.String("hint", hint))
 	}
 	return append(attrs,
 		slog.Int64("bytes_from_client", e.relayed.FromClient),
 		slog.Int64("bytes_to_client", e.relayed.ToClient),
 		slog.Float64("duration_seconds", time.Since(p.accepted).Seconds()))
 }
-
-// bindingHint is for a client that has bound its password to the certificate it
-// sees (SCRAM-SHA-256-PLUS, RFC 5929), which is not the one that the backend shows.
-const bindingHint = "the client may have bound its password to this gate's certificate: set channel_binding=disable in the client, " +
-	"reach PostgreSQL over a Unix socket, or let the gate show PostgreSQL's certificate"

@@ -108,3 +108,39 @@ func TestDrainOfWalsenders(t *testing.T) {
 		}
 	}
 }
+
+// A base backup loses its stream of WAL to a drain, and fails at once and in words: it is
+// not a backup with a hole in it.
+func TestDrainOfABaseBackup(t *testing.T) {
+	t.Parallel()
+	s := replicating(t)
+	g := newGate(t, s.SocketDir)
+	watch := control(t, s)
+	dir := filepath.Join(t.TempDir(), "copy")
+	env := libpq(t, g, "PGUSER="+pgtest.Superuser, "PGDATABASE=postgres")
+	cmd := program(t, env, "pg_basebackup", "-D", dir, "-X", "stream", "-c", "fast", "--max-rate=1M")
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	eventually(t, "it copies and streams", func() bool {
+		return query[string](t, watch, "select coalesce(string_agg(state, ' ' order by state), '') from pg_stat_replication") == "backup streaming"
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	began := time.Now()
+	err := g.Server.Shutdown(ctx)
+	if failed := <-ended; failed == nil {
+		t.Error("pg_basebackup has succeeded")
+	}
+	if !strings.Contains(said.String(), "terminating connection due to administrator command") {
+		t.Errorf("pg_basebackup says %s", said.String())
+	}
+	t.Logf("the drain took %v (%v); pg_basebackup says %s", time.Since(began), err, said.String())
+	if err != nil {
+		t.Errorf("the drain ended with %v", err)
+	}
+}

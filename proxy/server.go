@@ -23,10 +23,12 @@ import (
 	"time"
 
 	"pgwicket/acl"
+	"pgwicket/internal/backend"
 	"pgwicket/internal/handshake"
 	"pgwicket/internal/limit"
 	"pgwicket/internal/lock"
 	"pgwicket/internal/relay"
+	"pgwicket/internal/sessionid"
 	"pgwicket/internal/socket"
 	"pgwicket/metrics"
 )
@@ -131,13 +133,12 @@ type Server struct {
 	auth       *limit.Attempts
 	handshakes handshake.Slots
 	cancelKeys cancelKeys
-	// cancelSlots are for the CancelRequests of sessions that are terminated.
-	cancelSlots handshake.Slots
-	probes      socket.Probes
-	refusals    *refusals
-	shutdown    shutdown
+	probes     socket.Probes
+	failures   backend.Failures // of addresses of backends
+	refusals   *refusals
+	shutdown   shutdown
 
-	ids         ids
+	ids         sessionid.Sequence
 	maintenance maintenance
 	audit       auditor
 
@@ -193,10 +194,10 @@ func New(o Options) (*Server, error) {
 		limiter:     limit.NewConnections(m.Unproved, m.Proved),
 		auth:        limit.NewAttempts(),
 		handshakes:  handshake.NewSlots(),
-		cancelSlots: make(handshake.Slots, cancelsAtOnce),
+		cancelKeys:  cancelKeys{ownSlots: make(handshake.Slots, cancelsAtOnce)},
 		maintenance: maintenance{policyChanged: make(chan struct{}, 1), done: make(chan struct{}), now: o.Now},
 		audit:       auditor{o.Audit, o.AuditFailing},
-		ids:         newIDs(),
+		ids:         sessionid.New(),
 	}
 	m.Expect(expected())
 	s.storePolicy(p)
@@ -349,7 +350,7 @@ func (s *Server) begin(conn *net.TCPConn, listener string) {
 
 // forget removes a session that has ended, with its places, its attempt and its cancel key.
 func (s *Server) forget(one *session, cancelKey string) {
-	s.cancelKeys.remove(cancelKey)
+	s.cancelKeys.Remove(cancelKey)
 	one.attempt.Abandoned() // if it has no result by now
 	one.ticket.Release()
 	one.place.Release()
@@ -373,7 +374,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	if end, ok := ctx.Deadline(); !s.shutdown.handsOver.Load() {
 		s.drain()
 		select {
-		case <-s.shutdown.live.none():
+		case <-s.shutdown.live.None():
 		case <-ctx.Done():
 		}
 	} else if ok {

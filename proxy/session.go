@@ -10,6 +10,7 @@ import (
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/printable"
 	"pgwicket/internal/relay"
+	"pgwicket/metrics"
 )
 
 // phase is how far a connection has come.
@@ -35,6 +36,7 @@ type session struct {
 	ticket  *limit.Ticket       // released when the server forgets the session
 	place   limit.AccountTicket // likewise; taken at ReadyForQuery
 	host    *Host               // that the relay has a connection to
+	backend string              // the name of its backend
 	attempt *limit.Attempt      // to authenticate; likewise
 	account limit.Account       // for which it counts
 
@@ -146,10 +148,10 @@ func (s *session) start(r relay.Session, host *Host) error {
 	}
 	s.host = host // Done may be called at once, and needs it
 	s.server.metrics.SessionOpened()
-	s.server.shutdown.live.add(1)
+	s.server.shutdown.live.Add(1)
 	handle, err := s.server.relay.Start(r)
 	if err != nil {
-		s.server.shutdown.live.add(-1)
+		s.server.shutdown.live.Add(-1)
 		s.server.metrics.SessionAborted()
 		return refuse(BackendUnavailable, err.Error()) // want of descriptors, as in connectBackend
 	}
@@ -166,6 +168,7 @@ func (s *session) start(r relay.Session, host *Host) error {
 func (s *session) ready(login pgwire.Login) *relay.Termination {
 	s.attempt.Succeeded()
 	s.ticket.Prove()
+	s.server.metrics.BackendServed(metrics.Host{Backend: s.backend, Address: s.host.Address})
 	place, err := s.server.limiter.AdmitAccount(s.server.policy.Load().Limits, s.account)
 	if err != nil {
 		r := asRefusal(err)
@@ -177,7 +180,7 @@ func (s *session) ready(login pgwire.Login) *relay.Termination {
 		s.mu.Unlock()
 		return &relay.Termination{Reason: uint8(r.Outcome), Message: pgwire.Fatal(sqlstate, text, "")}
 	}
-	s.server.cancelKeys.add(login.CancelKey(), s.host)
+	s.server.cancelKeys.Add(login.CancelKey(), s.host)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.place, s.login = place, login
@@ -198,11 +201,12 @@ func (s *session) relayEnded(r relay.Result) {
 	if e.outcome == AuthenticationFailed {
 		s.attempt.Failed(s.server.policy.Load().Limits)
 	}
+	s.recordLogin(e.outcome, r)
 	s.server.logAndCount(e)
 	if r.Busy && (e.outcome == SessionLifetime || e.outcome == UnfinishedRequest) {
 		s.host.CancelQuery(context.Background(), r.Login)
 	}
-	s.server.shutdown.live.add(-1)
+	s.server.shutdown.live.Add(-1)
 	s.server.forget(s, r.Login.CancelKey())
 }
 

@@ -1,6 +1,7 @@
 package tlsconfig
 
 import (
+	"bytes"
 	"cmp"
 	"crypto"
 	"crypto/rsa"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"pgwicket/internal/certs"
+	"pgwicket/internal/privkey"
 )
 
 // fileLimit is far above the size of any certificate, key or CA file, and bounds what is read for a wrong path.
@@ -82,9 +84,12 @@ func readCertificates(name string) ([]*x509.Certificate, error) {
 	}
 	list := make([]*x509.Certificate, 0, len(bundle.Certificates))
 	for _, c := range bundle.Certificates {
+		if e := certs.GoProblem(c.Origin, c.Raw); e != nil {
+			return nil, e
+		}
 		x, err := x509.ParseCertificate(c.Raw)
 		if err != nil {
-			return nil, fmt.Errorf("%s (serial %s, %q) cannot be read by Go: %s", c.Origin, c.Serial(), nameText(c.Subject.Raw), quoted(err))
+			return nil, fmt.Errorf("%s: %w", c.Origin, err)
 		}
 		list = append(list, x)
 	}
@@ -121,7 +126,7 @@ func loadPairs(o Options, secrets passphrases, now time.Time, r *report) ([]*ser
 		checkLeaf(prefix, p, cert.Leaf, now, r)
 		info := CertificateInfo{
 			File: p.CertFile, KeyFile: p.KeyFile, Chain: chain, Subject: nameText(cert.Leaf.RawSubject),
-			NotBefore: cert.Leaf.NotBefore, NotAfter: cert.Leaf.NotAfter, Key: keyName(cert.Leaf.PublicKey),
+			NotBefore: cert.Leaf.NotBefore, NotAfter: cert.Leaf.NotAfter, Key: privkey.Name(cert.Leaf.PublicKey),
 		}
 		s := loadStaple(prefix, p, chain, now, r)
 		if s != nil {
@@ -143,12 +148,18 @@ func loadPair(prefix string, p Pair, secrets passphrases, r *report) (cert tls.C
 		}
 	}
 	chain, err := readCertificates(p.CertFile)
-	if err != nil {
-		r.errorf(prefix+"cert_file", "%v", err)
-	}
 	key, keyErr := readKey(p.KeyFile, secrets)
 	var command *passphraseError
+	var noKey *noKeyError
+	swapped := err != nil && errors.As(keyErr, &noKey) && noKey.kind == certs.FileCertificate && holdsKey(p.CertFile)
 	switch {
+	case swapped:
+		r.errorf(prefix+"cert_file", "%q holds the private key and %q the certificate: exchange the two paths", p.CertFile, p.KeyFile)
+	case err != nil:
+		r.errorf(prefix+"cert_file", "%v", err)
+	}
+	switch {
+	case swapped:
 	case errors.As(keyErr, &command):
 		r.errorf("passphrase_command", "%v", keyErr)
 	case keyErr != nil:
@@ -174,10 +185,17 @@ func loadPair(prefix string, p Pair, secrets passphrases, r *report) (cert tls.C
 	return cert, chain, true
 }
 
+// holdsKey reports whether a file has a private key in PEM.
+func holdsKey(file string) bool {
+	data, _ := readFile(file, fileLimit, nil)
+	defer clear(data)
+	return bytes.Contains(data, []byte("PRIVATE KEY-----"))
+}
+
 // checkLeaf warns of what PostgreSQL accepts as well, and clients refuse.
 func checkLeaf(prefix string, p Pair, leaf *x509.Certificate, now time.Time, r *report) {
 	if text := dateProblem(leaf, now); text != "" {
-		r.warnf(prefix+"cert_file", "the certificate in %q %s: clients with sslmode=verify-ca or verify-full refuse it", p.CertFile, text)
+		r.warnf(prefix+"cert_file", "%s %s: clients with sslmode=verify-ca or verify-full refuse it, renew it", firstOf(p.CertFile, leaf), text)
 	}
 	key, ok := leaf.PublicKey.(*rsa.PublicKey)
 	switch {
@@ -187,6 +205,11 @@ func checkLeaf(prefix string, p Pair, leaf *x509.Certificate, now time.Time, r *
 	default:
 		r.warnf(prefix+"key_file", "%q has %d bits: make an RSA key of 2048 or more", p.KeyFile, key.N.BitLen())
 	}
+}
+
+// firstOf names the certificate that comes first in a file.
+func firstOf(file string, c *x509.Certificate) string {
+	return certificateName(fmt.Sprintf("certificate 1 of %q", file), fmt.Sprintf("%X", c.SerialNumber), c.RawSubject)
 }
 
 func dateProblem(c *x509.Certificate, now time.Time) string {
@@ -266,25 +289,43 @@ func loadPool(o poolOptions, now time.Time, r *report) *certs.Pool {
 		if c.SelfSigned() || o.partialChain {
 			anchors++
 		}
-		name := fmt.Sprintf("%s (%q)", c.Origin, nameText(c.Subject.Raw))
+		name := certificateName(c.Origin, c.Serial(), c.Subject.Raw)
 		if text := validity(c.NotBefore, c.NotAfter, now); text != "" {
-			r.warnf(o.option, "%s %s: certificates that it has issued are refused", name, text)
+			r.warnf(o.option, "%s %s: certificates that it has issued are refused until the CA has a certificate in date here", name, text)
 		}
 		if text := c.WeakKey(bitsOf(o.minBits)); text != "" {
-			r.warnf(o.option, "%s %s: certificates that it has issued are refused (tls.min_security_bits)", name, text)
+			r.warnf(o.option, "%s %s: certificates that it has issued are refused: have the CA use a stronger key, or lower tls.min_security_bits", name, text)
 		}
-		if _, err := x509.ParseCertificate(c.Raw); err != nil {
-			r.warnf(o.option, "%s cannot be read by Go (%s): it is trusted all the same, but a peer that sends it fails in the handshake", name, quoted(err))
+		if e := certs.GoProblem(c.Origin, c.Raw); e != nil {
+			r.warnf(o.option, "%v; it is trusted all the same, but the handshake of a peer that sends it fails", e)
 		}
 	}
 	if anchors == 0 {
-		advice := "add the root"
-		if o.option == "ca_file" {
-			advice += ", or set partial_chain to trust what is in the file"
-		}
-		r.errorf(o.option, "%q has no self-signed certificate, so no chain can end in it: %s", o.file, advice)
+		r.errorf(o.option, "%s", noAnchor(o, pool.Certificates()[0]))
 	}
 	return pool
+}
+
+// noAnchor explains why no chain can end in a file without a root, by its first certificate.
+func noAnchor(o poolOptions, first *certs.Certificate) string {
+	advice := "add the root"
+	name := certificateName(first.Origin, first.Serial(), first.Subject.Raw)
+	if first.Subject.Equal(first.Issuer) {
+		name += " has its own name as its issuer's, but its authority key identifier is not its own (RFC 5280 section 4.2.1.1), so it is no root to OpenSSL"
+		advice = "have it issued anew without that identifier"
+	} else {
+		name += fmt.Sprintf(" is issued by %q", nameText(first.Issuer.Raw))
+		advice += " of that name"
+	}
+	if o.option == "ca_file" {
+		advice += ", or set partial_chain to trust what is in the file"
+	}
+	return fmt.Sprintf("%q has no self-signed certificate, so no chain can end in it; %s: %s", o.file, name, advice)
+}
+
+// certificateName names a certificate of a file: its place, its serial number and its subject.
+func certificateName(origin, serial string, subject []byte) string {
+	return fmt.Sprintf("%s (serial %s, %q)", origin, serial, nameText(subject))
 }
 
 // bitsOf returns min_security_bits, or its default.

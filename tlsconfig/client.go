@@ -92,7 +92,7 @@ func LoadClient(o ClientOptions, prompt func(text string) ([]byte, error), now t
 		if ok {
 			c.config.Certificates = []tls.Certificate{cert}
 			if text := dateProblem(chain[0], now); text != "" {
-				r.warnf("sslcert", "the certificate in %q %s: servers refuse it", o.Cert, text)
+				r.warnf("sslcert", "%s %s: servers refuse it, renew it", firstOf(o.Cert, chain[0]), text)
 			}
 		}
 	}

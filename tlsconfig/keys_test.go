@@ -15,6 +15,7 @@ import (
 
 	"github.com/youmark/pkcs8"
 
+	"pgwicket/internal/privkey"
 	"pgwicket/internal/tlstest"
 )
 
@@ -76,8 +77,17 @@ func TestKeysOfOpenSSL(t *testing.T) {
 		{"SHA-1", openssl(t, rsa, fields("pkcs8 -topk8 -v2 aes256 -v2prf hmacWithSHA1 -passout pass:s3cret")...), "RSA 2048"},
 		{"3DES", openssl(t, ec, fields("pkcs8 -topk8 -v2 des3 -passout pass:s3cret")...), "ECDSA P-256"},
 		{"scrypt", openssl(t, ec, fields("pkcs8 -topk8 -scrypt -passout pass:s3cret")...), "ECDSA P-256"},
-		{"a hash the package has not", openssl(t, rsa, fields("pkcs8 -topk8 -v2 aes256 -v2prf hmacWithSHA512 -passout pass:s3cret")...), "-v2prf hmacWithSHA256"},
-		{"PBES1", openssl(t, rsa, fields("pkcs8 -topk8 -v1 PBE-SHA1-3DES -passout pass:s3cret")...), "openssl pkcs8 -topk8 -v2 aes256"},
+		{"SHA-384", openssl(t, ec, fields("pkcs8 -topk8 -v2 aes192 -v2prf hmacWithSHA384 -passout pass:s3cret")...), "ECDSA P-256"},
+		{"SHA-512", openssl(t, rsa, fields("pkcs8 -topk8 -v2 aes256 -v2prf hmacWithSHA512 -passout pass:s3cret")...), "RSA 2048"},
+		{"SHA-512/256", openssl(t, rsa, fields("pkcs8 -topk8 -v2 aes256 -v2prf hmacWithSHA512-256 -passout pass:s3cret")...), "RSA 2048"},
+		{"SHA-224", openssl(t, rsa, fields("pkcs8 -topk8 -v2 des3 -v2prf hmacWithSHA224 -passout pass:s3cret")...), "RSA 2048"},
+		{"a cipher Go has not", openssl(t, rsa, fields("pkcs8 -topk8 -v2 camellia256 -passout pass:s3cret")...), "openssl pkcs8 -topk8 -v2 aes256"},
+		{"PBES1, 3DES", openssl(t, rsa, fields("pkcs8 -topk8 -v1 PBE-SHA1-3DES -passout pass:s3cret")...), "RSA 2048"},
+		{"PBES1, 3DES with two keys, many iterations", openssl(t, ec, fields("pkcs8 -topk8 -v1 PBE-SHA1-2DES -iter 5000 -passout pass:s3cret")...), "ECDSA P-256"},
+		{"PBES1, a cipher of the legacy provider", openssl(t, rsa, fields("pkcs8 -topk8 -v1 PBE-MD5-DES -provider legacy -provider default -passout pass:s3cret")...), "PBE-MD5-DES, which OpenSSL 3 reads with its legacy provider only"},
+		{"PBES1, RC2", openssl(t, rsa, fields("pkcs8 -topk8 -v1 PBE-SHA1-RC2-40 -provider legacy -provider default -passout pass:s3cret")...), "PBE-SHA1-RC2-40"},
+		{"another passphrase, PBES1", openssl(t, rsa, fields("pkcs8 -topk8 -v1 PBE-SHA1-3DES -passout pass:other")...), "the passphrase is wrong"},
+		{"an encrypted key of another kind", openssl(t, openssl(t, nil, fields("genpkey -algorithm RSA-PSS -pkeyopt rsa_keygen_bits:2048")...), fields("pkcs8 -topk8 -passout pass:s3cret")...), "id-RSASSA-PSS"},
 		{"another passphrase", openssl(t, rsa, fields("pkcs8 -topk8 -v2 aes256 -passout pass:other")...), "the passphrase is wrong"},
 		{"another passphrase, scrypt", openssl(t, rsa, fields("pkcs8 -topk8 -scrypt -passout pass:other")...), "the passphrase is wrong"},
 		{"another passphrase, legacy", openssl(t, rsa, fields("rsa -traditional -aes256 -passout pass:other")...), "the passphrase is wrong"},
@@ -89,6 +99,18 @@ func TestKeysOfOpenSSL(t *testing.T) {
 		{"Ed448", openssl(t, nil, fields("genpkey -algorithm ED448")...), "damaged or of a kind that Go cannot use"},
 	} {
 		t.Run(c.what, func(t *testing.T) { checkKey(t, c.key, answer("s3cret"), c.want) })
+	}
+}
+
+// A passphrase is UTF-16 for PBES1, and its bytes elsewhere; keys of every length of it are read.
+func TestPassphrasesOfOpenSSL(t *testing.T) {
+	t.Parallel()
+	key := openssl(t, nil, fields("genpkey -algorithm ED25519")...)
+	for _, secret := range []string{"four", "gr\u00fc\u00dfe", "\U0001f511 key", strings.Repeat("a long one ", 40)} {
+		for _, form := range []string{"-v1 PBE-SHA1-3DES", "-v2 aes256 -v2prf hmacWithSHA384"} {
+			encrypted := openssl(t, key, append(fields("pkcs8 -topk8 "+form), "-passout", "pass:"+secret)...)
+			checkKey(t, encrypted, answer(secret), "Ed25519")
+		}
 	}
 }
 
@@ -120,14 +142,15 @@ func TestKeysOfGo(t *testing.T) {
 		{"no passphrase", encrypted, answer(""), "the passphrase is wrong"},
 		{"no terminal", encrypted, passphrases{}, "set passphrase_command or start from a terminal"},
 		{"no answer", encrypted, passphrases{ask: func(string) ([]byte, error) { return nil, io.EOF }}, `could not be read: "EOF"`},
-		{"cut short", encrypted[:len(encrypted)/2], answer("s3cret"), "holds no private key in PEM"},
+		{"cut short", encrypted[:len(encrypted)/2], answer("s3cret"), "its PEM is damaged"},
 		{"damaged", block("ENCRYPTED PRIVATE KEY", string(damage(t, scrypt))), answer("s3cret"), "damaged"},
-		{"not ASN.1", block("ENCRYPTED PRIVATE KEY", "hello"), answer("s3cret"), "encrypted in a way that Go does not support"},
+		{"not ASN.1", block("ENCRYPTED PRIVATE KEY", "hello"), answer("s3cret"), "the encrypted private key is damaged"},
 		{"not a key", block("PRIVATE KEY", "hello"), passphrases{}, "damaged or of a kind"},
 		{"of ssh", block("OPENSSH PRIVATE KEY", "openssh-key-v1"), passphrases{}, "ssh-keygen -p -m PKCS8"},
-		{"empty", nil, passphrases{}, "holds no private key in PEM"},
-		{"DER", decode(pair.KeyPEM()), passphrases{}, "holds no private key in PEM"},
-		{"a certificate", pair.CertPEM(), passphrases{}, "holds no private key in PEM"},
+		{"empty", nil, passphrases{}, "holds no private key in PEM: it is empty"},
+		{"DER", decode(pair.KeyPEM()), passphrases{}, "holds no private key in PEM: convert it with openssl pkey -inform DER"},
+		{"a certificate", pair.CertPEM(), passphrases{}, "holds no private key in PEM: it holds a certificate alone"},
+		{"a text", []byte("server.key"), passphrases{}, "holds no private key in PEM: write one in PEM"},
 	} {
 		t.Run(c.what, func(t *testing.T) { checkKey(t, c.key, c.secrets, c.want) })
 	}
@@ -162,7 +185,7 @@ func checkKey(t *testing.T, data []byte, secrets passphrases, want string) {
 	file := keep(t, "server.key", data)
 	key, err := readKey(file, secrets)
 	if err == nil {
-		if got := keyName(key.Public()); got != want {
+		if got := privkey.Name(key.Public()); got != want {
 			t.Errorf("read a key %s, want %s", got, want)
 		}
 		return
@@ -194,8 +217,8 @@ func TestKeyFileRule(t *testing.T) {
 		{0o640, 4711, 4711, "chmod 0600"},
 		{0o604, 4711, 4711, "chmod 0600"},
 		{0o666, 4711, 4711, "chmod 0600"},
-		{0o600, 4711, 4712, "belongs to user 4711: it must belong to the user of pgwicket or to root: chown 4712"},
-		{0o600, 4711, 0, "chown 0"},
+		{0o600, 4711, 4712, "belongs to user 4711, and this process runs as user 4712: run it as the account of the gate"},
+		{0o600, 4711, 0, "this process runs as root (0)"},
 		{0o600, me, me, ""},
 		{0o604, me, me, ": only "},
 	} {
@@ -207,9 +230,14 @@ func TestKeyFileRule(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = keyFileRule(file, st, c.euid)
+		err = keyFileRule(file, st, c.euid, false)
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%04o of %d for %d: %v, want %q", c.mode, c.owner, c.euid, err, c.want)
+		}
+		// Only the account in user is one to give the file to.
+		if err = keyFileRule(file, st, c.euid, true); c.owner == 4711 && c.euid == 4712 &&
+			(err == nil || !strings.Contains(err.Error(), `it must belong to user 4712, the account in user, or to root: chown 4712 "`)) {
+			t.Errorf("%d for %d, which user names: %v", c.owner, c.euid, err)
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"pgwicket/internal/pgtest"
 	"pgwicket/internal/tlstest"
 )
 
@@ -94,9 +95,9 @@ func accepted(t *testing.T, c *Client, host, port string) error {
 
 func needPsql(t *testing.T) string {
 	t.Helper()
-	psql, err := exec.LookPath("psql")
+	psql, err := pgtest.Program("psql")
 	if err != nil {
-		t.Skip("psql is not on PATH")
+		t.Skip(err)
 	}
 	return psql
 }

@@ -46,6 +46,22 @@ var suites = []suite{
 // not have.
 var defaultSuites = suites[:9]
 
+// DefaultCiphers returns the names that an empty list of ciphers stands for.
+func DefaultCiphers() (names []string) {
+	for _, s := range defaultSuites {
+		names = append(names, s.openssl)
+	}
+	return names
+}
+
+// DefaultGroups returns the names that an empty list of groups stands for.
+func DefaultGroups() (names []string) {
+	for _, g := range groups {
+		names = append(names, g.names[0])
+	}
+	return names
+}
+
 func (s suite) is13() bool { return s.id>>8 == 0x13 }
 
 // versions are the protocol versions that can negotiate the suite: AEAD and SHA-256 came with TLS 1.2 (RFC 5246,

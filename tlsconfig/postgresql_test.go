@@ -3,11 +3,19 @@ package tlsconfig
 import (
 	"bytes"
 	"context"
-	"crypto/x509"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -17,38 +25,29 @@ import (
 	made "pgwicket/internal/tlstest/chains"
 )
 
-// postgresqlTime bounds TestPostgreSQL, which asks as many of the cases as fit into it.
-const postgresqlTime = 35 * time.Second
-
 // unlikePostgreSQL are the cases in which the gate refuses what PostgreSQL admits, besides those that have a reason of
 // their own (chains.Case.Stricter): crypto/tls cannot read a certificate that the client sends, so the handshake fails.
 const unlikePostgreSQL = "Go cannot read a certificate of the client"
 
+// Every n-th case is asked; with POSTGRESQL_ALL in the environment all are.
+const (
+	postgreSQLSample     = 4
+	postgreSQLListSample = 6
+)
+
 // TestPostgreSQL asks a real PostgreSQL, with clientcert=verify-ca, and Server.Verify about the same files. PostgreSQL's
-// verdict is what psql sees.
+// verdict is what psql sees, or what its alert says where psql cannot use the client's certificate.
 func TestPostgreSQL(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it takes most of a minute")
+		t.Skip("it asks a server about 150 chains")
 	}
 	p := newPostgreSQL(t)
-	cases, err := made.All(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	until := time.Now().Add(postgresqlTime)
-	asked, admitted, unread := 0, 0, 0
-	for i := range cases {
-		c := cases[i*37%len(cases)] // of every kind, even if time is up before the end
-		if c.Server || c.Partial || c.Level != made.DefaultLevel || c.Key == nil ||
-			c.Trusted != nil { // PostgreSQL loads no ssl_ca_file of TRUSTED CERTIFICATE blocks
-			continue
-		}
-		if time.Now().After(until) {
-			break
-		}
-		asked++
-		postgresql, said := p.ask(t, c)
-		gate, readable := p.judge(t, c)
+	all, err := made.All(t.TempDir())
+	cases := sampleOf(t, all, err, postgreSQLSample)
+	admitted, unread, presented := 0, 0, 0
+	for _, c := range cases {
+		postgresql := p.ask(t, c)
+		gate, readable := p.judge(c)
 		switch {
 		case !readable:
 			unread++
@@ -56,17 +55,65 @@ func TestPostgreSQL(t *testing.T) {
 				t.Errorf("%s: %s, and it is admitted", c.Name, unlikePostgreSQL)
 			}
 		case c.Stricter != "" && gate != nil:
-		case postgresql != (gate == nil):
-			t.Errorf("%s: PostgreSQL admits: %t (%s); the gate says %v", c.Name, postgresql, said, gate)
+		case postgresql.admits != (gate == nil):
+			t.Errorf("%s: PostgreSQL admits: %t (%s); the gate says %v", c.Name, postgresql.admits, postgresql.said, gate)
 		}
-		if postgresql {
+		if postgresql.admits {
 			admitted++
 		}
+		if postgresql.presented {
+			presented++
+			t.Logf("%s: not asked with psql: %s", c.Name, postgresql.said)
+		}
 	}
-	t.Logf("%d cases, PostgreSQL admits %d of them; Go cannot read %d", asked, admitted, unread)
-	if asked < 10 || admitted == 0 || admitted == asked {
-		t.Errorf("%d of %d are too few to tell", admitted, asked)
+	t.Logf("%d cases, PostgreSQL admits %d of them; Go cannot read %d; psql cannot show %d", len(cases), admitted, unread, presented)
+	if len(cases) < 150 || admitted < len(cases)/4 || presented > len(cases)/4 {
+		t.Errorf("%d of %d admitted and %d not shown by psql are too few to tell", admitted, len(cases), presented)
 	}
+}
+
+// TestPostgreSQLLists asks about revocation lists.
+func TestPostgreSQLLists(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it asks a server about 150 chains")
+	}
+	p := newPostgreSQL(t)
+	all, err := made.Lists(t.TempDir())
+	cases := sampleOf(t, all, err, postgreSQLListSample)
+	admitted := 0
+	for _, c := range cases {
+		oracle := p.ask(t, c)
+		if oracle.admits {
+			admitted++
+		}
+		gate, _ := p.judge(c)
+		compareVerdicts(t, c, oracle, gate)
+	}
+	t.Logf("%d cases, PostgreSQL admits %d of them", len(cases), admitted)
+	if len(cases) < 150 || admitted < len(cases)/5 || admitted > 4*len(cases)/5 {
+		t.Errorf("%d of %d are too few to tell", admitted, len(cases))
+	}
+}
+
+// sampleOf returns the cases that PostgreSQL can be asked about, or every n-th of them. They are the same at each run, however
+// fast the machine is.
+func sampleOf(t *testing.T, all []made.Case, err error, n int) []made.Case {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all = slices.DeleteFunc(all, func(c made.Case) bool {
+		return c.Server || c.Partial || c.Level != made.DefaultLevel || c.Key == nil
+	})
+	slices.SortFunc(all, func(a, b made.Case) int { return strings.Compare(a.Name, b.Name) }) // some are made in no order
+	if os.Getenv("POSTGRESQL_ALL") != "" {
+		return all
+	}
+	var sample []made.Case
+	for i := 0; i < len(all); i += n {
+		sample = append(sample, all[i])
+	}
+	return sample
 }
 
 // postgreSQL is a server whose ssl_ca_file changes with every case.
@@ -103,35 +150,27 @@ func newPostgreSQL(t *testing.T) *postgreSQL {
 	return &postgreSQL{Server: s, dir: dir, psql: psql, site: newSite(t)}
 }
 
-// ask returns whether PostgreSQL admits the client, and what psql says.
-func (p *postgreSQL) ask(t *testing.T, c made.Case) (admits bool, said string) {
+// verdict is PostgreSQL's on a client.
+type verdict struct {
+	admits    bool
+	said      string // by psql, or by PostgreSQL's log
+	presented bool   // by present, since psql could not
+}
+
+// unasked is what psql says if it could not use its own certificate and key: some certificates have a key that
+// nobody holds. The last one is PostgreSQL's message if psql had no signature algorithm for the key and sent no certificate.
+var unasked = regexp.MustCompile("could not read certificate file|could not load private key file|" +
+	"certificate does not match private key file|connection requires a valid client certificate")
+
+// ask returns what PostgreSQL says about the client.
+func (p *postgreSQL) ask(t *testing.T, c made.Case) verdict {
 	t.Helper()
-	p.cases++
 	files := t.TempDir()
 	if err := c.Write(files); err != nil {
 		t.Fatal(err)
 	}
-	ca := filepath.Join(p.dir, fmt.Sprintf("%d.pem", p.cases))
-	if err := os.WriteFile(ca, must(os.ReadFile(filepath.Join(files, "ca.pem"))), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := p.SQL("alter system set ssl_ca_file = '" + ca + "'"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := p.SQL("select pg_reload_conf()"); err != nil {
-		t.Fatal(err)
-	}
-	for deadline := time.Now().Add(time.Minute); ; { // a backend that is forked later has the same SSL context
-		now, err := p.SQL("show ssl_ca_file")
-		if err != nil || time.Now().After(deadline) {
-			t.Fatalf("ssl_ca_file is %q: %v", now, err)
-		}
-		if now == ca {
-			break
-		}
-	}
-	if strings.Contains(p.Log(), fmt.Sprintf("could not load root certificate file %q", ca)) {
-		return false, "it cannot load ssl_ca_file"
+	if !p.load(t, files) {
+		return verdict{said: "it cannot load ssl_ca_file or ssl_crl_file"}
 	}
 	chain := filepath.Join(files, "chain.pem")
 	pem := bytes.Join([][]byte{must(os.ReadFile(filepath.Join(files, "leaf.pem"))), must(os.ReadFile(filepath.Join(files, "sent.pem")))}, nil)
@@ -143,27 +182,99 @@ func (p *postgreSQL) ask(t *testing.T, c made.Case) (admits bool, said string) {
 		p.Port, pgtest.Superuser, chain, filepath.Join(files, "leaf.key")))
 	cmd.Env = pgtest.Environ("HOME="+files, "LC_ALL=C")
 	out, err := cmd.CombinedOutput()
-	return err == nil, strings.TrimSpace(string(out))
+	v := verdict{admits: err == nil, said: strings.TrimSpace(string(out))}
+	if unasked.Match(out) {
+		v.admits, v.presented = p.present(t, c), true
+	}
+	return v
 }
 
-// judge loads the CA file as the gate does and judges the client; readable is false if crypto/tls could not have read what
-// the client sends.
-func (p *postgreSQL) judge(t *testing.T, c made.Case) (err error, readable bool) {
+// file is one that PostgreSQL has loaded.
+func (p *postgreSQL) file(kind string) string {
+	return filepath.Join(p.dir, fmt.Sprintf("%d.%s", p.cases, kind))
+}
+
+// load makes PostgreSQL load the files of a case and returns whether it can.
+func (p *postgreSQL) load(t *testing.T, files string) bool {
 	t.Helper()
-	o := p.site.options()
-	o.CAFile, o.CRLFile = filepath.Join(p.dir, fmt.Sprintf("%d.pem", p.cases)), ""
-	s, problems := Load(o, nil, nil, time.Now())
-	if s == nil {
-		return fmt.Errorf("ca_file cannot be loaded: %v", problems), true
+	p.cases++
+	ca, crl := p.file("pem"), ""
+	trusted := must(os.ReadFile(filepath.Join(files, "ca.pem")))
+	if !bytes.Contains(trusted, []byte("BEGIN CERTIFICATE")) {
+		// SSL_load_client_CA_file, with which PostgreSQL reads the names that it sends to clients, skips TRUSTED
+		// CERTIFICATE blocks, and PostgreSQL refuses a file in which it finds none else.
+		trusted = append(trusted, p.site.ca.CertPEM()...)
 	}
-	state := s.Finished()
-	for _, der := range append([][]byte{c.Leaf}, c.Sent...) {
-		x, err := x509.ParseCertificate(der)
-		if err != nil {
-			return err, false
+	if err := os.WriteFile(ca, trusted, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if lists, err := os.ReadFile(filepath.Join(files, "crl.pem")); err == nil {
+		crl = p.file("crl")
+		if err := os.WriteFile(crl, lists, 0o644); err != nil {
+			t.Fatal(err)
 		}
-		state.PeerCertificates = append(state.PeerCertificates, x)
 	}
-	_, err = s.Verify(state, time.Now())
-	return err, true
+	statements := fmt.Sprintf("alter system set ssl_crl_file = '%s';\nalter system set ssl_ca_file = '%s';\nselect from pg_reload_conf();\n\\connect\nshow ssl_ca_file", crl, ca)
+	for deadline := time.Now().Add(time.Minute); ; { // a backend that is forked later has the same SSL context
+		now, err := p.SQL(statements)
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("ssl_ca_file is %q: %v", now, err)
+		}
+		if strings.HasSuffix(now, ca) {
+			break
+		}
+		statements = "show ssl_ca_file"
+	}
+	log := p.Log()
+	return !strings.Contains(log, fmt.Sprintf("could not load root certificate file %q", ca)) &&
+		!(crl != "" && strings.Contains(log, fmt.Sprintf("could not load SSL certificate revocation list file %q", crl)))
+}
+
+// illegalParameter is the alert of OpenSSL for a CertificateVerify message whose algorithm is not one of the certificate's
+// key. It comes after the certificate has been judged, and no verdict on a certificate has this alert (ssl_x509err2alert in
+// OpenSSL's ssl/statem/statem_lib.c).
+const illegalParameter = "tls: illegal parameter"
+
+// present shows PostgreSQL the client's certificates with an Ed25519 key that is not theirs, and returns whether PostgreSQL
+// admits them. The handshake fails either way: the alert tells which of them it has refused.
+func (p *postgreSQL) present(t *testing.T, c made.Case) bool {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := tls.Certificate{Certificate: append([][]byte{c.Leaf}, c.Sent...), PrivateKey: key}
+	conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(p.Port)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	var answer [1]byte
+	if _, err := conn.Write([]byte{0, 0, 0, 8, 4, 210, 22, 47}); err != nil { // SSLRequest
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(conn, answer[:]); err != nil || answer[0] != 'S' {
+		t.Fatalf("SSLRequest is answered %q, %v", answer, err)
+	}
+	client := tls.Client(conn, &tls.Config{
+		InsecureSkipVerify:   true,
+		MinVersion:           tls.VersionTLS13,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &shown, nil },
+	})
+	_, err = client.Read(answer[:])
+	var alert *net.OpError
+	if !errors.As(err, &alert) || alert.Op != "remote error" {
+		t.Fatalf("%s: PostgreSQL sends no alert: %v", c.Name, err)
+	}
+	return alert.Err.Error() == illegalParameter
+}
+
+// judge is the gate's verdict on the files of the last question.
+func (p *postgreSQL) judge(c made.Case) (err error, readable bool) {
+	o := p.site.options()
+	o.CAFile, o.CRLFile = p.file("pem"), ""
+	if c.Lists != nil {
+		o.CRLFile = p.file("crl")
+	}
+	return judgeCase(c, o)
 }

@@ -1,67 +1,97 @@
 package tlsconfig
 
 import (
-	"crypto/x509"
-	"math/rand/v2"
-	"slices"
+	"path/filepath"
+	"reflect"
+	"strings"
 	"testing"
 	"time"
 
-	"pgwicket/internal/tlstest"
+	made "pgwicket/internal/tlstest/chains"
 )
 
-// No option admits what a list revokes, whatever else is wrong with the list, the CA or the options: PKIs made at random.
+// crlOptions are values of every option of revocation lists.
+var crlOptions = map[string][]any{
+	"crl_check":   {CRLCheckChain, CRLCheckLeaf},
+	"crl_missing": {CRLMissingReject, CRLMissingAllow},
+	"crl_stale":   {CRLStaleReject, CRLStaleAllow, CRLStaleEnd},
+	"crl_grace":   {time.Duration(0), 72 * time.Hour, 300 * 24 * time.Hour},
+}
+
+// everyCRLOption returns the options with every combination of the values above.
+func everyCRLOption(t *testing.T, base Options) []Options {
+	t.Helper()
+	all := []Options{base}
+	fields := reflect.TypeFor[Options]()
+	seen := 0
+	for i := range fields.NumField() {
+		key := fields.Field(i).Tag.Get("yaml")
+		if !strings.HasPrefix(key, "crl_") || key == "crl_file" || key == "crl_dir" {
+			continue
+		}
+		values, ok := crlOptions[key]
+		if !ok {
+			t.Fatalf("%s is an option whose values this test does not know", key)
+		}
+		seen++
+		var more []Options
+		for _, o := range all {
+			for _, v := range values {
+				reflect.ValueOf(&o).Elem().Field(i).Set(reflect.ValueOf(v))
+				more = append(more, o)
+			}
+		}
+		all = more
+	}
+	if seen != len(crlOptions) {
+		t.Fatalf("%d options of %d", seen, len(crlOptions))
+	}
+	return all
+}
+
+// No option admits what a list revokes, whatever else is wrong with the list, the CA, the other lists or the options: PKIs made
+// at random.
 func TestNoOptionAdmitsTheRevoked(t *testing.T) {
 	t.Parallel()
-	r := rand.New(rand.NewPCG(13, 2))
-	coin := func() bool { return r.IntN(2) == 0 }
-	now := time.Now()
-	for i := range 150 {
-		root := tlstest.NewCA("root")
-		var edits []func(*x509.Certificate)
-		if coin() {
-			edits = append(edits, func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCertSign }) // no cRLSign
+	needOpenSSL(t)
+	dir := t.TempDir()
+	random, err := made.NewRandom(filepath.Join(dir, "keys"), 13)
+	if err != nil {
+		t.Fatal(err)
+	}
+	site := newSite(t)
+	loaded := 0
+	for range 150 {
+		c := random.Revoked()
+		files := filepath.Join(dir, c.Name)
+		if err := c.Write(files); err != nil {
+			t.Fatal(err)
 		}
-		inter := root.Intermediate("inter", edits...)
-		alice, mallory := inter.Client("alice"), inter.Client("mallory")
-		list := inter.CRL(func(l *tlstest.CRL) {
-			l.Revoke(mallory.Leaf())
-			switch r.IntN(6) {
-			case 0:
-				l.ThisUpdate = now.Add(time.Hour)
-			case 1:
-				l.ThisUpdate, l.NextUpdate = now.AddDate(0, 0, -9), now.AddDate(0, 0, -2)
-			case 2:
-				l.Extensions = append(l.Extensions, tlstest.IssuingDistributionPoint(tlstest.PointName("http://ca.example/1.crl")))
-			case 3:
-				l.Extensions = append(l.Extensions, tlstest.IssuingDistributionPoint(tlstest.Flag(2+2*r.IntN(2)))) // CAs, or indirect
-			case 4:
-				l.Extensions = append(l.Extensions, tlstest.Extension(unknownExt, true, 1))
+		base := site.options()
+		base.CAFile, base.CRLFile, base.PartialChain = filepath.Join(files, "ca.pem"), filepath.Join(files, "crl.pem"), c.Partial
+		for _, o := range everyCRLOption(t, base) {
+			if o.CRLGrace > 0 && o.CRLStale == CRLStaleAllow {
+				continue // which Load refuses
 			}
-		})
-		ca := []*x509.Certificate{root.Cert}
-		if coin() {
-			ca = append(ca, inter.Cert)
-		}
-		o := Options{CRLMissing: CRLMissingAllow}
-		if coin() {
-			o.CRLStale = CRLStaleAllow
-		}
-		if coin() {
-			o.CRLCheck = CRLCheckLeaf
-		}
-		lists := [][]byte{list}
-		if coin() {
-			lists = append(lists, root.CRL(nil))
-		}
-		set, problems := loadLists(t, ca, o, nil, slices.Concat(lists...))
-		v := newVerifier(ClientCertRequire, ca, coin(), set)
-		if err := v.check(mallory.Chain, now); err == nil {
-			t.Errorf("%d: the revoked client is admitted: %+v, %q", i, o, problems)
-		}
-		_ = v.check(alice.Chain, now) // an answer of the other kind before
-		if err := v.check(mallory.Chain, now); err == nil {
-			t.Errorf("%d: the revoked client is admitted the second time", i)
+			err, readable := judgeCase(c, o)
+			if err == nil {
+				t.Errorf("%s is admitted with crl_check: %s, crl_missing: %s, crl_stale: %s, crl_grace: %v, partial_chain: %t", c.Name,
+					o.CRLCheck, o.CRLMissing, o.CRLStale, o.CRLGrace, o.PartialChain)
+			}
+			if readable && reasonIn(err) != "" {
+				loaded++
+			}
 		}
 	}
+	if loaded < 150*20 {
+		t.Errorf("%d of the questions were asked", loaded)
+	}
+}
+
+// reasonIn returns the reason of a refusal; empty if it is another error.
+func reasonIn(err error) Reason {
+	if refused, ok := err.(*VerifyError); ok {
+		return refused.Reason
+	}
+	return ""
 }

@@ -120,8 +120,8 @@ func reasonOf(t testing.TB, v *verifier, at time.Time, peer ...*x509.Certificate
 	return refused.Reason
 }
 
-// The semantics of PostgreSQL, which sets X509_V_FLAG_CRL_CHECK and X509_V_FLAG_CRL_CHECK_ALL. A list with a fault is none,
-// and OpenSSL refuses each client.
+// The semantics of PostgreSQL, which sets X509_V_FLAG_CRL_CHECK and X509_V_FLAG_CRL_CHECK_ALL. A list with a fault does no more
+// than revoke.
 //
 // envoyproxy/envoy#18268, haproxy/haproxy#1201: a list for one level of the chain only.
 // rsyslog/rsyslog#6662, haproxy/haproxy#85: an expired list neither passes without notice nor makes a fresh one useless.
@@ -186,15 +186,16 @@ func TestCRLMatrix(t *testing.T) {
 		{"two valid, the first revokes", list(root(), inter(old), inter(empty)), "", ReasonRevoked},
 		{"two valid, the second revokes", list(root(), inter(empty), inter(old)), "", ReasonRevoked},
 		{"root's signed by another key", list(root(otherKey), inter()), ReasonCRLMissing, ReasonRevoked},
-		{"delta alone", list(root(), inter(ext(deltaCRL))), ReasonCRLMissing, ReasonCRLMissing},
-		{"base and delta", list(root(), inter(empty), inter(ext(deltaCRL))), "", ""}, // as OpenSSL, which ignores the delta
+		{"delta alone", list(root(), inter(ext(deltaCRL))), ReasonCRLMissing, ReasonRevoked},
+		{"base and delta", list(root(), inter(old, empty), inter(ext(deltaCRL))), "", ReasonRevoked},
+		{"newer base and delta", list(root(), inter(empty), inter(old, ext(deltaCRL))), "", ""},
 		{"only user certificates", list(root(), inter(scope(1))), "", ReasonRevoked},
 		{"only user certificates, of the root", list(root(scope(1)), inter()), ReasonCRLMissing, ReasonRevoked},
 		{"only CA certificates", list(root(), inter(scope(2))), ReasonCRLMissing, ReasonRevoked},
 		{"only CA certificates, of the root", list(root(scope(2)), inter()), "", ReasonRevoked},
 		{"indirect", list(root(), inter(scope(4))), ReasonCRLMissing, ReasonCRLMissing},
-		{"only some reasons", list(root(), inter(ext(tlstest.IssuingDistributionPoint(asn1.RawValue{Tag: 3, Bytes: []byte{6, 0x40}})))), ReasonCRLMissing, ReasonCRLMissing},
-		{"unknown critical extension", list(root(), inter(ext(tlstest.Extension(unknownExt, true, 1)))), ReasonCRLMissing, ReasonCRLMissing},
+		{"only some reasons", list(root(), inter(ext(tlstest.IssuingDistributionPoint(asn1.RawValue{Tag: 3, Bytes: []byte{6, 0x40}})))), ReasonCRLMissing, ReasonRevoked},
+		{"unknown critical extension", list(root(), inter(ext(tlstest.Extension(unknownExt, true, 1)))), ReasonCRLMissing, ReasonRevoked},
 		{"removeFromCRL", list(root(), inter(reason(8))), "", ""},
 		{"certificateHold", list(root(), inter(reason(6))), "", ReasonRevoked},
 		{"revoked from tomorrow on", list(root(), inter(tomorrow)), "", ReasonRevoked},

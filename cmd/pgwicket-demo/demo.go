@@ -40,8 +40,12 @@ type demo struct {
 	address  string // of the gate
 	admin    string
 	psql     string
+	lock     *os.File // of dir, while this process lives
 	db       *pgtest.Server
 	gate     *exec.Cmd
+	ca       *tlstest.CA
+	live     *tlstest.Pair       // of the session whose certificate is revoked
+	revoked  []*x509.Certificate // those on the list
 	lines    chan map[string]any // the gate's log
 }
 
@@ -58,6 +62,7 @@ func newDemo(ctx context.Context, out io.Writer, pgwicket string) (_ *demo, err 
 	if d.psql, err = pgtest.Program("psql"); err != nil {
 		return nil, err
 	}
+	removeLeft(out, pgtest.TempDir(os.Geteuid() == 0))
 	if err := d.makeDir(); err != nil {
 		return nil, err
 	}
@@ -67,6 +72,7 @@ func newDemo(ctx context.Context, out io.Writer, pgwicket string) (_ *demo, err 
 	}
 	fmt.Fprintln(out, "starting a PostgreSQL that listens on a Unix socket only (a few seconds)")
 	d.db, err = pgtest.Start(ctx, pgtest.Options{
+		Dir: d.file("pg"),
 		// The superuser only for the accounts that own the server anyway.
 		HBA:   "local all postgres peer map=setup\nlocal all all scram-sha-256",
 		Ident: d.ident(),
@@ -90,10 +96,14 @@ func (d *demo) makeDir() (err error) {
 			return err
 		}
 	}
-	if d.dir, err = os.MkdirTemp(pgtest.TempDir(d.account != nil), "pgwicket-demo-"); err != nil {
+	if d.dir, err = os.MkdirTemp(pgtest.TempDir(d.account != nil), dirPrefix); err != nil {
 		return err
 	}
-	return d.chgrp(d.dir, 0o750)
+	if d.lock, err = lockDir(d.dir); err != nil {
+		return err
+	}
+	// Its account passes through to PostgreSQL's directory.
+	return d.chgrp(d.dir, 0o751)
 }
 
 // chgrp allows the account of the gate to read a file or enter a directory, by its
@@ -150,17 +160,19 @@ func (d *demo) remove() {
 	if d.dir != "" {
 		_ = os.RemoveAll(d.dir)
 	}
+	if d.lock != nil {
+		_ = d.lock.Close()
+	}
 }
 
 func (d *demo) file(name string) string { return filepath.Join(d.dir, name) }
 
 func (d *demo) makeCertificates() error {
 	ca := tlstest.NewCA("pgwicket demo CA")
-	good, stolen := ca.Client("app"), ca.Client("app")
-	crl := ca.CRL(func(l *tlstest.CRL) {
-		l.Revoke(stolen.Leaf())
-	})
-	for name, pair := range map[string]*tlstest.Pair{"server": ca.Server("localhost", "127.0.0.1"), "app": good, "stolen": stolen} {
+	good, stolen, live := ca.Client("app"), ca.Client("app"), ca.Client("app")
+	d.ca, d.live = ca, live
+	d.revoked = []*x509.Certificate{stolen.Leaf()}
+	for name, pair := range map[string]*tlstest.Pair{"server": ca.Server("localhost", "127.0.0.1"), "app": good, "stolen": stolen, "live": live} {
 		if err := pair.WriteFiles(d.file(name+".crt"), d.file(name+".key")); err != nil {
 			return err
 		}
@@ -172,7 +184,7 @@ func (d *demo) makeCertificates() error {
 	}
 	for name, text := range map[string][]byte{
 		"ca.crt":     ca.CertPEM(),
-		"ca.crl":     crl,
+		"ca.crl":     d.list(),
 		"server.key": key,
 		"passphrase": []byte(passphrase), // a real one belongs elsewhere
 		// OpenSSL's defaults would not let psql even try an old TLS version.
@@ -227,9 +239,10 @@ backend:
   host: %s
 admin:
   address: %s
+  socket: %s
 log:
   format: json
-`, d.address, "cat '"+strings.ReplaceAll(d.file("passphrase"), "%", "%%")+"'", allow, d.db.SocketDir, d.admin)
+`, d.address, "cat '"+strings.ReplaceAll(d.file("passphrase"), "%", "%%")+"'", allow, d.db.SocketDir, d.admin, d.file("admin.sock"))
 	if d.account != nil {
 		text = fmt.Appendf(text, "user: %s\n", d.account.name)
 	}
@@ -330,8 +343,7 @@ func (d *demo) psqlOutput(ctx context.Context, conninfo string, commands ...stri
 		args = append(args, "-c", c)
 	}
 	cmd := exec.CommandContext(ctx, d.psql, append(args, conninfo)...)
-	cmd.Env = pgtest.Environ("PGPASSWORD="+d.password, "PGCONNECT_TIMEOUT="+strconv.Itoa(int(timeout.Seconds())),
-		"OPENSSL_CONF="+d.file("openssl-old.cnf"), "LC_ALL=C")
+	cmd.Env = d.environ()
 	out, _ := cmd.CombinedOutput()
 	return string(bytes.TrimSpace(out))
 }

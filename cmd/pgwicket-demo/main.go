@@ -24,7 +24,8 @@ const usage = `Usage: pgwicket-demo [--once] [--pgwicket FILE]
 Make a throw-away CA, certificates and a revocation list, start a throw-away
 PostgreSQL that listens on a Unix socket only, run pgwicket in front of it, and
 show with psql which clients are admitted and which are refused, with what the
-client sees and what the log says. Then keep running for you to try, until Ctrl-C
+client sees and what the log says, and how a live session ends when its certificate
+is revoked. Then keep running for you to try, until Ctrl-C
 removes everything.
 
 The programs of PostgreSQL (initdb, postgres, psql) must be installed. Nothing of
@@ -90,6 +91,9 @@ func show(ctx context.Context, program string, once bool, out io.Writer) (ok boo
 		return false, nil
 	}
 	if !once {
+		if err := d.writeCA(); err != nil {
+			return false, err
+		}
 		d.printHints()
 		<-ctx.Done()
 		fmt.Fprintln(out, "\nremoving everything")

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -77,13 +78,14 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %q", name)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"empty":   cmdEmpty,   // empty DIR: it has no entries
-			"exited":  cmdExited,  // exited NAME STATUS: wait for its end
-			"process": cmdProcess, // [!] process TEXT: wait until a command line has it, or none
-			"signal":  cmdSignal,  // signal NAME HUP|INT|TERM
-			"start":   cmdStart,   // start NAME PROGRAM [ARG...]: in the background, output to NAME.log
-			"tmpdir":  cmdTmpDir,  // tmpdir: set TMPDIR to a directory like /tmp
-			"waitlog": cmdWaitLog, // waitlog FILE TEXT: wait until the file has it
+			"empty":    cmdEmpty,    // empty DIR: it has no entries
+			"exited":   cmdExited,   // exited NAME STATUS: wait for its end
+			"process":  cmdProcess,  // [!] process TEXT: wait until a command line has it, or none
+			"sessions": cmdSessions, // sessions LOG TEXT: wait until the command that the log proposes lists it
+			"signal":   cmdSignal,   // signal NAME HUP|INT|TERM|KILL
+			"start":    cmdStart,    // start NAME PROGRAM [ARG...]: in the background, output to NAME.log
+			"tmpdir":   cmdTmpDir,   // tmpdir: set TMPDIR to a directory like /tmp
+			"waitlog":  cmdWaitLog,  // waitlog FILE TEXT: wait until the file has it
 		},
 	})
 }
@@ -161,9 +163,22 @@ func cmdExited(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
-	signals := map[string]syscall.Signal{"HUP": syscall.SIGHUP, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM}
-	need(ts, !neg && len(args) == 2 && signals[args[1]] != 0, "signal NAME HUP|INT|TERM")
+	signals := map[string]syscall.Signal{"HUP": syscall.SIGHUP, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL}
+	need(ts, !neg && len(args) == 2 && signals[args[1]] != 0, "signal NAME HUP|INT|TERM|KILL")
 	ts.Check(processOf(ts, args[0]).cmd.Process.Signal(signals[args[1]]))
+}
+
+var proposed = regexp.MustCompile(`(?m)^Its sessions: *(.*)$`)
+
+func cmdSessions(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) == 2, "sessions LOG TEXT")
+	command := proposed.FindStringSubmatch(ts.ReadFile(args[0]))
+	need(ts, command != nil, "a log that proposes a command")
+	var out []byte
+	wait(ts, func() bool {
+		out, _ = exec.Command("sh", "-c", command[1]).CombinedOutput()
+		return strings.Contains(string(out), args[1])
+	}, func() string { return string(out) })
 }
 
 func cmdWaitLog(ts *testscript.TestScript, neg bool, args []string) {

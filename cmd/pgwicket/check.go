@@ -15,16 +15,35 @@ import (
 	"pgwicket/internal/sandbox"
 )
 
-const checkHelp = `Read the configuration and every file that it names, as serve does before it listens,
-and print each mistake and each warning with its line. As root, also check that the
-gate can become the account in user. A summary of a valid configuration follows.
+const checkHelp = `Read the configuration and every file that it names, as serve does, and print each
+mistake and each warning with its line. Then try what serve does next: open each
+address, and read the files and connect to the sockets of PostgreSQL as the account
+of the gate. As root that is the account in user. What cannot be done now is a
+warning. A summary of a valid configuration follows. Nothing is changed, and a gate
+that runs is not disturbed.
 
-Exit status: 0 serve would start, 2 wrong usage, 78 it would not.`
+Exit status: 0 the configuration is valid, 2 wrong usage, 78 it is not.`
 
 func checkCommand(s streams) *cobra.Command {
-	cmd := &cobra.Command{Use: "check", Short: "Check the configuration and every file that it names", Long: checkHelp}
+	cmd := &cobra.Command{
+		Use: "check [file]", Short: "Check the configuration and every file that it names", Long: checkHelp,
+		Example: "  pgwicket check --config pgwicket.yaml",
+	}
 	path := configFlag(cmd)
-	return runs(cmd, func() int { return check(s, *path) })
+	runs(cmd, func() int { return check(s, *path) })
+	cmd.ValidArgsFunction = nil // a file
+	cmd.Args = func(_ *cobra.Command, args []string) error {
+		switch {
+		case len(args) == 0:
+			return nil
+		case len(args) > 1:
+			return fmt.Errorf("unexpected argument %q", args[1])
+		case cmd.Flags().Changed("config"):
+			return fmt.Errorf("unexpected argument %q, as --config names a file", args[0])
+		}
+		return cmd.Flags().Set("config", args[0])
+	}
+	return cmd
 }
 
 func check(s streams, path string) int {
@@ -39,6 +58,9 @@ func check(s streams, path string) int {
 	if cfg != nil {
 		limit, err := budget.Limit("/proc/self", "/sys/fs/cgroup")
 		problems = append(problems, memoryProblems(cfg, path, limit, err)...)
+	}
+	if cfg != nil && !config.Failed(problems) {
+		problems = append(problems, tryAll(cfg, path, account)...)
 	}
 	printProblems(s.err, problems)
 	if config.Failed(problems) {

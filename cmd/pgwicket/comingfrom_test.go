@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"pgwicket/internal/docpage"
 	"pgwicket/internal/pgtest"
 )
 
@@ -83,7 +84,7 @@ func TestComingFromPostgreSQL(t *testing.T) {
 // The lines of pg_hba.conf beside our rules are lines that PostgreSQL takes.
 func TestComingFromHBA(t *testing.T) {
 	lines := theirs(t, "pg_hba.conf")
-	newHardened(t).hba(t, block{text: "# pg_hba.conf\n" + strings.Join(lines, "\n")})
+	newHardened(t).hba(t, docpage.Block{Text: "# pg_hba.conf\n" + strings.Join(lines, "\n")})
 }
 
 // stunnel lists its options itself.

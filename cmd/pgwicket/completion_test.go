@@ -72,7 +72,8 @@ var completions = []struct {
 	{[]string{"serve", "--config", "pg"}, nil, true},
 	{[]string{"explain", "--cert", "pgw"}, nil, true},
 	{[]string{"explain", "--user", ""}, nil, false},
-	{[]string{"check", ""}, nil, false},
+	{[]string{"check", "pgw"}, nil, true},
+	{[]string{"version", ""}, nil, false},
 }
 
 // TestComplete asks as the scripts of the shells do.

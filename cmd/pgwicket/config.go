@@ -10,8 +10,8 @@ import (
 
 const configHelp = `Print the effective configuration: every key with its value, and in a comment the
 source of each value, which is a line of the file, a variable of the environment
-or the default. The output can be used as a configuration file. An empty text
-stands for the default that config.example.yaml names.
+or the default. Where an empty value stands for something, the comment has that. The
+output can be used as a configuration file.
 
 The variable of a key has its name: PGWICKET_TLS_CERT_FILE is cert_file in tls. It
 wins over the file. A list is written with commas, as in

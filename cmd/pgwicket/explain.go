@@ -2,13 +2,11 @@ package main
 
 import (
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,6 +18,7 @@ import (
 	"pgwicket/internal/lock"
 	"pgwicket/internal/phrase"
 	"pgwicket/proxy"
+	"pgwicket/tlsconfig"
 )
 
 const explainHelp = `Print the decision on a client and the reasons for it, by the code that serves and
@@ -41,8 +40,8 @@ func explainCommand(s streams) *cobra.Command {
 	}
 	var q question
 	path := configFlag(cmd)
-	textFlag(cmd, &q.source, "source", "", "the `address` of the client")
-	textFlag(cmd, &q.user, "user", "", "the `role` that it asks for")
+	textFlag(cmd, &q.source, "source", "", "the `address` of the client (required)")
+	textFlag(cmd, &q.user, "user", "", "the `role` that it asks for (required)")
 	textFlag(cmd, &q.database, "database", "", "the `database` (default: the name of the user)")
 	fileFlag(cmd, &q.cert, "cert", "a `file` with its certificate and intermediates in PEM (default: no certificate)")
 	textFlag(cmd, &q.listener, "listener", "", "the `address` that it connects to (default: the first in listen)")
@@ -60,7 +59,7 @@ func explain(s streams, path string, q question) int {
 		printProblems(s.err, problems)
 		return exitConfig
 	}
-	request, state, err := q.read(cfg)
+	request, state, unreadable, err := q.read(cfg)
 	if err == nil && q.at != "" {
 		now, err = time.Parse(time.RFC3339, q.at)
 	}
@@ -73,19 +72,41 @@ func explain(s streams, path string, q question) int {
 		return fail(s, "explain", err)
 	}
 	cfg.Policy.Locks = locks.Set()
+	if len(unreadable) > 0 {
+		explainUnreadable(s.out, unreadable)
+		if request.Certificate == nil {
+			return exitFailed
+		}
+		fmt.Fprint(s.out, "\nWith certificates that Go can read it would be\n\n")
+		answer(s.out, cfg, request, state, now)
+		return exitFailed
+	}
 	return answer(s.out, cfg, request, state, now)
 }
 
+// explainUnreadable prints why crypto/tls fails the handshake of a client, before the
+// gate can judge it.
+func explainUnreadable(w io.Writer, problems []error) {
+	fmt.Fprintf(w, "refused: %s\n  the client is told  the TLS alert decode_error\n", proxy.TLSFailed)
+	for i, err := range problems {
+		what := ""
+		if i == 0 {
+			what = "the reason"
+		}
+		fmt.Fprintf(w, "  %-19s %v\n", what, err)
+	}
+}
+
 // read returns what the gate would know of the client.
-func (q question) read(cfg *config.Config) (*acl.Request, tls.ConnectionState, error) {
-	state := cfg.TLS.Finished()
-	r := &acl.Request{Listener: q.listener, User: q.user, Database: q.database, SNI: q.sni}
+func (q question) read(cfg *config.Config) (r *acl.Request, state tls.ConnectionState, unreadable []error, err error) {
+	state = cfg.TLS.Finished()
+	r = &acl.Request{Listener: q.listener, User: q.user, Database: q.database, SNI: q.sni}
 	if q.source == "" || q.user == "" {
-		return r, state, errors.New("--source and --user must be given")
+		return r, state, nil, errors.New("--source and --user must be given")
 	}
 	source, err := netip.ParseAddr(q.source)
 	if err != nil {
-		return r, state, fmt.Errorf("--source: %q is not an IP address", q.source)
+		return r, state, nil, fmt.Errorf("--source: %q is not an IP address", q.source)
 	}
 	r.Source = source.Unmap().WithZone("")
 	if r.Listener == "" {
@@ -101,38 +122,21 @@ func (q question) read(cfg *config.Config) (*acl.Request, tls.ConnectionState, e
 	case "physical":
 		r.Replication = acl.PhysicalReplication
 	default:
-		return r, state, fmt.Errorf("--replication: %q must be database or physical", q.replication)
+		return r, state, nil, fmt.Errorf("--replication: %q must be database or physical", q.replication)
 	}
 	if q.cert != "" {
-		if state.PeerCertificates, err = readChain(q.cert); err != nil {
-			return r, state, fmt.Errorf("--cert: %w", err)
+		file, err := tlsconfig.ReadClientFile(q.cert)
+		if err != nil {
+			return r, state, nil, fmt.Errorf("--cert: %w", err)
 		}
-		id := acl.IdentityOf(state.PeerCertificates[0])
-		r.Certificate = &id
+		state.PeerCertificates, unreadable = file.Certificates, file.Unreadable
+		if len(file.Certificates) > 0 {
+			id := acl.IdentityOf(file.Certificates[0])
+			r.Certificate = &id
+		}
 	}
 	state.ServerName = q.sni
-	return r, state, nil
-}
-
-func readChain(path string) (chain []*x509.Certificate, err error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type != "CERTIFICATE" {
-			continue
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		chain = append(chain, c)
-	}
-	if len(chain) == 0 {
-		return nil, fmt.Errorf("%s holds no certificate in PEM", path)
-	}
-	return chain, nil
+	return r, state, unreadable, nil
 }
 
 // answer prints the decision and its reasons.
@@ -144,9 +148,7 @@ func answer(w io.Writer, cfg *config.Config, q *acl.Request, state tls.Connectio
 	case errors.As(err, &refusal):
 		status = exitFailed
 		fmt.Fprintf(w, "refused: %s\n", refusal.Outcome)
-		if sqlstate, text := refusal.Message(); sqlstate != "" {
-			fmt.Fprintf(w, "  the client is told  FATAL %s: %s\n", sqlstate, text)
-		}
+		fmt.Fprintf(w, "  the client is told  %s\n", told(cfg, refusal))
 		fmt.Fprintf(w, "  the log says        %s\n", refusal.Detail)
 	case rule != nil:
 		fmt.Fprintf(w, "admitted by rule %q (%s)\n", rule.Name, cfg.At(rule.Line))
@@ -166,13 +168,28 @@ func answer(w io.Writer, cfg *config.Config, q *acl.Request, state tls.Connectio
 	return status
 }
 
+// told returns what a refused client is told.
+func told(cfg *config.Config, r *proxy.Refusal) string {
+	sqlstate, text := r.Message()
+	bySource := r.Outcome == proxy.SourceNotAllowed || r.Outcome == proxy.SourceDenied
+	switch {
+	case bySource && cfg.Policy.SourceRefusal == proxy.Close:
+		return "nothing: the connection is closed (acl.refusal: close), and psql says \"server closed the connection unexpectedly\""
+	case bySource && cfg.Policy.SourceRefusal == proxy.Reset:
+		return "nothing: the connection is reset (acl.refusal: reset), and psql says \"could not receive data from server: Connection reset by peer\""
+	case sqlstate == "":
+		return "nothing: the connection is closed"
+	}
+	return fmt.Sprintf("FATAL %s: %s", sqlstate, text)
+}
+
 func explainCertificate(w io.Writer, cfg *config.Config, q *acl.Request, state tls.ConnectionState, at time.Time) {
 	if q.Certificate == nil {
 		fmt.Fprintln(w, "certificate none")
 		return
 	}
 	id := q.Certificate
-	fmt.Fprintf(w, "certificate cn      %s\n", orNone(id.CN))
+	fmt.Fprintf(w, "certificate cn      %s\n", commonName(id))
 	fmt.Fprintf(w, "            dn      %s\n", id.DN)
 	for _, n := range []struct {
 		kind  string
@@ -196,11 +213,14 @@ func explainCertificate(w io.Writer, cfg *config.Config, q *acl.Request, state t
 	}
 }
 
-func orNone(name string) string {
-	if name == "" {
-		return "none that can be compared (it takes exactly one, of 1 to 63 bytes, without control characters)"
+func commonName(id *acl.Identity) string {
+	switch {
+	case id.CN != "":
+		return id.CN
+	case id.CNText != "":
+		return strconv.Quote(id.CNText) + ", which cn compares and no role can have (samename, \\1): it has over 63 bytes, or is a T61String"
 	}
-	return name
+	return "none that can be compared (it takes exactly one, without control characters)"
 }
 
 // explainLocks prints the lock that refuses the client. Those of a gate without a state

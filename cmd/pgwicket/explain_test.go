@@ -154,6 +154,18 @@ func TestExplain(t *testing.T) {
 	if status != exitFailed || !strings.Contains(out, "refused: certificate_revoked") || !strings.Contains(out, "revoked on") {
 		t.Errorf("revoked: status %d\n%s", status, out)
 	}
+	for refusal, told := range map[string]string{
+		"close":   `nothing: the connection is closed (acl.refusal: close), and psql says "server closed the connection unexpectedly"`,
+		"reset":   "nothing: the connection is reset (acl.refusal: reset), and psql says ",
+		"explain": "FATAL 28000: no pgwicket allowlist entry for this address",
+	} {
+		if err := os.WriteFile(refusal+".yaml", []byte(strings.Replace(rules, "acl:", "acl:\n  refusal: "+refusal, 1)+documents), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, out := explained(t, "--config", refusal+".yaml", "--user", "alice", "--source", "10.66.2.3"); !strings.Contains(out, "  the client is told  "+told) {
+			t.Errorf("acl.refusal %s:\n%s", refusal, out)
+		}
+	}
 	if status, out := explained(t, "--config", "pgwicket.yaml", "--source", "10.1.2.3"); status != exitUsage {
 		t.Errorf("without a user: status %d\n%s", status, out)
 	}

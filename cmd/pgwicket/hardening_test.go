@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pgwicket/config"
+	"pgwicket/internal/docpage"
 	"pgwicket/internal/pgtest"
 	"pgwicket/internal/tlstest"
 )
@@ -41,13 +42,13 @@ func tryBlocks(t *testing.T, name string, kinds ...string) {
 	h := newHardened(t)
 	tried := make(map[string]int)
 	for i, b := range page {
-		b.text = strings.TrimSpace(b.text)
-		kind := b.lang
+		b.Text = strings.TrimSpace(b.Text)
+		kind := b.Lang
 		if kind == "conf" {
-			kind = strings.Fields(b.text)[1]
+			kind = strings.Fields(b.Text)[1]
 		}
 		tried[kind]++
-		t.Run(fmt.Sprintf("%s, line %d", b.section, b.line), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%s, line %d", b.Section, b.Line), func(t *testing.T) {
 			switch kind {
 			case "postgresql.conf":
 				h.conf(t, b)
@@ -57,8 +58,8 @@ func tryBlocks(t *testing.T, name string, kinds ...string) {
 				h.ident(t, b)
 			case "sql":
 				out := h.sql(t, b)
-				if i+1 < len(page) && page[i+1].lang == "text" && !looksLike(out, page[i+1].text) {
-					t.Errorf("%s\nprints\n%s\nand the page shows\n%s", b.text, out, page[i+1].text)
+				if i+1 < len(page) && page[i+1].Lang == "text" && !docpage.Matches(out, page[i+1].Text) {
+					t.Errorf("%s\nprints\n%s\nand the page shows\n%s", b.Text, out, page[i+1].Text)
 				}
 			case "yaml":
 				loads(t, b)
@@ -166,23 +167,23 @@ var (
 // conf puts a block into a file that postgresql.conf includes. A setting that
 // waits for a restart has been read all the same; one that the command line of
 // the test has is read, and does not come into force.
-func (h *hardened) conf(t *testing.T, b block) {
-	if m := forRelease.FindStringSubmatch(b.text); m != nil {
+func (h *hardened) conf(t *testing.T, b docpage.Block) {
+	if m := forRelease.FindStringSubmatch(b.Text); m != nil {
 		if n, _ := strconv.Atoi(m[1]); h.release < n*10000 {
 			t.Skipf("for PostgreSQL %s, and here is %d", m[1], h.release)
 		}
 	}
 	logged := len(h.db.Log())
-	h.write(t, "page.conf", b.text)
+	h.write(t, "page.conf", b.Text)
 	wrong := h.ask(t, "select name, error from pg_file_settings where sourcefile like '%/page.conf' and error is not null and error <> 'setting could not be applied'")
 	h.reload(t)
 	if said := h.db.Log()[logged:]; wrong != "" || unloadable.MatchString(said) {
-		t.Errorf("%s\n%s\n%s", b.text, wrong, said)
+		t.Errorf("%s\n%s\n%s", b.Text, wrong, said)
 	}
 	read := h.ask(t, "select count(*) from pg_file_settings where sourcefile like '%/page.conf'")
-	settings := setting.FindAllStringSubmatch(b.text, -1)
+	settings := setting.FindAllStringSubmatch(b.Text, -1)
 	if read != strconv.Itoa(len(settings)) || len(settings) == 0 {
-		t.Errorf("PostgreSQL reads %s settings in\n%s", read, b.text)
+		t.Errorf("PostgreSQL reads %s settings in\n%s", read, b.Text)
 	}
 	for _, s := range settings {
 		if s[1] == "shared_preload_libraries" { // PostgreSQL loads these at a restart only
@@ -192,28 +193,28 @@ func (h *hardened) conf(t *testing.T, b block) {
 }
 
 // hba has PostgreSQL read the block, and refuse none of its lines.
-func (h *hardened) hba(t *testing.T, b block) {
-	h.write(t, "pg_hba.conf", ourHBA+b.text)
+func (h *hardened) hba(t *testing.T, b docpage.Block) {
+	h.write(t, "pg_hba.conf", ourHBA+b.Text)
 	if wrong := h.ask(t, "select line_number, error from pg_hba_file_rules where error is not null"); wrong != "" {
-		t.Errorf("%s\n%s", b.text, wrong)
+		t.Errorf("%s\n%s", b.Text, wrong)
 	}
-	lines := len(strings.Split(b.text, "\n")) // the comment is not one, and ours is
+	lines := len(strings.Split(b.Text, "\n")) // the comment is not one, and ours is
 	if got := h.ask(t, "select count(*) from pg_hba_file_rules"); got != strconv.Itoa(lines) {
-		t.Errorf("PostgreSQL sees %s lines in\n%s", got, b.text)
+		t.Errorf("PostgreSQL sees %s lines in\n%s", got, b.Text)
 	}
 	h.reload(t)
 }
 
-func (h *hardened) ident(t *testing.T, b block) {
+func (h *hardened) ident(t *testing.T, b docpage.Block) {
 	me, err := user.Current()
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.write(t, "pg_ident.conf", b.text+"\n"+fmt.Sprintf(ourIdent, me.Username))
+	h.write(t, "pg_ident.conf", b.Text+"\n"+fmt.Sprintf(ourIdent, me.Username))
 	if h.release >= 150000 {
-		lines := len(strings.Split(b.text, "\n"))
+		lines := len(strings.Split(b.Text, "\n"))
 		if got := h.ask(t, "select count(*) from pg_ident_file_mappings where error is null"); got != strconv.Itoa(lines) {
-			t.Errorf("PostgreSQL sees %s lines in\n%s", got, b.text)
+			t.Errorf("PostgreSQL sees %s lines in\n%s", got, b.Text)
 		}
 	}
 	h.reload(t)
@@ -225,23 +226,23 @@ var (
 	ourMapping = regexp.MustCompile(`(?m)^ours\|.*\n?`)
 )
 
-func (h *hardened) sql(t *testing.T, b block) string {
-	if m := extension.FindStringSubmatch(b.text); m != nil &&
+func (h *hardened) sql(t *testing.T, b docpage.Block) string {
+	if m := extension.FindStringSubmatch(b.Text); m != nil &&
 		h.ask(t, "select count(*) from pg_available_extensions where name = '"+m[1]+"'") == "0" {
 		t.Skipf("PostgreSQL has come without %s", m[1])
 	}
-	if strings.Contains(b.text, "pg_ident_file_mappings") && h.release < 150000 {
+	if strings.Contains(b.Text, "pg_ident_file_mappings") && h.release < 150000 {
 		t.Skip("pg_ident_file_mappings is of PostgreSQL 15")
 	}
-	return ourMapping.ReplaceAllString(h.ask(t, b.text), "")
+	return ourMapping.ReplaceAllString(h.ask(t, b.Text), "")
 }
 
 // loads reads a part of a configuration, with what must stand in every one
 // added to it and the files that it names beside it.
-func loads(t *testing.T, b block) {
+func loads(t *testing.T, b docpage.Block) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "pgwicket.yaml")
-	if err := os.WriteFile(path, []byte(complete(b.text)), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(complete(b.Text)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	ca := tlstest.NewCA("hardening CA")
@@ -262,7 +263,7 @@ func loads(t *testing.T, b block) {
 		}
 	}
 	if cfg == nil {
-		t.Fatalf("does not load:\n%s", complete(b.text))
+		t.Fatalf("does not load:\n%s", complete(b.Text))
 	}
 }
 
@@ -292,7 +293,7 @@ func complete(part string) string {
 
 // loadsInNFT has nft read the rules in a network namespace, where they do no
 // harm.
-func loadsInNFT(t *testing.T, b block) {
+func loadsInNFT(t *testing.T, b docpage.Block) {
 	for _, name := range []string{"nft", "unshare"} {
 		if _, err := exec.LookPath(name); err != nil {
 			t.Skipf("%s is not installed", name)
@@ -302,7 +303,7 @@ func loadsInNFT(t *testing.T, b block) {
 		t.Skipf("no network namespace can be made here: %v", err)
 	}
 	cmd := exec.Command("unshare", "-Urn", "nft", "-f", "-")
-	cmd.Stdin = strings.NewReader(b.text)
+	cmd.Stdin = strings.NewReader(b.Text)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("nft: %v\n%s", err, out)
 	}
@@ -318,15 +319,15 @@ var promptLine = regexp.MustCompile(`(?m)^[$#] (?:.*\\\n)*.*$`)
 func TestPagesCommands(t *testing.T) {
 	for _, page := range pages(t) {
 		for _, b := range blocks(t, page) {
-			if b.lang != "console" {
+			if b.Lang != "console" {
 				continue
 			}
-			text := b.text
+			text := b.Text
 			if prompted := promptLine.FindAllString(text, -1); prompted != nil { // the other lines are output
 				text = strings.Join(prompted, "\n")
 			}
 			for _, m := range pageCommand.FindAllStringSubmatch(text, -1) {
-				t.Run(fmt.Sprintf("%s, line %d, %s", page, b.line, m[1]), func(t *testing.T) { hasFlags(t, m[1], m[2]) })
+				t.Run(fmt.Sprintf("%s, line %d, %s", page, b.Line, m[1]), func(t *testing.T) { hasFlags(t, m[1], m[2]) })
 			}
 		}
 	}

@@ -25,7 +25,8 @@ const (
 func healthcheckCommand(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "healthcheck", Short: "Ask whether the gate is alive", Long: healthcheckHelp,
-		Example: `  HEALTHCHECK CMD ["pgwicket", "healthcheck", "--config", "/etc/pgwicket/pgwicket.yaml"]`,
+		Example: `  pgwicket healthcheck --config pgwicket.yaml
+  HEALTHCHECK CMD ["pgwicket", "healthcheck", "--config", "/etc/pgwicket/pgwicket.yaml"]`,
 	}
 	path := configFlag(cmd)
 	ready := cmd.Flags().Bool("ready", false, "ask whether it admits clients, which it does not while it shuts down")

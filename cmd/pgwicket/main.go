@@ -43,7 +43,11 @@ type streams struct {
 const rootHelp = `pgwicket is a TLS gate in front of PostgreSQL. It terminates TLS with an enforced
 minimum version and cipher list, verifies client certificates against a CA and
 revocation lists, admits the networks and sessions that its configuration allows,
-and relays them to PostgreSQL over a Unix socket.
+and relays them to PostgreSQL over a Unix socket, or over TCP with TLS.
+
+"pgwicket check" tries a configuration, "pgwicket serve" runs a gate with it, and
+"pgwicket doctor" examines both the gate and PostgreSQL. "pgwicket explain" says why
+a client is admitted or refused.
 
 config.example.yaml explains the keys of the configuration file. A variable of the
 environment sets each of them, too: PGWICKET_TLS_CERT_FILE sets cert_file in tls.
@@ -70,7 +74,7 @@ func run(args []string, s streams) int {
 	case errors.As(err, &status):
 		return int(status)
 	}
-	if n, _ := fmt.Sscanf(err.Error(), "unknown command %q for", &name); n == 1 {
+	if n, _ := fmt.Sscanf(err.Error(), "unknown command %q for", &name); n == 1 && !cmd.HasParent() {
 		err = unknownCommand(root, name)
 	}
 	fmt.Fprintf(s.err, "%s: %v; see %q\n", cmd.CommandPath(), err, cmd.CommandPath()+" --help")
@@ -101,7 +105,7 @@ func rootCommand(s streams) *cobra.Command {
 	root.SetHelpCommand(helpCommand())
 	root.AddCommand(
 		serveCommand(s), checkCommand(s), explainCommand(s), doctorCommand(s), healthcheckCommand(s), waitCommand(s),
-		sessionsCommand(s), terminateCommand(s), lockCommand(s), unlockCommand(s), locksCommand(s), auditCommand(s), backoffsCommand(s), reloadCommand(s), configCommand(s), firewallCommand(s), completionCommand(s), manCommand(s), versionCommand(s),
+		sessionsCommand(s), terminateCommand(s), lockCommand(s), unlockCommand(s), locksCommand(s), auditCommand(s), backoffsCommand(s), reloadCommand(s), configCommand(s), firewallCommand(s), completionCommand(s), manCommand(s), versionCommand(s), tryAccessCommand(s),
 	)
 	return root
 }
@@ -109,6 +113,9 @@ func rootCommand(s streams) *cobra.Command {
 // runs completes a command that takes flags and no arguments.
 func runs(cmd *cobra.Command, run func() int) *cobra.Command {
 	cmd.Args = func(_ *cobra.Command, args []string) error {
+		if len(args) > 0 && cmd.HasSubCommands() {
+			return unknownCommand(cmd, args[0])
+		}
 		if len(args) > 0 {
 			return fmt.Errorf("unexpected argument %q", args[0])
 		}
@@ -152,9 +159,10 @@ func helpCommand() *cobra.Command {
 	}
 }
 
-func unknownCommand(root *cobra.Command, name string) error {
+// unknownCommand is the error for a name that is no command below parent.
+func unknownCommand(parent *cobra.Command, name string) error {
 	var names []string
-	for _, c := range root.Commands() {
+	for _, c := range parent.Commands() {
 		if c.IsAvailableCommand() {
 			names = append(names, c.Name())
 		}
@@ -171,6 +179,9 @@ func flagError(cmd *cobra.Command, err error) error {
 	name := unknown.GetSpecifiedName()
 	if short := unknown.GetSpecifiedShortnames(); short != "" {
 		name = short // -config is read as -c -o -n ...
+	}
+	if name == "config" && !cmd.HasParent() {
+		return fmt.Errorf("%w; it belongs to a command, such as check", err)
 	}
 	var names []string
 	cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })

@@ -87,8 +87,9 @@ func TestScripts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if dir := filepath.Dir(path); !strings.Contains(os.Getenv("PATH"), dir) {
-			t.Setenv("PATH", os.Getenv("PATH")+string(os.PathListSeparator)+dir)
+		// First, because Debian's psql in /usr/bin chooses a cluster itself where no port is given.
+		if dir := filepath.Dir(path); !strings.HasPrefix(os.Getenv("PATH"), dir+string(os.PathListSeparator)) {
+			t.Setenv("PATH", dir+string(os.PathListSeparator)+os.Getenv("PATH"))
 		}
 	}
 	example, err := filepath.Abs("../../config.example.yaml")
@@ -103,6 +104,10 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
 			e.Values[stateKey{}] = newState(e.T().(testing.TB))
+			for _, variable := range pgtest.Neutral() {
+				name, value, _ := strings.Cut(variable, "=")
+				e.Setenv(name, value)
+			}
 			e.Setenv("EXAMPLE", example)
 			e.Setenv("PGPASSWORD", password)
 			e.Setenv("LC_ALL", "C")

@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"testing"
 
+	"pgwicket/internal/docpage"
 	"pgwicket/internal/pgtest"
 )
 
@@ -43,16 +44,16 @@ var rotation = []string{
 // build bin/pgwicket.
 func TestRotation(t *testing.T) {
 	start := blocks(t, "quickstart.md")
-	var manual []block
+	var manual []docpage.Block
 	for _, section := range rotation {
 		for _, page := range pages(t) {
-			manual = append(manual, slices.DeleteFunc(blocks(t, page), func(b block) bool { return b.section != section })...)
+			manual = append(manual, slices.DeleteFunc(blocks(t, page), func(b docpage.Block) bool { return b.Section != section })...)
 		}
 	}
-	end := slices.IndexFunc(start, func(b block) bool { return b.section == "Revoke" })
+	end := slices.IndexFunc(start, func(b docpage.Block) bool { return b.Section == "Revoke" })
 	var sections []string
 	for _, b := range manual {
-		sections = append(sections, b.section)
+		sections = append(sections, b.Section)
 	}
 	if end < 0 || !slices.Equal(slices.Compact(sections), rotation) {
 		t.Fatalf("the quick start without Revoke, or the manual with %q", slices.Compact(sections))
@@ -66,7 +67,7 @@ func TestRotation(t *testing.T) {
 type guide struct {
 	t     *testing.T
 	dir   string
-	shell *shell
+	shell *docpage.Shell
 	db    *pgtest.Server
 	asked int
 	texts []string // what stands in the page, and here instead
@@ -98,30 +99,24 @@ func newGuide(t *testing.T) *guide {
 		t.Fatal(err)
 	}
 	path := strings.Join([]string{bin, os.Getenv("PATH"), filepath.Dir(psql)}, string(os.PathListSeparator))
-	g.shell = newShell(t, "../..", pgtest.Environ("PATH="+path, "LC_ALL=C", "PSQLRC=/dev/null", "PGCONNECT_TIMEOUT=60"))
+	g.shell = docpage.NewShell(t, "../..", pgtest.Environ("PATH="+path, "LC_ALL=C", "PGCONNECT_TIMEOUT=60"))
 	return g
 }
 
 // follow does what stands in blocks. What systemd would do is done here.
-func (g *guide) follow(page []block) {
+func (g *guide) follow(page []docpage.Block) {
 	var section string
-	g.shell.follow(page, func(b block) string {
-		if b.section != section && b.lang == "sh" {
-			section = b.section
+	g.shell.Follow(page, func(b docpage.Block) string {
+		if b.Section != section && b.Lang == "sh" {
+			section = b.Section
 			if values := g.values(section); values != nil {
-				return adapted(g.t, b, values)
+				return docpage.Adapt(g.t, b, values)
 			}
 		}
-		return g.adapt(b.text)
-	}, func(b block) {
-		switch {
-		case strings.Contains(b.text, "systemctl restart postgresql"):
-			g.db.Kill()
-			if err := g.db.Restart(context.Background()); err != nil {
-				g.t.Fatal(err)
-			}
-		case strings.Contains(b.text, "systemctl restart pgwicket"):
-			g.shell.run(`$AS_GATE pgwicket serve --config "$ETC/pgwicket.yaml" 2>"$CA/gate.log" &
+		return g.adapt(b.Text)
+	}, func(b docpage.Block) {
+		if strings.Contains(b.Text, "systemctl restart pgwicket") {
+			g.shell.Run(`$AS_GATE pgwicket serve --config "$ETC/pgwicket.yaml" 2>"$CA/gate.log" &
 until grep -q ready "$CA/gate.log"; do sleep 0.1; done`)
 		}
 	})
@@ -142,7 +137,7 @@ func (g *guide) values(section string) map[string]string {
 		return map[string]string{
 			"GATE": host, "PORT": port, "ADMIN": admin, "CLIENTS": "127.0.0.0/8, 10.20.0.0/16",
 			"SOCKETS": g.db.SocketDir, "CA": g.dir + "/ca", "ETC": g.dir + "/etc", "BIN": g.dir + "/bin",
-			"GATE_USER": owner, "AS_ROOT": "env", "AS_GATE": asOwner, "AS_POSTGRES": g.asPostgres(),
+			"GATE_USER": owner, "AS_ROOT": "env", "AS_GATE": asOwner, "AS_POSTGRES": g.asPostgres(), "RESTART_POSTGRES": g.restart(),
 		}
 	case "Bastion":
 		g.start(pgtest.Options{HBA: "local all all trust", Host: "127.0.0.1"})
@@ -150,7 +145,8 @@ func (g *guide) values(section string) map[string]string {
 		port := strconv.Itoa(g.db.Port)
 		g.texts = append(g.texts, "10.0.1.9:5432", "127.0.0.1:"+port)
 		return map[string]string{
-			"DB": "127.0.0.1", "DB_PORT": port, "BASTION": "127.0.0.1", "DB_OWNER": owner, "AS_POSTGRES": g.asPostgres(),
+			"DB": "127.0.0.1", "DB_PORT": port, "BASTION": "127.0.0.1", "DB_OWNER": owner,
+			"AS_POSTGRES": g.asPostgres(), "RESTART_POSTGRES": g.restart(),
 		}
 	}
 	return nil
@@ -165,6 +161,59 @@ func (g *guide) start(o pgtest.Options) {
 	}
 	g.t.Cleanup(db.Stop)
 	g.db = db
+	// Debian's postgresql.conf includes this directory. What is in it cannot change what the
+	// command line of this server sets.
+	config := g.sql("show config_file")
+	if err := os.Mkdir(filepath.Join(filepath.Dir(config), "conf.d"), 0o755); err != nil {
+		g.t.Fatal(err)
+	}
+	file, err := os.OpenFile(config, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := file.WriteString("include_dir = 'conf.d'\n"); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+func (g *guide) sql(query string) string {
+	g.t.Helper()
+	out, err := g.db.SQL(query)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return out
+}
+
+// restart is a command that restarts the server as often as it is called, and waits for it.
+func (g *guide) restart() string {
+	ctx, cancel := context.WithCancel(context.Background())
+	db, ended := g.db, make(chan struct{})
+	go func() {
+		defer close(ended)
+		for ctx.Err() == nil {
+			_ = db.Restart(ctx) // waits for its end
+		}
+	}()
+	pidFile := filepath.Join(g.sql("show data_directory"), "postmaster.pid")
+	g.t.Cleanup(func() { // before the server is stopped
+		cancel()
+		text, _ := os.ReadFile(pidFile)
+		line, _, _ := strings.Cut(string(text), "\n")
+		if pid, err := strconv.Atoi(line); err == nil && pid > 1 {
+			_ = syscall.Kill(pid, syscall.SIGINT)
+			<-ended
+		}
+	})
+	script := fmt.Sprintf("pid=%s\nold=$(head -1 $pid)\nkill -INT $old\n"+
+		"until [ \"$(head -1 $pid 2>/dev/null)\" != \"$old\" ] && %s psql -Xc 'select 1'; do sleep 0.1; done >/dev/null 2>&1\n",
+		pidFile, g.asPostgres())
+	path := filepath.Join(g.dir, fmt.Sprintf("restart-%d", g.asked))
+	if err := os.WriteFile(path, []byte(script), 0o600); err != nil {
+		g.t.Fatal(err)
+	}
+	return "bash " + path
 }
 
 func (g *guide) freeAddress() string {
@@ -217,7 +266,7 @@ func TestQuickStartNames(t *testing.T) {
 	page := blocks(t, "quickstart.md")
 	value := func(name string) string {
 		for _, b := range page {
-			if m := regexp.MustCompile(`(?m)^` + name + `=(\S+)`).FindStringSubmatch(b.text); b.lang == "sh" && m != nil {
+			if m := regexp.MustCompile(`(?m)^` + name + `=(\S+)`).FindStringSubmatch(b.Text); b.Lang == "sh" && m != nil {
 				return m[1]
 			}
 		}
@@ -235,8 +284,8 @@ func TestQuickStartNames(t *testing.T) {
 	}
 	commands := ""
 	for _, b := range page {
-		if b.lang == "console" {
-			commands += b.text
+		if b.Lang == "console" {
+			commands += b.Text
 		}
 	}
 	for _, line := range []string{

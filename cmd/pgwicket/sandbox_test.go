@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -102,6 +103,36 @@ func cmdAccount(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("ACCOUNT_UID", u.Uid)
 	ts.Setenv("ACCOUNT_GID", u.Gid)
 	ts.Setenv("ACCOUNT_GROUPS", strings.Join(groups, " "))
+}
+
+// cmdHome changes to a directory whose files belong to the account that the gate
+// becomes as root, so that check has nothing to warn of.
+func cmdHome(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) == 0, "home")
+	cmdTmpDir(ts, false, nil)
+	dir := ts.Getenv("TMPDIR")
+	ts.Check(ts.Chdir(dir))
+	ts.Setenv("HOMEDIR", dir)
+	ts.Check(os.Chmod(dir, 0o755))
+	if os.Geteuid() == 0 {
+		cmdAccount(ts, false, nil)
+	}
+}
+
+// giveAway gives the files of home to its account.
+func giveAway(ts *testscript.TestScript) {
+	dir := ts.Getenv("HOMEDIR")
+	if dir == "" || os.Geteuid() != 0 {
+		return
+	}
+	uid, err := strconv.Atoi(ts.Getenv("ACCOUNT_UID"))
+	ts.Check(err)
+	ts.Check(filepath.Walk(dir, func(path string, _ fs.FileInfo, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, uid, -1)
+	}))
 }
 
 // cmdThreads compares lines of /proc/PID/status, of every thread.

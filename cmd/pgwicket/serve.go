@@ -33,9 +33,10 @@ of its configuration (landlock).
 
 Signals:
   SIGHUP           reload, whether or not a file has changed
-  SIGTERM, SIGINT  report not ready, stop listening after limits.drain_delay,
-                   terminate each session when it is outside of a transaction, and
-                   the rest after limits.drain_timeout; a second one exits at once
+  SIGTERM, SIGINT  report not ready, and after limits.drain_delay drain: refuse new
+                   sessions with 57P03, terminate each session when it is outside of
+                   a transaction, and the rest after limits.drain_timeout; a second
+                   signal exits at once
 
 Exit status: 0 stopped by a signal, 1 failed, or stopped by a second signal, 2 wrong
 usage, 78 the configuration is wrong.`

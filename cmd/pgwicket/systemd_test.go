@@ -197,6 +197,7 @@ func (u *unit) bench(args ...string) *bench {
 	b := &bench{u: u, ended: make(chan error, 1)}
 	b.cmd = exec.Command(path, append(append([]string{"-n", "-f", script}, args...), u.conninfo())...)
 	b.cmd.Stdout, b.cmd.Stderr = &b.out, &b.out
+	b.cmd.Env = pgtest.Environ()
 	u.check(b.cmd.Start())
 	go func() { b.ended <- b.cmd.Wait() }()
 	u.t.Cleanup(func() { _ = b.cmd.Process.Kill() })

@@ -39,6 +39,7 @@ import (
 // of processes that start or session has begun; the output of NAME, both
 // streams, is in NAME.log.
 var verbs = map[string]func(*testscript.TestScript, bool, []string){
+	"home":     cmdHome,     // home: cd to $HOMEDIR, whose files belong to ACCOUNT as root
 	"account":  cmdAccount,  // account: ACCOUNT, ACCOUNT_UID and so on become the database's, and the user of config
 	"backend":  cmdBackend,  // backend PATH: a new socket that leads to the database
 	"config":   cmdConfig,   // config [KEY=YAML...]: write pgwicket.yaml
@@ -550,6 +551,7 @@ func cmdConfig(ts *testscript.TestScript, neg bool, args []string) {
 	// In one step, as an editor does it: a gate may be reading it.
 	ts.Check(os.WriteFile(ts.MkAbs(".pgwicket.yaml"), []byte(b.String()), 0o600))
 	ts.Check(os.Rename(ts.MkAbs(".pgwicket.yaml"), ts.MkAbs("pgwicket.yaml")))
+	giveAway(ts)
 }
 
 func section(key string) string {
@@ -587,6 +589,7 @@ func cmdPKI(ts *testscript.TestScript, neg bool, args []string) {
 		variant, value, _ := strings.Cut(a, "=")
 		writePKI(ts, variant, value)
 	}
+	giveAway(ts)
 }
 
 func writePKI(ts *testscript.TestScript, variant, value string) {

@@ -16,26 +16,37 @@ import (
 )
 
 // machine is a systemd that runs in namespaces of its own, on files that are this
-// machine's but for what it has changed.
+// machine's, or a fresh Debian's, but for what it has changed.
 type machine struct {
 	*process
 	init int // the process id of systemd
 }
 
-// boot starts a machine on which the deb is installed and setup has run.
-func boot(t *testing.T, deb, setup string) *machine {
+// disk is what a machine has: the files of a tree, copies of directories as DIR=TARGET, and
+// files in /stage. Its file setup is run before the machine starts.
+type disk struct {
+	tree   string
+	copies []string
+	stage  map[string]string // the contents by name
+}
+
+// boot starts a machine.
+func boot(t *testing.T, d disk) *machine {
 	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can boot a machine")
+	}
+	need(t, "unshare", "nsenter")
 	stage := t.TempDir()
 	if err := os.Mkdir(filepath.Join(stage, "disk"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(stage, "setup"), setup)
-	if out, err := exec.Command("cp", deb, filepath.Join(stage, "pgwicket.deb")).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	for name, text := range d.stage {
+		write(t, filepath.Join(stage, name), text)
 	}
 	group := controlGroup(t)
-	cmd := exec.Command("unshare", "--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc", "--net", "--cgroup",
-		"/bin/bash", "testdata/machine", stage)
+	cmd := exec.Command("unshare", append([]string{"--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc", "--net", "--cgroup",
+		"/bin/bash", "testdata/machine", stage, d.tree}, d.copies...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd())}
 	m := &machine{process: start(t, cmd)}
 	m.wait(t, "systemd", func() bool {
@@ -63,6 +74,9 @@ func controlGroup(t *testing.T) *os.File {
 			t.Skipf("no control group for systemd: %v", err)
 		}
 		t.Cleanup(func() { removeGroup(t, dir) })
+		if err := os.Chmod(dir, 0o755); err != nil { // as the root of a hierarchy, which every account reads
+			t.Fatal(err)
+		}
 		file, err := os.Open(dir)
 		if err != nil {
 			t.Fatal(err)
@@ -142,10 +156,7 @@ systemctl enable pgwicket.service
 // runs, makes the account and a service that starts in its sandbox, with its key from
 // systemd, reloads, restarts by itself, stays for an upgrade and goes with its removal.
 func TestMachine(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can boot a machine")
-	}
-	need(t, "unshare", "nsenter", "dpkg", "systemctl")
+	need(t, "dpkg", "systemctl")
 	if _, err := os.Stat("/lib/systemd/systemd"); err != nil {
 		t.Skip("systemd is not installed")
 	}
@@ -159,7 +170,14 @@ func TestMachine(t *testing.T) {
 		}
 		texts = append(texts, string(text))
 	}
-	m := boot(t, makePackage(t, "deb"), fmt.Sprintf(setup, texts...))
+	deb, err := os.ReadFile(makePackage(t, "deb"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := boot(t, disk{tree: "/", stage: map[string]string{
+		"setup":        fmt.Sprintf("dpkg --install --force-confnew /stage/pgwicket.deb\n"+setup, texts...),
+		"pgwicket.deb": string(deb),
+	}})
 
 	if got := m.show(t, "ActiveState"); got != "active" {
 		t.Fatalf("it is %s: %s", got, m.journal())

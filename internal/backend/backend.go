@@ -7,22 +7,17 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"strings"
-	"syscall"
 	"time"
 
-	"pgwicket/internal/pgwire"
 	"pgwicket/internal/relay"
-	"pgwicket/internal/socket"
 )
 
 // Backend is where admitted sessions go: to the first of its hosts that takes the
 // connection.
 type Backend struct {
 	Hosts []Host
-	// ConnectTimeout bounds the connect to each host, its TLS included.
+	// ConnectTimeout bounds the connect to each address of a host, its TLS included. The
+	// look-up of a name may take as long.
 	ConnectTimeout time.Duration
 	// ClientInfo tells PostgreSQL who the client is, in the startup packet:
 	// see ClientInfo.
@@ -34,6 +29,8 @@ type Host struct {
 	// Network and Address are net.Dial's: "unix" and the path of a socket (a
 	// leading @ means one in Linux's abstract namespace, as in libpq), or "tcp".
 	Network, Address string
+	// Lookup finds the addresses of a name; nil: Resolve.
+	Lookup Lookup
 	// TLS is what the host is asked for, and verified by; nil: nothing, it is
 	// spoken to in clear. It must list the ALPN protocol "postgresql".
 	TLS *tls.Config
@@ -49,13 +46,6 @@ type Host struct {
 	// host on TCP counts as gone; 0 leaves that to the system.
 	UserTimeout time.Duration
 }
-
-// alpn is the protocol name that PostgreSQL 17 registered for its own.
-const alpn = "postgresql"
-
-// The resolver is Go's own: the system's loads libraries, which a sandboxed
-// gate cannot read.
-var resolver = net.Resolver{PreferGo: true}
 
 // Conn is a connection to a host. Close it, or give its parts to a relay.
 type Conn struct {
@@ -80,35 +70,66 @@ func (b *Conn) Read(p []byte) (int, error) {
 	return b.Conn.Read(p)
 }
 
-// Connect tries the hosts in their order, and says of each how that went.
-func (b *Backend) Connect(ctx context.Context, tried func(*Host, error)) (*Conn, error) {
-	var failures []error
+// Connect tries the hosts in their order, and each host's addresses, those last that
+// have failed lately. tried is told how each attempt at a host went.
+func (b *Backend) Connect(ctx context.Context, failures *Failures, tried func(*Host, error)) (*Conn, error) {
+	var errs []error
 	for i := range b.Hosts {
-		conn, err := b.Hosts[i].Connect(ctx, b.ConnectTimeout)
-		tried(&b.Hosts[i], err)
-		if err == nil {
-			return conn, nil
+		host := &b.Hosts[i]
+		all, err := host.Addresses(ctx, failures, b.ConnectTimeout)
+		if err != nil {
+			tried(host, err)
+			errs = append(errs, err)
 		}
-		failures = append(failures, err)
+		for _, one := range all {
+			conn, err := one.Connect(ctx, b.ConnectTimeout)
+			tried(host, err)
+			if !errors.Is(ctx.Err(), context.Canceled) { // else nobody has waited for the address
+				failures.Note(one.Address, err != nil)
+			}
+			if err == nil {
+				return conn, nil
+			}
+			errs = append(errs, err)
+		}
 	}
-	return nil, errors.Join(failures...)
+	return nil, errors.Join(errs...)
 }
 
-// Connect opens a connection to the host, ready for a startup packet or a
-// CancelRequest.
+// Addresses returns the host once for each of its addresses, those last that have failed
+// lately.
+func (h *Host) Addresses(ctx context.Context, failures *Failures, timeout time.Duration) (all []*Host, err error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	lookup := h.Lookup
+	if lookup == nil {
+		lookup = Resolve
+	}
+	found, err := resolve(ctx, lookup, h.Network, h.Address)
+	failures.Sort(found)
+	for _, address := range found {
+		one := *h
+		one.Address = address
+		all = append(all, &one)
+	}
+	return all, err
+}
+
+// Connect opens a connection to the host, whose Address has no name in it, ready for a
+// startup packet or a CancelRequest.
 func (h *Host) Connect(ctx context.Context, timeout time.Duration) (*Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	conn, err := h.dial(ctx)
+	conn, err := dial(ctx, h.Network, h.Address, h.UserTimeout)
 	if err != nil {
 		return nil, err
 	}
-	b := &Conn{Conn: relay.NewConn(conn), Host: h}
+	b := &Conn{Conn: relay.NewConn(conn.(relay.Socket)), Host: h}
 	if h.TLS == nil {
 		return b, nil
 	}
 	unwatch := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	err = b.secure()
+	b.TLS, err = h.secure(b.Conn)
 	if !unwatch() && err == nil {
 		err = ctx.Err()
 	}
@@ -117,73 +138,4 @@ func (h *Host) Connect(ctx context.Context, timeout time.Duration) (*Conn, error
 		return nil, fmt.Errorf("%s: %w", h.Address, err)
 	}
 	return b, nil
-}
-
-// dial connects the socket. A Unix socket whose queue is full refuses at once
-// with EAGAIN, which libpq reports as a failure; waiting a moment is all that
-// it takes.
-func (h *Host) dial(ctx context.Context) (relay.Socket, error) {
-	dialer := net.Dialer{KeepAliveConfig: socket.Keepalive, Resolver: &resolver}
-	if h.Network != "unix" {
-		dialer.Control = func(_, _ string, c syscall.RawConn) error { return socket.SetUserTimeout(c, h.UserTimeout) }
-	}
-	dialer.SetMultipathTCP(false)
-	delay := time.Millisecond
-	for {
-		conn, err := dialer.DialContext(ctx, h.Network, h.Address)
-		if err == nil {
-			return conn.(relay.Socket), nil
-		}
-		if !errors.Is(err, syscall.EAGAIN) {
-			return nil, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, err
-		case <-time.After(delay):
-			delay = min(2*delay, 50*time.Millisecond)
-		}
-	}
-}
-
-// secure asks for TLS and does the handshake.
-func (b *Conn) secure() error {
-	if !b.Host.Direct {
-		if _, err := b.Conn.Write(pgwire.RequestTLS()); err != nil {
-			return err
-		}
-		// One byte and no more: what somebody has put behind it in clear must
-		// not be taken for PostgreSQL's (CVE-2021-23222).
-		var answer [1]byte
-		if _, err := io.ReadFull(b.Conn, answer[:]); err != nil {
-			return fmt.Errorf("no answer to the SSLRequest: %w", err)
-		}
-		switch {
-		case answer[0] == 'S':
-		case answer[0] == 'N' && b.Host.Clear:
-			return nil
-		case answer[0] == 'N':
-			return errors.New("the server has no TLS (ssl is off), which backend.sslmode asks for")
-		case answer[0] == 'E':
-			return fmt.Errorf("the server answers the SSLRequest with an error: %q", b.errorText())
-		default:
-			return fmt.Errorf("the server answers the SSLRequest with %q, which no PostgreSQL does", answer[:])
-		}
-	}
-	conn := tls.Client(b.Conn, b.Host.TLS)
-	if err := conn.Handshake(); err != nil {
-		return fmt.Errorf("TLS: %w", err)
-	}
-	if b.Host.Direct && conn.ConnectionState().NegotiatedProtocol != alpn {
-		return errors.New("TLS: the server does not take the ALPN protocol postgresql, so it may be another one")
-	}
-	b.TLS = conn
-	return nil
-}
-
-// errorText reads what an old server, or one out of processes, says in clear.
-// Nobody vouches for it, so it is for the log alone (CVE-2024-10977).
-func (b *Conn) errorText() string {
-	text, _ := io.ReadAll(io.LimitReader(b.Conn, 1<<10))
-	return strings.ToValidUTF8(strings.ReplaceAll(string(text), "\x00", " "), "?")
 }

@@ -41,7 +41,7 @@ func TestReadBundle(t *testing.T) {
 		{"trust settings", block("TRUSTED CERTIFICATE", root.Cert.Raw), 1, 0, ""},
 		{"a key beside", append(block("EC PRIVATE KEY", []byte{0x30, 0}), one...), 1, 0, ""},
 		{"one that cannot be read", slicesJoin(one, garbage, two), 2, 1, ""},
-		{"none that can be read", garbage, 0, 0, `certificate 1 of "ca.pem" (SHA-256 `},
+		{"none that can be read", garbage, 0, 1, `certificate 1 of "ca.pem" (SHA-256 `},
 		{"damaged", slicesJoin(one, bytes.Replace(two, []byte("MII"), []byte("M!I"), 1)), 0, 0, "only 1 of the 2"},
 		{"no line break between", slicesJoin(bytes.TrimSpace(one), two), 0, 0, "a line break before it is missing"},
 		{"cut short", one[:len(one)/2], 0, 0, "only 0 of the 1"},

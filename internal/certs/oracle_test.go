@@ -111,7 +111,7 @@ func poolOf(c chains.Case) (*certs.Pool, error) {
 }
 
 func optionsOf(c chains.Case) certs.Options {
-	o := certs.Options{MinSecurityBits: []int{-1, 80, 112, 128, 192, 256}[c.Level]}
+	o := certs.Options{MinSecurityBits: []int{-1, 80, 112, 128, 192, 256}[c.Level], Time: c.At}
 	if c.Server {
 		o.Purpose = certs.Server
 	}
@@ -130,6 +130,9 @@ func askOpenSSL(t *testing.T, files string, c chains.Case) (good bool, text stri
 	}
 	if c.Partial {
 		args = append(args, "-partial_chain")
+	}
+	if !c.At.IsZero() {
+		args = append(args, "-attime", strconv.FormatInt(c.At.Unix(), 10))
 	}
 	cmd := exec.Command("openssl", append(args, filepath.Join(files, "leaf.pem"))...)
 	var out bytes.Buffer

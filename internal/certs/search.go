@@ -24,6 +24,7 @@ type search struct {
 	options Options
 	failure failure
 	path    []*Certificate // as far as it went
+	pinned  bool           // it led nowhere, but the leaf itself is an anchor
 }
 
 // failure is why there is no path: the certificate at which it ends.
@@ -94,6 +95,7 @@ func (s *search) leafItself(leaf *Certificate, fromPool bool) []*Certificate {
 		return nil
 	}
 	if own := s.pool.Find(leaf); own != nil && s.pool.judge(own, s.options.Purpose) == trusted {
+		s.pinned = true
 		return []*Certificate{own}
 	}
 	return nil

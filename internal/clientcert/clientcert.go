@@ -85,7 +85,7 @@ const (
 
 // Shorten cuts the texts of an identity as the log has them.
 func Shorten(id *acl.Identity) {
-	for _, s := range []*string{&id.CN, &id.DN, &id.Issuer, &id.Serial} {
+	for _, s := range []*string{&id.CN, &id.CNText, &id.DN, &id.Issuer, &id.Serial} {
 		*s = printable.Clip(*s, maxText, len(*s))
 	}
 	for _, list := range []*[]string{&id.DNS, &id.Email, &id.URI, &id.IP} {

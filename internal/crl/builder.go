@@ -60,7 +60,7 @@ func (b *Builder) report() []Problem {
 
 func (b *Builder) init() {
 	if b.set == nil {
-		b.set = &Set{policy: b.Policy, byIssuer: map[string][]*List{}, unusable: map[string][]*List{}}
+		b.set = &Set{policy: b.Policy, byIssuer: map[string][]*List{}, unusable: map[string][]*List{}, onlyRevoke: map[string][]*List{}}
 		b.lost = map[string]bool{}
 		b.seen = map[[sha256.Size]byte]bool{}
 	}
@@ -158,12 +158,15 @@ func (b *Builder) addList(from source, der []byte) error {
 	}
 	switch {
 	case errors.Is(err, errDelta):
+		b.setSigner(list)
 		b.deltas = append(b.deltas, list)
+		b.set.addOnlyRevoke(list)
 		b.warnf(from.option, "%s %v", list, err)
 		return nil
 	case err != nil && list.issuer.Raw == nil:
 		return fmt.Errorf("%s %w", list, err)
 	case err != nil:
+		b.setSigner(list)
 		list.problem = err.Error()
 		b.warnf(from.option, "%s %v: the CA's list from before stays in use until its next update, and without one its certificates are refused", list, err)
 	case list.algorithm.Bits < b.MinSecurityBits:
@@ -198,21 +201,9 @@ func (b *Builder) Set(option string) (*Set, []Problem) {
 // findSigner finds the CA that signed a list. The name only says where to look: two CAs may have the same one, and a list
 // belongs to the CA whose key has signed it.
 func (b *Builder) findSigner(list *List) error {
-	named := false
-	for _, c := range b.CAs {
-		if !c.Subject.Equal(list.issuer) {
-			continue
-		}
-		named = true
-		if !list.SignedBy(c) {
-			continue
-		}
-		list.signer = c
-		if c.MaySignLists() {
-			return nil // of two certificates for one key, one that allows CRLs is enough
-		}
-	}
+	named := b.setSigner(list)
 	switch {
+	case list.signer != nil && list.signer.MaySignLists():
 	case list.signer != nil:
 		b.warnf(list.source.option, "%s is signed by a CA whose certificate does not allow it to sign CRLs (keyUsage without cRLSign): "+
 			"it revokes what it lists, and the CA's other certificates are refused as without a list: have the CA's certificate issued again", list)
@@ -225,6 +216,27 @@ func (b *Builder) findSigner(list *List) error {
 			list, b.CAOption, b.Peers)
 	}
 	return nil
+}
+
+// setSigner returns whether there is a CA of the list's name, whether or not it has signed the list.
+func (b *Builder) setSigner(list *List) (named bool) {
+	if list.algorithm == nil || !list.algorithm.Supported() {
+		return false
+	}
+	for _, c := range b.CAs {
+		if !c.Subject.Equal(list.issuer) {
+			continue
+		}
+		named = true
+		if !list.SignedBy(c) {
+			continue
+		}
+		list.signer = c
+		if c.MaySignLists() {
+			break // of two certificates for one key, one that allows CRLs is enough
+		}
+	}
+	return named
 }
 
 // keepOlder keeps lists of the previous set in place of what cannot be used now: files that cannot be read, lists that

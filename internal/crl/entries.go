@@ -42,15 +42,19 @@ func ReasonName(code int) string {
 	return reasonNames[code]
 }
 
-// readEntries reads every entry of revokedCertificates, so that a lookup cannot fail.
-func readEntries(der cryptobyte.String, version int) (entries, error) {
-	r := entries{der: der, seed: maphash.MakeSeed()}
+// readEntries reads every entry of revokedCertificates, so that a lookup cannot fail. With an error it has read those that
+// have a serial number.
+func readEntries(der cryptobyte.String, version int) (r entries, first error) {
+	r = entries{der: der, seed: maphash.MakeSeed()}
 	var revoked []uint32
 	for rest := der; !rest.Empty(); r.count++ {
 		at := len(der) - len(rest)
-		_, entry, err := readEntry(&rest, version)
-		if err != nil {
-			return r, err
+		serial, entry, err := readEntry(&rest, version)
+		if first == nil {
+			first = err
+		}
+		if serial == nil {
+			break
 		}
 		// removeFromCRL has a meaning in delta lists only. In a complete list such an entry revokes nothing, as in
 		// OpenSSL.
@@ -59,13 +63,13 @@ func readEntries(der cryptobyte.String, version int) (entries, error) {
 		}
 	}
 	if len(revoked) == 0 {
-		return r, nil
+		return r, first
 	}
 	r.slots = make([]uint32, 1<<bits.Len(uint(len(revoked)+len(revoked)/2))) // a third to two thirds full
 	for _, slot := range revoked {
 		r.add(slot)
 	}
-	return r, nil
+	return r, first
 }
 
 // add keeps the first of several entries for one serial. With all of them, a list that repeats one serial would take
@@ -109,35 +113,40 @@ func (r *entries) serial(slot uint32) []byte {
 	return serial
 }
 
-// readEntry reads one entry of revokedCertificates.
+// errForeignEntry is an entry of an indirect list.
+var errForeignEntry = errors.New("is an indirect CRL: it has an entry for another CA's certificate (extension 2.5.29.29): " +
+	"use the complete CRL of each CA instead")
+
+// readEntry reads one entry of revokedCertificates. With an error the serial number is nil if it cannot be read.
 func readEntry(list *cryptobyte.String, version int) (serial []byte, r Entry, err error) {
 	var entry, number, extensions cryptobyte.String
 	var extended bool
-	if !list.ReadASN1(&entry, asn1.SEQUENCE) || !entry.ReadASN1(&number, asn1.INTEGER) || !isMinimal(number) ||
-		!readTime(&entry, &r.Date) || !entry.ReadOptionalASN1(&extensions, &extended, asn1.SEQUENCE) || !entry.Empty() {
+	if !list.ReadASN1(&entry, asn1.SEQUENCE) || !entry.ReadASN1(&number, asn1.INTEGER) || !isMinimal(number) {
 		return nil, r, errMalformed
 	}
+	if !readTime(&entry, &r.Date) || !entry.ReadOptionalASN1(&extensions, &extended, asn1.SEQUENCE) || !entry.Empty() {
+		return number, r, errMalformed
+	}
 	if extended && version == 1 {
-		return nil, r, errors.New("is a CRL of version 1 whose entries have extensions, which only version 2 has: have the CA write it again")
+		return number, r, errors.New("is a CRL of version 1 whose entries have extensions, which only version 2 has: have the CA write it again")
 	}
 	for reasons := 0; !extensions.Empty(); {
 		x, ok := readExtension(&extensions)
 		if !ok {
-			return nil, r, errMalformed
+			return number, r, errMalformed
 		}
-		switch string(x.id) {
-		case idReasonCode:
+		switch id := string(x.id); {
+		case id == idCertificateIssuer:
+			return number, r, errForeignEntry
+		// RFC 5280 section 5.3: the list must not be used then, for any certificate. OpenSSL knows no other extension of an
+		// entry (crl_set_issuers in crypto/x509/x_crl.c).
+		case x.critical:
+			return number, r, fmt.Errorf("has an entry (serial %X) with the unknown critical extension %s: "+
+				"use a CRL without it", []byte(number), x.name())
+		case id == idReasonCode:
 			if reasons++; reasons > 1 || !x.value.ReadASN1Enum(&r.Reason) || !x.value.Empty() {
-				return nil, r, errMalformed
-			}
-		case idCertificateIssuer:
-			return nil, r, errors.New("is an indirect CRL: it has an entry for another CA's certificate (extension 2.5.29.29): " +
-				"use the complete CRL of each CA instead")
-		default:
-			// RFC 5280 section 5.3: the list must not be used then, for any certificate.
-			if x.critical {
-				return nil, r, fmt.Errorf("has an entry (serial %X) with the unknown critical extension %s: "+
-					"use a CRL without it", []byte(number), x.name())
+				r.Reason = 0
+				return number, r, errMalformed
 			}
 		}
 	}

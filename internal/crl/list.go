@@ -2,7 +2,7 @@ package crl
 
 import (
 	"bytes"
-	"crypto/x509"
+	"cmp"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -38,6 +38,7 @@ type List struct {
 	signer         *certs.Certificate // among the configured CAs; nil: the list is from another CA
 	signatures     *signatures
 	problem        string // why the list cannot be used; empty: it can
+	foreign        bool   // an entry may be of a certificate that the issuer has not issued
 }
 
 // source is where a list was read, for messages.
@@ -65,11 +66,23 @@ const (
 )
 
 // errDelta is a list that is left aside, as by OpenSSL without X509_V_FLAG_USE_DELTAS.
-var errDelta = errors.New("is a delta CRL (extension 2.5.29.27), which only lists changes, and is left aside: the CA's complete CRL is needed, and enough")
+var errDelta = errors.New("is a delta CRL (extension 2.5.29.27), which only lists changes, and is left aside but for what it revokes: the CA's complete CRL is needed, and enough")
 
 var errMalformed = errors.New("is not a well-formed CRL: fetch it again from the CA")
 
 var errNoList = errors.New("holds no CRL, neither in DER nor in PEM (" + beginCRL + ")")
+
+// otherKinds say what to do with a file that holds something else than a list.
+var otherKinds = map[certs.FileKind]string{
+	certs.FileEmpty:          "it is empty",
+	certs.FileCertificate:    "it holds a certificate",
+	certs.FileCertificateDER: "it holds a certificate",
+	certs.FileKey:            "it holds a private key",
+	certs.FileKeyDER:         "it holds a private key",
+	certs.FilePKCS7:          "convert it with openssl pkcs7 -print_certs, which prints the lists as well",
+	certs.FilePKCS7DER:       "convert it with openssl pkcs7 -inform DER -print_certs, which prints the lists as well",
+	certs.FilePKCS12:         "a PKCS #12 file has no lists",
+}
 
 const beginCRL = "-----BEGIN X509 CRL-----"
 
@@ -77,7 +90,8 @@ const beginCRL = "-----BEGIN X509 CRL-----"
 // text or PEM between them, as OpenSSL reads it. A file without a list and a damaged block are errors, which complete a
 // sentence that begins with the name of the file.
 func Split(data []byte) (lists [][]byte, isPEM bool, err error) {
-	if len(data) > 0 && data[0] == 0x30 {
+	data = certs.ASCII(data)
+	if len(data) > 0 && data[0] == 0x30 && otherKinds[certs.KindOf(data)] == "" {
 		return [][]byte{data}, false, nil
 	}
 	// pem.Decode skips a damaged block without an error, and a list that is skipped revokes nothing.
@@ -89,6 +103,9 @@ func Split(data []byte) (lists [][]byte, isPEM bool, err error) {
 	}
 	switch {
 	case begun == 0:
+		if text := otherKinds[certs.KindOf(data)]; text != "" {
+			return nil, true, fmt.Errorf("%w: %s", errNoList, text)
+		}
 		return nil, true, errNoList
 	case len(lists) != begun:
 		return nil, true, fmt.Errorf("holds %d CRLs of which only %d can be read: the PEM of the others is damaged", begun, len(lists))
@@ -98,8 +115,8 @@ func Split(data []byte) (lists [][]byte, isPEM bool, err error) {
 
 // Parse reads a list of version 1 or 2 to the last octet of its last entry, and refuses every kind of list that cannot be
 // applied in full. It does not verify the signature: see SignedBy. The list shares its memory with der, which must not
-// change. With an error the list holds what was read so far, and is good for String only; the error completes a sentence
-// that begins with the list.
+// change. With an error the list holds what was read so far, and is good for String and for what it revokes; the error
+// completes a sentence that begins with the list.
 func Parse(der []byte) (*List, error) {
 	l := &List{signatures: &signatures{}}
 	var list, tbs, inner, outer, name cryptobyte.String
@@ -119,11 +136,11 @@ func Parse(der []byte) (*List, error) {
 		return l, errMalformed
 	}
 	var ok bool
-	if l.issuer, ok = certs.ParseName(name); !ok || !readTime(&tbs, &l.thisUpdate) {
+	if l.issuer, ok = certs.ParseName(name); !ok || !readUpdate(&tbs, &l.thisUpdate) {
 		return l, errMalformed
 	}
 	if tbs.PeekASN1Tag(asn1.UTCTime) || tbs.PeekASN1Tag(asn1.GeneralizedTime) {
-		if !readTime(&tbs, &l.nextUpdate) {
+		if !readUpdate(&tbs, &l.nextUpdate) {
 			return l, errMalformed
 		}
 	}
@@ -152,94 +169,12 @@ func (l *List) parseBody(tbs cryptobyte.String, version int) error {
 		return errMalformed
 	}
 	// Extensions are read before the entries, for the better error: an indirect list is reported as such, and not for
-	// the certificateIssuer extension of an entry.
-	if extended {
-		if version == 1 {
-			return errors.New("is a CRL of version 1 with extensions, which only version 2 has: have the CA write it again")
-		}
-		var list cryptobyte.String
-		if !extensions.ReadASN1(&list, asn1.SEQUENCE) || !extensions.Empty() {
-			return errMalformed
-		}
-		if err := l.parseExtensions(list); err != nil {
-			return err
-		}
-	}
-	var err error
-	l.entries, err = readEntries(entries, version)
-	return err
-}
-
-func (l *List) parseExtensions(list cryptobyte.String) error {
-	seen := map[string]bool{}
-	for !list.Empty() {
-		x, ok := readExtension(&list)
-		if !ok || seen[string(x.id)] {
-			return errMalformed
-		}
-		seen[string(x.id)] = true
-		switch string(x.id) {
-		case idDeltaCRLIndicator:
-			return errDelta
-		case idIssuingDistPoint:
-			if err := l.parseDistributionPoint(x.value); err != nil {
-				return err
-			}
-		case idCRLNumber:
-			l.number = new(big.Int)
-			if !x.value.ReadASN1Integer(l.number) || !x.value.Empty() {
-				return errMalformed
-			}
-		case idAuthorityKeyID: // only a hint: the issuer is the CA whose key verifies the signature
-			if l.authority, ok = certs.ParseAuthorityKeyID(x.value); !ok {
-				return errMalformed
-			}
-			l.rawAuthority = x.value
-		default:
-			// Section 5.2: a list with an unknown critical extension must not be used to determine the status of
-			// certificates.
-			if x.critical {
-				return fmt.Errorf("has the unknown critical extension %s: use a CRL without it", x.name())
-			}
-		}
-	}
-	return nil
-}
-
-// parseDistributionPoint reads issuingDistributionPoint (RFC 5280 section 5.2.5). Its name and two of its flags limit the
-// scope of the list, which covers respects. What else it may say OpenSSL does not support without
-// X509_V_FLAG_EXTENDED_CRL_SUPPORT either.
-func (l *List) parseDistributionPoint(der cryptobyte.String) error {
-	var point, name, ignored cryptobyte.String
-	if !der.ReadASN1(&point, asn1.SEQUENCE) || !der.Empty() {
-		return errMalformed
-	}
-	var partitioned, someReasons bool
-	var indirect, attributes bool
-	if !point.ReadOptionalASN1(&name, &partitioned, asn1.Tag(0).ContextSpecific().Constructed()) ||
-		!readFlag(&point, &l.scope.users, 1) || !readFlag(&point, &l.scope.cas, 2) ||
-		!point.ReadOptionalASN1(&ignored, &someReasons, asn1.Tag(3).ContextSpecific()) ||
-		!readFlag(&point, &indirect, 4) || !readFlag(&point, &attributes, 5) || !point.Empty() {
-		return errMalformed
-	}
-	const instead = " (extension 2.5.29.28): use the CA's complete CRL instead"
-	switch {
-	case indirect:
-		return errors.New("is an indirect CRL, which lists certificates of several CAs" + instead)
-	case someReasons:
-		return errors.New("only lists certificates revoked for some reasons" + instead)
-	case attributes:
-		return errors.New("only lists attribute certificates" + instead)
-	case l.scope.users && l.scope.cas:
-		return errors.New("contradicts itself: it covers only user certificates and only CA certificates" + instead)
-	case partitioned:
-		parsed, ok := certs.ParseDistributionPointName(name)
-		if !ok {
-			return errMalformed
-		}
-		l.scope.point, l.scope.key = parsed.Below(l.issuer), string(name)
-	}
-	return nil
+	// the certificateIssuer extension of an entry. The entries are read in any case, for what they revoke.
+	err := l.parseExtensions(extensions, extended, version)
+	read, entriesErr := readEntries(entries, version)
+	l.entries = read
+	l.foreign = l.foreign || errors.Is(entriesErr, errForeignEntry)
+	return cmp.Or(err, entriesErr)
 }
 
 // Find returns the entry of the list that revokes a serial number, given as the content of its INTEGER.
@@ -311,56 +246,4 @@ func (l *List) age(other *List) string {
 		return "number " + numberText(l.number)
 	}
 	return "thisUpdate " + timeText(l.thisUpdate)
-}
-
-// extension is one Extension of RFC 5280 section 4.1.
-type extension struct {
-	id       cryptobyte.String
-	critical bool
-	value    cryptobyte.String
-}
-
-func (x extension) name() string {
-	var oid x509.OID
-	if oid.UnmarshalBinary(x.id) != nil {
-		return fmt.Sprintf("%x", []byte(x.id))
-	}
-	return oid.String()
-}
-
-func readExtension(list *cryptobyte.String) (x extension, ok bool) {
-	var s cryptobyte.String
-	ok = list.ReadASN1(&s, asn1.SEQUENCE) && s.ReadASN1(&x.id, asn1.OBJECT_IDENTIFIER)
-	if ok && s.PeekASN1Tag(asn1.BOOLEAN) {
-		ok = s.ReadASN1Boolean(&x.critical)
-	}
-	return x, ok && s.ReadASN1(&x.value, asn1.OCTET_STRING) && s.Empty()
-}
-
-// readVersion reads a version, which counts from 0 in DER. The sum cannot overflow into 1 or 2.
-func readVersion(s *cryptobyte.String, version *int) bool {
-	if !s.PeekASN1Tag(asn1.INTEGER) {
-		return true
-	}
-	ok := s.ReadASN1Integer(version)
-	*version++
-	return ok
-}
-
-// readFlag reads an implicitly tagged BOOLEAN DEFAULT FALSE.
-func readFlag(s *cryptobyte.String, flag *bool, tag asn1.Tag) bool {
-	var b cryptobyte.String
-	var present bool
-	if !s.ReadOptionalASN1(&b, &present, tag.ContextSpecific()) {
-		return false
-	}
-	*flag = present && len(b) == 1 && b[0] == 0xff
-	return !present || len(b) == 1 && (b[0] == 0 || b[0] == 0xff)
-}
-
-func readTime(s *cryptobyte.String, t *time.Time) bool {
-	if s.PeekASN1Tag(asn1.UTCTime) {
-		return s.ReadASN1UTCTime(t)
-	}
-	return s.ReadASN1GeneralizedTime(t)
 }

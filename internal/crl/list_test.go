@@ -94,7 +94,7 @@ func TestParse(t *testing.T) {
 		{"indirect", ext(tlstest.IssuingDistributionPoint(tlstest.Flag(4))), "indirect CRL"},
 		{"only attribute certificates", ext(tlstest.IssuingDistributionPoint(tlstest.Flag(5))), "attribute certificates"},
 		{"false flags", ext(tlstest.IssuingDistributionPoint(asn1.RawValue{Tag: 1, Bytes: []byte{0}}, asn1.RawValue{Tag: 4, Bytes: []byte{0}})), ""},
-		{"flag that is none", ext(tlstest.IssuingDistributionPoint(asn1.RawValue{Tag: 1, Bytes: []byte{1}})), malformed},
+		{"flag that is none", ext(tlstest.IssuingDistributionPoint(asn1.RawValue{Tag: 1, Bytes: []byte{1, 1}})), malformed},
 		{"unknown field", ext(tlstest.IssuingDistributionPoint(tlstest.Flag(6))), malformed},
 
 		{"reason", entry(1), ""},

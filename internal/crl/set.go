@@ -26,6 +26,9 @@ type Set struct {
 	byIssuer map[string][]*List // by the canonical form of the name; several CAs may have the same
 	unusable map[string][]*List // likewise: those that are not among lists, since they cannot be used
 	unread   string             // why a file that may hold any CA's list is not used; empty: there is none
+
+	// onlyRevoke are lists that are not relied on, by the canonical form of the name: those that cannot be used, and deltas.
+	onlyRevoke map[string][]*List
 }
 
 // Policy returns the policy that Check follows.
@@ -79,11 +82,20 @@ func (l *List) info() Info {
 func (s *Set) add(l *List) {
 	key := l.issuer.Canonical()
 	if l.problem != "" {
+		s.addOnlyRevoke(l)
 		s.unusable[key] = append(s.unusable[key], l)
 		return
 	}
 	s.lists = append(s.lists, l)
 	s.byIssuer[key] = append(s.byIssuer[key], l)
+}
+
+// addOnlyRevoke adds a list that can do no more than revoke, if it can: an indirect one names certificates of other CAs.
+func (s *Set) addOnlyRevoke(l *List) {
+	key := l.issuer.Canonical()
+	if l.algorithm != nil && l.algorithm.Supported() && !l.foreign && l.entries.count > 0 && !slices.Contains(s.onlyRevoke[key], l) {
+		s.onlyRevoke[key] = append(s.onlyRevoke[key], l)
+	}
 }
 
 // hasNewer reports whether the set has a newer list of the same CA.
@@ -122,7 +134,8 @@ func (f Finding) OK() bool { return f.Status == Good || f.Allowed }
 // At least one must be in date, and none in date may revoke the certificate: OpenSSL picks one of several, but a CA may
 // split its list over two files, and neither half may be ignored. A list past its next update still revokes while no list
 // is in date; one kept from before a reload (see Builder) and one from the future always do. To revoke, it is enough that
-// the key of the issuer has signed a list: whatever else is missing is no reason to admit what a CA has revoked.
+// the key of the issuer has signed a list: whatever else is missing is no reason to admit what a CA has revoked. A list
+// that cannot be used, or a delta, revokes until a newer list that can be relied on does not.
 //
 // The caller must trust the certificates above: Check verifies the signature of a list with their keys, and a client must
 // not be able to choose that work.
@@ -158,7 +171,29 @@ func (s *Set) Check(c *certs.Certificate, above []*certs.Certificate, at time.Ti
 			t.stale = newer(t.stale, l)
 		}
 	}
+	s.tallyRevoking(&t, c, above, at)
 	return s.decide(c, &t, at)
+}
+
+// tallyRevoking asks the lists that can do no more than revoke.
+func (s *Set) tallyRevoking(t *tally, c *certs.Certificate, above []*certs.Certificate, at time.Time) {
+	for _, l := range s.onlyRevoke[c.Issuer.Canonical()] {
+		entry, revoked := l.Find(c.RawSerial)
+		if _, covered := l.covers(c); !revoked || !covered {
+			continue
+		}
+		if signer, _ := l.signerOf(above); signer == nil {
+			continue
+		}
+		f := Finding{Status: Revoked, List: l, Entry: entry}
+		newest := l.InDate(at, s.policy.Grace) || at.Before(l.thisUpdate)
+		switch {
+		case !newest || t.good != nil && l.thisUpdate.Before(t.good.thisUpdate):
+			t.weak = f
+		case t.last.List == nil || l.thisUpdate.After(t.last.List.thisUpdate):
+			t.last = f
+		}
+	}
 }
 
 // tally is what the lists of one issuer say about a certificate, unless one revokes it for certain.
@@ -167,6 +202,7 @@ type tally struct {
 	good, stale, future *List // the newest of each kind
 	reasons             uint16
 	weak                Finding            // by a list that is out of date, or does not cover the certificate
+	last                Finding            // by a list that cannot be used, and is not older than the good one
 	mayNotSign          *certs.Certificate // has signed a list
 	uncovered           *List
 }
@@ -177,6 +213,8 @@ func (s *Set) decide(c *certs.Certificate, t *tally, at time.Time) Finding {
 		unusable = list[0]
 	}
 	switch {
+	case t.last.List != nil:
+		return t.last
 	case t.good != nil && t.reasons == certs.AllReasons:
 		return Finding{Status: Good, List: t.good}
 	case t.weak.List != nil:
@@ -227,7 +265,8 @@ func (l *List) signerOf(above []*certs.Certificate) (signer *certs.Certificate, 
 // CheckAnchor asks about a certificate that is a trust anchor without being self-signed, so that no list needs to cover
 // it. It still is revoked if its issuer is among the configured CAs and has revoked it.
 func (s *Set) CheckAnchor(c *certs.Certificate, at time.Time) (f Finding, revoked bool) {
-	for _, l := range s.byIssuer[c.Issuer.Canonical()] {
+	key := c.Issuer.Canonical()
+	for _, l := range slices.Concat(s.byIssuer[key], s.onlyRevoke[key]) {
 		if l.signer == nil {
 			continue
 		}

@@ -98,22 +98,44 @@ const oidCN = "2.5.4.3"
 // CommonName returns the common name in the DER of a Name; empty if there is none, or several, or one that is not Plain.
 // PostgreSQL and OpenSSL read the first of several, crypto/x509 the last.
 func CommonName(der []byte) string {
+	if a, ok := commonName(der); ok && a.Plain() {
+		return string(a.Value)
+	}
+	return ""
+}
+
+// CommonNameText is CommonName with T61String too, which OpenSSL prints as Latin-1. PostgreSQL compares its bytes with
+// the name of a role, so it is no name for that.
+func CommonNameText(der []byte) string {
+	a, ok := commonName(der)
+	switch {
+	case !ok:
+	case a.Plain():
+		return string(a.Value)
+	case a.tag == asn1.T61String:
+		if text, ok := a.text(); ok && !strings.ContainsFunc(text, unicode.IsControl) {
+			return text
+		}
+	}
+	return ""
+}
+
+// commonName returns the only common name.
+func commonName(der []byte) (found Attribute, ok bool) {
 	name, ok := Parse(der)
 	if !ok {
-		return ""
+		return found, false
 	}
-	var found []Attribute
+	n := 0
 	for _, rdn := range name {
 		for _, a := range rdn {
 			if a.OID == oidCN {
-				found = append(found, a)
+				n++
+				found = a
 			}
 		}
 	}
-	if len(found) != 1 || !found[0].Plain() {
-		return ""
-	}
-	return string(found[0].Value)
+	return found, n == 1
 }
 
 // Format returns the text of the DER of a Name as OpenSSL prints it with XN_FLAG_RFC2253: the last RDN first, bytes outside
@@ -154,9 +176,9 @@ func (a Attribute) format(b *strings.Builder) {
 // text returns the value as UTF-8, and false for a type that has no text.
 func (a Attribute) text() (string, bool) {
 	switch a.tag {
-	case asn1.UTF8String, asn1.PrintableString, asn1.IA5String, numericString, visibleString:
+	case asn1.UTF8String:
 		return string(a.Value), true
-	case asn1.T61String: // read as Latin-1, as OpenSSL does
+	case asn1.T61String, asn1.PrintableString, asn1.IA5String, numericString, visibleString: // read as Latin-1, as OpenSSL does
 		return fromUnits(a.Value, 1)
 	case bmpString:
 		return fromUnits(a.Value, 2)

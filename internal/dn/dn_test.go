@@ -2,6 +2,7 @@ package dn_test
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/pem"
@@ -80,6 +81,10 @@ func TestFormatAsOpenSSL(t *testing.T) {
 		{"BMPString with a NUL", tlstest.Name(tlstest.Attr(cn, asn1.TagBMPString, tlstest.BMP("alice\x00")))},
 		{"UniversalString", tlstest.Name(tlstest.Attr(cn, tagUniversal, tlstest.Universal("aΩ日🐘")))},
 		{"T61String", tlstest.Name(tlstest.Attr(cn, asn1.TagT61String, "f\xfcr M\xdcller"))},
+		{"PrintableString in Latin-1", tlstest.Name(tlstest.Attr(cn, asn1.TagPrintableString, "f\xfcr"))},
+		{"PrintableString in UTF-8", tlstest.Name(tlstest.Attr(cn, asn1.TagPrintableString, "für"))},
+		{"IA5String in Latin-1", tlstest.Name(tlstest.Attr(emailAddress, asn1.TagIA5String, "f\xfcr"))},
+		{"NumericString in Latin-1", tlstest.Name(tlstest.Attr(cn, asn1.TagNumericString, "1\xfc"))},
 		{"empty value", tlstest.Name(tlstest.UTF8(cn, ""), tlstest.UTF8(ou, "x"))},
 
 		// haproxy/haproxy commits 7c43f85 and 449133c: what must neither cut a printed name nor change its structure.
@@ -260,18 +265,27 @@ func TestCommonName(t *testing.T) {
 		what    string
 		subject []byte
 		want    string
+		text    string // of CommonNameText, where it is another
 	}{
-		{"one", tlstest.Name(tlstest.UTF8(ou, "x"), tlstest.UTF8(cn, "alice")), "alice"},
-		{"none", tlstest.Name(tlstest.UTF8(ou, "x")), ""},
-		{"two", tlstest.Name(tlstest.UTF8(cn, "alice"), tlstest.UTF8(cn, "bob")), ""},
-		{"two in one RDN", tlstest.NameOf([]tlstest.Attribute{tlstest.UTF8(cn, "alice"), tlstest.UTF8(cn, "alice")}), ""},
-		{"a NUL", tlstest.Name(tlstest.UTF8(cn, "alice\x00.evil")), ""},
-		{"invalid UTF-8", tlstest.Name(tlstest.UTF8(cn, "alice\xff")), ""},
-		{"BMPString", tlstest.Name(tlstest.Attr(cn, asn1.TagBMPString, tlstest.BMP("alice"))), ""},
-		{"not a name", []byte{0x30, 1}, ""},
+		{"one", tlstest.Name(tlstest.UTF8(ou, "x"), tlstest.UTF8(cn, "alice")), "alice", ""},
+		{"T61String", tlstest.Name(tlstest.Attr(cn, asn1.TagT61String, "alice")), "", "alice"},
+		{"T61String, not ASCII", tlstest.Name(tlstest.Attr(cn, asn1.TagT61String, "M\xfcller")), "", "Müller"},
+		{"T61String, with a NUL", tlstest.Name(tlstest.Attr(cn, asn1.TagT61String, "alice\x00.evil")), "", ""},
+		{"T61String, with a C1 control", tlstest.Name(tlstest.Attr(cn, asn1.TagT61String, "alice\x85")), "", ""},
+		{"T61String twice", tlstest.Name(tlstest.Attr(cn, asn1.TagT61String, "alice"), tlstest.UTF8(cn, "alice")), "", ""},
+		{"none", tlstest.Name(tlstest.UTF8(ou, "x")), "", ""},
+		{"two", tlstest.Name(tlstest.UTF8(cn, "alice"), tlstest.UTF8(cn, "bob")), "", ""},
+		{"two in one RDN", tlstest.NameOf([]tlstest.Attribute{tlstest.UTF8(cn, "alice"), tlstest.UTF8(cn, "alice")}), "", ""},
+		{"a NUL", tlstest.Name(tlstest.UTF8(cn, "alice\x00.evil")), "", ""},
+		{"invalid UTF-8", tlstest.Name(tlstest.UTF8(cn, "alice\xff")), "", ""},
+		{"BMPString", tlstest.Name(tlstest.Attr(cn, asn1.TagBMPString, tlstest.BMP("alice"))), "", ""},
+		{"not a name", []byte{0x30, 1}, "", ""},
 	} {
 		if got := dn.CommonName(c.subject); got != c.want {
 			t.Errorf("%s: %q, want %q", c.what, got, c.want)
+		}
+		if got := dn.CommonNameText(c.subject); got != cmp.Or(c.text, c.want) {
+			t.Errorf("%s: text %q, want %q", c.what, got, cmp.Or(c.text, c.want))
 		}
 	}
 }

@@ -28,7 +28,7 @@ func (t target) connect(ctx context.Context, path string) (*pgconn.PgConn, error
 	if st, err := os.Stat(path); err == nil && os.Geteuid() == 0 {
 		owner, _ = ownerOf(st)
 	}
-	cfg, err := t.conninfo(path, owner)
+	cfg, err := t.config(path, owner)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +46,7 @@ func (t target) connect(ctx context.Context, path string) (*pgconn.PgConn, error
 	return pgconn.ConnectConfig(ctx, cfg)
 }
 
-func (t target) conninfo(path string, owner int) (*pgconn.Config, error) {
+func (t target) config(path string, owner int) (*pgconn.Config, error) {
 	dir, port, _ := strings.Cut(path, "/.s.PGSQL.")
 	words := map[string]string{"host": dir, "port": port, "dbname": t.database, "sslmode": "disable"}
 	if t.user != "" {
@@ -54,11 +54,7 @@ func (t target) conninfo(path string, owner int) (*pgconn.Config, error) {
 	} else if owner > 0 && os.Getenv("PGUSER") == "" {
 		words["user"] = accountName(owner)
 	}
-	var conninfo []string
-	for word, value := range words {
-		conninfo = append(conninfo, fmt.Sprintf("%s='%s'", word, strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value)))
-	}
-	cfg, err := pgconn.ParseConfig(strings.Join(conninfo, " "))
+	cfg, err := pgconn.ParseConfig(conninfo(words))
 	if err != nil {
 		return nil, err
 	}
@@ -67,6 +63,17 @@ func (t target) conninfo(path string, owner int) (*pgconn.Config, error) {
 		"application_name": "pgwicket doctor", "default_transaction_read_only": "on", "statement_timeout": "10s", "search_path": "pg_catalog",
 	})
 	return cfg, nil
+}
+
+// conninfo joins libpq's parameters; an empty one is left to the environment.
+func conninfo(words map[string]string) string {
+	var all []string
+	for word, value := range words {
+		if value != "" {
+			all = append(all, fmt.Sprintf("%s='%s'", word, strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value)))
+		}
+	}
+	return strings.Join(all, " ")
 }
 
 // reason returns the message of PostgreSQL without what pgx adds to it.

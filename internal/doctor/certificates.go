@@ -21,6 +21,7 @@ import (
 // tlsFiles is the content of the files of section tls.
 type tlsFiles struct {
 	certificates []certificate
+	authorities  []tlsconfig.Authority
 	clientCert   tlsconfig.ClientCert
 	crls         []tlsconfig.CRLInfo
 	now          time.Time
@@ -30,14 +31,15 @@ type tlsFiles struct {
 type certificate struct {
 	tlsconfig.CertificateInfo
 	encrypted bool
+	beside    string      // a file of its passphrase that can be read by whoever reads the key; empty: none
 	mode      fs.FileMode // of the key file
 	dirMode   fs.FileMode // of its directory
 }
 
 func tlsFilesOf(cfg *config.Config, now time.Time) tlsFiles {
-	t := tlsFiles{clientCert: cfg.TLS.ClientCert(), crls: cfg.TLS.CRLs, now: now}
+	t := tlsFiles{authorities: cfg.TLS.Authorities(), clientCert: cfg.TLS.ClientCert(), crls: cfg.TLS.CRLs, now: now}
 	for _, info := range cfg.TLS.Certificates {
-		c := certificate{CertificateInfo: info, encrypted: isEncrypted(info.KeyFile)}
+		c := certificate{CertificateInfo: info, encrypted: isEncrypted(info.KeyFile), beside: besides(info.KeyFile, cfg.Settings.PassphraseFiles())}
 		if st, err := os.Stat(info.KeyFile); err == nil {
 			c.mode = st.Mode()
 		}
@@ -65,6 +67,26 @@ func isEncrypted(file string) bool {
 	}
 }
 
+// besides returns the first file that is in the directory of a key, with its owner and
+// mode; empty: none.
+func besides(key string, files []string) string {
+	st, err := os.Stat(key)
+	if err != nil {
+		return ""
+	}
+	owner, group := ownerOf(st)
+	for _, f := range files {
+		other, err := os.Stat(f)
+		if err != nil || filepath.Dir(f) != filepath.Dir(key) {
+			continue
+		}
+		if o, g := ownerOf(other); o == owner && g == group && other.Mode().Perm() == st.Mode().Perm() {
+			return f
+		}
+	}
+	return ""
+}
+
 func tlsChecks() []check[tlsFiles] {
 	return []check[tlsFiles]{
 		{"passphrase", tlsFiles.checkPassphrase},
@@ -85,8 +107,12 @@ func (t tlsFiles) checkPassphrase() (out []Finding) {
 				"openssl pkey -aes256 -in "+c.KeyFile+" -out encrypted.key, and set tls.passphrase_command")
 			out = append(out, f)
 		}
+		if c.encrypted && c.beside != "" {
+			out = append(out, finding(Warn, c.beside, fmt.Sprintf("the passphrase lies beside the key %s, with the same owner and mode: who can copy one can copy the other", c.KeyFile),
+				"keep it elsewhere: systemd-creds (LoadCredentialEncrypted=), a TPM or a vault that tls.passphrase_command asks; a terminal asks a person"))
+		}
 	}
-	return orPass(out, "each key is encrypted")
+	return orPass(out, "each key is encrypted, and its passphrase does not lie beside it")
 }
 
 // checkKeyFile checks modes. config has refused a key that PostgreSQL would refuse;
@@ -117,7 +143,32 @@ func (t tlsFiles) checkStrength() (out []Finding) {
 			out = append(out, strength(c.File, link)...)
 		}
 	}
-	return orPass(out, "keys and signatures of the whole chain are strong")
+	for _, ca := range t.authorities {
+		out = append(out, authorityStrength(ca)...)
+	}
+	return orPass(out, "keys and signatures of the whole chain, and of the CAs of clients, are strong")
+}
+
+// Security bits of OpenSSL, which are those of NIST SP 800-57.
+const (
+	weakBits   = 112
+	strongBits = 128
+)
+
+// authorityStrength judges a CA of clients, who are as good as its key.
+func authorityStrength(ca tlsconfig.Authority) (out []Finding) {
+	name := fmt.Sprintf("the CA %q (serial %s)", ca.Subject, ca.Serial)
+	const fix = "make a CA with a key on P-256, and change to it as docs/certificates.md describes (A new CA)"
+	switch {
+	case ca.KeyBits < weakBits:
+		out = append(out, finding(Fail, ca.Origin, fmt.Sprintf("%s has a key of %d bits of security (%s)", name, ca.KeyBits, ca.Key), fix))
+	case ca.KeyBits < strongBits:
+		out = append(out, finding(Warn, ca.Origin, fmt.Sprintf("%s has a key of %d bits of security (%s), which NIST accepts until 2030", name, ca.KeyBits, ca.Key), fix))
+	}
+	if !ca.Root && ca.SignatureBits < weakBits {
+		out = append(out, finding(Fail, ca.Origin, fmt.Sprintf("%s is signed with %s, which can be forged", name, ca.Signature), "have it issued again with SHA-256"))
+	}
+	return out
 }
 
 func strength(file string, c *x509.Certificate) (out []Finding) {

@@ -32,6 +32,12 @@ type Options struct {
 	// User and Database are what to connect to PostgreSQL with. An empty User is
 	// PGUSER, or else the account.
 	User, Database string
+	// Session says how to open a session through the gate.
+	Session SessionOptions
+	// Unreachable are the files and sockets that the account of the gate cannot reach.
+	// It is nil with an UnreachableError, which says why that could not be tried.
+	Unreachable      []config.Problem
+	UnreachableError error
 	// PGConf is the directory of a postgresql.conf that is read instead of
 	// connecting to PostgreSQL; empty: connect.
 	PGConf string
@@ -41,9 +47,10 @@ type Options struct {
 // to answer, at most ten seconds for a connection.
 func Examine(ctx context.Context, o Options) Report {
 	gate := gateStateOf(ctx, o.Config)
+	gate.unreachable, gate.unreachableErr = o.Unreachable, o.UnreachableError
 	all := runChecks("gate", "", gate, gateChecks())
 	all = append(all, runChecks("tls", "", tlsFilesOf(o.Config, o.Now), tlsChecks())...)
-	for _, l := range scanListeners(ctx, o.Config) {
+	for _, l := range scanListeners(ctx, o) {
 		all = append(all, runChecks("listener", l.address, l, listenerChecks())...)
 	}
 	t := target{user: o.User, database: o.Database, confDir: o.PGConf}

@@ -24,6 +24,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"pgwicket/acl"
 	"pgwicket/config"
 	"pgwicket/internal/nftables"
@@ -121,6 +123,10 @@ func TestGate(t *testing.T) {
 		return func(g *gateState) { h.Network = "tcp"; g.hosts = []*proxy.Host{&h} }
 	}
 	testFaults(t, good, func(gateState) []check[gateState] { return gateChecks() }, []fault[gateState]{
+		{"account", func(g *gateState) {
+			g.unreachable = []config.Problem{{Key: "backend.host", Text: "the account pgwicket may not enter /run/pg, so no session can start: make a directory"}}
+		}, Fail, "the account pgwicket may not enter /run/pg, so no session can start"},
+		{"account", func(g *gateState) { g.unreachableErr = errors.New("no such program") }, Skip, "no such program"},
 		{"listen", func(g *gateState) { g.listen = append(g.listen, "0.0.0.0:5432") }, Warn, "every network"},
 		{"listen", func(g *gateState) { g.listen = []string{"[::]:5432"} }, Warn, "every network"},
 		{"allowlist", allow("0.0.0.0/0"), Fail, "whole internet"},
@@ -207,12 +213,17 @@ func TestTLS(t *testing.T) {
 	list := func(this, next time.Time) func(*tlsFiles) {
 		return func(f *tlsFiles) { f.crls[0].ThisUpdate, f.crls[0].NextUpdate = this, next }
 	}
+	authority := func(ca tlsconfig.Authority) func(*tlsFiles) {
+		ca.Origin, ca.Subject, ca.Serial = `certificate 2 of "ca.crt"`, "CN=clients", "0A"
+		return func(f *tlsFiles) { f.authorities = []tlsconfig.Authority{ca} }
+	}
 	sha1 := keyed(t, rsaKey(4096))
 	sha1.RawSubject, sha1.RawIssuer, sha1.SignatureAlgorithm = []byte("a"), []byte("b"), x509.SHA1WithRSA
 	root := keyed(t, rsaKey(4096))
 	root.SignatureAlgorithm = x509.SHA1WithRSA
 	testFaults(t, good, func(tlsFiles) []check[tlsFiles] { return tlsChecks() }, []fault[tlsFiles]{
 		{"passphrase", func(f *tlsFiles) { f.certificates[0].encrypted = false }, Warn, "not encrypted"},
+		{"passphrase", func(f *tlsFiles) { f.certificates[0].beside = "/etc/pgwicket/passphrase" }, Warn, "the passphrase lies beside the key"},
 		{"key_file", func(f *tlsFiles) { f.certificates[0].mode = 0o644 }, Fail, "mode 0644"},
 		{"key_file", func(f *tlsFiles) { f.certificates[0].mode = 0o660 }, Fail, "mode 0660"},
 		{"key_file", func(f *tlsFiles) { f.certificates[0].dirMode = 0o777 }, Fail, "mode 0777"},
@@ -223,6 +234,10 @@ func TestTLS(t *testing.T) {
 		{"certificate_strength", with(keyed(t, rsaKey(4096)), keyed(t, rsaKey(2047))), Fail, "2047 bits"},
 		{"certificate_strength", with(sha1), Fail, "SHA1-RSA"},
 		{"certificate_strength", with(root), Pass, ""},
+		{"certificate_strength", authority(tlsconfig.Authority{Key: "RSA 1024", KeyBits: 80, Root: true}), Fail, `the CA "CN=clients" (serial 0A) has a key of 80 bits of security (RSA 1024)`},
+		{"certificate_strength", authority(tlsconfig.Authority{Key: "RSA 2048", KeyBits: 112, Root: true}), Warn, "112 bits of security"},
+		{"certificate_strength", authority(tlsconfig.Authority{KeyBits: 128, Signature: "SHA1-RSA", SignatureBits: 63}), Fail, "signed with SHA1-RSA"},
+		{"certificate_strength", authority(tlsconfig.Authority{KeyBits: 128, SignatureBits: 63, Root: true}), Pass, ""},
 		{"certificate_names", with(chain(t, func(c *x509.Certificate) { c.DNSNames = nil })...), Fail, "subject alternative name"},
 		{"certificate_names", with(chain(t, func(c *x509.Certificate) { c.DNSNames, c.IPAddresses = nil, []net.IP{net.IPv4(10, 0, 0, 5)} })...), Pass, ""},
 		{"certificate_days", days(31), Pass, "31 days"},
@@ -250,10 +265,17 @@ func TestListener(t *testing.T) {
 			address:  "10.0.0.5:5432",
 			accepted: []handshake{{tls.VersionTLS12, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}, {tls.VersionTLS13, tls.TLS_AES_128_GCM_SHA256}},
 			served:   [][]byte{[]byte("one")}, expected: [][]byte{[]byte("two"), []byte("one")},
+			session: &sessionTrial{user: "app", database: "shop", needsCert: true, sentCert: true},
 		}
+	}
+	refused := func(code, message string) func(*listenerScan) {
+		return func(l *listenerScan) { l.session.err = &pgconn.PgError{Code: code, Message: message} }
 	}
 	accepts := func(version, suite uint16) func(*listenerScan) {
 		return func(l *listenerScan) { l.accepted = append([]handshake{{version, suite}}, l.accepted...) }
+	}
+	if f := (listenerScan{session: good().session}).checkSession(); len(f) != 1 || f[0].Status != Pass || !strings.Contains(f[0].Reason, `ready for a session of "app" in "shop"`) {
+		t.Errorf("%+v", f)
 	}
 	testFaults(t, good, func(listenerScan) []check[listenerScan] { return listenerChecks() }, []fault[listenerScan]{
 		{"weakest_handshake", accepts(tls.VersionTLS10, tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA), Fail, "accepts TLSv1 with ECDHE-RSA-AES128-SHA"},
@@ -261,6 +283,15 @@ func TestListener(t *testing.T) {
 		{"weakest_handshake", func(l *listenerScan) { l.unreachable = "nothing listens" }, Skip, "nothing listens"},
 		{"weakest_handshake", func(l *listenerScan) { l.notGate = "it answers 'N'" }, Fail, "it answers"},
 		{"weakest_handshake", func(l *listenerScan) { l.accepted = nil }, Fail, "accepts no handshake"},
+		{"session", refused("57P03", "the database cannot be reached"), Fail, "no session can start: the database cannot be reached"},
+		{"session", refused("28P01", "password authentication failed"), Skip, `the session of "app" in "shop" was refused: password authentication failed`},
+		{"session", refused("3D000", "no such database"), Skip, "no such database"},
+		{"session", refused("53300", "too many clients"), Warn, "too many clients (53300)"},
+		{"session", func(l *listenerScan) { l.session.err = errors.New("unexpected EOF") }, Fail, "could not be opened: unexpected EOF"},
+		{"session", func(l *listenerScan) {
+			refused("28000", "connection requires a valid client certificate")(l)
+			l.session.sentCert = false
+		}, Skip, "the gate requires a client certificate"},
 		{"served_certificate", func(l *listenerScan) { l.served = [][]byte{[]byte("one"), []byte("three")} }, Fail, "another certificate"},
 	})
 }

@@ -27,6 +27,9 @@ type gateState struct {
 	user          string // the account to become; empty: none
 	root          bool   // this process is root
 	hosts         []*proxy.Host
+
+	unreachable    []config.Problem // for the account of the gate
+	unreachableErr error            // why that is not known
 }
 
 func gateStateOf(ctx context.Context, cfg *config.Config) gateState {
@@ -55,8 +58,22 @@ func gateChecks() []check[gateState] {
 		{"backend", gateState.checkBackend},
 		{"admin", gateState.checkAdmin},
 		{"user", gateState.checkUser},
+		{"account", gateState.checkAccount},
 		{"landlock", gateState.checkLandlock},
 	}
+}
+
+// checkAccount says what the account of the gate cannot reach: what root has read,
+// a reload cannot, and without the socket no session starts.
+func (g gateState) checkAccount() (out []Finding) {
+	if g.unreachableErr != nil {
+		return []Finding{{Status: Skip, Where: "user", Reason: "could not try what the account of the gate can reach: " + g.unreachableErr.Error(), Fix: "run doctor as root or as that account"}}
+	}
+	for _, p := range g.unreachable {
+		what, fix, _ := strings.Cut(p.Text, ": ")
+		out = append(out, finding(Fail, p.Key, what, fix))
+	}
+	return orPass(out, "the account of the gate can read its files and connect to PostgreSQL's sockets")
 }
 
 func (g gateState) checkRules() (out []Finding) {

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"time"
 
-	"pgwicket/config"
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/phrase"
 	"pgwicket/tlsconfig"
@@ -27,15 +26,17 @@ type listenerScan struct {
 	unreachable string // why there is no answer; empty: there is
 	notGate     string // what shows that this is not a gate; empty: nothing
 	accepted    []handshake
-	served      [][]byte // the certificates that it sends
-	expected    [][]byte // those of the configuration
+	served      [][]byte      // the certificates that it sends
+	expected    [][]byte      // those of the configuration
+	session     *sessionTrial // nil: none was tried
 }
 
 type handshake struct{ version, suite uint16 }
 
 // scanListeners scans every listener as a client that also offers old versions and
 // weak suites.
-func scanListeners(ctx context.Context, cfg *config.Config) (all []listenerScan) {
+func scanListeners(ctx context.Context, o Options) (all []listenerScan) {
+	cfg := o.Config
 	var expected [][]byte
 	for _, c := range cfg.TLS.Certificates {
 		expected = append(expected, c.Chain[0].Raw)
@@ -43,6 +44,9 @@ func scanListeners(ctx context.Context, cfg *config.Config) (all []listenerScan)
 	for _, address := range cfg.Listen {
 		l := listenerScan{address: address, expected: expected}
 		l.scan(ctx)
+		if l.unknown() == nil {
+			l.trySession(ctx, o)
+		}
 		all = append(all, l)
 	}
 	return all
@@ -52,6 +56,7 @@ func listenerChecks() []check[listenerScan] {
 	return []check[listenerScan]{
 		{"weakest_handshake", listenerScan.checkWeakest},
 		{"served_certificate", listenerScan.checkServed},
+		{"session", listenerScan.checkSession},
 	}
 }
 
@@ -88,18 +93,23 @@ func suitesOf(version uint16) (ids []uint16) {
 	return ids
 }
 
+// target is the address to connect to: one of this machine, if the listener has all.
+func (l *listenerScan) target() string {
+	ap, err := netip.ParseAddrPort(l.address)
+	if err != nil || !ap.Addr().IsUnspecified() {
+		return l.address
+	}
+	loopback := netip.IPv6Loopback()
+	if ap.Addr().Is4() {
+		loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return netip.AddrPortFrom(loopback, ap.Port()).String()
+}
+
 // dial connects, sends an SSLRequest and reads the answer. It records a failure in l.
 func (l *listenerScan) dial(ctx context.Context) (net.Conn, error) {
-	target := l.address
-	if ap, err := netip.ParseAddrPort(l.address); err == nil && ap.Addr().IsUnspecified() {
-		loopback := netip.IPv6Loopback()
-		if ap.Addr().Is4() {
-			loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
-		}
-		target = netip.AddrPortFrom(loopback, ap.Port()).String()
-	}
 	dialer := net.Dialer{Timeout: timeout}
-	conn, err := dialer.DialContext(ctx, "tcp", target)
+	conn, err := dialer.DialContext(ctx, "tcp", l.target())
 	if err != nil {
 		l.unreachable = fmt.Sprintf("nothing listens there (%v)", errors.Unwrap(err))
 		return nil, err

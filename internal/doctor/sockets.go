@@ -112,7 +112,9 @@ func (s *server) checkSockets() (out []Finding) {
 
 func (f socketState) check() (out []Finding) {
 	dir, _, _ := strings.Cut(f.path, "/.s.PGSQL.")
-	const closed = "create a directory of mode 0750 that belongs to the account of PostgreSQL and the group of pgwicket, and name it in unix_socket_directories and backend.host"
+	// systemd-tmpfiles gives /run/postgresql of Debian and Fedora its owner and mode again at each boot.
+	const closed = "create a directory of mode 0750 that belongs to the account of PostgreSQL and the group of pgwicket (in /run by a file in /etc/tmpfiles.d, or it is gone after a boot), " +
+		"and name it in unix_socket_directories and backend.host"
 	switch {
 	case strings.HasPrefix(f.path, "@"):
 		return append(out, socketFinding(Fail, f.path+" is an abstract socket, which has no permissions: every account of this machine can connect", closed))
@@ -124,16 +126,25 @@ func (f socketState) check() (out []Finding) {
 	case f.dir.Perm()&0o002 != 0:
 		out = append(out, socketFinding(Fail, mode+" is writable for every account, each of which can replace the socket", closed))
 	case f.dir.Perm()&0o020 != 0:
-		out = append(out, socketFinding(Warn, mode+" is writable for its group, which can replace the socket", "chmod g-w "+dir))
+		out = append(out, socketFinding(Warn, mode+" is writable for its group, which can replace the socket", ownDir(dir, "chmod g-w "+dir, closed)))
 	}
 	if f.dir.Perm()&0o001 != 0 && f.socket&0o002 != 0 {
 		out = append(out, socketFinding(Fail, fmt.Sprintf("every account of this machine can connect to %s (mode %04o) and bypass the gate", f.path, f.socket),
-			"chmod 0750 "+dir+", with the group of pgwicket, or set unix_socket_permissions = 0770 and unix_socket_group"))
+			closed+"; or set unix_socket_permissions = 0770 and unix_socket_group"))
 	}
 	if f.ownedByOther {
-		out = append(out, socketFinding(Warn, mode+" does not belong to the account of PostgreSQL, so another account decides who may enter", "chown it to the account of PostgreSQL"))
+		out = append(out, socketFinding(Warn, mode+" does not belong to the account of PostgreSQL, so another account decides who may enter", ownDir(dir, "chown it to the account of PostgreSQL", closed)))
 	}
 	return out
+}
+
+// ownDir returns the fix for a directory: in /run a change would be undone at the next
+// boot.
+func ownDir(dir, fix, another string) string {
+	if strings.HasPrefix(dir, "/run/") || strings.HasPrefix(dir, "/var/run/") {
+		return another
+	}
+	return fix
 }
 
 func socketFinding(status Status, reason, fix string) Finding {

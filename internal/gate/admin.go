@@ -54,7 +54,7 @@ func (g *Gate) openAdmin(account *sandbox.Account) error {
 	if at.Address != "" {
 		ln, err := g.openAdminAddress(at.Address)
 		if err != nil {
-			return fmt.Errorf("admin.address: %w", err)
+			return fmt.Errorf("%s: %w", g.where("admin.address", at.Line), socket.Failure(at.Address, err))
 		}
 		bounded := boundConns(ln)
 		if ln = bounded; at.TLS != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -25,14 +26,22 @@ func (g *Gate) listen(account *sandbox.Account) (listeners []net.Listener, err e
 			}
 		}
 	}()
-	for _, address := range g.started.Listen {
+	for i, address := range g.started.Listen {
 		ln, err := g.open(address)
 		if err != nil {
-			return listeners, err
+			return listeners, fmt.Errorf("%s: %w", g.where(fmt.Sprintf("listen[%d].address", i), g.started.ListenLines[i]), socket.Failure(address, err))
 		}
 		listeners = append(listeners, ln)
 	}
 	return listeners, g.openAdmin(account)
+}
+
+// where names a key with its file and line, or the variable that sets it.
+func (g *Gate) where(key string, line int) string {
+	if line == 0 {
+		return config.Variable(key)
+	}
+	return fmt.Sprintf("%s:%d: %s", g.Path, line, key)
 }
 
 // open listens on an address, unless the service manager has passed its socket.

@@ -7,6 +7,7 @@ import (
 
 	"pgwicket/config"
 	"pgwicket/internal/dn"
+	"pgwicket/internal/health"
 	"pgwicket/internal/status"
 	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
@@ -58,7 +59,7 @@ func (g *Gate) show() status.Status {
 		Totals: status.Totals{
 			Accepted: totals.Accepted, Refused: sorted(totals.Refused), Ended: sorted(totals.Ended), CancelRequests: sorted(totals.CancelRequests),
 		},
-		Limits: limitsOf(cfg.Policy, g.server.Usage()),
+		Limits: limitsOf(cfg.Policy, g.server.Usage()), Backends: backendStatesOf(g.Metrics.Backends()),
 		Reload: last.reload, Refusals: []status.Refusal{},
 	}
 	for _, r := range g.server.Refusals() {
@@ -122,6 +123,20 @@ func crlsOf(s *tlsconfig.Server) (all []status.CRL) {
 		}
 		if !c.NextUpdate.IsZero() {
 			one.NextUpdate = &c.NextUpdate
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
+func backendStatesOf(states []health.State) (all []status.Backend) {
+	for _, s := range states {
+		one := status.Backend{Name: s.Backend, Address: s.Address, Reason: s.Reason}
+		if !s.LastSuccess.IsZero() {
+			one.LastSuccess = &s.LastSuccess
+		}
+		if !s.LastFailure.IsZero() {
+			one.LastFailure = &s.LastFailure
 		}
 		all = append(all, one)
 	}

@@ -15,8 +15,9 @@ import (
 // The types of TLS records that are looked for (RFC 8446, section 5.1). RecordHandshake is
 // the first byte of a ClientHello's record.
 const (
-	RecordHandshake = 0x16
-	recordAlert     = 0x15
+	RecordHandshake        = 0x16
+	recordAlert            = 0x15
+	recordChangeCipherSpec = 0x14
 )
 
 // Bounds of what may come between the handshake and the end of the startup packet:
@@ -49,6 +50,8 @@ type Conn struct {
 	header  []byte          // of the next record, as far as it has come
 	hello   []byte          // what the client sent first; until the handshake is done
 	alert   []byte          // the last alert in clear: its level and its description
+	kind    byte            // of the current record
+	sent    messages        // in clear; until the handshake is done
 	free    bool            // nothing is counted any more
 }
 
@@ -76,6 +79,10 @@ func (h *Conn) Alert() (alert tls.AlertError, sent bool) {
 // ServerName returns the host name in the ClientHello of a handshake that has failed, as the
 // client has sent it; empty if there is none.
 func (h *Conn) ServerName() string { return serverNameOf(h.hello) }
+
+// Certificates returns the certificates that the client of a handshake that has failed has sent
+// in clear, which it does in TLS 1.2 and before; nil if there are none, or too many to keep.
+func (h *Conn) Certificates() [][]byte { return h.sent.certificates() }
 
 // Release ends the counting: the relay has the connection.
 func (h *Conn) Release() { h.free, h.header, h.alert = true, nil, nil }
@@ -123,7 +130,7 @@ func (h *Conn) Run(handshake func() error) error {
 	}
 	err := handshake()
 	if err == nil {
-		h.hello = nil
+		h.hello, h.sent = nil, messages{ended: true}
 	}
 	return err
 }
@@ -159,6 +166,9 @@ func (h *Conn) count(p []byte) {
 			if h.alert != nil && len(h.alert) < alertLen {
 				h.alert = append(h.alert, p[:n]...)
 			}
+			if h.kind == RecordHandshake && h.slots != nil {
+				h.sent.add(p[:n])
+			}
 			p = p[n:]
 			continue
 		}
@@ -166,7 +176,8 @@ func (h *Conn) count(p []byte) {
 		h.header = append(h.header, p[:n]...)
 		p = p[n:]
 		if len(h.header) == headerLen {
-			h.rest = int(h.header[3])<<8 | int(h.header[4])
+			h.kind, h.rest = h.header[0], int(h.header[3])<<8|int(h.header[4])
+			h.sent.ended = h.sent.ended || h.kind == recordChangeCipherSpec
 			if h.header[0] == recordAlert && h.rest == alertLen {
 				h.alert = make([]byte, 0, alertLen)
 			}

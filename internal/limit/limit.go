@@ -226,6 +226,14 @@ func (l *Connections) Admit(limits Limits, source netip.Prefix, now time.Time, e
 // overLimit returns the limit that another connection of a source is over; nil:
 // none. The caller holds mu, as for all below that have no lock of their own.
 func (l *Connections) overLimit(limits Limits, t *Ticket, now time.Time) *Error {
+	if !l.allow(limits, t.source, now) {
+		return &Error{Kind: OverRate, Detail: fmt.Sprintf("more than limits.connection_rate from %v", t.source)}
+	}
+	return l.full(limits, t)
+}
+
+// full is overLimit without the rate.
+func (l *Connections) full(limits Limits, t *Ticket) *Error {
 	connections, ofNetwork := 0, 0
 	if s := l.sources[t.source]; s != nil {
 		connections = s.connections
@@ -234,8 +242,6 @@ func (l *Connections) overLimit(limits Limits, t *Ticket, now time.Time) *Error 
 		ofNetwork = n.connections
 	}
 	switch {
-	case !l.allow(limits, t.source, now):
-		return &Error{Kind: OverRate, Detail: fmt.Sprintf("more than limits.connection_rate from %v", t.source)}
 	case limits.PerSource > 0 && connections >= limits.PerSource:
 		return &Error{Kind: OverSource, Detail: fmt.Sprintf("limits.max_connections_per_source from %v", t.source)}
 	case limits.PerSource > 0 && ofNetwork >= perNetwork*limits.PerSource:
@@ -300,20 +306,37 @@ func (l *Connections) evictOne() {
 func (t *Ticket) Over() *Error { return t.over }
 
 // AdmitSession gives an admitted connection its place among the sessions, or
-// returns the limit that it is over, an *Error.
+// returns the limit that it is over, an *Error. One that found all sessions in use when it
+// came leaves the reserve if a session has ended since: a pool that replaces a
+// connection opens the next one while the last one is being closed.
 func (t *Ticket) AdmitSession(limits Limits) error {
-	if t.over != nil {
-		return t.over
-	}
 	l := t.limiter
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if limits.Sessions > 0 && l.sessions >= limits.Sessions {
+	switch {
+	case t.over != nil && t.over.Kind != OverSessions:
+		return t.over
+	case t.over != nil:
+		if full := l.full(limits, t); full != nil {
+			return full
+		}
+		t.leaveReserve()
+	case limits.Sessions > 0 && l.sessions >= limits.Sessions:
 		return sessionLimit()
 	}
 	l.sessions++
 	t.session = true
 	return nil
+}
+
+// leaveReserve counts the connection among those that are over no limit.
+func (t *Ticket) leaveReserve() {
+	s, n := t.limiter.sources[t.source], t.limiter.networks[t.network]
+	t.limiter.overs--
+	s.overs--
+	s.connections++
+	n.connections++
+	t.over = nil
 }
 
 // Prove takes the connection out of the unproved, unless it has had to give way.

@@ -170,6 +170,47 @@ func TestSessionsAreBounded(t *testing.T) {
 	}
 }
 
+// A connection that came when all sessions were in use has the place of one that ends
+// before it asks for its own, but not above the limit of its source.
+func TestSessionEndsMeanwhile(t *testing.T) {
+	t.Parallel()
+	l, now := newConnections(), time.Now()
+	limits := Limits{Sessions: 1, PerSource: 2}
+	admit := func() *Ticket {
+		ticket, err := l.Admit(limits, source4(1), now, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ticket
+	}
+	first := admit()
+	if err := first.AdmitSession(limits); err != nil {
+		t.Fatal(err)
+	}
+	second, third, fourth := admit(), admit(), admit()
+	if second.AdmitSession(limits) == nil {
+		t.Error("a second session")
+	}
+	first.Release()
+	if err := second.AdmitSession(limits); err != nil || second.Over() != nil {
+		t.Errorf("the place is not free: %v", err)
+	}
+	limits.Sessions = 3
+	if err := third.AdmitSession(limits); err != nil {
+		t.Errorf("a third session: %v", err)
+	}
+	var over *Error
+	if err := fourth.AdmitSession(limits); !errors.As(err, &over) || over.Kind != OverSource {
+		t.Errorf("more than the source may have: %v", err)
+	}
+	for _, ticket := range []*Ticket{second, third, fourth} {
+		ticket.Release()
+	}
+	if l.overs != 0 || l.sessions != 0 || l.unproved != 0 || len(l.sources) != 0 || len(l.networks) != 0 {
+		t.Errorf("left over: %+v", l)
+	}
+}
+
 // A /48 may hold no more than a few sources may.
 func TestNetworkIsBounded(t *testing.T) {
 	t.Parallel()

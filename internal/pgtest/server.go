@@ -31,6 +31,7 @@ type Options struct {
 	SQL      string            // run as the superuser after the start
 	Host     string            // an address to listen on over TCP, at Port; empty means none
 	Files    map[string][]byte // further files in the data directory
+	Dir      string            // the directory to make for it; the default is a new one in TempDir
 	BinDir   string            // the directory of initdb and postgres; the default is Find
 	LibDir   string            // the directory of their libraries; empty means the default of the system
 }
@@ -64,7 +65,12 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	base, err := os.MkdirTemp(TempDir(account != nil), "pgwicket-pg-")
+	base := o.Dir
+	if base == "" {
+		base, err = os.MkdirTemp(TempDir(account != nil), "pgwicket-pg-")
+	} else {
+		err = os.Mkdir(base, 0o700)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -307,10 +313,21 @@ func (s *Server) SQL(statements string) (string, error) {
 }
 
 // Environ returns the environment for PostgreSQL's programs: the own environment without
-// the PG variables, such as PGHOSTADDR, which select another server, and with extra.
+// the PG variables, such as PGHOSTADDR, which select another server, with Neutral and with extra.
 func Environ(extra ...string) []string {
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "PG") })
-	return append(env, extra...)
+	return slices.Concat(env, Neutral(), extra)
+}
+
+// Neutral returns variables that keep the settings of an account and of the machine from
+// PostgreSQL's programs: password files (libpq warns of one with a wrong mode, and of one
+// that is not a regular file, but not of one that does not exist), psqlrc and service files.
+// Certificates in ~/.postgresql are for the caller: every test names its own, or "none".
+func Neutral() []string {
+	return []string{
+		"PGPASSFILE=/nonexistent/pgpass", "PGSERVICEFILE=/nonexistent/pg_service.conf", "PGSYSCONFDIR=/nonexistent",
+		"PSQLRC=/dev/null", "PSQL_HISTORY=/dev/null",
+	}
 }
 
 // Log returns the log of the server.

@@ -5,8 +5,13 @@ import (
 	"encoding/binary"
 )
 
-// authSASL is the kind of AuthenticationSASL, which lists mechanisms.
-const authSASL = 10
+// The kinds of Authentication that ask for a password. AuthenticationSASL lists
+// mechanisms.
+const (
+	authCleartext = 3
+	authMD5       = 5
+	authSASL      = 10
+)
 
 // maxLogin is how many bytes of one message a Login keeps: the longest cancel key
 // with its process.
@@ -20,15 +25,16 @@ type Login struct {
 	Key           []byte // the cancel key: 4 bytes in protocol 3.0, up to 256 in 3.2
 	SQLSTATE      string // of the last ErrorResponse; empty: none, or not valid
 	Binding       bool   // the backend offered channel binding (SCRAM-SHA-256-PLUS)
+	Asked         bool   // the backend asked for a password, in clear, as MD5 or by SASL
+	Answered      bool   // the client's first answer is complete
 	// Discovery is a client that has asked with which OAuth provider it must log in
 	// (RFC 7628, section 4.3), and not tried to: PostgreSQL answers with the provider
 	// and ends the session with SQLSTATE 28000, or without an error.
 	Discovery bool
 
-	part     []byte
-	reply    []byte // of the client's first answer
-	oauth    bool   // the backend offered OAUTHBEARER
-	answered bool   // the client's first answer is complete
+	part  []byte
+	reply []byte // of the client's first answer
+	oauth bool   // the backend offered OAUTHBEARER
 }
 
 // CancelKey returns the process and the key that a CancelRequest for the session
@@ -55,7 +61,10 @@ func (l *Login) received(kind byte, e *report) {
 	switch {
 	case kind == msgAuthentication && len(body) == 4 && binary.BigEndian.Uint32(body) == 0:
 		l.Authenticated = true
+	case kind == msgAuthentication && len(body) >= 4 && (binary.BigEndian.Uint32(body) == authCleartext || binary.BigEndian.Uint32(body) == authMD5):
+		l.Asked = true
 	case kind == msgAuthentication && len(body) > 4 && binary.BigEndian.Uint32(body) == authSASL:
+		l.Asked = true
 		l.Binding = bytes.Contains(body[4:], []byte("-PLUS\x00"))
 		l.oauth = bytes.Contains(append([]byte{0}, body[4:]...), []byte("\x00"+oauthMechanism))
 	case kind == msgBackendKeyData && len(body) > 4:
@@ -75,7 +84,7 @@ const oauthMechanism = "OAUTHBEARER\x00"
 // answer follows a part of a client's message. Only the first answer to an offer of
 // OAUTHBEARER says anything: PostgreSQL allows one exchange.
 func (l *Login) answer(kind byte, part []byte, complete bool) {
-	if l.answered || kind != msgPassword {
+	if l.Answered || kind != msgPassword {
 		return
 	}
 	if l.oauth && len(l.reply) <= maxLogin {
@@ -84,7 +93,7 @@ func (l *Login) answer(kind byte, part []byte, complete bool) {
 	if !complete {
 		return
 	}
-	l.answered = true
+	l.Answered = true
 	l.Discovery = isDiscovery(l.reply)
 	l.reply = nil
 }

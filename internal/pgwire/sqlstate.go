@@ -53,3 +53,13 @@ const (
 	sqlStateUndefinedCursor    = "34000" // undefined_cursor
 	sqlStateCrashShutdown      = "57P02" // crash_shutdown
 )
+
+// Unavailable reports whether an SQLSTATE before the first ReadyForQuery means that
+// PostgreSQL takes no sessions now: it starts, stops, recovers or has crashed.
+func Unavailable(sqlstate string) bool {
+	switch sqlstate {
+	case SQLStateAdminShutdown, sqlStateCrashShutdown, SQLStateCannotConnectNow:
+		return true
+	}
+	return false
+}

@@ -34,7 +34,7 @@ type flow struct {
 	result          Result       // but for the bytes
 	ready           func(pgwire.Login) *Termination
 	done            func(Result)
-	loginMessage    []byte // for a login that takes too long
+	loginMessage    func(sent int64) []byte // for a login that takes too long
 }
 
 // shared is what other goroutines may read of a flow.
@@ -422,7 +422,7 @@ func (f *flow) timedOut() {
 	default:
 		f.cause(LoginTimeout)
 		delete(f.loop.deadlines, f)
-		f.terminate(Termination{Message: f.loginMessage, Deadline: time.Now().Add(boundaryWait)})
+		f.terminate(Termination{Message: f.loginMessage(f.toClient.Load()), Deadline: time.Now().Add(boundaryWait)})
 	}
 }
 

@@ -43,7 +43,7 @@ func newPump(s Session, o Observer) *pump {
 func (p *pump) run() {
 	p.timeout = time.AfterFunc(time.Until(p.LoginDeadline), func() {
 		p.setCause(LoginTimeout)
-		p.Terminate(Termination{Message: p.LoginMessage, Deadline: time.Now().Add(boundaryWait)})
+		p.Terminate(Termination{Message: p.loginMessage(p.toClient.Load()), Deadline: time.Now().Add(boundaryWait)})
 	})
 	defer p.timeout.Stop()
 	uploaded := make(chan struct{})
@@ -163,10 +163,17 @@ func (p *pump) tryTerminate() bool {
 	if t == nil || !p.canSend(t) {
 		return false
 	}
-	p.termination.Store(nil)
 	if t.WhenIdle {
-		p.writing.Lock() // what the client of a walsender has sent goes first
+		// What the client of a walsender has sent goes first. Until it has, the
+		// deadline of t holds.
+		p.writing.Lock()
 		defer p.writing.Unlock()
+		if !p.canSend(t) { // the client has asked for something
+			return false
+		}
+	}
+	if !p.termination.CompareAndSwap(t, nil) {
+		return false // taken back or replaced
 	}
 	p.causeTerminated(t)
 	_ = p.ClientConn.SetWriteDeadline(time.Now().Add(lingerTimeout)) // a client that does not read is not waited for

@@ -46,6 +46,9 @@ type Session struct {
 	// the backend; nil: it gets none.
 	LoginDeadline time.Time
 	LoginMessage  []byte
+	// SilentMessage is sent in place of LoginMessage if the backend has sent nothing at
+	// all; nil: LoginMessage is.
+	SilentMessage []byte
 	// Ready is called once if the backend gets ready for queries, by the relay
 	// itself, which waits for it. What it returns, if anything, ends the session
 	// there: the client gets its Message instead of the ReadyForQuery, or behind it if
@@ -54,6 +57,15 @@ type Session struct {
 	// Done is called once, in a goroutine of its own, when both connections are
 	// closed.
 	Done func(Result)
+}
+
+// loginMessage is what the client gets at the LoginDeadline, when the backend has sent
+// so many bytes.
+func (s *Session) loginMessage(sent int64) []byte {
+	if sent == 0 && s.SilentMessage != nil {
+		return s.SilentMessage
+	}
+	return s.LoginMessage
 }
 
 // Cause is what ended a session first.

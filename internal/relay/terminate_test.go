@@ -504,6 +504,45 @@ func TestTerminateAWalsender(t *testing.T) {
 }
 
 // What a walsender's client has sent may have to wait for the backend.
+
+// The deadline holds also while what the client has sent waits for a backend that reads
+// nothing.
+func TestTerminateAWalsenderOfAStalledBackend(t *testing.T) {
+	both := said('W', "\x00\x00\x00")
+	eachRelay(t, func(t *testing.T, with starter) {
+		r := relayedRig(t, with)
+		r.says(ready...)
+		r.hears(ready)
+		r.asks()
+		r.says(both...)
+		r.hears(both)
+		reports := bytes.Repeat(said('d', strings.Repeat("x", 60)), 256<<10)
+		sent := make(chan error, 1)
+		go func() {
+			_, err := r.client.Write(reports)
+			sent <- err
+		}()
+		last := int64(-1)
+		wait(t, "the backend's buffers are full", func() bool {
+			before := last
+			last = r.counted[0].Load()
+			time.Sleep(50 * time.Millisecond)
+			return before == last && last > 1<<16
+		})
+		r.handle.Terminate(Termination{Reason: drained, Message: fatal, WhenIdle: true, Deadline: time.Now().Add(200 * time.Millisecond)})
+		select {
+		case <-r.done:
+		case <-time.After(testTimeout):
+			t.Fatal("the session outlives the deadline")
+		}
+		_ = r.client.Close()
+		<-sent
+		if r.result.Termination != drained {
+			t.Errorf("cause %v", r.result.Cause)
+		}
+	})
+}
+
 func TestTerminateAWalsenderThatDoesNotRead(t *testing.T) {
 	both := said('W', "\x00\x00\x00")
 	eachRelay(t, func(t *testing.T, with starter) {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -74,6 +75,19 @@ func (a *Account) WarnUnreadable(log *slog.Logger, names []config.Name, hosts []
 				"file", path, "key", n.Key, "line", n.Line, "user", a.Name, "fix", fix)
 		}
 	}
+}
+
+// current returns the account of this process, by its number if it has no name.
+func current() (*Account, error) {
+	u, err := user.Current()
+	if err != nil {
+		return nil, err
+	}
+	a := &Account{Name: u.Username, Group: u.Gid, UID: os.Geteuid(), GID: os.Getegid()}
+	if g, err := user.LookupGroupId(u.Gid); err == nil {
+		a.Group = g.Name
+	}
+	return a, nil
 }
 
 const writable = 2 // W_OK of access(2)

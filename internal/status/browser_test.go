@@ -84,7 +84,7 @@ func TestBrowser(t *testing.T) {
 	page := parsePage(t, dom)
 	accessible(t, page)
 	fetchesNothing(t, page)
-	for _, want := range []string{"The gate is open. 8 things need attention.", "CN=Example Clients,O=Example", "crl_stale"} {
+	for _, want := range []string{"The gate is open. 9 things need attention.", "CN=Example Clients,O=Example", "crl_stale"} {
 		if !strings.Contains(page.words(), want) {
 			t.Errorf("there is no %q in\n%s", want, page.words())
 		}

@@ -31,11 +31,25 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"ago": ago, "clock": clock, "date": date, "moment": moment, "plural": plural, "span": span, "why": why,
 	"level": func(l Level, percent int) map[string]any { return map[string]any{"Level": l, "Percent": percent} },
 	"counts": func(caption, name, unit string, all []Count) map[string]any {
-		return map[string]any{"Caption": caption, "Name": name, "Unit": unit, "All": all}
+		some, zeros := apart(all)
+		return map[string]any{"Caption": caption, "Name": name, "Unit": unit, "All": some, "Zeros": zeros}
 	},
 	"share": share, "join": strings.Join, "fields": strings.Fields,
 	"style": func() template.CSS { return template.CSS(style) }, //nolint:gosec // the file is part of the binary
 }).Parse(markup))
+
+// apart returns the counts that are not 0, and the names of the others: a gate has dozens of
+// outcomes, most of which it never has.
+func apart(all []Count) (some []Count, zeros []string) {
+	for _, c := range all {
+		if c.Count == 0 {
+			zeros = append(zeros, c.Name)
+		} else {
+			some = append(some, c)
+		}
+	}
+	return some, zeros
+}
 
 // policy allows the page one style, by its digest, and nothing else: no script, image,
 // frame or form. Content that a client injects can neither run nor load anything.

@@ -214,10 +214,10 @@ func TestPageSays(t *testing.T) {
 			"In force since 2026-11-26 08:20:30 UTC, 3 hours ago; loaded because files changed.", "Changed: /etc/pgwicket/crl.d/clients.crl",
 			"11:19:50 40 seconds ago certificate_missing 10.20.7.31:51022 at 10.0.0.5:5432 app in shop",
 			"certificate_revoked session terminated", "2026-11-25 04:20:30 31 hours ago plaintext", "source_not_allowed the address is in no network of acl.allow 203.0.113.77:44210 at 10.0.0.5:5432 unknown",
-			"pgwicket v1.4.0 · go1.26.6 · linux/amd64 · started 2026-11-03",
+			"pgwicket 0.1.0 · go1.26.6 · linux/amd64 · started 2026-11-03",
 		},
 		"degraded": {
-			"The gate is open. 8 things need attention.", "Now The last reload failed 4 minutes ago; the configuration of 2026-11-26 08:20:30 UTC is still in force.",
+			"The gate is open. 9 things need attention.", "Now The last reload failed 4 minutes ago; the configuration of 2026-11-26 08:20:30 UTC is still in force.",
 			"Watch The certificate CN=db.example.com,O=Example (/etc/pgwicket/ecdsa.crt) expires in 6 days.",
 			"Now The certificate CN=db.example.com,O=Example (/etc/pgwicket/rsa.crt) expired 26 hours ago.",
 			"Now The revocation list of CN=Example Clients,O=Example became stale 50 minutes ago", "Watch The revocation list of CN=Example Root,O=Example becomes stale in 3 days",
@@ -236,6 +236,34 @@ func TestPageSays(t *testing.T) {
 				t.Errorf("%s: there is no %q in\n%s", name, w, text)
 			}
 		}
+	}
+}
+
+// Outcomes that there were none of do not stand between the reader and what there was.
+func TestPageFoldsZeros(t *testing.T) {
+	t.Parallel()
+	page := parsePage(t, get(t, Page(sample), "/").Body.String())
+	for _, table := range page.all("table") {
+		for _, cell := range table.all("td") {
+			if table.attrs["class"] == "counts" && cell.words() == "0" {
+				t.Errorf("a row of 0: %s", table.words())
+			}
+		}
+	}
+	var folded string
+	for _, details := range page.all("details") {
+		if _, open := details.attrs["open"]; open {
+			t.Error("a list of zeros is open")
+		}
+		folded += details.words()
+	}
+	for _, want := range []string{"40 more are 0", "tls_cipher", "backend_lost", "over_limit"} {
+		if !strings.Contains(folded, want) {
+			t.Errorf("%q is not folded away: %s", want, folded)
+		}
+	}
+	if page := parsePage(t, get(t, Page(empty), "/").Body.String()); !strings.Contains(page.words(), "Refused since the start, by outcome: none") {
+		t.Errorf("of a new gate: %s", page.words())
 	}
 }
 

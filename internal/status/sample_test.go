@@ -1,11 +1,39 @@
 package status
 
-import "time"
+import (
+	"cmp"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
 
 // at is when every sample was taken.
 var at = time.Date(2026, 11, 26, 11, 20, 30, 0, time.UTC)
 
 func ptr[T any](v T) *T { return &v }
+
+// withZeros adds what a gate reports with 0: every outcome that it has not had.
+func (t Totals) withZeros() Totals {
+	add := func(counts []Count, names string) []Count {
+		for name := range strings.FieldsSeq(names) {
+			if !slices.ContainsFunc(counts, func(c Count) bool { return c.Name == name }) {
+				counts = append(counts, Count{Name: name})
+			}
+		}
+		return counts
+	}
+	t.Refused = add(t.Refused, `source_not_allowed source_denied proxy_header_invalid proxy_header_refused probe invalid_packet plaintext repeated_request
+		startup_timeout client_gone connection_limit source_limit rate_limit startup_limit not_tls tls_timeout tls_version tls_cipher tls_group tls_alpn
+		tls_rejected_by_client handshake_too_large tls_failed certificate_missing certificate_expired certificate_not_yet_valid certificate_revoked
+		certificate_unknown_ca certificate_wrong_purpose certificate_name_constraint certificate_weak_key certificate_invalid crl_missing crl_stale
+		protocol_violation unsupported_protocol no_user reserved_setting invalid_parameter no_rule rule_rejected account_limit auth_backoff
+		backend_unavailable shutting_down internal_error`)
+	t.Ended = add(t.Ended, `authentication_failed backend_refused oauth_discovery login_timeout client_closed client_lost tls_record_limit backend_closed
+		backend_lost idle_timeout unfinished_request session_lifetime drained drain_timeout`)
+	t.CancelRequests = add(t.CancelRequests, "forwarded over_limit unknown_key failed")
+	return t
+}
 
 // sample is a gate with something of everything, and nothing to complain of.
 func sample() Status {
@@ -13,7 +41,7 @@ func sample() Status {
 	s := Status{
 		Time: at, State: Ready, ShowsClients: true,
 		Build: Build{
-			Version: "v1.4.0", Go: "go1.26.6", Platform: "linux/amd64", Host: "db1", Config: "/etc/pgwicket/pgwicket.yaml",
+			Version: cmp.Or(os.Getenv("VERSION"), "0.1.0"), Go: "go1.26.6", Platform: "linux/amd64", Host: "db1", Config: "/etc/pgwicket/pgwicket.yaml",
 			Started: at.Add(-23*day - 4*time.Hour),
 		},
 		Listeners: []Listener{
@@ -44,6 +72,10 @@ func sample() Status {
 			{File: "/etc/pgwicket/crl.d/root.crl", Issuer: "CN=Example Root,O=Example", Number: "12", Entries: 3, ThisUpdate: at.Add(-40 * day), NextUpdate: ptr(at.Add(50 * day))},
 			{File: "/etc/pgwicket/crl.d/clients.crl", Issuer: "CN=Example Clients,O=Example", Number: "4711", Entries: 1284, ThisUpdate: at.Add(-26 * time.Hour), NextUpdate: ptr(at.Add(142 * time.Hour))},
 		},
+		Backends: []Backend{
+			{Name: "default", Address: "/run/postgresql/.s.PGSQL.5432", LastSuccess: ptr(at.Add(-2 * time.Second)), LastFailure: ptr(at.Add(-9 * day)), Reason: "dial unix /run/postgresql/.s.PGSQL.5432: connect: no such file or directory"},
+			{Name: "reports", Address: "db2.example.com:5432"},
+		},
 		Sessions: Sessions{
 			Open: 187, Starting: 2,
 			Users: []Count{{"app", 142}, {"reports", 31}, {"anna", 9}, {"jonas", 4}, {"replicator", 1}},
@@ -71,6 +103,7 @@ func sample() Status {
 			Files: []string{"/etc/pgwicket/crl.d/clients.crl"}, Problems: []Problem{},
 		},
 	}
+	s.Totals = s.Totals.withZeros()
 	refusal := func(ago time.Duration, outcome, source, user, database, subject, reason string) {
 		s.Refusals = append(s.Refusals, Refusal{
 			Time: at.Add(-ago), Outcome: outcome, Listener: "10.0.0.5:5432", Source: source,
@@ -96,6 +129,7 @@ func degraded() Status {
 	s.CRLs[1].NextUpdate = ptr(at.Add(-50 * time.Minute))
 	s.CRLs[0].NextUpdate = ptr(at.Add(3 * 24 * time.Hour))
 	s.Limits[0].Used, s.Limits[1].Used = 861, 200
+	s.Backends[0].LastFailure, s.Backends[0].Reason = ptr(at.Add(-time.Second)), "dial unix /run/postgresql/.s.PGSQL.5432: connect: connection refused"
 	s.Reload = Reload{
 		At: at.Add(-4 * time.Minute), Trigger: "command", InForceSince: at.Add(-3 * time.Hour), Files: []string{"/etc/pgwicket/pgwicket.yaml", "/etc/pgwicket/rsa.crt"},
 		Problems: []Problem{
@@ -104,7 +138,7 @@ func degraded() Status {
 			{"/etc/pgwicket/pgwicket.yaml", 40, "acl.allow[3]", "0.0.0.0/0 allows every address; list the networks of the clients", true},
 		},
 	}
-	s.Totals.Refused = append([]Count{{"crl_stale", 8113}}, s.Totals.Refused...)
+	s.Totals.Refused = append([]Count{{"crl_stale", 8113}}, slices.DeleteFunc(s.Totals.Refused, func(c Count) bool { return c.Name == "crl_stale" })...)
 	for i := range 6 {
 		s.Refusals = append([]Refusal{{
 			Time: at.Add(time.Duration(i-7) * time.Second), Outcome: "crl_stale", Listener: "10.0.0.5:5432", Source: "10.20.7.31:5104" + string(rune('0'+i)), User: "app", Database: "shop",
@@ -123,7 +157,8 @@ func empty() Status {
 	s.Certificates = []Certificate{{
 		File: "/etc/pgwicket/server.crt", Subject: "CN=db.example.com", Key: "ECDSA P-256", NotBefore: at.Add(-time.Hour), NotAfter: at.Add(90 * 24 * time.Hour),
 	}}
-	s.CRLs, s.Refusals, s.Sessions, s.Totals = nil, nil, Sessions{}, Totals{}
+	s.CRLs, s.Refusals, s.Sessions, s.Totals = nil, nil, Sessions{}, Totals{}.withZeros()
+	s.Backends = []Backend{{Name: "default", Address: s.Backends[0].Address}}
 	for i := range s.Limits {
 		s.Limits[i].Used = 0
 	}

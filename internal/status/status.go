@@ -20,6 +20,7 @@ type Status struct {
 	Policy       []Line        `json:"policy"`
 	Certificates []Certificate `json:"certificates"`
 	CRLs         []CRL         `json:"revocation_lists"`
+	Backends     []Backend     `json:"backends"`
 	Sessions     Sessions      `json:"sessions"`
 	Locks        []Lock        `json:"locks"` // the newest first, of many not all
 	LocksTotal   int           `json:"locks_total"`
@@ -111,6 +112,17 @@ type CRL struct {
 	Problem    string     `json:"problem,omitempty"`     // why the list is not in use; empty if it is
 	Freshness  int        `json:"freshness_percent"`     // derived: the time left until the next update
 	Level      Level      `json:"level"`                 // derived
+}
+
+// Backend is one address at which PostgreSQL listens, as sessions have found it.
+type Backend struct {
+	Name        string     `json:"name"` // default, or that of a backend that rules name
+	Address     string     `json:"address"`
+	LastSuccess *time.Time `json:"last_success,omitempty"` // nil: it has served no session yet
+	LastFailure *time.Time `json:"last_failure,omitempty"` // nil: none has failed
+	Reason      string     `json:"failure,omitempty"`      // why the last one failed
+	State       string     `json:"state"`                  // derived: up, down, or unknown before the first session
+	Level       Level      `json:"level"`                  // derived
 }
 
 // Sessions has the number of open sessions.
@@ -219,6 +231,10 @@ func (s Status) derive() Status {
 	s.CRLs = mapList(s.CRLs, s.deriveCRL)
 	for _, c := range s.CRLs {
 		s.notifyCRL(c)
+	}
+	s.Backends = mapList(s.Backends, deriveBackend)
+	for _, b := range s.Backends {
+		s.notifyBackend(b)
 	}
 	s.Limits = mapList(s.Limits, deriveLimit)
 	for _, l := range s.Limits {
@@ -335,6 +351,29 @@ func (s *Status) notifyCRL(c CRL) {
 	case c.Level == Warn:
 		s.notify(Warn, "The revocation list of %s becomes stale %s (%s)", c.Issuer, ago(*c.NextUpdate, s.Time), c.File)
 	}
+}
+
+func deriveBackend(b Backend) Backend {
+	switch {
+	case b.LastFailure == nil && b.LastSuccess == nil:
+		b.State, b.Level = "unknown", Good
+	case b.LastFailure == nil || b.LastSuccess != nil && !b.LastFailure.After(*b.LastSuccess):
+		b.State, b.Level = "up", Good
+	default:
+		b.State, b.Level = "down", Bad
+	}
+	return b
+}
+
+func (s *Status) notifyBackend(b Backend) {
+	if b.State != "down" {
+		return
+	}
+	served := "has served none yet"
+	if b.LastSuccess != nil {
+		served = "served its last session " + ago(*b.LastSuccess, s.Time)
+	}
+	s.notify(b.Level, "PostgreSQL at %s did not serve a session %s, and %s: %s", b.Address, ago(*b.LastFailure, s.Time), served, b.Reason)
 }
 
 func deriveLimit(l Limit) Limit {

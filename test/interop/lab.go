@@ -165,8 +165,8 @@ grant all on schema interop, public to app, clear_user, md5_user, cert_user, rep
 `
 
 // startServer starts a server of that release. settings are further ones of
-// PostgreSQL, as name=value; sql is run by the superuser. The lab ends it.
-func (l *lab) startServer(ctx context.Context, r release, settings []string, sql string) (*server, error) {
+// PostgreSQL, as name=value. The lab ends it.
+func (l *lab) startServer(ctx context.Context, r release, settings []string) (*server, error) {
 	files := make(map[string][]byte)
 	for name, path := range map[string]string{"server.crt": l.serverCert, "server.key": l.serverKey, "ca.crt": l.caFile} {
 		b, err := os.ReadFile(path)
@@ -175,8 +175,9 @@ func (l *lab) startServer(ctx context.Context, r release, settings []string, sql
 		}
 		files[name] = b
 	}
+	files["ca.crl"] = l.ca.CRL(nil) // of which only hard moments make use
 	db, err := pgtest.Start(ctx, pgtest.Options{
-		BinDir: r.binDir, LibDir: r.libDir, Host: "127.0.0.1", HBA: hba, Files: files, SQL: roles + sql,
+		BinDir: r.binDir, LibDir: r.libDir, Host: "127.0.0.1", HBA: hba, Files: files, SQL: roles,
 		Settings: append([]string{
 			"ssl=on", "ssl_cert_file=server.crt", "ssl_key_file=server.key", "ssl_ca_file=ca.crt",
 			"autovacuum=off", "jit=off", "wal_level=logical", "max_wal_senders=20", "max_replication_slots=20",

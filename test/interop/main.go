@@ -4,6 +4,7 @@
 // every maintained release, and with the libraries and tools that people use.
 //
 //	make interop                every client and feature, through a gate and straight
+//	make interop-moments        limits, drains, revocations and restarts, as each client sees them
 //	make interop-replication    backups, standbys, WAL and logical replication
 //	make interop-tools          PostgreSQL's own tools
 package main
@@ -17,6 +18,7 @@ import (
 func commands() []harness.Command {
 	return []harness.Command{
 		{Name: "matrix", Args: "[--quick] [--only CLIENTS] [--servers RELEASES] [--into FILE]", Summary: "what each client sees through a gate, and straight; a difference is a failure", Run: runMatrix},
+		{Name: "moments", Args: "[--only CLIENTS] [--server RELEASE] [--into FILE]", Summary: "what each client sees of a limit, a drain, a revocation and a restart", Run: runMoments},
 		{Name: "replication", Args: "[--quick] [--into FILE]", Summary: "backups, standbys, WAL and logical replication through a gate, by checksum", Run: runReplication},
 		{Name: "tools", Args: "[--quick] [--source DIR] [--into FILE]", Summary: "PostgreSQL's own tools through a gate, by checksum", Run: runTools},
 	}

@@ -206,7 +206,7 @@ func (m *matrix) all(ctx context.Context, rows []client, chosen []release, p *pa
 
 // one runs the clients at one server, and returns the cells that failed.
 func (m *matrix) one(ctx context.Context, drivers []driver, r release, p *page) (failed []string, err error) {
-	s, err := m.startServer(ctx, r, nil, "")
+	s, err := m.startServer(ctx, r, nil)
 	if err != nil {
 		return nil, err
 	}

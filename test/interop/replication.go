@@ -39,6 +39,7 @@ func runReplication(ctx context.Context, args []string, stdout, stderr io.Writer
 			{"`CREATE SUBSCRIPTION`", subscription},
 			{"A physical standby under pgbench", physicalStandby},
 			{"Reconnected", reconnected},
+			{"The gate drains", drained},
 			{"Promoted", promoted},
 		}
 	}, []string{"wal_keep_size=2GB", "checkpoint_timeout=1h"})
@@ -283,7 +284,7 @@ func conninfo(g *gate.Gate, application string) string {
 }
 
 func subscription(ctx context.Context, t *trial) (string, error) {
-	subscriber, err := t.startServer(ctx, t.server.release, nil, "")
+	subscriber, err := t.startServer(ctx, t.server.release, nil)
 	if err != nil {
 		return "", err
 	}
@@ -314,13 +315,13 @@ func subscription(ctx context.Context, t *trial) (string, error) {
 		if err := t.same(ctx, t.straight(), there); err != nil {
 			return "", err
 		}
-		// And once more behind a connection that was lost.
-		if _, err := t.ask(ctx, t.straight(), "select pg_terminate_backend(pid) from pg_stat_replication where application_name = 'subscriber'"); err != nil {
+		// And once more behind a drain.
+		if err := t.drain(ctx, 1); err != nil {
 			return "", err
 		}
 	}
 	_, err = t.ask(ctx, there, "drop subscription everything")
-	return "initial copy under pgbench, then changes, then changes behind a lost connection: all tables have equal checksums; application_name is `subscriber`", err
+	return "initial copy under pgbench, then changes, then changes behind a drain of the gate: all tables have equal checksums; application_name is `subscriber`", err
 }
 
 // caughtUp waits until the replica of that very name has everything. An
@@ -434,6 +435,51 @@ func reconnected(ctx context.Context, t *trial) (string, error) {
 		}
 	}
 	return fmt.Sprintf("the standby's connection was lost %d times; each time it came back, and all tables have equal checksums", times), nil
+}
+
+// drain ends the gate in order and starts it again. A stream of replication is never
+// idle, so it is ended at once, in words (pgbouncer#1468), and n of them are.
+func (t *trial) drain(ctx context.Context, n int) error {
+	since, began := len(t.gate.Records()), time.Now()
+	if err := t.gate.Stop(); err != nil {
+		return err
+	}
+	if took := time.Since(began); took > 15*time.Second { // of the 30 that drain_timeout is
+		return fmt.Errorf("the drain took %v", took)
+	}
+	streams := 0
+	for _, r := range t.gate.Records()[since:] {
+		if r.Is(gate.MessageEnded, "outcome", "drained") {
+			streams++
+		}
+	}
+	if streams != n {
+		return fmt.Errorf("%d streams were drained, want %d", streams, n)
+	}
+	return t.gate.Launch(ctx)
+}
+
+func drained(ctx context.Context, t *trial) (string, error) {
+	if t.standby == nil {
+		return "", errors.New("there is no standby")
+	}
+	const times = 2
+	env := t.gateEnv(t.gate, scramUser, "postgres", "PGOPTIONS=-c synchronous_commit=remote_apply")
+	for range times {
+		if err := t.drain(ctx, 1); err != nil {
+			return "", err
+		}
+		if err := t.bench(ctx, env, t.transactions()); err != nil {
+			return "", err
+		}
+		if err := t.caughtUp(ctx, t.straight(), "standby_a"); err != nil {
+			return "", err
+		}
+		if err := t.same(ctx, t.straight(), t.standby.env()); err != nil {
+			return "", err
+		}
+	}
+	return fmt.Sprintf("SIGTERM to the gate under a synchronous standby, %d times: it ends within seconds, the standby comes back by itself, and all tables have equal checksums", times), nil
 }
 
 func promoted(ctx context.Context, t *trial) (string, error) {

@@ -68,7 +68,7 @@ func runSteps(ctx context.Context, name, help string, args []string, stdout, std
 	if err != nil {
 		return err
 	}
-	if t.server, err = t.startServer(ctx, release{origin: "installed", binDir: binDir}, settings, ""); err != nil {
+	if t.server, err = t.startServer(ctx, release{origin: "installed", binDir: binDir}, settings); err != nil {
 		return err
 	}
 	if t.gate, err = t.startGate(ctx, bySocket(t.server.SocketDir, t.server.Port)); err != nil {

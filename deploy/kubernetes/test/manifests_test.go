@@ -131,7 +131,7 @@ func (r *rendering) objects(files tree) (*objects, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !strings.Contains(string(notes), "The Pods start when these are in namespace "+namespace) || strings.Contains(string(notes), "<no value>") {
+	if !strings.Contains(string(notes), "The Pods start when these exist in namespace "+namespace) || strings.Contains(string(notes), "<no value>") {
 		return nil, fmt.Errorf("the notes are %s", notes)
 	}
 	o, err := decode(manifests)
@@ -242,7 +242,7 @@ func (g *gate) pgwicketCheck(t *testing.T, r *rendering, p *pki, binary string) 
 	if err != nil {
 		return fmt.Errorf("pgwicket check: %w\n%s", err, out)
 	}
-	expected := `listen\[0\]\.address: 0\.0\.0\.0:5432 listens on every network .*|admin\.address: .* is not a loopback address.*`
+	expected := `listen\[0\]\.address: 0\.0\.0\.0:5432 listens on all networks .*|admin\.address: .* is not a loopback address.*`
 	if r.warnings != "" {
 		expected += "|" + r.warnings
 	}

@@ -194,7 +194,7 @@ func upgrade(name, dir, namespace string, given map[string]any) error {
 	if err != nil {
 		return err
 	}
-	if strings.Contains(string(notes), "NOBODY") || strings.Contains(string(notes), "There is no") {
+	if strings.Contains(string(notes), "NO CLIENT CAN CONNECT") || strings.Contains(string(notes), "There is no") {
 		return fmt.Errorf("the notes are %s", notes)
 	}
 	o, err := decode(manifests)

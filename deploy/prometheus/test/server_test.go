@@ -41,7 +41,8 @@ func gate(t *testing.T) (address string) {
 		s.Cancelled("forwarded")
 		state := tls.ConnectionState{Version: tls.VersionTLS13, CipherSuite: tls.TLS_AES_128_GCM_SHA256, CurveID: tls.X25519}
 		s.Handshake(session, state, 3*time.Millisecond)
-		s.BackendTried(host, true)
+		s.BackendTried(host, nil)
+		s.BackendServed(host)
 		s.BackendConnected(session, time.Millisecond)
 		s.SessionOpened()
 		s.Relayed(100, 1000)

@@ -65,8 +65,7 @@ func TestTypos(t *testing.T) {
 		{alerts, "== 0\n", "= 0\n"},
 		{alerts, "pgwicket_crl_this_update", "pgwicket_crl_last_update"},
 		{alerts, `reason="certificate_revoked"`, `reason="certificate_revokd"`},
-		{alerts, `result="failure"`, `result="failed"`},
-		{alerts, "ignoring (result)", "ignoring (results)"},
+		{alerts, `reason="certificate_revoked"`, `reason="certificate_revokd"`},
 		{alerts, "annotations:", "annotation:"},
 		{alerts, "severity: critical", "severity: critcal"},
 		{alerts, "{{ $labels.file }}", "{{ $labels.path }}"},
@@ -77,7 +76,7 @@ func TestTypos(t *testing.T) {
 		{alerts, "summary:", "summaries:"},
 
 		{tests, "alertname: PgwicketDown", "alertname: PgwicketDwon"},
-		{tests, "series: 'pgwicket_backend_connects_total{", "series: 'pgwicket_backend_connect_total{"},
+		{tests, "series: 'pgwicket_backend_up{", "series: 'pgwicket_backends_up{"},
 		{tests, "input_series:", "input_serie:"},
 		{tests, `issuer="CN=root"`, `isuer="CN=root"`},
 
@@ -110,7 +109,7 @@ func TestWrongConditions(t *testing.T) {
 		t.Skip("no promtool; on Debian it is in the package prometheus")
 	}
 	for _, c := range []struct{ text, typo string }{
-		{"unless ignoring (result)", "and ignoring (result)"},
+		{"pgwicket_backend_up == 0", "pgwicket_backend_up == 1"},
 		{"used:ratio > 0.8", "used:ratio > 0.95"},
 		{"timestamp_seconds - time() < 86400", "timestamp_seconds - time() < 864000"},
 		{"for: 10m", "for: 1m"},

@@ -19,18 +19,21 @@ import (
 // in DER.
 type Case struct {
 	Name    string
-	Server  bool     // the leaf is shown by a server; else by a client
-	Leaf    []byte   // may be unreadable
-	Key     []byte   // the private key of the leaf in PEM; nil for none
-	Sent    [][]byte // shown with it
-	CA      [][]byte // the trusted file
-	Trusted []byte   // a PEM block "TRUSTED CERTIFICATE" at the end of that file
-	Level   int      // OpenSSL's security level
-	Partial bool     // every certificate of the trusted file is an anchor
+	Server  bool      // the leaf is shown by a server; else by a client
+	Leaf    []byte    // may be unreadable
+	Key     []byte    // the private key of the leaf in PEM; nil for none
+	Sent    [][]byte  // shown with it
+	CA      [][]byte  // the trusted file
+	Trusted []byte    // a PEM block "TRUSTED CERTIFICATE" at the end of that file
+	Level   int       // OpenSSL's security level
+	Partial bool      // every certificate of the trusted file is an anchor
+	Lists   [][]byte  // revocation lists; nil: nothing is asked about revocation
+	At      time.Time // when it is verified; zero: now
 
 	// Stricter says why the gate refuses what OpenSSL admits; empty where they must
-	// agree. There is nothing that only the gate admits.
-	Stricter string
+	// agree. Laxer says why the gate admits what OpenSSL refuses, which there is for
+	// revocation lists alone.
+	Stricter, Laxer string
 }
 
 // DefaultLevel is Debian's.
@@ -55,6 +58,9 @@ func (c Case) Write(dir string) error {
 		"sent.pem": encode(c.Sent...),
 		"ca.pem":   append(encode(c.CA...), c.Trusted...),
 	}
+	if c.Lists != nil {
+		files["crl.pem"] = encodeAs("X509 CRL", c.Lists...)
+	}
 	if c.Key != nil {
 		files["leaf.key"] = c.Key
 	}
@@ -66,10 +72,12 @@ func (c Case) Write(dir string) error {
 	return nil
 }
 
-func encode(certs ...[]byte) []byte {
+func encode(certs ...[]byte) []byte { return encodeAs("CERTIFICATE", certs...) }
+
+func encodeAs(kind string, list ...[]byte) []byte {
 	var b bytes.Buffer
-	for _, der := range certs {
-		if err := pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: der}); err != nil {
+	for _, der := range list {
+		if err := pem.Encode(&b, &pem.Block{Type: kind, Bytes: der}); err != nil {
 			panic(err)
 		}
 	}
@@ -188,7 +196,7 @@ func All(dir string) ([]Case, error) {
 	}
 	var all []Case
 	for _, group := range []func(*keys) []Case{
-		paths, searches, names, encodings, brokenExtensions, criticals, dates, purposes, authorities, pathLengths,
+		paths, pinned, searches, names, encodings, brokenExtensions, criticals, dates, purposes, authorities, pathLengths,
 		strengths, keyForms, nameConstraintForms, nameConstraintKinds,
 	} {
 		all = append(all, group(k)...)

@@ -228,7 +228,11 @@ func (m *maker) trusted(leafKey string) (cases []Case) {
 			}
 			c := m.chain("trusted "+kind+" "+name, m.cert(by, leafKey, "/CN=app_user", leafSection), by)
 			c.CA, c.Trusted = nil, block
-			cases = append(cases, c)
+			partial := c.partial()
+			partial.Name += ", partial chains"
+			itself := m.chain("trusted "+kind+" "+name+" as leaf", by, by)
+			itself.CA, itself.Trusted = nil, block
+			cases = append(cases, c, partial, itself)
 		}
 	}
 	return cases

@@ -1,6 +1,8 @@
 package chains
 
 import (
+	"bytes"
+	"crypto"
 	"strconv"
 	"time"
 )
@@ -74,6 +76,45 @@ func (k *keys) surplus(sub, root *node) []*node {
 		list = append(list, issue(nil, k.other, dn("CN=Surplus "+strconv.Itoa(i)), ca))
 	}
 	return append(list, root)
+}
+
+// pinned are leaves that are in the trusted file, with partial chains.
+func pinned(k *keys) (cases []Case) {
+	root, sub, _ := k.trio()
+	weakSub, expiredSub := issue(root, k.rsa1024, subName, ca), issue(root, k.sub, subName, ca, expired)
+	for name, l := range map[string]*node{
+		"usual":                   issue(sub, k.leaf, leafName, leaf),
+		"expired":                 issue(sub, k.leaf, leafName, leaf, expired),
+		"from the future":         issue(sub, k.leaf, leafName, leaf, future),
+		"for servers":             issue(sub, k.leaf, leafName, with(usage(serverAuth))),
+		"of a weak CA":            issue(weakSub, k.leaf, leafName, leaf),
+		"with a weak key":         issue(sub, k.rsa1024, leafName, leaf),
+		"signed with SHA-1":       issue(sub, k.leaf, leafName, leaf, digest(crypto.SHA1)),
+		"with a critical unknown": issue(sub, k.leaf, leafName, leaf, with(ext("1.2.3.4", true, null))),
+		"self-signed":             issue(nil, k.leaf, leafName, leaf),
+		"self-signed and expired": issue(nil, k.leaf, leafName, leaf, expired),
+		"of version 1":            issue(sub, k.leaf, leafName, plain, version(-1)),
+	} {
+		forged := &node{bytes.Clone(l.der), l.name, l.key}
+		forged.der[len(forged.der)-5] ^= 0x40
+		again := issue(sub, k.leaf, leafName, leaf)
+		cases = append(cases,
+			chain("pinned leaf "+name, l, l).partial(),
+			chain("pinned leaf "+name+", without partial chains", l, l),
+			chain("pinned leaf "+name+", its CA sent", l, sub, l).partial(),
+			chain("pinned leaf "+name+", its CA sent and the root trusted", l, sub, l).trust(root).partial(),
+			chain("pinned leaf "+name+", its CA trusted", l, l).trust(sub).partial(),
+			chain("pinned leaf "+name+", to a server", l, l).server().partial(),
+			chain("pinned leaf "+name+", with a broken signature", forged, forged).partial(),
+			chain("pinned leaf "+name+", another signature is pinned", l, forged).partial(),
+			chain("pinned leaf "+name+", another of its name and key is pinned", l, again).partial(),
+			chain("pinned leaf "+name+", with a broken signature and its CA sent", forged, sub, forged).partial(),
+			chain("pinned leaf "+name+", its expired CA sent", l, expiredSub, l).partial(),
+			chain("pinned leaf "+name+", its CA and a stranger sent", l, sub, issue(nil, k.other, rootName, ca), l).partial(),
+		)
+	}
+	broken := issue(sub, k.leaf, leafName, leaf, with(ext("2.5.29.17", false, null)))
+	return append(cases, chain("pinned leaf with a broken extension", broken, broken).partial().stricter("libssl does not load such a leaf"))
 }
 
 // searches have more than one candidate for an issuer.

@@ -1,5 +1,8 @@
 // PostgreSQL's JDBC driver as a client.
 
+import java.io.BufferedReader;
+import java.io.InputStreamReader;
+import java.io.OutputStream;
 import java.io.StringReader;
 import java.io.StringWriter;
 import java.sql.Connection;
@@ -12,6 +15,10 @@ import java.sql.Statement;
 import java.util.Map;
 import java.util.Properties;
 import java.util.TreeMap;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
 import org.postgresql.PGConnection;
 import org.postgresql.PGNotification;
 import org.postgresql.largeobject.LargeObject;
@@ -180,7 +187,84 @@ public final class Jdbc {
         }
     }
 
+    /** opened returns a session for a hard moment. */
+    static Connection opened(String user) throws SQLException {
+        return user.equals("cert_user")
+            ? connect("user", user, "password", "", "sslcert", env("CERT"), "sslkey", env("KEY_DER"))
+            : connect("user", user);
+    }
+
+    static void close(Connection c) {
+        try {
+            if (c != null) {
+                c.close();
+            }
+        } catch (SQLException e) {
+            // It has been lost before.
+        }
+    }
+
+    /**
+     * moments obeys the commands that come on standard input, a line each, and answers each
+     * with a line: ok or error, the SQLSTATE and the text.
+     */
+    static void moments() throws Exception {
+        BufferedReader in = new BufferedReader(new InputStreamReader(System.in));
+        ExecutorService background = Executors.newSingleThreadExecutor();
+        Connection session = null;
+        Statement sleeping = null;
+        Future<?> running = null;
+        for (String line = in.readLine(); line != null; line = in.readLine()) {
+            String[] words = line.split(" ");
+            String seen = "";
+            try {
+                switch (words[0]) {
+                case "open" -> {
+                    close(session);
+                    session = opened(words[1]);
+                }
+                case "try" -> {
+                    try (Connection c = opened(words[1])) {
+                        seen = one(c, "select 'in'");
+                    }
+                }
+                case "ask" -> seen = one(session, "select 'in'");
+                case "copy" -> seen = String.valueOf(session.unwrap(PGConnection.class).getCopyAPI()
+                    .copyOut("copy (select repeat('x', 8000) from generate_series(1, " + words[1] + ")) to stdout", OutputStream.nullOutputStream()));
+                case "sleep" -> {
+                    Statement s = session.createStatement();
+                    sleeping = s;
+                    running = background.submit(() -> s.execute("select 'slept' from pg_sleep(120)"));
+                }
+                case "cancel" -> {
+                    sleeping.cancel();
+                    running.get();
+                    seen = "it was not cancelled";
+                }
+                case "close" -> {
+                    close(session);
+                    session = null;
+                }
+                default -> throw new IllegalArgumentException(line);
+                }
+                System.out.println("ok\t\t" + seen);
+            } catch (Exception thrown) {
+                Throwable e = thrown instanceof ExecutionException ? thrown.getCause() : thrown;
+                String text = String.valueOf(e.getMessage());
+                if (e.getCause() != null && !text.contains(String.valueOf(e.getCause().getMessage()))) {
+                    text += " (" + e.getCause().getMessage() + ")";
+                }
+                String state = e instanceof SQLException s ? String.valueOf(s.getSQLState()) : "";
+                System.out.println("error\t" + state + "\t" + text.replaceAll("\\s+", " ").replace(env("PORT"), "PORT"));
+            }
+        }
+        System.exit(0);
+    }
+
     public static void main(String[] args) throws Exception {
+        if (args.length == 1 && args[0].equals("moments")) {
+            moments();
+        }
         Use user = ask("select current_user");
         Map<String, Feature> all = new TreeMap<>();
         all.put("sslrequest", with(user));

@@ -140,6 +140,39 @@ my %features = (
 	map { ("sslmode-$_" => user(sslmode => $_)) } qw(disable allow prefer require verify-ca verify-full),
 );
 
+# moments obeys the commands that come on standard input, a line each, and answers each
+# with a line: ok or error, the SQLSTATE and the text.
+sub moments {
+	my $session;
+	my $open = sub {
+		my @pair = $_[0] eq 'cert_user' ? (password => '', sslcert => $ENV{INTEROP_CERT}, sslkey => $ENV{INTEROP_KEY}) : ();
+		return open_with(user => $_[0], sslmode => 'verify-full', @pair);
+	};
+	my $close = sub { eval { $session->disconnect } if $session; $session = undef; return };
+	my %commands = (
+		'open' => sub { $close->(); $session = $open->(@_); return },
+		'try' => sub { my $c = $open->(@_); my $seen = one($c, q{select 'in'}); $c->disconnect; return $seen },
+		'ask' => sub { one($session, q{select 'in'}) },
+		'sleep' => sub { $session->do(q{select 'slept' from pg_sleep(120)}, { pg_async => PG_ASYNC }); return },
+		'cancel' => sub { return $session->pg_cancel ? die({ state => '57014', text => $session->errstr // 'cancelled' }) : 'it was not cancelled' },
+		'close' => $close,
+	);
+	while (my $line = <STDIN>) {
+		my ($name, @user) = split ' ', $line;
+		my $seen = eval { $commands{$name}->(@user) };
+		my $e = $@;
+		if ($e) {
+			my $state = ref $e ? $e->{state} : ($DBI::state // '');
+			my $text = ref $e ? $e->{text} : $e =~ s/ at \S+ line \d+.*\n//r =~ s/.*failed: //sr =~ s/port \d+ ?//r;
+			print "error\t$state\t", $text =~ s/\s+/ /gr, "\n";
+		} else {
+			print "ok\t\t", $seen // '', "\n";
+		}
+	}
+	exit 0;
+}
+moments() if "@ARGV" eq 'moments';
+
 my $version = do { my $c = DBD::Pg->VERSION; "DBD::Pg $c, DBI $DBI::VERSION, Perl $^V" };
 print "version\t$version\n";
 for my $name (@ARGV) {

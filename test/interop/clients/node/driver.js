@@ -71,4 +71,45 @@ async function main(version, features) {
   process.exit(0);
 }
 
-module.exports = { E, ca, lacks, common, asleep, main };
+// moments obeys the commands that come on standard input, a line each, and answers each
+// with a line: ok or error, the SQLSTATE and the text. open(user) returns a session:
+// do(sql), cancel(), close(), and lost, an error that came while nothing was asked.
+async function moments(open) {
+  const more = (user) => (user === "cert_user" ? { user, password: "", ssl: { ca, cert: fs.readFileSync(E.INTEROP_CERT), key: fs.readFileSync(E.INTEROP_KEY) } } : { user });
+  let session;
+  let running;
+  const close = async () => { if (session) await session.close(); session = undefined; };
+  const commands = {
+    open: async (user) => { await close(); session = await open(more(user)); },
+    try: async (user) => {
+      const other = await open(more(user));
+      try { return await other.do("select 'in'"); } finally { await other.close(); }
+    },
+    ask: async () => {
+      const { lost } = session;
+      session.lost = undefined;
+      if (lost) throw lost;
+      return session.do("select 'in'");
+    },
+    sleep: async () => { running = session.do("select 'slept' from pg_sleep(120)").then(() => undefined, (e) => e); },
+    cancel: async () => {
+      await session.cancel();
+      const e = await running;
+      if (e) throw e;
+      return "it was not cancelled";
+    },
+    close,
+  };
+  for await (const line of require("readline").createInterface({ input: process.stdin })) {
+    const [command, user] = line.split(" ");
+    try {
+      console.log(`ok\t\t${(await commands[command](user)) ?? ""}`);
+    } catch (e) {
+      const text = String(e.message || e).replace(/\s+/g, " ").replaceAll(E.INTEROP_PORT, "PORT").replace(/^[0-9A-F]+:error:/, "error:");
+      console.log(`error\t${e.severity || e.severity_local ? e.code : ""}\t${text}${!e.severity && e.code ? ` (${e.code})` : ""}`);
+    }
+  }
+  process.exit(0);
+}
+
+module.exports = { moments, E, ca, lacks, common, asleep, main };

@@ -4,7 +4,7 @@ const { pipeline } = require("stream/promises");
 const { Readable } = require("stream");
 const { Client } = require("pg");
 const { from, to } = require("pg-copy-streams");
-const { E, ca, lacks, common, asleep, main } = require("./driver.js");
+const { E, ca, lacks, common, asleep, main, moments } = require("./driver.js");
 
 const base = { host: E.INTEROP_HOST, port: +E.INTEROP_PORT, database: "postgres", user: "app", password: E.INTEROP_PASSWORD, ssl: { ca }, connectionTimeoutMillis: 90000 };
 
@@ -18,7 +18,24 @@ const one = async (c, q, values) => Object.values((await c.query(q, values)).row
 const tls = (more) => () => withClient(more, async (c) => (c.connection.stream.encrypted ? "over TLS" : "without TLS"));
 const url = (mode) => ({ connectionString: `postgres://app:${encodeURIComponent(E.INTEROP_PASSWORD)}@${E.INTEROP_HOST}:${E.INTEROP_PORT}/postgres?sslmode=${mode}&sslrootcert=${E.INTEROP_CA}&uselibpqcompat=true`, ssl: undefined });
 
-main(`node-postgres ${require("pg/package.json").version}`, {
+async function session(more) {
+  const c = new Client({ ...base, ...more });
+  const s = {
+    do: (q) => one(c, q),
+    cancel: async () => {
+      const canceller = new Client(base);
+      canceller.connection.on("error", () => {});
+      canceller.cancel(c, c._activeQuery ?? c.activeQuery);
+    },
+    close: () => Promise.race([c.end(), new Promise((r) => setTimeout(r, 1000))]),
+  };
+  c.on("error", (e) => { s.lost ??= e; });
+  await c.connect();
+  return s;
+}
+
+if (process.argv[2] === "moments") moments(session);
+else main(`node-postgres ${require("pg/package.json").version}`, {
   ...common(withClient, one, { startup: (parameters) => parameters }),
   "sslrequest": tls({}),
   "direct": tls({ sslnegotiation: "direct" }),

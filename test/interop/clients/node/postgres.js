@@ -5,7 +5,7 @@ const { Readable } = require("stream");
 const fs = require("fs");
 const path = require("path");
 const postgres = require("postgres");
-const { E, ca, lacks, common, asleep, main } = require("./driver.js");
+const { E, ca, lacks, common, asleep, main, moments } = require("./driver.js");
 
 // Its package shows no other way to its version.
 const { version } = JSON.parse(fs.readFileSync(path.join(E.NODE_PATH, "postgres", "package.json")));
@@ -19,7 +19,20 @@ async function withClient(more, f) {
 const one = async (sql, q, values) => Object.values((await sql.unsafe(q, values))[0])[0];
 const user = (more) => () => withClient(more, (sql) => one(sql, "select current_user"));
 
-main(`postgres.js ${version}`, {
+// It is a pool of one connection, which it opens again when a query needs it.
+async function session(more) {
+  const sql = postgres({ ...base, ...more });
+  await one(sql, "select 1");
+  let running;
+  return {
+    do: async (q) => { running = sql.unsafe(q); return Object.values((await running)[0])[0]; },
+    cancel: async () => running.cancel(),
+    close: () => sql.end({ timeout: 1 }),
+  };
+}
+
+if (process.argv[2] === "moments") moments(session);
+else main(`postgres.js ${version}`, {
   ...common(withClient, one, { startup: (parameters) => ({ connection: parameters }) }),
   "sslrequest": user({}),
   "direct": user({ sslnegotiation: "direct" }),

@@ -102,7 +102,7 @@ def asleep(connect, one, pid):
 def clean(e):
     # Ports differ between the two ways.
     text = " ".join(str(e).split()) or type(e).__name__
-    return text.replace(f"port {E['INTEROP_PORT']} ", "").split("failed: ", 1)[-1][:300]
+    return text.replace(f"port {E['INTEROP_PORT']} ", "").split("failed: ", 1)[-1].replace(E["INTEROP_PORT"], "PORT")[:300]
 
 
 def main(version, features):
@@ -117,3 +117,66 @@ def main(version, features):
                 print(f"{name}\tunsupported\tthis libpq does not have it", flush=True)
             else:
                 print(f"{name}\terror\t{clean(e)}", flush=True)
+
+
+def answered(code, f):
+    """Answers a command: ok or error, the SQLSTATE and the text."""
+    try:
+        print(f"ok\t\t{f() or ''}", flush=True)
+    except Exception as e:
+        print(f"error\t{code(e) or ''}\t{clean(e)}", flush=True)
+
+
+def moments(connect, one, cancel, code):
+    """Obeys the commands that come on standard input, a line each, and answers each with a line.
+
+    connect takes libpq's words and returns a connection, code the SQLSTATE of an error.
+    """
+    session = running = None
+
+    def opened(user):
+        pair = dict(password="", sslcert=E["INTEROP_CERT"], sslkey=E["INTEROP_KEY"]) if user == "cert_user" else {}
+        return connect(user=user, sslmode="verify-full", **pair)
+
+    def close():
+        nonlocal session
+        if session:
+            session.close()
+        session = None
+
+    def reopen(user):
+        nonlocal session
+        close()
+        session = opened(user)
+
+    def attempt(user):
+        other = opened(user)
+        try:
+            return one(other, "select 'in'")
+        finally:
+            other.close()
+
+    def sleep():
+        nonlocal running
+        ended = []
+
+        def run():
+            try:
+                one(session, "select 'slept' from pg_sleep(120)")
+            except Exception as e:
+                ended.append(e)
+
+        running = threading.Thread(target=run), ended
+        running[0].start()
+
+    def stop():
+        cancel(session)
+        running[0].join()
+        if running[1]:
+            raise running[1][0]
+        return "it was not cancelled"
+
+    commands = {"open": reopen, "try": attempt, "ask": lambda: one(session, "select 'in'"), "sleep": sleep, "cancel": stop, "close": close}
+    for line in sys.stdin:
+        name, *user = line.split()
+        answered(code, lambda: commands[name](*user))

@@ -3,10 +3,11 @@ import asyncio
 import contextlib
 import platform
 import ssl
+import sys
 
 import asyncpg
 
-from driver import E, RAISE, SLEEPS, lacks, main
+from driver import E, RAISE, SLEEPS, clean, lacks, main
 
 PAIR = f"&sslcert={E['INTEROP_CERT']}&sslkey={E['INTEROP_KEY']}"
 
@@ -146,4 +147,59 @@ FEATURES = {
 for mode in ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]:
     FEATURES["sslmode-" + mode] = use(tls, mode=mode)
 
-main(f"asyncpg {asyncpg.__version__}, Python {platform.python_version()}", FEATURES)
+
+
+class Moments:
+    """What driver.moments does, for a client without threads."""
+
+    session = running = None
+
+    async def open(self, user):
+        await self.close()
+        self.session = await self.opened(user)
+
+    async def opened(self, user):
+        pair, more = (PAIR, dict(password="")) if user == "cert_user" else ("", dict(password=E["INTEROP_PASSWORD"]))
+        return await asyncpg.connect(f"postgres://{user}@{E['INTEROP_HOST']}:{E['INTEROP_PORT']}/postgres?sslmode=verify-full&sslrootcert={E['INTEROP_CA']}{pair}",
+                                     timeout=30, **more)
+
+    async def attempt(self, user):
+        other = await self.opened(user)
+        try:
+            return await other.fetchval("select 'in'")
+        finally:
+            await other.close()
+
+    async def ask(self):
+        return await self.session.fetchval("select 'in'")
+
+    async def sleep(self):
+        self.running = asyncio.ensure_future(self.session.fetchval("select 'slept' from pg_sleep(120)"))
+
+    async def cancel(self):
+        # As by a timeout: asyncpg sends the request, and the next query waits until it is done.
+        self.running.cancel()
+        try:
+            return await self.running
+        except asyncio.CancelledError:
+            raise RuntimeError("CancelledError, of the client itself") from None
+
+    async def close(self):
+        if self.session:
+            self.session.terminate()
+        self.session = None
+
+    async def obey(self):
+        commands = {"open": self.open, "try": self.attempt, "ask": self.ask, "sleep": self.sleep, "cancel": self.cancel, "close": self.close}
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            name, *user = line.split()
+            try:
+                print(f"ok\t\t{await commands[name](*user) or ''}", flush=True)
+            except Exception as e:
+                print(f"error\t{getattr(e, 'sqlstate', None) or ''}\t{clean(e)}", flush=True)
+
+
+if sys.argv[1:] == ["moments"]:
+    asyncio.run(Moments().obey())
+else:
+    main(f"asyncpg {asyncpg.__version__}, Python {platform.python_version()}", FEATURES)

@@ -1,7 +1,9 @@
 # psycopg 3 as a client. Its libpq is the one that the loader finds.
+import sys
+
 import psycopg
 
-from driver import BASE, RAISE, Unsupported, main, of_libpq
+from driver import BASE, RAISE, Unsupported, main, moments, of_libpq
 
 
 def connect(**more):
@@ -74,7 +76,10 @@ def extended():
         return one(c, "select %s::text", ["7"], prepare=False)
 
 
-main(f"psycopg {psycopg.__version__}, libpq {psycopg.pq.version()}", of_libpq(connect, one, lambda c: c.pgconn.ssl_in_use) | {
-    "simple": simple, "extended": extended, "prepared": prepared, "pipeline": pipeline, "copy-in": copy_in, "copy-out": copy_out,
-    "notify": notify, "lo": lo, "notice": notice,
-})
+if sys.argv[1:] == ["moments"]:
+    moments(connect, one, lambda c: c.cancel(), lambda e: getattr(e, "sqlstate", None))
+else:
+    main(f"psycopg {psycopg.__version__}, libpq {psycopg.pq.version()}", of_libpq(connect, one, lambda c: c.pgconn.ssl_in_use) | {
+        "simple": simple, "extended": extended, "prepared": prepared, "pipeline": pipeline, "copy-in": copy_in, "copy-out": copy_out,
+        "notify": notify, "lo": lo, "notice": notice,
+    })

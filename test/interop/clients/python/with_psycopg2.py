@@ -2,11 +2,12 @@
 import contextlib
 import io
 import select
+import sys
 
 import psycopg2
 import psycopg2.extensions
 
-from driver import BASE, RAISE, lacks, main, of_libpq
+from driver import BASE, RAISE, lacks, main, moments, of_libpq
 
 
 @contextlib.contextmanager
@@ -84,7 +85,18 @@ def version():
 
 
 of_the_simple_protocol = lacks("psycopg2 speaks the simple query protocol only")
-main(version(), of_libpq(connect, one, lambda c: c.info.ssl_in_use) | {
-    "simple": simple, "extended": of_the_simple_protocol, "prepared": of_the_simple_protocol, "pipeline": of_the_simple_protocol,
-    "copy-in": copy_in, "copy-out": copy_out, "notify": notify, "lo": lo, "notice": notice,
-})
+
+
+def autocommitting(**more):
+    c = psycopg2.connect(**(BASE | more))
+    c.autocommit = True
+    return c
+
+
+if sys.argv[1:] == ["moments"]:
+    moments(autocommitting, one, lambda c: c.cancel(), lambda e: getattr(e, "pgcode", None))
+else:
+    main(version(), of_libpq(connect, one, lambda c: c.info.ssl_in_use) | {
+        "simple": simple, "extended": of_the_simple_protocol, "prepared": of_the_simple_protocol, "pipeline": of_the_simple_protocol,
+        "copy-in": copy_in, "copy-out": copy_out, "notify": notify, "lo": lo, "notice": notice,
+    })

@@ -6,8 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -201,4 +204,39 @@ func cancelled(ctx context.Context, c *pgx.Conn) (string, error) {
 	return "", fmt.Errorf("not cancelled: %w", err)
 }
 
-func main() { answer.Main("pgx", "github.com/jackc/pgx/v5", features()) }
+// session opens a session for a hard moment.
+func session(ctx context.Context, user string) (*answer.Session, error) {
+	more := "user=" + user
+	if user == "cert_user" {
+		more = answer.Certificate()
+	}
+	c, err := connect(ctx, more)
+	if err != nil {
+		return nil, err
+	}
+	return &answer.Session{
+		Do:     func(ctx context.Context, sql string) (string, error) { return one(ctx, c, sql) },
+		Cancel: c.PgConn().CancelRequest,
+		Close: func() {
+			ctx, stop := context.WithTimeout(context.Background(), 5*time.Second)
+			defer stop()
+			_ = c.Close(ctx)
+		},
+	}, nil
+}
+
+func sqlState(err error) string {
+	var e *pgconn.PgError
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return ""
+}
+
+func main() {
+	if slices.Equal(os.Args[1:], []string{"moments"}) {
+		answer.Moments(session, sqlState)
+		return
+	}
+	answer.Main("pgx", "github.com/jackc/pgx/v5", features())
+}

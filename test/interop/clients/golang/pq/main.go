@@ -7,8 +7,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/lib/pq"
@@ -210,4 +213,49 @@ func noticed(ctx context.Context) (string, error) {
 	return strings.Join(got, " "), err
 }
 
-func main() { answer.Main("lib/pq", "github.com/lib/pq", features()) }
+// session opens a session for a hard moment. It is one connection of the pool, which
+// database/sql replaces when it is lost.
+func session(ctx context.Context, user string) (*answer.Session, error) {
+	more := "user=" + user
+	if user == "cert_user" {
+		more = answer.Certificate()
+	}
+	connector, err := pq.NewConnector(answer.DSN(more))
+	if err != nil {
+		return nil, err
+	}
+	db := sql.OpenDB(connector)
+	db.SetMaxOpenConns(1)
+	if err := db.PingContext(ctx); err != nil {
+		_ = db.Close()
+		return nil, err
+	}
+	var running atomic.Pointer[context.CancelFunc]
+	return &answer.Session{
+		Do: func(ctx context.Context, query string) (s string, err error) {
+			ctx, stop := context.WithCancel(ctx)
+			running.Store(&stop)
+			err = db.QueryRowContext(ctx, query).Scan(&s)
+			return s, err
+		},
+		// Its users cancel a context, and lib/pq sends the request.
+		Cancel: func(context.Context) error { (*running.Load())(); return nil },
+		Close:  func() { _ = db.Close() },
+	}, nil
+}
+
+func sqlState(err error) string {
+	var e *pq.Error
+	if errors.As(err, &e) {
+		return string(e.Code)
+	}
+	return ""
+}
+
+func main() {
+	if slices.Equal(os.Args[1:], []string{"moments"}) {
+		answer.Moments(session, sqlState)
+		return
+	}
+	answer.Main("lib/pq", "github.com/lib/pq", features())
+}

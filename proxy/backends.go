@@ -1,0 +1,27 @@
+package proxy
+
+import (
+	"fmt"
+
+	"pgwicket/internal/pgwire"
+	"pgwicket/internal/relay"
+	"pgwicket/metrics"
+)
+
+// recordLogin records what the end of a session before it was ready shows of its
+// backend. A refused password shows that PostgreSQL works; a client that leaves before
+// it has answered shows nothing.
+func (s *session) recordLogin(o Outcome, r relay.Result) {
+	h := metrics.Host{Backend: s.backend, Address: s.host.Address}
+	switch {
+	case r.Login.Ready:
+	case o == AuthenticationFailed || o == OAuthDiscovery:
+		s.server.metrics.BackendServed(h)
+	case o == LoginTimeout && r.ToClient == 0:
+		s.server.metrics.BackendFailed(h, r.Login.Late(false))
+	case o == BackendRefused && pgwire.Unavailable(r.Login.SQLSTATE):
+		s.server.metrics.BackendFailed(h, "PostgreSQL refuses sessions with SQLSTATE "+r.Login.SQLSTATE)
+	case o == BackendClosed, o == BackendLost:
+		s.server.metrics.BackendFailed(h, fmt.Sprintf("the connection ended before PostgreSQL was ready (%s)", o))
+	}
+}
