@@ -49,6 +49,7 @@ type Config struct {
 	User           string // the account to change to when started as root; may be empty
 	UserLine       int    // the line of user, or 1 if it is not set; 0 if the environment sets it
 	StateDir       string // absolute, or relative to the working directory; empty: none
+	AuditFile      string // likewise; empty: no audit trail
 	Landlock       bool
 	RunsCommands   bool // a passphrase command runs at each load
 
@@ -234,6 +235,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		User:           f.User,
 		UserLine:       l.line("user"),
 		StateDir:       l.stateDir(dir, f.StateDir),
+		AuditFile:      l.auditFile(dir, f.Audit),
 		Landlock:       f.Landlock,
 		RunsCommands:   f.TLS.PassphraseCommand != "" || f.Admin.TLS.PassphraseCommand != "",
 	}
@@ -274,8 +276,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		AuthenticationTimeout: l.positive("limits.authentication_timeout", f.Limits.AuthenticationTimeout),
 		Limits:                l.limits(f.Limits),
 		MaxCancelRequests:     int(f.Limits.MaxCancelRequests),
-		RefusalLogRate:        float64(f.Log.RefusalRate),
-		LogEndsOnly:           l.oneOf("log.sessions", f.Log.Sessions, "both", "end") == "end",
+		Recording:             l.recording(f),
 	}
 	c.Policy.Backend, c.Policy.Backends = l.backends(f)
 	l.checkBackends(f.ACL.Rules, c.Policy)

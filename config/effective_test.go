@@ -68,6 +68,7 @@ func meant(t *testing.T, s settings, path string) file {
 	f.paths(dir)
 	f.Admin.Socket = absolute(dir, f.Admin.Socket)
 	f.StateDir = absolute(dir, f.StateDir)
+	f.Audit.File = absolute(dir, f.Audit.File)
 	for i := range f.Backends {
 		f.Backends[i].backend = withDefaults(s.lines, fmt.Sprintf("backends[%d]", i), f.Backends[i].backend)
 	}

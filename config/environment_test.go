@@ -83,7 +83,7 @@ func TestEnvironmentHasEveryKey(t *testing.T) {
 		"PGWICKET_ADMIN_TLS_CRL_DIR=\"\"", "PGWICKET_ADMIN_TLS_CRL_CHECK=chain", "PGWICKET_ADMIN_TLS_CRL_MISSING=reject",
 		"PGWICKET_ADMIN_TLS_CRL_STALE=reject", "PGWICKET_ADMIN_TLS_CRL_GRACE=0s",
 		"PGWICKET_LOG_LEVEL=debug", "PGWICKET_LOG_FORMAT=json", "PGWICKET_LOG_SESSIONS=end", "PGWICKET_LOG_REFUSAL_RATE=20",
-		"PGWICKET_WATCH_FILES=false", "PGWICKET_REUSE_PORT=true", "PGWICKET_USER=nobody", "PGWICKET_STATE_DIR=.", "PGWICKET_LANDLOCK=false",
+		"PGWICKET_WATCH_FILES=false", "PGWICKET_REUSE_PORT=true", "PGWICKET_USER=nobody", "PGWICKET_STATE_DIR=.", "PGWICKET_AUDIT_FILE=audit.log", "PGWICKET_AUDIT_REQUIRED=true", "PGWICKET_LANDLOCK=false",
 	}
 	for _, path := range []string{"", s.write(t, "other.yaml", []byte(small+"log: {level: warn, format: text}\nwatch_files: true\n"), 0o600)} {
 		got, problems := readSettings(path, environ)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	"pgwicket/internal/backend"
@@ -40,7 +39,7 @@ func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 	}
 	keys, source := &c.server.cancelKeys, limit.SourceOf(c.peer.request.Source)
 	hosts := policy.Hosts() // it may be for a session of another gate
-	known := keys.host(packet.CancelKey())
+	known := keys.Host(packet.CancelKey())
 	if known != nil {
 		hosts = []*Host{known}
 	} else if policy.KnownCancelsOnly {
@@ -73,34 +72,7 @@ func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 type cancelKeys struct {
 	requests *limit.Cancels
 	ownSlots handshake.Slots // for those of sessions that are terminated
-
-	mu    sync.Mutex
-	hosts map[string]*Host
-}
-
-func (k *cancelKeys) add(key string, at *Host) {
-	if key == "" {
-		return
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.hosts == nil {
-		k.hosts = make(map[string]*Host)
-	}
-	k.hosts[key] = at
-}
-
-func (k *cancelKeys) remove(key string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	delete(k.hosts, key)
-}
-
-// host returns where the session with that key is; nil: it is none of ours.
-func (k *cancelKeys) host(key string) *Host {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.hosts[key]
+	backend.Keys
 }
 
 // Hosts returns those of every backend.

@@ -46,7 +46,7 @@ type conn struct {
 }
 
 func newConn(s *Server, tcp *net.TCPConn, listener string, interrupt context.CancelFunc) *conn {
-	p := newPeer(s.ids.next(), tcp, listener)
+	p := newPeer(s.ids.Next(), tcp, listener)
 	return &conn{
 		server:  s,
 		session: &session{server: s, peer: p, interrupt: interrupt},
@@ -248,6 +248,9 @@ func (c *conn) judge() (*acl.Rule, *Policy, error) {
 	rule, err := c.peer.judge(policy, now, certAt)
 	if rule != nil {
 		c.session.setRule(rule)
+	}
+	if err == nil {
+		err = c.server.audit.admits(policy)
 	}
 	return rule, policy, err
 }

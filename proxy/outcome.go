@@ -69,6 +69,7 @@ const (
 	Locked
 	AccountLimit
 	AuthBackoff
+	AuditUnavailable
 	BackendUnavailable
 	ShuttingDown
 	InternalError
@@ -161,6 +162,7 @@ var outcomes = [outcomeCount]meaning{
 	Locked:              {"locked", pgwire.SQLStateInvalidAuthorization, "pgwicket rejects this session", slog.LevelWarn, false},
 	AccountLimit:        {"account_limit", pgwire.SQLStateTooManyConnections, "too many connections for this role and database", slog.LevelWarn, false},
 	AuthBackoff:         {"auth_backoff", pgwire.SQLStateInvalidAuthorization, "too many failed authentications; try again later", slog.LevelWarn, false},
+	AuditUnavailable:    {"audit_unavailable", pgwire.SQLStateCannotConnectNow, "the gate admits no new sessions now", slog.LevelError, false},
 	BackendUnavailable:  {"backend_unavailable", pgwire.SQLStateCannotConnectNow, "the database cannot be reached", slog.LevelError, false},
 	ShuttingDown:        {"shutting_down", pgwire.SQLStateCannotConnectNow, "the gate is shutting down", slog.LevelInfo, false},
 	InternalError:       {"internal_error", pgwire.SQLStateInternalError, "internal error", slog.LevelError, false},

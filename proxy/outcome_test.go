@@ -51,7 +51,7 @@ func TestOutcomesSpeakPostgreSQL(t *testing.T) {
 		if !known[f.sqlstate] {
 			t.Errorf("%v: SQLSTATE %q", o, f.sqlstate)
 		}
-		if moves := o == BackendUnavailable || o == ShuttingDown || o == ConnectionLimit; moves != (f.sqlstate == "57P03") {
+		if moves := o == AuditUnavailable || o == BackendUnavailable || o == ShuttingDown || o == ConnectionLimit; moves != (f.sqlstate == "57P03") {
 			t.Errorf("%v has SQLSTATE %s", o, f.sqlstate)
 		}
 		if strings.ContainsAny(f.public, "\n\x00%") || strings.HasSuffix(f.public, ".") {

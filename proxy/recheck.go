@@ -24,7 +24,11 @@ const (
 type maintenance struct {
 	policyChanged chan struct{}
 	done          chan struct{} // closed when maintain has returned
+	now           func() time.Time
 }
+
+// now is the clock by which clients are judged.
+func (s *Server) now() time.Time { return s.maintenance.now() }
 
 // maintain looks after the live sessions until the server has stopped: it judges
 // them again whenever there is a new policy and as time passes, for certificates
@@ -35,7 +39,7 @@ func (s *Server) maintain() {
 	recheck, expire, summary := every(policy.RecheckInterval), every(policy.precision()), every(summaryInterval)
 	change := newNextChange(s.now)
 	change.follow(policy)
-	defer s.refusals.logLeftOut(s.log)
+	defer s.logLeftOut()
 	for {
 		select {
 		case <-s.shutdown.done:
@@ -45,7 +49,7 @@ func (s *Server) maintain() {
 			change.timer.Stop()
 			return
 		case <-summary.C:
-			s.refusals.logLeftOut(s.log)
+			s.logLeftOut()
 		case <-s.maintenance.policyChanged:
 			policy = s.policy.Load()
 			reset(recheck, policy.RecheckInterval)

@@ -76,9 +76,10 @@ func (s *Server) rememberRefusal(e end) {
 func (s *Server) Refusals() []Refused { return s.refusals.kept.Last() }
 
 // logLeftOut logs how many refusals were not logged one by one.
-func (r *refusals) logLeftOut(log *slog.Logger) {
-	if total, attrs := r.rate.Summary(); total > 0 {
-		log.LogAttrs(context.Background(), slog.LevelWarn, "refusals not logged",
+func (s *Server) logLeftOut() {
+	if total, attrs := s.refusals.rate.Summary(); total > 0 {
+		s.log.LogAttrs(context.Background(), slog.LevelWarn, "refusals not logged",
 			slog.Int("count", total), slog.Attr{Key: "outcomes", Value: slog.GroupValue(attrs...)})
+		s.audit.record("refusals not recorded", []slog.Attr{slog.Int("count", total)})
 	}
 }

@@ -75,22 +75,22 @@ type end struct {
 // log.
 func (s *Server) logAndCount(e end) {
 	o := outcomes[e.outcome]
-	var message string
+	var message, event string
 	switch {
 	case e.admitted:
-		message = "session ended"
+		message, event = "session ended", "ended"
 		s.metrics.Ended(e.peer.id, o.label)
 	case e.outcome >= CancelForwarded:
-		message = "cancel request"
+		message, event = "cancel request", "cancel"
 		s.metrics.Cancelled(o.label)
 	default:
-		message = "connection refused"
+		message, event = "connection refused", "refused"
 		s.metrics.Refused(e.peer.id, o.label, o.tls)
 	}
 	s.rememberRefusal(e)
 	ctx, log := context.Background(), s.log
 	level := e.level()
-	if !log.Enabled(ctx, level) {
+	if !log.Enabled(ctx, level) && level < slog.LevelInfo { // a port scan is no decision for the audit trail
 		return
 	}
 	if e.byStranger() {
@@ -98,23 +98,26 @@ func (s *Server) logAndCount(e end) {
 			return
 		}
 	}
-	log.LogAttrs(ctx, level, message, e.logAttrs()...) //nolint:sloglint // it is one of three
+	attrs := e.logAttrs()
+	if level >= slog.LevelInfo {
+		s.audit.record(event, attrs)
+	}
+	log.LogAttrs(ctx, level, message, attrs...) //nolint:sloglint // it is one of three
 }
 
 // logBegin writes the line of a session that begins, with all that is known of it by now. The
 // caller holds the session's mutex.
 func (s *Server) logBegin(one *session) {
-	ctx := context.Background()
-	if s.policy.Load().LogEndsOnly || !s.log.Enabled(ctx, slog.LevelInfo) {
-		return
-	}
 	p := one.peer
 	attrs := append(p.idAttrs(), p.logAttrs()...)
 	if one.rule != "" {
 		attrs = append(attrs, slog.String("rule", one.rule))
 	}
 	attrs = append(attrs, slog.String("backend", one.host.Address), slog.Uint64("backend_pid", uint64(one.login.PID)))
-	s.log.LogAttrs(ctx, slog.LevelInfo, "session began", attrs...)
+	s.audit.record("admitted", attrs)
+	if !s.policy.Load().LogEndsOnly {
+		s.log.LogAttrs(context.Background(), slog.LevelInfo, "session began", attrs...)
+	}
 }
 
 // level returns the level of the line. pg_isready without a certificate is refused as

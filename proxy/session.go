@@ -150,10 +150,10 @@ func (s *session) start(r relay.Session, host *Host) error {
 	}
 	s.host = host // Done may be called at once, and needs it
 	s.server.metrics.SessionOpened()
-	s.server.shutdown.live.add(1)
+	s.server.shutdown.live.Add(1)
 	handle, err := s.server.relay.Start(r)
 	if err != nil {
-		s.server.shutdown.live.add(-1)
+		s.server.shutdown.live.Add(-1)
 		s.server.metrics.SessionAborted()
 		return refuse(BackendUnavailable, err.Error()) // want of descriptors, as in connectBackend
 	}
@@ -186,7 +186,7 @@ func (s *session) ready(login pgwire.Login) *relay.Termination {
 		s.mu.Unlock()
 		return &relay.Termination{Reason: uint8(r.Outcome), Message: pgwire.Fatal(sqlstate, text, "")}
 	}
-	s.server.cancelKeys.add(login.CancelKey(), s.host)
+	s.server.cancelKeys.Add(login.CancelKey(), s.host)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.place, s.login = place, login
@@ -237,7 +237,7 @@ func (s *session) relayEnded(r relay.Result) {
 	s.recordLogin(e.outcome, r)
 	s.server.logAndCount(e)
 	s.cancelLeftover(r)
-	s.server.shutdown.live.add(-1)
+	s.server.shutdown.live.Add(-1)
 	s.server.forget(s, r.Login.CancelKey())
 }
 
