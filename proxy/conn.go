@@ -37,6 +37,7 @@ type conn struct {
 	tls          *tls.Conn       // nil until the handshake is done
 	under        *handshake.Conn // under tls
 	verdict      verdict
+	header       *limit.HeaderTicket // until there is a ticket
 	ticket       *limit.Ticket
 	balancer     bool // a trusted load balancer, which speaks for itself
 	silent       bool // refused before a byte was read: nothing is sent
@@ -60,6 +61,7 @@ func newConn(s *Server, tcp *net.TCPConn, listener string, interrupt context.Can
 // which will say how it ended. interrupt ends ctx.
 func (c *conn) run(ctx context.Context, interrupt context.CancelFunc) {
 	defer interrupt()
+	defer func() { c.header.Release() }()
 	socket := c.socket.Socket
 	unwatch := context.AfterFunc(ctx, func() { _ = socket.Close() })
 	defer unwatch() // until then also a refused client may have to give way
@@ -197,7 +199,7 @@ func (c *conn) overLimit() *limit.Error {
 func (c *conn) takeTicket() (err error) {
 	c.ticket, err = c.server.limiter.Admit(c.policy.Limits, limit.SourceOf(c.peer.request.Source), time.Now(), c.session.evict)
 	c.session.ticket = c.ticket
-	c.session.header.Release()
+	c.header.Release()
 	return err
 }
 

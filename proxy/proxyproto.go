@@ -37,7 +37,7 @@ func (c *conn) readProxyHeader() error {
 		c.silent = true
 		return err
 	}
-	c.session.header = header // until it has a ticket, or ends
+	c.header = header // until it has a ticket, or ends
 	timeout := c.policy.StartupTimeout
 	if own := c.policy.ProxyHeaderTimeout; own > 0 {
 		timeout = min(timeout, own)

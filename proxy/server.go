@@ -352,7 +352,6 @@ func (s *Server) begin(conn *net.TCPConn, listener string) {
 func (s *Server) forget(one *session, cancelKey string) {
 	s.cancelKeys.Remove(cancelKey)
 	one.attempt.Abandoned() // if it has no result by now
-	one.header.Release()
 	one.ticket.Release()
 	one.place.Release()
 	s.mu.Lock()

@@ -33,7 +33,6 @@ const (
 type session struct {
 	server  *Server
 	peer    *peer               // others may read it from the phase judged on
-	header  *limit.HeaderTicket // released when there is a ticket, or as that is
 	ticket  *limit.Ticket       // released when the server forgets the session
 	place   limit.AccountTicket // likewise; taken at ReadyForQuery
 	host    *Host               // that the relay has a connection to
