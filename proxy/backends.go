@@ -8,11 +8,19 @@ import (
 	"pgwicket/metrics"
 )
 
+// usedHost is the host of a session, with the name of its backend.
+type usedHost struct {
+	*Host
+	backend string
+}
+
+func (h usedHost) label() metrics.Host { return metrics.Host{Backend: h.backend, Address: h.Address} }
+
 // recordLogin records what the end of a session before it was ready shows of its
 // backend. A refused password shows that PostgreSQL works; a client that leaves before
 // it has answered shows nothing.
 func (s *session) recordLogin(o Outcome, r relay.Result) {
-	h := metrics.Host{Backend: s.backend, Address: s.host.Address}
+	h := s.host.label()
 	switch {
 	case r.Login.Ready:
 	case o == AuthenticationFailed || o == OAuthDiscovery:

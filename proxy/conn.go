@@ -126,7 +126,10 @@ func (c *conn) serve(ctx context.Context) error {
 	}
 	c.verifyCertificate(ctx)
 	if packet, err = c.readStartup(direct); err != nil {
-		return c.explainName(err)
+		if r := asRefusal(err); r.Outcome == Probe && handshake.RejectsName(c.policy.TLS, c.peer.tls.ServerName) {
+			c.peer.rejectsName, r.Detail = true, handshake.NameRejected(c.peer.tls.ServerName)
+		}
+		return err
 	}
 	if packet.Kind() == pgwire.CancelRequest {
 		return c.forwardCancel(ctx, packet)
@@ -397,7 +400,7 @@ func (c *conn) connectBackend(ctx context.Context, p *Policy, rule *acl.Rule, st
 	if err != nil {
 		return nil, refuse(BackendUnavailable, err.Error())
 	}
-	c.session.backend = name
+	c.session.host.backend = name
 	c.server.metrics.BackendConnected(c.peer.id, time.Since(began))
 	if _, err := conn.Write(packet); err != nil {
 		_ = conn.Close()

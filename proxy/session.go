@@ -10,7 +10,6 @@ import (
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/printable"
 	"pgwicket/internal/relay"
-	"pgwicket/metrics"
 )
 
 // phase is how far a connection has come.
@@ -35,8 +34,7 @@ type session struct {
 	peer    *peer               // others may read it from the phase judged on
 	ticket  *limit.Ticket       // released when the server forgets the session
 	place   limit.AccountTicket // likewise; taken at ReadyForQuery
-	host    *Host               // that the relay has a connection to
-	backend string              // the name of its backend
+	host    usedHost            // that the relay has a connection to
 	attempt *limit.Attempt      // to authenticate; likewise
 	account limit.Account       // for which it counts
 
@@ -147,7 +145,7 @@ func (s *session) start(r relay.Session, host *Host) error {
 	if s.phase == ending {
 		return refuse(ShuttingDown, "") // endStartup knows better
 	}
-	s.host = host // Done may be called at once, and needs it
+	s.host.Host = host // Done may be called at once, and needs it
 	s.server.metrics.SessionOpened()
 	s.server.shutdown.live.Add(1)
 	handle, err := s.server.relay.Start(r)
@@ -169,7 +167,7 @@ func (s *session) start(r relay.Session, host *Host) error {
 func (s *session) ready(login pgwire.Login) *relay.Termination {
 	s.attempt.Succeeded()
 	s.ticket.Prove()
-	s.server.metrics.BackendServed(metrics.Host{Backend: s.backend, Address: s.host.Address})
+	s.server.metrics.BackendServed(s.host.label())
 	place, err := s.server.limiter.AdmitAccount(s.server.policy.Load().Limits, s.account)
 	if err != nil {
 		r := asRefusal(err)
@@ -185,7 +183,7 @@ func (s *session) ready(login pgwire.Login) *relay.Termination {
 		s.mu.Unlock()
 		return &relay.Termination{Reason: uint8(r.Outcome), Message: pgwire.Fatal(sqlstate, text, "")}
 	}
-	s.server.cancelKeys.Add(login.CancelKey(), s.host)
+	s.server.cancelKeys.Add(login.CancelKey(), s.host.Host)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.place, s.login = place, login
