@@ -45,8 +45,10 @@ func boot(t *testing.T, d disk) *machine {
 		write(t, filepath.Join(stage, name), text)
 	}
 	group := controlGroup(t)
-	cmd := exec.Command("unshare", append([]string{"--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc", "--net", "--cgroup",
-		"/bin/bash", "testdata/machine", stage, d.tree}, d.copies...)...)
+	cmd := exec.Command("unshare", append([]string{
+		"--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc", "--net", "--cgroup",
+		"/bin/bash", "testdata/machine", stage, d.tree,
+	}, d.copies...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd())}
 	m := &machine{process: start(t, cmd)}
 	m.wait(t, "systemd", func() bool {

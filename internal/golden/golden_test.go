@@ -23,9 +23,9 @@ func TestFields(t *testing.T) {
 	type outer struct {
 		A int
 		I *inner
-		n *inner
+		N *inner
 	}
-	if got, want := Fields(outer{A: 1, I: &inner{B: []string{"x", "y"}}}), "A: 1\nI.B: [x y]\nn: <nil>\n"; got != want {
+	if got, want := Fields(outer{A: 1, I: &inner{B: []string{"x", "y"}}}), "A: 1\nI.B: [x y]\nN: <nil>\n"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
