@@ -463,6 +463,13 @@ func TestMetricsTellTheStory(t *testing.T) {
 	// The last connection is counted by its own goroutine.
 	eventually(t, "the last connection is counted", func() bool { return g.metric(t, "pgwicket_connections_starting") == 1 })
 	got := scrape(t, g)
+	place := strings.Split(host, ",result=")[0] + "}"
+	want["backend_up"+place] = 1
+	if at := "backend_last_success_timestamp_seconds" + place; got[at] == "0" {
+		t.Errorf("%s is 0", at)
+	} else {
+		delete(got, at)
+	}
 	for series, n := range want {
 		if got[series] != fmt.Sprint(n) {
 			t.Errorf("%s is %q, want %d", series, got[series], n)
