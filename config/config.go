@@ -267,7 +267,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		SourceRefusal:         l.sourceRefusal(f.ACL.Refusal),
 		Proxies:               l.proxies(f.Listen),
 		ProxyHeaderTimeout:    proxyHeaderTimeout,
-		Rules:                 l.rules(f.ACL, c.Listen),
+		Rules:                 l.rules(f.ACL, c.Listen, now),
 		Recheck:               l.recheck("acl.on_recheck", f.ACL.OnRecheck),
 		OnExpiry:              l.onExpiry(f.ACL),
 		RecheckInterval:       time.Duration(f.ACL.RecheckInterval),

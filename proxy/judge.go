@@ -31,7 +31,13 @@ func (p *Policy) judgeVerified(q *acl.Request, at time.Time) (*acl.Rule, error) 
 
 // NextChange returns the first moment after a time at which a verdict may change without
 // a reload, a certificate or a revocation list; the zero time: none.
-func (p *Policy) NextChange(after time.Time) time.Time { return p.Locks.NextChange(after) }
+func (p *Policy) NextChange(after time.Time) time.Time {
+	next := p.Locks.NextChange(after)
+	if rules := p.Rules.NextChange(after); next.IsZero() || !rules.IsZero() && rules.Before(next) {
+		return rules
+	}
+	return next
+}
 
 // admitsUnlocked refuses a client that a lock matches. It is told what one is told that a rule
 // rejects.
@@ -50,7 +56,9 @@ func (p *Policy) decide(q *acl.Request, at time.Time) (*acl.Rule, error) {
 	if p.Rules == nil {
 		return nil, nil
 	}
-	rule := p.Rules.Decide(q)
+	timed := *q // others read q
+	timed.At = at
+	rule := p.Rules.Decide(&timed)
 	switch {
 	case rule == nil:
 		return nil, ruleRefusal(NoRule, "no pgwicket rule for", q, "")

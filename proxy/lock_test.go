@@ -182,3 +182,34 @@ func TestTerminate(t *testing.T) {
 		}
 	}
 }
+
+// The sessions of a rule whose time ends are ended at that moment, without a recheck by the interval; those of
+// another rule go on, and a rule that begins admits.
+func TestRuleEndsByItself(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	end := now.Add(time.Hour).UTC().Truncate(time.Second)
+	g := newGate(t, newBackend(t).SocketDir, func(p *proxy.Policy) {
+		p.Rules = rules(
+			t,
+			acl.RuleOptions{Name: "ends", Action: "allow", Users: []string{"app"}, Until: end.Format(time.RFC3339)},
+			acl.RuleOptions{Name: "begins", Action: "allow", Users: []string{"late"}, From: end.Format(time.RFC3339)},
+			acl.RuleOptions{Name: "stays", Action: "allow", Users: []string{"other"}},
+		)
+	})
+	conn := g.session(t, "app")
+	_ = g.session(t, "other")
+	refused := g.secure(t)
+	send(t, refused, startup(protocol3, "user", "late"))
+	expectFatal(t, refused, "28000", `no pgwicket rule for host "127.0.0.1", user "late", database "late"`)
+	_ = refused.Close()
+	g.expect(t, "no_rule")
+	g.Clock.Add(time.Hour)
+	expectFatal(t, conn, "57P01", `terminating connection: no pgwicket rule for host "127.0.0.1", user "app", database "shop"`)
+	_ = conn.Close()
+	g.expect(t, "no_rule")
+	_ = g.session(t, "late")
+	if all := g.Server.Snapshot(); len(all) != 2 {
+		t.Errorf("%d sessions are open, want those of other and late", len(all))
+	}
+}

@@ -164,7 +164,7 @@ func answer(w io.Writer, cfg *config.Config, q *acl.Request, state tls.Connectio
 	fmt.Fprintf(w, "\nsource      %v is %s\n", q.Source, cfg.Policy.Networks.Explain(q.Source))
 	explainCertificate(w, cfg, q, state, at)
 	explainLocks(w, cfg, q, at)
-	explainRules(w, cfg, q)
+	explainRules(w, cfg, q, at)
 	return status
 }
 
@@ -237,12 +237,13 @@ func explainLocks(w io.Writer, cfg *config.Config, q *acl.Request, at time.Time)
 
 // explainRules prints the rules even if something before them has refused, as the
 // client would reach them next.
-func explainRules(w io.Writer, cfg *config.Config, q *acl.Request) {
+func explainRules(w io.Writer, cfg *config.Config, q *acl.Request, at time.Time) {
 	if cfg.Policy.Rules == nil {
 		fmt.Fprintln(w, "rules       none")
 		return
 	}
 	fmt.Fprintln(w, "rules")
+	q.At = at
 	var last acl.Step
 	for i, step := range cfg.Policy.Rules.Trace(q) {
 		verdict := "does not fit: " + step.Mismatch
