@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"pgwicket/acl"
+	"pgwicket/internal/outcome"
 	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
 )
@@ -487,33 +488,33 @@ func verify(s *tlsconfig.Server) func(tls.ConnectionState, time.Time) ([]*x509.C
 func Refusal(err error) *proxy.Refusal {
 	var refused *tlsconfig.VerifyError
 	if !errors.As(err, &refused) {
-		return &proxy.Refusal{Outcome: proxy.CertInvalid, Detail: err.Error()}
+		return &proxy.Refusal{Outcome: outcome.CertInvalid, Detail: err.Error()}
 	}
-	return proxy.RefuseCertificate(outcomeOf(refused.Reason), refused.CA, refused.Date, refused.Detail)
+	return outcome.RefuseCertificate(outcomeOf(refused.Reason), refused.CA, refused.Date, refused.Detail)
 }
 
 // outcomes are the outcomes of the reasons of tlsconfig.
 var outcomes = map[tlsconfig.Reason]proxy.Outcome{
-	tlsconfig.ReasonVersion:        proxy.TLSVersion,
-	tlsconfig.ReasonCipher:         proxy.TLSCipher,
-	tlsconfig.ReasonMissing:        proxy.CertMissing,
-	tlsconfig.ReasonExpired:        proxy.CertExpired,
-	tlsconfig.ReasonNotYetValid:    proxy.CertNotYetValid,
-	tlsconfig.ReasonRevoked:        proxy.CertRevoked,
-	tlsconfig.ReasonUnknownCA:      proxy.CertUnknownCA,
-	tlsconfig.ReasonWrongPurpose:   proxy.CertWrongPurpose,
-	tlsconfig.ReasonInvalid:        proxy.CertInvalid,
-	tlsconfig.ReasonGroup:          proxy.TLSGroup,
-	tlsconfig.ReasonNameConstraint: proxy.CertNameConstraint,
-	tlsconfig.ReasonWeakKey:        proxy.CertWeakKey,
+	tlsconfig.ReasonVersion:        outcome.TLSVersion,
+	tlsconfig.ReasonCipher:         outcome.TLSCipher,
+	tlsconfig.ReasonMissing:        outcome.CertMissing,
+	tlsconfig.ReasonExpired:        outcome.CertExpired,
+	tlsconfig.ReasonNotYetValid:    outcome.CertNotYetValid,
+	tlsconfig.ReasonRevoked:        outcome.CertRevoked,
+	tlsconfig.ReasonUnknownCA:      outcome.CertUnknownCA,
+	tlsconfig.ReasonWrongPurpose:   outcome.CertWrongPurpose,
+	tlsconfig.ReasonInvalid:        outcome.CertInvalid,
+	tlsconfig.ReasonGroup:          outcome.TLSGroup,
+	tlsconfig.ReasonNameConstraint: outcome.CertNameConstraint,
+	tlsconfig.ReasonWeakKey:        outcome.CertWeakKey,
 
-	tlsconfig.ReasonCRLMissing: proxy.CRLMissing,
-	tlsconfig.ReasonCRLStale:   proxy.CRLStale,
+	tlsconfig.ReasonCRLMissing: outcome.CRLMissing,
+	tlsconfig.ReasonCRLStale:   outcome.CRLStale,
 }
 
 func outcomeOf(r tlsconfig.Reason) proxy.Outcome {
 	if o, ok := outcomes[r]; ok {
 		return o
 	}
-	return proxy.CertInvalid
+	return outcome.CertInvalid
 }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/relay"
 	"pgwicket/metrics"
@@ -23,13 +24,13 @@ func (s *session) recordLogin(o Outcome, r relay.Result) {
 	h := s.host.label()
 	switch {
 	case r.Login.Ready:
-	case o == AuthenticationFailed || o == OAuthDiscovery:
+	case o == outcome.AuthenticationFailed || o == outcome.OAuthDiscovery:
 		s.server.metrics.BackendServed(h)
-	case o == LoginTimeout && r.ToClient == 0:
+	case o == outcome.LoginTimeout && r.ToClient == 0:
 		s.server.metrics.BackendFailed(h, r.Login.Late(false))
-	case o == BackendRefused && pgwire.Unavailable(r.Login.SQLSTATE):
+	case o == outcome.BackendRefused && pgwire.Unavailable(r.Login.SQLSTATE):
 		s.server.metrics.BackendFailed(h, "PostgreSQL refuses sessions with SQLSTATE "+r.Login.SQLSTATE)
-	case o == BackendClosed, o == BackendLost:
+	case o == outcome.BackendClosed, o == outcome.BackendLost:
 		s.server.metrics.BackendFailed(h, fmt.Sprintf("the connection ended before PostgreSQL was ready (%s)", o))
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"pgwicket/acl"
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/relay"
 )
@@ -115,15 +116,15 @@ func (s *session) recheck(p *Policy, at time.Time) (failing bool) {
 		return false
 	}
 	r := s.judgeAgain(p, at)
-	if r != nil && r.Outcome == CRLStale && !p.EndOnStaleCRL {
+	if r != nil && r.Outcome == outcome.CRLStale && !p.EndOnStaleCRL {
 		return false
 	}
 	mode := p.Recheck
 	switch {
 	case r == nil:
-	case r.Outcome == CertExpired:
+	case r.Outcome == outcome.CertExpired:
 		mode = p.OnExpiry
-	case r.Outcome == Locked:
+	case r.Outcome == outcome.Locked:
 		mode = Immediate // whoever locks means now
 	}
 	switch {
@@ -161,7 +162,7 @@ func (s *session) terminateIf(matches func(*acl.Request) bool, detail string) bo
 	if s.phase != relaying || s.terminating() || !matches(&s.peer.request) {
 		return false
 	}
-	s.terminate(&Refusal{Outcome: Terminated, Detail: detail}, "terminating connection due to administrator command", false)
+	s.terminate(&Refusal{Outcome: outcome.Terminated, Detail: detail}, "terminating connection due to administrator command", false)
 	return true
 }
 
@@ -187,7 +188,7 @@ func (s *session) judgeAgain(p *Policy, at time.Time) (r *Refusal) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
 			logPanic(s.server.log, panicked)
-			r = &Refusal{Outcome: InternalError, Detail: "panic"}
+			r = &Refusal{Outcome: outcome.InternalError, Detail: "panic"}
 		}
 	}()
 	rule, err := s.peer.judge(p, at, at)
@@ -197,14 +198,14 @@ func (s *session) judgeAgain(p *Policy, at time.Time) (r *Refusal) {
 		}
 		return nil
 	}
-	if r = asRefusal(err); r.Outcome != CertExpired || p.OnExpiry == Immediate {
+	if r = asRefusal(err); r.Outcome != outcome.CertExpired || p.OnExpiry == Immediate {
 		return r
 	}
 	// A session that may go on with a certificate that has expired must not hide
 	// behind that from a revocation or a rule. A list that is current now may not
 	// have been then.
 	if _, err := s.peer.judge(p, at, lastValid(s.peer.tls.PeerCertificates, at)); err != nil {
-		if other := asRefusal(err); other.Outcome != CertExpired && other.Outcome != CertNotYetValid && other.Outcome != CRLStale {
+		if other := asRefusal(err); other.Outcome != outcome.CertExpired && other.Outcome != outcome.CertNotYetValid && other.Outcome != outcome.CRLStale {
 			return other
 		}
 	}

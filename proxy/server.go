@@ -27,6 +27,7 @@ import (
 	"pgwicket/internal/handshake"
 	"pgwicket/internal/limit"
 	"pgwicket/internal/lock"
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/relay"
 	"pgwicket/internal/sessionid"
 	"pgwicket/internal/socket"
@@ -395,7 +396,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
-	s.endAll(DrainTimeout)
+	s.endAll(outcome.DrainTimeout)
 	<-done
 	return ctx.Err()
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgtest"
 	"pgwicket/internal/tlstest"
 	"pgwicket/proxy"
@@ -541,7 +542,7 @@ func TestRefusalsOfAGate(t *testing.T) {
 	b := newBackend(t)
 	g := newGate(t, b.SocketDir, func(p *proxy.Policy) {
 		p.Verify = verifying(func(tls.ConnectionState, time.Time) error {
-			return &proxy.Refusal{Outcome: proxy.CertRevoked, Detail: "on a list"}
+			return &proxy.Refusal{Outcome: outcome.CertRevoked, Detail: "on a list"}
 		})
 	})
 	_ = g.dial(t).Close()
@@ -555,10 +556,10 @@ func TestRefusalsOfAGate(t *testing.T) {
 		all = g.Server.Refusals()
 		return len(all) == 2
 	})
-	if r := all[1]; r.Outcome != proxy.Plaintext || r.User != `a\app` || r.Database != "shop" || r.Client.String() != conn.LocalAddr().String() || r.Listener != g.Addr || r.Session {
+	if r := all[1]; r.Outcome != outcome.Plaintext || r.User != `a\app` || r.Database != "shop" || r.Client.String() != conn.LocalAddr().String() || r.Listener != g.Addr || r.Session {
 		t.Errorf("%+v", r)
 	}
-	if r := all[0]; r.Outcome != proxy.CertRevoked || r.Reason != "on a list" || r.Database != "app" || time.Since(r.At) > patience {
+	if r := all[0]; r.Outcome != outcome.CertRevoked || r.Reason != "on a list" || r.Database != "app" || time.Since(r.At) > patience {
 		t.Errorf("%+v", r)
 	}
 }
