@@ -13,10 +13,10 @@ import (
 	"testing"
 	"time"
 
-	"pgwicket/internal/golden"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"pgwicket/internal/golden"
 )
 
 func state(version, cipher uint16, group tls.CurveID) tls.ConnectionState {

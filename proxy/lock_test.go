@@ -97,8 +97,14 @@ func TestLockConditions(t *testing.T) {
 	id := one.Request.Certificate
 	now := g.Clock.Now()
 	for _, values := range []url.Values{
-		{"cn": {"alice"}}, {"serial": {id.Serial}}, {"issuer": {id.Issuer}}, {"spki": {id.SPKI}}, {"user": {"app"}}, {"database": {"shop"}},
-		{"source": {"127.0.0.0/8"}}, {"session": {one.ID}},
+		{"cn": {"alice"}},
+		{"serial": {id.Serial}},
+		{"issuer": {id.Issuer}},
+		{"spki": {id.SPKI}},
+		{"user": {"app"}},
+		{"database": {"shop"}},
+		{"source": {"127.0.0.0/8"}},
+		{"session": {one.ID}},
 		{"cn": {"alice"}, "user": {"app"}, "database": {"shop"}, "source": {"127.0.0.1"}},
 	} {
 		p := proxy.Policy{Locks: locked(t, values, now, now.Add(time.Hour)), Networks: networks([]string{"127.0.0.1"}, nil), Verify: refuses("nobody")}

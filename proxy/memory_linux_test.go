@@ -12,9 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"pgwicket/proxy"
-
 	"golang.org/x/sys/unix"
+
+	"pgwicket/proxy"
 )
 
 // What an idle session costs the gate, goroutine stacks included, once it has

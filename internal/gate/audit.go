@@ -79,6 +79,6 @@ func (g *Gate) showAudit() *status.Audit {
 // lockAttrs are what the audit trail says of a lock.
 func lockAttrs(l lock.Lock, by string) []slog.Attr {
 	return []slog.Attr{
-		slog.String("lock", l.ID), slog.String("filter", l.Filter.String()), slog.String("until", untilText(l)), slog.String("reason", l.Reason), slog.String("by", by),
+		slog.String("lock", l.ID), slog.String("filter", l.String()), slog.String("until", untilText(l)), slog.String("reason", l.Reason), slog.String("by", by),
 	}
 }

@@ -108,7 +108,7 @@ func (g *Gate) followLocks() {
 	for id, l := range g.locks.held {
 		if _, there := held[id]; !there && !l.HoldsAt(now) {
 			g.audit("lock ended", lockAttrs(l, l.By)...)
-			g.Log.Info("lock has ended", "lock", id, "filter", l.Filter.String(), "reason", l.Reason)
+			g.Log.Info("lock has ended", "lock", id, "filter", l.String(), "reason", l.Reason)
 		}
 	}
 	g.locks.held = held
@@ -144,12 +144,12 @@ func (g *Gate) serveLock(w http.ResponseWriter, r *http.Request) {
 	l.By = operator(r.Context())
 	l, _, err = g.locks.table.Add(l, g.Now())
 	if err != nil {
-		g.Log.Error("cannot lock", "filter", l.Filter.String(), "by", l.By, "error", err.Error())
+		g.Log.Error("cannot lock", "filter", l.String(), "by", l.By, "error", err.Error())
 		http.Error(w, "cannot lock: "+err.Error()+"; nothing has changed", http.StatusInternalServerError)
 		return
 	}
 	g.setLocks()
-	g.Log.Warn("locked", "lock", l.ID, "filter", l.Filter.String(), "until", untilText(l), "reason", l.Reason, "by", l.By, "sessions", matched)
+	g.Log.Warn("locked", "lock", l.ID, "filter", l.String(), "until", untilText(l), "reason", l.Reason, "by", l.By, "sessions", matched)
 	g.audit("locked", append(lockAttrs(l, l.By), slog.Int("sessions", matched))...)
 	status.WriteJSON(w, Locked{l, matched, g.locks.table.Persistent()})
 }
@@ -167,7 +167,7 @@ func (g *Gate) serveUnlock(w http.ResponseWriter, r *http.Request) {
 	}
 	g.setLocks()
 	g.audit("unlocked", lockAttrs(l, operator(r.Context()))...)
-	g.Log.Warn("unlocked", "lock", l.ID, "filter", l.Filter.String(), "reason", l.Reason, "by", operator(r.Context()))
+	g.Log.Warn("unlocked", "lock", l.ID, "filter", l.String(), "reason", l.Reason, "by", operator(r.Context()))
 	status.WriteJSON(w, l)
 }
 
@@ -176,7 +176,7 @@ func parseLock(query url.Values, now time.Time) (l lock.Lock, err error) {
 	if l.Filter, err = lock.ParseFilter(query); err != nil {
 		return l, err
 	}
-	if l.Filter.IsZero() {
+	if l.IsZero() {
 		return l, errors.New("there is no condition; name what to lock")
 	}
 	l.Reason = query.Get("reason")
@@ -261,7 +261,7 @@ func (g *Gate) showLocks(clients bool) (all []status.Lock, total int) {
 	for _, l := range slices.Backward(held[max(0, len(held)-maxShown):]) {
 		one := status.Lock{ID: l.ID, By: l.By, Created: l.Created, Until: l.Until}
 		if clients {
-			one.Filter, one.Reason = l.Filter.String(), l.Reason
+			one.Filter, one.Reason = l.String(), l.Reason
 		}
 		all = append(all, one)
 	}

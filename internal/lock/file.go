@@ -76,7 +76,7 @@ func (l *Lock) check() error {
 	if !isID(l.ID) {
 		return errors.New("its id is not one of the gate's")
 	}
-	f, err := ParseFilter(l.Filter.Values())
+	f, err := ParseFilter(l.Values())
 	switch {
 	case err != nil:
 		return err

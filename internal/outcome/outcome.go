@@ -117,7 +117,7 @@ func (o Outcome) Meaning() Meaning { return outcomes[o] }
 func All() iter.Seq2[Outcome, Meaning] {
 	return func(yield func(Outcome, Meaning) bool) {
 		for o, m := range outcomes {
-			if !yield(Outcome(o), m) { //nolint:gosec // there are far fewer than 256
+			if !yield(Outcome(o), m) {
 				return
 			}
 		}
