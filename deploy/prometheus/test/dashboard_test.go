@@ -262,6 +262,7 @@ func TestDashboardIsComplete(t *testing.T) {
 		"pgwicket_crl_unusable":                             "the status page and the log name the list and the reason",
 		"pgwicket_rechecks_total":                           "its rate is acl.recheck_interval",
 		"pgwicket_build_info":                               "the variables are made of it",
+		"pgwicket_audit_head":                               "for a monitoring system that keeps it, to compare with the file",
 		"pgwicket_backend_last_success_timestamp_seconds":   "pgwicket_backend_up has the state, the status page both times",
 		"pgwicket_backend_last_failure_timestamp_seconds":   "pgwicket_backend_up has the state, the status page both times",
 	}
