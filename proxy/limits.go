@@ -25,6 +25,7 @@ var limitOutcomes = [...]Outcome{
 	limit.OverStartups: StartupLimit,
 	limit.OverAccount:  AccountLimit,
 	limit.BackedOff:    AuthBackoff,
+	limit.OverRule:     RuleLimit,
 	limit.Interrupted:  ShuttingDown,
 }
 

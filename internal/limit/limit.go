@@ -88,6 +88,7 @@ const (
 	OverStartups             // Limits.Startups, and those that gave way are not closed yet
 	OverAccount              // Limits.PerAccount
 	BackedOff                // Limits.AuthFailures
+	OverRule                 // what Rules.Admit is given
 	Interrupted              // none: the context of the caller was canceled
 )
 
@@ -104,6 +105,9 @@ func (e *Error) Error() string { return e.Detail }
 // be called concurrently. A source is an address, or of IPv6 the /64 that one
 // customer has alone; a network is what holds many sources.
 type Connections struct {
+	// Rules counts the sessions of rules that have a limit.
+	Rules Rules
+
 	onUnproved, onProved func()
 
 	mu       sync.Mutex
