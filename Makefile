@@ -28,6 +28,7 @@ build: ## build bin/pgwicket
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/pgwicket ./cmd/pgwicket
 
 packages: build ## make the deb and the rpm, in bin
+	GO="$(GO)" deploy/packages/generate.sh bin/generated -trimpath -ldflags '$(LDFLAGS)'
 	nfpm=$$($(GO) -C deploy/test tool -n nfpm) && for format in deb rpm; do \
 		GOARCH=$$($(GO) env GOARCH) VERSION=$(PACKAGE) $$nfpm package -f deploy/packages/nfpm.yaml -p $$format -t bin/; done
 

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"pgwicket/acl"
+	"pgwicket/internal/outcome"
 	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
 )
@@ -109,8 +110,18 @@ func Failed(problems []Problem) bool {
 // does not replace a newer one. prompt asks a person for the passphrase of a key; nil
 // means that nobody can be asked.
 func Load(path string, previous *Config, prompt func(string) ([]byte, error), now time.Time) (*Config, []Problem) {
+	return load(path, previous, false, prompt, now)
+}
+
+// LoadChanged is Load for files that have changed, when nobody knows whether what is gone is gone on
+// purpose: a revocation list stays in use if tls.crl_missing is allow and its CA has no other one.
+func LoadChanged(path string, previous *Config, prompt func(string) ([]byte, error), now time.Time) (*Config, []Problem) {
+	return load(path, previous, true, prompt, now)
+}
+
+func load(path string, previous *Config, keepGone bool, prompt func(string) ([]byte, error), now time.Time) (*Config, []Problem) {
 	s, problems := readSettings(path, os.Environ())
-	l := &loader{path: path, lines: s.lines, problems: problems, current: previous}
+	l := &loader{path: path, lines: s.lines, problems: problems, current: previous, keepGone: keepGone}
 	if previous == nil {
 		l.current = new(Config)
 	}
@@ -119,11 +130,23 @@ func Load(path string, previous *Config, prompt func(string) ([]byte, error), no
 		// After a syntax error, the values are not reliable.
 		c = l.load(s.file, filepath.Dir(path), prompt, now)
 	}
+	return l.finish(c, s.variables)
+}
+
+// LoadFiles is LoadChanged with the keys of the current configuration: only the files that it names
+// are read again.
+func LoadFiles(current *Config, prompt func(string) ([]byte, error), now time.Time) (*Config, []Problem) {
+	l := &loader{path: current.path, lines: current.Settings.lines, current: current, keepGone: true}
+	c := l.load(current.Settings.file, filepath.Dir(current.path), prompt, now)
+	return l.finish(c, current.Variables)
+}
+
+func (l *loader) finish(c *Config, variables []string) (*Config, []Problem) {
 	slices.SortStableFunc(l.problems, func(a, b Problem) int { return cmp.Compare(a.Line, b.Line) })
 	if Failed(l.problems) {
 		return nil, l.problems
 	}
-	c.path, c.Variables = path, s.variables
+	c.path, c.Variables = l.path, variables
 	return c, l.problems
 }
 
@@ -177,6 +200,7 @@ type loader struct {
 	lines    map[string]int
 	problems []Problem
 	current  *Config // the zero Config at the start
+	keepGone bool    // see LoadChanged
 	client   func(tlsconfig.ClientOptions) (*tlsconfig.Client, []tlsconfig.Problem)
 	server   func(section string, o tlsconfig.Options, current *tlsconfig.Server) *tlsconfig.Server
 }
@@ -221,9 +245,10 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		c.LogLevel = slog.LevelInfo
 	}
 	f.paths(dir)
-	c.Settings = &Settings{f}
+	c.Settings = &Settings{f, l.lines}
 	f.TLS.KeyOwner = keyOwner(f.User)
 	f.Admin.TLS.KeyOwner = f.TLS.KeyOwner
+	f.TLS.KeepGone, f.Admin.TLS.KeepGone = l.keepGone, l.keepGone
 	l.client = func(o tlsconfig.ClientOptions) (*tlsconfig.Client, []tlsconfig.Problem) {
 		o.PassphraseCommand, o.KeyOwner, o.MinSecurityBits = f.TLS.PassphraseCommand, f.TLS.KeyOwner, f.TLS.MinSecurityBits
 		return tlsconfig.LoadClient(o, prompt, now)
@@ -250,7 +275,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		KnownCancelsOnly:      l.oneOf("acl.cancel_requests", f.ACL.CancelRequests, "any", "known") == "known",
 		StartupTimeout:        l.positive("limits.startup_timeout", f.Limits.StartupTimeout),
 		AuthenticationTimeout: l.positive("limits.authentication_timeout", f.Limits.AuthenticationTimeout),
-		Limits:                l.limits(f.Limits, cmp.Or(f.TLS.ClientCert, tlsconfig.ClientCertRequire) == tlsconfig.ClientCertRequire),
+		Limits:                l.limits(f.Limits),
 		MaxCancelRequests:     int(f.Limits.MaxCancelRequests),
 		Recording:             l.recording(f),
 	}
@@ -270,16 +295,12 @@ const (
 	maxHandshakeBytes = 256 << 10
 )
 
-// limits checks the limits; certs says that every client must have a certificate.
-func (l *loader) limits(f limits, certs bool) proxy.Limits {
+func (l *loader) limits(f limits) proxy.Limits {
 	if f.ConnectionRate > 0 && f.ConnectionBurst == 0 {
 		l.errorf("limits.connection_burst", "must not be 0, or no client could connect; write how many connections may arrive at once")
 	}
 	if f.MaxHandshakeBytes < minHandshakeBytes || f.MaxHandshakeBytes > maxHandshakeBytes {
 		l.errorf("limits.max_handshake_bytes", "must be from %d to %d", minHandshakeBytes, maxHandshakeBytes)
-	}
-	if !certs && f.MaxConnections > 0 && (f.MaxStartups == 0 || f.MaxStartups >= f.MaxConnections) {
-		l.warnf("limits.max_startups", "is not below limits.max_connections, so clients that only wait for their password can take every session; write a smaller number")
 	}
 	if f.MaxAuthFailures > 0 && f.AuthRefusal == 0 {
 		l.warnf("limits.auth_refusal", "is 0, so no client is refused after limits.max_auth_failures; failures only delay the next attempt")
@@ -467,33 +488,33 @@ func verify(s *tlsconfig.Server) func(tls.ConnectionState, time.Time) ([]*x509.C
 func Refusal(err error) *proxy.Refusal {
 	var refused *tlsconfig.VerifyError
 	if !errors.As(err, &refused) {
-		return &proxy.Refusal{Outcome: proxy.CertInvalid, Detail: err.Error()}
+		return &proxy.Refusal{Outcome: outcome.CertInvalid, Detail: err.Error()}
 	}
-	return proxy.RefuseCertificate(outcomeOf(refused.Reason), refused.CA, refused.Date, refused.Detail)
+	return outcome.RefuseCertificate(outcomeOf(refused.Reason), refused.CA, refused.Date, refused.Detail)
 }
 
 // outcomes are the outcomes of the reasons of tlsconfig.
 var outcomes = map[tlsconfig.Reason]proxy.Outcome{
-	tlsconfig.ReasonVersion:        proxy.TLSVersion,
-	tlsconfig.ReasonCipher:         proxy.TLSCipher,
-	tlsconfig.ReasonMissing:        proxy.CertMissing,
-	tlsconfig.ReasonExpired:        proxy.CertExpired,
-	tlsconfig.ReasonNotYetValid:    proxy.CertNotYetValid,
-	tlsconfig.ReasonRevoked:        proxy.CertRevoked,
-	tlsconfig.ReasonUnknownCA:      proxy.CertUnknownCA,
-	tlsconfig.ReasonWrongPurpose:   proxy.CertWrongPurpose,
-	tlsconfig.ReasonInvalid:        proxy.CertInvalid,
-	tlsconfig.ReasonGroup:          proxy.TLSGroup,
-	tlsconfig.ReasonNameConstraint: proxy.CertNameConstraint,
-	tlsconfig.ReasonWeakKey:        proxy.CertWeakKey,
+	tlsconfig.ReasonVersion:        outcome.TLSVersion,
+	tlsconfig.ReasonCipher:         outcome.TLSCipher,
+	tlsconfig.ReasonMissing:        outcome.CertMissing,
+	tlsconfig.ReasonExpired:        outcome.CertExpired,
+	tlsconfig.ReasonNotYetValid:    outcome.CertNotYetValid,
+	tlsconfig.ReasonRevoked:        outcome.CertRevoked,
+	tlsconfig.ReasonUnknownCA:      outcome.CertUnknownCA,
+	tlsconfig.ReasonWrongPurpose:   outcome.CertWrongPurpose,
+	tlsconfig.ReasonInvalid:        outcome.CertInvalid,
+	tlsconfig.ReasonGroup:          outcome.TLSGroup,
+	tlsconfig.ReasonNameConstraint: outcome.CertNameConstraint,
+	tlsconfig.ReasonWeakKey:        outcome.CertWeakKey,
 
-	tlsconfig.ReasonCRLMissing: proxy.CRLMissing,
-	tlsconfig.ReasonCRLStale:   proxy.CRLStale,
+	tlsconfig.ReasonCRLMissing: outcome.CRLMissing,
+	tlsconfig.ReasonCRLStale:   outcome.CRLStale,
 }
 
 func outcomeOf(r tlsconfig.Reason) proxy.Outcome {
 	if o, ok := outcomes[r]; ok {
 		return o
 	}
-	return proxy.CertInvalid
+	return outcome.CertInvalid
 }

@@ -17,7 +17,10 @@ import (
 
 // Settings are the keys of a configuration with their values, the defaults included, for
 // the comparison of two loads.
-type Settings struct{ file file }
+type Settings struct {
+	file  file
+	lines map[string]int // of the keys
+}
 
 // PassphraseFiles returns the existing files that tls.passphrase_command names by their
 // full paths.
@@ -186,11 +189,36 @@ func (s *Settings) Gone(old *Settings) (lines []string) {
 		lines = append(lines, goneFromTLS("admin.tls", &was.Admin.TLS, &is.Admin.TLS)...)
 	}
 	lines = append(lines, goneLists("backend", "sslcrl", "sslcrldir", was.Backend.SSLCRL, was.Backend.SSLCRLDir, is.Backend.SSLCRL, is.Backend.SSLCRLDir)...)
+	lines = append(lines, goneFromLimits(&was.Limits, &is.Limits)...)
 	for i := range was.Backends {
 		for j := range is.Backends {
 			if a, b := &was.Backends[i], &is.Backends[j]; a.Name == b.Name {
 				lines = append(lines, goneLists("backends["+a.Name+"]", "sslcrl", "sslcrldir", a.SSLCRL, a.SSLCRLDir, b.SSLCRL, b.SSLCRLDir)...)
 			}
+		}
+	}
+	return lines
+}
+
+// goneFromLimits reports limits that were stricter than their default, and now have it: that is what a limit
+// has whose line is gone. Those that only say how long a client may wait are left out.
+func goneFromLimits(was, is *limits) (lines []string) {
+	standard := defaults().Limits
+	old, now, base := reflect.ValueOf(*was), reflect.ValueOf(*is), reflect.ValueOf(standard)
+	for i, f := range reflect.VisibleFields(old.Type()) {
+		key := f.Tag.Get("yaml")
+		a, b := old.Field(i).Convert(reflect.TypeFor[int64]()).Int(), base.Field(i).Convert(reflect.TypeFor[int64]()).Int()
+		stricter := a > 0 && (b == 0 || a < b) // 0 is no limit
+		switch key {
+		case "authentication_timeout", "tcp_user_timeout", "drain_delay", "drain_timeout":
+			continue
+		case "max_cancel_requests": // 0 refuses all of them
+			stricter = a < b
+		case "auth_refusal":
+			stricter = a > b
+		}
+		if stricter && now.Field(i).Equal(base.Field(i)) {
+			lines = append(lines, fmt.Sprintf("limits.%s: %s is gone", key, display("limits."+key, old.Field(i))))
 		}
 	}
 	return lines

@@ -67,6 +67,15 @@ func TestDifferences(t *testing.T) {
 			nil,
 		},
 		{
+			"limits", head + "acl: {allow: [10.0.0.0/8]}\nlimits: {max_connections: 77, max_cancel_requests: 0, auth_refusal: 10m, session_lifetime: 1h, max_startups: 2000, idle_timeout: 5m, drain_timeout: 1s}\n",
+			head + "acl: {allow: [10.0.0.0/8]}\nlimits: {idle_timeout: 10m}\n",
+			[]string{
+				"limits.max_cancel_requests: 64, was 0", "limits.max_startups: 1000, was 2000", "limits.max_connections: 10000, was 77", "limits.auth_refusal: 1m, was 10m",
+				"limits.idle_timeout: 10m, was 5m", "limits.session_lifetime: 0s, was 1h", "limits.drain_timeout: 30s, was 1s",
+			},
+			[]string{"limits.max_cancel_requests: 0 is gone", "limits.max_connections: 77 is gone", "limits.auth_refusal: 10m is gone", "limits.session_lifetime: 1h is gone"},
+		},
+		{
 			"lists", head + "acl: {allow: [10.0.0.0/8]}\n", strings.ReplaceAll(head, ", crl_file: ca.crl", "") + "acl: {allow: [10.0.0.0/8]}\n",
 			[]string{"tls.crl_file: not set, was $DIR/ca.crl"},
 			[]string{"tls.crl_file: $DIR/ca.crl is gone"},

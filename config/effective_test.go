@@ -13,9 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"pgwicket/tlsconfig"
-
 	"gopkg.in/yaml.v3"
+
+	"pgwicket/tlsconfig"
 )
 
 // effective prints the configuration at path, copies it to another directory, and checks that it means the same there
@@ -146,7 +146,7 @@ backend: {host: db.example, sslrootcert: ca.crt}
 		if !strings.Contains(printed, "  "+key+": "+want+"\n") {
 			t.Errorf("no %s: %s in\n%s", key, want, printed)
 		}
-		value := strings.TrimPrefix(want[strings.Index(want, "#"):], "# default: ")
+		_, value, _ := strings.Cut(want, "# default: ")
 		value, _, _ = strings.Cut(value, ", as ")
 		if strings.HasPrefix(want, "[]") {
 			value = "[" + value + "]"

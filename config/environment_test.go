@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"pgwicket/internal/golden"
 )
 
 // loadWith loads text with these variables, and returns the problems as check prints them.
@@ -89,7 +91,7 @@ func TestEnvironmentHasEveryKey(t *testing.T) {
 			t.Fatal(problems)
 		}
 		if !reflect.DeepEqual(got.file, want.file) {
-			t.Errorf("got\n%+v\nwant\n%+v", got.file, want.file)
+			t.Errorf("the variables of this test (+) do not set what all-keys.good.yaml sets (-); see %s:\n%s", recipe, golden.Diff(golden.Fields(got.file), golden.Fields(want.file)))
 		}
 		for key, line := range got.lines {
 			if line != 0 && key != "tls" && key != "acl" && key != "backend" && key != "log" {
@@ -103,7 +105,7 @@ func TestEnvironmentHasEveryKey(t *testing.T) {
 		}
 		slices.Sort(names)
 		if !slices.Equal(got.variables, names) {
-			t.Errorf("set are %q", got.variables)
+			t.Errorf("variables that are set:\n%s", golden.Lists(got.variables, names))
 		}
 	}
 	set := map[string]bool{}
@@ -113,7 +115,7 @@ func TestEnvironmentHasEveryKey(t *testing.T) {
 	}
 	for name, key := range variables() { // a new key, too
 		if !set[name] {
-			t.Errorf("%s of %s is not tried", name, key)
+			t.Errorf("%s of %s is not tried; see %s", name, key, recipe)
 		}
 	}
 }

@@ -11,10 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"pgwicket/internal/golden"
 	"pgwicket/internal/tlstest"
 )
 
 const exampleFile = "../config.example.yaml"
+
+// recipe is where a failed test of every key sends its reader.
+const recipe = `"How to add a configuration key" in CONTRIBUTING.md`
 
 func example(t *testing.T) string {
 	t.Helper()
@@ -81,7 +85,7 @@ func TestExampleIsComplete(t *testing.T) {
 	there := keyPaths(reflect.TypeFor[file](), "")
 	maps.DeleteFunc(there, func(path string, _ bool) bool { return strings.HasPrefix(path, "admin.tls.") })
 	if got, want := slices.Sorted(maps.Keys(shown)), slices.Sorted(maps.Keys(there)); !slices.Equal(got, want) {
-		t.Errorf("the example has\n%q\nand there are\n%q", got, want)
+		t.Errorf("config.example.yaml has (+) or lacks (-) these keys; see %s:\n%s", recipe, golden.Lists(got, want))
 	}
 }
 
@@ -185,7 +189,7 @@ func TestExampleDefaults(t *testing.T) {
 		without := strings.Split(text, "\n")
 		without[line-1] = ""
 		if got := meaning(t, s, strings.Join(without, "\n")); got != whole {
-			t.Errorf("%s: its value is not the default:\n%s\nwithout it:\n%s", path, whole, got)
+			t.Errorf("%s: its value is not the default; without it (+):\n%s", path, golden.Diff(got, whole))
 		}
 	}
 }

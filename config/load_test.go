@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pgwicket/acl"
+	"pgwicket/internal/golden"
 	"pgwicket/proxy"
 )
 
@@ -42,7 +43,7 @@ func TestLoadDefaults(t *testing.T) {
 		MaxCancelRequests: 64,
 		Recording:         proxy.Recording{RefusalLogRate: 50},
 	}); !reflect.DeepEqual(policy, want) {
-		t.Errorf("policy %+v, want %+v", policy, want)
+		t.Errorf("policy (+) differs from what all-keys.good.yaml says (-); see %s:\n%s", recipe, golden.Diff(golden.Fields(policy), golden.Fields(want)))
 	}
 	rest := *cfg
 	rest.Policy, rest.TLS, rest.Settings, rest.path = nil, nil, nil, ""
@@ -50,7 +51,7 @@ func TestLoadDefaults(t *testing.T) {
 		Listen: []string{"127.0.0.1:5432"}, ListenLines: []int{1}, TCPUserTimeout: 5 * time.Minute, DrainTimeout: 30 * time.Second,
 		Admin: Admin{Address: "127.0.0.1:10432", Line: 1}, LogLevel: slog.LevelInfo, LogFormat: "auto", WatchFiles: true, UserLine: 1, Landlock: true,
 	}); !reflect.DeepEqual(rest, want) {
-		t.Errorf("got %+v, want %+v", rest, want)
+		t.Errorf("the rest of the configuration (+) differs from what all-keys.good.yaml says (-); see %s:\n%s", recipe, golden.Diff(golden.Fields(rest), golden.Fields(want)))
 	}
 }
 

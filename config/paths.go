@@ -71,6 +71,17 @@ func Files(path string) (files []string) {
 	return files
 }
 
+// Files returns the paths of the files and directories that the configuration names.
+func (c *Config) Files() (files []string) {
+	f := c.Settings.file
+	for _, p := range f.paths(filepath.Dir(c.path)) {
+		if !slices.Contains(files, *p.path) {
+			files = append(files, *p.path)
+		}
+	}
+	return files
+}
+
 // pathKey is a key with a path.
 type pathKey struct {
 	key  string

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"pgwicket/internal/golden"
 )
 
 // Every key that is a path is watched, a new one too: the example has them all.
@@ -28,7 +30,7 @@ func TestFilesAreAll(t *testing.T) {
 	slices.Sort(got)
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
+		t.Errorf("these files of config.example.yaml are watched (+) or not (-); see %s:\n%s", recipe, golden.Lists(got, want))
 	}
 }
 

@@ -35,6 +35,7 @@ var layers = map[string][]string{
 	"internal/relay":     {"internal/pgwire"},
 	"internal/socket":    nil,
 
+	"internal/outcome":     {"internal/pgwire"},
 	"internal/printable":   nil,
 	"internal/health":      nil,
 	"internal/limit":       {"internal/printable"},
@@ -47,10 +48,10 @@ var layers = map[string][]string{
 	"internal/handshake":   {"internal/pgwire", "internal/relay"},
 	"internal/proxyheader": {"internal/relay"},
 	"proxy": {
-		"acl", "metrics", "internal/backend", "internal/clientcert", "internal/handshake", "internal/limit", "internal/lock", "internal/pgwire", "internal/printable",
+		"acl", "metrics", "internal/backend", "internal/clientcert", "internal/handshake", "internal/limit", "internal/lock", "internal/outcome", "internal/pgwire", "internal/printable",
 		"internal/proxyheader", "internal/refusallog", "internal/relay", "internal/sessionid", "internal/socket",
 	},
-	"config": {"acl", "proxy", "tlsconfig", "internal/nearest"},
+	"config": {"acl", "internal/outcome", "proxy", "tlsconfig", "internal/nearest"},
 
 	"internal/budget":    nil,
 	"internal/phrase":    nil,
@@ -65,11 +66,12 @@ var layers = map[string][]string{
 		"internal/socket", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket": {
-		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/audit", "internal/budget", "internal/doctor", "internal/filewatch", "internal/gate", "internal/lock", "internal/logwriter",
+		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/outcome", "internal/audit", "internal/budget", "internal/doctor", "internal/filewatch", "internal/gate", "internal/lock", "internal/logwriter",
 		"internal/nearest", "internal/nftables", "internal/phrase", "internal/sandbox", "internal/socket", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket-demo": {"internal/pgtest", "internal/tlstest"}, // runs the binary as its users do
 
+	"internal/golden":         nil, // compares long texts, for tests
 	"internal/docpage":        nil, // runs the pages of docs, for tests
 	"internal/tlstest/chains": nil, // chains for the tests of certs and of what uses it
 }
@@ -87,10 +89,10 @@ var owners = map[string][]string{
 	"github.com/pires/go-proxyproto":  {"internal/proxyheader"},
 	"golang.org/x/time":               {"internal/limit", "internal/refusallog"},
 	"github.com/hashicorp/golang-lru": {"internal/limit", "internal/refusallog"},
-	"flag":                            {"cmd/pgwicket-demo"},
+	"flag":                            {"cmd/pgwicket-demo", "internal/golden"},
 	"os/signal":                       {"cmd/pgwicket", "cmd/pgwicket-demo"},
-	"testing":                         {"internal/docpage"}, // its flags would be ours, and nothing that ships may need it
-	"github.com/jackc/pgx":            {"internal/doctor"},  // and the tests, as the second implementation
+	"testing":                         {"internal/docpage", "internal/golden"}, // its flags would be ours, and nothing that ships may need it
+	"github.com/jackc/pgx":            {"internal/doctor"},                     // and the tests, as the second implementation
 	"go.uber.org/goleak":              nil,
 	"github.com/rogpeppe/go-internal": nil,
 	"pgregory.net/rapid":              nil,

@@ -40,8 +40,10 @@ func ExampleSet() {
 	}
 	// Output:
 	// pgwicket_connections_accepted_total{listener="10.0.0.5:5432"} 1
+	// pgwicket_connections_awaiting_proxy_header 0
 	// pgwicket_connections_refused_total{outcome="no_rule"} 1
 	// pgwicket_connections_refused_total{outcome="source_not_allowed"} 0
 	// pgwicket_connections_starting 0
 	// pgwicket_connections_unproved 0
+	// pgwicket_connections_verified 0
 }

@@ -14,10 +14,10 @@ import (
 	"sync"
 	"time"
 
-	"pgwicket/internal/health"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"pgwicket/internal/health"
 )
 
 // Set has all series of one gate, in its own registry. Create it with New. Its methods
@@ -33,6 +33,8 @@ type Set struct {
 	cancels       *prometheus.CounterVec
 	starting      prometheus.Gauge
 	unproved      prometheus.Gauge
+	verified      prometheus.Gauge
+	headers       prometheus.Gauge
 	open          prometheus.Gauge
 	handshakes    *prometheus.CounterVec
 	failures      *prometheus.CounterVec
@@ -109,6 +111,8 @@ func (s *Set) connectionSeries() {
 	s.refused = s.counterVec("connections_refused_total", "Refused connections, by outcome.", "outcome")
 	s.starting = s.gauge("connections_starting", "Connections in startup, from accept to session.")
 	s.unproved = s.gauge("connections_unproved", "Connections whose client has proved nothing yet: no certificate has been verified and PostgreSQL has not logged it in.")
+	s.verified = s.gauge("connections_verified", "Connections whose client certificate has been verified, and which are no sessions yet.")
+	s.headers = s.gauge("connections_awaiting_proxy_header", "Connections of load balancers that wait for their PROXY header.")
 	s.open = s.gauge("sessions_open", "Open sessions.")
 	s.ended = s.counterVec("sessions_ended_total", "Ended sessions, by outcome.", "outcome")
 	s.cancels = s.counterVec("cancel_requests_total", "CancelRequests from allowed sources, by outcome.", "outcome")
@@ -128,7 +132,7 @@ func (s *Set) connectionSeries() {
 	s.backendOK = s.gaugeVec("backend_last_success_timestamp_seconds", "When PostgreSQL at a backend address last served a session.", "backend", "address")
 	s.backendFailed = s.gaugeVec("backend_last_failure_timestamp_seconds", "When PostgreSQL at a backend address last failed to serve a session.", "backend", "address")
 	s.limit = s.gauge("limit_connections", "Maximum number of sessions; +Inf without a limit.")
-	s.limitStartups = s.gauge("limit_startups", "Maximum number of unproved connections; +Inf without a limit.")
+	s.limitStartups = s.gauge("limit_startups", "Maximum number of unproved connections, and of those in each other stage before a session; +Inf without a limit.")
 }
 
 func (s *Set) tlsSeries() {
@@ -256,12 +260,15 @@ func limitValue(n int) float64 {
 	return float64(n)
 }
 
-// Unproved counts a connection whose client has proved nothing yet. Exactly one call
-// of Proved must follow.
-func (s *Set) Unproved() { s.unproved.Inc() }
+// Unproved counts connections whose client has proved nothing yet; by is negative for those that
+// have been proved, or have ended.
+func (s *Set) Unproved(by int) { s.unproved.Add(float64(by)) }
 
-// Proved counts a connection of Unproved that has been proved, or has ended.
-func (s *Set) Proved() { s.unproved.Dec() }
+// Verified counts connections whose certificate has been verified, from then until they are sessions, or have ended.
+func (s *Set) Verified(by int) { s.verified.Add(float64(by)) }
+
+// AwaitsHeader counts connections of load balancers that wait for their PROXY header.
+func (s *Set) AwaitsHeader(by int) { s.headers.Add(float64(by)) }
 
 // Accepted returns a function to call for each connection that a listener accepts.
 func (s *Set) Accepted(listener string) func() { return s.accepted.WithLabelValues(listener).Inc }

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"pgwicket/internal/golden"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 )
@@ -28,9 +30,10 @@ func play(s *Set) {
 		accepted()
 		s.Started()
 	}
-	s.Unproved()
-	s.Unproved()
-	s.Proved()
+	s.Unproved(2)
+	s.Unproved(-1)
+	s.Verified(3)
+	s.AwaitsHeader(4)
 	s.AcceptFailed()
 	s.LogLineDropped()
 	s.Locks(2)
@@ -106,16 +109,10 @@ func expect(t *testing.T, s *Set, names string, want ...string) {
 // The file is what a scraper sees after play, and what the tests of the rules and the dashboard go by.
 func TestExposition(t *testing.T) {
 	t.Parallel()
-	want, err := os.ReadFile("testdata/exposition.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
 	s := New("v1.2.3")
 	s.AuditHead(func() (uint64, string) { return 7, "9f2d" })
 	play(s)
-	if got := ours(scrape(t, s)); got != string(want) {
-		t.Errorf("got:\n%s\nwant:\n%s", got, want)
-	}
+	golden.File(t, "testdata/exposition.txt", ours(scrape(t, s)))
 }
 
 // A scrape that fails is an alert that does not fire: nothing is described in one way and collected in another.

@@ -1,6 +1,10 @@
 package proxy
 
-import "log/slog"
+import (
+	"log/slog"
+
+	"pgwicket/internal/outcome"
+)
 
 // auditor is the audit trail, as the server sees it.
 type auditor struct {
@@ -14,7 +18,7 @@ func (a auditor) admits(p *Policy) error {
 		return nil
 	}
 	if err := a.failing(); err != nil {
-		return refuse(AuditUnavailable, err.Error())
+		return refuse(outcome.AuditUnavailable, err.Error())
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"pgwicket/internal/backend"
 	"pgwicket/internal/handshake"
 	"pgwicket/internal/limit"
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgwire"
 )
 
@@ -43,10 +44,10 @@ func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 	if known != nil {
 		hosts = []*Host{known}
 	} else if policy.KnownCancelsOnly {
-		return refuse(CancelUnknownKey, "")
+		return refuse(outcome.CancelUnknownKey, "")
 	}
-	if !keys.requests.Begin(known != nil, source, policy.MaxCancelRequests) {
-		return refuse(CancelOverLimit, "")
+	if !keys.requests.Begin(known != nil, source, policy.MaxCancelRequests, time.Now()) {
+		return refuse(outcome.CancelOverLimit, "")
 	}
 	defer keys.requests.End(known != nil, source)
 	var failures []error
@@ -62,15 +63,15 @@ func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 		}
 	}
 	if slices.Contains(failures, nil) {
-		return refuse(CancelForwarded, "")
+		return refuse(outcome.CancelForwarded, "")
 	}
-	return refuse(CancelFailed, errors.Join(failures...).Error())
+	return refuse(outcome.CancelFailed, errors.Join(failures...).Error())
 }
 
 // cancelKeys are the cancel keys of live sessions and the host of each, and what bounds
 // CancelRequests.
 type cancelKeys struct {
-	requests limit.Cancels   // in flight
+	requests *limit.Cancels
 	ownSlots handshake.Slots // for those of sessions that are terminated
 	backend.Keys
 }

@@ -17,6 +17,7 @@ import (
 	"pgwicket/internal/clientcert"
 	"pgwicket/internal/handshake"
 	"pgwicket/internal/limit"
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/relay"
 	"pgwicket/metrics"
@@ -37,6 +38,7 @@ type conn struct {
 	tls          *tls.Conn       // nil until the handshake is done
 	under        *handshake.Conn // under tls
 	verdict      verdict
+	header       *limit.HeaderTicket // until there is a ticket
 	ticket       *limit.Ticket
 	balancer     bool // a trusted load balancer, which speaks for itself
 	silent       bool // refused before a byte was read: nothing is sent
@@ -60,6 +62,7 @@ func newConn(s *Server, tcp *net.TCPConn, listener string, interrupt context.Can
 // which will say how it ended. interrupt ends ctx.
 func (c *conn) run(ctx context.Context, interrupt context.CancelFunc) {
 	defer interrupt()
+	defer func() { c.header.Release() }()
 	socket := c.socket.Socket
 	unwatch := context.AfterFunc(ctx, func() { _ = socket.Close() })
 	defer unwatch() // until then also a refused client may have to give way
@@ -69,7 +72,7 @@ func (c *conn) run(ctx context.Context, interrupt context.CancelFunc) {
 		return
 	}
 	why := c.session.endStartup(err)
-	if over := c.overLimit(); over != nil && why.Outcome == StartupTimeout {
+	if over := c.overLimit(); over != nil && why.Outcome == outcome.StartupTimeout {
 		why = limitRefusal(over) // it had its time to say what it wants
 	}
 	c.sendFatal(why)
@@ -84,7 +87,7 @@ func (c *conn) serveRecovered(ctx context.Context) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			logPanic(c.server.log, p)
-			err = refuse(InternalError, "panic")
+			err = refuse(outcome.InternalError, "panic")
 		}
 	}()
 	return c.serve(ctx)
@@ -124,7 +127,10 @@ func (c *conn) serve(ctx context.Context) error {
 	}
 	c.verifyCertificate(ctx)
 	if packet, err = c.readStartup(direct); err != nil {
-		return c.explainName(err)
+		if r := asRefusal(err); r.Outcome == outcome.Probe && handshake.RejectsName(c.policy.TLS, c.peer.tls.ServerName) {
+			c.peer.rejectsName, r.Detail = true, handshake.NameRejected(c.peer.tls.ServerName)
+		}
+		return err
 	}
 	if packet.Kind() == pgwire.CancelRequest {
 		return c.forwardCancel(ctx, packet)
@@ -140,10 +146,7 @@ func (c *conn) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.ticket.AdmitSession(policy.Limits); err != nil {
-		return err
-	}
-	if err := c.awaitAttempt(ctx, policy); err != nil {
+	if err := c.awaitTurn(ctx, policy); err != nil {
 		return err
 	}
 
@@ -200,6 +203,7 @@ func (c *conn) overLimit() *limit.Error {
 func (c *conn) takeTicket() (err error) {
 	c.ticket, err = c.server.limiter.Admit(c.policy.Limits, limit.SourceOf(c.peer.request.Source), time.Now(), c.session.evict)
 	c.session.ticket = c.ticket
+	c.header.Release()
 	return err
 }
 
@@ -214,7 +218,7 @@ type verdict struct {
 // and, if it is good, its verified chain are kept. The client is told of a refusal
 // after its startup packet, where libpq shows the words.
 //
-// A good certificate proves the client.
+// A good certificate proves the client, which has a place in another stage from then on.
 func (c *conn) verifyCertificate(ctx context.Context) {
 	state := c.tls.ConnectionState()
 	c.peer.recordTLS(state)
@@ -226,7 +230,7 @@ func (c *conn) verifyCertificate(ctx context.Context) {
 		clear(sent) // it is crypto/tls's own slice
 	}
 	if c.peer.verified && err == nil {
-		c.ticket.Prove()
+		c.ticket.Verify(policy.Limits, time.Now())
 	}
 }
 
@@ -264,11 +268,15 @@ func (c *conn) judge() (*acl.Rule, *Policy, error) {
 	return rule, policy, err
 }
 
-// awaitAttempt keeps the client from guessing: see limit.Attempts.
-func (c *conn) awaitAttempt(ctx context.Context, p *Policy) (err error) {
+// awaitTurn waits for a place among the sessions, and keeps the client from guessing: see
+// limit.Attempts.
+func (c *conn) awaitTurn(ctx context.Context, p *Policy) (err error) {
 	ctx, cancel := context.WithDeadline(ctx, c.startupDeadline())
 	defer cancel()
-	c.session.attempt, err = c.server.auth.Begin(ctx, p.Limits, attemptKey(c.peer))
+	if err := c.ticket.AdmitSession(ctx, p.Limits); err != nil {
+		return err
+	}
+	c.session.attempt, err = c.server.auth.Begin(ctx, p.Limits, attemptKey(c.peer), c.session.endAttempt)
 	return err
 }
 
@@ -283,7 +291,7 @@ func (c *conn) readFirstPacket() (packet pgwire.Packet, direct bool, err error) 
 	case first == handshake.RecordHandshake:
 		return packet, true, nil
 	case c.unexpectedProxyHeader(first):
-		return packet, false, refuse(ProxyHeaderRefused, "the peer is not in proxy_protocol_from, or this is its second header")
+		return packet, false, refuse(outcome.ProxyHeaderRefused, "the peer is not in proxy_protocol_from, or this is its second header")
 	}
 	for gssenc := false; ; {
 		if packet, err = pgwire.ReadPacket(c.socket); err != nil {
@@ -300,7 +308,7 @@ func (c *conn) readFirstPacket() (packet pgwire.Packet, direct bool, err error) 
 			return packet, false, nil
 		case pgwire.GSSENCRequest:
 			if gssenc {
-				return packet, false, refuse(RepeatedRequest, "GSSENCRequest") // CVE-2026-6479
+				return packet, false, refuse(outcome.RepeatedRequest, "GSSENCRequest") // CVE-2026-6479
 			}
 			gssenc = true
 			if _, err := c.socket.Write([]byte{'N'}); err != nil {
@@ -309,7 +317,7 @@ func (c *conn) readFirstPacket() (packet pgwire.Packet, direct bool, err error) 
 		default:
 			startup, _ := pgwire.ParseStartup(packet)
 			c.peer.recordStartup(startup) // for the log
-			return packet, false, refuse(Plaintext, "startup packet without TLS")
+			return packet, false, refuse(outcome.Plaintext, "startup packet without TLS")
 		}
 	}
 }
@@ -326,7 +334,7 @@ func (c *conn) answerHealthCheck(refused error) error {
 		return writeRefusal(err)
 	}
 	if _, err := c.socket.Peek(); errors.Is(err, io.EOF) || relay.IsReset(err) {
-		return refuse(Probe, "closed after the answer to its SSLRequest")
+		return refuse(outcome.Probe, "closed after the answer to its SSLRequest")
 	}
 	return refused
 }
@@ -358,7 +366,7 @@ func (c *conn) readStartup(direct bool) (pgwire.Packet, error) {
 			return packet, nil
 		}
 		if !direct || answered[kind] {
-			return packet, refuse(RepeatedRequest, kind.String()+" inside TLS")
+			return packet, refuse(outcome.RepeatedRequest, kind.String()+" inside TLS")
 		}
 		answered[kind] = true
 		if _, err := c.tls.Write([]byte{'N'}); err != nil {
@@ -371,7 +379,7 @@ func (c *conn) readStartup(direct bool) (pgwire.Packet, error) {
 // and opens the session there with what was checked.
 func (c *conn) connectBackend(ctx context.Context, p *Policy, rule *acl.Rule, startup pgwire.StartupMessage) (*backend.Conn, error) {
 	if c.server.drains() {
-		return nil, refuse(ShuttingDown, "")
+		return nil, refuse(outcome.ShuttingDown, "")
 	}
 	to, err := p.BackendOf(rule)
 	if err != nil {
@@ -386,7 +394,7 @@ func (c *conn) connectBackend(ctx context.Context, p *Policy, rule *acl.Rule, st
 	packet := startup.Encode()
 	if len(packet) > pgwire.MaxStartupPacket {
 		const text = "startup packet is too long with what the gate adds to it"
-		return nil, &Refusal{Outcome: ProtocolViolation, Public: text, Detail: text + " (client_info, database_as)"}
+		return nil, &Refusal{Outcome: outcome.ProtocolViolation, Public: text, Detail: text + " (client_info, database_as)"}
 	}
 	bounded, cancel := context.WithDeadline(ctx, c.loginDeadline)
 	defer cancel()
@@ -398,13 +406,13 @@ func (c *conn) connectBackend(ctx context.Context, p *Policy, rule *acl.Rule, st
 		}
 	})
 	if err != nil {
-		return nil, refuse(BackendUnavailable, err.Error())
+		return nil, refuse(outcome.BackendUnavailable, err.Error())
 	}
-	c.session.backend = name
+	c.session.host.backend = name
 	c.server.metrics.BackendConnected(c.peer.id, time.Since(began))
 	if _, err := conn.Write(packet); err != nil {
 		_ = conn.Close()
-		return nil, refuse(BackendUnavailable, err.Error())
+		return nil, refuse(outcome.BackendUnavailable, err.Error())
 	}
 	return conn, nil
 }
@@ -441,6 +449,7 @@ func (c *conn) startRelay(backend *backend.Conn, rule *acl.Rule) error {
 		LoginMessage:  pgwire.Fatal(pgwire.SQLStateQueryCanceled, "canceling authentication due to timeout", ""),
 		SilentMessage: pgwire.Fatal(pgwire.SQLStateCannotConnectNow, "the database does not answer", ""), // libpq tries its next host
 		Ready:         session.ready,
+		Refused:       session.loginRefused,
 		Done:          session.relayEnded,
 	}, backend.Host)
 	if err != nil {
@@ -453,24 +462,24 @@ func (c *conn) startRelay(backend *backend.Conn, rule *acl.Rule) error {
 func readRefusal(err error) error {
 	switch {
 	case errors.Is(err, io.EOF):
-		return refuse(Probe, "closed before it asked for anything")
+		return refuse(outcome.Probe, "closed before it asked for anything")
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return refuse(StartupTimeout, "no complete startup packet in time")
+		return refuse(outcome.StartupTimeout, "no complete startup packet in time")
 	case errors.Is(err, handshake.ErrTooLarge), errors.Is(err, handshake.ErrTooManyRecords):
-		return refuse(InvalidPacket, err.Error())
+		return refuse(outcome.InvalidPacket, err.Error())
 	case errors.Is(err, pgwire.ErrLength), errors.Is(err, pgwire.ErrLayout):
-		return refuse(InvalidPacket, err.Error())
+		return refuse(outcome.InvalidPacket, err.Error())
 	case errors.Is(err, io.ErrUnexpectedEOF), relay.IsReset(err):
-		return refuse(ClientGone, "in the middle of its startup")
+		return refuse(outcome.ClientGone, "in the middle of its startup")
 	}
-	return refuse(TLSFailed, err.Error())
+	return refuse(outcome.TLSFailed, err.Error())
 }
 
 func writeRefusal(err error) error {
 	if err == nil {
 		return nil
 	}
-	return refuse(ClientGone, err.Error())
+	return refuse(outcome.ClientGone, err.Error())
 }
 
 // startupRefusal says why a startup message is refused. The words are safe to
@@ -480,16 +489,16 @@ func startupRefusal(err error) error {
 	if !errors.As(err, &p) {
 		return err
 	}
-	r := &Refusal{Outcome: ProtocolViolation, Public: p.Message, Detail: p.Message}
+	r := &Refusal{Outcome: outcome.ProtocolViolation, Public: p.Message, Detail: p.Message}
 	switch p.SQLSTATE {
 	case pgwire.SQLStateFeatureNotSupported:
-		r.Outcome = UnsupportedProtocol
+		r.Outcome = outcome.UnsupportedProtocol
 	case pgwire.SQLStateInvalidAuthorization:
-		r.Outcome = NoUser
+		r.Outcome = outcome.NoUser
 	case pgwire.SQLStateInsufficientPrivilege:
-		r.Outcome = ReservedSetting
+		r.Outcome = outcome.ReservedSetting
 	case pgwire.SQLStateInvalidParameterValue:
-		r.Outcome = InvalidParameter
+		r.Outcome = outcome.InvalidParameter
 	}
 	return r
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"pgwicket/acl"
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/relay"
 )
@@ -77,13 +78,13 @@ func (s *session) expire(l Limits, at time.Time) {
 	} else if l.IdleInTransaction <= 0 {
 		l.IdleInTransaction = l.IdleTimeout
 	}
-	s.expireQuiet(relay.Idle, IdleTimeout, l.IdleTimeout, at, "it has been idle for the idle_timeout of %v")
+	s.expireQuiet(relay.Idle, outcome.IdleTimeout, l.IdleTimeout, at, "it has been idle for the idle_timeout of %v")
 	words := "it has been idle in a transaction for the idle_in_transaction_timeout of %v"
 	if l.IdleInTransaction == l.IdleTimeout {
 		words = "it has been idle for the idle_timeout of %v"
 	}
-	s.expireQuiet(relay.IdleInTransaction, IdleTimeout, l.IdleInTransaction, at, words)
-	s.expireQuiet(relay.Unfinished, UnfinishedRequest, l.UnfinishedTimeout, at, "its client has not sent the rest of a request for the unfinished_request_timeout of %v")
+	s.expireQuiet(relay.IdleInTransaction, outcome.IdleTimeout, l.IdleInTransaction, at, words)
+	s.expireQuiet(relay.Unfinished, outcome.UnfinishedRequest, l.UnfinishedTimeout, at, "its client has not sent the rest of a request for the unfinished_request_timeout of %v")
 }
 
 // hasMoved reports whether a byte has been moved since the last call, and takes note of
@@ -105,14 +106,16 @@ func (s *session) expireOld(lifetime time.Duration, at time.Time) bool {
 	}
 	end := lifetime + lifetime/8
 	t := relay.Termination{
-		Reason:   uint8(SessionLifetime),
+		Reason:   uint8(outcome.SessionLifetime),
 		Message:  pgwire.Fatal(pgwire.SQLStateAdminShutdown, fmt.Sprintf("terminating connection: it has been open for the session_lifetime of %v", lifetime), ""),
-		WhenIdle: age < end,
+		WhenIdle: true,
 	}
-	if !t.WhenIdle {
-		t.Deadline = s.peer.accepted.Add(end + boundaryWait)
+	switch {
+	case age < end:
+		s.relay.Terminate(t)
+	case !s.cancelling: // else it is under way
+		s.terminateNow(t)
 	}
-	s.relay.Terminate(t)
 	return true
 }
 
@@ -122,9 +125,17 @@ func (s *session) expireQuiet(in relay.State, o Outcome, timeout time.Duration, 
 	if timeout <= 0 || at.Sub(s.since) < timeout {
 		return
 	}
+	begun := func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.cancelNow()
+	}
+	if in != relay.Unfinished {
+		begun = nil // the backend does nothing
+	}
 	s.relay.TerminateIf(in, relay.Termination{
 		Reason:   uint8(o),
 		Message:  pgwire.Fatal(pgwire.SQLStateIdleSessionTimeout, "terminating connection: "+fmt.Sprintf(words, timeout), ""),
 		Deadline: at.Add(boundaryWait),
-	}, s.moved)
+	}, s.moved, begun)
 }

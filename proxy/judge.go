@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pgwicket/acl"
+	"pgwicket/internal/outcome"
 	"pgwicket/metrics"
 )
 
@@ -43,7 +44,7 @@ func (p *Policy) NextChange(after time.Time) time.Time {
 // rejects.
 func (p *Policy) admitsUnlocked(q *acl.Request, at time.Time) error {
 	if l := p.Locks.Find(q, at); l != nil {
-		return ruleRefusal(Locked, "pgwicket rejects", q, " ("+l.Describe()+")")
+		return ruleRefusal(outcome.Locked, "pgwicket rejects", q, " ("+l.Describe()+")")
 	}
 	return nil
 }
@@ -61,9 +62,9 @@ func (p *Policy) decide(q *acl.Request, at time.Time) (*acl.Rule, error) {
 	rule := p.Rules.Decide(&timed)
 	switch {
 	case rule == nil:
-		return nil, ruleRefusal(NoRule, "no pgwicket rule for", q, "")
+		return nil, ruleRefusal(outcome.NoRule, "no pgwicket rule for", q, "")
 	case !rule.Allow:
-		return rule, ruleRefusal(RuleRejected, "pgwicket rejects", q, fmt.Sprintf(" (rule %q)", rule.Name))
+		return rule, ruleRefusal(outcome.RuleRejected, "pgwicket rejects", q, fmt.Sprintf(" (rule %q)", rule.Name))
 	}
 	return rule, nil
 }
@@ -76,7 +77,7 @@ func (p *Policy) BackendOf(rule *acl.Rule) (*Backend, error) {
 		b = p.Backends[rule.Backend]
 	}
 	if b == nil {
-		return nil, refuse(InternalError, "the policy has no backend for this session")
+		return nil, refuse(outcome.InternalError, "the policy has no backend for this session")
 	}
 	return b, nil
 }
@@ -119,7 +120,7 @@ func (p *Policy) admits(q *acl.Request, state tls.ConnectionState, at time.Time)
 
 func (p *Policy) verify(state tls.ConnectionState, at time.Time) ([]*x509.Certificate, error) {
 	if p.Verify == nil {
-		return nil, refuse(InternalError, "the policy verifies nothing")
+		return nil, refuse(outcome.InternalError, "the policy verifies nothing")
 	}
 	return p.Verify(state, at)
 }
@@ -129,9 +130,9 @@ func (p *Policy) admitsSource(q *acl.Request) error {
 	case acl.Allowed:
 		return nil
 	case acl.Denied:
-		return refuse(SourceDenied, "the address is in acl.deny")
+		return refuse(outcome.SourceDenied, "the address is in acl.deny")
 	default:
-		return refuse(SourceNotAllowed, "the address is in no network of acl.allow")
+		return refuse(outcome.SourceNotAllowed, "the address is in no network of acl.allow")
 	}
 }
 

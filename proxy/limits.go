@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"pgwicket/internal/limit"
+	"pgwicket/internal/outcome"
+	"pgwicket/metrics"
 )
 
 // Limits bound what clients may take of a gate. Zero is no limit but where it says
@@ -19,14 +21,14 @@ type Backoff = limit.Backoff
 
 // limitOutcomes are the outcomes of what a limiter refuses.
 var limitOutcomes = [...]Outcome{
-	limit.OverRate:     RateLimit,
-	limit.OverSource:   SourceLimit,
-	limit.OverSessions: ConnectionLimit,
-	limit.OverStartups: StartupLimit,
-	limit.OverAccount:  AccountLimit,
-	limit.BackedOff:    AuthBackoff,
-	limit.OverRule:     RuleLimit,
-	limit.Interrupted:  ShuttingDown,
+	limit.OverRate:     outcome.RateLimit,
+	limit.OverSource:   outcome.SourceLimit,
+	limit.OverSessions: outcome.ConnectionLimit,
+	limit.OverStartups: outcome.StartupLimit,
+	limit.OverAccount:  outcome.AccountLimit,
+	limit.BackedOff:    outcome.AuthBackoff,
+	limit.OverRule:     outcome.RuleLimit,
+	limit.Interrupted:  outcome.ShuttingDown,
 }
 
 // limitRefusal returns the refusal for what a limiter has refused.
@@ -39,6 +41,20 @@ func (s *Server) Usage() Usage {
 	u := s.limiter.Usage()
 	u.CancelRequests = s.cancelKeys.requests.InFlight()
 	return u
+}
+
+// countStage returns what counts the connections that are no sessions yet.
+func countStage(m *metrics.Set) func(limit.Stage, int) {
+	return func(s limit.Stage, by int) {
+		switch s {
+		case limit.Unproved:
+			m.Unproved(by)
+		case limit.Verified:
+			m.Verified(by)
+		case limit.Header:
+			m.AwaitsHeader(by)
+		}
+	}
 }
 
 // attemptKey returns whose failed authentications count together with those of p.
@@ -58,5 +74,5 @@ func (s *Server) Backoffs() []Backoff {
 // LiftBackoffs forgets the failed authentications of a user, from a source; the
 // zero value of either is any. It returns how many were forgotten.
 func (s *Server) LiftBackoffs(user string, source netip.Addr) (lifted int) {
-	return s.auth.Lift(user, source)
+	return s.auth.Lift(s.policy.Load().Limits, user, source)
 }

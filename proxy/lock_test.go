@@ -11,6 +11,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/internal/lock"
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/tlstest"
 	"pgwicket/proxy"
 )
@@ -104,7 +105,7 @@ func TestLockConditions(t *testing.T) {
 		p := proxy.Policy{Locks: locked(t, values, now, now.Add(time.Hour)), Networks: networks([]string{"127.0.0.1"}, nil), Verify: refuses("nobody")}
 		_, err := p.Judge(one.Request, first.ConnectionState(), now)
 		var r *proxy.Refusal
-		if !errors.As(err, &r) || r.Outcome != proxy.Locked || strings.Contains(r.Public, "laptop") || !strings.Contains(r.Detail, "stolen laptop") {
+		if !errors.As(err, &r) || r.Outcome != outcome.Locked || strings.Contains(r.Public, "laptop") || !strings.Contains(r.Detail, "stolen laptop") {
 			t.Errorf("%v: %v", values, err)
 		}
 		if _, err := p.Judge(one.Request, first.ConnectionState(), now.Add(2*time.Hour)); err != nil {

@@ -1,12 +1,11 @@
 package proxy
 
 import (
-	"context"
 	"crypto/x509"
 	"time"
 
 	"pgwicket/acl"
-	"pgwicket/internal/backend"
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/relay"
 )
@@ -21,10 +20,6 @@ const (
 	WhenIdle                 // it is ended when its backend is idle, outside of a transaction
 	Off                      // it is counted
 )
-
-// boundaryWait is how long a session that must end may take to come to a place
-// where it can be told why.
-const boundaryWait = 500 * time.Millisecond
 
 // maintenance is how the rest of the server talks to maintain.
 type maintenance struct {
@@ -121,15 +116,15 @@ func (s *session) recheck(p *Policy, at time.Time) (failing bool) {
 		return false
 	}
 	r := s.judgeAgain(p, at)
-	if r != nil && r.Outcome == CRLStale && !p.EndOnStaleCRL {
+	if r != nil && r.Outcome == outcome.CRLStale && !p.EndOnStaleCRL {
 		return false
 	}
 	mode := p.Recheck
 	switch {
 	case r == nil:
-	case r.Outcome == CertExpired:
+	case r.Outcome == outcome.CertExpired:
 		mode = p.OnExpiry
-	case r.Outcome == Locked:
+	case r.Outcome == outcome.Locked:
 		mode = Immediate // whoever locks means now
 	}
 	switch {
@@ -167,7 +162,7 @@ func (s *session) terminateIf(matches func(*acl.Request) bool, detail string) bo
 	if s.phase != relaying || s.terminating() || !matches(&s.peer.request) {
 		return false
 	}
-	s.terminate(&Refusal{Outcome: Terminated, Detail: detail}, "terminating connection due to administrator command", false)
+	s.terminate(&Refusal{Outcome: outcome.Terminated, Detail: detail}, "terminating connection due to administrator command", false)
 	return true
 }
 
@@ -178,51 +173,12 @@ func (s *session) terminate(r *Refusal, words string, whenIdle bool) {
 	t := relay.Termination{
 		Reason:   uint8(r.Outcome),
 		Message:  pgwire.Fatal(pgwire.SQLStateAdminShutdown, words, ""),
-		WhenIdle: whenIdle,
+		WhenIdle: true,
 	}
-	if !whenIdle {
-		t.Deadline = time.Now().Add(boundaryWait)
-	}
-	s.relay.Terminate(t)
-	if !whenIdle {
-		handle, login := s.relay, s.login
-		s.server.wg.Go(func() { s.cancelUntilClosed(handle, login) })
-	}
-}
-
-// While a session that must end has its backend, its statement is cancelled again
-// and again: one cancelled statement may be followed by the next of a pipeline that
-// PostgreSQL has in its socket. Once the backend's connection is closed, PostgreSQL
-// ends at the next bytes it sends, so what follows is for a statement that sends
-// none.
-const cancelInterval = 50 * time.Millisecond
-
-// cancelsAtOnce is for all sessions: each CancelRequest costs PostgreSQL a process,
-// and a reload may revoke thousands.
-const cancelsAtOnce = 32
-
-var cancelsAfterClose = [...]time.Duration{0, 50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond}
-
-// cancelUntilClosed cancels what the backend of a session does that must end at
-// once. PostgreSQL only notices that its client has gone when it writes, and a
-// DELETE of a revoked client would run to its end. All of it together takes no
-// longer than one CancelRequest may, for a shutdown waits for it.
-func (s *session) cancelUntilClosed(of relay.Handle, login pgwire.Login) {
-	ctx, stop := context.WithTimeout(context.Background(), boundaryWait+backend.CancelTimeout)
-	defer stop()
-	cancel := func() {
-		if s.server.cancelKeys.ownSlots.Acquire(ctx) == nil {
-			defer s.server.cancelKeys.ownSlots.Release()
-			s.host.CancelQuery(ctx, login)
-		}
-	}
-	for closed := false; !closed && ctx.Err() == nil; time.Sleep(cancelInterval) {
-		closed = of.BackendClosed()
-		cancel()
-	}
-	for _, pause := range cancelsAfterClose {
-		time.Sleep(pause)
-		cancel()
+	if whenIdle {
+		s.relay.Terminate(t)
+	} else {
+		s.terminateNow(t)
 	}
 }
 
@@ -232,7 +188,7 @@ func (s *session) judgeAgain(p *Policy, at time.Time) (r *Refusal) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
 			logPanic(s.server.log, panicked)
-			r = &Refusal{Outcome: InternalError, Detail: "panic"}
+			r = &Refusal{Outcome: outcome.InternalError, Detail: "panic"}
 		}
 	}()
 	rule, err := s.peer.judge(p, at, at)
@@ -240,14 +196,14 @@ func (s *session) judgeAgain(p *Policy, at time.Time) (r *Refusal) {
 		s.times = timesOf(rule)
 		return nil
 	}
-	if r = asRefusal(err); r.Outcome != CertExpired || p.OnExpiry == Immediate {
+	if r = asRefusal(err); r.Outcome != outcome.CertExpired || p.OnExpiry == Immediate {
 		return r
 	}
 	// A session that may go on with a certificate that has expired must not hide
 	// behind that from a revocation or a rule. A list that is current now may not
 	// have been then.
 	if _, err := s.peer.judge(p, at, lastValid(s.peer.tls.PeerCertificates, at)); err != nil {
-		if other := asRefusal(err); other.Outcome != CertExpired && other.Outcome != CertNotYetValid && other.Outcome != CRLStale {
+		if other := asRefusal(err); other.Outcome != outcome.CertExpired && other.Outcome != outcome.CertNotYetValid && other.Outcome != outcome.CRLStale {
 			return other
 		}
 	}

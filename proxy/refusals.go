@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/printable"
 	"pgwicket/internal/refusallog"
 )
@@ -53,7 +54,7 @@ func (r *refusals) add(one Refused) {
 // rememberRefusal keeps a connection among the refusals, if it is one. Port scans
 // and health checks would soon be all of them.
 func (s *Server) rememberRefusal(e end) {
-	if e.outcome == Probe || e.outcome >= ClientClosed {
+	if e.outcome == outcome.Probe || e.outcome >= outcome.ClientClosed {
 		return
 	}
 	p := e.peer

@@ -27,6 +27,7 @@ import (
 	"pgwicket/internal/handshake"
 	"pgwicket/internal/limit"
 	"pgwicket/internal/lock"
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/relay"
 	"pgwicket/internal/sessionid"
 	"pgwicket/internal/socket"
@@ -191,10 +192,10 @@ func New(o Options) (*Server, error) {
 		metrics:     m,
 		listeners:   make(map[net.Listener]*acceptLoop),
 		sessions:    make(map[*session]struct{}),
-		limiter:     limit.NewConnections(m.Unproved, m.Proved),
+		limiter:     limit.NewConnections(countStage(m)),
 		auth:        limit.NewAttempts(),
 		handshakes:  handshake.NewSlots(),
-		cancelKeys:  cancelKeys{ownSlots: make(handshake.Slots, cancelsAtOnce)},
+		cancelKeys:  cancelKeys{requests: limit.NewCancels(), ownSlots: make(handshake.Slots, cancelsAtOnce)},
 		maintenance: maintenance{policyChanged: make(chan struct{}, 1), done: make(chan struct{}), now: o.Now},
 		audit:       auditor{o.Audit, o.AuditFailing},
 		ids:         sessionid.New(),
@@ -396,7 +397,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
-	s.endAll(DrainTimeout)
+	s.endAll(outcome.DrainTimeout)
 	<-done
 	return ctx.Err()
 }

@@ -7,10 +7,10 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/internal/limit"
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/printable"
 	"pgwicket/internal/relay"
-	"pgwicket/metrics"
 )
 
 // phase is how far a connection has come.
@@ -36,31 +36,31 @@ type session struct {
 	ticket  *limit.Ticket       // released when the server forgets the session
 	place   limit.AccountTicket // likewise; taken at ReadyForQuery
 	ofRule  limit.RuleTicket    // likewise; of the rule that has admitted it first
-	host    *Host               // that the relay has a connection to
-	backend string              // the name of its backend
+	host    usedHost            // that the relay has a connection to
 	attempt *limit.Attempt      // to authenticate; likewise
 	account limit.Account       // for which it counts
 
-	mu        sync.Mutex
-	phase     phase
-	interrupt context.CancelFunc // ends what a starting or judged connection waits for
-	rule      string             // that has admitted it
-	times     ruleTimes          // of the rule that admits it now
-	relay     relay.Handle       // from the phase relaying on
-	login     pgwire.Login       // once the backend is ready
-	refusal   *Refusal           // why it was cut, or why recheck has ended it, or will
-	deferred  bool               // refusal waits until the backend is idle
-	moved     int64              // bytes, when expire last saw that there were more
-	since     time.Time          // then
+	mu         sync.Mutex
+	phase      phase
+	interrupt  context.CancelFunc // ends what a starting or judged connection waits for
+	rule       string             // that has admitted it
+	times      ruleTimes          // of the rule that admits it now
+	relay      relay.Handle       // from the phase relaying on
+	login      pgwire.Login       // once the backend is ready
+	cancelling bool               // what the backend does is being cancelled
+	refusal    *Refusal           // why it was cut, or why recheck has ended it, or will
+	deferred   bool               // refusal waits until the backend is idle
+	moved      int64              // bytes, when expire last saw that there were more
+	since      time.Time          // then
 }
 
 // end cuts the session from outside its goroutine. The outcome counts if the
 // session has begun; a connection in its startup ends as ShuttingDown. It may be
 // called more than once; the first outcome stays.
-func (s *session) end(o Outcome) { s.endAs(o, ShuttingDown) }
+func (s *session) end(o Outcome) { s.endAs(o, outcome.ShuttingDown) }
 
 // evict cuts an unproved connection, for another one to take its place.
-func (s *session) evict() { s.endAs(StartupLimit, StartupLimit) }
+func (s *session) evict() { s.endAs(outcome.StartupLimit, outcome.StartupLimit) }
 
 func (s *session) endAs(o, inStartup Outcome) {
 	s.mu.Lock()
@@ -101,7 +101,7 @@ func (s *session) terminateWhenIdle() {
 	}
 	s.refusal, s.deferred = nil, false
 	s.relay.Terminate(relay.Termination{
-		Reason:   uint8(Drained),
+		Reason:   uint8(outcome.Drained),
 		Message:  pgwire.Fatal(pgwire.SQLStateAdminShutdown, "terminating connection due to administrator command", ""),
 		WhenIdle: true,
 	})
@@ -144,16 +144,16 @@ func (s *session) start(r relay.Session, host *Host) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.phase == ending {
-		return refuse(ShuttingDown, "") // endStartup knows better
+		return refuse(outcome.ShuttingDown, "") // endStartup knows better
 	}
-	s.host = host // Done may be called at once, and needs it
+	s.host.Host = host // Done may be called at once, and needs it
 	s.server.metrics.SessionOpened()
 	s.server.shutdown.live.Add(1)
 	handle, err := s.server.relay.Start(r)
 	if err != nil {
 		s.server.shutdown.live.Add(-1)
 		s.server.metrics.SessionAborted()
-		return refuse(BackendUnavailable, err.Error()) // want of descriptors, as in connectBackend
+		return refuse(outcome.BackendUnavailable, err.Error()) // want of descriptors, as in connectBackend
 	}
 	s.relay, s.phase, s.interrupt = handle, relaying, nil
 	if s.server.drains() {
@@ -168,7 +168,7 @@ func (s *session) start(r relay.Session, host *Host) error {
 func (s *session) ready(login pgwire.Login) *relay.Termination {
 	s.attempt.Succeeded()
 	s.ticket.Prove()
-	s.server.metrics.BackendServed(metrics.Host{Backend: s.backend, Address: s.host.Address})
+	s.server.metrics.BackendServed(s.host.label())
 	place, err := s.server.limiter.AdmitAccount(s.server.policy.Load().Limits, s.account)
 	if err != nil {
 		r := asRefusal(err)
@@ -177,15 +177,46 @@ func (s *session) ready(login pgwire.Login) *relay.Termination {
 		if !s.terminating() { // else it ends for that
 			s.refusal, s.deferred = r, false
 		}
+		if login.Requested { // behind its password
+			s.login = login
+			s.cancelNow()
+		}
 		s.mu.Unlock()
 		return &relay.Termination{Reason: uint8(r.Outcome), Message: pgwire.Fatal(sqlstate, text, "")}
 	}
-	s.server.cancelKeys.Add(login.CancelKey(), s.host)
+	s.server.cancelKeys.Add(login.CancelKey(), s.host.Host)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.place, s.login = place, login
 	s.server.logBegin(s)
 	return nil
+}
+
+// loginRefused takes note that PostgreSQL has refused the login: at once, for the client may
+// keep its connection open, and others open more meanwhile.
+func (s *session) loginRefused(login pgwire.Login) {
+	if refusedLogin(login) == outcome.AuthenticationFailed {
+		s.attempt.Failed(s.server.policy.Load().Limits)
+	} else {
+		s.attempt.Abandoned()
+	}
+}
+
+// endAttempt closes a connection whose authentication takes long, for another attempt.
+func (s *session) endAttempt() {
+	r := &Refusal{Outcome: outcome.AuthBackoff, Detail: "its authentication had no result while others of this user from this source waited for it"}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.phase == starting || s.phase == judged:
+		s.cut(r)
+	case s.phase == relaying && !s.login.Ready && !s.terminating():
+		s.refusal, s.deferred = r, false
+		sqlstate, text := r.Message()
+		s.relay.Terminate(relay.Termination{
+			Reason: uint8(r.Outcome), Message: pgwire.Fatal(sqlstate, text, ""), Deadline: time.Now().Add(boundaryWait),
+		})
+	}
 }
 
 // relayEnded accounts for a session that the relay has ended.
@@ -198,14 +229,12 @@ func (s *session) relayEnded(r relay.Result) {
 	}
 	e.rule = s.rule
 	s.mu.Unlock()
-	if e.outcome == AuthenticationFailed {
+	if e.outcome == outcome.AuthenticationFailed {
 		s.attempt.Failed(s.server.policy.Load().Limits)
 	}
 	s.recordLogin(e.outcome, r)
 	s.server.logAndCount(e)
-	if r.Busy && (e.outcome == SessionLifetime || e.outcome == UnfinishedRequest) {
-		s.host.CancelQuery(context.Background(), r.Login)
-	}
+	s.cancelLeftover(r)
 	s.server.shutdown.live.Add(-1)
 	s.server.forget(s, r.Login.CancelKey())
 }

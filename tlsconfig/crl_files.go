@@ -23,7 +23,7 @@ type crlFiles struct {
 func loadClientCRLs(o Options, ca *certs.Pool, previous *crl.Set, now time.Time) (*crl.Set, []Problem) {
 	files := crlFiles{file: o.CRLFile, dir: o.CRLDir, fileOption: "crl_file", dirOption: "crl_dir"}
 	b := &crl.Builder{
-		Policy: o.crlPolicy(), Previous: previous, Now: now, MinSecurityBits: bitsOf(o.MinSecurityBits), CAOption: "ca_file", Peers: "clients",
+		Policy: o.crlPolicy(), Previous: previous, KeepGone: o.KeepGone, Now: now, MinSecurityBits: bitsOf(o.MinSecurityBits), CAOption: "ca_file", Peers: "clients",
 	}
 	if ca != nil {
 		b.CAs = ca.Certificates()

@@ -10,6 +10,12 @@ import (
 	"pgwicket/internal/crl"
 )
 
+// Circumstances is what a caller says of a load, beside the keys of the file.
+type Circumstances struct {
+	KeepGone bool `yaml:"-"` // a list that is gone stays in use if crl_missing is allow and its CA has no other one
+	KeyOwner int  `yaml:"-"` // the account that root is about to become, which may own key files; 0: none
+}
+
 // Options is the tls section of the configuration file. Paths are absolute or relative to the working directory. The
 // names are those of PostgreSQL without "ssl_", where it has them.
 type Options struct {
@@ -18,7 +24,7 @@ type Options struct {
 	OCSPFile     string `yaml:"ocsp_file"`    // the response to staple, in DER
 	Certificates []Pair `yaml:"certificates"` // in place of the three, several pairs: an RSA one beside an ECDSA one
 
-	KeyOwner int `yaml:"-"` // the account that root is about to become, which may own key files; 0: none
+	Circumstances `yaml:"-"`
 
 	PassphraseCommand string `yaml:"passphrase_command"` // for /bin/sh; %p is the prompt, the output is the passphrase
 

@@ -148,6 +148,7 @@ Its metrics:        curl http://%[3]s/metrics
 Its configuration:  %[4]s
 Load it again:      %[5]s reload --config %[4]s
 Examine it:         %[5]s doctor --user postgres --config %[4]s
+                    (It warns that the passphrase lies beside the key, as it must not in earnest.)
 
 Ctrl-C ends everything and removes all files.
 `, d.password, d.conninfo(), d.admin, d.file("pgwicket.yaml"), d.pgwicket, d.dir)

@@ -16,6 +16,7 @@ import (
 	"pgwicket/config"
 	"pgwicket/internal/gate"
 	"pgwicket/internal/lock"
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/phrase"
 	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
@@ -87,7 +88,7 @@ func explain(s streams, path string, q question) int {
 // explainUnreadable prints why crypto/tls fails the handshake of a client, before the
 // gate can judge it.
 func explainUnreadable(w io.Writer, problems []error) {
-	fmt.Fprintf(w, "refused: %s\n  the client is told  the TLS alert decode_error\n", proxy.TLSFailed)
+	fmt.Fprintf(w, "refused: %s\n  the client is told  the TLS alert decode_error\n", outcome.TLSFailed)
 	for i, err := range problems {
 		what := ""
 		if i == 0 {
@@ -171,7 +172,7 @@ func answer(w io.Writer, cfg *config.Config, q *acl.Request, state tls.Connectio
 // told returns what a refused client is told.
 func told(cfg *config.Config, r *proxy.Refusal) string {
 	sqlstate, text := r.Message()
-	bySource := r.Outcome == proxy.SourceNotAllowed || r.Outcome == proxy.SourceDenied
+	bySource := r.Outcome == outcome.SourceNotAllowed || r.Outcome == outcome.SourceDenied
 	switch {
 	case bySource && cfg.Policy.SourceRefusal == proxy.Close:
 		return "nothing: the connection is closed (acl.refusal: close), and psql says \"server closed the connection unexpectedly\""

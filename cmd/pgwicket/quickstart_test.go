@@ -276,7 +276,7 @@ func TestQuickStartNames(t *testing.T) {
 	for _, line := range []string{
 		"User=" + value("GATE_USER"),
 		"ExecStart=" + value("BIN") + "/pgwicket serve --config " + value("ETC") + "/pgwicket.yaml",
-		"file:///usr/share/doc/pgwicket/operations.md",
+		"file:///usr/share/doc/pgwicket/docs/operations.md",
 	} {
 		if !strings.Contains(string(unit), line+"\n") {
 			t.Errorf("%s is not in the unit", line)

@@ -16,6 +16,11 @@ elif ! getent passwd pgwicket >/dev/null; then
 	useradd --system --user-group --home-dir / --shell /usr/sbin/nologin pgwicket
 fi
 
+# Once. Later it is the administrator's, and an upgrade neither changes it nor asks.
+if [ -z "$before" ] && [ ! -e /etc/pgwicket/pgwicket.yaml ]; then
+	install -D -m 0644 /usr/share/pgwicket/pgwicket.yaml /etc/pgwicket/pgwicket.yaml
+fi
+
 [ -d /run/systemd/system ] || exit 0
 systemctl daemon-reload
 [ -n "$before" ] || exit 0

@@ -29,20 +29,25 @@ func TestCompose(t *testing.T) {
 	})
 }
 
-func checkCompose(path string) error {
+// composeProject reads a compose.yaml as if it were the one in deploy/docker, which is dir.
+func composeProject(path string) (project *types.Project, dir string, err error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return err
+		return nil, "", err
 	}
-	dir, err := filepath.Abs(filepath.Join(top, "deploy/docker"))
-	if err != nil {
-		return err
+	if dir, err = filepath.Abs(filepath.Join(top, "deploy/docker")); err != nil {
+		return nil, "", err
 	}
-	project, err := loader.LoadWithContext(context.Background(), types.ConfigDetails{
+	project, err = loader.LoadWithContext(context.Background(), types.ConfigDetails{
 		WorkingDir:  dir,
 		ConfigFiles: []types.ConfigFile{{Filename: filepath.Join(dir, "compose.yaml"), Content: text}},
 		Environment: types.Mapping{},
 	})
+	return project, dir, err
+}
+
+func checkCompose(path string) error {
+	project, dir, err := composeProject(path)
 	if err != nil {
 		return err
 	}

@@ -45,8 +45,10 @@ func boot(t *testing.T, d disk) *machine {
 		write(t, filepath.Join(stage, name), text)
 	}
 	group := controlGroup(t)
-	cmd := exec.Command("unshare", append([]string{"--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc", "--net", "--cgroup",
-		"/bin/bash", "testdata/machine", stage, d.tree}, d.copies...)...)
+	cmd := exec.Command("unshare", append([]string{
+		"--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc", "--net", "--cgroup",
+		"/bin/bash", "testdata/machine", stage, d.tree,
+	}, d.copies...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd())}
 	m := &machine{process: start(t, cmd)}
 	m.wait(t, "systemd", func() bool {
@@ -170,13 +172,18 @@ func TestMachine(t *testing.T) {
 		}
 		texts = append(texts, string(text))
 	}
-	deb, err := os.ReadFile(makePackage(t, "deb"))
-	if err != nil {
-		t.Fatal(err)
+	packages := make(map[string]string)
+	for _, version := range []string{"1.2.3", "1.2.4"} {
+		deb, err := os.ReadFile(makePackage(t, "deb", version))
+		if err != nil {
+			t.Fatal(err)
+		}
+		packages[version] = string(deb)
 	}
 	m := boot(t, disk{tree: "/", stage: map[string]string{
-		"setup":        fmt.Sprintf("dpkg --install --force-confnew /stage/pgwicket.deb\n"+setup, texts...),
-		"pgwicket.deb": string(deb),
+		"setup":        fmt.Sprintf("dpkg --install /stage/pgwicket.deb\n"+setup, texts...),
+		"pgwicket.deb": packages["1.2.3"],
+		"next.deb":     packages["1.2.4"],
 	}})
 
 	if got := m.show(t, "ActiveState"); got != "active" {
@@ -198,7 +205,12 @@ func TestMachine(t *testing.T) {
 	m.wait(t, "the restart after its death", func() bool { return m.show(t, "NRestarts") == "1" && m.show(t, "ActiveState") == "active" })
 
 	second := m.show(t, "MainPID")
-	m.run(t, "dpkg", "--install", "/stage/pgwicket.deb")
+	// Both the example and the administrator's copy have changed. dpkg fails where it cannot ask.
+	m.run(t, "dpkg", "--install", "/stage/next.deb")
+	if got := m.run(t, "dpkg-query", "--show", "--showformat=${Version}", "pgwicket"); got != "1.2.4" {
+		t.Errorf("after the upgrade it is %s", got)
+	}
+	m.run(t, "grep", "-q", "127.0.0.1:5432", "/etc/pgwicket/pgwicket.yaml")
 	m.wait(t, "the restart after the upgrade", func() bool { return m.show(t, "MainPID") != second && m.show(t, "ActiveState") == "active" })
 
 	// A configuration that is wrong is not tried again.
@@ -222,6 +234,9 @@ func TestMachine(t *testing.T) {
 		t.Errorf("after its removal it is %s, %s", state, load)
 	}
 	m.run(t, "test", "-f", "/etc/pgwicket/pgwicket.yaml")
+	m.run(t, "dpkg", "--purge", "pgwicket")
+	m.run(t, "test", "!", "-e", "/etc/pgwicket/pgwicket.yaml")
+	m.run(t, "test", "-f", "/etc/pgwicket/server.crt")
 }
 
 // show is a property of the service.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -21,11 +22,6 @@ import (
 )
 
 const packageConfig = "deploy/packages/nfpm.yaml"
-
-// environment has the variables that "make packages" sets for nfpm.
-func environment(name string) string {
-	return map[string]string{"GOARCH": runtime.GOARCH, "VERSION": "1.2.3"}[name]
-}
 
 func TestPackageConfig(t *testing.T) {
 	review(t, reviewed{
@@ -59,8 +55,9 @@ func samePackages(path, releasePath string) error {
 	// goreleaser puts the program there by itself.
 	want := []string{line("/usr/bin/pgwicket", "bin/pgwicket", "", 0o755)}
 	for _, c := range theirs.Contents {
-		if _, err := os.Stat(filepath.Join(top, c.Source)); err != nil {
-			return err
+		found, err := filepath.Glob(filepath.Join(top, c.Source))
+		if err != nil || len(found) == 0 && !strings.HasPrefix(c.Source, "bin/generated/") {
+			return fmt.Errorf("there is no %s (%v)", c.Source, err)
 		}
 		want = append(want, line(c.Destination, c.Source, c.Type, c.FileInfo.Mode))
 	}
@@ -110,18 +107,21 @@ var endless = map[string][]string{"preremove": {"set -e"}, "postremove": {"set -
 // call is a call of a script by dpkg or rpm: with which arguments, on a machine that
 // lacks which programs, where which command fails, and what it must then have called.
 type call struct {
-	args    string
-	offline bool   // systemd does not run, as in a container
-	without string // a program that there is not
-	failing string // a command that fails
-	fails   bool
-	want    string
+	args       string
+	offline    bool   // systemd does not run, as in a container
+	configured bool   // there is a configuration
+	without    string // a program that there is not
+	failing    string // a command that fails
+	fails      bool
+	want       string
 }
 
 const (
 	refreshed = "systemctl daemon-reload\n"
 	asked     = "systemctl --quiet is-active pgwicket.service\n"
 	accounted = "systemd-sysusers pgwicket.conf\n"
+	copied    = "install -D -m 0644 /usr/share/pgwicket/pgwicket.yaml /etc/pgwicket/pgwicket.yaml\n"
+	purged    = "rm -f /etc/pgwicket/pgwicket.yaml\nrmdir --ignore-fail-on-non-empty /etc/pgwicket\n"
 	checked   = "runuser -u pgwicket -- pgwicket check\n"
 	restarted = checked + "systemctl --no-block restart pgwicket.service\n"
 	disabled  = "systemctl --quiet disable --now pgwicket.socket pgwicket.service\n"
@@ -129,18 +129,20 @@ const (
 
 var scriptCalls = map[string][]call{
 	"postinstall": {
-		{args: "configure", want: accounted + refreshed},
-		{args: "1", want: accounted + refreshed},
-		{args: "configure", offline: true, want: accounted},
+		{args: "configure", want: accounted + copied + refreshed},
+		{args: "configure", configured: true, want: accounted + refreshed},
+		{args: "1", want: accounted + copied + refreshed},
+		{args: "configure", offline: true, want: accounted + copied},
 		{args: "configure", without: "systemd-sysusers", failing: "getent passwd pgwicket", offline: true, want: "getent passwd pgwicket\n" +
-			"useradd --system --user-group --home-dir / --shell /usr/sbin/nologin pgwicket\n"},
-		{args: "configure", without: "systemd-sysusers", offline: true, want: "getent passwd pgwicket\n"},
+			"useradd --system --user-group --home-dir / --shell /usr/sbin/nologin pgwicket\n" + copied},
+		{args: "configure", without: "systemd-sysusers", offline: true, want: "getent passwd pgwicket\n" + copied},
 		{args: "configure 1.0.0", want: accounted + refreshed + asked + restarted},
 		{args: "2", want: accounted + refreshed + asked + restarted},
 		{args: "configure 1.0.0", failing: strings.TrimSpace(asked), want: accounted + refreshed + asked},
 		{args: "configure 1.0.0", failing: strings.TrimSpace(checked), want: accounted + refreshed + asked + checked +
 			"says pgwicket: the new version refuses the configuration; the old version keeps running until you restart it\n"},
 		{args: "configure 1.0.0", failing: strings.TrimSpace(refreshed), fails: true, want: accounted + refreshed},
+		{args: "configure", failing: strings.TrimSpace(copied), fails: true, want: accounted + copied},
 		{args: "abort-upgrade", want: ""},
 	},
 	"preremove": {
@@ -154,7 +156,8 @@ var scriptCalls = map[string][]call{
 	"postremove": {
 		{args: "remove", want: refreshed},
 		{args: "0", want: refreshed},
-		{args: "purge", offline: true, want: ""},
+		{args: "purge", offline: true, want: purged},
+		{args: "purge", want: purged + refreshed},
 	},
 }
 
@@ -165,11 +168,11 @@ func (c call) check(script string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	for _, name := range []string{"systemctl", "systemd-sysusers", "getent", "useradd", "runuser"} {
+	for _, name := range []string{"systemctl", "systemd-sysusers", "getent", "useradd", "runuser", "install", "rm", "rmdir"} {
 		if name == c.without {
 			continue
 		}
-		stub := fmt.Sprintf("#!/bin/sh\necho \"${0##*/} $*\" >>%s/calls\n[ \"${0##*/} $*\" != %q ]\n", dir, c.failing)
+		stub := fmt.Sprintf("#!/bin/sh\necho \"${0##*/} $*\" >>%s/calls\n[ \"${0##*/} $*\" != %q ]\n", dir, strings.ReplaceAll(c.failing, "/etc/pgwicket", dir+"/etc"))
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(stub), 0o700); err != nil {
 			return err
 		}
@@ -183,6 +186,12 @@ func (c call) check(script string) error {
 		running = dir + "/none"
 	}
 	text = bytes.ReplaceAll(text, []byte("/run/systemd/system"), []byte(running))
+	text = bytes.ReplaceAll(text, []byte("/etc/pgwicket"), []byte(dir+"/etc"))
+	if c.configured {
+		if err := errors.Join(os.Mkdir(filepath.Join(dir, "etc"), 0o700), os.WriteFile(filepath.Join(dir, "etc/pgwicket.yaml"), nil, 0o600)); err != nil {
+			return err
+		}
+	}
 	if err := os.WriteFile(filepath.Join(dir, "script"), text, 0o600); err != nil {
 		return err
 	}
@@ -196,6 +205,7 @@ func (c call) check(script string) error {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
+	calls = bytes.ReplaceAll(calls, []byte(dir+"/etc"), []byte("/etc/pgwicket"))
 	if len(said) > 0 {
 		calls = append(calls, "says "+string(said)...)
 	}
@@ -205,10 +215,44 @@ func (c call) check(script string) error {
 	return nil
 }
 
-// makePackage makes the package as nfpm does, with the program of the image.
-func makePackage(t *testing.T, format string) string {
+// generated is a directory with what deploy/packages/generate.sh writes.
+func generated(t *testing.T) string {
 	t.Helper()
-	config, err := nfpm.ParseFileWithEnvMapping(filepath.Join(top, packageConfig), environment)
+	dir := filepath.Join(built, "generated")
+	if _, err := os.Stat(dir); err == nil {
+		return dir
+	}
+	cmd := exec.Command("deploy/packages/generate.sh", dir, "-ldflags", "-X main.version=1.2.3")
+	cmd.Dir = top
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return dir
+}
+
+// TestGenerated: the manual page and the completions are those of this version, and shellcheck
+// has nothing to say of the script that writes them.
+func TestGenerated(t *testing.T) {
+	need(t, "shellcheck")
+	if out, err := exec.Command("shellcheck", filepath.Join(top, "deploy/packages/generate.sh")).CombinedOutput(); err != nil {
+		t.Errorf("shellcheck: %s", out)
+	}
+	for name, want := range map[string]string{
+		"pgwicket.8": "pgwicket 1.2.3", "pgwicket.bash": "complete -o default", "pgwicket.zsh": "#compdef pgwicket", "pgwicket.fish": "complete -c pgwicket",
+	} {
+		text, err := os.ReadFile(filepath.Join(generated(t), name))
+		if err != nil || !strings.Contains(string(text), want) {
+			t.Errorf("%s: no %q (%v)", name, want, err)
+		}
+	}
+}
+
+// makePackage makes the package as nfpm does, with the program of the image.
+func makePackage(t *testing.T, format, version string) string {
+	t.Helper()
+	config, err := nfpm.ParseFileWithEnvMapping(filepath.Join(top, packageConfig), func(name string) string {
+		return map[string]string{"GOARCH": runtime.GOARCH, "VERSION": version}[name]
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,8 +262,17 @@ func makePackage(t *testing.T, format string) string {
 	}
 	info = nfpm.WithDefaults(info)
 	for _, c := range info.Contents {
-		if c.Source = filepath.Join(top, c.Source); strings.HasSuffix(c.Source, "bin/pgwicket") {
+		switch name, isGenerated := strings.CutPrefix(c.Source, "bin/generated/"); {
+		case isGenerated:
+			c.Source = filepath.Join(generated(t), name)
+		case c.Source == "bin/pgwicket":
 			c.Source = program(t)
+		case strings.HasPrefix(c.Destination, "/usr/share/pgwicket/"): // each version has another example
+			example := filepath.Join(t.TempDir(), "example.yaml")
+			write(t, example, read(t, c.Source)+"# "+version+"\n")
+			c.Source = example
+		default:
+			c.Source = filepath.Join(top, c.Source)
 		}
 	}
 	for _, script := range []*string{&info.Scripts.PostInstall, &info.Scripts.PreRemove, &info.Scripts.PostRemove} {
@@ -244,33 +297,58 @@ func makePackage(t *testing.T, format string) string {
 	return path
 }
 
-// installed is what both packages put where.
+// installed is what both packages put where, without the pages and pictures of docs.
 var installed = []string{
 	"/etc/fail2ban/filter.d/pgwicket.conf",
-	"/etc/pgwicket/pgwicket.yaml",
 	"/usr/bin/pgwicket",
 	"/usr/lib/systemd/system/pgwicket.service",
 	"/usr/lib/systemd/system/pgwicket.socket",
 	"/usr/lib/sysusers.d/pgwicket.conf",
+	"/usr/share/bash-completion/completions/pgwicket",
 	"/usr/share/doc/pgwicket/CHANGELOG.md",
+	"/usr/share/doc/pgwicket/CONTRIBUTING.md",
+	"/usr/share/doc/pgwicket/LICENSE",
 	"/usr/share/doc/pgwicket/README.md",
-	"/usr/share/doc/pgwicket/certificates.md",
+	"/usr/share/doc/pgwicket/SECURITY.md",
 	"/usr/share/doc/pgwicket/config.example.yaml",
-	"/usr/share/doc/pgwicket/cookbook.md",
 	"/usr/share/doc/pgwicket/copyright",
-	"/usr/share/doc/pgwicket/monitoring.md",
-	"/usr/share/doc/pgwicket/operations.md",
-	"/usr/share/doc/pgwicket/security.md",
-	"/usr/share/doc/pgwicket/troubleshooting.md",
+	"/usr/share/doc/pgwicket/deploy/README.md",
+	"/usr/share/fish/vendor_completions.d/pgwicket.fish",
+	"/usr/share/man/man8/pgwicket.8",
+	"/usr/share/pgwicket/pgwicket.yaml",
+	"/usr/share/zsh/vendor-completions/_pgwicket",
 }
 
+const docs = "/usr/share/doc/pgwicket/docs/"
+
 // settings are those of them that are the administrator's.
-var settings = installed[:2]
+var settings = installed[:1]
+
+var relative = regexp.MustCompile(`\]\(([^):#]+)(?:#[^)]*)?\)`)
+
+// linked fails unless everything that the README of a package refers to is in the package.
+func linked(t *testing.T, root string) {
+	t.Helper()
+	dir := filepath.Join(root, "usr/share/doc/pgwicket")
+	text, err := os.ReadFile(filepath.Join(dir, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	links := relative.FindAllStringSubmatch(string(text), -1)
+	if len(links) < 10 {
+		t.Errorf("only %d links in the README", len(links))
+	}
+	for _, link := range links {
+		if _, err := os.Stat(filepath.Join(dir, link[1])); err != nil {
+			t.Errorf("the README refers to %s: %v", link[1], err)
+		}
+	}
+}
 
 // TestRPM: rpm reads the package, finds in it what should be there, and can install it.
 func TestRPM(t *testing.T) {
 	need(t, "rpm")
-	path := makePackage(t, "rpm")
+	path := makePackage(t, "rpm", "1.2.3")
 	query := func(args ...string) []string {
 		out, err := exec.Command("rpm", append(append([]string{"-qp"}, args...), path)...).Output()
 		if err != nil {
@@ -278,7 +356,8 @@ func TestRPM(t *testing.T) {
 		}
 		return strings.Split(strings.TrimSpace(string(out)), "\n")
 	}
-	if got := query("--list"); !slices.Equal(got, installed) {
+	got := slices.DeleteFunc(query("--list"), func(file string) bool { return strings.HasPrefix(file, docs) })
+	if !slices.Equal(got, installed) {
 		t.Errorf("it has %q, want %q", got, installed)
 	}
 	if got := query("--configfiles"); !slices.Equal(got, settings) {
@@ -301,6 +380,7 @@ func TestRPM(t *testing.T) {
 	if out, err := exec.Command("rpm", "--root", root, "--install", "--nodeps", "--noscripts", path).CombinedOutput(); err != nil {
 		t.Fatalf("rpm --install: %v: %s", err, out)
 	}
+	linked(t, root)
 	startsIn(t, root)
 }
 
@@ -308,7 +388,7 @@ func TestRPM(t *testing.T) {
 // TestMachine's.
 func TestDeb(t *testing.T) {
 	need(t, "dpkg-deb")
-	path := makePackage(t, "deb")
+	path := makePackage(t, "deb", "1.2.3")
 	root, control := t.TempDir(), t.TempDir()
 	for _, args := range [][]string{{"--extract", path, root}, {"--control", path, control}} {
 		if out, err := exec.Command("dpkg-deb", args...).CombinedOutput(); err != nil {
@@ -324,6 +404,7 @@ func TestDeb(t *testing.T) {
 	if got := strings.Fields(string(conffiles)); err != nil || !slices.Equal(got, settings) {
 		t.Errorf("the administrator's are %q, want %q (%v)", got, settings, err)
 	}
+	linked(t, root)
 	startsIn(t, root)
 }
 
@@ -333,7 +414,7 @@ func startsIn(t *testing.T, root string) {
 	dir, admin := filepath.Join(root, "etc/pgwicket"), freeAddress(t)
 	pki(t, dir, dir)
 	config := filepath.Join(dir, "pgwicket.yaml")
-	text, err := os.ReadFile(config)
+	text, err := os.ReadFile(filepath.Join(root, "usr/share/pgwicket/pgwicket.yaml")) // the script copies it
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,6 +50,7 @@ func checkRelease(path string) error {
 	}
 	return errors.Join(
 		like("build", []string{b.Main, b.Binary, b.ModTimestamp}, []string{"./cmd/pgwicket", "pgwicket", "{{.CommitTimestamp}}"}),
+		like("before", p.Before.Hooks, []string{`deploy/packages/generate.sh bin/generated -trimpath -ldflags "-w -X main.version={{.Version}}"`}),
 		like("env", b.Env, []string{"CGO_ENABLED=0"}),
 		like("goos and goarch", slices.Concat(b.Goos, b.Goarch), []string{"linux", "amd64", "arm64"}),
 		like("flags", b.Flags, []string{"-trimpath"}),

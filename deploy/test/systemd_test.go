@@ -41,7 +41,7 @@ func (u unit) differs(want unit) error {
 var contract = unit{
 	"After":         "network-online.target postgresql.service",
 	"Wants":         "network-online.target",
-	"Documentation": "file:///usr/share/doc/pgwicket/operations.md",
+	"Documentation": "file:///usr/share/doc/pgwicket/docs/operations.md",
 	// Type=notify-reload is unknown before 253, and without notify systemd would take the
 	// gate for ready too early.
 	"Type":                     "notify",

@@ -54,5 +54,14 @@ func (e *Error) Subject() string {
 	return fmt.Sprintf("%s %s (%q, issued by %q%s)", what, e.Cert.Serial(), text(e.Cert.Subject), text(e.Cert.Issuer), from)
 }
 
+// maxText is the longest name, in DER, that is written into a message. To write one that fills a handshake
+// would cost as much as to read it.
+const maxText = 2 << 10
+
 // text writes a name for a message. It is to be quoted.
-func text(n Name) string { return clip(n.String()) }
+func text(n Name) string {
+	if len(n.Raw) > maxText {
+		return fmt.Sprintf("... (%d bytes)", len(n.Raw))
+	}
+	return clip(n.String())
+}

@@ -20,6 +20,9 @@ type Builder struct {
 	CAs      []*certs.Certificate // the configured ones, which a list should come from
 	Previous *Set                 // the set in use before a reload; nil: none
 	Now      time.Time
+	// KeepGone keeps the lists of the set in use whose CA has none any more, where the policy would
+	// admit its certificates then: nobody knows whether a file is gone on purpose.
+	KeepGone bool
 
 	// MinSecurityBits is the strength below which a signature is warned of; OpenSSL verifies lists at every level.
 	MinSecurityBits int
@@ -258,6 +261,8 @@ func (b *Builder) keepOlder(previous *Set) {
 			again.until = b.set.lists[future].thisUpdate
 			b.warnf(old.source.option, "%s, so the list from before stays in use until then", b.set.lists[future].staleness(b.Now))
 		case b.lost[old.source.file], len(b.set.unusable[old.issuer.Canonical()]) > 0:
+		case b.KeepGone && b.Policy.AllowMissing && len(b.set.byIssuer[old.issuer.Canonical()]) == 0:
+			b.warnf(old.source.option, "%s is gone, and the CA has no other list, so it stays in use: run pgwicket reload or send SIGHUP to drop it", old)
 		default:
 			continue
 		}

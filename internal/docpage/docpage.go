@@ -120,7 +120,7 @@ func (s *Shell) Run(text string) (out, failed string) {
 	s.n++
 	name := fmt.Sprint(s.n)
 	path := filepath.Join(s.outside, name)
-	if err := os.WriteFile(path+".sh", []byte(text), 0o644); err != nil { // the shell may be another account's
+	if err := os.WriteFile(path+".sh", []byte(text), 0o644); err != nil { //nolint:gosec // the shell may be another account's
 		s.t.Fatal(err)
 	}
 	fmt.Fprintf(s.stdin, "source %s.sh </dev/null >%[1]s.out 2>&1; : >%[1]s.done\n", filepath.Join(s.inside, name))

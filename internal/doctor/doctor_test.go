@@ -28,6 +28,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/config"
+	"pgwicket/internal/golden"
 	"pgwicket/internal/nftables"
 	"pgwicket/internal/pgconf"
 	"pgwicket/internal/pgtest"
@@ -541,7 +542,7 @@ func TestChecksAreDocumented(t *testing.T) {
 	slices.Sort(documented)
 	slices.Sort(have)
 	if !slices.Equal(documented, have) {
-		t.Errorf("docs has\n%v, doctor\n%v", documented, have)
+		t.Errorf("doctor has (+) and docs/troubleshooting.md has (-); see \"How to add a doctor check\" in CONTRIBUTING.md:\n%s", golden.Lists(have, documented))
 	}
 }
 

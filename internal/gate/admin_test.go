@@ -21,7 +21,7 @@ import (
 )
 
 // serveBounded serves h on a bounded listener, until the test ends.
-func serveBounded(t *testing.T, h http.Handler, limit int) (address string, conns *adminConns) {
+func serveBounded(t *testing.T, h http.Handler, limit int, answerWithin time.Duration) (address string, conns *adminConns) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -30,7 +30,7 @@ func serveBounded(t *testing.T, h http.Handler, limit int) (address string, conn
 	conns = boundConns(ln)
 	conns.max = limit
 	g := &Gate{Options: Options{Log: slog.New(slog.DiscardHandler)}}
-	s := g.adminServer(h, conns, time.Minute)
+	s := g.adminServer(h, conns, answerWithin)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -59,7 +59,7 @@ func get(t *testing.T, conn net.Conn) (string, error) {
 // are open.
 func TestAdminConnectionsAreBounded(t *testing.T) {
 	t.Parallel()
-	address, conns := serveBounded(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "fine") }), maxAdminConnections)
+	address, conns := serveBounded(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "fine") }), maxAdminConnections, time.Minute)
 	for i := range 1010 {
 		conn, err := net.Dial("tcp", address)
 		if err != nil {
@@ -95,7 +95,7 @@ func TestAdminRequestsStay(t *testing.T) {
 		began <- struct{}{}
 		<-finish
 		fmt.Fprint(w, "fine")
-	}), 2)
+	}), 2, time.Minute)
 	answers := make(chan string)
 	for range 2 {
 		conn, err := net.Dial("tcp", address)
@@ -122,6 +122,46 @@ func TestAdminRequestsStay(t *testing.T) {
 		if answer := <-answers; !strings.HasSuffix(answer, "fine") {
 			t.Errorf("%q", answer)
 		}
+	}
+}
+
+// A client that sends its request slowly, or does not read its answer, has a bound in time.
+func TestAdminSlowClients(t *testing.T) {
+	t.Parallel()
+	written := make(chan error, 1)
+	address, _ := serveBounded(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		var err error
+		for range 1000 { // more than sockets hold
+			if _, err = w.Write(make([]byte, 1<<20)); err != nil {
+				break
+			}
+		}
+		written <- err
+	}), 10, time.Second)
+	dial := func(text string) net.Conn {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		if _, err := io.WriteString(conn, text); err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	dial("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	slow := dial("GET / HTTP/1.1\r\nHost: loc")
+	select {
+	case err := <-written:
+		if err == nil {
+			t.Error("all was written, although nobody has read it")
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("a client that does not read is waited for")
+	}
+	_ = slow.SetReadDeadline(time.Now().Add(30 * time.Second))
+	if _, err := io.Copy(io.Discard, slow); err != nil {
+		t.Errorf("a client that does not end its request is waited for: %v", err)
 	}
 }
 

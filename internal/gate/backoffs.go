@@ -18,7 +18,7 @@ const (
 
 // Backoff is a client that has failed to authenticate, in the answer at BackoffsPath.
 type Backoff struct {
-	Source   string    `json:"source"` // an address, or a /64 of IPv6
+	Source   string    `json:"source"` // an address, or a /64 of IPv6, or a /48 that is refused as a whole
 	User     string    `json:"user"`
 	SPKI     string    `json:"cert_spki"` // of the certificate that it has shown; empty: none
 	Failures int       `json:"failures"`  // in a row

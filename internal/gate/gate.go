@@ -85,6 +85,7 @@ type Gate struct {
 	sandbox   *sandbox.Sandbox                   // nil: none
 	watcher   *filewatch.Watcher                 // nil: only requests and signals reload
 	loaded    atomic.Pointer[filewatch.Snapshot] // of the last load, successful or not
+	kept      atomic.Pointer[[]string]           // the files of inForce that the configuration in the file does not name; nil: none
 	postponed int                                // loads since then that were discarded
 }
 
@@ -196,7 +197,7 @@ func (g *Gate) wait(signals <-chan os.Signal) error {
 				done <- nil
 				continue
 			}
-			done <- g.reload(byCommand, filewatch.Take(config.Files(g.Path)))
+			done <- g.reload(byCommand, filewatch.Take(g.files(g.Path)))
 		case sig := <-signals:
 			switch {
 			case sig == syscall.SIGHUP && drained != nil:
@@ -205,7 +206,7 @@ func (g *Gate) wait(signals <-chan os.Signal) error {
 				if trail := g.trail.Load(); trail != nil {
 					trail.Reopen()
 				}
-				g.reload(bySignal, filewatch.Take(config.Files(g.Path)))
+				g.reload(bySignal, filewatch.Take(g.files(g.Path)))
 			case drained != nil:
 				g.Log.Warn("second signal, exiting at once", "signal", sig.String(), "sessions", g.server.Sessions())
 				return ErrKilled

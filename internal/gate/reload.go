@@ -26,11 +26,25 @@ const (
 func (g *Gate) watch(on bool) {
 	switch {
 	case on && g.watcher == nil:
-		g.watcher = filewatch.Start(filewatch.Options{Config: g.Path, List: config.Files, Loaded: &g.loaded, Log: g.Log})
+		g.watcher = filewatch.Start(filewatch.Options{Config: g.Path, List: g.files, Loaded: &g.loaded, Log: g.Log})
 	case !on && g.watcher != nil:
 		g.watcher.Stop()
 		g.watcher = nil
 	}
+}
+
+// files returns the paths of a configuration, and those of the one in force after a reload that has
+// failed or was put off.
+func (g *Gate) files(path string) []string {
+	all := config.Files(path)
+	if kept := g.kept.Load(); kept != nil {
+		for _, one := range *kept {
+			if !slices.Contains(all, one) {
+				all = append(all, one)
+			}
+		}
+	}
+	return all
 }
 
 // reload loads everything again and puts all of it into force, or nothing. files is
@@ -42,7 +56,11 @@ func (g *Gate) reload(trigger string, files filewatch.Snapshot) *status.Reload {
 	if trigger == byFiles {
 		prompt = g.Prompts.Recall
 	}
-	cfg, problems := config.Load(g.Path, g.inForce, prompt, time.Now())
+	load := config.Load
+	if trigger == byFiles {
+		load = config.LoadChanged
+	}
+	cfg, problems := load(g.Path, g.inForce, prompt, time.Now())
 	if problems = g.sandbox.Explain(problems, g.Path, config.Names(g.Path)); config.Failed(problems) {
 		cfg = nil
 	}
@@ -54,11 +72,15 @@ func (g *Gate) reload(trigger string, files filewatch.Snapshot) *status.Reload {
 		return nil
 	}
 	g.postponed = 0
-	changed := phrase.Shorten(files.ChangedSince(*g.loaded.Load()))
+	before := *g.loaded.Load()
+	changed := phrase.Shorten(files.ChangedSince(before))
 	about := []any{"config", g.source(), "trigger", trigger, "files", changed}
 	g.loaded.Store(&files)
 	g.logProblems(problems)
 	if cfg == nil {
+		if trigger == byFiles {
+			g.reloadFiles(before)
+		}
 		g.Metrics.LoadFailed(blamesCRL(problems))
 		g.outcome = "the last reload failed (" + timestamp() + "), the configuration before it is in force"
 		g.Log.Error("reload failed, configuration unchanged", about...)
@@ -66,6 +88,7 @@ func (g *Gate) reload(trigger string, files filewatch.Snapshot) *status.Reload {
 	}
 	if gone := cfg.Settings.Gone(g.inForce.Settings); trigger == byFiles && len(gone) > 0 {
 		gone = phrase.Shorten(gone)
+		g.reloadFiles(before)
 		g.Metrics.LoadFailed(false)
 		g.outcome = "a reload was put off (" + timestamp() + "), as it would allow more; pgwicket reload loads it"
 		g.Log.Warn("reload put off, configuration unchanged: it would allow more, because something is gone; if that is intended, run pgwicket reload or send SIGHUP",
@@ -81,6 +104,37 @@ func (g *Gate) reload(trigger string, files filewatch.Snapshot) *status.Reload {
 	g.audit("reloaded", slog.String("trigger", trigger), slog.Any("changes", append([]string{}, changes...)), slog.String("digest", cfg.Settings.Digest()))
 	g.Log.Info("configuration reloaded", append(about, "changes", changes)...)
 	return g.record(status.Reload{Trigger: trigger, Successful: true, Files: changed, Changes: changes}, problems)
+}
+
+// reloadFiles loads the files of the configuration in force again, if others than the configuration
+// itself have changed since a snapshot: one that cannot be loaded, or is put off, must not keep a
+// revocation from coming into force. If a file cannot be used, nothing is changed, as ever.
+func (g *Gate) reloadFiles(before filewatch.Snapshot) {
+	named, watched := config.Files(g.Path), g.files(g.Path)
+	kept := slices.DeleteFunc(g.inForce.Files(), func(one string) bool { return slices.Contains(named, one) })
+	g.kept.Store(&kept)
+	now := filewatch.Take(g.files(g.Path))
+	g.loaded.Store(&now)
+	if g.watcher != nil && !slices.Equal(watched, now.Paths) {
+		g.watch(false)
+		g.watch(true)
+	}
+	changed := slices.DeleteFunc(now.ChangedSince(before), func(one string) bool { return one == g.Path })
+	if len(changed) == 0 {
+		return
+	}
+	cfg, problems := config.LoadFiles(g.inForce, g.Prompts.Recall, time.Now())
+	if cfg == nil {
+		g.Log.Warn("files not reloaded", "reason", problems[0].String(), "files", phrase.Shorten(changed))
+		return
+	}
+	if !filewatch.Take(now.Paths).Equal(now) {
+		return // the watcher has noticed the change, too
+	}
+	g.logProblems(problems)
+	g.server.SetPolicy(cfg.Policy)
+	g.setInForce(cfg)
+	g.Log.Info("files reloaded, configuration unchanged", "trigger", byFiles, "files", phrase.Shorten(changed))
 }
 
 // beginReload tells the service manager of a reload, until the returned function is

@@ -4,31 +4,38 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
-
-	"pgwicket/internal/printable"
 )
 
 // The delay of an attempt after one, two, three failures, and so on. It costs
-// somebody who has mistyped a password nothing that he would notice.
+// somebody who has mistyped a password nothing that he would notice. Beside a client
+// that logs in, one with a stale password delays it by no more than maxKnownDelay.
 const (
 	firstAuthDelay = 100 * time.Millisecond
 	maxAuthDelay   = 3 * time.Second
+	maxKnownDelay  = time.Second
 )
 
 const (
-	// maxAttempts is how many attempts of one Key that has not succeeded
-	// lately may be in flight; maxWaiting how many more may wait for their
-	// results.
+	// maxAttempts is how many attempts of one Key may be in flight, unless it has
+	// succeeded lately; maxWaiting how many more may wait for their results.
 	maxAttempts = 3
 	maxWaiting  = 128
-	// knownFor is how long a success counts. knownFailures times
-	// Limits.AuthFailures without a success in between end it before.
+	// attemptTime is how long an attempt may take while others wait for its
+	// result. Then it is closed for them, so that nobody keeps others out with
+	// attempts that are never completed.
+	attemptTime = 2 * time.Second
+	// knownFor is how long a success counts. Limits.AuthFailures without a success in
+	// between end that the attempts of its Key are neither bounded nor delayed, and
+	// knownFailures times as many that they are not refused.
 	knownFor      = time.Hour
 	knownFailures = 10
+	// keysKnown bounds the memory for each of two kinds of keys that have failed.
+	keysKnown = sourcesKnown / 2
 )
 
 // Key is whose failed authentications count together. The certificate's public
@@ -40,32 +47,46 @@ type Key struct {
 	SPKI   string // the hash of the certificate's public key, in hexadecimal; empty: no certificate
 }
 
+// network returns the key of all sources of an IPv6 /48 together, for the same user and
+// certificate: one customer can have 65,536 of them. IPv4 has none.
+func (k Key) network() (n Key, ok bool) {
+	n = k
+	n.Source = networkOf(k.Source)
+	return n, k.Source.Addr().Is6()
+}
+
 // Attempts keeps clients from guessing passwords: it bounds how many attempts
 // are in flight, delays those after a failure and refuses those after many. Its
-// memory is bounded: what was used least lately is forgotten. Its methods may be
+// memory is bounded, and what is refused is not forgotten for what has failed once:
+// to displace it takes keysKnown other keys with as many failures. Its methods may be
 // called concurrently.
 type Attempts struct {
 	mu sync.Mutex
-	// The two are apart so that no flood of failures makes a success forgotten.
+	// active are the keys with attempts in flight, or waiting: no more than there are
+	// connections. The other three are apart so that no flood of first failures makes a
+	// refusal forgotten, and none of failures a success.
+	active  map[Key]*authState
 	failing *simplelru.LRU[Key, *authState]
+	refused *simplelru.LRU[Key, *authState]
 	known   *simplelru.LRU[Key, *authState]
 }
 
-// authState is what is known of an Key.
+// authState is what is known of a Key.
 type authState struct {
 	failures  int       // in a row
 	until     time.Time // refused, if there were enough of them
 	succeeded time.Time // the last time; zero: never
-	inFlight  int       // attempts whose result is not known
+	inFlight  []*Attempt
 	waiting   int
 	changed   chan struct{} // closed with the next result; nil: nobody waits
 }
 
 // NewAttempts returns the limiter of authentications.
 func NewAttempts() *Attempts {
-	l := new(Attempts)
+	l := &Attempts{active: make(map[Key]*authState)}
 	// The errors are for sizes that are not positive.
-	l.failing, _ = simplelru.NewLRU[Key, *authState](sourcesKnown, nil)
+	l.failing, _ = simplelru.NewLRU[Key, *authState](keysKnown, nil)
+	l.refused, _ = simplelru.NewLRU[Key, *authState](keysKnown, nil)
 	l.known, _ = simplelru.NewLRU[Key, *authState](sourcesKnown, nil)
 	return l
 }
@@ -73,90 +94,177 @@ func NewAttempts() *Attempts {
 // Attempt is one authentication that PostgreSQL is asked for. nil is one that
 // counts for nothing.
 type Attempt struct {
-	limiter *Attempts
-	key     Key
-	state   *authState
-	counted bool // among those in flight
-	done    bool
+	limiter  *Attempts
+	failures int       // Limits.AuthFailures
+	keys     []Key     // its own and, of an unknown one, that of its network; nil once its result is known
+	began    time.Time // when PostgreSQL is asked
+	giveWay  func()
 }
 
 // Begin waits until an attempt may be made, or refuses it. What it returns must be
-// ended by Succeeded, Failed or Abandoned. The error is an *Error.
-func (l *Attempts) Begin(ctx context.Context, limits Limits, key Key) (*Attempt, error) {
+// ended by Succeeded, Failed or Abandoned. giveWay is called, in a goroutine of its own, when
+// the attempt has taken so long that it must be closed for another one; its result still
+// counts. The error is an *Error.
+func (l *Attempts) Begin(ctx context.Context, limits Limits, key Key, giveWay func()) (*Attempt, error) {
 	if limits.AuthFailures <= 0 {
 		return nil, nil
 	}
 	for {
-		a, delay, changed, err := l.try(limits, key, time.Now())
+		a, wait, err := l.try(limits, key, giveWay, time.Now())
 		if err != nil {
 			return nil, err
 		}
 		if a != nil {
-			if err := sleep(ctx, delay); err != nil {
+			if err := sleep(ctx, time.Until(a.began)); err != nil {
 				a.Abandoned()
 				return nil, err
 			}
 			return a, nil
 		}
 		select {
-		case <-changed:
+		case <-wait.changed:
+		case <-time.After(wait.most):
 		case <-ctx.Done():
 			err = &Error{Kind: BackedOff, Detail: "earlier attempts of this user from this source have no result yet"}
 			if ctx.Err() == context.Canceled {
 				err = &Error{Kind: Interrupted}
 			}
 		}
-		l.stopWaiting(key)
+		l.stopWaiting(limits, wait.key)
 		if err != nil {
 			return nil, err
 		}
 	}
 }
 
-// try returns an attempt and how long it has to wait first, or a channel that is
-// closed when it is worth trying again.
-func (l *Attempts) try(limits Limits, key Key, now time.Time) (a *Attempt, delay time.Duration, changed <-chan struct{}, err error) {
+// turn is what an attempt waits for before it is worth trying again.
+type turn struct {
+	key     Key
+	changed <-chan struct{}
+	most    time.Duration
+}
+
+// try returns an attempt, or what it has to wait for first.
+func (l *Attempts) try(limits Limits, key Key, giveWay func(), now time.Time) (*Attempt, turn, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := l.state(key)
-	if s.isKnown(limits, now) {
-		return &Attempt{limiter: l, key: key, state: s}, 0, nil, nil
+	a := &Attempt{limiter: l, failures: limits.AuthFailures, keys: []Key{key}, giveWay: giveWay}
+	if n, ok := key.network(); ok && !l.use(key).isKnown(limits, now) {
+		a.keys = append(a.keys, n)
 	}
-	may := 1
-	switch {
-	case s.failures < limits.AuthFailures:
-		may = min(limits.AuthFailures-s.failures, maxAttempts)
-	case now.Before(s.until):
-		return nil, 0, nil, &Error{Kind: BackedOff, Detail: fmt.Sprintf("authentication has failed %d times in a row; refused until %s", s.failures, s.until.UTC().Format(time.RFC3339))}
-	}
-	if s.inFlight < may {
-		s.inFlight++
-		if s.failures > 0 {
-			delay = min(firstAuthDelay<<min(s.failures-1, 10), maxAuthDelay)
+	var delay time.Duration
+	for i, k := range a.keys {
+		times := 1
+		if i > 0 {
+			times = perNetwork
 		}
-		return &Attempt{limiter: l, key: key, state: s, counted: true}, delay, nil, nil
+		s := l.use(k)
+		may, pause := s.allowed(limits, times, now)
+		if delay = max(delay, pause); may == 0 {
+			l.settle(limits.AuthFailures, a.keys...)
+			return nil, turn{}, &Error{Kind: BackedOff, Detail: fmt.Sprintf("authentication has failed %d times in a row; refused until %s", s.failures, s.until.UTC().Format(time.RFC3339))}
+		}
+		if len(s.inFlight) < may {
+			continue
+		}
+		oldest := slices.MinFunc(s.inFlight, func(a, b *Attempt) int { return a.began.Compare(b.began) })
+		left := oldest.began.Add(attemptTime).Sub(now)
+		if left <= 0 {
+			l.land(oldest)
+			go oldest.giveWay()
+			continue
+		}
+		wait, err := s.wait(k, left)
+		l.settle(limits.AuthFailures, a.keys...)
+		return nil, wait, err
 	}
+	a.began = now.Add(delay)
+	for _, k := range a.keys {
+		s := l.use(k)
+		s.inFlight = append(s.inFlight, a)
+	}
+	return a, turn{}, nil
+}
+
+// wait has another attempt wait, unless too many do.
+func (s *authState) wait(k Key, most time.Duration) (turn, error) {
 	if s.waiting >= maxWaiting {
-		return nil, 0, nil, &Error{Kind: BackedOff, Detail: "too many attempts of this user from this source wait for the results of earlier ones"}
+		return turn{}, &Error{Kind: BackedOff, Detail: "too many attempts of this user from this source wait for the results of earlier ones"}
 	}
 	s.waiting++
 	if s.changed == nil {
 		s.changed = make(chan struct{})
 	}
-	return nil, 0, s.changed, nil
+	return turn{k, s.changed, most}, nil
 }
 
-// state returns what is known of a key, and makes it if there is nothing.
-func (l *Attempts) state(key Key) *authState {
-	if s, ok := l.known.Get(key); ok {
+// allowed returns how many attempts may be in flight, none of a key that is refused, and how
+// long the next one has to wait. times is how many times as much a network may as a
+// source.
+func (s *authState) allowed(limits Limits, times int, now time.Time) (may int, delay time.Duration) {
+	most := times * limits.AuthFailures
+	switch {
+	case s.isKnown(limits, now):
+		left := knownFailures*most - s.failures
+		if s.failures < most {
+			return left, 0
+		}
+		return min(left, maxAttempts), delayAfter(s.failures-most+1, maxKnownDelay)
+	case s.failures < most:
+		may = min(most-s.failures, times*maxAttempts)
+	case now.Before(s.until):
+		return 0, 0
+	default:
+		may = 1
+	}
+	if s.failures > 0 && times == 1 {
+		delay = delayAfter(s.failures, maxAuthDelay)
+	}
+	return may, delay
+}
+
+func delayAfter(failures int, most time.Duration) time.Duration {
+	return min(firstAuthDelay<<min(failures-1, 10), most)
+}
+
+// use returns what is known of a key, among the active ones: settle must follow.
+func (l *Attempts) use(key Key) *authState {
+	if s, ok := l.active[key]; ok {
 		return s
 	}
-	s, ok := l.failing.Get(key)
-	if !ok {
-		s = new(authState)
-		l.failing.Add(key, s)
+	s := new(authState)
+	for _, keys := range l.idle() {
+		if found, ok := keys.Peek(key); ok {
+			keys.Remove(key)
+			s = found
+		}
 	}
+	l.active[key] = s
 	return s
+}
+
+func (l *Attempts) idle() []*simplelru.LRU[Key, *authState] {
+	return []*simplelru.LRU[Key, *authState]{l.failing, l.refused, l.known}
+}
+
+// settle takes keys out of the active ones that are not any more.
+func (l *Attempts) settle(failures int, keys ...Key) {
+	for _, key := range keys {
+		s, ok := l.active[key]
+		if !ok || len(s.inFlight) > 0 || s.waiting > 0 {
+			continue
+		}
+		delete(l.active, key)
+		s.inFlight = nil
+		switch {
+		case !s.succeeded.IsZero() && s.failures < knownFailures*failures:
+			l.known.Add(key, s)
+		case s.failures >= failures:
+			l.refused.Add(key, s)
+		case s.failures > 0:
+			l.failing.Add(key, s)
+		}
+	}
 }
 
 // isKnown reports whether the last success is recent and not followed by very many
@@ -166,12 +274,13 @@ func (s *authState) isKnown(limits Limits, now time.Time) bool {
 	return !s.succeeded.IsZero() && now.Sub(s.succeeded) < knownFor && s.failures < knownFailures*limits.AuthFailures
 }
 
-func (l *Attempts) stopWaiting(key Key) {
+func (l *Attempts) stopWaiting(limits Limits, key Key) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if s := l.state(key); s.waiting > 0 {
+	if s := l.active[key]; s != nil && s.waiting > 0 {
 		s.waiting--
 	}
+	l.settle(limits.AuthFailures, key)
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
@@ -189,101 +298,58 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Succeeded says that PostgreSQL has taken the client's word: earlier failures are
+// Succeeded says that PostgreSQL has accepted the client's password: earlier failures are
 // forgotten.
 func (a *Attempt) Succeeded() {
-	a.end(func() {
-		a.state.failures, a.state.succeeded = 0, time.Now()
-		a.limiter.failing.Remove(a.key)
-		a.limiter.known.Add(a.key, a.state)
+	a.end(func(s *authState, network bool) {
+		if s.failures = 0; !network {
+			s.succeeded = time.Now()
+		}
 	})
 }
 
 // Failed says that PostgreSQL has refused it.
 func (a *Attempt) Failed(limits Limits) {
-	a.end(func() {
-		a.state.failures++
-		a.state.until = time.Now().Add(limits.AuthRefusal)
+	a.end(func(s *authState, _ bool) {
+		s.failures++
+		s.until = time.Now().Add(limits.AuthRefusal)
 	})
 }
 
 // Abandoned says that it has come to no result.
-func (a *Attempt) Abandoned() {
-	a.end(func() {
-		if s := a.state; s.failures == 0 && s.inFlight == 0 && s.waiting == 0 && s.succeeded.IsZero() {
-			a.limiter.failing.Remove(a.key)
-		}
-	})
-}
+func (a *Attempt) Abandoned() { a.end(func(*authState, bool) {}) }
 
 // end ends an attempt. Only the first end counts.
-func (a *Attempt) end(record func()) {
+func (a *Attempt) end(record func(s *authState, network bool)) {
 	if a == nil {
 		return
 	}
-	a.limiter.mu.Lock()
-	defer a.limiter.mu.Unlock()
-	if a.done {
-		return
-	}
-	a.done = true
-	if a.counted {
-		a.state.inFlight--
-	}
-	record()
-	if a.state.changed != nil {
-		close(a.state.changed)
-		a.state.changed = nil
-	}
-}
-
-// Backoff is a client whose failed authentications make it wait, or refuse it.
-type Backoff struct {
-	Source   netip.Prefix
-	User     string // printable
-	SPKI     string // the hash of its certificate's public key, in hexadecimal; empty: no certificate
-	Failures int    // in a row
-	Until    time.Time
-	Refused  bool // until then
-}
-
-// Backoffs returns the clients that have failed to authenticate, in no order.
-func (l *Attempts) Backoffs(limits Limits, now time.Time) []Backoff {
+	l := a.limiter
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var all []Backoff
-	for _, keys := range []*simplelru.LRU[Key, *authState]{l.failing, l.known} {
-		for _, k := range keys.Keys() {
-			st, ok := keys.Peek(k)
-			if !ok || st.failures == 0 {
-				continue
-			}
-			b := Backoff{Source: k.Source, User: printable.Text(k.User), SPKI: k.SPKI, Failures: st.failures, Until: st.until}
-			b.Refused = st.failures >= limits.AuthFailures && now.Before(st.until) && !st.isKnown(limits, now)
-			all = append(all, b)
-		}
+	l.land(a)
+	for i, k := range a.keys {
+		s := l.use(k)
+		record(s, i > 0)
+		s.wake()
 	}
-	return all
+	l.settle(a.failures, a.keys...)
+	a.keys, a.giveWay = nil, nil
 }
 
-// Lift forgets the failed authentications of a user, from a source; the
-// zero value of either is any. It returns how many were forgotten.
-func (l *Attempts) Lift(user string, source netip.Addr) (lifted int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, keys := range []*simplelru.LRU[Key, *authState]{l.failing, l.known} {
-		for _, k := range keys.Keys() {
-			st, ok := keys.Peek(k)
-			if !ok || st.failures == 0 || user != "" && k.User != user || source.IsValid() && !k.Source.Contains(source) {
-				continue
-			}
-			st.failures, st.until = 0, time.Time{}
-			lifted++
-			if st.changed != nil {
-				close(st.changed)
-				st.changed = nil
-			}
+// land takes an attempt out of those in flight.
+func (l *Attempts) land(a *Attempt) {
+	for _, k := range a.keys {
+		if s := l.active[k]; s != nil {
+			s.inFlight = slices.DeleteFunc(s.inFlight, func(other *Attempt) bool { return other == a })
 		}
 	}
-	return lifted
+}
+
+// wake has those that wait try again.
+func (s *authState) wake() {
+	if s.changed != nil {
+		close(s.changed)
+		s.changed = nil
+	}
 }

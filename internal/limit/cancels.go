@@ -3,28 +3,48 @@ package limit
 import (
 	"net/netip"
 	"sync"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"golang.org/x/time/rate"
 )
 
-// Cancels counts the CancelRequests that are in flight. Those with the key of a session have
-// a budget of their own, which no stranger can use up: he would have to know a key. The zero
-// value counts none. Its methods may be called concurrently.
+// Cancels bounds CancelRequests. Those with the key of a session have
+// a budget of their own, which no stranger can use up: he would have to know a key. Make it with
+// NewCancels. Its methods may be called concurrently.
 type Cancels struct {
 	mu      sync.Mutex
 	known   int // requests in flight
 	unknown int
 	sources map[netip.Prefix]int // of the unknown
+	rates   *simplelru.LRU[netip.Prefix, *rate.Limiter]
+	all     *rate.Limiter
 }
 
 // Of the CancelRequests with a key that is not known, a quarter of the limit may be in
-// flight, and a few from one source.
+// flight, and a few from one source. They have a rate, too, since each costs PostgreSQL a process
+// for a moment.
 const (
 	unknownCancels   = 4 // one in so many
 	unknownPerSource = 4
+
+	unknownRate        = 50 // a second, in all
+	unknownBurst       = 100
+	unknownSourceRate  = 10 // of a source
+	unknownSourceBurst = 50
 )
+
+// NewCancels returns the limiter of CancelRequests.
+func NewCancels() *Cancels {
+	c := &Cancels{sources: make(map[netip.Prefix]int), all: rate.NewLimiter(unknownRate, unknownBurst)}
+	// The error is for a size that is not positive.
+	c.rates, _ = simplelru.NewLRU[netip.Prefix, *rate.Limiter](networksKnown, nil)
+	return c
+}
 
 // Begin counts a CancelRequest, unless there are as many as there may be. End must follow
 // if it reports true.
-func (c *Cancels) Begin(known bool, source netip.Prefix, limit int) bool {
+func (c *Cancels) Begin(known bool, source netip.Prefix, limit int, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if known {
@@ -34,14 +54,16 @@ func (c *Cancels) Begin(known bool, source netip.Prefix, limit int) bool {
 		c.known++
 		return true
 	}
-	if c.unknown*unknownCancels >= limit || c.sources[source] >= unknownPerSource {
+	network := source
+	if source.Addr().Is6() {
+		network = networkOf(source)
+	}
+	if c.unknown*unknownCancels >= limit || c.sources[network] >= unknownPerSource ||
+		!take(c.rates, network, networksKnown, unknownSourceRate, unknownSourceBurst, now) || !c.all.AllowN(now, 1) {
 		return false
 	}
-	if c.sources == nil {
-		c.sources = make(map[netip.Prefix]int)
-	}
 	c.unknown++
-	c.sources[source]++
+	c.sources[network]++
 	return true
 }
 
@@ -52,6 +74,9 @@ func (c *Cancels) End(known bool, source netip.Prefix) {
 	if known {
 		c.known--
 		return
+	}
+	if source.Addr().Is6() {
+		source = networkOf(source)
 	}
 	c.unknown--
 	if c.sources[source]--; c.sources[source] == 0 {

@@ -1,7 +1,6 @@
 package limit
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"net/netip"
@@ -26,7 +25,7 @@ func TestSourceOf(t *testing.T) {
 	}
 }
 
-func newConnections() *Connections { return NewConnections(func() {}, func() {}) }
+func newConnections() *Connections { return NewConnections(func(Stage, int) {}) }
 
 func source4(i uint32) netip.Prefix {
 	return SourceOf(netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, i))))
@@ -43,7 +42,7 @@ func TestLimiterIsBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := ticket.AdmitSession(limits); err != nil {
+		if err := ticket.AdmitSession(t.Context(), limits); err != nil {
 			t.Fatal(err)
 		}
 		if i%2 == 0 {
@@ -53,8 +52,8 @@ func TestLimiterIsBounded(t *testing.T) {
 		ticket.Release() // the second call counts for nothing
 	}
 	u := l.Usage()
-	if u != (Usage{}) || len(l.sources) != 0 || len(l.networks) != 0 || l.rates.Len() != sourcesKnown {
-		t.Errorf("usage %+v, %d sources, %d networks, %d rates", u, len(l.sources), len(l.networks), l.rates.Len())
+	if u != (Usage{}) || len(l.sources) != 0 || len(l.networks) != 0 || l.rates.sources.Len() != sourcesKnown {
+		t.Errorf("usage %+v, %d sources, %d networks, %d rates", u, len(l.sources), len(l.networks), l.rates.sources.Len())
 	}
 }
 
@@ -129,7 +128,7 @@ func TestReserve(t *testing.T) {
 		over = append(over, ticket)
 	}
 	var r *Error
-	if err := over[2].AdmitSession(limits); !errors.As(err, &r) || r.Kind != OverSource {
+	if err := over[2].AdmitSession(t.Context(), limits); !errors.As(err, &r) || r.Kind != OverSource {
 		t.Errorf("admitted to a session: %v", err)
 	}
 	all := l.overs
@@ -156,15 +155,18 @@ func TestSessionsAreBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := ticket.AdmitSession(limits); (err == nil) != (i < 3) {
+		if err := ticket.AdmitSession(t.Context(), limits); (err == nil) != (i < 3) {
 			t.Fatalf("session %d: %v", i, err)
 		}
+		ticket.Prove()
 		held = append(held, ticket)
 	}
 	held[0].Release()
-	if ticket, err := l.Admit(limits, source4(9), now, nil); err != nil || ticket.over != nil || ticket.AdmitSession(limits) != nil {
-		t.Error("a place that was released is not free")
+	ticket, err := l.Admit(limits, source4(9), now, nil)
+	if err != nil || ticket.over != nil || ticket.AdmitSession(t.Context(), limits) != nil {
+		t.Fatal("a place that was released is not free")
 	}
+	ticket.Prove()
 	if ticket, err := l.Admit(limits, source4(9), now, nil); err != nil || ticket.over == nil || ticket.over.Kind != OverSessions {
 		t.Errorf("another one is not over the limit: %v", err)
 	}
@@ -184,29 +186,30 @@ func TestSessionEndsMeanwhile(t *testing.T) {
 		return ticket
 	}
 	first := admit()
-	if err := first.AdmitSession(limits); err != nil {
+	if err := first.AdmitSession(t.Context(), limits); err != nil {
 		t.Fatal(err)
 	}
+	first.Prove()
 	second, third, fourth := admit(), admit(), admit()
-	if second.AdmitSession(limits) == nil {
+	if second.AdmitSession(t.Context(), limits) == nil {
 		t.Error("a second session")
 	}
 	first.Release()
-	if err := second.AdmitSession(limits); err != nil || second.Over() != nil {
+	if err := second.AdmitSession(t.Context(), limits); err != nil || second.Over() != nil {
 		t.Errorf("the place is not free: %v", err)
 	}
 	limits.Sessions = 3
-	if err := third.AdmitSession(limits); err != nil {
+	if err := third.AdmitSession(t.Context(), limits); err != nil {
 		t.Errorf("a third session: %v", err)
 	}
 	var over *Error
-	if err := fourth.AdmitSession(limits); !errors.As(err, &over) || over.Kind != OverSource {
+	if err := fourth.AdmitSession(t.Context(), limits); !errors.As(err, &over) || over.Kind != OverSource {
 		t.Errorf("more than the source may have: %v", err)
 	}
 	for _, ticket := range []*Ticket{second, third, fourth} {
 		ticket.Release()
 	}
-	if l.overs != 0 || l.sessions != 0 || l.unproved != 0 || len(l.sources) != 0 || len(l.networks) != 0 {
+	if l.overs != 0 || l.Usage() != (Usage{}) || len(l.sources) != 0 || len(l.networks) != 0 {
 		t.Errorf("left over: %+v", l)
 	}
 }
@@ -241,7 +244,7 @@ func TestGuessesAtTheSameTime(t *testing.T) {
 		var asked, refused atomic.Int64
 		for range 60 {
 			go func() {
-				a, err := l.Begin(context.Background(), limits, guesser(1))
+				a, err := l.Begin(t.Context(), limits, guesser(1), func() {})
 				if err != nil {
 					refused.Add(1)
 					return
@@ -256,7 +259,7 @@ func TestGuessesAtTheSameTime(t *testing.T) {
 			t.Errorf("%d asked, %d refused", asked.Load(), refused.Load())
 		}
 		time.Sleep(time.Minute)
-		a, err := l.Begin(context.Background(), limits, guesser(1))
+		a, err := l.Begin(t.Context(), limits, guesser(1), func() {})
 		if err != nil {
 			t.Fatalf("after the refusal's time: %v", err)
 		}
@@ -277,7 +280,7 @@ func TestKnownClientsAreNotHeldUp(t *testing.T) {
 		var through atomic.Int64
 		for range 60 {
 			go func() {
-				a, err := l.Begin(context.Background(), limits, good)
+				a, err := l.Begin(t.Context(), limits, good, func() {})
 				if err != nil {
 					t.Error(err)
 					return
@@ -293,19 +296,19 @@ func TestKnownClientsAreNotHeldUp(t *testing.T) {
 			t.Errorf("%d of a pool of 60 are through after %v", through.Load(), time.Since(began))
 		}
 		for range 5 {
-			if a, err := l.Begin(context.Background(), limits, bad); err == nil {
+			if a, err := l.Begin(t.Context(), limits, bad, func() {}); err == nil {
 				a.Failed(limits)
 			}
 		}
-		if _, err := l.Begin(context.Background(), limits, bad); err == nil {
+		if _, err := l.Begin(t.Context(), limits, bad, func() {}); err == nil {
 			t.Error("the other certificate's guesses are not refused")
 		}
-		if _, err := l.Begin(context.Background(), limits, good); err != nil {
+		if _, err := l.Begin(t.Context(), limits, good, func() {}); err != nil {
 			t.Errorf("the good one is refused for another's guesses: %v", err)
 		}
 		// The same address and no certificate: one stale password among good ones.
 		for i := range knownFailures*limits.AuthFailures + 1 {
-			a, err := l.Begin(context.Background(), limits, good)
+			a, err := l.Begin(t.Context(), limits, good, func() {})
 			if err != nil {
 				if i < knownFailures*limits.AuthFailures {
 					t.Errorf("refused after %d failures beside a success: %v", i, err)
@@ -314,7 +317,7 @@ func TestKnownClientsAreNotHeldUp(t *testing.T) {
 			}
 			a.Failed(limits)
 		}
-		if _, err := l.Begin(context.Background(), limits, good); err == nil {
+		if _, err := l.Begin(t.Context(), limits, good, func() {}); err == nil {
 			t.Error("a success long ago allows any number of guesses")
 		}
 	})
@@ -326,20 +329,23 @@ func TestAuthLimiterIsBounded(t *testing.T) {
 	l := NewAttempts()
 	limits := Limits{AuthFailures: 1, AuthRefusal: time.Hour}
 	for i := range uint32(2 * sourcesKnown) {
-		a, err := l.Begin(context.Background(), limits, guesser(i))
+		a, err := l.Begin(t.Context(), limits, guesser(i), func() {})
 		if err != nil {
 			t.Fatal(err)
 		}
 		a.Failed(limits)
-		if _, err := l.Begin(context.Background(), limits, guesser(i)); err == nil {
+		if _, err := l.Begin(t.Context(), limits, guesser(i), func() {}); err == nil {
 			t.Fatal("after too many failures")
 		}
 	}
-	if n := l.failing.Len(); n != sourcesKnown {
-		t.Errorf("%d failures are remembered", n)
+	if n := l.refused.Len(); n != keysKnown {
+		t.Errorf("%d refusals are remembered", n)
+	}
+	if len(l.active) > 0 {
+		t.Errorf("%d keys have attempts in flight", len(l.active))
 	}
 	for range 10 {
-		a, err := l.Begin(context.Background(), limits, guesser(3<<20))
+		a, err := l.Begin(t.Context(), limits, guesser(3<<20), func() {})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -354,7 +360,7 @@ func TestReserveOutlivesItsNetwork(t *testing.T) {
 	t.Parallel()
 	for name, leave := range map[string]func(*Connections, *Ticket){
 		"proved":  func(_ *Connections, over *Ticket) { over.Prove() },
-		"evicted": func(l *Connections, _ *Ticket) { l.evictOne() },
+		"evicted": func(l *Connections, _ *Ticket) { l.stages[Unproved].oldest().evictNow() },
 	} {
 		l, now := newConnections(), time.Now()
 		limits := Limits{PerSource: 1}

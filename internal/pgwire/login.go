@@ -23,6 +23,7 @@ type Login struct {
 	Ready         bool   // ReadyForQuery was sent
 	PID           uint32 // from BackendKeyData; 0: not sent, as by some poolers
 	Key           []byte // the cancel key: 4 bytes in protocol 3.0, up to 256 in 3.2
+	Requested     bool   // the client has sent a request before that
 	SQLSTATE      string // of the last ErrorResponse; empty: none, or not valid
 	Binding       bool   // the backend offered channel binding (SCRAM-SHA-256-PLUS)
 	Asked         bool   // the backend asked for a password, in clear, as MD5 or by SASL

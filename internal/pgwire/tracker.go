@@ -120,6 +120,7 @@ func (t *Tracker) complete(kind byte) {
 	if t.Login != nil {
 		t.Login.received(kind, &t.last)
 		if kind == msgReadyForQuery {
+			t.Login.Requested = t.requests.busy()
 			t.Login = nil
 		}
 	}

@@ -32,9 +32,8 @@ type flow struct {
 	termination     *Termination // at the next place for it
 	held            bool         // but not before the queue to the backend has gone
 	result          Result       // but for the bytes
-	ready           func(pgwire.Login) *Termination
+	login           loginHooks
 	done            func(Result)
-	loginMessage    func(sent int64) []byte // for a login that takes too long
 }
 
 // shared is what other goroutines may read of a flow.
@@ -42,6 +41,13 @@ type shared struct {
 	fromClient, toClient atomic.Int64
 	backendClosed        atomic.Bool
 	activity             atomic.Uint32 // after each step
+}
+
+// loginHooks is what a flow's owner wants done during the login.
+type loginHooks struct {
+	ready   func(pgwire.Login) *Termination
+	refused func(pgwire.Login)      // nil: it has been called, or the login is over
+	message func(sent int64) []byte // for a login that takes too long
 }
 
 // leg is one of the two sockets of a flow.
@@ -259,6 +265,10 @@ func (f *flow) follow(p []byte) (n int) {
 	if f.tracker.Login != nil {
 		var start int
 		n, start = followLogin(&f.tracker, f.termination, p)
+		if f.login.refused != nil && f.result.Login.SQLSTATE != "" {
+			f.login.refused(f.result.Login)
+			f.login.refused = nil
+		}
 		if f.tracker.Login == nil && f.refusedAtReady() {
 			return start
 		}
@@ -277,7 +287,7 @@ func (f *flow) follow(p []byte) (n int) {
 // refusedAtReady takes note that the login is over, and reports whether the owner
 // ends the session there.
 func (f *flow) refusedAtReady() bool {
-	f.loginMessage = nil
+	f.login.message, f.login.refused = nil, nil
 	delete(f.loop.deadlines, f)
 	if f.termination != nil && !f.termination.Deadline.IsZero() {
 		f.loop.setFlowDeadline(f, f.termination.Deadline)
@@ -285,7 +295,7 @@ func (f *flow) refusedAtReady() bool {
 	if !f.result.Login.Ready {
 		return false // the stream is not followed any more
 	}
-	t := f.ready(f.result.Login)
+	t := f.login.ready(f.result.Login)
 	if t == nil || f.termination != nil && !f.termination.WhenIdle {
 		return false
 	}
@@ -422,7 +432,7 @@ func (f *flow) timedOut() {
 	default:
 		f.cause(LoginTimeout)
 		delete(f.loop.deadlines, f)
-		f.terminate(Termination{Message: f.loginMessage(f.toClient.Load()), Deadline: time.Now().Add(boundaryWait)})
+		f.terminate(Termination{Message: f.login.message(f.toClient.Load()), Deadline: time.Now().Add(boundaryWait)})
 	}
 }
 

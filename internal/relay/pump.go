@@ -139,13 +139,17 @@ func (p *pump) Terminate(t Termination) {
 func (p *pump) BackendClosed() bool { return p.backendClosed.Load() }
 
 // TerminateIf implements Handle.
-func (p *pump) TerminateIf(s State, t Termination, moved int64) {
+func (p *pump) TerminateIf(s State, t Termination, moved int64, begun func()) {
 	p.mu.Lock()
 	from, to := p.Moved()
 	holds := from+to == moved && s.holds(&p.tracker, p.queued.Load())
 	p.mu.Unlock()
-	if holds {
-		p.Terminate(t)
+	if !holds {
+		return
+	}
+	p.Terminate(t)
+	if begun != nil {
+		go begun() // the caller may hold what it takes
 	}
 }
 
@@ -363,6 +367,13 @@ func (p *pump) follow(b []byte) (n int) {
 	if p.tracker.Login != nil {
 		var start int
 		n, start = followLogin(&p.tracker, p.termination.Load(), b)
+		if p.Refused != nil && p.login.SQLSTATE != "" {
+			refused := p.Refused
+			p.Refused = nil
+			p.mu.Unlock()
+			refused(p.login)
+			p.mu.Lock()
+		}
 		if p.tracker.Login == nil && p.refusedAtReady() {
 			return start
 		}

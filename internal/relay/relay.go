@@ -54,6 +54,10 @@ type Session struct {
 	// there: the client gets its Message instead of the ReadyForQuery, or behind it if
 	// the client has the beginning of that by then.
 	Ready func(pgwire.Login) *Termination
+	// Refused is called once if the backend refuses the login, with what it has sent so
+	// far, before the client gets it: by the relay itself, as Ready. The client may
+	// keep the connection open for long after that.
+	Refused func(pgwire.Login)
 	// Done is called once, in a goroutine of its own, when both connections are
 	// closed.
 	Done func(Result)
@@ -125,8 +129,8 @@ type Handle interface {
 	// Terminate ends the session. The last call before it has ended counts.
 	Terminate(Termination)
 	// TerminateIf is Terminate, if the session is in a state and has moved so many
-	// bytes and not one more.
-	TerminateIf(s State, t Termination, moved int64)
+	// bytes and not one more. begun is called if so, by the relay itself; nil: nothing is.
+	TerminateIf(s State, t Termination, moved int64, begun func())
 	// CancelTermination takes back a Termination that waits for an idle backend.
 	CancelTermination()
 	// Moved returns how many bytes have been moved so far, as Result has them.

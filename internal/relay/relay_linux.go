@@ -43,7 +43,7 @@ func (r *Relay) Stop() {
 // s.Done is not called. Done may be called before Start returns.
 func (r *Relay) Start(s Session) (Handle, error) {
 	l := r.loops[int(r.last.Add(1))%len(r.loops)]
-	f := &flow{loop: l, tls: s.Client, conn: s.ClientConn, ready: s.Ready, done: s.Done, loginMessage: s.loginMessage}
+	f := &flow{loop: l, tls: s.Client, conn: s.ClientConn, login: loginHooks{s.Ready, s.Refused, s.loginMessage}, done: s.Done}
 	var err error
 	if f.client.fd, err = detach(s.ClientConn.Socket); err != nil {
 		return nil, err

@@ -10,10 +10,13 @@ import (
 func (f *flow) Terminate(t Termination) { f.loop.post(func() { f.terminate(t) }) }
 
 // TerminateIf implements Handle.
-func (f *flow) TerminateIf(s State, t Termination, moved int64) {
+func (f *flow) TerminateIf(s State, t Termination, moved int64, begun func()) {
 	f.loop.post(func() {
 		if from, to := f.Moved(); from+to == moved && s.holds(&f.tracker, len(f.backend.queue) > 0) {
 			f.terminate(t)
+			if begun != nil {
+				begun()
+			}
 		}
 	})
 }

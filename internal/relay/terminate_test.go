@@ -224,7 +224,7 @@ func TestTerminateIf(t *testing.T) {
 		quiet := Termination{Reason: idle, Message: fatal}
 		try := func(s State, off int64) {
 			up, down := r.handle.Moved()
-			r.handle.TerminateIf(s, quiet, up+down-off)
+			r.handle.TerminateIf(s, quiet, up+down-off, nil)
 		}
 		never := func(why string, states ...State) {
 			for _, s := range states {
@@ -260,7 +260,7 @@ func TestTerminateIfUnfinished(t *testing.T) {
 		r := relayedRig(t, with)
 		try := func(s State) {
 			up, down := r.handle.Moved()
-			r.handle.TerminateIf(s, Termination{Reason: idle, Message: fatal}, up+down)
+			r.handle.TerminateIf(s, Termination{Reason: idle, Message: fatal}, up+down, nil)
 		}
 		r.says(ready...)
 		r.hears(ready)

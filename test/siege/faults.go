@@ -65,6 +65,7 @@ var errSkipped = errors.New("skipped")
 type trial struct {
 	*lab
 	quick  bool
+	length time.Duration // of hostile-hour; 0: its own
 	scenes []*scene
 	after  []func() // what is to be undone when the scenes have been looked at
 }
@@ -195,6 +196,7 @@ func faults(ctx context.Context, args []string, stdout, stderr io.Writer) error 
 	only := f.String("only", "", "these only, with commas (a name or the beginning of names)")
 	quick := f.Bool("quick", false, "smaller and shorter, about five minutes, for CI")
 	list := f.Bool("list", false, "list the names and leave")
+	length := f.Duration("for", 0, "how long hostile-hour lasts (default 5m, with --quick 30s)")
 	before := f.String("before", "", "an older pgwicket: put its figures beside those of the hostile clients")
 	into := f.String("into", "", "write the table into this Markdown file; with --only, those rows of it")
 	if err := f.Parse(args); err != nil {
@@ -213,7 +215,7 @@ func faults(ctx context.Context, args []string, stdout, stderr io.Writer) error 
 		}
 		return nil
 	}
-	results, err := runAll(ctx, chosen, options{*quick, *before}, stderr)
+	results, err := runAll(ctx, chosen, options{*quick, *length, *before}, stderr)
 	fmt.Fprint(stdout, "\n", faultsTable(results))
 	if *into != "" && ctx.Err() == nil {
 		err = errors.Join(err, renewFaults(*into, results))
@@ -242,8 +244,9 @@ func choose(only string) ([]scenario, error) {
 
 // options are how scenarios are run.
 type options struct {
-	quick bool   // smaller and shorter
-	older string // another pgwicket to compare with; empty: none
+	quick  bool          // smaller and shorter
+	length time.Duration // of hostile-hour; 0: its own
+	older  string        // another pgwicket to compare with; empty: none
 }
 
 // runAll runs scenarios, one after another, and fails if one of them did.
@@ -257,7 +260,7 @@ func runAll(ctx context.Context, chosen []scenario, o options, progress io.Write
 	var failed []string
 	for _, s := range chosen {
 		began := time.Now()
-		t := &trial{lab: l, quick: o.quick}
+		t := &trial{lab: l, quick: o.quick, length: o.length}
 		done, err := t.runOne(ctx, s)
 		if ctx.Err() != nil {
 			return results, ctx.Err()

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -154,7 +155,7 @@ func hostileHour(ctx context.Context, t *trial) (string, error) {
 		return "", err
 	}
 	t.after = append(t.after, group.remove)
-	length := pick(t, 30*time.Second, 5*time.Minute)
+	length := cmp.Or(t.length, pick(t, 30*time.Second, 5*time.Minute))
 	const startups, sessions = 800, 1000
 	keys := map[string]string{
 		"log.level": "info", "tls.crl_missing": "allow",

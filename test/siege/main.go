@@ -16,7 +16,7 @@ import (
 
 func commands() []harness.Command {
 	return []harness.Command{
-		{Name: "faults", Args: "[--only NAMES] [--quick] [--list] [--before PGWICKET] [--into FILE]", Summary: "every fault once, with a table", Run: faults},
+		{Name: "faults", Args: "[--only NAMES] [--quick] [--for DURATION] [--list] [--before PGWICKET] [--into FILE]", Summary: "every fault once, with a table", Run: faults},
 		{Name: "soak", Args: "[--time 10m] [--seed N] [--into FILE]", Summary: "mixed clients, reloads, revocations, kills and floods by a seeded plan; every answer is checked", Run: runSoak},
 	}
 }

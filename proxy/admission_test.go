@@ -1,0 +1,193 @@
+package proxy_test
+
+import (
+	"crypto/tls"
+	"io"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pgwicket/internal/pgtest"
+	"pgwicket/proxy"
+)
+
+// Messages of a backend: the end of a login, and its refusal.
+const (
+	loggedIn      = "R\x00\x00\x00\x08\x00\x00\x00\x00K\x00\x00\x00\x0c\x00\x00\x00\x07key!Z\x00\x00\x00\x05I"
+	wrongPassword = "E\x00\x00\x00\x1eSFATAL\x00VFATAL\x00C28P01\x00Mno\x00\x00"
+)
+
+// cancelBackend counts the CancelRequests that it gets, and answers a startup packet with what
+// login returns, and then with nothing.
+func cancelBackend(t *testing.T, login func() string) (f *pgtest.Fake, cancels *atomic.Int64) {
+	t.Helper()
+	cancels = new(atomic.Int64)
+	f, err := pgtest.StartFake(func(conn net.Conn) {
+		b := make([]byte, 1024)
+		if n, _ := conn.Read(b); n == 16 {
+			cancels.Add(1)
+			return
+		}
+		_, _ = conn.Write([]byte(login()))
+		_, _ = io.Copy(io.Discard, conn)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.Stop)
+	return f, cancels
+}
+
+// A wrong password counts when PostgreSQL says so. Clients that keep the connection open
+// hold up nobody, and hide no failure.
+func TestFailureCountsAtOnce(t *testing.T) {
+	t.Parallel()
+	var good atomic.Bool
+	fake, _ := cancelBackend(t, func() string {
+		if good.Load() {
+			return loggedIn
+		}
+		return wrongPassword
+	})
+	g := newGate(t, fake.SocketDir, func(p *proxy.Policy) {
+		p.Limits = proxy.Limits{AuthFailures: 2, AuthRefusal: time.Hour}
+	})
+	guess := func() (sqlstate string) {
+		conn := g.secure(t)
+		send(t, conn, startup(protocol3, "user", "app"))
+		return fatalAfterLogin(t, conn) // it stays open
+	}
+	began := time.Now()
+	for i, want := range []string{"28P01", "28P01", "28000"} {
+		if got := guess(); got != want {
+			t.Errorf("guess %d: %s, want %s", i, got, want)
+		}
+	}
+	g.Server.LiftBackoffs("", netip.Addr{})
+	good.Store(true)
+	known := g.secure(t)
+	send(t, known, startup(protocol3, "user", "app"))
+	readReady(t, known)
+	good.Store(false)
+	asked := 0
+	for asked < 100 && guess() == "28P01" {
+		asked++
+	}
+	if asked != 20 { // ten times as many beside a client that is known
+		t.Errorf("%d guesses beside a client that is known, want 20", asked)
+	}
+	if took := time.Since(began); took > 40*time.Second { // five seconds each, if it were the end of the connection that counts
+		t.Errorf("it took %v", took)
+	}
+}
+
+// Attempts to log in that are never completed give way to others.
+func TestHeldLoginsGiveWay(t *testing.T) {
+	t.Parallel()
+	fake, _ := cancelBackend(t, func() string { return "" })
+	g := newGate(t, fake.SocketDir, func(p *proxy.Policy) {
+		p.Limits = proxy.Limits{AuthFailures: 3, AuthRefusal: time.Hour}
+	})
+	var held []*tls.Conn
+	for i := range 4 {
+		conn := g.secure(t)
+		send(t, conn, startup(protocol3, "user", "app"))
+		held = append(held, conn)
+		eventually(t, "PostgreSQL is asked", func() bool { return fake.Accepted.Load() == int64(i+1) })
+	}
+	expectFatal(t, held[0], "28000", "too many failed authentications; try again later")
+	_ = held[0].Close()
+	g.expect(t, "auth_backoff")
+}
+
+// Clients that have shown a good certificate and say nothing more have a bound, and a metric.
+func TestSilentAfterItsCertificate(t *testing.T) {
+	t.Parallel()
+	b := newBackend(t)
+	g := newGate(t, b.SocketDir, func(p *proxy.Policy) { p.Limits = proxy.Limits{Startups: 3} })
+	silent := func() *tls.Conn {
+		conn := g.secure(t, withCert(g.CA.Client("alice")))
+		if err := conn.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	first := silent()
+	eventually(t, "it is verified", func() bool { return g.metric(t, "pgwicket_connections_verified") == 1 })
+	for range 2 {
+		silent()
+	}
+	eventually(t, "all are verified", func() bool { return g.metric(t, "pgwicket_connections_verified") == 3 })
+	if n := g.metric(t, "pgwicket_connections_unproved"); n != 0 {
+		t.Errorf("%v are unproved", n)
+	}
+	silent()
+	if _, err := first.Read(make([]byte, 1)); err == nil {
+		t.Error("the first did not have to give way")
+	}
+	g.expect(t, "startup_limit")
+	alice := g.session(t, "app", withCert(g.CA.Client("alice")))
+	g.expect(t, "startup_limit") // for alice, who leaves the stage
+	eventually(t, "a session is in no stage", func() bool { return g.metric(t, "pgwicket_connections_verified") == 2 })
+	_ = alice.Close()
+}
+
+// Connections of a load balancer that send no PROXY header have a bound, and a metric.
+func TestSilentBeforeItsHeader(t *testing.T) {
+	t.Parallel()
+	b := newBackend(t)
+	g := newGateBehind(t, b.SocketDir, func(p *proxy.Policy) { p.Limits = proxy.Limits{Startups: 3} })
+	first := g.from(t, balancer)
+	eventually(t, "it waits", func() bool { return g.metric(t, "pgwicket_connections_awaiting_proxy_header") == 1 })
+	for range 3 {
+		g.from(t, balancer)
+	}
+	expectEOF(t, first)
+	g.expect(t, "startup_limit")
+	eventually(t, "three wait", func() bool { return g.metric(t, "pgwicket_connections_awaiting_proxy_header") == 3 })
+	passed := g.from(t, balancer)
+	send(t, passed, proxyV1("TCP4 192.0.2.1 127.0.0.1 1000 5432"))
+	send(t, passed, sslRequest)
+	expectByte(t, passed, 'S')
+	g.expect(t, "startup_limit") // for it, until its header had come
+	eventually(t, "two wait", func() bool { return g.metric(t, "pgwicket_connections_awaiting_proxy_header") == 2 })
+}
+
+// Clients that only wait for their password do not keep others out, although there are as many as
+// there may be sessions.
+func TestUnprovedTakeNoLastPlace(t *testing.T) {
+	t.Parallel()
+	var hold atomic.Bool
+	fake, _ := cancelBackend(t, func() string {
+		if hold.Load() {
+			return ""
+		}
+		return loggedIn
+	})
+	g := newGate(t, fake.SocketDir, func(p *proxy.Policy) { p.Limits = proxy.Limits{Startups: 100, Sessions: 4} })
+	proved := g.session(t, "app")
+	hold.Store(true)
+	for i := range 3 {
+		conn := g.secure(t)
+		send(t, conn, startup(protocol3, "user", "app"))
+		eventually(t, "PostgreSQL is asked", func() bool { return fake.Accepted.Load() == int64(i+2) })
+	}
+	hold.Store(false)
+	began := time.Now()
+	next := g.session(t, "app")
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("the next client was served after %v", took)
+	}
+	g.expect(t, "startup_limit")
+	if n := g.Server.Usage().Sessions; n != 4 {
+		t.Errorf("%d sessions", n)
+	}
+	for _, conn := range []*tls.Conn{proved, next} {
+		_ = conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+		if _, err := conn.Read(make([]byte, 1)); err == nil || err == io.EOF {
+			t.Errorf("a session that is proved has ended: %v", err)
+		}
+	}
+}
