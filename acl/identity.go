@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -30,6 +31,10 @@ type Identity struct {
 	SHA256 string // SHA-256 of the certificate, in hexadecimal
 	SPKI   string // SHA-256 of the SubjectPublicKeyInfo, in hexadecimal
 
+	// Lifetime is the time from its beginning to its end, as RFC 5280 counts it: both
+	// seconds included.
+	Lifetime time.Duration
+
 	// Subject alternative names by kind, without ambiguous ones. DNS is in lower
 	// case.
 	DNS, Email, URI, IP []string
@@ -45,8 +50,11 @@ func IdentityOf(leaf *x509.Certificate) Identity {
 		Serial: fmt.Sprintf("%X", leaf.SerialNumber.Bytes()),
 		SHA256: hex.EncodeToString(sum[:]),
 		SPKI:   hex.EncodeToString(key[:]),
-		DNS:    slices.DeleteFunc(slices.Clone(leaf.DNSNames), ambiguous),
-		Email:  slices.DeleteFunc(slices.Clone(leaf.EmailAddresses), ambiguous),
+		// Section 4.1.2.5.
+		Lifetime: leaf.NotAfter.Sub(leaf.NotBefore) + time.Second,
+
+		DNS:   slices.DeleteFunc(slices.Clone(leaf.DNSNames), ambiguous),
+		Email: slices.DeleteFunc(slices.Clone(leaf.EmailAddresses), ambiguous),
 	}
 	if id.CN == "" {
 		id.CNText = dn.CommonNameText(leaf.RawSubject)

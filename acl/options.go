@@ -26,9 +26,19 @@ type RuleOptions struct {
 	Backend     string             `yaml:"backend"`
 	DatabaseAs  string             `yaml:"database_as"`
 	IdleTimeout string             `yaml:"idle_timeout"` // a duration; empty: limits.idle_timeout
+	RuleTimes   `yaml:",inline"`
 
-	// When the rule is in force; outside of that it matches nothing. From and Until are
-	// times as in RFC 3339. Weekdays and Hours are of the clock in Timezone.
+	// Durations; empty: limits.session_lifetime, and any.
+	SessionLifetime        string `yaml:"session_lifetime"`
+	MaxCertificateLifetime string `yaml:"max_certificate_lifetime"`
+	// 0: any number.
+	MaxSessions               int `yaml:"max_sessions"`
+	MaxSessionsPerCertificate int `yaml:"max_sessions_per_certificate"`
+}
+
+// RuleTimes are when a rule is in force; outside of that it matches nothing. From and Until
+// are times as in RFC 3339. Weekdays and Hours are of the clock in Timezone.
+type RuleTimes struct {
 	From     string   `yaml:"from"`
 	Until    string   `yaml:"until"`
 	Weekdays []string `yaml:"weekdays"`
@@ -105,7 +115,8 @@ func (p *ruleParser) warnf(below, format string, args ...any) {
 }
 
 func (p *ruleParser) rule(o RuleOptions) *Rule {
-	rule := &Rule{Name: o.Name, Backend: o.Backend, DatabaseAs: o.DatabaseAs}
+	rule := &Rule{Name: o.Name, Backend: o.Backend, DatabaseAs: o.DatabaseAs, MaxSessions: o.MaxSessions, MaxSessionsPerCertificate: o.MaxSessionsPerCertificate}
+	p.lifetimes(o, rule)
 	switch o.Action {
 	case "allow":
 		rule.Allow = true

@@ -45,6 +45,11 @@ type Rule struct {
 	// IdleTimeout is when a session that the rule admits ends because it is idle, in
 	// a transaction or not; 0: never; nil: the rule says nothing about it.
 	IdleTimeout *time.Duration
+	// SessionLifetime is the age at which its sessions end; 0: none; nil: as IdleTimeout.
+	SessionLifetime *time.Duration
+	// MaxSessions is how many sessions it admits at the same time, and
+	// MaxSessionsPerCertificate how many of one public key; 0: any number.
+	MaxSessions, MaxSessionsPerCertificate int
 
 	sources     []netip.Prefix
 	listeners   []string
@@ -53,6 +58,7 @@ type Rule struct {
 	certificate []attribute
 	sni         []pattern
 	when        *schedule     // nil: always
+	maxCertLife time.Duration // of the client's certificate, from its beginning to its end; 0: any
 	replication []Replication // nil has the meaning of all in pg_hba.conf
 }
 
@@ -137,6 +143,7 @@ const (
 	mismatchUser
 	mismatchSuperuser
 	mismatchTime
+	mismatchLifetime
 )
 
 func (m mismatch) describe(q *Request) string {
@@ -159,6 +166,9 @@ func (m mismatch) describe(q *Request) string {
 		return fmt.Sprintf("user %q does not match its users", q.User)
 	case mismatchSuperuser:
 		return fmt.Sprintf("%q is in acl.superusers, and its users do not name it", q.User)
+	}
+	if m == mismatchLifetime {
+		return fmt.Sprintf("the certificate is valid for %v, longer than its max_certificate_lifetime", q.Certificate.Lifetime)
 	}
 	if m == mismatchTime {
 		return "it is not in force at " + q.At.UTC().Format(time.RFC3339)
@@ -185,6 +195,13 @@ func (rule *Rule) firstMismatch(w *query) mismatch {
 		if !rule.certificate[i].matchesIdentity(w.Certificate) {
 			return mismatchName
 		}
+	}
+	switch {
+	case rule.maxCertLife == 0:
+	case w.Certificate == nil:
+		return mismatchCertificate
+	case w.Certificate.Lifetime <= 0 || w.Certificate.Lifetime > rule.maxCertLife:
+		return mismatchLifetime
 	}
 	if rule.sni != nil && !anyMatches(rule.sni, w.sni) {
 		return mismatchSNI

@@ -236,3 +236,27 @@ func parseClock(text string) (minutes int, ok bool) {
 	minutes = int(h)*60 + int(m)
 	return minutes, err == nil && err2 == nil && len(hour) <= 2 && len(minute) == 2 && m < 60 && minutes <= dayMinutes
 }
+
+// lifetimes parses how long the sessions of a rule and their certificates may live.
+func (p *ruleParser) lifetimes(o RuleOptions, rule *Rule) {
+	if o.SessionLifetime != "" {
+		d, err := time.ParseDuration(o.SessionLifetime)
+		if err != nil || d < 0 {
+			p.errorf(".session_lifetime", "%q is not a duration; write it with a unit, like 30m or 8h, or 0s for no limit", o.SessionLifetime)
+		}
+		rule.SessionLifetime = &d
+	}
+	if o.MaxCertificateLifetime != "" {
+		d, err := time.ParseDuration(o.MaxCertificateLifetime)
+		if err != nil || d <= 0 {
+			p.errorf(".max_certificate_lifetime", "%q is not a duration above 0; write it with a unit, like 24h", o.MaxCertificateLifetime)
+		}
+		rule.maxCertLife = d
+	}
+	if o.Action == "reject" && (o.SessionLifetime != "" || o.MaxSessions+o.MaxSessionsPerCertificate > 0) {
+		p.errorf("", "has action: reject, so session_lifetime, max_sessions and max_sessions_per_certificate have no effect; remove them, or write action: allow")
+	}
+	if o.Action == "reject" && o.MaxCertificateLifetime != "" {
+		p.errorf(".max_certificate_lifetime", "would reject the certificates with a short life; write it into the rules with action: allow")
+	}
+}

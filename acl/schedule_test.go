@@ -210,3 +210,49 @@ func TestTimesAndShadows(t *testing.T) {
 		}
 	}
 }
+
+// Each line is a longest life of certificates, the life of one in hours, and whether the rule matches it.
+func TestMaxCertificateLifetime(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		rule  string
+		hours int // -1: no certificate
+		want  bool
+	}{
+		{"max_certificate_lifetime: 24h", 23, true},
+		{"max_certificate_lifetime: 24h", 24, true},
+		{"max_certificate_lifetime: 24h", 25, false},
+		{"max_certificate_lifetime: 24h", 0, false}, // not known
+		{"max_certificate_lifetime: 24h", -1, false},
+		{"users: [app]", 100_000, true},
+		{"users: [app]", -1, true},
+	} {
+		q := request(t, "app")
+		if c.hours >= 0 {
+			q = request(t, "app cn=x")
+			q.Certificate.Lifetime = time.Duration(c.hours) * time.Hour
+		}
+		rules := newRules(t, c.rule)
+		if got := rules.Decide(q) != nil; got != c.want {
+			t.Errorf("%s, %d hours: %t", c.rule, c.hours, got)
+		}
+		if step := rules.Trace(q)[0]; c.hours > 24 && !c.want && !strings.Contains(step.Mismatch, "is valid for 25h0m0s, longer than its max_certificate_lifetime") {
+			t.Errorf("%s, %d hours: %q", c.rule, c.hours, step.Mismatch)
+		}
+	}
+	for _, c := range []struct{ rule, want string }{
+		{"max_certificate_lifetime: 1", "is not a duration"},
+		{"max_certificate_lifetime: 0s", "is not a duration above 0"},
+		{"max_certificate_lifetime: -1h", "is not a duration above 0"},
+		{"session_lifetime: -1h", "is not a duration"},
+		{"session_lifetime: soon", "is not a duration"},
+		{"action: reject, session_lifetime: 1h", "have no effect"},
+		{"action: reject, max_sessions: 1", "have no effect"},
+		{"action: reject, max_certificate_lifetime: 1h", "would reject the certificates with a short life"},
+	} {
+		rules, problems := acl.NewRules(options(t, c.rule), listeners, superusers)
+		if rules != nil || !strings.Contains(problems[0].Text, c.want) {
+			t.Errorf("%s: %v", c.rule, problems)
+		}
+	}
+}

@@ -309,17 +309,18 @@ func goneFromRules(was, is []acl.RuleOptions) (lines []string) {
 // lostConditions returns the keys of the conditions that only the first of two rules has.
 func lostConditions(was, is acl.RuleOptions) (keys []string) {
 	a, b := reflect.ValueOf(was), reflect.ValueOf(is)
-	for i := range a.NumField() {
-		switch key := a.Type().Field(i).Tag.Get("yaml"); key {
-		case "name", "action", "idle_timeout":
-		case "certificate":
-			for j := range a.Field(i).NumField() {
-				if !a.Field(i).Field(j).IsZero() && b.Field(i).Field(j).IsZero() {
-					keys = append(keys, key+"."+a.Field(i).Type().Field(j).Tag.Get("yaml"))
+	for _, f := range reflect.VisibleFields(a.Type()) {
+		was, is := a.FieldByIndex(f.Index), b.FieldByIndex(f.Index)
+		switch key := f.Tag.Get("yaml"); {
+		case f.Anonymous, key == "name", key == "action", key == "idle_timeout":
+		case key == "certificate":
+			for j := range was.NumField() {
+				if !was.Field(j).IsZero() && is.Field(j).IsZero() {
+					keys = append(keys, key+"."+was.Type().Field(j).Tag.Get("yaml"))
 				}
 			}
 		default:
-			if a.Field(i).Len() > 0 && b.Field(i).Len() == 0 {
+			if !was.IsZero() && is.IsZero() {
 				keys = append(keys, key)
 			}
 		}

@@ -50,7 +50,10 @@ func (l *loader) checkEmpty(key string, rule acl.RuleOptions) {
 			l.errorf(key+"."+name, "is empty; remove it to match everything, or add an entry")
 		}
 	}
-	for name, text := range map[string]string{"from": rule.From, "until": rule.Until, "timezone": rule.Timezone} {
+	for name, text := range map[string]string{
+		"from": rule.From, "until": rule.Until, "timezone": rule.Timezone, "session_lifetime": rule.SessionLifetime,
+		"max_certificate_lifetime": rule.MaxCertificateLifetime,
+	} {
 		if _, there := l.lines[key+"."+name]; there && text == "" {
 			l.errorf(key+"."+name, "is empty; remove it, or write a value")
 		}

@@ -258,6 +258,13 @@ func (c *conn) judge() (*acl.Rule, *Policy, error) {
 	if err == nil {
 		err = c.server.audit.admits(policy)
 	}
+	if err == nil && rule != nil && rule.MaxSessions+rule.MaxSessionsPerCertificate > 0 {
+		spki := ""
+		if id := c.peer.request.Certificate; id != nil {
+			spki = id.SPKI
+		}
+		c.session.ofRule, err = c.server.limiter.Rules.Admit(rule.Name, spki, rule.MaxSessions, rule.MaxSessionsPerCertificate)
+	}
 	return rule, policy, err
 }
 

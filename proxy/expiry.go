@@ -4,10 +4,21 @@ import (
 	"fmt"
 	"time"
 
+	"pgwicket/acl"
 	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/relay"
 )
+
+// ruleTimes are the limits of a rule; nil: the limit of all.
+type ruleTimes struct{ idle, lifetime *time.Duration }
+
+func timesOf(rule *acl.Rule) ruleTimes {
+	if rule == nil {
+		return ruleTimes{}
+	}
+	return ruleTimes{rule.IdleTimeout, rule.SessionLifetime}
+}
 
 // precision is how often the sessions are looked at for the end of their time,
 // so that none has an eighth more than it should.
@@ -16,8 +27,11 @@ func (p *Policy) precision() time.Duration {
 	all := []time.Duration{l.IdleTimeout, l.IdleInTransaction, l.UnfinishedTimeout, l.SessionLifetime}
 	if p.Rules != nil {
 		for _, rule := range p.Rules.All() {
-			if rule.IdleTimeout != nil {
-				all = append(all, *rule.IdleTimeout)
+			times := timesOf(rule)
+			for _, d := range []*time.Duration{times.idle, times.lifetime} {
+				if d != nil {
+					all = append(all, *d)
+				}
 			}
 		}
 	}
@@ -50,14 +64,17 @@ func (s *session) expire(l Limits, at time.Time) {
 	if s.phase != relaying || s.terminating() {
 		return // it has not begun, or it is ending
 	}
+	if s.times.lifetime != nil {
+		l.SessionLifetime = *s.times.lifetime
+	}
 	if l.SessionLifetime > 0 && s.expireOld(l.SessionLifetime, at) {
 		return
 	}
 	if s.hasMoved(at) {
 		return
 	}
-	if s.idleTimeout != nil {
-		l.IdleTimeout, l.IdleInTransaction = *s.idleTimeout, *s.idleTimeout
+	if idle := s.times.idle; idle != nil {
+		l.IdleTimeout, l.IdleInTransaction = *idle, *idle
 	} else if l.IdleInTransaction <= 0 {
 		l.IdleInTransaction = l.IdleTimeout
 	}

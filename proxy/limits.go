@@ -27,6 +27,7 @@ var limitOutcomes = [...]Outcome{
 	limit.OverStartups: outcome.StartupLimit,
 	limit.OverAccount:  outcome.AccountLimit,
 	limit.BackedOff:    outcome.AuthBackoff,
+	limit.OverRule:     outcome.RuleLimit,
 	limit.Interrupted:  outcome.ShuttingDown,
 }
 

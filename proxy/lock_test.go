@@ -12,6 +12,7 @@ import (
 	"pgwicket/acl"
 	"pgwicket/internal/lock"
 	"pgwicket/internal/outcome"
+	"pgwicket/internal/tlstest"
 	"pgwicket/proxy"
 )
 
@@ -199,8 +200,8 @@ func TestRuleEndsByItself(t *testing.T) {
 	g := newGate(t, newBackend(t).SocketDir, func(p *proxy.Policy) {
 		p.Rules = rules(
 			t,
-			acl.RuleOptions{Name: "ends", Action: "allow", Users: []string{"app"}, Until: end.Format(time.RFC3339)},
-			acl.RuleOptions{Name: "begins", Action: "allow", Users: []string{"late"}, From: end.Format(time.RFC3339)},
+			acl.RuleOptions{Name: "ends", Action: "allow", Users: []string{"app"}, RuleTimes: acl.RuleTimes{Until: end.Format(time.RFC3339)}},
+			acl.RuleOptions{Name: "begins", Action: "allow", Users: []string{"late"}, RuleTimes: acl.RuleTimes{From: end.Format(time.RFC3339)}},
 			acl.RuleOptions{Name: "stays", Action: "allow", Users: []string{"other"}},
 		)
 	})
@@ -219,4 +220,38 @@ func TestRuleEndsByItself(t *testing.T) {
 	if all := g.Server.Snapshot(); len(all) != 2 {
 		t.Errorf("%d sessions are open, want those of other and late", len(all))
 	}
+}
+
+// A rule, and each certificate in it, has as many sessions as it may, and its sessions end at their age.
+func TestRuleLimits(t *testing.T) {
+	t.Parallel()
+	g := newGate(t, newBackend(t).SocketDir, func(p *proxy.Policy) {
+		p.Rules = rules(
+			t,
+			acl.RuleOptions{Name: "few", Action: "allow", Users: []string{"app"}, MaxSessions: 2, MaxSessionsPerCertificate: 1},
+			acl.RuleOptions{Name: "short", Action: "allow", Users: []string{"short"}, SessionLifetime: "100ms"},
+		)
+	})
+	alice, bob, carol := testCA().Client("alice"), testCA().Client("bob"), testCA().Client("carol")
+	refused := func(pair *tlstest.Pair) {
+		t.Helper()
+		conn := g.secure(t, withCert(pair))
+		send(t, conn, startup(protocol3, "user", "app"))
+		expectFatal(t, conn, "53300", "too many connections of this kind")
+		_ = conn.Close()
+		g.expect(t, "rule_limit")
+	}
+	first := g.session(t, "app", withCert(alice))
+	refused(alice)
+	_ = g.session(t, "app", withCert(bob))
+	refused(carol)
+	_ = first.Close()
+	g.expect(t, "client_closed")
+	eventually(t, "the place is free", func() bool { return len(g.Server.Snapshot()) == 1 && g.Server.Sessions() == 1 })
+	_ = g.session(t, "app", withCert(carol))
+
+	conn := g.session(t, "short")
+	expectFatal(t, conn, "57P01", "terminating connection: it has been open for the session_lifetime of 100ms")
+	_ = conn.Close()
+	g.expect(t, "session_lifetime")
 }

@@ -193,9 +193,7 @@ func (s *session) judgeAgain(p *Policy, at time.Time) (r *Refusal) {
 	}()
 	rule, err := s.peer.judge(p, at, at)
 	if err == nil {
-		if s.idleTimeout = nil; rule != nil {
-			s.idleTimeout = rule.IdleTimeout
-		}
+		s.times = timesOf(rule)
 		return nil
 	}
 	if r = asRefusal(err); r.Outcome != outcome.CertExpired || p.OnExpiry == Immediate {

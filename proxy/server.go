@@ -355,6 +355,7 @@ func (s *Server) forget(one *session, cancelKey string) {
 	one.attempt.Abandoned() // if it has no result by now
 	one.ticket.Release()
 	one.place.Release()
+	one.ofRule.Release()
 	s.mu.Lock()
 	delete(s.sessions, one)
 	s.mu.Unlock()

@@ -35,23 +35,23 @@ type session struct {
 	peer    *peer               // others may read it from the phase judged on
 	ticket  *limit.Ticket       // released when the server forgets the session
 	place   limit.AccountTicket // likewise; taken at ReadyForQuery
+	ofRule  limit.RuleTicket    // likewise; of the rule that has admitted it first
 	host    usedHost            // that the relay has a connection to
 	attempt *limit.Attempt      // to authenticate; likewise
 	account limit.Account       // for which it counts
 
-	mu        sync.Mutex
-	phase     phase
-	interrupt context.CancelFunc // ends what a starting or judged connection waits for
-	rule      string             // that has admitted it
-	// idleTimeout is that of the rule that admits it now; nil: the limit of all.
-	idleTimeout *time.Duration
-	relay       relay.Handle // from the phase relaying on
-	login       pgwire.Login // once the backend is ready
-	cancelling  bool         // what the backend does is being cancelled
-	refusal     *Refusal     // why it was cut, or why recheck has ended it, or will
-	deferred    bool         // refusal waits until the backend is idle
-	moved       int64        // bytes, when expire last saw that there were more
-	since       time.Time    // then
+	mu         sync.Mutex
+	phase      phase
+	interrupt  context.CancelFunc // ends what a starting or judged connection waits for
+	rule       string             // that has admitted it
+	times      ruleTimes          // of the rule that admits it now
+	relay      relay.Handle       // from the phase relaying on
+	login      pgwire.Login       // once the backend is ready
+	cancelling bool               // what the backend does is being cancelled
+	refusal    *Refusal           // why it was cut, or why recheck has ended it, or will
+	deferred   bool               // refusal waits until the backend is idle
+	moved      int64              // bytes, when expire last saw that there were more
+	since      time.Time          // then
 }
 
 // end cuts the session from outside its goroutine. The outcome counts if the
@@ -123,7 +123,7 @@ func (s *session) setJudged() {
 func (s *session) setRule(rule *acl.Rule) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.rule, s.idleTimeout = rule.Name, rule.IdleTimeout
+	s.rule, s.times = rule.Name, timesOf(rule)
 }
 
 // endStartup ends the startup of a connection that does not become a session, and

@@ -13,6 +13,9 @@ import (
 // be called concurrently. A source is an address, or of IPv6 the /64 that one
 // customer has alone; a network is what holds many sources.
 type Connections struct {
+	// Rules counts the sessions of rules that have a limit.
+	Rules Rules
+
 	mu       sync.Mutex
 	stages   [stageCount]stage
 	logins   stage // sessions that are unproved; each is in the stage Unproved, too

@@ -82,6 +82,7 @@ const (
 	OverStartups             // Limits.Startups, and those that gave way are not closed yet
 	OverAccount              // Limits.PerAccount
 	BackedOff                // Limits.AuthFailures
+	OverRule                 // what Rules.Admit is given
 	Interrupted              // none: the context of the caller was canceled
 )
 

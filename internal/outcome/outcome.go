@@ -68,6 +68,7 @@ const (
 	NoRule
 	RuleRejected
 	Locked
+	RuleLimit
 	AccountLimit
 	AuthBackoff
 	AuditUnavailable
@@ -175,6 +176,7 @@ var outcomes = [outcomeCount]Meaning{
 	NoRule:              {"no_rule", pgwire.SQLStateInvalidAuthorization, "no pgwicket rule for this session", slog.LevelWarn, false},
 	RuleRejected:        {"rule_rejected", pgwire.SQLStateInvalidAuthorization, "pgwicket rejects this session", slog.LevelWarn, false},
 	Locked:              {"locked", pgwire.SQLStateInvalidAuthorization, "pgwicket rejects this session", slog.LevelWarn, false},
+	RuleLimit:           {"rule_limit", pgwire.SQLStateTooManyConnections, "too many connections of this kind", slog.LevelWarn, false},
 	AccountLimit:        {"account_limit", pgwire.SQLStateTooManyConnections, "too many connections for this role and database", slog.LevelWarn, false},
 	AuthBackoff:         {"auth_backoff", pgwire.SQLStateInvalidAuthorization, "too many failed authentications; try again later", slog.LevelWarn, false},
 	AuditUnavailable:    {"audit_unavailable", pgwire.SQLStateCannotConnectNow, "the gate admits no new sessions now", slog.LevelError, false},
