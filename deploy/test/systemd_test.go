@@ -51,6 +51,10 @@ var contract = unit{
 	"Group":                    "pgwicket",
 	"LoadCredential":           "server.key:pgwicket.key",
 	"RuntimeDirectory":         "pgwicket",
+	"StateDirectory":           "pgwicket", // state_dir
+	"StateDirectoryMode":       "0700",
+	"LogsDirectory":            "pgwicket", // audit.file
+	"LogsDirectoryMode":        "0700",
 	"ExecStart":                "/usr/bin/pgwicket serve --config /etc/pgwicket/pgwicket.yaml",
 	"ExecReload":               "/bin/kill -HUP $MAINPID",
 	"Restart":                  "on-failure",
