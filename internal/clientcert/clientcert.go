@@ -25,7 +25,7 @@ func Detached(chain, sent []*x509.Certificate) []*x509.Certificate {
 		size -= len(cert.Raw)
 	}
 	if size < 1<<10 {
-		return chain
+		return slices.Clone(chain) // it may be a part of sent, which the caller clears
 	}
 	copies := slices.Clone(chain)
 	for i, cert := range chain {
@@ -34,7 +34,7 @@ func Detached(chain, sent []*x509.Certificate) []*x509.Certificate {
 		}
 		parsed, err := x509.ParseCertificate(bytes.Clone(cert.Raw))
 		if err != nil { // which it was not the first time
-			return chain
+			return slices.Clone(chain)
 		}
 		copies[i] = parsed
 	}
