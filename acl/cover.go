@@ -49,6 +49,7 @@ func (r *Rules) covers(a, b *Rule) bool {
 		coversCertificate(a, b) &&
 		coversNames(a.sni, b.sni) &&
 		subset(b.replicationKinds(), a.replicationKinds()) &&
+		(a.when == nil || b.when != nil && a.when.text == b.when.text) &&
 		r.coversSuperusers(a, b)
 }
 

@@ -26,6 +26,14 @@ type RuleOptions struct {
 	Backend     string             `yaml:"backend"`
 	DatabaseAs  string             `yaml:"database_as"`
 	IdleTimeout string             `yaml:"idle_timeout"` // a duration; empty: limits.idle_timeout
+
+	// When the rule is in force; outside of that it matches nothing. From and Until are
+	// times as in RFC 3339. Weekdays and Hours are of the clock in Timezone.
+	From     string   `yaml:"from"`
+	Until    string   `yaml:"until"`
+	Weekdays []string `yaml:"weekdays"`
+	Hours    []string `yaml:"hours"`
+	Timezone string   `yaml:"timezone"`
 }
 
 // CertificateOptions has a pattern for each kind of name in a certificate. Each kind
@@ -121,6 +129,7 @@ func (p *ruleParser) rule(o RuleOptions) *Rule {
 		}
 		rule.listeners = append(rule.listeners, address)
 	}
+	rule.when = p.schedule(o)
 	rule.sni = p.patterns(".sni", o.SNI, hostName)
 	rule.certificate = p.certificate(o.Certificate)
 	rule.databases = p.patterns(".databases", o.Databases, roleName)

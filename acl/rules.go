@@ -29,6 +29,8 @@ type Request struct {
 	Replication    Replication
 	SNI            string
 	Certificate    *Identity // nil without a client certificate
+	// At is when it is judged. Rules with times match nothing at the zero time.
+	At time.Time
 }
 
 // Rule is one rule of a list.
@@ -50,6 +52,7 @@ type Rule struct {
 	users       []pattern
 	certificate []attribute
 	sni         []pattern
+	when        *schedule     // nil: always
 	replication []Replication // nil has the meaning of all in pg_hba.conf
 }
 
@@ -133,6 +136,7 @@ const (
 	mismatchDatabase
 	mismatchUser
 	mismatchSuperuser
+	mismatchTime
 )
 
 func (m mismatch) describe(q *Request) string {
@@ -155,6 +159,9 @@ func (m mismatch) describe(q *Request) string {
 		return fmt.Sprintf("user %q does not match its users", q.User)
 	case mismatchSuperuser:
 		return fmt.Sprintf("%q is in acl.superusers, and its users do not name it", q.User)
+	}
+	if m == mismatchTime {
+		return "it is not in force at " + q.At.UTC().Format(time.RFC3339)
 	}
 	return ""
 }
@@ -195,6 +202,9 @@ func (rule *Rule) firstMismatch(w *query) mismatch {
 	}
 	if rule.Allow && w.superuser && !rule.namesUser(w.User) {
 		return mismatchSuperuser
+	}
+	if !rule.when.holds(w.At) {
+		return mismatchTime
 	}
 	return noMismatch
 }

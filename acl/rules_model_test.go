@@ -29,7 +29,7 @@ func modelDecides(rules []acl.RuleOptions, superusers []string, q *acl.Request) 
 
 func modelFits(o acl.RuleOptions, superusers []string, q *acl.Request) bool {
 	return modelSource(o, q) && modelListener(o, q) && modelReplication(o, q) && modelDatabase(o, q) &&
-		modelCertificate(o, q) && modelServerName(o, q) && modelUser(o, q) && modelSuperuser(o, superusers, q)
+		modelCertificate(o, q) && modelServerName(o, q) && modelUser(o, q) && modelSuperuser(o, superusers, q) && modelTime(o, q)
 }
 
 func modelSource(o acl.RuleOptions, q *acl.Request) bool {
@@ -42,6 +42,48 @@ func modelSource(o acl.RuleOptions, q *acl.Request) bool {
 		}
 	}
 	return o.Sources == nil
+}
+
+// modelTime counts the minutes from the beginning of today, and of yesterday for the nights that began then.
+func modelTime(o acl.RuleOptions, q *acl.Request) bool {
+	if from, err := time.Parse(time.RFC3339, o.From); err == nil && q.At.Unix() < from.Unix() {
+		return false
+	}
+	if until, err := time.Parse(time.RFC3339, o.Until); err == nil && q.At.Unix() >= until.Unix() {
+		return false
+	}
+	if o.Timezone == "" {
+		return true
+	}
+	zone, err := time.LoadLocation(o.Timezone)
+	if err != nil {
+		return false
+	}
+	ranges := o.Hours
+	if ranges == nil {
+		ranges = []string{"0-24"}
+	}
+	local := q.At.In(zone)
+	for ago := range 2 {
+		day := strings.ToLower(local.AddDate(0, 0, -ago).Weekday().String())[:3]
+		minutes := ago*24*60 + local.Hour()*60 + local.Minute()
+		if o.Weekdays != nil && !slices.Contains(o.Weekdays, day) {
+			continue
+		}
+		for _, text := range ranges {
+			var start, end int
+			if n, err := fmt.Sscanf(text, "%d-%d", &start, &end); n != 2 || err != nil {
+				return false
+			}
+			if end <= start {
+				end += 24
+			}
+			if start*60 <= minutes && minutes < end*60 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func modelListener(o acl.RuleOptions, q *acl.Request) bool {
@@ -282,6 +324,13 @@ var (
 	modelServerNames = []string{"", "a", "B", "Ab", "x.b"}
 )
 
+// Four days around the beginning of summer time in Europe.
+var (
+	modelStart   = time.Date(2027, 3, 26, 0, 0, 0, 0, time.UTC)
+	modelMoments = []string{"2027-03-26T20:00:00Z", "2027-03-28T01:00:00+01:00", "2027-03-28T01:00:00Z", "2027-03-29T00:00:00+02:00"}
+	modelHours   = []string{"8-18", "22-6", "0-24", "2-3", "0-2", "23-1"}
+)
+
 type modelRand struct{ *rand.Rand }
 
 func (r modelRand) one(of []string) string { return of[r.IntN(len(of))] }
@@ -321,7 +370,7 @@ func (r modelRand) rule() acl.RuleOptions {
 	}
 	// All that can be asked at once would hardly ever be met.
 	for range 1 + r.IntN(2) {
-		switch r.IntN(11) {
+		switch r.IntN(13) {
 		case 0:
 			o.Sources = r.some(modelSources)
 		case 1:
@@ -343,6 +392,13 @@ func (r modelRand) rule() acl.RuleOptions {
 		case 10:
 			o.Certificate.URI = r.maybe(2, modelMailPattern)
 			o.Certificate.SPKI = r.maybe(2, modelPinTexts)
+		case 11:
+			o.From, o.Until = r.maybe(2, modelMoments[:2]), r.maybe(2, modelMoments[2:])
+		case 12:
+			o.Hours, o.Weekdays = r.some(modelHours), r.some([]string{"fri", "sat", "sun", "mon"})
+			if o.Hours != nil || o.Weekdays != nil {
+				o.Timezone = r.one([]string{"UTC", "Europe/Zurich", "America/New_York", "Australia/Lord_Howe"})
+			}
 		}
 	}
 	return o
@@ -356,6 +412,7 @@ func (r modelRand) request() *acl.Request {
 		Database:    r.one(modelRoles),
 		Replication: []acl.Replication{0, 0, 0, acl.LogicalReplication, acl.PhysicalReplication}[r.IntN(5)],
 		SNI:         r.one(modelServerNames),
+		At:          modelStart.Add(time.Duration(r.IntN(4*24*60)) * time.Minute),
 	}
 	if r.IntN(5) > 0 {
 		q.Certificate = &acl.Identity{
@@ -415,7 +472,7 @@ func TestRulesAgreeWithModel(t *testing.T) {
 	for _, what := range []string{
 		"nobody", "allow", "reject", "sources", "listeners", "databases", "sameuser", "users", "samename", "template", "superuser",
 		"cn", "dn", "dns", "email", "uri", "issuer", "spki", "sni", "replication none", "replication database", "replication physical",
-		"session logical replication", "session physical replication",
+		"session logical replication", "session physical replication", "from or until", "hours", "weekdays",
 	} {
 		if took[what] < 60 {
 			t.Errorf("-seed=%d: %s took part in %d of %d decisions", *seed, what, took[what], lists*15)
@@ -434,6 +491,7 @@ func count(took map[string]int, list []acl.RuleOptions, superusers []string, q *
 	took[o.Action]++
 	for what, there := range map[string]bool{
 		"sources": o.Sources != nil, "listeners": o.Listeners != nil, "databases": o.Databases != nil, "users": o.Users != nil, "sni": o.SNI != nil,
+		"hours": o.Hours != nil, "weekdays": o.Weekdays != nil, "from or until": o.From+o.Until != "",
 		"sameuser":                            slices.Contains(o.Databases, "sameuser") && q.Database == q.User,
 		"samename":                            slices.Equal(o.Users, []string{"samename"}),
 		"template":                            len(o.Users) == 1 && strings.Contains(o.Users[0], `\1`),

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"pgwicket/acl"
+	"pgwicket/internal/outcome"
 	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
 )
@@ -49,6 +50,7 @@ type Config struct {
 	User           string // the account to change to when started as root; may be empty
 	UserLine       int    // the line of user, or 1 if it is not set; 0 if the environment sets it
 	StateDir       string // absolute, or relative to the working directory; empty: none
+	AuditFile      string // likewise; empty: no audit trail
 	Landlock       bool
 	RunsCommands   bool // a passphrase command runs at each load
 
@@ -234,6 +236,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		User:           f.User,
 		UserLine:       l.line("user"),
 		StateDir:       l.stateDir(dir, f.StateDir),
+		AuditFile:      l.auditFile(dir, f.Audit),
 		Landlock:       f.Landlock,
 		RunsCommands:   f.TLS.PassphraseCommand != "" || f.Admin.TLS.PassphraseCommand != "",
 	}
@@ -265,7 +268,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		SourceRefusal:         l.sourceRefusal(f.ACL.Refusal),
 		Proxies:               l.proxies(f.Listen),
 		ProxyHeaderTimeout:    proxyHeaderTimeout,
-		Rules:                 l.rules(f.ACL, c.Listen),
+		Rules:                 l.rules(f.ACL, c.Listen, now),
 		Recheck:               l.recheck("acl.on_recheck", f.ACL.OnRecheck),
 		OnExpiry:              l.onExpiry(f.ACL),
 		RecheckInterval:       time.Duration(f.ACL.RecheckInterval),
@@ -274,8 +277,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		AuthenticationTimeout: l.positive("limits.authentication_timeout", f.Limits.AuthenticationTimeout),
 		Limits:                l.limits(f.Limits),
 		MaxCancelRequests:     int(f.Limits.MaxCancelRequests),
-		RefusalLogRate:        float64(f.Log.RefusalRate),
-		LogEndsOnly:           l.oneOf("log.sessions", f.Log.Sessions, "both", "end") == "end",
+		Recording:             l.recording(f),
 	}
 	c.Policy.Backend, c.Policy.Backends = l.backends(f)
 	l.checkBackends(f.ACL.Rules, c.Policy)
@@ -486,33 +488,33 @@ func verify(s *tlsconfig.Server) func(tls.ConnectionState, time.Time) ([]*x509.C
 func Refusal(err error) *proxy.Refusal {
 	var refused *tlsconfig.VerifyError
 	if !errors.As(err, &refused) {
-		return &proxy.Refusal{Outcome: proxy.CertInvalid, Detail: err.Error()}
+		return &proxy.Refusal{Outcome: outcome.CertInvalid, Detail: err.Error()}
 	}
-	return proxy.RefuseCertificate(outcomeOf(refused.Reason), refused.CA, refused.Date, refused.Detail)
+	return outcome.RefuseCertificate(outcomeOf(refused.Reason), refused.CA, refused.Date, refused.Detail)
 }
 
 // outcomes are the outcomes of the reasons of tlsconfig.
 var outcomes = map[tlsconfig.Reason]proxy.Outcome{
-	tlsconfig.ReasonVersion:        proxy.TLSVersion,
-	tlsconfig.ReasonCipher:         proxy.TLSCipher,
-	tlsconfig.ReasonMissing:        proxy.CertMissing,
-	tlsconfig.ReasonExpired:        proxy.CertExpired,
-	tlsconfig.ReasonNotYetValid:    proxy.CertNotYetValid,
-	tlsconfig.ReasonRevoked:        proxy.CertRevoked,
-	tlsconfig.ReasonUnknownCA:      proxy.CertUnknownCA,
-	tlsconfig.ReasonWrongPurpose:   proxy.CertWrongPurpose,
-	tlsconfig.ReasonInvalid:        proxy.CertInvalid,
-	tlsconfig.ReasonGroup:          proxy.TLSGroup,
-	tlsconfig.ReasonNameConstraint: proxy.CertNameConstraint,
-	tlsconfig.ReasonWeakKey:        proxy.CertWeakKey,
+	tlsconfig.ReasonVersion:        outcome.TLSVersion,
+	tlsconfig.ReasonCipher:         outcome.TLSCipher,
+	tlsconfig.ReasonMissing:        outcome.CertMissing,
+	tlsconfig.ReasonExpired:        outcome.CertExpired,
+	tlsconfig.ReasonNotYetValid:    outcome.CertNotYetValid,
+	tlsconfig.ReasonRevoked:        outcome.CertRevoked,
+	tlsconfig.ReasonUnknownCA:      outcome.CertUnknownCA,
+	tlsconfig.ReasonWrongPurpose:   outcome.CertWrongPurpose,
+	tlsconfig.ReasonInvalid:        outcome.CertInvalid,
+	tlsconfig.ReasonGroup:          outcome.TLSGroup,
+	tlsconfig.ReasonNameConstraint: outcome.CertNameConstraint,
+	tlsconfig.ReasonWeakKey:        outcome.CertWeakKey,
 
-	tlsconfig.ReasonCRLMissing: proxy.CRLMissing,
-	tlsconfig.ReasonCRLStale:   proxy.CRLStale,
+	tlsconfig.ReasonCRLMissing: outcome.CRLMissing,
+	tlsconfig.ReasonCRLStale:   outcome.CRLStale,
 }
 
 func outcomeOf(r tlsconfig.Reason) proxy.Outcome {
 	if o, ok := outcomes[r]; ok {
 		return o
 	}
-	return proxy.CertInvalid
+	return outcome.CertInvalid
 }

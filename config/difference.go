@@ -2,6 +2,8 @@ package config
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"reflect"
@@ -42,6 +44,13 @@ func (s *Settings) Differences(old *Settings) []string {
 	d := differ{lines: lines}
 	d.section("", reflect.ValueOf(old.file), reflect.ValueOf(s.file))
 	return d.lines
+}
+
+// Digest returns the SHA-256 of the keys and their values, in hexadecimal. It is the same
+// for two loads that no key tells apart, whatever the files that they name have in them.
+func (s *Settings) Digest() string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%+v", s.file))
+	return hex.EncodeToString(sum[:])
 }
 
 type differ struct{ lines []string }
@@ -173,6 +182,7 @@ func (s *Settings) Gone(old *Settings) (lines []string) {
 			gone("acl.superusers", true, "%s is gone", one)
 		}
 	}
+	gone("audit.required", was.Audit.Required && !is.Audit.Required, "true is gone")
 	gone("acl.cancel_requests", was.ACL.CancelRequests == "known" && is.ACL.CancelRequests != "known", "known is gone")
 	lines = append(lines, goneFromTLS("tls", &was.TLS, &is.TLS)...)
 	if was.Admin.Address != "" && len(was.Admin.TLS.CAFile) > 0 {

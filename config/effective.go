@@ -31,6 +31,7 @@ func Effective(path string) (text []byte, problems []Problem) {
 	s.paths(dir)
 	s.Admin.Socket = absolute(dir, s.Admin.Socket)
 	s.StateDir = absolute(dir, s.StateDir)
+	s.Audit.File = absolute(dir, s.Audit.File)
 	for i := range s.Backends {
 		s.Backends[i].backend = withDefaults(s.lines, fmt.Sprintf("backends[%d]", i), s.Backends[i].backend)
 	}

@@ -13,9 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"pgwicket/tlsconfig"
-
 	"gopkg.in/yaml.v3"
+
+	"pgwicket/tlsconfig"
 )
 
 // effective prints the configuration at path, copies it to another directory, and checks that it means the same there
@@ -68,6 +68,7 @@ func meant(t *testing.T, s settings, path string) file {
 	f.paths(dir)
 	f.Admin.Socket = absolute(dir, f.Admin.Socket)
 	f.StateDir = absolute(dir, f.StateDir)
+	f.Audit.File = absolute(dir, f.Audit.File)
 	for i := range f.Backends {
 		f.Backends[i].backend = withDefaults(s.lines, fmt.Sprintf("backends[%d]", i), f.Backends[i].backend)
 	}
@@ -145,7 +146,7 @@ backend: {host: db.example, sslrootcert: ca.crt}
 		if !strings.Contains(printed, "  "+key+": "+want+"\n") {
 			t.Errorf("no %s: %s in\n%s", key, want, printed)
 		}
-		value := strings.TrimPrefix(want[strings.Index(want, "#"):], "# default: ")
+		_, value, _ := strings.Cut(want, "# default: ")
 		value, _, _ = strings.Cut(value, ", as ")
 		if strings.HasPrefix(want, "[]") {
 			value = "[" + value + "]"

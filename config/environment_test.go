@@ -61,7 +61,7 @@ func TestEnvironmentHasEveryKey(t *testing.T) {
 		`PGWICKET_ACL_RULES=[{name: first, action: allow, sources: [10.20.0.0/16], listeners: [127.0.0.1:5432, "[::1]:5432"], ` +
 			`databases: [shop, sameuser, "t_*", "/^x$"], users: [app, samename, 'u_\1'], certificate: {cn: '/^(.*)$', dn: "CN=app,O=Example", ` +
 			`dns: "*.example", email: all, uri: "spiffe://x/*", issuer: CN=CA, spki: 5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef}, ` +
-			`sni: [db.example], replication: none, backend: replicas, database_as: shop2, idle_timeout: 22s}, {action: reject}]`,
+			`sni: [db.example], replication: none, backend: replicas, database_as: shop2, idle_timeout: 22s, from: "2026-01-01T00:00:00Z", until: "2226-01-01T00:00:00Z", weekdays: [mon-fri, sun], hours: [8-18, "22:30-6"], timezone: Europe/Zurich}, {action: reject}]`,
 		"PGWICKET_ACL_SUPERUSERS=root", "PGWICKET_ACL_RECHECK_INTERVAL=45s", "PGWICKET_ACL_ON_RECHECK=idle", "PGWICKET_ACL_ON_EXPIRY=off", "PGWICKET_ACL_CANCEL_REQUESTS=known",
 		"PGWICKET_BACKEND_HOST=@postgresql", "PGWICKET_BACKEND_PORT=6432", "PGWICKET_BACKEND_CONNECT_TIMEOUT=1s500ms",
 		"PGWICKET_BACKEND_SSLMODE=\"\"", "PGWICKET_BACKEND_SSLNEGOTIATION=\"\"", "PGWICKET_BACKEND_SSLROOTCERT=\"\"",
@@ -83,7 +83,7 @@ func TestEnvironmentHasEveryKey(t *testing.T) {
 		"PGWICKET_ADMIN_TLS_CRL_DIR=\"\"", "PGWICKET_ADMIN_TLS_CRL_CHECK=chain", "PGWICKET_ADMIN_TLS_CRL_MISSING=reject",
 		"PGWICKET_ADMIN_TLS_CRL_STALE=reject", "PGWICKET_ADMIN_TLS_CRL_GRACE=0s",
 		"PGWICKET_LOG_LEVEL=debug", "PGWICKET_LOG_FORMAT=json", "PGWICKET_LOG_SESSIONS=end", "PGWICKET_LOG_REFUSAL_RATE=20",
-		"PGWICKET_WATCH_FILES=false", "PGWICKET_REUSE_PORT=true", "PGWICKET_USER=nobody", "PGWICKET_STATE_DIR=.", "PGWICKET_LANDLOCK=false",
+		"PGWICKET_WATCH_FILES=false", "PGWICKET_REUSE_PORT=true", "PGWICKET_USER=nobody", "PGWICKET_STATE_DIR=.", "PGWICKET_AUDIT_FILE=audit.log", "PGWICKET_AUDIT_REQUIRED=true", "PGWICKET_LANDLOCK=false",
 	}
 	for _, path := range []string{"", s.write(t, "other.yaml", []byte(small+"log: {level: warn, format: text}\nwatch_files: true\n"), 0o600)} {
 		got, problems := readSettings(path, environ)

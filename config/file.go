@@ -20,6 +20,7 @@ type file struct {
 	Limits   limits         `yaml:"limits"`
 	Admin    admin          `yaml:"admin"`
 	Log      logging        `yaml:"log"`
+	Audit    auditing       `yaml:"audit"`
 
 	WatchFiles bool   `yaml:"watch_files"`
 	ReusePort  bool   `yaml:"reuse_port"`
@@ -106,6 +107,11 @@ type logging struct {
 	Format      string `yaml:"format"`
 	Sessions    string `yaml:"sessions"`
 	RefusalRate count  `yaml:"refusal_rate"`
+}
+
+type auditing struct {
+	File     string `yaml:"file"`
+	Required bool   `yaml:"required"`
 }
 
 // defaults returns safe defaults: no client is admitted, and the metrics are on the

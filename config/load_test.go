@@ -41,7 +41,7 @@ func TestLoadDefaults(t *testing.T) {
 		Limits:             proxy.Limits{Startups: 1000, HandshakeBytes: 32 << 10, Sessions: 10_000, PerSource: 1000, Rate: 500, Burst: 1000, AuthFailures: 10, AuthRefusal: time.Minute, UnfinishedTimeout: time.Hour},
 		StartupTimeout:     10 * time.Second, AuthenticationTimeout: 65 * time.Second,
 		MaxCancelRequests: 64,
-		RefusalLogRate:    50,
+		Recording:         proxy.Recording{RefusalLogRate: 50},
 	}); !reflect.DeepEqual(policy, want) {
 		t.Errorf("policy (+) differs from what all-keys.good.yaml says (-); see %s:\n%s", recipe, golden.Diff(golden.Fields(policy), golden.Fields(want)))
 	}
@@ -76,8 +76,7 @@ func TestLoadEveryKey(t *testing.T) {
 		StartupTimeout: time.Minute, AuthenticationTimeout: 70 * time.Second,
 		MaxCancelRequests: 7,
 		KnownCancelsOnly:  true,
-		RefusalLogRate:    20,
-		LogEndsOnly:       true,
+		Recording:         proxy.Recording{RefusalLogRate: 20, LogEndsOnly: true, AuditRequired: true},
 	}); !reflect.DeepEqual(policy, want) {
 		t.Errorf("policy %+v, want %+v", policy, want)
 	}
@@ -99,7 +98,7 @@ func TestLoadEveryKey(t *testing.T) {
 	if want := (Config{
 		Listen: []string{"127.0.0.1:5432", "[::1]:5432"}, ListenLines: []int{2, 3}, TCPUserTimeout: 90 * time.Second, DrainDelay: 5 * time.Second, DrainTimeout: 2 * time.Hour,
 		Admin: Admin{Address: "192.0.2.1:9999", Line: rest.Admin.Line, Socket: rest.Admin.Socket, Hosts: []string{"gate.example"}, ShowClients: true}, LogLevel: slog.LevelDebug, LogFormat: "json", ReusePort: true, User: "nobody", UserLine: rest.UserLine, RunsCommands: true,
-		StateDir: filepath.Dir(rest.Admin.Socket),
+		StateDir: filepath.Dir(rest.Admin.Socket), AuditFile: filepath.Join(filepath.Dir(rest.Admin.Socket), "audit.log"),
 	}); !reflect.DeepEqual(rest, want) {
 		t.Errorf("got %+v, want %+v", rest, want)
 	}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"pgwicket/acl"
 	"pgwicket/proxy"
@@ -12,7 +13,7 @@ import (
 
 // rules checks acl.rules. It returns nil if there are none, so that only the allowlist
 // decides.
-func (l *loader) rules(a access, listeners []string) *acl.Rules {
+func (l *loader) rules(a access, listeners []string, now time.Time) *acl.Rules {
 	if _, there := l.lines["acl.rules"]; there && a.Rules == nil {
 		// To comment out the last rule must not admit everybody.
 		l.errorf("acl.rules", "has no rules; write rules: [] to decide by the allowlist only")
@@ -28,6 +29,12 @@ func (l *loader) rules(a access, listeners []string) *acl.Rules {
 		return nil
 	}
 	for i, rule := range rules.All() {
+		switch key := fmt.Sprintf("acl.rules[%d]", i); {
+		case rule.Over(now):
+			l.warnf(key, "was in force until %s, so it matches nothing any more; remove it", a.Rules[i].Until)
+		case rule.Never(now):
+			l.warnf(key, "is never in force: its weekdays and hours do not occur between its from and until; correct or remove it")
+		}
 		rule.Line = lineOf(l.lines, fmt.Sprintf("acl.rules[%d]", i))
 	}
 	return rules
@@ -37,9 +44,15 @@ func (l *loader) rules(a access, listeners []string) *acl.Rules {
 func (l *loader) checkEmpty(key string, rule acl.RuleOptions) {
 	for name, list := range map[string][]string{
 		"sources": rule.Sources, "listeners": rule.Listeners, "databases": rule.Databases, "users": rule.Users, "sni": rule.SNI,
+		"weekdays": rule.Weekdays, "hours": rule.Hours,
 	} {
 		if _, there := l.lines[key+"."+name]; there && list == nil {
 			l.errorf(key+"."+name, "is empty; remove it to match everything, or add an entry")
+		}
+	}
+	for name, text := range map[string]string{"from": rule.From, "until": rule.Until, "timezone": rule.Timezone} {
+		if _, there := l.lines[key+"."+name]; there && text == "" {
+			l.errorf(key+"."+name, "is empty; remove it, or write a value")
 		}
 	}
 	if _, there := l.lines[key+".certificate"]; there && rule.Certificate == (acl.CertificateOptions{}) {

@@ -41,3 +41,39 @@ func TestStateDir(t *testing.T) {
 		}
 	}
 }
+
+// The file of the audit trail need not be there; its directory must, and nobody else may
+// write to it.
+func TestAuditFile(t *testing.T) {
+	s := newSite(t)
+	s.write(t, "mine", nil, 0o600)
+	s.write(t, "shared", nil, 0o600)
+	if err := os.Chmod(s.path("shared"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for value, want := range map[string]string{
+		`{}`:                           "",
+		`{file: ""}`:                   "",
+		`{file: new}`:                  "",
+		`{file: mine, required: true}`: "",
+		`{file: shared}`:               "warning: audit.file: ",
+		`{file: missing/audit.log}`:    "make the directory",
+		`{file: mine/audit.log}`:       "audit.file: ",
+		`{file: .}`:                    "is not a regular file",
+		`{file: new/}`:                 "is not the path of a file",
+		`{required: true}`:             "audit.required: has no effect without audit.file",
+		`{file: new, required: yes}`:   "expected true or false",
+		`{path: new}`:                  `unknown key "path"`,
+	} {
+		cfg, problems := s.loadWith(t, small+"audit: "+value+"\n", nil)
+		i := slices.IndexFunc(problems, func(p string) bool {
+			return strings.Contains(p, "audit.") || strings.Contains(p, "expected") || strings.Contains(p, "unknown")
+		})
+		switch {
+		case want == "" && (i >= 0 || cfg == nil):
+			t.Errorf("%s: %q", value, problems)
+		case want != "" && (i < 0 || !strings.Contains(problems[i], want)):
+			t.Errorf("%s: %q, want %s", value, problems, want)
+		}
+	}
+}

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/tlstest"
 	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
@@ -49,19 +50,19 @@ func TestVerifyOutcomes(t *testing.T) {
 		after time.Duration
 		peer  []*x509.Certificate
 	}{
-		{proxy.CertMissing, 0, nil},
-		{proxy.CertExpired, 400 * day, alice.Chain},
-		{proxy.CertNotYetValid, -day, alice.Chain},
-		{proxy.CertRevoked, 0, bob.Chain},
-		{proxy.CertUnknownCA, 0, tlstest.NewCA("root").Client("alice").Chain},
-		{proxy.CertWrongPurpose, 0, s.ca.Server("alice").Chain},
-		{proxy.CertWeakKey, 0, s.ca.Client("alice", func(c *x509.Certificate) { c.SignatureAlgorithm = x509.ECDSAWithSHA1 }).Chain},
-		{proxy.CertNameConstraint, 0, s.ca.Intermediate("constrained", func(c *x509.Certificate) {
+		{outcome.CertMissing, 0, nil},
+		{outcome.CertExpired, 400 * day, alice.Chain},
+		{outcome.CertNotYetValid, -day, alice.Chain},
+		{outcome.CertRevoked, 0, bob.Chain},
+		{outcome.CertUnknownCA, 0, tlstest.NewCA("root").Client("alice").Chain},
+		{outcome.CertWrongPurpose, 0, s.ca.Server("alice").Chain},
+		{outcome.CertWeakKey, 0, s.ca.Client("alice", func(c *x509.Certificate) { c.SignatureAlgorithm = x509.ECDSAWithSHA1 }).Chain},
+		{outcome.CertNameConstraint, 0, s.ca.Intermediate("constrained", func(c *x509.Certificate) {
 			c.PermittedDNSDomains = []string{"example.org"}
 		}).Client("alice.example.com").Chain},
-		{proxy.CertInvalid, 0, append(slices.Clone(alice.Chain), slices.Repeat(alice.Chain, 300)...)},
-		{proxy.CRLMissing, 0, s.ca.Intermediate("intermediate").Client("alice").Chain},
-		{proxy.CRLStale, 31 * day, alice.Chain},
+		{outcome.CertInvalid, 0, append(slices.Clone(alice.Chain), slices.Repeat(alice.Chain, 300)...)},
+		{outcome.CRLMissing, 0, s.ca.Intermediate("intermediate").Client("alice").Chain},
+		{outcome.CRLStale, 31 * day, alice.Chain},
 	} {
 		refusal := refusalOf(t, verify(handshaken(c.peer...), time.Now().Add(c.after)))
 		_, public := refusal.Message()
@@ -93,7 +94,7 @@ func TestVerifyOutcomes(t *testing.T) {
 			t.Errorf("reason %s has outcome %s", r, o)
 		}
 	}
-	if o := outcomeOf("of a later tlsconfig"); o != proxy.CertInvalid {
+	if o := outcomeOf("of a later tlsconfig"); o != outcome.CertInvalid {
 		t.Errorf("an unknown reason has outcome %v", o)
 	}
 }
@@ -108,11 +109,11 @@ func TestVerifyPolicy(t *testing.T) {
 		want proxy.Outcome
 		edit func(*tls.ConnectionState)
 	}{
-		{proxy.TLSVersion, func(s *tls.ConnectionState) { s.Version = tls.VersionTLS11 }},
-		{proxy.TLSVersion, func(s *tls.ConnectionState) { s.Version = 0x0305 }},
-		{proxy.TLSCipher, func(s *tls.ConnectionState) { s.CipherSuite = tls.TLS_CHACHA20_POLY1305_SHA256 }},
-		{proxy.TLSCipher, func(s *tls.ConnectionState) { s.CipherSuite = tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 }},
-		{proxy.TLSCipher, func(s *tls.ConnectionState) { s.HandshakeComplete = false }},
+		{outcome.TLSVersion, func(s *tls.ConnectionState) { s.Version = tls.VersionTLS11 }},
+		{outcome.TLSVersion, func(s *tls.ConnectionState) { s.Version = 0x0305 }},
+		{outcome.TLSCipher, func(s *tls.ConnectionState) { s.CipherSuite = tls.TLS_CHACHA20_POLY1305_SHA256 }},
+		{outcome.TLSCipher, func(s *tls.ConnectionState) { s.CipherSuite = tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 }},
+		{outcome.TLSCipher, func(s *tls.ConnectionState) { s.HandshakeComplete = false }},
 	} {
 		state := handshaken(alice.Chain...)
 		state.CipherSuite = tls.TLS_AES_256_GCM_SHA384

@@ -35,20 +35,23 @@ var layers = map[string][]string{
 	"internal/relay":     {"internal/pgwire"},
 	"internal/socket":    nil,
 
+	"internal/outcome":     {"internal/pgwire"},
 	"internal/printable":   nil,
 	"internal/health":      nil,
 	"internal/limit":       {"internal/printable"},
 	"internal/lock":        {"acl"},
 	"internal/refusallog":  nil,
+	"internal/sessionid":   nil,
+	"internal/audit":       nil,
 	"internal/backend":     {"internal/pgwire", "internal/relay", "internal/socket"},
 	"internal/clientcert":  {"acl", "internal/certs", "internal/printable"},
 	"internal/handshake":   {"internal/pgwire", "internal/relay"},
 	"internal/proxyheader": {"internal/relay"},
 	"proxy": {
-		"acl", "metrics", "internal/backend", "internal/clientcert", "internal/handshake", "internal/limit", "internal/lock", "internal/pgwire", "internal/printable",
-		"internal/proxyheader", "internal/refusallog", "internal/relay", "internal/socket",
+		"acl", "metrics", "internal/backend", "internal/clientcert", "internal/handshake", "internal/limit", "internal/lock", "internal/outcome", "internal/pgwire", "internal/printable",
+		"internal/proxyheader", "internal/refusallog", "internal/relay", "internal/sessionid", "internal/socket",
 	},
-	"config": {"acl", "proxy", "tlsconfig", "internal/nearest"},
+	"config": {"acl", "internal/outcome", "proxy", "tlsconfig", "internal/nearest"},
 
 	"internal/budget":    nil,
 	"internal/phrase":    nil,
@@ -59,11 +62,11 @@ var layers = map[string][]string{
 	"internal/sandbox":   {"config", "proxy", "internal/filewatch"},
 	"internal/doctor":    {"acl", "config", "proxy", "tlsconfig", "internal/nftables", "internal/pgconf", "internal/pgwire", "internal/phrase"},
 	"internal/gate": {
-		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/dn", "internal/filewatch", "internal/health", "internal/lock", "internal/phrase", "internal/sandbox",
+		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/audit", "internal/dn", "internal/filewatch", "internal/health", "internal/lock", "internal/phrase", "internal/sandbox",
 		"internal/socket", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket": {
-		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/budget", "internal/doctor", "internal/filewatch", "internal/gate", "internal/lock", "internal/logwriter",
+		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/outcome", "internal/audit", "internal/budget", "internal/doctor", "internal/filewatch", "internal/gate", "internal/lock", "internal/logwriter",
 		"internal/nearest", "internal/nftables", "internal/phrase", "internal/sandbox", "internal/socket", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket-demo": {"internal/pgtest", "internal/tlstest"}, // runs the binary as its users do

@@ -14,10 +14,10 @@ import (
 	"sync"
 	"time"
 
-	"pgwicket/internal/health"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"pgwicket/internal/health"
 )
 
 // Set has all series of one gate, in its own registry. Create it with New. Its methods
@@ -51,6 +51,9 @@ type Set struct {
 	toClients     prometheus.Counter
 
 	linesDropped prometheus.Counter
+	auditLines   prometheus.Counter
+	auditLost    prometheus.Counter
+	auditFailing prometheus.Gauge
 	locks        prometheus.Gauge
 
 	rechecks       prometheus.Counter
@@ -116,6 +119,9 @@ func (s *Set) connectionSeries() {
 	s.fromClients = s.counter("client_received_bytes_total", "Bytes of sessions received from clients, after decryption.")
 	s.toClients = s.counter("client_sent_bytes_total", "Bytes of sessions sent to clients, before encryption.")
 	s.linesDropped = s.counter("log_lines_dropped_total", "Log lines that were dropped because the log was not read or a write failed.")
+	s.auditLines = s.counter("audit_lines_total", "Lines written to the audit trail.")
+	s.auditLost = s.counter("audit_lines_lost_total", "Lines of the audit trail that are lost because it could not be written.")
+	s.auditFailing = s.gauge("audit_failing", "Whether lines of the audit trail cannot be written (1).")
 	s.locks = s.gauge("locks", "Locks in force.")
 	s.rechecks = s.counter("rechecks_total", "Rechecks of the open sessions.")
 	s.recheckFailing = s.gauge("recheck_failing_sessions", "Open sessions that the last recheck would have refused, whether it ended them or not.")

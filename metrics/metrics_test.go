@@ -37,6 +37,9 @@ func play(s *Set) {
 	s.AcceptFailed()
 	s.LogLineDropped()
 	s.Locks(2)
+	s.AuditLines(5)
+	s.AuditLost()
+	s.AuditFailing(true)
 	s.Refused("1", "probe", false)
 	s.Refused("2", "certificate_revoked", true)
 	s.Handshake("3", state(tls.VersionTLS13, tls.TLS_AES_256_GCM_SHA384, tls.X25519MLKEM768), 3*time.Millisecond)
@@ -107,6 +110,7 @@ func expect(t *testing.T, s *Set, names string, want ...string) {
 func TestExposition(t *testing.T) {
 	t.Parallel()
 	s := New("v1.2.3")
+	s.AuditHead(func() (uint64, string) { return 7, "9f2d" })
 	play(s)
 	golden.File(t, "testdata/exposition.txt", ours(scrape(t, s)))
 }
@@ -118,6 +122,7 @@ func TestPedantic(t *testing.T) {
 	s.connectionSeries()
 	s.tlsSeries()
 	s.configSeries()
+	s.AuditHead(func() (uint64, string) { return 7, "9f2d" })
 	for range 2 {
 		play(s)
 		if _, err := s.Gatherer().Gather(); err != nil {
@@ -129,6 +134,7 @@ func TestPedantic(t *testing.T) {
 func TestLint(t *testing.T) {
 	t.Parallel()
 	s := New("v1.2.3")
+	s.AuditHead(func() (uint64, string) { return 7, "9f2d" })
 	play(s)
 	families, err := s.Gatherer().Gather()
 	if err != nil {
@@ -150,7 +156,7 @@ func TestLint(t *testing.T) {
 		for _, m := range f.GetMetric() {
 			for _, l := range m.GetLabel() {
 				// No label is a client's choice: whoever has a thousand names would have a thousand series.
-				if known := "listener outcome version cipher group reason file issuer backend address result goversion"; !slices.Contains(strings.Fields(known), l.GetName()) {
+				if known := "listener outcome version cipher group reason file issuer backend address result goversion sha256"; !slices.Contains(strings.Fields(known), l.GetName()) {
 					t.Errorf("%s has a label %s", f.GetName(), l.GetName())
 				}
 			}
@@ -178,6 +184,7 @@ func TestOperationsManual(t *testing.T) {
 		rows[m[1]] = row{m[2], strings.Join(labels, ","), m[4]}
 	}
 	s := New("v1.2.3")
+	s.AuditHead(func() (uint64, string) { return 7, "9f2d" })
 	play(s)
 	families, err := s.Gatherer().Gather()
 	if err != nil {
@@ -254,6 +261,7 @@ func TestInForce(t *testing.T) {
 func TestExemplars(t *testing.T) {
 	t.Parallel()
 	s := New("v1.2.3")
+	s.AuditHead(func() (uint64, string) { return 7, "9f2d" })
 	play(s)
 	text := ask(s, http.MethodGet, "/metrics", yes, "Accept", "application/openmetrics-text; version=1.0.0").Body.String()
 	for _, want := range []string{

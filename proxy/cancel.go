@@ -5,12 +5,12 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	"pgwicket/internal/backend"
 	"pgwicket/internal/handshake"
 	"pgwicket/internal/limit"
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgwire"
 )
 
@@ -40,14 +40,14 @@ func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 	}
 	keys, source := &c.server.cancelKeys, limit.SourceOf(c.peer.request.Source)
 	hosts := policy.Hosts() // it may be for a session of another gate
-	known := keys.host(packet.CancelKey())
+	known := keys.Host(packet.CancelKey())
 	if known != nil {
 		hosts = []*Host{known}
 	} else if policy.KnownCancelsOnly {
-		return refuse(CancelUnknownKey, "")
+		return refuse(outcome.CancelUnknownKey, "")
 	}
 	if !keys.requests.Begin(known != nil, source, policy.MaxCancelRequests, time.Now()) {
-		return refuse(CancelOverLimit, "")
+		return refuse(outcome.CancelOverLimit, "")
 	}
 	defer keys.requests.End(known != nil, source)
 	var failures []error
@@ -63,9 +63,9 @@ func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 		}
 	}
 	if slices.Contains(failures, nil) {
-		return refuse(CancelForwarded, "")
+		return refuse(outcome.CancelForwarded, "")
 	}
-	return refuse(CancelFailed, errors.Join(failures...).Error())
+	return refuse(outcome.CancelFailed, errors.Join(failures...).Error())
 }
 
 // cancelKeys are the cancel keys of live sessions and the host of each, and what bounds
@@ -73,34 +73,7 @@ func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 type cancelKeys struct {
 	requests *limit.Cancels
 	ownSlots handshake.Slots // for those of sessions that are terminated
-
-	mu    sync.Mutex
-	hosts map[string]*Host
-}
-
-func (k *cancelKeys) add(key string, at *Host) {
-	if key == "" {
-		return
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.hosts == nil {
-		k.hosts = make(map[string]*Host)
-	}
-	k.hosts[key] = at
-}
-
-func (k *cancelKeys) remove(key string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	delete(k.hosts, key)
-}
-
-// host returns where the session with that key is; nil: it is none of ours.
-func (k *cancelKeys) host(key string) *Host {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.hosts[key]
+	backend.Keys
 }
 
 // Hosts returns those of every backend.

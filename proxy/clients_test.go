@@ -24,6 +24,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgtest"
 	"pgwicket/internal/tlstest"
 	"pgwicket/proxy"
@@ -157,7 +158,7 @@ func certificateOf(ca *tlstest.CA) func(*proxy.Policy) {
 	return func(p *proxy.Policy) {
 		p.Verify = verifying(func(s tls.ConnectionState, _ time.Time) error {
 			if len(s.PeerCertificates) == 0 {
-				return &proxy.Refusal{Outcome: proxy.CertMissing}
+				return &proxy.Refusal{Outcome: outcome.CertMissing}
 			}
 			roots := x509.NewCertPool()
 			roots.AddCert(ca.Cert)
@@ -165,7 +166,7 @@ func certificateOf(ca *tlstest.CA) func(*proxy.Policy) {
 				Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 			})
 			if err != nil {
-				return &proxy.Refusal{Outcome: proxy.CertUnknownCA, Detail: err.Error()}
+				return &proxy.Refusal{Outcome: outcome.CertUnknownCA, Detail: err.Error()}
 			}
 			return nil
 		})

@@ -17,6 +17,7 @@ import (
 	"pgwicket/internal/clientcert"
 	"pgwicket/internal/handshake"
 	"pgwicket/internal/limit"
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/relay"
 	"pgwicket/metrics"
@@ -37,6 +38,7 @@ type conn struct {
 	tls          *tls.Conn       // nil until the handshake is done
 	under        *handshake.Conn // under tls
 	verdict      verdict
+	header       *limit.HeaderTicket // until there is a ticket
 	ticket       *limit.Ticket
 	balancer     bool // a trusted load balancer, which speaks for itself
 	silent       bool // refused before a byte was read: nothing is sent
@@ -46,7 +48,7 @@ type conn struct {
 }
 
 func newConn(s *Server, tcp *net.TCPConn, listener string, interrupt context.CancelFunc) *conn {
-	p := newPeer(s.ids.next(), tcp, listener)
+	p := newPeer(s.ids.Next(), tcp, listener)
 	return &conn{
 		server:  s,
 		session: &session{server: s, peer: p, interrupt: interrupt},
@@ -60,6 +62,7 @@ func newConn(s *Server, tcp *net.TCPConn, listener string, interrupt context.Can
 // which will say how it ended. interrupt ends ctx.
 func (c *conn) run(ctx context.Context, interrupt context.CancelFunc) {
 	defer interrupt()
+	defer func() { c.header.Release() }()
 	socket := c.socket.Socket
 	unwatch := context.AfterFunc(ctx, func() { _ = socket.Close() })
 	defer unwatch() // until then also a refused client may have to give way
@@ -69,7 +72,7 @@ func (c *conn) run(ctx context.Context, interrupt context.CancelFunc) {
 		return
 	}
 	why := c.session.endStartup(err)
-	if over := c.overLimit(); over != nil && why.Outcome == StartupTimeout {
+	if over := c.overLimit(); over != nil && why.Outcome == outcome.StartupTimeout {
 		why = limitRefusal(over) // it had its time to say what it wants
 	}
 	c.sendFatal(why)
@@ -84,7 +87,7 @@ func (c *conn) serveRecovered(ctx context.Context) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			logPanic(c.server.log, p)
-			err = refuse(InternalError, "panic")
+			err = refuse(outcome.InternalError, "panic")
 		}
 	}()
 	return c.serve(ctx)
@@ -124,7 +127,10 @@ func (c *conn) serve(ctx context.Context) error {
 	}
 	c.verifyCertificate(ctx)
 	if packet, err = c.readStartup(direct); err != nil {
-		return c.explainName(err)
+		if r := asRefusal(err); r.Outcome == outcome.Probe && handshake.RejectsName(c.policy.TLS, c.peer.tls.ServerName) {
+			c.peer.rejectsName, r.Detail = true, handshake.NameRejected(c.peer.tls.ServerName)
+		}
+		return err
 	}
 	if packet.Kind() == pgwire.CancelRequest {
 		return c.forwardCancel(ctx, packet)
@@ -197,7 +203,7 @@ func (c *conn) overLimit() *limit.Error {
 func (c *conn) takeTicket() (err error) {
 	c.ticket, err = c.server.limiter.Admit(c.policy.Limits, limit.SourceOf(c.peer.request.Source), time.Now(), c.session.evict)
 	c.session.ticket = c.ticket
-	c.session.header.Release()
+	c.header.Release()
 	return err
 }
 
@@ -249,6 +255,9 @@ func (c *conn) judge() (*acl.Rule, *Policy, error) {
 	if rule != nil {
 		c.session.setRule(rule)
 	}
+	if err == nil {
+		err = c.server.audit.admits(policy)
+	}
 	return rule, policy, err
 }
 
@@ -275,7 +284,7 @@ func (c *conn) readFirstPacket() (packet pgwire.Packet, direct bool, err error) 
 	case first == handshake.RecordHandshake:
 		return packet, true, nil
 	case c.unexpectedProxyHeader(first):
-		return packet, false, refuse(ProxyHeaderRefused, "the peer is not in proxy_protocol_from, or this is its second header")
+		return packet, false, refuse(outcome.ProxyHeaderRefused, "the peer is not in proxy_protocol_from, or this is its second header")
 	}
 	for gssenc := false; ; {
 		if packet, err = pgwire.ReadPacket(c.socket); err != nil {
@@ -292,7 +301,7 @@ func (c *conn) readFirstPacket() (packet pgwire.Packet, direct bool, err error) 
 			return packet, false, nil
 		case pgwire.GSSENCRequest:
 			if gssenc {
-				return packet, false, refuse(RepeatedRequest, "GSSENCRequest") // CVE-2026-6479
+				return packet, false, refuse(outcome.RepeatedRequest, "GSSENCRequest") // CVE-2026-6479
 			}
 			gssenc = true
 			if _, err := c.socket.Write([]byte{'N'}); err != nil {
@@ -301,7 +310,7 @@ func (c *conn) readFirstPacket() (packet pgwire.Packet, direct bool, err error) 
 		default:
 			startup, _ := pgwire.ParseStartup(packet)
 			c.peer.recordStartup(startup) // for the log
-			return packet, false, refuse(Plaintext, "startup packet without TLS")
+			return packet, false, refuse(outcome.Plaintext, "startup packet without TLS")
 		}
 	}
 }
@@ -318,7 +327,7 @@ func (c *conn) answerHealthCheck(refused error) error {
 		return writeRefusal(err)
 	}
 	if _, err := c.socket.Peek(); errors.Is(err, io.EOF) || relay.IsReset(err) {
-		return refuse(Probe, "closed after the answer to its SSLRequest")
+		return refuse(outcome.Probe, "closed after the answer to its SSLRequest")
 	}
 	return refused
 }
@@ -350,7 +359,7 @@ func (c *conn) readStartup(direct bool) (pgwire.Packet, error) {
 			return packet, nil
 		}
 		if !direct || answered[kind] {
-			return packet, refuse(RepeatedRequest, kind.String()+" inside TLS")
+			return packet, refuse(outcome.RepeatedRequest, kind.String()+" inside TLS")
 		}
 		answered[kind] = true
 		if _, err := c.tls.Write([]byte{'N'}); err != nil {
@@ -363,7 +372,7 @@ func (c *conn) readStartup(direct bool) (pgwire.Packet, error) {
 // and opens the session there with what was checked.
 func (c *conn) connectBackend(ctx context.Context, p *Policy, rule *acl.Rule, startup pgwire.StartupMessage) (*backend.Conn, error) {
 	if c.server.drains() {
-		return nil, refuse(ShuttingDown, "")
+		return nil, refuse(outcome.ShuttingDown, "")
 	}
 	to, err := p.BackendOf(rule)
 	if err != nil {
@@ -378,7 +387,7 @@ func (c *conn) connectBackend(ctx context.Context, p *Policy, rule *acl.Rule, st
 	packet := startup.Encode()
 	if len(packet) > pgwire.MaxStartupPacket {
 		const text = "startup packet is too long with what the gate adds to it"
-		return nil, &Refusal{Outcome: ProtocolViolation, Public: text, Detail: text + " (client_info, database_as)"}
+		return nil, &Refusal{Outcome: outcome.ProtocolViolation, Public: text, Detail: text + " (client_info, database_as)"}
 	}
 	bounded, cancel := context.WithDeadline(ctx, c.loginDeadline)
 	defer cancel()
@@ -390,13 +399,13 @@ func (c *conn) connectBackend(ctx context.Context, p *Policy, rule *acl.Rule, st
 		}
 	})
 	if err != nil {
-		return nil, refuse(BackendUnavailable, err.Error())
+		return nil, refuse(outcome.BackendUnavailable, err.Error())
 	}
-	c.session.backend = name
+	c.session.host.backend = name
 	c.server.metrics.BackendConnected(c.peer.id, time.Since(began))
 	if _, err := conn.Write(packet); err != nil {
 		_ = conn.Close()
-		return nil, refuse(BackendUnavailable, err.Error())
+		return nil, refuse(outcome.BackendUnavailable, err.Error())
 	}
 	return conn, nil
 }
@@ -446,24 +455,24 @@ func (c *conn) startRelay(backend *backend.Conn, rule *acl.Rule) error {
 func readRefusal(err error) error {
 	switch {
 	case errors.Is(err, io.EOF):
-		return refuse(Probe, "closed before it asked for anything")
+		return refuse(outcome.Probe, "closed before it asked for anything")
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return refuse(StartupTimeout, "no complete startup packet in time")
+		return refuse(outcome.StartupTimeout, "no complete startup packet in time")
 	case errors.Is(err, handshake.ErrTooLarge), errors.Is(err, handshake.ErrTooManyRecords):
-		return refuse(InvalidPacket, err.Error())
+		return refuse(outcome.InvalidPacket, err.Error())
 	case errors.Is(err, pgwire.ErrLength), errors.Is(err, pgwire.ErrLayout):
-		return refuse(InvalidPacket, err.Error())
+		return refuse(outcome.InvalidPacket, err.Error())
 	case errors.Is(err, io.ErrUnexpectedEOF), relay.IsReset(err):
-		return refuse(ClientGone, "in the middle of its startup")
+		return refuse(outcome.ClientGone, "in the middle of its startup")
 	}
-	return refuse(TLSFailed, err.Error())
+	return refuse(outcome.TLSFailed, err.Error())
 }
 
 func writeRefusal(err error) error {
 	if err == nil {
 		return nil
 	}
-	return refuse(ClientGone, err.Error())
+	return refuse(outcome.ClientGone, err.Error())
 }
 
 // startupRefusal says why a startup message is refused. The words are safe to
@@ -473,16 +482,16 @@ func startupRefusal(err error) error {
 	if !errors.As(err, &p) {
 		return err
 	}
-	r := &Refusal{Outcome: ProtocolViolation, Public: p.Message, Detail: p.Message}
+	r := &Refusal{Outcome: outcome.ProtocolViolation, Public: p.Message, Detail: p.Message}
 	switch p.SQLSTATE {
 	case pgwire.SQLStateFeatureNotSupported:
-		r.Outcome = UnsupportedProtocol
+		r.Outcome = outcome.UnsupportedProtocol
 	case pgwire.SQLStateInvalidAuthorization:
-		r.Outcome = NoUser
+		r.Outcome = outcome.NoUser
 	case pgwire.SQLStateInsufficientPrivilege:
-		r.Outcome = ReservedSetting
+		r.Outcome = outcome.ReservedSetting
 	case pgwire.SQLStateInvalidParameterValue:
-		r.Outcome = InvalidParameter
+		r.Outcome = outcome.InvalidParameter
 	}
 	return r
 }

@@ -26,6 +26,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/config"
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgtest"
 	"pgwicket/internal/socket"
 	"pgwicket/internal/tlstest"
@@ -486,7 +487,7 @@ func TestPsqlShowsTheRefusal(t *testing.T) {
 	b := newBackend(t)
 	g := newGate(t, b.SocketDir, func(p *proxy.Policy) {
 		p.Verify = verifying(func(tls.ConnectionState, time.Time) error {
-			return &proxy.Refusal{Outcome: proxy.CertRevoked, Public: "client certificate was revoked on 2026-01-02"}
+			return &proxy.Refusal{Outcome: outcome.CertRevoked, Public: "client certificate was revoked on 2026-01-02"}
 		})
 	})
 	for _, mode := range []string{"allow", "prefer", "require", "verify-full"} {
@@ -871,7 +872,7 @@ func TestRefusalOfALaterVersion(t *testing.T) {
 	playRefused(
 		t, func(p *proxy.Policy) {
 			p.Verify = func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
-				return nil, &proxy.Refusal{Outcome: proxy.CertRevoked}
+				return nil, &proxy.Refusal{Outcome: outcome.CertRevoked}
 			}
 		},
 		scene{"3.2", "certificate_revoked", do(ssl(), say(startup(protocol3|2, "user", "alice")), revoked)},
@@ -1119,8 +1120,8 @@ func TestDenialHasNoEnd(t *testing.T) {
 			source, user string
 			outcome      proxy.Outcome
 		}{
-			{"192.0.2.7", "alice", proxy.SourceDenied},
-			{"192.0.2.8", "mallory", proxy.RuleRejected},
+			{"192.0.2.7", "alice", outcome.SourceDenied},
+			{"192.0.2.8", "mallory", outcome.RuleRejected},
 			{"192.0.2.8", "alice", 0}, // nothing against her
 		} {
 			_, err := p.Judge(&acl.Request{Source: netip.MustParseAddr(c.source), User: c.user, Database: "shop"}, tls.ConnectionState{}, at)
@@ -1174,7 +1175,7 @@ func TestCancelRequest(t *testing.T) {
 		// A client certificate is asked for, but cannot be: the key is the
 		// authorisation.
 		p.Verify = func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
-			return nil, &proxy.Refusal{Outcome: proxy.CertMissing}
+			return nil, &proxy.Refusal{Outcome: outcome.CertMissing}
 		}
 	})
 	for _, length := range []int{4, 5, 32, 255, 256} {
@@ -1345,7 +1346,7 @@ func TestCancelRefused(t *testing.T) {
 	request := cancelRequest(7, []byte("abcd"))
 	revoked := func(state tls.ConnectionState, _ time.Time) error {
 		if len(state.PeerCertificates) > 0 {
-			return &proxy.Refusal{Outcome: proxy.CertRevoked, Detail: "serial 7"}
+			return &proxy.Refusal{Outcome: outcome.CertRevoked, Detail: "serial 7"}
 		}
 		return nil
 	}
@@ -1713,7 +1714,7 @@ func TestReloadDuringStartup(t *testing.T) {
 	refuse := func(p *proxy.Policy) {
 		p.Verify = func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
 			verdicts.Add(1)
-			return nil, &proxy.Refusal{Outcome: proxy.CertRevoked}
+			return nil, &proxy.Refusal{Outcome: outcome.CertRevoked}
 		}
 	}
 	accept := func(p *proxy.Policy) {
@@ -1804,7 +1805,7 @@ func TestEveryConnectionIsCounted(t *testing.T) {
 			if state.ServerName == "localhost" {
 				return nil
 			}
-			return &proxy.Refusal{Outcome: proxy.CertInvalid}
+			return &proxy.Refusal{Outcome: outcome.CertInvalid}
 		})
 	})
 	stranger := func(c *tls.Config) { c.ServerName, c.InsecureSkipVerify = "stranger", true }

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"pgwicket/acl"
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/tlstest"
 	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
@@ -81,11 +82,11 @@ func (f *files) load(t *testing.T, p *proxy.Policy) {
 		var refused *tlsconfig.VerifyError
 		_, err := s.Verify(state, at)
 		outcomes := map[tlsconfig.Reason]proxy.Outcome{
-			tlsconfig.ReasonRevoked: proxy.CertRevoked, tlsconfig.ReasonUnknownCA: proxy.CertUnknownCA, tlsconfig.ReasonExpired: proxy.CertExpired,
-			tlsconfig.ReasonGroup: proxy.TLSGroup,
+			tlsconfig.ReasonRevoked: outcome.CertRevoked, tlsconfig.ReasonUnknownCA: outcome.CertUnknownCA, tlsconfig.ReasonExpired: outcome.CertExpired,
+			tlsconfig.ReasonGroup: outcome.TLSGroup,
 		}
 		if errors.As(err, &refused) {
-			return proxy.RefuseCertificate(outcomes[refused.Reason], refused.CA, refused.Date, refused.Detail)
+			return outcome.RefuseCertificate(outcomes[refused.Reason], refused.CA, refused.Date, refused.Detail)
 		}
 		return err
 	})

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/relay"
 )
@@ -60,13 +61,13 @@ func (s *session) expire(l Limits, at time.Time) {
 	} else if l.IdleInTransaction <= 0 {
 		l.IdleInTransaction = l.IdleTimeout
 	}
-	s.expireQuiet(relay.Idle, IdleTimeout, l.IdleTimeout, at, "it has been idle for the idle_timeout of %v")
+	s.expireQuiet(relay.Idle, outcome.IdleTimeout, l.IdleTimeout, at, "it has been idle for the idle_timeout of %v")
 	words := "it has been idle in a transaction for the idle_in_transaction_timeout of %v"
 	if l.IdleInTransaction == l.IdleTimeout {
 		words = "it has been idle for the idle_timeout of %v"
 	}
-	s.expireQuiet(relay.IdleInTransaction, IdleTimeout, l.IdleInTransaction, at, words)
-	s.expireQuiet(relay.Unfinished, UnfinishedRequest, l.UnfinishedTimeout, at, "its client has not sent the rest of a request for the unfinished_request_timeout of %v")
+	s.expireQuiet(relay.IdleInTransaction, outcome.IdleTimeout, l.IdleInTransaction, at, words)
+	s.expireQuiet(relay.Unfinished, outcome.UnfinishedRequest, l.UnfinishedTimeout, at, "its client has not sent the rest of a request for the unfinished_request_timeout of %v")
 }
 
 // hasMoved reports whether a byte has been moved since the last call, and takes note of
@@ -88,7 +89,7 @@ func (s *session) expireOld(lifetime time.Duration, at time.Time) bool {
 	}
 	end := lifetime + lifetime/8
 	t := relay.Termination{
-		Reason:   uint8(SessionLifetime),
+		Reason:   uint8(outcome.SessionLifetime),
 		Message:  pgwire.Fatal(pgwire.SQLStateAdminShutdown, fmt.Sprintf("terminating connection: it has been open for the session_lifetime of %v", lifetime), ""),
 		WhenIdle: true,
 	}

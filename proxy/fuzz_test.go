@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgwire"
 	"pgwicket/proxy"
 )
@@ -58,7 +59,7 @@ func FuzzConnection(f *testing.F) {
 		p.StartupTimeout = patience
 		p.Verify = verifying(func(state tls.ConnectionState, _ time.Time) error {
 			if state.ServerName == "forbidden" {
-				return &proxy.Refusal{Outcome: proxy.CertRevoked}
+				return &proxy.Refusal{Outcome: outcome.CertRevoked}
 			}
 			return nil
 		})

@@ -14,6 +14,7 @@ import (
 
 	"pgwicket/internal/clientcert"
 	"pgwicket/internal/handshake"
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/relay"
 )
 
@@ -43,7 +44,7 @@ func (c *conn) handshake(ctx context.Context, direct bool) error {
 		// As PostgreSQL: without ALPN this may be another protocol's client,
 		// tricked into talking to us.
 		c.peer.recordTLS(state)
-		return refuse(TLSALPN, "direct TLS without ALPN "+alpn)
+		return refuse(outcome.TLSALPN, "direct TLS without ALPN "+alpn)
 	}
 	c.canSendError = true
 	return nil
@@ -53,7 +54,7 @@ func (c *conn) handshake(ctx context.Context, direct bool) error {
 // there is one budget of CPU for all that unproved clients cost.
 func (c *conn) verify(ctx context.Context, by *Policy, state tls.ConnectionState) ([]*x509.Certificate, error) {
 	if err := c.server.handshakes.Acquire(ctx); err != nil {
-		return nil, refuse(ClientGone, "cut before its certificate was verified")
+		return nil, refuse(outcome.ClientGone, "cut before its certificate was verified")
 	}
 	defer c.server.handshakes.Release()
 	return by.verify(state, c.server.now())
@@ -66,15 +67,15 @@ var handshakeMessages = []struct {
 	prefix  string
 	outcome Outcome
 }{
-	{"tls: client offered only unsupported versions", TLSVersion},
-	{"tls: client using inappropriate protocol fallback", TLSVersion},
+	{"tls: client offered only unsupported versions", outcome.TLSVersion},
+	{"tls: client using inappropriate protocol fallback", outcome.TLSVersion},
 	// A client of TLS 1.2 alone that is offered less answers in its own version.
-	{"tls: received record with version", TLSVersion},
-	{"tls: unsupported SSLv2 handshake received", TLSVersion},
-	{"tls: no cipher suite supported by both client and server", TLSCipher},
-	{"tls: no key exchanges supported by both client and server", TLSGroup},
-	{"tls: client requested unsupported application protocols", TLSALPN},
-	{"tls: first record does not look like a TLS handshake", NotTLS},
+	{"tls: received record with version", outcome.TLSVersion},
+	{"tls: unsupported SSLv2 handshake received", outcome.TLSVersion},
+	{"tls: no cipher suite supported by both client and server", outcome.TLSCipher},
+	{"tls: no key exchanges supported by both client and server", outcome.TLSGroup},
+	{"tls: client requested unsupported application protocols", outcome.TLSALPN},
+	{"tls: first record does not look like a TLS handshake", outcome.NotTLS},
 }
 
 // failedHandshake says why a TLS handshake failed, by what crypto/tls says and by what it does
@@ -84,13 +85,13 @@ func failedHandshake(under *handshake.Conn, err error) error {
 	r := asRefusal(handshakeRefusal(err))
 	alert, sent := under.Alert()
 	switch {
-	case r.Outcome == ClientGone && under.Silent():
-		return refuse(Probe, "closed after the answer to its SSLRequest")
-	case r.Outcome == TLSFailed && sent:
-		return refuse(TLSRejectedByClient, "remote error, sent in clear: "+alert.Error())
-	case r.Outcome == TLSFailed:
+	case r.Outcome == outcome.ClientGone && under.Silent():
+		return refuse(outcome.Probe, "closed after the answer to its SSLRequest")
+	case r.Outcome == outcome.TLSFailed && sent:
+		return refuse(outcome.TLSRejectedByClient, "remote error, sent in clear: "+alert.Error())
+	case r.Outcome == outcome.TLSFailed:
 		if name := under.ServerName(); strings.HasSuffix(name, ".") {
-			return refuse(TLSFailed, fmt.Sprintf("the client's server name (SNI) is %q, and TLS allows no dot at its end: remove it from the client's host (%s)", name, r.Detail))
+			return refuse(outcome.TLSFailed, fmt.Sprintf("the client's server name (SNI) is %q, and TLS allows no dot at its end: remove it from the client's host (%s)", name, r.Detail))
 		}
 	}
 	return r
@@ -102,18 +103,18 @@ func handshakeRefusal(err error) error {
 	var op *net.OpError
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return refuse(TLSTimeout, "handshake not finished in time")
+		return refuse(outcome.TLSTimeout, "handshake not finished in time")
 	case errors.Is(err, handshake.ErrTooLarge):
-		return refuse(HandshakeTooLarge, detail)
+		return refuse(outcome.HandshakeTooLarge, detail)
 	case errors.As(err, &op) && op.Op == "remote error":
-		return refuse(TLSRejectedByClient, detail)
+		return refuse(outcome.TLSRejectedByClient, detail)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), relay.IsReset(err):
-		return refuse(ClientGone, "during the TLS handshake")
+		return refuse(outcome.ClientGone, "during the TLS handshake")
 	}
 	for _, m := range handshakeMessages {
 		if strings.HasPrefix(detail, m.prefix) {
 			return refuse(m.outcome, detail)
 		}
 	}
-	return refuse(TLSFailed, detail)
+	return refuse(outcome.TLSFailed, detail)
 }

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/tlstest"
 )
 
@@ -167,66 +168,66 @@ func TestHandshakeRefusal(t *testing.T) {
 		outcome Outcome
 		text    string // the error begins with it; empty: it is not from crypto/tls
 	}{
-		{"TLS 1.1", nil, goClient(maxVersion(tls.VersionTLS11)), TLSVersion, "tls: client offered only unsupported versions"},
-		{"TLS 1.0", nil, goClient(maxVersion(tls.VersionTLS10)), TLSVersion, "tls: client offered only unsupported versions"},
-		{"1.2 to a server of 1.3", onlyTLS13, goClient(maxVersion(tls.VersionTLS12)), TLSVersion, "tls: client offered only unsupported versions"},
-		{"SSL 3.0", nil, rawClient(hello(append([]byte{3, 0}, make([]byte, 38)...)...)), TLSVersion, "tls: client offered only unsupported versions"},
-		{"fallback from 1.3", nil, forgedClient(lastSuite(tls.TLS_FALLBACK_SCSV), maxVersion(tls.VersionTLS12)), TLSVersion, "tls: client using inappropriate protocol fallback"},
+		{"TLS 1.1", nil, goClient(maxVersion(tls.VersionTLS11)), outcome.TLSVersion, "tls: client offered only unsupported versions"},
+		{"TLS 1.0", nil, goClient(maxVersion(tls.VersionTLS10)), outcome.TLSVersion, "tls: client offered only unsupported versions"},
+		{"1.2 to a server of 1.3", onlyTLS13, goClient(maxVersion(tls.VersionTLS12)), outcome.TLSVersion, "tls: client offered only unsupported versions"},
+		{"SSL 3.0", nil, rawClient(hello(append([]byte{3, 0}, make([]byte, 38)...)...)), outcome.TLSVersion, "tls: client offered only unsupported versions"},
+		{"fallback from 1.3", nil, forgedClient(lastSuite(tls.TLS_FALLBACK_SCSV), maxVersion(tls.VersionTLS12)), outcome.TLSVersion, "tls: client using inappropriate protocol fallback"},
 
 		{"no common suite, 1.2", suites(tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384), goClient(func(c *tls.Config) {
 			c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}
-		}), TLSCipher, "tls: no cipher suite supported by both client and server"},
+		}), outcome.TLSCipher, "tls: no cipher suite supported by both client and server"},
 		{"suites for another key, 1.2", nil, goClient(func(c *tls.Config) {
 			c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
-		}), TLSCipher, "tls: no cipher suite supported by both client and server"},
-		{"no common suite, 1.3", nil, forgedClient(onlySuite(0x1304), nil), TLSCipher, "tls: no cipher suite supported by both client and server"},
+		}), outcome.TLSCipher, "tls: no cipher suite supported by both client and server"},
+		{"no common suite, 1.3", nil, forgedClient(onlySuite(0x1304), nil), outcome.TLSCipher, "tls: no cipher suite supported by both client and server"},
 
-		{"no common group, 1.3", groups(tls.CurveP384), goClient(groups(tls.X25519)), TLSGroup, "tls: no key exchanges supported by both client and server"},
+		{"no common group, 1.3", groups(tls.CurveP384), goClient(groups(tls.X25519)), outcome.TLSGroup, "tls: no key exchanges supported by both client and server"},
 		// Of which crypto/tls makes: no suite with ECDHE can be used.
 		{"no common group, 1.2", groups(tls.CurveP384), goClient(func(c *tls.Config) {
 			c.MaxVersion, c.CurvePreferences = tls.VersionTLS12, []tls.CurveID{tls.X25519}
-		}), TLSCipher, "tls: no cipher suite supported by both client and server"},
+		}), outcome.TLSCipher, "tls: no cipher suite supported by both client and server"},
 
 		// PostgreSQL sends alert 120, in both ways to begin TLS.
 		{"other ALPN, 1.2", nil, goClient(func(c *tls.Config) {
 			c.MaxVersion, c.NextProtos = tls.VersionTLS12, []string{"h2", "http/1.1"}
-		}), TLSALPN, "tls: client requested unsupported application protocols"},
-		{"other ALPN, 1.3", nil, goClient(protos("postgresql2")), TLSALPN, "tls: client requested unsupported application protocols"},
+		}), outcome.TLSALPN, "tls: client requested unsupported application protocols"},
+		{"other ALPN, 1.3", nil, goClient(protos("postgresql2")), outcome.TLSALPN, "tls: client requested unsupported application protocols"},
 
-		{"startup packet", nil, rawClient([]byte("\x00\x00\x00\x13\x00\x03\x00\x00user\x00alice\x00\x00")), NotTLS, "tls: first record does not look like a TLS handshake"},
-		{"HTTP", nil, rawClient([]byte("GET / HTTP/1.1\r\n\r\n")), NotTLS, "tls: first record does not look like a TLS handshake"},
-		{"SSL 2.0", nil, rawClient([]byte{0x80, 0x2e, 1, 0, 2, 0, 0x15, 0, 0, 0, 0x10}), TLSVersion, "tls: unsupported SSLv2 handshake received"},
-		{"oversized record", nil, rawClient([]byte{0x16, 3, 1, 0xff, 0xff}), TLSFailed, "tls: oversized record received"},
-		{"other record version", nil, forgedSecond(func(r []byte) []byte { r[1] = 2; return r }), TLSVersion, "tls: received record with version"},
+		{"startup packet", nil, rawClient([]byte("\x00\x00\x00\x13\x00\x03\x00\x00user\x00alice\x00\x00")), outcome.NotTLS, "tls: first record does not look like a TLS handshake"},
+		{"HTTP", nil, rawClient([]byte("GET / HTTP/1.1\r\n\r\n")), outcome.NotTLS, "tls: first record does not look like a TLS handshake"},
+		{"SSL 2.0", nil, rawClient([]byte{0x80, 0x2e, 1, 0, 2, 0, 0x15, 0, 0, 0, 0x10}), outcome.TLSVersion, "tls: unsupported SSLv2 handshake received"},
+		{"oversized record", nil, rawClient([]byte{0x16, 3, 1, 0xff, 0xff}), outcome.TLSFailed, "tls: oversized record received"},
+		{"other record version", nil, forgedSecond(func(r []byte) []byte { r[1] = 2; return r }), outcome.TLSVersion, "tls: received record with version"},
 
-		{"distrusts us, 1.2", nil, goClient(func(c *tls.Config) { c.RootCAs, c.MaxVersion = x509.NewCertPool(), tls.VersionTLS12 }), TLSRejectedByClient, "remote error: tls: bad certificate"},
-		{"distrusts us, 1.3", nil, goClient(func(c *tls.Config) { c.RootCAs = x509.NewCertPool() }), TLSRejectedByClient, "remote error: tls: bad certificate"},
-		{"wants another name", nil, goClient(func(c *tls.Config) { c.ServerName = "db.example" }), TLSRejectedByClient, "remote error: tls: bad certificate"},
-		{"alert instead of a hello", nil, rawClient([]byte{0x15, 3, 1, 0, 2, 2, 48}), TLSRejectedByClient, "remote error: tls: unknown certificate authority"},
+		{"distrusts us, 1.2", nil, goClient(func(c *tls.Config) { c.RootCAs, c.MaxVersion = x509.NewCertPool(), tls.VersionTLS12 }), outcome.TLSRejectedByClient, "remote error: tls: bad certificate"},
+		{"distrusts us, 1.3", nil, goClient(func(c *tls.Config) { c.RootCAs = x509.NewCertPool() }), outcome.TLSRejectedByClient, "remote error: tls: bad certificate"},
+		{"wants another name", nil, goClient(func(c *tls.Config) { c.ServerName = "db.example" }), outcome.TLSRejectedByClient, "remote error: tls: bad certificate"},
+		{"alert instead of a hello", nil, rawClient([]byte{0x15, 3, 1, 0, 2, 2, 48}), outcome.TLSRejectedByClient, "remote error: tls: unknown certificate authority"},
 
-		{"silence", deadlineNow, func(conn *net.TCPConn) { _, _ = io.Copy(io.Discard, conn) }, TLSTimeout, ""},
-		{"half a record", deadlineSoon, rawClient([]byte{0x16, 3, 1, 2, 0, 1, 0}), TLSTimeout, ""},
+		{"silence", deadlineNow, func(conn *net.TCPConn) { _, _ = io.Copy(io.Discard, conn) }, outcome.TLSTimeout, ""},
+		{"half a record", deadlineSoon, rawClient([]byte{0x16, 3, 1, 2, 0, 1, 0}), outcome.TLSTimeout, ""},
 
-		{"closed", nil, func(*net.TCPConn) {}, ClientGone, ""},
-		{"closed in a record", nil, func(conn *net.TCPConn) { _, _ = conn.Write([]byte{0x16, 3, 1, 2, 0, 1, 0}) }, ClientGone, ""},
-		{"close_notify", nil, rawClient([]byte{0x15, 3, 1, 0, 2, 1, 0}), ClientGone, ""},
-		{"reset", nil, func(conn *net.TCPConn) { _ = conn.SetLinger(0) }, ClientGone, ""},
+		{"closed", nil, func(*net.TCPConn) {}, outcome.ClientGone, ""},
+		{"closed in a record", nil, func(conn *net.TCPConn) { _, _ = conn.Write([]byte{0x16, 3, 1, 2, 0, 1, 0}) }, outcome.ClientGone, ""},
+		{"close_notify", nil, rawClient([]byte{0x15, 3, 1, 0, 2, 1, 0}), outcome.ClientGone, ""},
+		{"reset", nil, func(conn *net.TCPConn) { _ = conn.SetLinger(0) }, outcome.ClientGone, ""},
 
-		{"empty hello", nil, rawClient(hello()), TLSFailed, "local error: tls: error decoding message"},
-		{"rubbish in a hello", nil, rawClient(hello(bytes.Repeat([]byte{0xff}, 200)...)), TLSFailed, "local error: tls: error decoding message"},
-		{"another message first", nil, rawClient([]byte{0x16, 3, 1, 0, 4, 20, 0, 0, 0}), TLSFailed, "tls: received unexpected handshake message"},
-		{"a message of 16 MB", nil, rawClient([]byte{0x16, 3, 1, 0, 4, 1, 0xff, 0xff, 0xff}), TLSFailed, "tls: handshake message of length 16777215"},
-		{"no null compression", nil, rawClient(hello(append([]byte{3, 3}, append(make([]byte, 32), 0, 0, 2, 0xc0, 0x2b, 1, 1)...)...)), TLSFailed, "tls: client does not support uncompressed connections"},
-		{"application data in clear", nil, forgedSecond(func(r []byte) []byte { return append([]byte{23, 3, 3, 0, 1, 'Q'}, r...) }), TLSFailed, "local error: tls: "},
-		{"endless empty records", nil, rawClient(bytes.Repeat([]byte{0x16, 3, 1, 0, 0}, 100)), TLSFailed, "local error: tls: unexpected message"},
+		{"empty hello", nil, rawClient(hello()), outcome.TLSFailed, "local error: tls: error decoding message"},
+		{"rubbish in a hello", nil, rawClient(hello(bytes.Repeat([]byte{0xff}, 200)...)), outcome.TLSFailed, "local error: tls: error decoding message"},
+		{"another message first", nil, rawClient([]byte{0x16, 3, 1, 0, 4, 20, 0, 0, 0}), outcome.TLSFailed, "tls: received unexpected handshake message"},
+		{"a message of 16 MB", nil, rawClient([]byte{0x16, 3, 1, 0, 4, 1, 0xff, 0xff, 0xff}), outcome.TLSFailed, "tls: handshake message of length 16777215"},
+		{"no null compression", nil, rawClient(hello(append([]byte{3, 3}, append(make([]byte, 32), 0, 0, 2, 0xc0, 0x2b, 1, 1)...)...)), outcome.TLSFailed, "tls: client does not support uncompressed connections"},
+		{"application data in clear", nil, forgedSecond(func(r []byte) []byte { return append([]byte{23, 3, 3, 0, 1, 'Q'}, r...) }), outcome.TLSFailed, "local error: tls: "},
+		{"endless empty records", nil, rawClient(bytes.Repeat([]byte{0x16, 3, 1, 0, 0}, 100)), outcome.TLSFailed, "local error: tls: unexpected message"},
 
 		// CVE-2023-29409: the cost of a huge key is the server's.
-		{"RSA of 8,200 bits, 1.2", nil, goClient(func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12; showing(hugeRSA(8200))(c) }), TLSFailed, "tls: client sent certificate containing RSA key larger than 8192 bits"},
-		{"RSA of 16,384 bits, 1.3", nil, goClient(showing(hugeRSA(16_384))), TLSFailed, "tls: client sent certificate containing RSA key larger than 8192 bits"},
+		{"RSA of 8,200 bits, 1.2", nil, goClient(func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12; showing(hugeRSA(8200))(c) }), outcome.TLSFailed, "tls: client sent certificate containing RSA key larger than 8192 bits"},
+		{"RSA of 16,384 bits, 1.3", nil, goClient(showing(hugeRSA(16_384))), outcome.TLSFailed, "tls: client sent certificate containing RSA key larger than 8192 bits"},
 		// Possession of the key is crypto/tls's to prove.
-		{"a key of its own, 1.2", nil, goClient(func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12; showing(stolen())(c) }), TLSFailed, "tls: invalid signature by the client certificate"},
-		{"a key of its own, 1.3", nil, goClient(showing(stolen())), TLSFailed, "tls: invalid signature by the client certificate"},
-		{"a certificate of rubbish", nil, goClient(showing(tls.Certificate{Certificate: [][]byte{[]byte("rubbish")}, PrivateKey: handshakePair().PrivateKey})), TLSFailed, "tls: failed to parse client certificate"},
+		{"a key of its own, 1.2", nil, goClient(func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12; showing(stolen())(c) }), outcome.TLSFailed, "tls: invalid signature by the client certificate"},
+		{"a key of its own, 1.3", nil, goClient(showing(stolen())), outcome.TLSFailed, "tls: invalid signature by the client certificate"},
+		{"a certificate of rubbish", nil, goClient(showing(tls.Certificate{Certificate: [][]byte{[]byte("rubbish")}, PrivateKey: handshakePair().PrivateKey})), outcome.TLSFailed, "tls: failed to parse client certificate"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			err := failHandshake(t, c.server, c.client)
@@ -264,10 +265,10 @@ func TestHandshakeRefusalQuotesALPN(t *testing.T) {
 // net package wraps them.
 func TestHandshakeRefusalUnwraps(t *testing.T) {
 	for err, want := range map[error]Outcome{
-		&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}: TLSTimeout,
-		&net.OpError{Op: "read", Err: net.ErrClosed}:          ClientGone,
-		io.ErrUnexpectedEOF:              ClientGone,
-		errors.New("tls: something new"): TLSFailed,
+		&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}: outcome.TLSTimeout,
+		&net.OpError{Op: "read", Err: net.ErrClosed}:          outcome.ClientGone,
+		io.ErrUnexpectedEOF:              outcome.ClientGone,
+		errors.New("tls: something new"): outcome.TLSFailed,
 	} {
 		if o := asRefusal(handshakeRefusal(err)).Outcome; o != want {
 			t.Errorf("%v became %v, want %v", err, o, want)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pgwicket/acl"
+	"pgwicket/internal/outcome"
 	"pgwicket/metrics"
 )
 
@@ -31,13 +32,19 @@ func (p *Policy) judgeVerified(q *acl.Request, at time.Time) (*acl.Rule, error) 
 
 // NextChange returns the first moment after a time at which a verdict may change without
 // a reload, a certificate or a revocation list; the zero time: none.
-func (p *Policy) NextChange(after time.Time) time.Time { return p.Locks.NextChange(after) }
+func (p *Policy) NextChange(after time.Time) time.Time {
+	next := p.Locks.NextChange(after)
+	if rules := p.Rules.NextChange(after); next.IsZero() || !rules.IsZero() && rules.Before(next) {
+		return rules
+	}
+	return next
+}
 
 // admitsUnlocked refuses a client that a lock matches. It is told what one is told that a rule
 // rejects.
 func (p *Policy) admitsUnlocked(q *acl.Request, at time.Time) error {
 	if l := p.Locks.Find(q, at); l != nil {
-		return ruleRefusal(Locked, "pgwicket rejects", q, " ("+l.Describe()+")")
+		return ruleRefusal(outcome.Locked, "pgwicket rejects", q, " ("+l.Describe()+")")
 	}
 	return nil
 }
@@ -50,12 +57,14 @@ func (p *Policy) decide(q *acl.Request, at time.Time) (*acl.Rule, error) {
 	if p.Rules == nil {
 		return nil, nil
 	}
-	rule := p.Rules.Decide(q)
+	timed := *q // others read q
+	timed.At = at
+	rule := p.Rules.Decide(&timed)
 	switch {
 	case rule == nil:
-		return nil, ruleRefusal(NoRule, "no pgwicket rule for", q, "")
+		return nil, ruleRefusal(outcome.NoRule, "no pgwicket rule for", q, "")
 	case !rule.Allow:
-		return rule, ruleRefusal(RuleRejected, "pgwicket rejects", q, fmt.Sprintf(" (rule %q)", rule.Name))
+		return rule, ruleRefusal(outcome.RuleRejected, "pgwicket rejects", q, fmt.Sprintf(" (rule %q)", rule.Name))
 	}
 	return rule, nil
 }
@@ -68,7 +77,7 @@ func (p *Policy) BackendOf(rule *acl.Rule) (*Backend, error) {
 		b = p.Backends[rule.Backend]
 	}
 	if b == nil {
-		return nil, refuse(InternalError, "the policy has no backend for this session")
+		return nil, refuse(outcome.InternalError, "the policy has no backend for this session")
 	}
 	return b, nil
 }
@@ -111,7 +120,7 @@ func (p *Policy) admits(q *acl.Request, state tls.ConnectionState, at time.Time)
 
 func (p *Policy) verify(state tls.ConnectionState, at time.Time) ([]*x509.Certificate, error) {
 	if p.Verify == nil {
-		return nil, refuse(InternalError, "the policy verifies nothing")
+		return nil, refuse(outcome.InternalError, "the policy verifies nothing")
 	}
 	return p.Verify(state, at)
 }
@@ -121,9 +130,9 @@ func (p *Policy) admitsSource(q *acl.Request) error {
 	case acl.Allowed:
 		return nil
 	case acl.Denied:
-		return refuse(SourceDenied, "the address is in acl.deny")
+		return refuse(outcome.SourceDenied, "the address is in acl.deny")
 	default:
-		return refuse(SourceNotAllowed, "the address is in no network of acl.allow")
+		return refuse(outcome.SourceNotAllowed, "the address is in no network of acl.allow")
 	}
 }
 

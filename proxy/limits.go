@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"pgwicket/internal/limit"
+	"pgwicket/internal/outcome"
 	"pgwicket/metrics"
 )
 
@@ -20,13 +21,13 @@ type Backoff = limit.Backoff
 
 // limitOutcomes are the outcomes of what a limiter refuses.
 var limitOutcomes = [...]Outcome{
-	limit.OverRate:     RateLimit,
-	limit.OverSource:   SourceLimit,
-	limit.OverSessions: ConnectionLimit,
-	limit.OverStartups: StartupLimit,
-	limit.OverAccount:  AccountLimit,
-	limit.BackedOff:    AuthBackoff,
-	limit.Interrupted:  ShuttingDown,
+	limit.OverRate:     outcome.RateLimit,
+	limit.OverSource:   outcome.SourceLimit,
+	limit.OverSessions: outcome.ConnectionLimit,
+	limit.OverStartups: outcome.StartupLimit,
+	limit.OverAccount:  outcome.AccountLimit,
+	limit.BackedOff:    outcome.AuthBackoff,
+	limit.Interrupted:  outcome.ShuttingDown,
 }
 
 // limitRefusal returns the refusal for what a limiter has refused.

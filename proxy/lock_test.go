@@ -11,6 +11,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/internal/lock"
+	"pgwicket/internal/outcome"
 	"pgwicket/proxy"
 )
 
@@ -103,7 +104,7 @@ func TestLockConditions(t *testing.T) {
 		p := proxy.Policy{Locks: locked(t, values, now, now.Add(time.Hour)), Networks: networks([]string{"127.0.0.1"}, nil), Verify: refuses("nobody")}
 		_, err := p.Judge(one.Request, first.ConnectionState(), now)
 		var r *proxy.Refusal
-		if !errors.As(err, &r) || r.Outcome != proxy.Locked || strings.Contains(r.Public, "laptop") || !strings.Contains(r.Detail, "stolen laptop") {
+		if !errors.As(err, &r) || r.Outcome != outcome.Locked || strings.Contains(r.Public, "laptop") || !strings.Contains(r.Detail, "stolen laptop") {
 			t.Errorf("%v: %v", values, err)
 		}
 		if _, err := p.Judge(one.Request, first.ConnectionState(), now.Add(2*time.Hour)); err != nil {
@@ -180,5 +181,36 @@ func TestTerminate(t *testing.T) {
 		if s.User != "other" || s.State == "ending" || s.Idle < 0 || s.Idle > patience {
 			t.Errorf("%+v", s)
 		}
+	}
+}
+
+// The sessions of a rule whose time ends are ended at that moment, without a recheck by the interval; those of
+// another rule go on, and a rule that begins admits.
+func TestRuleEndsByItself(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	end := now.Add(time.Hour).UTC().Truncate(time.Second)
+	g := newGate(t, newBackend(t).SocketDir, func(p *proxy.Policy) {
+		p.Rules = rules(
+			t,
+			acl.RuleOptions{Name: "ends", Action: "allow", Users: []string{"app"}, Until: end.Format(time.RFC3339)},
+			acl.RuleOptions{Name: "begins", Action: "allow", Users: []string{"late"}, From: end.Format(time.RFC3339)},
+			acl.RuleOptions{Name: "stays", Action: "allow", Users: []string{"other"}},
+		)
+	})
+	conn := g.session(t, "app")
+	_ = g.session(t, "other")
+	refused := g.secure(t)
+	send(t, refused, startup(protocol3, "user", "late"))
+	expectFatal(t, refused, "28000", `no pgwicket rule for host "127.0.0.1", user "late", database "late"`)
+	_ = refused.Close()
+	g.expect(t, "no_rule")
+	g.Clock.Add(time.Hour)
+	expectFatal(t, conn, "57P01", `terminating connection: no pgwicket rule for host "127.0.0.1", user "app", database "shop"`)
+	_ = conn.Close()
+	g.expect(t, "no_rule")
+	_ = g.session(t, "late")
+	if all := g.Server.Snapshot(); len(all) != 2 {
+		t.Errorf("%d sessions are open, want those of other and late", len(all))
 	}
 }

@@ -3,10 +3,11 @@ package proxy
 import "time"
 
 // nextChange is the timer of the moments at which verdicts change by themselves: a lock
-// ends. Only the goroutine of maintain uses it.
+// ends, or a rule begins or ends. Only the goroutine of maintain uses it.
 type nextChange struct {
 	now   func() time.Time
 	timer *time.Timer
+	of    *Policy   // that next is of
 	last  time.Time // when the sessions were last judged for it
 	next  time.Time // the first moment after that; zero: none
 }
@@ -24,7 +25,10 @@ const clockStep = time.Second
 func (n *nextChange) follow(p *Policy) (passed bool) {
 	now := n.now()
 	passed = !n.next.IsZero() && !now.Before(n.next) || now.Before(n.last)
-	n.last, n.next = now, p.NextChange(now)
+	if passed || n.of != p {
+		n.of, n.next = p, p.NextChange(now)
+	}
+	n.last = now
 	n.timer.Stop()
 	if !n.next.IsZero() {
 		n.timer.Reset(min(n.next.Sub(now), clockStep))

@@ -20,7 +20,7 @@ import (
 // serves the connection fills it in; once the connection has been judged it does
 // not change any more, and any goroutine may read it.
 type peer struct {
-	id          string // see ids
+	id          string // see internal/sessionid
 	accepted    time.Time
 	source      netip.AddrPort // the client's, or what a trusted load balancer says it is
 	proxy       netip.AddrPort // the load balancer's; invalid: none

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"pgwicket/acl"
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/proxyheader"
 	"pgwicket/internal/relay"
 )
@@ -37,7 +38,7 @@ func (c *conn) readProxyHeader() error {
 		c.silent = true
 		return err
 	}
-	c.session.header = header // until it has a ticket, or ends
+	c.header = header // until it has a ticket, or ends
 	timeout := c.policy.StartupTimeout
 	if own := c.policy.ProxyHeaderTimeout; own > 0 {
 		timeout = min(timeout, own)
@@ -67,7 +68,7 @@ func (c *conn) readProxyHeader() error {
 func (p *peer) judge(by *Policy, at, certAt time.Time) (*acl.Rule, error) {
 	if p.proxy.IsValid() && !by.trusts(p.request.Listener, p.proxy.Addr()) {
 		return nil, &Refusal{
-			Outcome: ProxyHeaderRefused,
+			Outcome: outcome.ProxyHeaderRefused,
 			Public:  "the load balancer that it came by is not allowed any more",
 			Detail:  "the load balancer is not in proxy_protocol_from any more",
 		}
@@ -96,11 +97,11 @@ func (c *conn) unexpectedProxyHeader(first byte) bool {
 func proxyRefusal(err error) error {
 	switch {
 	case errors.Is(err, io.EOF):
-		return refuse(Probe, "closed before it sent a PROXY header")
+		return refuse(outcome.Probe, "closed before it sent a PROXY header")
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return refuse(ProxyHeaderInvalid, "no complete PROXY header in time")
+		return refuse(outcome.ProxyHeaderInvalid, "no complete PROXY header in time")
 	case errors.Is(err, io.ErrUnexpectedEOF), relay.IsReset(err):
-		return refuse(ProxyHeaderInvalid, "closed in the middle of its PROXY header")
+		return refuse(outcome.ProxyHeaderInvalid, "closed in the middle of its PROXY header")
 	}
-	return refuse(ProxyHeaderInvalid, err.Error())
+	return refuse(outcome.ProxyHeaderInvalid, err.Error())
 }

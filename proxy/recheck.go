@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"pgwicket/acl"
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/relay"
 )
@@ -24,7 +25,11 @@ const (
 type maintenance struct {
 	policyChanged chan struct{}
 	done          chan struct{} // closed when maintain has returned
+	now           func() time.Time
 }
+
+// now is the clock by which clients are judged.
+func (s *Server) now() time.Time { return s.maintenance.now() }
 
 // maintain looks after the live sessions until the server has stopped: it judges
 // them again whenever there is a new policy and as time passes, for certificates
@@ -35,7 +40,7 @@ func (s *Server) maintain() {
 	recheck, expire, summary := every(policy.RecheckInterval), every(policy.precision()), every(summaryInterval)
 	change := newNextChange(s.now)
 	change.follow(policy)
-	defer s.refusals.logLeftOut(s.log)
+	defer s.logLeftOut()
 	for {
 		select {
 		case <-s.shutdown.done:
@@ -45,7 +50,7 @@ func (s *Server) maintain() {
 			change.timer.Stop()
 			return
 		case <-summary.C:
-			s.refusals.logLeftOut(s.log)
+			s.logLeftOut()
 		case <-s.maintenance.policyChanged:
 			policy = s.policy.Load()
 			reset(recheck, policy.RecheckInterval)
@@ -111,15 +116,15 @@ func (s *session) recheck(p *Policy, at time.Time) (failing bool) {
 		return false
 	}
 	r := s.judgeAgain(p, at)
-	if r != nil && r.Outcome == CRLStale && !p.EndOnStaleCRL {
+	if r != nil && r.Outcome == outcome.CRLStale && !p.EndOnStaleCRL {
 		return false
 	}
 	mode := p.Recheck
 	switch {
 	case r == nil:
-	case r.Outcome == CertExpired:
+	case r.Outcome == outcome.CertExpired:
 		mode = p.OnExpiry
-	case r.Outcome == Locked:
+	case r.Outcome == outcome.Locked:
 		mode = Immediate // whoever locks means now
 	}
 	switch {
@@ -157,7 +162,7 @@ func (s *session) terminateIf(matches func(*acl.Request) bool, detail string) bo
 	if s.phase != relaying || s.terminating() || !matches(&s.peer.request) {
 		return false
 	}
-	s.terminate(&Refusal{Outcome: Terminated, Detail: detail}, "terminating connection due to administrator command", false)
+	s.terminate(&Refusal{Outcome: outcome.Terminated, Detail: detail}, "terminating connection due to administrator command", false)
 	return true
 }
 
@@ -183,7 +188,7 @@ func (s *session) judgeAgain(p *Policy, at time.Time) (r *Refusal) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
 			logPanic(s.server.log, panicked)
-			r = &Refusal{Outcome: InternalError, Detail: "panic"}
+			r = &Refusal{Outcome: outcome.InternalError, Detail: "panic"}
 		}
 	}()
 	rule, err := s.peer.judge(p, at, at)
@@ -193,14 +198,14 @@ func (s *session) judgeAgain(p *Policy, at time.Time) (r *Refusal) {
 		}
 		return nil
 	}
-	if r = asRefusal(err); r.Outcome != CertExpired || p.OnExpiry == Immediate {
+	if r = asRefusal(err); r.Outcome != outcome.CertExpired || p.OnExpiry == Immediate {
 		return r
 	}
 	// A session that may go on with a certificate that has expired must not hide
 	// behind that from a revocation or a rule. A list that is current now may not
 	// have been then.
 	if _, err := s.peer.judge(p, at, lastValid(s.peer.tls.PeerCertificates, at)); err != nil {
-		if other := asRefusal(err); other.Outcome != CertExpired && other.Outcome != CertNotYetValid && other.Outcome != CRLStale {
+		if other := asRefusal(err); other.Outcome != outcome.CertExpired && other.Outcome != outcome.CertNotYetValid && other.Outcome != outcome.CRLStale {
 			return other
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"pgwicket/acl"
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/tlstest"
 	"pgwicket/proxy"
 )
@@ -37,7 +38,7 @@ func rules(t testing.TB, list ...acl.RuleOptions) *acl.Rules {
 func refuses(cn string) func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
 	return verifying(func(state tls.ConnectionState, _ time.Time) error {
 		if len(state.PeerCertificates) > 0 && state.PeerCertificates[0].Subject.CommonName == cn {
-			return &proxy.Refusal{Outcome: proxy.CertRevoked, Public: "client certificate was revoked on 2026-11-23", Detail: cn}
+			return &proxy.Refusal{Outcome: outcome.CertRevoked, Public: "client certificate was revoked on 2026-11-23", Detail: cn}
 		}
 		return nil
 	})
@@ -121,7 +122,7 @@ func TestRecheckAsTimePasses(t *testing.T) {
 		p.RecheckInterval = 5 * time.Millisecond
 		p.Verify = verifying(func(tls.ConnectionState, time.Time) error {
 			if expired.Load() {
-				return &proxy.Refusal{Outcome: proxy.CertExpired, Public: "client certificate expired on 2026-11-23"}
+				return &proxy.Refusal{Outcome: outcome.CertExpired, Public: "client certificate expired on 2026-11-23"}
 			}
 			return nil
 		})
@@ -143,7 +144,7 @@ func TestRecheckAndStaleLists(t *testing.T) {
 	before := g.metric(t, "pgwicket_rechecks_total")
 	g.reload(func(p *proxy.Policy) {
 		p.Verify = func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
-			return nil, &proxy.Refusal{Outcome: proxy.CRLStale}
+			return nil, &proxy.Refusal{Outcome: outcome.CRLStale}
 		}
 	})
 	g.rechecked(t, before)

@@ -11,6 +11,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/internal/clientcert"
+	"pgwicket/internal/outcome"
 )
 
 // Whatever a client sends, its line in the log has a bound, and says what was cut.
@@ -35,7 +36,7 @@ func TestLogLineIsBounded(t *testing.T) {
 			}
 		}
 		var line bytes.Buffer
-		e := end{peer: p, outcome: CertUnknownCA, refusal: &Refusal{Outcome: CertUnknownCA, Detail: long}}
+		e := end{peer: p, outcome: outcome.CertUnknownCA, refusal: &Refusal{Outcome: outcome.CertUnknownCA, Detail: long}}
 		slog.New(slog.NewJSONHandler(&line, nil)).LogAttrs(t.Context(), slog.LevelWarn, "connection refused", e.logAttrs()...)
 		if line.Len() > 8<<10 {
 			t.Errorf("the line has %d bytes", line.Len())

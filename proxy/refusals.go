@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/printable"
 	"pgwicket/internal/refusallog"
 )
@@ -53,7 +54,7 @@ func (r *refusals) add(one Refused) {
 // rememberRefusal keeps a connection among the refusals, if it is one. Port scans
 // and health checks would soon be all of them.
 func (s *Server) rememberRefusal(e end) {
-	if e.outcome == Probe || e.outcome >= ClientClosed {
+	if e.outcome == outcome.Probe || e.outcome >= outcome.ClientClosed {
 		return
 	}
 	p := e.peer
@@ -76,9 +77,10 @@ func (s *Server) rememberRefusal(e end) {
 func (s *Server) Refusals() []Refused { return s.refusals.kept.Last() }
 
 // logLeftOut logs how many refusals were not logged one by one.
-func (r *refusals) logLeftOut(log *slog.Logger) {
-	if total, attrs := r.rate.Summary(); total > 0 {
-		log.LogAttrs(context.Background(), slog.LevelWarn, "refusals not logged",
+func (s *Server) logLeftOut() {
+	if total, attrs := s.refusals.rate.Summary(); total > 0 {
+		s.log.LogAttrs(context.Background(), slog.LevelWarn, "refusals not logged",
 			slog.Int("count", total), slog.Attr{Key: "outcomes", Value: slog.GroupValue(attrs...)})
+		s.audit.record("refusals not recorded", []slog.Attr{slog.Int("count", total)})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"pgwicket/internal/limit"
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/printable"
 	"pgwicket/internal/relay"
@@ -26,7 +27,7 @@ const (
 // them: inside TLS, or in clear as the answer to a packet sent in clear.
 func (c *conn) sendFatal(r *Refusal) {
 	sqlstate, text := r.Message()
-	if sqlstate == "" || !c.canSendError || r.Outcome == StartupTimeout && c.tls == nil { // PostgreSQL closes such a connection without a word
+	if sqlstate == "" || !c.canSendError || r.Outcome == outcome.StartupTimeout && c.tls == nil { // PostgreSQL closes such a connection without a word
 		return
 	}
 	message := pgwire.Fatal(sqlstate, text, "")
@@ -74,23 +75,23 @@ type end struct {
 // logAndCount counts a connection that has ended and writes its one line in the
 // log.
 func (s *Server) logAndCount(e end) {
-	o := outcomes[e.outcome]
-	var message string
+	o := e.outcome.Meaning()
+	var message, event string
 	switch {
 	case e.admitted:
-		message = "session ended"
-		s.metrics.Ended(e.peer.id, o.label)
-	case e.outcome >= CancelForwarded:
-		message = "cancel request"
-		s.metrics.Cancelled(o.label)
+		message, event = "session ended", "ended"
+		s.metrics.Ended(e.peer.id, o.Label)
+	case e.outcome >= outcome.CancelForwarded:
+		message, event = "cancel request", "cancel"
+		s.metrics.Cancelled(o.Label)
 	default:
-		message = "connection refused"
-		s.metrics.Refused(e.peer.id, o.label, o.tls)
+		message, event = "connection refused", "refused"
+		s.metrics.Refused(e.peer.id, o.Label, o.TLS)
 	}
 	s.rememberRefusal(e)
 	ctx, log := context.Background(), s.log
 	level := e.level()
-	if !log.Enabled(ctx, level) {
+	if !log.Enabled(ctx, level) && level < slog.LevelInfo { // a port scan is no decision for the audit trail
 		return
 	}
 	if e.byStranger() {
@@ -98,33 +99,36 @@ func (s *Server) logAndCount(e end) {
 			return
 		}
 	}
-	log.LogAttrs(ctx, level, message, e.logAttrs()...) //nolint:sloglint // it is one of three
+	attrs := e.logAttrs()
+	if level >= slog.LevelInfo {
+		s.audit.record(event, attrs)
+	}
+	log.LogAttrs(ctx, level, message, attrs...) //nolint:sloglint // it is one of three
 }
 
 // logBegin writes the line of a session that begins, with all that is known of it by now. The
 // caller holds the session's mutex.
 func (s *Server) logBegin(one *session) {
-	ctx := context.Background()
-	if s.policy.Load().LogEndsOnly || !s.log.Enabled(ctx, slog.LevelInfo) {
-		return
-	}
 	p := one.peer
 	attrs := append(p.idAttrs(), p.logAttrs()...)
 	if one.rule != "" {
 		attrs = append(attrs, slog.String("rule", one.rule))
 	}
 	attrs = append(attrs, slog.String("backend", one.host.Address), slog.Uint64("backend_pid", uint64(one.login.PID)))
-	s.log.LogAttrs(ctx, slog.LevelInfo, "session began", attrs...)
+	s.audit.record("admitted", attrs)
+	if !s.policy.Load().LogEndsOnly {
+		s.log.LogAttrs(context.Background(), slog.LevelInfo, "session began", attrs...)
+	}
 }
 
 // level returns the level of the line. pg_isready without a certificate is refused as
 // everybody is, and a health check all the same: it takes the refusal for a server that
 // accepts connections. A client that rejects the gate's certificate is no port scan.
 func (e *end) level() slog.Level {
-	if e.outcome == CertMissing && e.peer.application == "pg_isready" || e.peer.rejectsName {
+	if e.outcome == outcome.CertMissing && e.peer.application == "pg_isready" || e.peer.rejectsName {
 		return slog.LevelInfo
 	}
-	return outcomes[e.outcome].level
+	return e.outcome.Meaning().Level
 }
 
 // byStranger reports whether somebody who has proved nothing can cause the line as
@@ -141,7 +145,7 @@ func (e *end) reason() string {
 		return e.refusal.Detail
 	case e.relayed.Err != nil:
 		return e.relayed.Err.Error()
-	case e.outcome == LoginTimeout:
+	case e.outcome == outcome.LoginTimeout:
 		return e.relayed.Login.Late(e.relayed.ToClient > 0) + " (limits.authentication_timeout)"
 	}
 	return ""
@@ -166,7 +170,7 @@ func (e *end) logAttrs() []slog.Attr {
 	} else if !login.Ready && login.SQLSTATE != "" {
 		attrs = append(attrs, slog.String("sqlstate", login.SQLSTATE))
 	}
-	if hint := login.Hint(e.outcome == ClientClosed); hint != "" {
+	if hint := login.Hint(e.outcome == outcome.ClientClosed); hint != "" {
 		attrs = append(attrs, slog.String("hint", hint))
 	}
 	return append(attrs,

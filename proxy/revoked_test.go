@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"pgwicket/internal/outcome"
 	"pgwicket/proxy"
 )
 
@@ -122,7 +123,7 @@ func TestRefusedCertificatesAreNotKept(t *testing.T) {
 	g := newGate(t, b.SocketDir, func(p *proxy.Policy) {
 		p.StartupTimeout = patience
 		p.Limits.HandshakeBytes = 32 << 10
-		p.Verify = verifying(func(tls.ConnectionState, time.Time) error { return &proxy.Refusal{Outcome: proxy.CertUnknownCA} })
+		p.Verify = verifying(func(tls.ConnectionState, time.Time) error { return &proxy.Refusal{Outcome: outcome.CertUnknownCA} })
 	})
 	junk := g.CA.Client("junk").TLS()
 	for i := 0; len(junk.Certificate) < 40; i++ {

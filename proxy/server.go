@@ -27,7 +27,9 @@ import (
 	"pgwicket/internal/handshake"
 	"pgwicket/internal/limit"
 	"pgwicket/internal/lock"
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/relay"
+	"pgwicket/internal/sessionid"
 	"pgwicket/internal/socket"
 	"pgwicket/metrics"
 )
@@ -100,18 +102,25 @@ type Policy struct {
 	AuthenticationTimeout time.Duration
 	// Limits bound what clients may take.
 	Limits Limits
-	// LogEndsOnly leaves out the line about each session that begins.
-	LogEndsOnly bool
-	// RefusalLogRate is how many lines a second about connections that were refused
-	// are logged, a fifth of them at most for one source; 0: all. Of the others the
-	// log has a summary.
-	RefusalLogRate float64
+	Recording
 	// MaxCancelRequests is how many CancelRequests may be under way at
 	// once; they count for nothing else.
 	MaxCancelRequests int
 	// KnownCancelsOnly forwards only those that have the key of a session of
 	// ours.
 	KnownCancelsOnly bool
+}
+
+// Recording is what is recorded of connections.
+type Recording struct {
+	// AuditRequired refuses new sessions while the audit trail cannot be written.
+	AuditRequired bool
+	// LogEndsOnly leaves out the line about each session that begins.
+	LogEndsOnly bool
+	// RefusalLogRate is how many lines a second about connections that were refused
+	// are logged, a fifth of them at most for one source; 0: all. Of the others the
+	// log has a summary.
+	RefusalLogRate float64
 }
 
 // Server accepts connections and serves them. Make it with New.
@@ -130,9 +139,9 @@ type Server struct {
 	refusals   *refusals
 	shutdown   shutdown
 
-	ids         ids
+	ids         sessionid.Sequence
 	maintenance maintenance
-	now         func() time.Time // by which clients are judged
+	audit       auditor
 
 	mu        sync.Mutex
 	listeners map[net.Listener]*acceptLoop
@@ -151,6 +160,11 @@ type Options struct {
 	Metrics  *metrics.Set
 	// Now is the clock by which clients are judged; nil: time.Now.
 	Now func() time.Time
+	// Audit gets each decision, with what the log has of it, and must not block; nil: nobody.
+	Audit func(event string, attrs []slog.Attr)
+	// AuditFailing returns why Audit cannot keep what it gets; nil: it can. Policy.AuditRequired
+	// refuses new sessions then. It may be nil.
+	AuditFailing func() error
 }
 
 // New returns a server. It fails only for want of descriptors. Shutdown frees what it
@@ -159,6 +173,12 @@ func New(o Options) (*Server, error) {
 	p, log, m := o.Policy, o.Log, o.Metrics
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Audit == nil {
+		o.Audit = func(string, []slog.Attr) {}
+	}
+	if o.AuditFailing == nil {
+		o.AuditFailing = func() error { return nil }
 	}
 	r, err := relay.New(relay.Observer{Moved: m.Relayed, Panicked: func(recovered any) { logPanic(log, recovered) }})
 	if err != nil {
@@ -176,9 +196,9 @@ func New(o Options) (*Server, error) {
 		auth:        limit.NewAttempts(),
 		handshakes:  handshake.NewSlots(),
 		cancelKeys:  cancelKeys{requests: limit.NewCancels(), ownSlots: make(handshake.Slots, cancelsAtOnce)},
-		maintenance: maintenance{policyChanged: make(chan struct{}, 1), done: make(chan struct{})},
-		now:         o.Now,
-		ids:         newIDs(),
+		maintenance: maintenance{policyChanged: make(chan struct{}, 1), done: make(chan struct{}), now: o.Now},
+		audit:       auditor{o.Audit, o.AuditFailing},
+		ids:         sessionid.New(),
 	}
 	m.Expect(expected())
 	s.storePolicy(p)
@@ -331,9 +351,8 @@ func (s *Server) begin(conn *net.TCPConn, listener string) {
 
 // forget removes a session that has ended, with its places, its attempt and its cancel key.
 func (s *Server) forget(one *session, cancelKey string) {
-	s.cancelKeys.remove(cancelKey)
+	s.cancelKeys.Remove(cancelKey)
 	one.attempt.Abandoned() // if it has no result by now
-	one.header.Release()
 	one.ticket.Release()
 	one.place.Release()
 	s.mu.Lock()
@@ -356,7 +375,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	if end, ok := ctx.Deadline(); !s.shutdown.handsOver.Load() {
 		s.drain()
 		select {
-		case <-s.shutdown.live.none():
+		case <-s.shutdown.live.None():
 		case <-ctx.Done():
 		}
 	} else if ok {
@@ -377,7 +396,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
-	s.endAll(DrainTimeout)
+	s.endAll(outcome.DrainTimeout)
 	<-done
 	return ctx.Err()
 }

@@ -7,10 +7,10 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/internal/limit"
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/printable"
 	"pgwicket/internal/relay"
-	"pgwicket/metrics"
 )
 
 // phase is how far a connection has come.
@@ -33,11 +33,9 @@ const (
 type session struct {
 	server  *Server
 	peer    *peer               // others may read it from the phase judged on
-	header  *limit.HeaderTicket // released when there is a ticket, or as that is
 	ticket  *limit.Ticket       // released when the server forgets the session
 	place   limit.AccountTicket // likewise; taken at ReadyForQuery
-	host    *Host               // that the relay has a connection to
-	backend string              // the name of its backend
+	host    usedHost            // that the relay has a connection to
 	attempt *limit.Attempt      // to authenticate; likewise
 	account limit.Account       // for which it counts
 
@@ -59,10 +57,10 @@ type session struct {
 // end cuts the session from outside its goroutine. The outcome counts if the
 // session has begun; a connection in its startup ends as ShuttingDown. It may be
 // called more than once; the first outcome stays.
-func (s *session) end(o Outcome) { s.endAs(o, ShuttingDown) }
+func (s *session) end(o Outcome) { s.endAs(o, outcome.ShuttingDown) }
 
 // evict cuts an unproved connection, for another one to take its place.
-func (s *session) evict() { s.endAs(StartupLimit, StartupLimit) }
+func (s *session) evict() { s.endAs(outcome.StartupLimit, outcome.StartupLimit) }
 
 func (s *session) endAs(o, inStartup Outcome) {
 	s.mu.Lock()
@@ -103,7 +101,7 @@ func (s *session) terminateWhenIdle() {
 	}
 	s.refusal, s.deferred = nil, false
 	s.relay.Terminate(relay.Termination{
-		Reason:   uint8(Drained),
+		Reason:   uint8(outcome.Drained),
 		Message:  pgwire.Fatal(pgwire.SQLStateAdminShutdown, "terminating connection due to administrator command", ""),
 		WhenIdle: true,
 	})
@@ -146,16 +144,16 @@ func (s *session) start(r relay.Session, host *Host) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.phase == ending {
-		return refuse(ShuttingDown, "") // endStartup knows better
+		return refuse(outcome.ShuttingDown, "") // endStartup knows better
 	}
-	s.host = host // Done may be called at once, and needs it
+	s.host.Host = host // Done may be called at once, and needs it
 	s.server.metrics.SessionOpened()
-	s.server.shutdown.live.add(1)
+	s.server.shutdown.live.Add(1)
 	handle, err := s.server.relay.Start(r)
 	if err != nil {
-		s.server.shutdown.live.add(-1)
+		s.server.shutdown.live.Add(-1)
 		s.server.metrics.SessionAborted()
-		return refuse(BackendUnavailable, err.Error()) // want of descriptors, as in connectBackend
+		return refuse(outcome.BackendUnavailable, err.Error()) // want of descriptors, as in connectBackend
 	}
 	s.relay, s.phase, s.interrupt = handle, relaying, nil
 	if s.server.drains() {
@@ -170,7 +168,7 @@ func (s *session) start(r relay.Session, host *Host) error {
 func (s *session) ready(login pgwire.Login) *relay.Termination {
 	s.attempt.Succeeded()
 	s.ticket.Prove()
-	s.server.metrics.BackendServed(metrics.Host{Backend: s.backend, Address: s.host.Address})
+	s.server.metrics.BackendServed(s.host.label())
 	place, err := s.server.limiter.AdmitAccount(s.server.policy.Load().Limits, s.account)
 	if err != nil {
 		r := asRefusal(err)
@@ -186,7 +184,7 @@ func (s *session) ready(login pgwire.Login) *relay.Termination {
 		s.mu.Unlock()
 		return &relay.Termination{Reason: uint8(r.Outcome), Message: pgwire.Fatal(sqlstate, text, "")}
 	}
-	s.server.cancelKeys.add(login.CancelKey(), s.host)
+	s.server.cancelKeys.Add(login.CancelKey(), s.host.Host)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.place, s.login = place, login
@@ -197,7 +195,7 @@ func (s *session) ready(login pgwire.Login) *relay.Termination {
 // loginRefused takes note that PostgreSQL has refused the login: at once, for the client may
 // keep its connection open, and others open more meanwhile.
 func (s *session) loginRefused(login pgwire.Login) {
-	if refusedLogin(login) == AuthenticationFailed {
+	if refusedLogin(login) == outcome.AuthenticationFailed {
 		s.attempt.Failed(s.server.policy.Load().Limits)
 	} else {
 		s.attempt.Abandoned()
@@ -206,7 +204,7 @@ func (s *session) loginRefused(login pgwire.Login) {
 
 // endAttempt closes a connection whose authentication takes long, for another attempt.
 func (s *session) endAttempt() {
-	r := &Refusal{Outcome: AuthBackoff, Detail: "its authentication had no result while others of this user from this source waited for it"}
+	r := &Refusal{Outcome: outcome.AuthBackoff, Detail: "its authentication had no result while others of this user from this source waited for it"}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -231,13 +229,13 @@ func (s *session) relayEnded(r relay.Result) {
 	}
 	e.rule = s.rule
 	s.mu.Unlock()
-	if e.outcome == AuthenticationFailed {
+	if e.outcome == outcome.AuthenticationFailed {
 		s.attempt.Failed(s.server.policy.Load().Limits)
 	}
 	s.recordLogin(e.outcome, r)
 	s.server.logAndCount(e)
 	s.cancelLeftover(r)
-	s.server.shutdown.live.add(-1)
+	s.server.shutdown.live.Add(-1)
 	s.server.forget(s, r.Login.CancelKey())
 }
 

@@ -22,6 +22,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgtest"
 	"pgwicket/internal/tlstest"
 	"pgwicket/proxy"
@@ -463,6 +464,13 @@ func TestMetricsTellTheStory(t *testing.T) {
 	// The last connection is counted by its own goroutine.
 	eventually(t, "the last connection is counted", func() bool { return g.metric(t, "pgwicket_connections_starting") == 1 })
 	got := scrape(t, g)
+	place := strings.Split(host, ",result=")[0] + "}"
+	want["backend_up"+place] = 1
+	if at := "backend_last_success_timestamp_seconds" + place; got[at] == "0" {
+		t.Errorf("%s is 0", at)
+	} else {
+		delete(got, at)
+	}
 	for series, n := range want {
 		if got[series] != fmt.Sprint(n) {
 			t.Errorf("%s is %q, want %d", series, got[series], n)
@@ -534,7 +542,7 @@ func TestRefusalsOfAGate(t *testing.T) {
 	b := newBackend(t)
 	g := newGate(t, b.SocketDir, func(p *proxy.Policy) {
 		p.Verify = verifying(func(tls.ConnectionState, time.Time) error {
-			return &proxy.Refusal{Outcome: proxy.CertRevoked, Detail: "on a list"}
+			return &proxy.Refusal{Outcome: outcome.CertRevoked, Detail: "on a list"}
 		})
 	})
 	_ = g.dial(t).Close()
@@ -548,10 +556,10 @@ func TestRefusalsOfAGate(t *testing.T) {
 		all = g.Server.Refusals()
 		return len(all) == 2
 	})
-	if r := all[1]; r.Outcome != proxy.Plaintext || r.User != `a\app` || r.Database != "shop" || r.Client.String() != conn.LocalAddr().String() || r.Listener != g.Addr || r.Session {
+	if r := all[1]; r.Outcome != outcome.Plaintext || r.User != `a\app` || r.Database != "shop" || r.Client.String() != conn.LocalAddr().String() || r.Listener != g.Addr || r.Session {
 		t.Errorf("%+v", r)
 	}
-	if r := all[0]; r.Outcome != proxy.CertRevoked || r.Reason != "on a list" || r.Database != "app" || time.Since(r.At) > patience {
+	if r := all[0]; r.Outcome != outcome.CertRevoked || r.Reason != "on a list" || r.Database != "app" || time.Since(r.At) > patience {
 		t.Errorf("%+v", r)
 	}
 }

@@ -226,8 +226,10 @@ func (p *postgreSQL) load(t *testing.T, files string) bool {
 		statements = "show ssl_ca_file"
 	}
 	log := p.Log()
-	return !strings.Contains(log, fmt.Sprintf("could not load root certificate file %q", ca)) &&
-		!(crl != "" && strings.Contains(log, fmt.Sprintf("could not load SSL certificate revocation list file %q", crl)))
+	if crl != "" && strings.Contains(log, fmt.Sprintf("could not load SSL certificate revocation list file %q", crl)) {
+		return false
+	}
+	return !strings.Contains(log, fmt.Sprintf("could not load root certificate file %q", ca))
 }
 
 // illegalParameter is the alert of OpenSSL for a CertificateVerify message whose algorithm is not one of the certificate's

@@ -53,9 +53,17 @@ func (v *verifier) verify(peer []*x509.Certificate, at time.Time) ([]*x509.Certi
 
 // sentOf returns which certificates of a chain were sent, in the chain's order.
 func sentOf(chain []*certs.Certificate, peer []*x509.Certificate) (sent []*x509.Certificate) {
-	for _, c := range chain {
-		if i := slices.IndexFunc(peer, func(p *x509.Certificate) bool { return bytes.Equal(p.Raw, c.Raw) }); i >= 0 {
-			sent = append(sent, peer[i])
+	n := 0
+	for n < len(chain) && n < len(peer) && bytes.Equal(chain[n].Raw, peer[n].Raw) {
+		n++
+	}
+	if n == len(peer) { // all of them, in order, as nearly always
+		return peer
+	}
+	sent = slices.Clone(peer[:n]) // which does not keep the others in memory
+	for _, c := range chain[n:] {
+		if i := slices.IndexFunc(peer[n:], func(p *x509.Certificate) bool { return bytes.Equal(p.Raw, c.Raw) }); i >= 0 {
+			sent = append(sent, peer[n+i])
 		}
 	}
 	return sent
@@ -78,14 +86,15 @@ func (v *verifier) judge(peer []*x509.Certificate, at time.Time) (chain []*certs
 		}
 	}
 	chain, err := certs.VerifyAgain(p.chain, p.leaf, p.sent, v.pool, certs.Options{Purpose: v.purpose, Time: at, MinSecurityBits: v.minBits})
-	var e *certs.Error
-	switch {
-	case errors.As(err, &e):
+	if err != nil {
+		var e *certs.Error
+		errors.As(err, &e) // it is always one
 		if chain == nil {
 			chain = e.Path
 		}
 		return chain, e.Reason != certs.UnknownCA && len(chain) > 0 && v.pool.IsAnchor(chain[len(chain)-1], v.purpose), refusal(e)
-	case !known || !slices.Equal(chain, p.chain):
+	}
+	if !known || !slices.Equal(chain, p.chain) {
 		v.chains.remember(key, &path{p.leaf, p.sent, chain})
 	}
 	return chain, true, v.checkRevocation(chain, at)

@@ -16,6 +16,7 @@ import (
 	"pgwicket/config"
 	"pgwicket/internal/gate"
 	"pgwicket/internal/lock"
+	"pgwicket/internal/outcome"
 	"pgwicket/internal/phrase"
 	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
@@ -87,7 +88,7 @@ func explain(s streams, path string, q question) int {
 // explainUnreadable prints why crypto/tls fails the handshake of a client, before the
 // gate can judge it.
 func explainUnreadable(w io.Writer, problems []error) {
-	fmt.Fprintf(w, "refused: %s\n  the client is told  the TLS alert decode_error\n", proxy.TLSFailed)
+	fmt.Fprintf(w, "refused: %s\n  the client is told  the TLS alert decode_error\n", outcome.TLSFailed)
 	for i, err := range problems {
 		what := ""
 		if i == 0 {
@@ -164,14 +165,14 @@ func answer(w io.Writer, cfg *config.Config, q *acl.Request, state tls.Connectio
 	fmt.Fprintf(w, "\nsource      %v is %s\n", q.Source, cfg.Policy.Networks.Explain(q.Source))
 	explainCertificate(w, cfg, q, state, at)
 	explainLocks(w, cfg, q, at)
-	explainRules(w, cfg, q)
+	explainRules(w, cfg, q, at)
 	return status
 }
 
 // told returns what a refused client is told.
 func told(cfg *config.Config, r *proxy.Refusal) string {
 	sqlstate, text := r.Message()
-	bySource := r.Outcome == proxy.SourceNotAllowed || r.Outcome == proxy.SourceDenied
+	bySource := r.Outcome == outcome.SourceNotAllowed || r.Outcome == outcome.SourceDenied
 	switch {
 	case bySource && cfg.Policy.SourceRefusal == proxy.Close:
 		return "nothing: the connection is closed (acl.refusal: close), and psql says \"server closed the connection unexpectedly\""
@@ -237,12 +238,13 @@ func explainLocks(w io.Writer, cfg *config.Config, q *acl.Request, at time.Time)
 
 // explainRules prints the rules even if something before them has refused, as the
 // client would reach them next.
-func explainRules(w io.Writer, cfg *config.Config, q *acl.Request) {
+func explainRules(w io.Writer, cfg *config.Config, q *acl.Request, at time.Time) {
 	if cfg.Policy.Rules == nil {
 		fmt.Fprintln(w, "rules       none")
 		return
 	}
 	fmt.Fprintln(w, "rules")
+	q.At = at
 	var last acl.Step
 	for i, step := range cfg.Policy.Rules.Trace(q) {
 		verdict := "does not fit: " + step.Mismatch

@@ -42,7 +42,7 @@ type Certificate struct {
 
 // Extension is one extension as it stands in a certificate.
 type Extension struct {
-	OID      string // dotted decimal
+	OID      der.OID
 	Critical bool
 	Value    []byte
 }

@@ -31,12 +31,16 @@ type judgement struct {
 // known to be good.
 func checkChain(chain []*Certificate, o Options, signed bool) *Error {
 	j := judgement{o, chain, signed}
-	for _, check := range []func() *Error{j.checkExtensions, j.checkStrength, j.checkLinks, j.checkNameConstraints} {
-		if e := check(); e != nil {
-			return e
-		}
+	if e := j.checkExtensions(); e != nil {
+		return e
 	}
-	return nil
+	if e := j.checkStrength(); e != nil {
+		return e
+	}
+	if e := j.checkLinks(); e != nil {
+		return e
+	}
+	return j.checkNameConstraints()
 }
 
 func (j judgement) refuse(depth int, reason Reason, problem, rule, remedy string) *Error {

@@ -77,7 +77,7 @@ func ParseDistributionPointName(raw []byte) (n DistributionPointName, ok bool) {
 	case der.Explicit(1):
 		var rdn []attribute
 		var fragment []byte
-		if rdn, ok = parseRDN(e.Content); ok {
+		if rdn, ok = appendRDN(nil, e.Content); ok {
 			fragment, ok = appendCanonical(nil, rdn)
 			n.fragment = string(fragment)
 		}

@@ -96,7 +96,7 @@ func (c *Certificate) parseExtensions(list der.Input) bool {
 		if _, known := parsers[name]; known && !repeated {
 			seen = append(seen, name)
 		}
-		c.Extensions = append(c.Extensions, Extension{OID: name.String(), Critical: present && critical[0] != 0, Value: value})
+		c.Extensions = append(c.Extensions, Extension{OID: name, Critical: present && critical[0] != 0, Value: value})
 		c.addExtension(name, repeated, value)
 		if present && critical[0] != 0 && !supportedCritical[name] && c.ext.unknown == "" {
 			c.ext.unknown = name

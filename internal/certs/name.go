@@ -55,27 +55,27 @@ func parseName(e der.Element) (n Name, ok bool) {
 		return n, false
 	}
 	n.Raw = e.Full
-	var canonical []byte
+	canonical := make([]byte, 0, 128)
+	n.attributes = make([]attribute, 0, 4)
 	for in := der.Input(e.Content); !in.Empty(); {
 		set, ok := in.Read(der.Set)
 		if !ok {
 			return n, false
 		}
-		rdn, ok := parseRDN(set)
-		if !ok {
+		before := len(n.attributes)
+		if n.attributes, ok = appendRDN(n.attributes, set); !ok {
 			return n, false
 		}
-		if canonical, ok = appendCanonical(canonical, rdn); !ok {
+		if canonical, ok = appendCanonical(canonical, n.attributes[before:]); !ok {
 			return n, false
 		}
-		n.attributes = append(n.attributes, rdn...)
 	}
 	n.canonical = string(canonical)
 	return n, true
 }
 
-// parseRDN reads the attributes of a SET.
-func parseRDN(set der.Input) (rdn []attribute, ok bool) {
+// appendRDN reads the attributes of a SET.
+func appendRDN(rdn []attribute, set der.Input) ([]attribute, bool) {
 	for !set.Empty() {
 		pair, ok := set.Read(der.Sequence)
 		if !ok {
@@ -110,18 +110,28 @@ func appendCanonical(dst []byte, rdn []attribute) ([]byte, bool) {
 	if len(rdn) == 0 {
 		return dst, true
 	}
+	if len(rdn) == 1 { // nearly all
+		pair, ok := rdn[0].appendCanonical(make([]byte, 0, 64))
+		return der.Append(dst, der.Set, pair), ok
+	}
 	encoded := make([][]byte, len(rdn))
 	for i, a := range rdn {
-		id, value, ok := a.canonical()
-		if !ok {
+		var ok bool
+		if encoded[i], ok = a.appendCanonical(nil); !ok {
 			return nil, false
 		}
-		pair := der.Append(nil, der.ObjectIdentifier, []byte(a.oid))
-		pair = der.Append(pair, id, value)
-		encoded[i] = der.Append(nil, der.Sequence, pair)
 	}
 	slices.SortFunc(encoded, bytes.Compare)
 	return der.Append(dst, der.Set, bytes.Join(encoded, nil)), true
+}
+
+func (a attribute) appendCanonical(dst []byte) ([]byte, bool) {
+	id, value, ok := a.canonical()
+	if !ok {
+		return nil, false
+	}
+	pair := der.Append(make([]byte, 0, 64), der.ObjectIdentifier, []byte(a.oid))
+	return der.Append(dst, der.Sequence, der.Append(pair, id, value)), true
 }
 
 // canonical is asn1_string_canon.

@@ -205,7 +205,11 @@ func (l *List) isOf(p *certs.DistributionPoint) bool {
 // InDate reports whether the list is in force at a time, with a grace after its next update. A list without nextUpdate
 // never expires, and the second of nextUpdate is not part of it, both as in OpenSSL.
 func (l *List) InDate(at time.Time, grace time.Duration) bool {
-	return !at.Before(l.thisUpdate) && (l.nextUpdate.IsZero() || at.Before(l.nextUpdate.Add(grace)))
+	next := l.nextUpdate
+	if grace > 0 {
+		next = next.Add(grace)
+	}
+	return !at.Before(l.thisUpdate) && (l.nextUpdate.IsZero() || at.Before(next))
 }
 
 func (s scope) equal(other scope) bool {

@@ -2,6 +2,7 @@ package crl
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"pgwicket/internal/certs"
 )
@@ -11,6 +12,8 @@ import (
 type signatures struct {
 	mu       sync.Mutex
 	verified map[string]func() bool // by SubjectPublicKeyInfo
+
+	last atomic.Pointer[certs.Certificate] // that has signed: nearly always the only one that is asked about
 }
 
 // signaturesLimit bounds what is remembered, since a CA can have any number of CAs of one name below it.
@@ -19,6 +22,9 @@ const signaturesLimit = 64
 // SignedBy reports whether the key of a certificate has signed the list. It looks at nothing else: neither at the name of
 // the certificate nor at whether that CA may sign lists. The result is remembered by the key.
 func (l *List) SignedBy(issuer *certs.Certificate) bool {
+	if l.signatures.last.Load() == issuer {
+		return true
+	}
 	l.signatures.mu.Lock()
 	verified, ok := l.signatures.verified[string(issuer.RawSPKI)]
 	if !ok {
@@ -32,5 +38,9 @@ func (l *List) SignedBy(issuer *certs.Certificate) bool {
 		l.signatures.verified[string(issuer.RawSPKI)] = verified
 	}
 	l.signatures.mu.Unlock()
-	return verified() // callers with this key wait for each other here, callers with another key do not
+	good := verified() // callers with this key wait for each other here, callers with another key do not
+	if good {
+		l.signatures.last.Store(issuer)
+	}
+	return good
 }

@@ -3,8 +3,10 @@
 package dn
 
 import (
+	"crypto/x509"
 	encodingasn1 "encoding/asn1"
 	"encoding/hex"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf16"
@@ -24,6 +26,8 @@ type Attribute struct {
 
 	tag asn1.Tag
 	der []byte // the whole value, for attributes without a name
+
+	last bool // of its RDN
 }
 
 // The string types that cryptobyte does not name.
@@ -37,44 +41,88 @@ const (
 // Parse reads the DER of a Name (RFC 5280, section 4.1.2.4). ok is false if anything in it is malformed; the name then has
 // what comes before that.
 func Parse(der []byte) (name Name, ok bool) {
+	list, ok := parse(nil, der)
+	for begin, i := 0, 0; i < len(list); i++ {
+		if list[i].last {
+			name = append(name, list[begin:i+1])
+			begin = i + 1
+		}
+	}
+	return name, ok
+}
+
+// parse appends the attributes of all RDNs to a list, of which Format needs no more.
+func parse(list []Attribute, der []byte) ([]Attribute, bool) {
 	input := cryptobyte.String(der)
 	var rdns cryptobyte.String
 	if !input.ReadASN1(&rdns, asn1.SEQUENCE) {
-		return nil, false
+		return list, false
 	}
 	for !rdns.Empty() {
 		var set cryptobyte.String
 		if !rdns.ReadASN1(&set, asn1.SET) {
-			return name, false
+			return list, false
 		}
-		var rdn []Attribute
+		begin := len(list)
 		for !set.Empty() {
 			a, ok := readAttribute(&set)
 			if !ok {
-				return name, false
+				return list[:begin], false
 			}
-			rdn = append(rdn, a)
+			list = append(list, a)
 		}
-		name = append(name, rdn)
+		if len(list) > begin {
+			list[len(list)-1].last = true
+		}
 	}
-	return name, input.Empty()
+	return list, input.Empty()
 }
 
 func readAttribute(set *cryptobyte.String) (a Attribute, ok bool) {
 	var pair, element, content cryptobyte.String
-	var oid encodingasn1.ObjectIdentifier
-	if !set.ReadASN1(&pair, asn1.SEQUENCE) ||
-		!pair.ReadASN1ObjectIdentifier(&oid) ||
-		!pair.ReadAnyASN1Element(&element, &a.tag) ||
-		!pair.Empty() {
+	if !set.ReadASN1(&pair, asn1.SEQUENCE) {
 		return a, false
 	}
-	a.OID, a.der = oid.String(), element
+	if a.OID, ok = readOID(&pair); !ok || !pair.ReadAnyASN1Element(&element, &a.tag) || !pair.Empty() {
+		return a, false
+	}
+	a.der = element
 	if !element.ReadAnyASN1(&content, nil) {
 		return a, false
 	}
 	a.Value = content
 	return a, true
+}
+
+// dotted has the identifiers of shortNames by their DER: names are written for every connection, and to decode an identifier
+// takes longer than the rest.
+var dotted = func() map[string]string {
+	m := make(map[string]string, len(shortNames))
+	for id := range shortNames {
+		var oid x509.OID
+		if err := oid.UnmarshalText([]byte(id)); err != nil {
+			panic(err) // in a table of constants
+		}
+		content, _ := oid.MarshalBinary() // never fails
+		m[string(content)] = id
+	}
+	return m
+}()
+
+// readOID reads an OBJECT IDENTIFIER as dotted decimal.
+func readOID(s *cryptobyte.String) (string, bool) {
+	var content cryptobyte.String
+	if again := *s; again.ReadASN1(&content, asn1.OBJECT_IDENTIFIER) {
+		if id, ok := dotted[string(content)]; ok {
+			*s = again
+			return id, true
+		}
+	}
+	var oid encodingasn1.ObjectIdentifier
+	if !s.ReadASN1ObjectIdentifier(&oid) {
+		return "", false
+	}
+	return oid.String(), true
 }
 
 // Plain reports whether every program reads the same value: UTF-8 text without control characters, in a string type that
@@ -141,18 +189,25 @@ func commonName(der []byte) (found Attribute, ok bool) {
 // Format returns the text of the DER of a Name as OpenSSL prints it with XN_FLAG_RFC2253: the last RDN first, bytes outside
 // of ASCII and control characters as \XX. PostgreSQL shows that in pg_stat_ssl and compares it for clientname=DN.
 func Format(der []byte) string {
-	name, _ := Parse(der)
+	var room [8]Attribute
+	list, _ := parse(room[:0], der)
 	var b strings.Builder
-	for i := len(name) - 1; i >= 0; i-- {
+	b.Grow(len(der))
+	for end := len(list); end > 0; {
+		begin := end - 1
+		for begin > 0 && !list[begin-1].last {
+			begin--
+		}
 		if b.Len() > 0 {
 			b.WriteByte(',')
 		}
-		for j := len(name[i]) - 1; j >= 0; j-- {
-			name[i][j].format(&b)
-			if j > 0 {
+		for j := end - 1; j >= begin; j-- {
+			list[j].format(&b)
+			if j > begin {
 				b.WriteByte('+')
 			}
 		}
+		end = begin
 	}
 	return b.String()
 }
@@ -179,6 +234,9 @@ func (a Attribute) text() (string, bool) {
 	case asn1.UTF8String:
 		return string(a.Value), true
 	case asn1.T61String, asn1.PrintableString, asn1.IA5String, numericString, visibleString: // read as Latin-1, as OpenSSL does
+		if !slices.ContainsFunc(a.Value, func(c byte) bool { return c >= utf8.RuneSelf }) {
+			return string(a.Value), true
+		}
 		return fromUnits(a.Value, 1)
 	case bmpString:
 		return fromUnits(a.Value, 2)

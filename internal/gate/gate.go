@@ -10,6 +10,7 @@ package gate
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"sync/atomic"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"pgwicket/config"
+	"pgwicket/internal/audit"
 	"pgwicket/internal/filewatch"
 	"pgwicket/internal/phrase"
 	"pgwicket/internal/sandbox"
@@ -75,6 +77,7 @@ type Gate struct {
 	requests  chan chan *status.Reload // for a reload, by the admin socket
 	published atomic.Pointer[published]
 	locks     locks
+	trail     atomic.Pointer[audit.Writer] // nil: none
 
 	notifier *systemd.Notifier
 	outcome  string // of the last load, for the service manager
@@ -91,18 +94,18 @@ func New(o Options) (*Gate, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	server, err := proxy.New(proxy.Options{Policy: o.Config.Policy, Log: o.Log, Refusals: o.Refusals, Metrics: o.Metrics, Now: o.Now})
-	if err != nil {
-		return nil, err
-	}
 	started := *o.Config
 	started.Policy, started.TLS, started.Settings = nil, nil, nil // a reload replaces them, and they may be large
 	if started.Admin.TLS != nil {
 		started.Admin.TLS = new(tlsconfig.Server) // only its presence is fixed
 	}
-	g := &Gate{
-		Options: o, server: server, started: &started,
-		failures: make(chan error, 1), requests: make(chan chan *status.Reload),
+	g := &Gate{Options: o, started: &started, failures: make(chan error, 1), requests: make(chan chan *status.Reload)}
+	var err error
+	if g.server, err = proxy.New(proxy.Options{
+		Policy: o.Config.Policy, Log: o.Log, Refusals: o.Refusals, Metrics: o.Metrics, Now: o.Now,
+		Audit: g.recordDecision, AuditFailing: g.auditFailing,
+	}); err != nil {
+		return nil, err
 	}
 	g.loaded.Store(&o.Files)
 	if len(o.Config.Variables) > 0 {
@@ -132,7 +135,13 @@ func (g *Gate) Run(signals <-chan os.Signal) error {
 	cfg := g.inForce
 	g.Log.Info("ready", "version", g.Build.Version, "listen", cfg.Listen, "admin", cfg.Admin.Address, "socket", cfg.Admin.Socket,
 		"backends", Addresses(cfg.Policy), "config", g.source())
-	return g.wait(signals)
+	err := g.wait(signals)
+	why := "signal"
+	if err != nil {
+		why = err.Error()
+	}
+	g.closeAudit(why)
+	return err
 }
 
 // The errors of Run.
@@ -156,6 +165,9 @@ func (g *Gate) start() error {
 	}
 	if err := g.openLocks(); err != nil {
 		return err
+	}
+	if err := g.openAudit(); err != nil {
+		return fmt.Errorf("audit.file: %w", err)
 	}
 	g.serve(listeners)
 	g.ready.Store(true)
@@ -191,6 +203,9 @@ func (g *Gate) wait(signals <-chan os.Signal) error {
 			case sig == syscall.SIGHUP && drained != nil:
 				g.Log.Info("no reload while shutting down")
 			case sig == syscall.SIGHUP:
+				if trail := g.trail.Load(); trail != nil {
+					trail.Reopen()
+				}
 				g.reload(bySignal, filewatch.Take(g.files(g.Path)))
 			case drained != nil:
 				g.Log.Warn("second signal, exiting at once", "signal", sig.String(), "sessions", g.server.Sessions())

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"pgwicket/config"
@@ -96,6 +97,9 @@ func (g *Gate) confine(a *sandbox.Account, cfg *config.Config) (err error) {
 	o := sandbox.Options{Names: names, Hosts: hosts, Listen: cfg.Listen, Commands: cfg.RunsCommands}
 	if cfg.StateDir != "" {
 		o.Write = append(o.Write, cfg.StateDir)
+	}
+	if cfg.AuditFile != "" {
+		o.Write = append(o.Write, filepath.Dir(cfg.AuditFile))
 	}
 	if !cfg.ReusePort { // else the socket may be another gate's at any moment
 		o.Remove = cfg.Admin.Socket

@@ -3,6 +3,7 @@ package gate
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
@@ -106,6 +107,7 @@ func (g *Gate) followLocks() {
 	}
 	for id, l := range g.locks.held {
 		if _, there := held[id]; !there && !l.HoldsAt(now) {
+			g.audit("lock ended", lockAttrs(l, l.By)...)
 			g.Log.Info("lock has ended", "lock", id, "filter", l.Filter.String(), "reason", l.Reason)
 		}
 	}
@@ -148,6 +150,7 @@ func (g *Gate) serveLock(w http.ResponseWriter, r *http.Request) {
 	}
 	g.setLocks()
 	g.Log.Warn("locked", "lock", l.ID, "filter", l.Filter.String(), "until", untilText(l), "reason", l.Reason, "by", l.By, "sessions", matched)
+	g.audit("locked", append(lockAttrs(l, l.By), slog.Int("sessions", matched))...)
 	status.WriteJSON(w, Locked{l, matched, g.locks.table.Persistent()})
 }
 
@@ -163,6 +166,7 @@ func (g *Gate) serveUnlock(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	g.setLocks()
+	g.audit("unlocked", lockAttrs(l, operator(r.Context()))...)
 	g.Log.Warn("unlocked", "lock", l.ID, "filter", l.Filter.String(), "reason", l.Reason, "by", operator(r.Context()))
 	status.WriteJSON(w, l)
 }

@@ -101,6 +101,7 @@ func (g *Gate) reload(trigger string, files filewatch.Snapshot) *status.Reload {
 	g.setPolicy(cfg.Policy)
 	g.setInForce(cfg)
 	g.watch(cfg.WatchFiles)
+	g.audit("reloaded", slog.String("trigger", trigger), slog.Any("changes", append([]string{}, changes...)), slog.String("digest", cfg.Settings.Digest()))
 	g.Log.Info("configuration reloaded", append(about, "changes", changes)...)
 	return g.record(status.Reload{Trigger: trigger, Successful: true, Files: changed, Changes: changes}, problems)
 }
@@ -164,6 +165,7 @@ func (g *Gate) warnOfRestart(cfg *config.Config) {
 	add("reuse_port", old.ReusePort != cfg.ReusePort)
 	add("user", old.User != cfg.User)
 	add("state_dir", old.StateDir != cfg.StateDir)
+	add("audit.file", old.AuditFile != cfg.AuditFile)
 	add("landlock", old.Landlock != cfg.Landlock)
 	if len(keys) > 0 {
 		g.Log.Warn("changed settings need a restart; until then the old ones apply", "keys", keys)

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"cmp"
+	"log/slog"
 	"net/http"
 	"slices"
 	"time"
@@ -88,6 +89,7 @@ func (g *Gate) serveTerminate(w http.ResponseWriter, r *http.Request) {
 	}
 	by := operator(r.Context())
 	n := g.server.Terminate(filter.Matches, "terminated by "+by)
+	g.audit("terminated", slog.String("filter", filter.String()), slog.String("by", by), slog.Int("sessions", n))
 	g.Log.Warn("sessions terminated", "filter", filter.String(), "by", by, "sessions", n)
 	status.WriteJSON(w, Terminated{n})
 }

@@ -2,8 +2,11 @@ package lock_test
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -312,4 +315,83 @@ func BenchmarkFind(b *testing.B) {
 			}
 		})
 	}
+}
+
+// The set finds a lock for a client exactly where one of its locks holds and matches, for
+// random locks, clients and times.
+func TestSetAgreesWithModel(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	r := rand.New(rand.NewPCG(seed, 0))
+	one := func(of ...string) string { return of[r.IntN(len(of))] }
+	condition := func() string {
+		return one("cn="+one("a", "b"), "serial="+one("1", "0A"), "issuer=CN="+one("a", "b"), "user="+one("a", "b"), "database="+one("a", "b"),
+			"source="+one("10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "::/0", "2001:db8::/32"), "session=8a0vq2cqj8o3k-"+one("1", "2"))
+	}
+	found, free := 0, 0
+	for range 2000 {
+		table, _ := lock.Open("")
+		var locks []lock.Lock
+		for range r.IntN(6) {
+			conditions := condition()
+			for range r.IntN(3) {
+				conditions += " " + condition()
+			}
+			f, err := lock.ParseFilter(values(conditions))
+			if err != nil {
+				continue // a condition is there twice
+			}
+			l := lock.Lock{Filter: f, By: "test"}
+			if r.IntN(2) == 0 {
+				until := noon.Add(time.Duration(1+r.IntN(10)) * time.Minute)
+				l.Until = &until
+			}
+			if l, _, err = table.Add(l, noon); err != nil {
+				t.Fatal(err)
+			}
+			locks = append(locks, l)
+		}
+		for range 20 {
+			client := one("a", "b") + "/" + one("a", "b") + " from=" + one("10.1.2.3", "10.9.9.9", "192.0.2.1", "2001:db8::1", "::1") + " session=8a0vq2cqj8o3k-" + one("1", "2")
+			if r.IntN(4) > 0 {
+				client += " cn=" + one("a", "b") + " serial=" + one("01", "0A") + " issuer=CN=" + one("a", "b")
+			}
+			if r.IntN(5) == 0 {
+				client += " replication=physical"
+			}
+			q, at := request(t, client), noon.Add(time.Duration(r.IntN(12*60))*time.Second)
+			want := slices.ContainsFunc(locks, func(l lock.Lock) bool { return (l.Until == nil || at.Before(*l.Until)) && modelMatches(l.Filter, q) })
+			if got := table.Set().Find(q, at); (got != nil) != want || got != nil && !modelMatches(got.Filter, q) {
+				t.Fatalf("seed %d: %v is found for %s at %v, want one: %t", seed, got, client, at, want)
+			}
+			if want {
+				found++
+			} else {
+				free++
+			}
+		}
+	}
+	if found < 1000 || free < 1000 {
+		t.Errorf("%d found and %d not: the test sees too little", found, free)
+	}
+}
+
+// modelMatches reads the conditions as they were written.
+func modelMatches(f lock.Filter, q *acl.Request) bool {
+	id := q.Certificate
+	if id == nil {
+		id = &acl.Identity{}
+	}
+	if f.Source != "" {
+		_, network, err := net.ParseCIDR(f.Source)
+		if err != nil || !network.Contains(net.ParseIP(q.Source.String())) {
+			return false
+		}
+	}
+	if f.Database != "" && q.Replication == acl.PhysicalReplication {
+		return false
+	}
+	has := func(want, have string) bool { return want == "" || want == have }
+	return has(f.CN, id.CN) && has(f.Serial, strings.TrimLeft(id.Serial, "0")) && has(f.Issuer, id.Issuer) && has(f.SPKI, id.SPKI) &&
+		has(f.User, q.User) && has(f.Database, q.Database) && has(f.Session, q.Session)
 }

@@ -446,6 +446,9 @@ func keys(t reflect.Type, below string) (all []string) {
 		if kind.Kind() == reflect.Slice {
 			path, kind = path+"[]", kind.Elem()
 		}
+		if kind.Kind() == reflect.Pointer && kind.Elem().Kind() == reflect.Struct {
+			kind = kind.Elem()
+		}
 		all = append(all, path)
 		if kind.Kind() == reflect.Struct && kind != reflect.TypeFor[time.Time]() {
 			all = append(all, keys(kind, path+".")...)

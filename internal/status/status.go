@@ -24,6 +24,7 @@ type Status struct {
 	Sessions     Sessions      `json:"sessions"`
 	Locks        []Lock        `json:"locks"` // the newest first, of many not all
 	LocksTotal   int           `json:"locks_total"`
+	Audit        *Audit        `json:"audit,omitempty"` // nil: there is no audit trail
 	Totals       Totals        `json:"totals"`
 	Limits       []Limit       `json:"limits"`
 	Reload       Reload        `json:"reload"`
@@ -143,6 +144,14 @@ type Lock struct {
 	Until   *time.Time `json:"until,omitempty"` // nil: until it is removed
 }
 
+// Audit is the newest line of the audit trail.
+type Audit struct {
+	File     string `json:"file"`
+	Sequence uint64 `json:"sequence"`
+	SHA256   string `json:"sha256"`
+	Problem  string `json:"problem,omitempty"` // why no line can be written; empty: one can
+}
+
 // Totals has counts since the start.
 type Totals struct {
 	Accepted       uint64  `json:"accepted"`
@@ -212,6 +221,9 @@ func (s Status) derive() Status {
 	s.Attention = []Notice{}
 	s.copyLists()
 	s.notifyState()
+	if s.Audit != nil && s.Audit.Problem != "" {
+		s.notify(Bad, "The audit trail cannot be written: %s", s.Audit.Problem)
+	}
 	s.Certificates = mapList(s.Certificates, s.deriveCertificate)
 	for _, c := range s.Certificates {
 		s.notifyCertificate(c)

@@ -242,7 +242,7 @@ func (g *gate) pgwicketCheck(t *testing.T, r *rendering, p *pki, binary string) 
 	if err != nil {
 		return fmt.Errorf("pgwicket check: %w\n%s", err, out)
 	}
-	expected := `listen\[0\]\.address: 0\.0\.0\.0:5432 listens on all networks .*|admin\.address: .* is not a loopback address.*`
+	expected := `listen\[0\]\.address: 0\.0\.0\.0:5432 listens on all networks .*|admin\.address: .* is not a loopback address.*|listen\[0\]\.address: .* is in use by another process.*`
 	if r.warnings != "" {
 		expected += "|" + r.warnings
 	}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -29,9 +30,10 @@ func gate(t *testing.T) (address string) {
 	host := metrics.Host{Backend: "default", Address: "db1:5432"}
 	s.InForce(1000, 1000, []metrics.Host{host})
 	accepted := s.Accepted("127.0.0.1:5432")
-	session := uint64(0)
+	number := 0
 	live := func() {
-		session++
+		number++
+		session := strconv.Itoa(number)
 		for range 4 {
 			accepted()
 			s.Started()

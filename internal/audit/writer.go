@@ -1,0 +1,301 @@
+package audit
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+)
+
+// The bounds of the queue, and how a file that cannot be written is tried again.
+const (
+	maxQueued  = 4 << 20       // bytes
+	slowQueued = maxQueued / 2 // from here on the trail counts as failing
+	retryPause = 200 * time.Millisecond
+	syncPause  = time.Second
+)
+
+// Writer appends lines to a file, in order, from its own goroutine. Make one with Open.
+// Its methods may be called concurrently, and none waits for the file.
+//
+// Lines that cannot be written wait in a bounded queue. Those beyond it are lost; the
+// first line that can be written again says how many (event "lost").
+type Writer struct {
+	path string
+	on   Observer
+
+	mu     sync.Mutex
+	queue  [][]byte // see encode
+	queued int      // bytes
+	lost   int      // lines after the end of the queue
+	head   Head
+	err    error // of the last attempt to write; nil: it went well
+	closed bool
+
+	wake chan struct{}
+	done chan struct{}
+
+	// Only run uses the rest.
+	file  *os.File
+	size  int64 // of the file after the last line that is known
+	stale bool  // there are lines that have not been synced
+}
+
+// Observer is told what happens to lines; each may be nil. They must not block.
+type Observer struct {
+	Written func(lines int)
+	Lost    func()
+	Failing func(error) // when writing begins to fail
+	Works   func()      // when it works again
+}
+
+// Open opens the file, or makes it, and goes on with the trail in it. It fails if the
+// file cannot be written or is no audit trail.
+func Open(path string, on Observer) (*Writer, error) {
+	w := &Writer{path: path, on: on, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	if err := w.open(); err != nil {
+		return nil, err
+	}
+	unlock, err := w.lock()
+	if err == nil {
+		err = w.readHead()
+		unlock()
+	}
+	if err != nil {
+		_ = w.file.Close()
+		return nil, err
+	}
+	go w.run()
+	return w, nil
+}
+
+// Record appends a line about an event.
+func (w *Writer) Record(event string, attrs []slog.Attr) {
+	line := encode(time.Now(), event, attrs)
+	w.mu.Lock()
+	if w.closed || w.lost > 0 || w.queued+len(line) > maxQueued {
+		w.lost++
+		w.mu.Unlock()
+		call(w.on.Lost)
+		return
+	}
+	w.queue, w.queued = append(w.queue, line), w.queued+len(line)
+	w.mu.Unlock()
+	w.signal()
+}
+
+func call(f func()) {
+	if f != nil {
+		f()
+	}
+}
+
+// Reopen looks at once whether another process has renamed the file, and syncs it.
+func (w *Writer) Reopen() { w.signal() }
+
+// Head returns the newest line that is in the file.
+func (w *Writer) Head() Head {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.head
+}
+
+// Err returns why lines cannot be written now, or not fast enough; nil: they can.
+func (w *Writer) Err() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.err != nil:
+		return w.err
+	case w.queued > slowQueued || w.lost > 0:
+		return fmt.Errorf("%s is too slow: %d bytes wait to be written", w.path, w.queued)
+	}
+	return nil
+}
+
+// Close writes what waits, for at most a second, and closes the file.
+func (w *Writer) Close() {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	w.signal()
+	select {
+	case <-w.done:
+	case <-time.After(time.Second):
+	}
+}
+
+func (w *Writer) signal() {
+	select {
+	case w.wake <- struct{}{}:
+	default: // it is awake, or will be
+	}
+}
+
+// run writes until the Writer is closed and nothing waits, or nothing can be written.
+func (w *Writer) run() {
+	defer close(w.done)
+	pause := time.NewTicker(syncPause)
+	defer pause.Stop()
+	for {
+		select {
+		case <-w.wake:
+		case <-pause.C:
+			if w.stale && w.file.Sync() == nil {
+				w.stale = false
+			}
+		}
+		for w.pending() {
+			if err := w.flush(); w.note(err) != nil {
+				if w.isClosed() {
+					return
+				}
+				time.Sleep(retryPause)
+			}
+		}
+		if w.isClosed() {
+			_ = w.file.Sync()
+			_ = w.file.Close()
+			return
+		}
+	}
+}
+
+func (w *Writer) pending() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.queue) > 0 || w.lost > 0
+}
+
+func (w *Writer) isClosed() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.closed
+}
+
+// note keeps the result of an attempt to write, and tells of a change.
+func (w *Writer) note(err error) error {
+	w.mu.Lock()
+	before := w.err
+	w.err = err
+	w.mu.Unlock()
+	switch {
+	case err != nil && before == nil && w.on.Failing != nil:
+		w.on.Failing(err)
+	case err == nil && before != nil:
+		call(w.on.Works)
+	}
+	return err
+}
+
+// maxBatch bounds the lines of one write.
+const maxBatch = 512
+
+// flush writes a batch, all of it or nothing, at the end of what this or another gate has
+// written.
+func (w *Writer) flush() error {
+	unlock, err := w.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := w.readHead(); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	batch, lost := w.queue[:min(len(w.queue), maxBatch)], 0
+	if len(batch) == len(w.queue) {
+		lost = w.lost
+	}
+	head := w.head
+	w.mu.Unlock()
+	var text []byte
+	for _, rest := range batch {
+		var line []byte
+		line, head = head.next(rest)
+		text = append(text, line...)
+	}
+	if lost > 0 {
+		var line []byte
+		line, head = head.next(encode(time.Now(), "lost", []slog.Attr{slog.Int("lines", lost)}))
+		text = append(text, line...)
+	}
+	if _, err := w.file.Write(text); err != nil {
+		_ = w.file.Truncate(w.size) // a part of a line would be damage
+		return err
+	}
+	w.size, w.stale = w.size+int64(len(text)), true
+	w.mu.Lock()
+	for _, rest := range batch {
+		w.queued -= len(rest)
+	}
+	w.queue, w.lost, w.head = append([][]byte(nil), w.queue[len(batch):]...), w.lost-lost, head
+	w.mu.Unlock()
+	if w.on.Written != nil {
+		w.on.Written(len(batch))
+	}
+	return nil
+}
+
+// open opens the file that has the path now.
+func (w *Writer) open() (err error) {
+	w.file, err = os.OpenFile(w.path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600)
+	w.size = -1 // it is not known
+	return err
+}
+
+// lock locks the file that has the path now, against other gates. After a rename (logrotate)
+// that is another one than before; the trail goes on in it.
+func (w *Writer) lock() (unlock func(), err error) {
+	const most = 10 // renames at the same time
+	for range most {
+		if unlock, err = lockFile(w.file); err != nil {
+			return nil, err
+		}
+		now, there := os.Stat(w.path)
+		mine, err := w.file.Stat()
+		if there == nil && err == nil && os.SameFile(now, mine) {
+			return unlock, nil
+		}
+		if err := w.readHead(); err != nil { // another gate may have written last
+			unlock()
+			return nil, err
+		}
+		unlock()
+		_ = w.file.Sync()
+		old := w.file
+		if err := w.open(); err != nil {
+			w.file = old
+			return nil, err
+		}
+		_ = old.Close()
+	}
+	return nil, fmt.Errorf("%s is renamed again and again", w.path)
+}
+
+// readHead reads the end of the file if another process has written to it. What it finds
+// behind the last newline was never a line, and is removed. The caller holds the lock of
+// the file.
+func (w *Writer) readHead() error {
+	st, err := w.file.Stat()
+	if err != nil || st.Size() == w.size {
+		return err
+	}
+	h, whole, err := tail(w.file, st.Size())
+	if err != nil {
+		return err
+	}
+	if whole < st.Size() {
+		if err := w.file.Truncate(whole); err != nil {
+			return err
+		}
+	}
+	w.size = whole
+	if whole > 0 { // an empty one goes on where the one before has ended
+		w.mu.Lock()
+		w.head = h
+		w.mu.Unlock()
+	}
+	return nil
+}
