@@ -39,7 +39,7 @@ func startEngine(t *testing.T) *engine {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	e := &engine{socket: "unix://" + dir + "/docker.sock"}
-	e.process = start(t, exec.Command("dockerd", "--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver", "vfs",
+	e.process = start(t, exec.Command("dockerd", "--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver", storageDriver(t),
 		"--data-root", dir+"/data", "--exec-root", dir+"/exec", "--pidfile", dir+"/pid", "--host", e.socket))
 	t.Cleanup(func() { // before start kills it: it ends containerd and the containers
 		_ = e.Process.Signal(os.Interrupt)
@@ -62,6 +62,24 @@ func startEngine(t *testing.T) *engine {
 			t.Skipf("no Docker engine starts here: %s", out)
 		}
 	}
+}
+
+// storageDriver is overlay2 where an overlay can be mounted, which vfs replaces at the price of a
+// copy of the whole image for each line of a Dockerfile.
+func storageDriver(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range []string{"lower", "upper", "work", "root"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mount := exec.Command("unshare", "--mount", "mount", "-t", "overlay", "-o", "lowerdir=lower,upperdir=upper,workdir=work", "overlay", "root")
+	mount.Dir = dir
+	if mount.Run() != nil {
+		return "vfs"
+	}
+	return "overlay2"
 }
 
 func lastLine(text string) string {
