@@ -23,6 +23,10 @@ import (
 // no restart is left half done.
 func (s *soak) operate(of step) error {
 	ctx, rnd := context.Background(), of.rnd()
+	if !slices.Contains([]action{revocation, newList, newServerCert}, of.action) {
+		s.turn.Lock()
+		defer s.turn.Unlock()
+	}
 	switch of.action {
 	case signalled:
 		return s.reloads(ctx, loaded, func() error { return s.newest().Signal(syscall.SIGHUP) })
