@@ -25,14 +25,14 @@ type Writer struct {
 	path string
 	on   Observer
 
-	mu     sync.Mutex
-	queue  [][]byte // see encode
-	queued int      // bytes
-	lost   int      // lines after the end of the queue
-	head   Head
-	err    error // of the last attempt to write; nil: it went well
-	told   bool  // Observer knows that it is failing
-	closed bool
+	mu       sync.Mutex
+	queue    [][]byte // see encode
+	queued   int      // bytes
+	lost     int      // lines after the end of the queue
+	head     Head
+	err      error // of the last attempt to write; nil: it went well
+	reported bool  // Observer knows that it is failing
+	closed   bool
 
 	wake chan struct{}
 	done chan struct{}
@@ -82,7 +82,7 @@ func (w *Writer) Record(event string, attrs []slog.Attr) {
 		return
 	}
 	w.queue, w.queued = append(w.queue, line), w.queued+len(line)
-	w.tell()
+	w.reportState()
 	w.mu.Unlock()
 	w.signal()
 }
@@ -186,21 +186,21 @@ func (w *Writer) note(err error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.err = err
-	w.tell()
+	w.reportState()
 	return err
 }
 
-// tell tells the observer when Err begins or ceases to return an error. The caller holds mu, so
+// reportState tells the observer when Err begins or ceases to return an error. The caller holds mu, so
 // that the observer gets both in order.
-func (w *Writer) tell() {
+func (w *Writer) reportState() {
 	switch err := w.failing(); {
-	case err != nil && !w.told:
-		w.told = true
+	case err != nil && !w.reported:
+		w.reported = true
 		if w.on.Failing != nil {
 			w.on.Failing(err)
 		}
-	case err == nil && w.told:
-		w.told = false
+	case err == nil && w.reported:
+		w.reported = false
 		call(w.on.Works)
 	}
 }
