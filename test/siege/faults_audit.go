@@ -179,20 +179,21 @@ func (t *trial) breakRequired(ctx context.Context, f auditFault) (refused int, e
 			return 0, err
 		}
 	}
-	after, err := s.Metrics()
-	switch {
-	case err != nil:
-		return 0, err
-	case after[auditRefused] != before[auditRefused]+clients || after[auditFailing] != 1:
-		return 0, fmt.Errorf("%d clients were refused, and %s went from %v to %v; %s is %v", clients, auditRefused, before[auditRefused], after[auditRefused], auditFailing, after[auditFailing])
-	}
-	if err := errors.Join(s.auditProblem(f.problem), s.observers.awaitAnswers(ctx, 5*observerCount)); err != nil {
+	var after gate.Metrics
+	err = gate.Eventually(ctx, "the refused clients are counted", gate.Timeout, func() error {
+		after, err = s.Metrics()
+		if err == nil && (after[auditRefused] < before[auditRefused]+clients || after[auditFailing] != 1) {
+			err = fmt.Errorf("%d clients were refused, and %s went from %v to %v; %s is %v", clients, auditRefused, before[auditRefused], after[auditRefused], auditFailing, after[auditFailing])
+		}
+		return err
+	})
+	if err := errors.Join(err, s.auditProblem(f.problem), s.observers.awaitAnswers(ctx, 5*observerCount)); err != nil {
 		return 0, err
 	}
 	if err := f.end(); err != nil {
 		return 0, err
 	}
-	return int(after[auditRefused]), s.expectTrail(ctx, f)
+	return int(after[auditRefused]), errors.Join(s.expectTrail(ctx, f), t.finish(ctx, s))
 }
 
 func (t *trial) breakOptional(ctx context.Context, f auditFault) (lost int, err error) {
