@@ -10,7 +10,7 @@ import (
 // The state directory must be there, and only the gate may write to it.
 func TestStateDir(t *testing.T) {
 	s := newSite(t)
-	for name, mode := range map[string]os.FileMode{"good": 0o700, "group": 0o770, "wide": 0o777} {
+	for name, mode := range map[string]os.FileMode{"good": 0o700, "group": 0o750, "shared": 0o770, "open": 0o755, "wide": 0o777} {
 		if err := os.Mkdir(s.path(name), mode); err != nil {
 			t.Fatal(err)
 		}
@@ -23,6 +23,8 @@ func TestStateDir(t *testing.T) {
 		`""`:         "",
 		"good":       "",
 		"group":      "",
+		"shared":     "can be written by other accounts (mode 0770), which could remove locks; run chmod 0700",
+		"open":       "can be read by every account (mode 0755); run chmod 0700",
 		"wide":       "warning: state_dir: ",
 		"missing":    "state_dir: stat ",
 		"plain-file": "is not a directory",
