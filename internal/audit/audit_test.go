@@ -115,6 +115,42 @@ func TestTrail(t *testing.T) {
 	}
 }
 
+// Two trails, because the file was gone at a start, are no damage, in whatever order their
+// files are named, and the break between them has its place.
+func TestTwoTrails(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "audit.log")
+	var files []string
+	for trail, parts := range [][]string{{"a1", "a2"}, {"b1", "b2", "b3"}} {
+		w := open(t, path)
+		for i, part := range parts {
+			record(t, w, 3+trail+2*i)
+			if i == len(parts)-1 {
+				w.Close()
+			}
+			if err := os.Rename(path, filepath.Join(dir, part)); err != nil {
+				t.Fatal(err)
+			}
+			files = append(files, filepath.Join(dir, part))
+		}
+	}
+	for _, order := range [][]int{{0, 1, 2, 3, 4}, {4, 3, 2, 1, 0}, {2, 0, 4, 1, 3}} {
+		var named []string
+		for _, i := range order {
+			named = append(named, files[i])
+		}
+		v := verify(t, named)
+		if v.Lines != 8+18 || v.Trails != 2 || v.Head.Sequence != 18 || len(v.Breaks) != 1 || !strings.HasPrefix(v.Breaks[0], files[2]+":1: another trail begins here; the one before ends with line 8, at "+files[1]+":5") {
+			t.Errorf("%v: %+v", order, v)
+		}
+	}
+	if v := verify(t, []string{files[4], files[1], files[2], files[3]}); v.First != 4 || v.Trails != 2 { // the oldest is deleted
+		t.Errorf("%+v", v)
+	}
+	verify(t, []string{files[4], files[0], files[1], files[2]}, files[4]+":1: 6 lines are missing before it")
+}
+
 // Each line is what somebody does to a whole trail of nine lines, and what Verify says.
 func TestVerifyFinds(t *testing.T) {
 	t.Parallel()

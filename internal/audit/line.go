@@ -40,6 +40,7 @@ type linked struct {
 	Sequence uint64 `json:"seq"`
 	Previous string `json:"prev"`
 	Event    string `json:"event"`
+	Time     string `json:"time"`
 }
 
 // encode returns the part of a line that does not depend on its place.
