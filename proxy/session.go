@@ -249,11 +249,15 @@ func (s *session) snapshot() (Session, bool) {
 	p, now := s.peer, time.Now()
 	s.hasMoved(now)
 	fromClient, toClient := s.relay.Moved()
+	quiet := s.since
+	if quiet.IsZero() { // nothing has moved yet: the client is authenticating
+		quiet = p.accepted
+	}
 	one := Session{
 		ID: p.id, Client: p.source, Listener: p.request.Listener, Since: p.accepted,
 		User: printable.Text(p.request.User), Database: printable.Text(p.request.Database), Rule: s.rule,
 		FromClient: fromClient, ToClient: toClient, Request: &p.request,
-		Idle: now.Sub(s.since), State: s.relay.Activity().String(), Application: printable.Text(p.application), BackendPID: s.login.PID,
+		Idle: now.Sub(quiet), State: s.relay.Activity().String(), Application: printable.Text(p.application), BackendPID: s.login.PID,
 	}
 	if s.phase == ending || s.terminating() {
 		one.State = "ending"
