@@ -43,7 +43,7 @@ var layers = map[string][]string{
 	"internal/refusallog":  nil,
 	"internal/sessionid":   nil,
 	"internal/audit":       nil,
-	"internal/backend":     {"internal/pgwire", "internal/relay", "internal/socket"},
+	"internal/backend":     {"internal/limit", "internal/pgwire", "internal/relay", "internal/socket"},
 	"internal/clientcert":  {"acl", "internal/certs", "internal/printable"},
 	"internal/handshake":   {"internal/pgwire", "internal/relay"},
 	"internal/proxyheader": {"internal/relay"},
