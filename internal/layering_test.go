@@ -44,7 +44,7 @@ var layers = map[string][]string{
 	"internal/sessionid":   nil,
 	"internal/audit":       {"internal/statefile"},
 	"internal/statefile":   nil,
-	"internal/backend":     {"internal/pgwire", "internal/relay", "internal/socket"},
+	"internal/backend":     {"internal/limit", "internal/pgwire", "internal/relay", "internal/socket"},
 	"internal/clientcert":  {"acl", "internal/certs", "internal/printable"},
 	"internal/handshake":   {"internal/pgwire", "internal/relay"},
 	"internal/proxyheader": {"internal/relay"},

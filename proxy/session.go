@@ -202,14 +202,18 @@ func (s *session) loginRefused(login pgwire.Login) {
 	}
 }
 
-// endAttempt closes a connection whose authentication takes long, for another attempt.
-func (s *session) endAttempt() {
+// endAttempt closes a connection whose authentication takes long, for another attempt, unless it is
+// PostgreSQL that takes long: contrib/auth_delay reports a wrong password after a time. It
+// reports whether the attempt gives way.
+func (s *session) endAttempt() bool {
 	r := &Refusal{Outcome: outcome.AuthBackoff, Detail: "its authentication had no result while others of this user from this source waited for it"}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.phase == starting || s.phase == judged:
 		s.cut(r)
+	case s.phase == relaying && s.relay.Activity() == relay.AwaitsResult:
+		return false
 	case s.phase == relaying && !s.login.Ready && !s.terminating():
 		s.refusal, s.deferred = r, false
 		sqlstate, text := r.Message()
@@ -217,6 +221,18 @@ func (s *session) endAttempt() {
 			Reason: uint8(r.Outcome), Message: pgwire.Fatal(sqlstate, text, ""), Deadline: time.Now().Add(boundaryWait),
 		})
 	}
+	return true
+}
+
+// leftUnseen reports whether a login has ended by what its client did, after the client had
+// answered and before PostgreSQL said whether that was right. It counts as a failure, or a
+// client that knows how long a good login takes could guess without one.
+func leftUnseen(o Outcome, r *relay.Result) bool {
+	switch o {
+	case outcome.ClientClosed, outcome.ClientLost, outcome.TLSRecordLimit, outcome.AuthBackoff:
+		return r.Login.AwaitsResult() && !r.Login.Discovery
+	}
+	return false
 }
 
 // relayEnded accounts for a session that the relay has ended.
@@ -229,7 +245,7 @@ func (s *session) relayEnded(r relay.Result) {
 	}
 	e.rule = s.rule
 	s.mu.Unlock()
-	if e.outcome == outcome.AuthenticationFailed {
+	if e.outcome == outcome.AuthenticationFailed || leftUnseen(e.outcome, &r) {
 		s.attempt.Failed(s.server.policy.Load().Limits)
 	}
 	s.recordLogin(e.outcome, r)
