@@ -35,11 +35,11 @@ type Login struct {
 	// and ends the session with SQLSTATE 28000, or without an error.
 	Discovery bool
 
-	asks    int // messages of the backend that want an answer
-	answers int // of the client
-	part    []byte
-	reply   []byte // of the client's first answer
-	oauth   bool   // the backend offered OAUTHBEARER
+	requests int // messages of the backend that want an answer
+	answers  int // of the client
+	part     []byte
+	reply    []byte // of the client's first answer
+	oauth    bool   // the backend offered OAUTHBEARER
 }
 
 // CancelKey returns the process and the key that a CancelRequest for the session
@@ -54,7 +54,7 @@ func (l *Login) CancelKey() string {
 // AwaitsResult reports whether the client has answered all that the backend has asked, and the
 // backend has not said yet whether it accepts that. The password may have been guessed then.
 func (l *Login) AwaitsResult() bool {
-	return l.answers > 0 && l.answers >= l.asks && !l.Authenticated && !l.Ready && l.SQLSTATE == ""
+	return l.answers > 0 && l.answers >= l.requests && !l.Authenticated && !l.Ready && l.SQLSTATE == ""
 }
 
 // collect keeps a part of the contents of a message.
@@ -71,7 +71,7 @@ func (l *Login) received(kind byte, e *report) {
 	l.part = l.part[:0]
 	if kind == msgAuthentication && len(body) >= 4 {
 		if code := binary.BigEndian.Uint32(body); code != authOK && code != authSASLFinal {
-			l.asks++
+			l.requests++
 		}
 	}
 	switch {
