@@ -121,7 +121,7 @@ func (s *Set) connectionSeries() {
 	s.linesDropped = s.counter("log_lines_dropped_total", "Log lines that were dropped because the log was not read or a write failed.")
 	s.auditLines = s.counter("audit_lines_total", "Lines written to the audit trail.")
 	s.auditLost = s.counter("audit_lines_lost_total", "Lines of the audit trail that are lost because it could not be written.")
-	s.auditFailing = s.gauge("audit_failing", "Whether lines of the audit trail cannot be written (1).")
+	s.auditFailing = s.gauge("audit_failing", "Whether lines of the audit trail cannot be written, or not fast enough (1).")
 	s.locks = s.gauge("locks", "Locks in force.")
 	s.rechecks = s.counter("rechecks_total", "Rechecks of the open sessions.")
 	s.recheckFailing = s.gauge("recheck_failing_sessions", "Open sessions that the last recheck would have refused, whether it ended them or not.")

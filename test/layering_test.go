@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestLayers lists what the packages of this module import. Of the product they may use the helpers of its tests only,
-// and the programs do not import each other.
+// TestLayers lists what the packages of this module import. Of the product they may use the helpers of its tests and the
+// memory that check computes, and the programs do not import each other.
 func TestLayers(t *testing.T) {
 	cmd := exec.Command("go", "list", "-f", `{{$p := .ImportPath}}{{range .Imports}}{{$p}} {{.}}{{"\n"}}{{end}}`, "./...")
 	cmd.Env = append(os.Environ(), "GOFLAGS=")
@@ -19,7 +19,7 @@ func TestLayers(t *testing.T) {
 		t.Fatalf("go list: %v", err)
 	}
 	may := []string{
-		"pgwicket/internal/pgtest", "pgwicket/internal/tlstest",
+		"pgwicket/internal/budget", "pgwicket/internal/pgtest", "pgwicket/internal/tlstest",
 		"pgwicket/test/gate", "pgwicket/test/harness", "pgwicket/test/wire",
 	}
 	// owners are the only packages that may import what begins with the key.

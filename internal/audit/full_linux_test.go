@@ -2,11 +2,16 @@ package audit_test
 
 import (
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"pgwicket/internal/audit"
 )
 
 // On a full disk no part of a line stays in the file, and what has waited is written as
@@ -39,5 +44,40 @@ func TestFullDisk(t *testing.T) {
 	w.Close()
 	if v := verify(t, []string{path}); v.Lines != 43 {
 		t.Errorf("%+v", v)
+	}
+}
+
+// While another process holds the lock of the file, nothing is written: the trail is too slow
+// long before a line is lost, and the observer is told once.
+func TestSlow(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "audit.log")
+	var lost, failing, works atomic.Int64
+	w, err := audit.Open(path, audit.Observer{Lost: func() { lost.Add(1) }, Failing: func(error) { failing.Add(1) }, Works: func() { works.Add(1) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	record(t, w, 1)
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	text := slog.String("text", strings.Repeat("x", 20<<10))
+	for range 150 {
+		w.Record("refused", []slog.Attr{text})
+	}
+	if err := w.Err(); err == nil || !strings.Contains(err.Error(), "too slow") || failing.Load() != 1 || lost.Load() != 0 {
+		t.Errorf("%v, told %d times, %d lines lost", err, failing.Load(), lost.Load())
+	}
+	_ = f.Close()
+	eventually(t, "it works again", func() bool { return w.Err() == nil && works.Load() == 1 })
+	w.Close()
+	if v := verify(t, []string{path}); v.Lines != 151 || failing.Load() != 1 {
+		t.Errorf("%+v, told %d times", v, failing.Load())
 	}
 }

@@ -28,13 +28,14 @@ type Writer struct {
 	path string
 	on   Observer
 
-	mu     sync.Mutex
-	queue  [][]byte // see encode
-	queued int      // bytes
-	lost   int      // lines after the end of the queue
-	head   Head
-	err    error // of the last attempt to write; nil: it went well
-	closed bool
+	mu       sync.Mutex
+	queue    [][]byte // see encode
+	queued   int      // bytes
+	lost     int      // lines after the end of the queue
+	head     Head
+	err      error // of the last attempt to write; nil: it went well
+	reported bool  // Observer knows that it is failing
+	closed   bool
 
 	wake chan struct{}
 	done chan struct{}
@@ -45,11 +46,11 @@ type Writer struct {
 	stale bool  // there are lines that have not been synced
 }
 
-// Observer is told what happens to lines; each may be nil. They must not block.
+// Observer is told what happens to lines; each may be nil. They must not block, nor call the Writer.
 type Observer struct {
 	Written func(lines int)
 	Lost    func()
-	Failing func(error) // when writing begins to fail
+	Failing func(error) // when writing begins to fail, or to be too slow
 	Works   func()      // when it works again
 	// Cut is told how many bytes of an incomplete last line were removed, which were being
 	// written when the machine or the gate stopped.
@@ -87,6 +88,7 @@ func (w *Writer) Record(event string, attrs []slog.Attr) {
 		return
 	}
 	w.queue, w.queued = append(w.queue, line), w.queued+len(line)
+	w.reportState()
 	w.mu.Unlock()
 	w.signal()
 }
@@ -111,6 +113,11 @@ func (w *Writer) Head() Head {
 func (w *Writer) Err() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return w.failing()
+}
+
+// failing is Err. The caller holds mu.
+func (w *Writer) failing() error {
 	switch {
 	case w.err != nil:
 		return w.err
@@ -183,16 +190,25 @@ func (w *Writer) isClosed() bool {
 // note keeps the result of an attempt to write, and tells of a change.
 func (w *Writer) note(err error) error {
 	w.mu.Lock()
-	before := w.err
+	defer w.mu.Unlock()
 	w.err = err
-	w.mu.Unlock()
-	switch {
-	case err != nil && before == nil && w.on.Failing != nil:
-		w.on.Failing(err)
-	case err == nil && before != nil:
+	w.reportState()
+	return err
+}
+
+// reportState tells the observer when Err begins or ceases to return an error. The caller holds mu, so
+// that the observer gets both in order.
+func (w *Writer) reportState() {
+	switch err := w.failing(); {
+	case err != nil && !w.reported:
+		w.reported = true
+		if w.on.Failing != nil {
+			w.on.Failing(err)
+		}
+	case err == nil && w.reported:
+		w.reported = false
 		call(w.on.Works)
 	}
-	return err
 }
 
 // maxBatch bounds the lines of one write.

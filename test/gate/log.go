@@ -14,6 +14,8 @@ const (
 
 	FatalRevoked    = "terminating connection: client certificate was revoked" // 57P01; more may follow
 	FatalTerminated = "terminating connection due to administrator command"    // 57P01, PostgreSQL's own words
+	FatalLocked     = "pgwicket rejects host"                                  // in a 28000; in a 57P01 after "terminating connection: "
+	FatalNoRule     = "no pgwicket rule for host"                              // likewise
 	FatalBackoff    = "failed authentications"                                 // in a 28000
 )
 

@@ -23,7 +23,7 @@ import (
 	"pgwicket/test/harness"
 )
 
-// soak is a run: clients that check every answer, two lanes of actions that disturb
+// soak is a run: clients that check every answer, three lanes of actions that disturb
 // them by a plan, and the counts of all that.
 type soak struct {
 	lab    *lab
@@ -40,6 +40,9 @@ type soak struct {
 
 	mu sync.Mutex // of operation
 	operation
+
+	turn sync.Mutex // of actions that restart or configure the gate, and of those of incidents
+	held []heldLock // with turn
 
 	losses      *losses
 	ledger      *ledger
@@ -65,9 +68,11 @@ type operation struct {
 	control       *pgx.Conn     // of the superuser, not through the gate
 	revoked       []credentials // that the list names
 	outside       []credentials // that the gate is known to refuse
+	trail         string        // lines of the audit trail
 	list          int64         // the number of the revocation list
 	peakMemory    int64         // bytes that a gate had
 	slowest       time.Duration // end of the sessions of a revoked certificate
+	slowestLock   time.Duration // of the sessions that a lock or the end of a rule ends
 	sessionsEnded counts        // by action
 }
 
@@ -125,6 +130,11 @@ func (s *soak) prepare(ctx context.Context) (err error) {
 	if err := s.openDatabase(ctx); err != nil {
 		return err
 	}
+	for _, dir := range []string{"state", "audit", "admin"} {
+		if err := os.Mkdir(s.lab.file(dir), 0o700); err != nil {
+			return err
+		}
+	}
 	s.app = &group{role: appUser, clientCert: &clientCert{credentials: s.lab.client}, sessions: make(map[*worker]*clientCert)}
 	for i := range groupCount {
 		g, err := s.newGroup(fmt.Sprintf("group%d", i))
@@ -143,15 +153,21 @@ func (s *soak) prepare(ctx context.Context) (err error) {
 	return s.measureBaseline(ctx)
 }
 
-// setting is that of every gate of the soak.
+// setting is that of every gate of the soak. They share the locks and the audit trail.
 func (s *soak) setting(listen string) setting {
 	return setting{listen: listen, keys: map[string]string{
-		"acl.rules":              `[{name: soak, action: allow, databases: [postgres], users: [samename]}]`,
+		"acl.rules":              soakRules("", time.Time{}),
+		"admin.socket":           s.lab.file(fmt.Sprintf("admin/%d.sock", len(s.gates))),
+		"state_dir":              s.lab.file("state"),
+		"audit.file":             s.auditFile(),
+		"audit.required":         "true",
 		"limits.startup_timeout": gate.Timeout.String(),
 		"limits.drain_timeout":   drainTimeout.String(),
 		"reuse_port":             "true",
 	}}
 }
+
+func (s *soak) auditFile() string { return s.lab.file("audit/audit.log") }
 
 // openDatabase makes roles and tables, and the superuser's own session.
 func (s *soak) openDatabase(ctx context.Context) (err error) {
@@ -261,6 +277,7 @@ func (s *soak) run(ctx context.Context) {
 	s.populate(&wg)
 	wg.Go(func() { s.runLane(operators, operatorStream, s.operate) })
 	wg.Go(func() { s.runLane(environment, environmentStream, s.disturb) })
+	wg.Go(func() { s.runLane(incidents, incidentStream, s.intervene) })
 	wg.Go(s.watch)
 	select {
 	case <-time.After(s.length):

@@ -38,6 +38,15 @@ const (
 	stalling     action = "handshakes that stall"
 )
 
+// What an administrator does in an incident, beside both.
+const (
+	locking        action = "clients locked"
+	lockRunningOut action = "clients locked for seconds"
+	unlocking      action = "locks removed"
+	commanding     action = "sessions terminated by command"
+	ruleEnding     action = "rule whose time ends"
+)
+
 // lane is a list of actions of which one is under way at a time. Each is drawn once
 // before any is drawn again, so that a short run has all of them.
 type lane struct {
@@ -48,6 +57,7 @@ type lane struct {
 var (
 	operators   = lane{[]action{signalled, fileChanged, fileBroken, revocation, newList, newServerCert, overlapping, interrupting, crashing}, time.Second, 6 * time.Second}
 	environment = lane{[]action{killing, resetting, terminating, badFlood, connectFlood, wrongCancels, guessing, stalling}, time.Second, 5 * time.Second}
+	incidents   = lane{[]action{locking, lockRunningOut, unlocking, commanding, ruleEnding}, time.Second, 8 * time.Second}
 )
 
 // step is one action of the plan. It is done at that time or, where the one before
@@ -66,6 +76,7 @@ func (s step) rnd() *rand.Rand { return rand.New(rand.NewPCG(s.seed, 0)) } //nol
 const (
 	operatorStream = 1<<32 + iota
 	environmentStream
+	incidentStream
 )
 
 // plan returns what a lane does in a time. It is the beginning of what it does

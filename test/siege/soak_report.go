@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"pgwicket/test/gate"
+	"pgwicket/test/harness"
 )
 
 // mostMemory is what a gate may use: the race detector takes five to ten times the
@@ -78,11 +79,22 @@ func (s *soak) audit() {
 	check("the end of the gate", s.newest().Stop())
 	for _, g := range s.gates {
 		check("the log of a gate", errors.Join(g.Check(), s.auditLog(g.RawLog())))
+		check("the sessions and clients that a gate has ended or refused by a lock, a command or the end of a rule", s.auditRestrictions(g.Records()))
 	}
+	check("the audit trail", s.auditTrail(ctx))
 	check("what the gates' logs say of the sessions that were ended", s.auditExcuses())
 	if s.peakMemory > mostMemory {
 		check("memory", fmt.Errorf("a gate has taken %s", bytesText(s.peakMemory)))
 	}
+}
+
+// auditTrail has the program verify the trail that all gates have written.
+func (s *soak) auditTrail(ctx context.Context) error {
+	out, err := harness.Output(ctx, s.lab.dir, nil, s.lab.plain, "audit", "verify", s.auditFile())
+	if err == nil {
+		s.trail, _, _ = strings.Cut(out, " ")
+	}
+	return err
 }
 
 // allGone fails unless a gate without clients counts none.
@@ -164,12 +176,18 @@ func (s *soak) auditLog(raw []byte) error {
 // outcomesOf are the outcomes that the gate may log for what a client takes to be the
 // end of its session by an action.
 var outcomesOf = map[action][]string{
-	revocation:   {"certificate_revoked"},
-	overlapping:  {"drained", "drain_timeout"},
-	interrupting: {"drained", "drain_timeout"},
+	revocation: {"certificate_revoked"},
+	// A session that was opened while a command ran may have been ended by it or by a later restart.
+	overlapping:  {"drained", "drain_timeout", "terminated"},
+	interrupting: {"drained", "drain_timeout", "terminated"},
 	// The client gets PostgreSQL's message, and may be the first to close. A gate that is
 	// draining may have sent the same message before.
-	terminating: {"backend_closed", "backend_lost", "client_closed", "client_lost", "drained", "drain_timeout"},
+	terminating: {"backend_closed", "backend_lost", "client_closed", "client_lost", "drained", "drain_timeout", "terminated", "locked", "no_rule"},
+
+	locking:        {"locked"},
+	lockRunningOut: {"locked"},
+	commanding:     {"terminated"},
+	ruleEnding:     {"no_rule"},
 }
 
 // auditExcuses fails unless the gate's log has the same reason for each end of a
@@ -236,6 +254,8 @@ func (s *soak) summary() string {
 		{"rows whose commit was cut off, there or not", s.ledger.count(inDoubt)},
 		{"rows never committed, and not there", s.ledger.count(neverAsked)},
 		{"until the last session of a revoked certificate was over, at most", s.slowest.Round(time.Millisecond)},
+		{"until the last session of a lock or of a rule that was over had ended, at most", s.slowestLock.Round(time.Millisecond)},
+		{"lines of the audit trail, verified", s.trail},
 		{"memory of a gate at the peak", bytesText(s.peakMemory)},
 		{"**losses**", fmt.Sprintf("**%d**", s.losses.count())},
 	} {

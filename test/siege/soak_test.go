@@ -22,6 +22,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"pgwicket/internal/pgtest"
+	"pgwicket/test/gate"
 )
 
 // A soak must be able to fail: each of these must be noticed.
@@ -199,6 +200,87 @@ func TestOnlyRestartsExcuseRefusals(t *testing.T) {
 	}
 }
 
+// A lock, a rule that ends and a command explain the end of the sessions that they match, in
+// their time and in their words, and no other.
+func TestOnlyRestrictionsExcuse(t *testing.T) {
+	t.Parallel()
+	const locked = "terminating connection: pgwicket rejects host \"::1\", user \"a\""
+	const noRule = "terminating connection: no pgwicket rule for host \"::1\", user \"a\""
+	began := time.Now()
+	after := began.Add
+	a, b := subject{role: "a"}, subject{role: "b"}
+	ofA := func(who subject) bool { return who.role == "a" }
+	lost := fmt.Errorf("receive message: %w", io.ErrUnexpectedEOF)
+	lockOfA := &restriction{locking, "", ofA, after(time.Minute), after(61 * time.Second), after(2 * time.Minute), after(121 * time.Second)}
+	ruleOfA := &restriction{ruleEnding, "", ofA, after(time.Hour), after(time.Hour), time.Time{}, time.Time{}}
+	command := &restriction{commanding, "", ofA, after(10 * time.Minute), time.Time{}, time.Time{}, after(601 * time.Second)}
+	restart := outage{overlapping, after(610 * time.Second), after(612 * time.Second)}
+	d := disturbances{restrictions: []*restriction{lockOfA, ruleOfA, command}, outages: []outage{restart}}
+	in := after(90 * time.Second)
+	for name, c := range map[string]struct {
+		end  ending
+		at   time.Time
+		want action
+	}{
+		"locked":                             {ending{err: told("57P01", locked), who: a, opened: began, idle: true}, in, locking},
+		"locked in a transaction":            {ending{err: told("57P01", locked), who: a, opened: began, midway: true}, in, locking},
+		"locked, another's lock":             {ending{err: told("57P01", locked), who: b, opened: began}, in, ""},
+		"locked before it":                   {ending{err: told("57P01", locked), who: a, opened: began}, after(59 * time.Second), ""},
+		"locked after it":                    {ending{err: told("57P01", locked), who: a, opened: after(3 * time.Minute)}, after(4 * time.Minute), ""},
+		"locked, long after it":              {ending{err: told("57P01", locked), who: a, opened: began}, after(4 * time.Minute), ""},
+		"cut by a lock":                      {ending{err: lost, who: a, opened: began}, in, locking},
+		"cut by a lock when idle":            {ending{err: lost, who: a, opened: began, idle: true}, in, ""},
+		"cut, another's lock":                {ending{err: lost, who: b, opened: began}, in, ""},
+		"a rule's words for a lock":          {ending{err: told("57P01", noRule), who: a, opened: began}, in, ""},
+		"rule over":                          {ending{err: told("57P01", noRule), who: a, opened: began}, after(61 * time.Minute), ruleEnding},
+		"rule over too early":                {ending{err: told("57P01", noRule), who: a, opened: began}, after(59 * time.Minute), ""},
+		"terminated":                         {ending{err: told("57P01", gate.FatalTerminated), who: a, opened: began, midway: true}, after(601 * time.Second), commanding},
+		"terminated, another":                {ending{err: told("57P01", gate.FatalTerminated), who: b, opened: began}, after(601 * time.Second), ""},
+		"begun after the command":            {ending{err: told("57P01", gate.FatalTerminated), who: a, opened: after(602 * time.Second)}, after(603 * time.Second), ""},
+		"drained, begun during the command":  {ending{err: told("57P01", gate.FatalTerminated), who: a, opened: after(600*time.Second + 1)}, after(611 * time.Second), overlapping},
+		"terminated, noticed in a restart":   {ending{err: told("57P01", gate.FatalTerminated), who: a, opened: began}, after(611 * time.Second), commanding},
+		"the words of a command, for a lock": {ending{err: told("57P01", gate.FatalTerminated), who: a, opened: began}, in, ""},
+	} {
+		why, ok := d.excuse(c.end, c.at)
+		if why != c.want && (ok || c.want != "") || ok != (c.want != "") {
+			t.Errorf("%s: excused by %q, %v; want %q", name, why, ok, c.want)
+		}
+	}
+	refused := told("28000", "pgwicket rejects host \"::1\"")
+	for name, c := range map[string]struct {
+		who       subject
+		err       error
+		began, at time.Time
+		want      bool
+	}{
+		"refused":                {a, refused, in, in, true},
+		"another refused":        {b, refused, in, in, false},
+		"refused after the lock": {a, refused, after(122 * time.Second), after(123 * time.Second), false},
+		"refused before it":      {a, refused, began, after(time.Second), false},
+		"for another reason":     {a, told("28000", "client certificate was revoked"), in, in, false},
+		"cut off":                {a, lost, in, in, true},
+		"no connection":          {a, syscall.ECONNREFUSED, in, in, false},
+	} {
+		if _, got := d.restrictsConnect(c.who, c.err, c.began, c.at); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	if d.forbids(a, in, in) == nil || d.forbids(b, in, in) != nil || d.forbids(a, after(60*time.Second), in) != nil || d.forbids(a, in, after(2*time.Minute)) != nil {
+		t.Error("a client that is admitted under a lock is not noticed, or another is")
+	}
+	line := func(outcome, user string, at time.Time) []gate.Record {
+		return []gate.Record{{"msg": gate.MessageEnded, "outcome": outcome, "user": user, "time": at.Format(time.RFC3339Nano)}}
+	}
+	if err := errors.Join(d.auditRestrictions(line("locked", "a", in)), d.auditRestrictions(line("no_rule", "a", after(2*time.Hour))), d.auditRestrictions(line("client_closed", "b", in))); err != nil {
+		t.Error(err)
+	}
+	for _, records := range [][]gate.Record{line("locked", "b", in), line("locked", "a", began), line("terminated", "a", in), line("no_rule", "a", in), {{"msg": gate.MessageEnded, "outcome": "locked", "user": "a"}}} {
+		if d.auditRestrictions(records) == nil {
+			t.Errorf("nothing is wrong with %v", records)
+		}
+	}
+}
+
 func TestPlanIsRepeatable(t *testing.T) {
 	t.Parallel()
 	long, short := operators.plan(7, operatorStream, 10*time.Minute), operators.plan(7, operatorStream, time.Minute)
@@ -208,7 +290,7 @@ func TestPlanIsRepeatable(t *testing.T) {
 	if reflect.DeepEqual(short, operators.plan(8, operatorStream, time.Minute)) {
 		t.Error("another seed gives the same plan")
 	}
-	for _, l := range []lane{operators, environment} {
+	for _, l := range []lane{operators, environment, incidents} {
 		for seed := range uint64(100) {
 			done := map[action]bool{}
 			for _, s := range l.plan(seed, 0, time.Minute) {

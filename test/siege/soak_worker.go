@@ -70,10 +70,16 @@ func (g *group) leave(w *worker) {
 
 // sessionsOf counts the sessions that a certificate has opened.
 func (g *group) sessionsOf(p *clientCert) (n int) {
+	return g.sessionsThat(func(_ *worker, by *clientCert) bool { return by == p })
+}
+
+// sessionsThat counts the sessions with that property. Of the worker only what any goroutine
+// may read counts.
+func (g *group) sessionsThat(are func(*worker, *clientCert) bool) (n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, by := range g.sessions {
-		if by == p {
+	for w, by := range g.sessions {
+		if are(w, by) {
 			n++
 		}
 	}
@@ -127,12 +133,29 @@ func (w *worker) work() {
 	}
 }
 
+// subject is what locks and rules know of the client.
+func (w *worker) subject(p *clientCert) subject {
+	who := subject{role: w.group.role, pid: w.pid.Load()}
+	if p.pair != nil {
+		who.serial = serialOf(p.pair.Leaf())
+	}
+	return who
+}
+
+// mustEnd says whether the gate must end the session, and whether it should have done so
+// by now.
+func (w *worker) mustEnd() (yes, overdue bool) {
+	revoked, late := w.clientCert.mustEnd()
+	restricted, overdue := w.s.restrictionOn(w.subject(w.clientCert), time.Now())
+	return revoked || restricted, late || overdue
+}
+
 // stays says whether a session with so many requests to go is to go on. One
-// whose certificate is revoked does not leave: it waits for its end.
+// whose certificate is revoked, or which is locked, does not leave: it waits for its end.
 func (w *worker) stays(left int) bool {
-	mustEnd, overdue := w.clientCert.mustEnd()
+	mustEnd, overdue := w.mustEnd()
 	if overdue {
-		w.s.recordLoss(w.String(), "the end of its session", fmt.Sprintf("it is still open %v after new clients were refused for the same certificate", grace))
+		w.s.recordLoss(w.String(), "the end of its session", fmt.Sprintf("it is still open %v after new clients were refused for the same reason", grace))
 		return false
 	}
 	return mustEnd || left > 0 && w.s.running()
@@ -157,7 +180,7 @@ func (w *worker) does(name string, do func(*worker, context.Context) error) bool
 
 // judge records a loss unless an action explains the error.
 func (w *worker) judge(err error) {
-	e := ending{err: err, pid: w.pid.Load(), opened: w.opened, clientCert: w.clientCert, idle: w.idle, midway: w.midway}
+	e := ending{who: w.subject(w.clientCert), err: err, pid: w.pid.Load(), opened: w.opened, clientCert: w.clientCert, idle: w.idle, midway: w.midway}
 	why, ok := w.s.excuse(e, time.Now())
 	if !ok {
 		w.s.recordLoss(w.String(), w.asked, err.Error())
@@ -182,11 +205,24 @@ func (w *worker) connect() bool {
 	for w.s.running() {
 		p, began := w.group.current(), time.Now()
 		conn, err := w.dial(p)
+		who, now := w.subject(p), time.Now()
 		if err == nil {
 			w.hold(conn, p)
+			if r := w.s.forbids(who, began, now); r != nil {
+				w.s.recordLoss(w.String(), w.asked, fmt.Sprintf("it is admitted under %v", r))
+			}
 			return true
 		}
+		why, restricted := w.s.restrictsConnect(who, err, began, now)
 		switch {
+		case restricted && w.second:
+			return false
+		case restricted:
+			w.s.faults.add("new client refused or cut off: "+string(why), 1)
+			select {
+			case <-time.After(500 * time.Millisecond):
+			case <-w.s.over:
+			}
 		case state(err) == "28000" && p.revoked.Load() && strings.Contains(err.Error(), "revoked"):
 			if w.second {
 				return false
@@ -246,7 +282,10 @@ func (w *worker) close() {
 func (w *worker) rest(d time.Duration) error {
 	w.idle = true
 	const turn = 300 * time.Millisecond
-	for end := time.Now().Add(d); w.s.running() || w.clientCert.revoked.Load(); {
+	for end := time.Now().Add(d); ; {
+		if mustEnd, _ := w.mustEnd(); !mustEnd && !w.s.running() {
+			return nil
+		}
 		left := time.Until(end)
 		if left <= 0 {
 			return nil
@@ -263,7 +302,6 @@ func (w *worker) rest(d time.Duration) error {
 			return err
 		}
 	}
-	return nil
 }
 
 // another returns a second client of the same kind, for what takes two.
@@ -279,6 +317,7 @@ func (w *worker) matches(got, want []byte) error {
 
 // ending is what a client knows of the end of its session.
 type ending struct {
+	who        subject
 	err        error
 	pid        uint32
 	opened     time.Time
@@ -300,10 +339,11 @@ func (o outage) touches(began, ended time.Time) bool {
 
 // disturbances are what may excuse the end of a session. Safe for concurrent use.
 type disturbances struct {
-	mu         sync.Mutex
-	outages    []outage
-	terminated map[uint32]time.Time // backends; a number may come again
-	seen       []excusal
+	mu           sync.Mutex
+	outages      []outage
+	terminated   map[uint32]time.Time // backends; a number may come again
+	restrictions []*restriction
+	seen         []excusal
 }
 
 // excusal is an end that was excused; the gate's log must have the same reason.
@@ -349,6 +389,9 @@ func (d *disturbances) excuse(e ending, now time.Time) (action, bool) {
 	if inWords && told.Code == "57P01" && strings.HasPrefix(told.Message, gate.FatalRevoked) {
 		return revocation, revoked
 	}
+	if inWords && told.Code == "57P01" && told.Message != gate.FatalTerminated {
+		return d.restrictionTold(e, told, now)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !inWords && ended(e.err) && d.met(crashing, e.opened, now) {
@@ -364,6 +407,11 @@ func (d *disturbances) excuse(e ending, now time.Time) (action, bool) {
 	case revoked && !byCommand:
 		return revocation, true
 	}
+	// A command tells what a drain tells; the others have words of their own, or cut.
+	r := d.restricted(e, now, func(a action) bool { return !byCommand || a == commanding })
+	if r != nil && (r.action != commanding || !e.opened.After(r.from)) {
+		return r.action, true
+	}
 	for _, o := range slices.Backward(d.outages) {
 		if o.action == crashing || !o.touches(e.opened, now) {
 			continue
@@ -372,6 +420,9 @@ func (d *disturbances) excuse(e ending, now time.Time) (action, bool) {
 			continue
 		}
 		return o.action, true
+	}
+	if r != nil { // it was opened while the command ran
+		return r.action, true
 	}
 	return "", false
 }
