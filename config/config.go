@@ -247,8 +247,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 	f.paths(dir)
 	c.Settings = &Settings{f, l.lines}
 	f.TLS.KeyOwner = keyOwner(f.User)
-	f.Admin.TLS.KeyOwner = f.TLS.KeyOwner
-	f.TLS.Account, f.Admin.TLS.Account = f.User, f.User
+	f.TLS.Account, f.Admin.TLS.Account, f.Admin.TLS.KeyOwner = f.User, f.User, f.TLS.KeyOwner
 	f.TLS.KeepGone, f.Admin.TLS.KeepGone = l.keepGone, l.keepGone
 	l.client = func(o tlsconfig.ClientOptions) (*tlsconfig.Client, []tlsconfig.Problem) {
 		o.PassphraseCommand, o.KeyOwner, o.Account, o.MinSecurityBits = f.TLS.PassphraseCommand, f.TLS.KeyOwner, f.TLS.Account, f.TLS.MinSecurityBits

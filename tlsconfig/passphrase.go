@@ -104,9 +104,9 @@ func (p passphrases) run(command string) ([]byte, error) {
 	case ctx.Err() != nil:
 		err = &passphraseError{fmt.Sprintf("the command did not end within %v and was killed: it must not wait for input", p.timeout)}
 	case err != nil:
-		err = &passphraseError{"the command failed" + p.as() + ": " + err.Error() + stderr.quote(secret)}
+		err = &passphraseError{"the command failed: " + err.Error() + stderr.quote(secret) + p.as()}
 	case len(secret) == 0:
-		err = &passphraseError{"the command" + p.as() + " printed no passphrase on its standard output" + stderr.quote(nil)}
+		err = &passphraseError{"the command printed no passphrase on its standard output" + stderr.quote(nil) + p.as()}
 	case len(secret) > passphraseLimit:
 		err = &passphraseError{fmt.Sprintf("the command printed more than %d bytes", passphraseLimit)}
 	}
@@ -122,7 +122,7 @@ func (p passphrases) as() string {
 	if p.account == "" || os.Geteuid() != 0 {
 		return ""
 	}
-	return fmt.Sprintf(", run as the account %s of the key user,", p.account)
+	return fmt.Sprintf(" (it runs as the account in user, %s)", p.account)
 }
 
 // bounded keeps the first bytes and discards the rest: SIGPIPE would end a command that prints too much, and the error would

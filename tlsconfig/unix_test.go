@@ -126,7 +126,7 @@ func TestPassphraseAccount(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 	p := passphrases{command: "cat " + keep(t, "passphrase", []byte("s3cret")), timeout: passphraseTimeout, account: "nobody"}
-	if _, err := p.get("server.key"); err == nil || !strings.Contains(err.Error(), "run as the account nobody of the key user,") {
+	if _, err := p.get("server.key"); err == nil || !strings.Contains(err.Error(), "(it runs as the account in user, nobody)") {
 		t.Errorf("a file of root: %v", err)
 	}
 }

@@ -137,7 +137,7 @@ func TestDamagedFiles(t *testing.T) {
 		{"unknown key at the top", `{"version":1,"locks":[],"x":1}`, `unknown field "x"`},
 		{"a key twice", field(`"cn":"alice"`, `"cn":"alice","cn":"bob"`), `the key "cn" is there twice`},
 		{"a key twice, in two cases", field(`"cn":"alice"`, `"cn":"alice","CN":"bob"`), `the key "CN" is there twice`},
-		{"locks twice", strings.Replace(good, `{"version"`, `{"locks":[` + goodLock + `],"version"`, 1), `the key "locks" is there twice`},
+		{"locks twice", strings.Replace(good, `{"version"`, `{"locks":[`+goodLock+`],"version"`, 1), `the key "locks" is there twice`},
 		{"duplicate id", `{"version":1,"locks":[` + goodLock + "," + goodLock + `]}`, "lock 2 has the id 00000001 of an earlier lock"},
 		{"no id", field(`"00000001"`, `""`), "its id is not one of the gate's"},
 		{"odd id", field(`"00000001"`, `"0000000G"`), "its id is not one of the gate's"},
