@@ -38,6 +38,7 @@ type List struct {
 	signer         *certs.Certificate // among the configured CAs; nil: the list is from another CA
 	signatures     *signatures
 	problem        string // why the list cannot be used; empty: it can
+	delta          bool   // it lists changes only
 	foreign        bool   // an entry may be of a certificate that the issuer has not issued
 }
 
@@ -212,15 +213,21 @@ func (l *List) InDate(at time.Time, grace time.Duration) bool {
 	return !at.Before(l.thisUpdate) && (l.nextUpdate.IsZero() || at.Before(next))
 }
 
+// all reports whether a list covers every certificate of its issuer.
+func (s scope) all() bool { return !s.users && !s.cas && !s.point.Present() }
+
 func (s scope) equal(other scope) bool {
 	return s.users == other.users && s.cas == other.cas && s.key == other.key
 }
 
 // replaces reports whether two lists are of one CA and cover the same certificates, so that the newer one replaces the
-// older. The issuer's name is not enough, since two CAs may have the same one.
-func (l *List) replaces(old *List) bool {
+// older.
+func (l *List) replaces(old *List) bool { return l.scope.equal(old.scope) && l.sameCA(old) }
+
+// sameCA reports whether two lists are of one CA. The issuer's name is not enough, since two CAs may have the same one.
+func (l *List) sameCA(old *List) bool {
 	switch {
-	case !l.issuer.Equal(old.issuer) || !l.scope.equal(old.scope):
+	case !l.issuer.Equal(old.issuer):
 		return false
 	case l.signer != nil:
 		return old.SignedBy(l.signer)
