@@ -43,6 +43,7 @@ type Problem struct {
 	Option  string // that names the file
 	Text    string // one line: what is wrong and what to do
 	Warning bool   // the set can be used all the same
+	Stray   bool   // a warning of a file of a directory that holds no list and is left aside
 }
 
 func (b *Builder) errorf(option, format string, args ...any) {
@@ -52,6 +53,11 @@ func (b *Builder) errorf(option, format string, args ...any) {
 
 func (b *Builder) warnf(option, format string, args ...any) {
 	b.problems = append(b.problems, Problem{Option: option, Text: fmt.Sprintf(format, args...), Warning: true})
+}
+
+func (b *Builder) warnOfStray(option, format string, args ...any) {
+	b.warnf(option, format+" and is left aside", args...)
+	b.problems[len(b.problems)-1].Stray = true
 }
 
 // report returns the problems of this call, and forgets them.
@@ -95,13 +101,13 @@ func (b *Builder) Add(option, file string, data []byte) []Problem {
 func (b *Builder) AddEntry(option, file string, data []byte) []Problem {
 	b.init()
 	if _, err := certs.Parse(data); err == nil && !b.hadListsIn(file) {
-		b.warnf(option, "%q holds a certificate and no CRL, and is left aside", file)
+		b.warnOfStray(option, "%q holds a certificate and no CRL,", file)
 		return b.report()
 	}
 	lists, isPEM, err := b.split(file, data)
 	switch {
 	case errors.Is(err, errNoList) && !b.hadListsIn(file):
-		b.warnf(option, "%v, and is left aside", err)
+		b.warnOfStray(option, "%v,", err)
 		return b.report()
 	case err != nil:
 		b.lose(option, file, err)

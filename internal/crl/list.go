@@ -85,7 +85,10 @@ var otherKinds = map[certs.FileKind]string{
 	certs.FilePKCS12:         "a PKCS #12 file has no lists",
 }
 
-const beginCRL = "-----BEGIN X509 CRL-----"
+const (
+	beginCRL = "-----BEGIN X509 CRL-----"
+	endCRL   = "-----END X509 CRL-----"
+)
 
 // Split returns the lists of a file in DER. A file is either one list in DER or any number of PEM blocks, with any other
 // text or PEM between them, as OpenSSL reads it. A file without a list and a damaged block are errors, which complete a
@@ -95,8 +98,9 @@ func Split(data []byte) (lists [][]byte, isPEM bool, err error) {
 	if len(data) > 0 && data[0] == 0x30 && otherKinds[certs.KindOf(data)] == "" {
 		return [][]byte{data}, false, nil
 	}
-	// pem.Decode skips a damaged block without an error, and a list that is skipped revokes nothing.
-	begun := bytes.Count(data, []byte(beginCRL))
+	// pem.Decode skips a damaged block without an error, and a list that is skipped revokes nothing. Either line may be
+	// what is damaged.
+	begun := max(bytes.Count(data, []byte(beginCRL)), bytes.Count(data, []byte(endCRL)))
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type == "X509 CRL" {
 			lists = append(lists, block.Bytes)
