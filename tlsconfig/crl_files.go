@@ -54,6 +54,9 @@ func (f crlFiles) load(b *crl.Builder) (*crl.Set, []Problem) {
 	return set, r.problems
 }
 
+// maxStrayWarnings is how many files of a directory without a list are named.
+const maxStrayWarnings = 20
+
 // addCRLDir reads every file of a directory. OpenSSL looks only for the names that c_rehash makes; here any name will do,
 // and a link that c_rehash made to a list beside it does no harm. An entry that cannot be read concerns its CA alone.
 func addCRLDir(b *crl.Builder, option, dir string, r *report) {
@@ -62,7 +65,7 @@ func addCRLDir(b *crl.Builder, option, dir string, r *report) {
 		r.errorf(option, "%v", cannotRead(dir, err))
 		return
 	}
-	files := 0
+	files, strays := 0, 0
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), ".") { // such as ..data of a volume of Kubernetes
 			continue
@@ -78,9 +81,18 @@ func addCRLDir(b *crl.Builder, option, dir string, r *report) {
 			if data, err := readFile(name, crl.MaxSize, nil); err != nil {
 				r.addCRLProblems(b.Unreadable(option, name, err))
 			} else {
-				r.addCRLProblems(b.AddEntry(option, name, data))
+				problems := b.AddEntry(option, name, data)
+				if len(problems) == 1 && problems[0].Stray {
+					if strays++; strays > maxStrayWarnings {
+						continue
+					}
+				}
+				r.addCRLProblems(problems)
 			}
 		}
+	}
+	if more := strays - maxStrayWarnings; more > 0 {
+		r.warnf(option, "%q has %d more files that hold no CRL and are left aside", dir, more)
 	}
 	if files == 0 && !r.failed() {
 		r.warnf(option, "%q holds no CRL", dir)

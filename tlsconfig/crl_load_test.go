@@ -142,6 +142,34 @@ func TestLoadCRLDir(t *testing.T) {
 	checkTexts(t, "no directory", texts(problems), "error crl_dir: cannot read")
 }
 
+// The warnings of a directory full of other files leave room for those that matter.
+func TestLoadCRLDirOfStrayFiles(t *testing.T) {
+	t.Parallel()
+	pki := newPKI()
+	dir := t.TempDir()
+	write := func(name string, data []byte) {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 200 {
+		write(fmt.Sprintf("note%03d", i), []byte("text\n"))
+	}
+	write("ca.crt", pki.root.CertPEM())
+	write("root.crl", pki.root.CRL(nil))
+	write("z.crl", []byte("-----BEGIN X509 CRL-----\nMII"))
+	set, problems := loadClientCRLs(Options{CRLDir: dir}, poolOf(pki.certs(), false), nil, time.Now())
+	var want []string
+	for range maxStrayWarnings {
+		want = append(want, "left aside")
+	}
+	want = append(want, `z.crl" holds 1 CRLs of which only 0 can be read`, "has 181 more files that hold no CRL", `"CN=intermediate"`)
+	checkTexts(t, "strays", texts(problems), want...)
+	if len(set.Infos()) != 1 {
+		t.Errorf("%d lists, want 1", len(set.Infos()))
+	}
+}
+
 // The lists of both places are used, and one that is in both is one list.
 func TestLoadCRLFileAndDir(t *testing.T) {
 	t.Parallel()

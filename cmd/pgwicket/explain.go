@@ -18,6 +18,7 @@ import (
 	"pgwicket/internal/lock"
 	"pgwicket/internal/outcome"
 	"pgwicket/internal/phrase"
+	"pgwicket/internal/printable"
 	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
 )
@@ -197,7 +198,7 @@ func explainCertificate(w io.Writer, cfg *config.Config, q *acl.Request, state t
 		names []string
 	}{{"dns", id.DNS}, {"email", id.Email}, {"uri", id.URI}} {
 		for _, name := range n.names {
-			fmt.Fprintf(w, "            %-7s %s\n", n.kind, name)
+			fmt.Fprintf(w, "            %-7s %s\n", n.kind, printable.Text(name))
 		}
 	}
 	fmt.Fprintf(w, "            issuer  %s\n            spki    %s\n", id.Issuer, id.SPKI)
@@ -217,7 +218,7 @@ func explainCertificate(w io.Writer, cfg *config.Config, q *acl.Request, state t
 func commonName(id *acl.Identity) string {
 	switch {
 	case id.CN != "":
-		return id.CN
+		return printable.Text(id.CN)
 	case id.CNText != "":
 		return strconv.Quote(id.CNText) + ", which cn compares and no role can have (samename, \\1): it has over 63 bytes, or is a T61String"
 	}

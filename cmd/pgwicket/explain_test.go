@@ -98,6 +98,9 @@ func TestDocumentedPolicies(t *testing.T) {
 // The whole answer, for a client that is admitted and for one that is refused.
 func TestExplain(t *testing.T) {
 	ca, alice := stageExplain(t)
+	if err := os.WriteFile("rlo.crt", ca.Client("ad\u202enimda").CertPEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	rules := `acl:
   allow: [10.0.0.0/8]
   deny: [10.66.0.0/16]
@@ -120,6 +123,7 @@ func TestExplain(t *testing.T) {
 			"cn      alice", "email   alice@example.com", "not revoked", `1 "first" (pgwicket.yaml:5) does not fit: the certificate does not match`,
 			`2 "own" (pgwicket.yaml:6) fits: allow`,
 		}},
+		{"a name that a terminal turns round", []string{"10.1.2.3", "--cert", "rlo.crt"}, exitFailed, []string{`cn      ad\u202enimda`}},
 		{"denied network", []string{"10.66.2.3", "--cert", "alice.crt"}, exitFailed, []string{"refused: source_denied", "denied by 10.66.0.0/16 of acl.deny", `fits: allow`}},
 		{"no network", []string{"192.0.2.1"}, exitFailed, []string{"refused: source_not_allowed", "in no network of acl.allow"}},
 		{"mapped", []string{"::ffff:10.1.2.3", "--cert", "alice.crt"}, exitOK, []string{"source      10.1.2.3 is allowed"}},

@@ -43,6 +43,7 @@ type Problem struct {
 	Option  string // that names the file
 	Text    string // one line: what is wrong and what to do
 	Warning bool   // the set can be used all the same
+	Stray   bool   // a warning of a file of a directory that holds no list and is left aside
 }
 
 func (b *Builder) errorf(option, format string, args ...any) {
@@ -52,6 +53,11 @@ func (b *Builder) errorf(option, format string, args ...any) {
 
 func (b *Builder) warnf(option, format string, args ...any) {
 	b.problems = append(b.problems, Problem{Option: option, Text: fmt.Sprintf(format, args...), Warning: true})
+}
+
+func (b *Builder) warnOfStray(option, format string, args ...any) {
+	b.warnf(option, format+" and is left aside", args...)
+	b.problems[len(b.problems)-1].Stray = true
 }
 
 // report returns the problems of this call, and forgets them.
@@ -94,14 +100,14 @@ func (b *Builder) Add(option, file string, data []byte) []Problem {
 // AddEntry is Add for a file of a directory, of which not every file needs to hold lists: one without is left aside.
 func (b *Builder) AddEntry(option, file string, data []byte) []Problem {
 	b.init()
-	if _, err := certs.Parse(data); err == nil {
-		b.warnf(option, "%q holds a certificate and no CRL, and is left aside", file)
+	if _, err := certs.Parse(data); err == nil && !b.hadListsIn(file) {
+		b.warnOfStray(option, "%q holds a certificate and no CRL,", file)
 		return b.report()
 	}
 	lists, isPEM, err := b.split(file, data)
 	switch {
 	case errors.Is(err, errNoList) && !b.hadListsIn(file):
-		b.warnf(option, "%v, and is left aside", err)
+		b.warnOfStray(option, "%v,", err)
 		return b.report()
 	case err != nil:
 		b.lose(option, file, err)
@@ -134,7 +140,8 @@ func (b *Builder) lose(option, file string, err error) {
 }
 
 func (b *Builder) hadListsIn(file string) bool {
-	return b.Previous != nil && slices.ContainsFunc(b.Previous.lists, func(l *List) bool { return l.source.file == file })
+	return b.Previous != nil && slices.ContainsFunc(slices.Concat(b.Previous.lists, b.Previous.allOnlyRevoke()),
+		func(l *List) bool { return l.source.file == file })
 }
 
 func (b *Builder) split(file string, data []byte) (lists [][]byte, isPEM bool, err error) {
@@ -162,6 +169,7 @@ func (b *Builder) addList(from source, der []byte) error {
 	switch {
 	case errors.Is(err, errDelta):
 		b.setSigner(list)
+		list.delta = true
 		b.deltas = append(b.deltas, list)
 		b.set.addOnlyRevoke(list)
 		b.warnf(from.option, "%s %v", list, err)
@@ -187,7 +195,7 @@ func (b *Builder) Set(option string) (*Set, []Problem) {
 		return b.set, nil
 	}
 	for _, delta := range b.deltas {
-		if len(b.set.byIssuer[delta.issuer.Canonical()]) == 0 {
+		if !slices.ContainsFunc(b.set.byIssuer[delta.issuer.Canonical()], delta.sameCA) {
 			delta.problem = errDelta.Error()
 			b.set.add(delta)
 		}
@@ -195,6 +203,7 @@ func (b *Builder) Set(option string) (*Set, []Problem) {
 	if b.Previous != nil {
 		b.keepOlder(b.Previous)
 		b.keepNewer(b.Previous)
+		b.keepRevoking(b.Previous)
 	}
 	b.warnOfStale()
 	b.warnOfMissing(option)
@@ -240,64 +249,6 @@ func (b *Builder) setSigner(list *List) (named bool) {
 		}
 	}
 	return named
-}
-
-// keepOlder keeps lists of the previous set in place of what cannot be used now: files that cannot be read, lists that
-// cannot be applied, and lists that begin in the future.
-func (b *Builder) keepOlder(previous *Set) {
-	var kept []*List
-	for _, old := range previous.lists {
-		i := slices.IndexFunc(b.set.lists, func(l *List) bool { return l.replaces(old) && !l.thisUpdate.After(b.Now) })
-		if i >= 0 || !old.until.IsZero() && !b.Now.Before(old.until) {
-			continue
-		}
-		again := *old // a copy, since sessions are using old
-		again.kept, again.until = true, time.Time{}
-		future := slices.IndexFunc(b.set.lists, func(l *List) bool { return l.replaces(old) && l.thisUpdate.After(b.Now) })
-		switch {
-		case future >= 0 && b.set.lists[future].thisUpdate.Equal(old.thisUpdate):
-			continue // the same list
-		case future >= 0:
-			again.until = b.set.lists[future].thisUpdate
-			b.warnf(old.source.option, "%s, so the list from before stays in use until then", b.set.lists[future].staleness(b.Now))
-		case b.lost[old.source.file], len(b.set.unusable[old.issuer.Canonical()]) > 0:
-		case b.KeepGone && b.Policy.AllowMissing && len(b.set.byIssuer[old.issuer.Canonical()]) == 0:
-			b.warnf(old.source.option, "%s is gone, and the CA has no other list, so it stays in use: run pgwicket reload or send SIGHUP to drop it", old)
-		default:
-			continue
-		}
-		kept = append(kept, &again)
-	}
-	for _, list := range kept {
-		b.set.add(list)
-	}
-}
-
-// keepNewer keeps the newest list of the previous set where the newest one now is older. The older one may be a copy from
-// a backup, from a mirror that is behind, or the work of somebody who wants to undo a revocation; it must not undo one.
-// Both lists are used, so that what either revokes is revoked, and the kept one goes on to the next reload.
-func (b *Builder) keepNewer(previous *Set) {
-	var kept []*List
-	for _, old := range previous.lists {
-		var latest *List
-		for _, list := range b.set.lists {
-			if list.replaces(old) && (latest == nil || list.compare(latest) > 0) {
-				latest = list
-			}
-		}
-		// Without any list there is nothing to compare: the operator has removed it, and its CA has none now.
-		if latest == nil || latest.compare(old) >= 0 || previous.hasNewer(old) {
-			continue
-		}
-		b.warnf(latest.source.option, "%s goes back from %s to %s, so the newer list from before the reload is kept in use with it: "+
-			"install the CA's newest list, or restart pgwicket to drop the kept one", latest, old.age(latest), latest.age(old))
-		again := *old // a copy, since sessions are using old
-		again.kept, again.signer = true, latest.signer
-		kept = append(kept, &again)
-	}
-	for _, list := range kept {
-		b.set.add(list)
-	}
 }
 
 // warnOfStale warns of lists that are not in date, unless another list replaces them: a directory may have old lists.

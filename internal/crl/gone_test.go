@@ -32,7 +32,7 @@ func TestListsThatAreGone(t *testing.T) {
 	status := func(s *Set) Status { return statusOf(s, time.Now(), []*x509.Certificate{mallory, two.Cert}...) }
 	before, _ := build(allow, true, nil, one.CRL(nil), revoking)
 	kept, problems := build(allow, true, before, one.CRL(nil))
-	if status(kept) != Revoked || !strings.Contains(problems, "is gone, and the CA has no other list, so it stays in use") {
+	if status(kept) != Revoked || !strings.Contains(problems, "is gone, and the CA has no other list that covers the same certificates, so it stays in use") {
 		t.Errorf("after a change of files: %v, %q", status(kept), problems)
 	}
 	if again, _ := build(allow, true, kept, one.CRL(nil)); status(again) != Revoked {

@@ -38,6 +38,7 @@ type List struct {
 	signer         *certs.Certificate // among the configured CAs; nil: the list is from another CA
 	signatures     *signatures
 	problem        string // why the list cannot be used; empty: it can
+	delta          bool   // it lists changes only
 	foreign        bool   // an entry may be of a certificate that the issuer has not issued
 }
 
@@ -84,7 +85,10 @@ var otherKinds = map[certs.FileKind]string{
 	certs.FilePKCS12:         "a PKCS #12 file has no lists",
 }
 
-const beginCRL = "-----BEGIN X509 CRL-----"
+const (
+	beginCRL = "-----BEGIN X509 CRL-----"
+	endCRL   = "-----END X509 CRL-----"
+)
 
 // Split returns the lists of a file in DER. A file is either one list in DER or any number of PEM blocks, with any other
 // text or PEM between them, as OpenSSL reads it. A file without a list and a damaged block are errors, which complete a
@@ -94,8 +98,9 @@ func Split(data []byte) (lists [][]byte, isPEM bool, err error) {
 	if len(data) > 0 && data[0] == 0x30 && otherKinds[certs.KindOf(data)] == "" {
 		return [][]byte{data}, false, nil
 	}
-	// pem.Decode skips a damaged block without an error, and a list that is skipped revokes nothing.
-	begun := bytes.Count(data, []byte(beginCRL))
+	// pem.Decode skips a damaged block without an error, and a list that is skipped revokes nothing. Either line may be
+	// what is damaged.
+	begun := max(bytes.Count(data, []byte(beginCRL)), bytes.Count(data, []byte(endCRL)))
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type == "X509 CRL" {
 			lists = append(lists, block.Bytes)
@@ -212,15 +217,21 @@ func (l *List) InDate(at time.Time, grace time.Duration) bool {
 	return !at.Before(l.thisUpdate) && (l.nextUpdate.IsZero() || at.Before(next))
 }
 
+// all reports whether a list covers every certificate of its issuer.
+func (s scope) all() bool { return !s.users && !s.cas && !s.point.Present() }
+
 func (s scope) equal(other scope) bool {
 	return s.users == other.users && s.cas == other.cas && s.key == other.key
 }
 
 // replaces reports whether two lists are of one CA and cover the same certificates, so that the newer one replaces the
-// older. The issuer's name is not enough, since two CAs may have the same one.
-func (l *List) replaces(old *List) bool {
+// older.
+func (l *List) replaces(old *List) bool { return l.scope.equal(old.scope) && l.sameCA(old) }
+
+// sameCA reports whether two lists are of one CA. The issuer's name is not enough, since two CAs may have the same one.
+func (l *List) sameCA(old *List) bool {
 	switch {
-	case !l.issuer.Equal(old.issuer) || !l.scope.equal(old.scope):
+	case !l.issuer.Equal(old.issuer):
 		return false
 	case l.signer != nil:
 		return old.SignedBy(l.signer)

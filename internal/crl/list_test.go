@@ -227,7 +227,8 @@ func TestSplit(t *testing.T) {
 	ca := tlstest.NewCA("ca")
 	one, two := ca.CRL(nil), ca.CRL(func(l *tlstest.CRL) { l.Number = big.NewInt(2) })
 	damaged := bytes.Replace(two, []byte("\n"), []byte("\n?"), 2)
-	headless := bytes.Replace(two, []byte("-----END"), []byte("----END"), 1)
+	endless := bytes.Replace(two, []byte("-----END"), []byte("----END"), 1)
+	headless := bytes.Replace(two, []byte("-----BEGIN"), []byte("----BEGIN"), 1)
 	for _, c := range []struct {
 		name string
 		file []byte
@@ -242,7 +243,10 @@ func TestSplit(t *testing.T) {
 		{"a certificate only", ca.CertPEM(), 0},
 		{"a damaged block", slices.Concat(one, damaged), 0},
 		{"a damaged block before a good one", slices.Concat(damaged, one), 0},
-		{"a block without an end", slices.Concat(one, headless), 0},
+		{"a block without an end", slices.Concat(one, endless), 0},
+		{"a block without a beginning", slices.Concat(one, headless), 0},
+		{"a block without a beginning before a good one", slices.Concat(headless, one), 0},
+		{"nothing but a block without a beginning", headless, 0},
 		{"a block cut off", slices.Concat(one, two[:len(two)/2]), 0},
 		{"empty", nil, 0},
 		{"a web page", []byte("<html><body>404 Not Found</body></html>\n"), 0},

@@ -103,7 +103,9 @@ func TestOlderList(t *testing.T) {
 		}},
 		{"another kind of list", []step{
 			{only(numbered(7, alice)), "", Revoked},
-			{only(forLeaves(numbered(5))), "", Missing}, // for the root itself, which no list covers
+			{only(forLeaves(numbered(5))), "is gone, and the CA's other lists are from before it", Revoked},
+			{only(forLeaves(numbered(6))), "is gone, and the CA's other lists are from before it", Revoked},
+			{only(forLeaves(numbered(8))), "", Missing}, // for the root itself, which no list covers
 		}},
 	} {
 		var previous *Set

@@ -98,6 +98,14 @@ func (s *Set) addOnlyRevoke(l *List) {
 	}
 }
 
+// allOnlyRevoke returns every list of onlyRevoke, those of one issuer in a fixed order.
+func (s *Set) allOnlyRevoke() (all []*List) {
+	for _, issuer := range slices.Sorted(maps.Keys(s.onlyRevoke)) {
+		all = append(all, s.onlyRevoke[issuer]...)
+	}
+	return all
+}
+
 // hasNewer reports whether the set has a newer list of the same CA.
 func (s *Set) hasNewer(old *List) bool {
 	return slices.ContainsFunc(s.lists, func(l *List) bool { return l.replaces(old) && l.compare(old) > 0 })
@@ -185,10 +193,10 @@ func (s *Set) tallyRevoking(t *tally, c *certs.Certificate, above []*certs.Certi
 		if signer, _ := l.signerOf(above); signer == nil {
 			continue
 		}
+		// Its next update is not looked at: what it revokes is in no complete list yet.
 		f := Finding{Status: Revoked, List: l, Entry: entry}
-		newest := l.InDate(at, s.policy.Grace) || at.Before(l.thisUpdate)
 		switch {
-		case !newest || t.good != nil && l.thisUpdate.Before(t.good.thisUpdate):
+		case t.good != nil && l.thisUpdate.Before(t.good.thisUpdate):
 			t.weak = f
 		case t.last.List == nil || l.thisUpdate.After(t.last.List.thisUpdate):
 			t.last = f
@@ -201,8 +209,8 @@ type tally struct {
 	issuer              *certs.Certificate
 	good, stale, future *List // the newest of each kind
 	reasons             uint16
-	weak                Finding            // by a list that is out of date, or does not cover the certificate
-	last                Finding            // by a list that cannot be used, and is not older than the good one
+	weak                Finding            // by a list that is out of date or older than the good one, or does not cover the certificate
+	last                Finding            // by a list that cannot be used or a delta, and is not older than the good one
 	mayNotSign          *certs.Certificate // has signed a list
 	uncovered           *List
 }
@@ -231,7 +239,8 @@ func (s *Set) decide(c *certs.Certificate, t *tally, at time.Time) Finding {
 	case t.stale != nil || t.future != nil:
 		return Finding{Status: Stale, List: newer(t.stale, t.future)}
 	}
-	f := Finding{Status: Missing, Issuer: t.issuer, Allowed: s.policy.AllowMissing}
+	// The file that is not used may hold the list that is missing, whatever else the issuer has.
+	f := Finding{Status: Missing, Issuer: t.issuer, Allowed: s.policy.AllowMissing && s.unread == ""}
 	switch {
 	case t.mayNotSign != nil:
 		f.Why = fmt.Sprintf("its issuer %q has signed a list, but may not sign CRLs (keyUsage without cRLSign), or the list names another certificate as its authority", nameText(t.mayNotSign.Subject))
@@ -240,7 +249,7 @@ func (s *Set) decide(c *certs.Certificate, t *tally, at time.Time) Finding {
 	case t.uncovered != nil:
 		f.Why = t.uncovered.why(c)
 	case s.unread != "":
-		f.Why, f.Allowed = s.unread, false
+		f.Why = s.unread
 	}
 	return f
 }

@@ -21,6 +21,9 @@ func pbes1(c blockCipher, parameters, data, passphrase []byte) ([]byte, error) {
 	if _, err := asn1.Unmarshal(parameters, &p); err != nil || p.Iterations < 1 {
 		return nil, errDamaged
 	}
+	if p.Iterations > maxIterations {
+		return nil, errTooLong
+	}
 	key, iv := derive(forKey, passphrase, p, c.keySize), derive(forIV, passphrase, p, des.BlockSize)
 	defer clear(key)
 	return c.decrypt(key, iv, data)

@@ -20,6 +20,7 @@ import (
 // What decrypt fails with, besides errPassphrase.
 var (
 	errDamaged     = errors.New("the encrypted private key is damaged")
+	errTooLong     = errors.New("the encrypted private key is damaged or made to take too long to decrypt: convert it with openssl pkcs8 -topk8 -v2 aes256")
 	errUnsupported = errors.New("the key is encrypted in a way that is not supported: convert it with openssl pkcs8 -topk8 -v2 aes256")
 )
 
@@ -29,6 +30,10 @@ const (
 	oidPBKDF2 = "1.2.840.113549.1.5.12"
 	oidScrypt = "1.3.6.1.4.1.11591.4.11"
 )
+
+// maxIterations bounds the work of deriving a key from a passphrase, to some ten seconds: a file must not stop a reload. OpenSSL
+// has no bound. It writes 2,048 iterations unless told otherwise.
+const maxIterations = 10_000_000
 
 // hashes are those of PBKDF2 that "openssl pkcs8 -v2prf" has, by the algorithm of their HMAC.
 var hashes = map[string]func() hash.Hash{
@@ -157,6 +162,9 @@ func byPBKDF2(parameters, passphrase []byte, size int) ([]byte, error) {
 	if _, err := asn1.Unmarshal(parameters, &p); err != nil || p.Iterations < 1 {
 		return nil, errDamaged
 	}
+	if p.Iterations > maxIterations {
+		return nil, errTooLong
+	}
 	newHash, ok := hashes[p.PRF.Algorithm.String()]
 	if !ok {
 		return nil, errUnsupported
@@ -171,6 +179,9 @@ func byPBKDF2(parameters, passphrase []byte, size int) ([]byte, error) {
 // maxScrypt is OpenSSL's SCRYPT_MAX_MEM (crypto/evp/pbe_scrypt.c), in bytes.
 const maxScrypt = 32 << 20
 
+// maxScryptWork bounds N*r*p as maxIterations does for PBKDF2. OpenSSL writes 1 << 17.
+const maxScryptWork = 1 << 25
+
 func byScrypt(parameters, passphrase []byte, size int) ([]byte, error) {
 	var p struct {
 		Salt      []byte
@@ -180,6 +191,9 @@ func byScrypt(parameters, passphrase []byte, size int) ([]byte, error) {
 	if _, err := asn1.Unmarshal(parameters, &p); err != nil || min(p.N, p.R, p.P) < 1 ||
 		max(p.N, p.R, p.P) > maxScrypt || 128*p.R*(p.N+p.P+2) > maxScrypt {
 		return nil, errDamaged
+	}
+	if p.N*p.R*p.P > maxScryptWork {
+		return nil, errTooLong
 	}
 	key, err := scrypt.Key(passphrase, p.Salt, p.N, p.R, p.P, size)
 	if err != nil {

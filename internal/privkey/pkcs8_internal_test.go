@@ -2,6 +2,7 @@ package privkey
 
 import (
 	"bytes"
+	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"os/exec"
@@ -72,5 +73,65 @@ func TestDamaged(t *testing.T) {
 	large.Bytes[at+2] = 0x7f // openssl's own bound is twice the 16 MiB of 16384
 	if _, err := decrypt(large.Bytes, []byte("s3cret")); !errors.Is(err, errDamaged) {
 		t.Errorf("a scrypt of more than 32 MiB: %v", err)
+	}
+}
+
+// Parameters by which a key would take minutes or years to derive are refused at once.
+func TestTooLong(t *testing.T) {
+	t.Parallel()
+	type scryptParameters struct {
+		Salt    []byte
+		N, R, P int
+	}
+	salt := []byte("12345678")
+	for _, c := range []struct {
+		name       string
+		derive     func(parameters []byte) error
+		parameters any
+		want       error
+	}{
+		{"PBKDF2", pbkdf2Error, saltAndCount{salt, 2048}, nil},
+		{"PBKDF2", pbkdf2Error, saltAndCount{salt, maxIterations + 1}, errTooLong},
+		{"PBKDF2", pbkdf2Error, saltAndCount{salt, 1 << 62}, errTooLong},
+		{"PBES1", pbes1Error, saltAndCount{salt, 2048}, errDamaged}, // there is nothing to decrypt
+		{"PBES1", pbes1Error, saltAndCount{salt, maxIterations + 1}, errTooLong},
+		{"PBES1", pbes1Error, saltAndCount{salt, 1 << 62}, errTooLong},
+		{"scrypt", scryptError, scryptParameters{salt, 16384, 8, 1}, nil},
+		{"scrypt", scryptError, scryptParameters{salt, 16384, 8, 257}, errTooLong},
+		{"scrypt", scryptError, scryptParameters{salt, 1 << 14, 1, 1 << 17}, errTooLong},
+	} {
+		der, err := asn1.Marshal(c.parameters)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.derive(der); !errors.Is(err, c.want) {
+			t.Errorf("%s with %+v: %v, want %v", c.name, c.parameters, err, c.want)
+		}
+	}
+}
+
+func pbkdf2Error(parameters []byte) error {
+	_, err := byPBKDF2(parameters, []byte("s3cret"), 32)
+	return err
+}
+
+func pbes1Error(parameters []byte) error {
+	_, err := pbes1(pbes1Ciphers["1.2.840.113549.1.12.1.3"], parameters, nil, []byte("s3cret"))
+	return err
+}
+
+func scryptError(parameters []byte) error {
+	_, err := byScrypt(parameters, []byte("s3cret"), 32)
+	return err
+}
+
+// No arithmetic is done on a block that is longer than any key.
+func TestTooLarge(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"RSA PRIVATE KEY", "EC PRIVATE KEY", "PRIVATE KEY", "ENCRYPTED PRIVATE KEY"} {
+		_, err := Parse(&pem.Block{Type: kind, Bytes: make([]byte, maxSize+1)}, []byte("s3cret"))
+		if err == nil || !strings.Contains(err.Error(), "it has 65537 bytes, and the limit is 65536") {
+			t.Errorf("%s: %v", kind, err)
+		}
 	}
 }

@@ -31,9 +31,16 @@ func isLegacy(block *pem.Block) bool {
 	return legacy
 }
 
+// maxSize is the size of the largest PEM block that is parsed, in bytes. A key of RSA 16384, the largest that OpenSSL makes, has
+// less than 10,000. The time of the arithmetic in crypto/x509 grows faster than the size.
+const maxSize = 64 << 10
+
 // Parse parses a PEM block of a private key, and decrypts it with secret before if it is Encrypted. It may overwrite the
 // block's bytes. Its errors say how to convert a key that it cannot read.
 func Parse(block *pem.Block, secret []byte) (crypto.Signer, error) {
+	if len(block.Bytes) > maxSize {
+		return nil, fmt.Errorf("the private key is damaged: it has %d bytes, and the limit is %d", len(block.Bytes), maxSize)
+	}
 	var key any
 	var err error
 	switch {
