@@ -146,7 +146,7 @@ func (s *session) start(r relay.Session, host *Host) error {
 	if s.phase == ending {
 		return refuse(outcome.ShuttingDown, "") // endStartup knows better
 	}
-	s.host.Host = host // Done may be called at once, and needs it
+	s.host.Host, s.host.since = host, time.Now() // Done may be called at once, and needs it
 	s.server.metrics.SessionOpened()
 	s.server.shutdown.live.Add(1)
 	handle, err := s.server.relay.Start(r)
@@ -248,7 +248,8 @@ func (s *session) relayEnded(r relay.Result) {
 	if e.outcome == outcome.AuthenticationFailed || leftUnseen(e.outcome, &r) {
 		s.attempt.Failed(s.server.policy.Load().Limits)
 	}
-	s.recordLogin(e.outcome, r)
+	e.silence = s.silence(e.outcome, r)
+	s.recordLogin(&e)
 	s.server.logAndCount(e)
 	s.cancelLeftover(r)
 	s.server.shutdown.live.Add(-1)
