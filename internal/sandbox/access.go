@@ -64,9 +64,9 @@ const accessTimeout = 30 * time.Second
 // does, because a process cannot become root again.
 func (t Access) Try(ctx context.Context) ([]config.Problem, error) {
 	if t.Account == "" {
-		a, err := current()
-		if err != nil {
-			return nil, err
+		a := current()
+		if a == nil {
+			return nil, errors.ErrUnsupported
 		}
 		return a.problems(t), nil
 	}

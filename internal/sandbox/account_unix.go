@@ -11,6 +11,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"syscall"
 
 	"pgwicket/config"
@@ -77,17 +78,18 @@ func (a *Account) WarnUnreadable(log *slog.Logger, names []config.Name, hosts []
 	}
 }
 
-// current returns the account of this process, by its number if it has no name.
-func current() (*Account, error) {
-	u, err := user.Current()
-	if err != nil {
-		return nil, err
+// current returns the account of this process, by its numbers where it has no name, as in a
+// container. user.Current fails there without cgo.
+func current() *Account {
+	a := &Account{UID: os.Geteuid(), GID: os.Getegid()}
+	a.Name, a.Group = strconv.Itoa(a.UID), strconv.Itoa(a.GID)
+	if u, err := user.LookupId(a.Name); err == nil {
+		a.Name = u.Username
 	}
-	a := &Account{Name: u.Username, Group: u.Gid, UID: os.Geteuid(), GID: os.Getegid()}
-	if g, err := user.LookupGroupId(u.Gid); err == nil {
+	if g, err := user.LookupGroupId(a.Group); err == nil {
 		a.Group = g.Name
 	}
-	return a, nil
+	return a
 }
 
 const writable = 2 // W_OK of access(2)
