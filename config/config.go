@@ -247,10 +247,10 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 	f.paths(dir)
 	c.Settings = &Settings{f, l.lines}
 	f.TLS.KeyOwner = keyOwner(f.User)
-	f.Admin.TLS.KeyOwner = f.TLS.KeyOwner
+	f.TLS.Account, f.Admin.TLS.Account, f.Admin.TLS.KeyOwner = f.User, f.User, f.TLS.KeyOwner
 	f.TLS.KeepGone, f.Admin.TLS.KeepGone = l.keepGone, l.keepGone
 	l.client = func(o tlsconfig.ClientOptions) (*tlsconfig.Client, []tlsconfig.Problem) {
-		o.PassphraseCommand, o.KeyOwner, o.MinSecurityBits = f.TLS.PassphraseCommand, f.TLS.KeyOwner, f.TLS.MinSecurityBits
+		o.PassphraseCommand, o.KeyOwner, o.Account, o.MinSecurityBits = f.TLS.PassphraseCommand, f.TLS.KeyOwner, f.TLS.Account, f.TLS.MinSecurityBits
 		return tlsconfig.LoadClient(o, prompt, now)
 	}
 	l.server = func(section string, o tlsconfig.Options, current *tlsconfig.Server) *tlsconfig.Server {

@@ -21,8 +21,10 @@ func (l *loader) stateDir(dir, name string) string {
 		l.errorf("state_dir", "%v; make the directory, and give it to the account of the gate", err)
 	case !st.IsDir():
 		l.errorf("state_dir", "%s is not a directory", path)
-	case st.Mode().Perm()&0o002 != 0:
-		l.warnf("state_dir", "%s can be written by every account (mode %04o), which could remove locks; run chmod 0700", path, st.Mode().Perm())
+	case st.Mode().Perm()&0o022 != 0:
+		l.warnf("state_dir", "%s can be written by other accounts (mode %04o), which could remove locks; run chmod 0700", path, st.Mode().Perm())
+	case st.Mode().Perm()&0o005 != 0:
+		l.warnf("state_dir", "%s can be read by every account (mode %04o); run chmod 0700", path, st.Mode().Perm())
 	}
 	return path
 }

@@ -10,7 +10,7 @@ import (
 // The state directory must be there, and only the gate may write to it.
 func TestStateDir(t *testing.T) {
 	s := newSite(t)
-	for name, mode := range map[string]os.FileMode{"good": 0o700, "group": 0o770, "wide": 0o777} {
+	for name, mode := range map[string]os.FileMode{"good": 0o700, "group": 0o750, "group-writes": 0o770, "all-read": 0o755, "wide": 0o777} {
 		if err := os.Mkdir(s.path(name), mode); err != nil {
 			t.Fatal(err)
 		}
@@ -20,14 +20,16 @@ func TestStateDir(t *testing.T) {
 	}
 	s.write(t, "plain-file", nil, 0o600)
 	for value, want := range map[string]string{
-		`""`:         "",
-		"good":       "",
-		"group":      "",
-		"wide":       "warning: state_dir: ",
-		"missing":    "state_dir: stat ",
-		"plain-file": "is not a directory",
-		`"@hidden"`:  "is not the path of a directory",
-		"[good]":     "expected text, found a list",
+		`""`:           "",
+		"good":         "",
+		"group":        "",
+		"group-writes": "can be written by other accounts (mode 0770), which could remove locks; run chmod 0700",
+		"all-read":     "can be read by every account (mode 0755); run chmod 0700",
+		"wide":         "warning: state_dir: ",
+		"missing":      "state_dir: stat ",
+		"plain-file":   "is not a directory",
+		`"@hidden"`:    "is not the path of a directory",
+		"[good]":       "expected text, found a list",
 	} {
 		cfg, problems := s.loadWith(t, small+"state_dir: "+value+"\n", nil)
 		i := slices.IndexFunc(problems, func(p string) bool { return strings.Contains(p, "state_dir") || strings.Contains(p, "expected text") })

@@ -2,9 +2,12 @@ package proxy_test
 
 import (
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -100,6 +103,135 @@ func TestHeldLoginsGiveWay(t *testing.T) {
 	expectFatal(t, held[0], "28000", "too many failed authentications; try again later")
 	_ = held[0].Close()
 	g.expect(t, "auth_backoff")
+}
+
+// Where PostgreSQL reports a wrong password late (contrib/auth_delay), a client that has answered
+// is counted also when it leaves before that; one that leaves when it is asked for its
+// password, as psql does, is not.
+func TestFailureCountsUnseen(t *testing.T) {
+	t.Parallel()
+	var answers atomic.Int64
+	fake := delayedFailures(t, &answers, nil)
+	g := newGate(t, fake.SocketDir, func(p *proxy.Policy) {
+		p.Limits = proxy.Limits{AuthFailures: 3, AuthRefusal: time.Hour}
+	})
+	for i := range 6 {
+		conn := g.secure(t)
+		send(t, conn, startup(protocol3, "user", "app"))
+		readMessage(t, conn)
+		if i >= 3 {
+			send(t, conn, []byte("p\x00\x00\x00\x06x\x00"))
+			eventually(t, "PostgreSQL has the answer", func() bool { return answers.Load() == int64(i-2) })
+		}
+		_ = conn.Close()
+		g.expect(t, "client_closed")
+	}
+	conn := g.secure(t)
+	send(t, conn, startup(protocol3, "user", "app"))
+	expectFatal(t, conn, "28000", "too many failed authentications; try again later")
+	_ = conn.Close()
+	g.expect(t, "auth_backoff")
+}
+
+// However many guess at the same time, PostgreSQL gets no more than the limit where it
+// reports a failure later than an attempt gives way.
+func TestLateFailuresAreBounded(t *testing.T) {
+	t.Parallel()
+	var answers atomic.Int64
+	release := make(chan struct{})
+	fake := delayedFailures(t, &answers, release)
+	g := newGate(t, fake.SocketDir, func(p *proxy.Policy) {
+		p.Limits = proxy.Limits{AuthFailures: 3, AuthRefusal: time.Hour}
+	})
+	time.AfterFunc(3*time.Second, func() { close(release) }) // auth_delay.milliseconds = 3000
+	var guesses sync.WaitGroup
+	for range 12 {
+		conn := g.secure(t)
+		guesses.Go(func() {
+			defer conn.Close()
+			if _, err := conn.Write(startup(protocol3, "user", "app")); err != nil {
+				t.Error(err)
+			}
+			if kind, _ := readMessage(t, conn); kind == 'R' {
+				_, _ = conn.Write([]byte("p\x00\x00\x00\x06x\x00"))
+				readMessage(t, conn)
+			}
+		})
+	}
+	guesses.Wait()
+	if n := answers.Load(); n != 3 {
+		t.Errorf("%d guesses reached PostgreSQL, want 3", n)
+	}
+	outcomes := make(map[string]int)
+	for range 12 {
+		outcomes[g.outcome(t).get("outcome")]++
+	}
+	if outcomes["authentication_failed"] != 3 || outcomes["auth_backoff"] != 9 {
+		t.Errorf("the outcomes are %v", outcomes)
+	}
+}
+
+// delayedFailures is a backend that asks for a password, counts the answers and refuses each
+// of them once release is closed; nil: never.
+func delayedFailures(t *testing.T, answers *atomic.Int64, release chan struct{}) *pgtest.Fake {
+	t.Helper()
+	return rawBackend(t, func(conn net.Conn) {
+		b := make([]byte, 1024)
+		_, _ = conn.Read(b)
+		_, _ = conn.Write([]byte("R\x00\x00\x00\x08\x00\x00\x00\x03"))
+		if n, _ := conn.Read(b); n == 0 || b[0] != 'p' {
+			return
+		}
+		answers.Add(1)
+		if release != nil {
+			<-release
+			_, _ = conn.Write([]byte(wrongPassword))
+		}
+		_, _ = io.Copy(io.Discard, conn)
+	})
+}
+
+// A client that sends CancelRequests with the key of its own session, many at a time, takes the
+// budget of no other session.
+func TestCancelsOfOneSession(t *testing.T) {
+	t.Parallel()
+	var sessions, cancels atomic.Int64
+	release := make(chan struct{})
+	fake := rawBackend(t, func(conn net.Conn) {
+		b := make([]byte, 1024)
+		if n, _ := conn.Read(b); n == 16 {
+			cancels.Add(1)
+			<-release
+			return
+		}
+		key := strings.Replace(loggedIn, "key!", fmt.Sprintf("key%d", sessions.Add(1)), 1)
+		_, _ = conn.Write([]byte(key))
+		_, _ = io.Copy(io.Discard, conn)
+	})
+	g := newGate(t, fake.SocketDir, func(p *proxy.Policy) { p.MaxCancelRequests = 4 })
+	first, second := g.session(t, "app"), g.session(t, "app")
+	cancel := func(key string) net.Conn {
+		conn := g.dial(t)
+		send(t, conn, cancelRequest(7, []byte(key)))
+		return conn
+	}
+	held := []net.Conn{cancel("key1"), cancel("key1")}
+	eventually(t, "two are in flight", func() bool { return cancels.Load() == 2 })
+	for range 8 {
+		refused := cancel("key1")
+		expectEOF(t, refused)
+		_ = refused.Close()
+		g.expect(t, "over_limit")
+	}
+	held = append(held, cancel("key2"))
+	eventually(t, "the other session's is forwarded", func() bool { return cancels.Load() == 3 })
+	close(release)
+	for _, conn := range held {
+		expectEOF(t, conn)
+		_ = conn.Close()
+		g.expect(t, "forwarded")
+	}
+	_, _ = first.Close(), second.Close()
 }
 
 // Clients that have shown a good certificate and say nothing more have a bound, and a metric.

@@ -2,14 +2,49 @@ package proxy_test
 
 import (
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"pgwicket/internal/health"
 	"pgwicket/proxy"
 )
+
+// A client with a connect_timeout leaves before the gate gives up a backend that hangs: the
+// backend has failed, and the line of the session says it. One that leaves at once shows nothing.
+func TestClientLeavesSilentBackend(t *testing.T) {
+	t.Parallel()
+	f := rawBackend(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }) // ends when the client has
+	g := newGate(t, f.SocketDir)
+	conn := g.secure(t)
+	send(t, conn, alice)
+	_ = conn.Close()
+	if line := g.expect(t, "client_closed"); line.get("reason") != "" || line.get("level") != "INFO" {
+		t.Errorf("at once: %v", line)
+	}
+	if s := g.Metrics.Backends()[0]; s.Known() {
+		t.Errorf("a client that left at once: %+v", s)
+	}
+	conn = g.secure(t)
+	send(t, conn, alice)
+	_ = conn.SetReadDeadline(time.Now().Add(2100 * time.Millisecond)) // its connect_timeout
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatal(err)
+	}
+	_ = conn.NetConn().Close()
+	const reason = "PostgreSQL took the connection and sent nothing for 2s: its postmaster hangs, or the machine is overloaded"
+	line := g.expect(t, "client_closed")
+	if line.get("reason") != reason || line.get("level") != "WARN" {
+		t.Errorf("after 2 s: %v", line)
+	}
+	if s := g.Metrics.Backends()[0]; !s.Down() || s.Reason != reason {
+		t.Errorf("after 2 s: %+v", s)
+	}
+}
 
 // What a backend has done to the last session is its state: what clients do is not.
 func TestBackendStates(t *testing.T) {

@@ -40,16 +40,16 @@ func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 	}
 	keys, source := &c.server.cancelKeys, limit.SourceOf(c.peer.request.Source)
 	hosts := policy.Hosts() // it may be for a session of another gate
-	known := keys.Host(packet.CancelKey())
-	if known != nil {
-		hosts = []*Host{known}
+	var ofKey *limit.KeyCancels
+	if known := keys.Find(packet.CancelKey()); known != nil {
+		hosts, ofKey = []*Host{known.Host}, &known.Cancels
 	} else if policy.KnownCancelsOnly {
 		return refuse(outcome.CancelUnknownKey, "")
 	}
-	if !keys.requests.Begin(known != nil, source, policy.MaxCancelRequests, time.Now()) {
+	if !keys.requests.Begin(ofKey, source, policy.MaxCancelRequests, time.Now()) {
 		return refuse(outcome.CancelOverLimit, "")
 	}
-	defer keys.requests.End(known != nil, source)
+	defer keys.requests.End(ofKey, source)
 	var failures []error
 	for _, h := range hosts {
 		all, err := h.Addresses(ctx, &c.server.failures, backend.CancelTimeout)

@@ -78,18 +78,18 @@ func (f *files) load(t *testing.T, p *proxy.Policy) {
 		t.Fatal(problems)
 	}
 	p.TLS = s.Config
-	p.Verify = verifying(func(state tls.ConnectionState, at time.Time) error {
+	p.Verify = func(state tls.ConnectionState, at time.Time) ([]*x509.Certificate, error) {
 		var refused *tlsconfig.VerifyError
-		_, err := s.Verify(state, at)
+		chain, err := s.Verify(state, at)
 		outcomes := map[tlsconfig.Reason]proxy.Outcome{
 			tlsconfig.ReasonRevoked: outcome.CertRevoked, tlsconfig.ReasonUnknownCA: outcome.CertUnknownCA, tlsconfig.ReasonExpired: outcome.CertExpired,
 			tlsconfig.ReasonGroup: outcome.TLSGroup,
 		}
 		if errors.As(err, &refused) {
-			return outcome.RefuseCertificate(outcomes[refused.Reason], refused.CA, refused.Date, refused.Detail)
+			return nil, outcome.RefuseCertificate(outcomes[refused.Reason], refused.CA, refused.Date, refused.Detail)
 		}
-		return err
-	})
+		return chain, err
+	}
 }
 
 // Whatever takes the ground away under a session ends it, whatever it is doing,

@@ -48,7 +48,7 @@ func verifying(judge func(tls.ConnectionState, time.Time) error) func(tls.Connec
 		if err := judge(state, at); err != nil {
 			return nil, err
 		}
-		return slices.Clone(state.PeerCertificates), nil
+		return state.PeerCertificates, nil
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net"
 	"net/url"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"pgwicket/acl"
 	"pgwicket/internal/lock"
 	"pgwicket/internal/outcome"
+	"pgwicket/internal/pgtest"
 	"pgwicket/internal/tlstest"
 	"pgwicket/proxy"
 )
@@ -154,6 +156,23 @@ func TestNoConnectionSlipsPastALock(t *testing.T) {
 		<-conns // each is refused, or ended
 	}
 	eventually(t, "no session of app is open", func() bool { return len(g.Server.Snapshot()) == 0 })
+}
+
+// A client that is authenticating has been idle since its connection was accepted.
+func TestIdleDuringAuthentication(t *testing.T) {
+	t.Parallel()
+	fake, err := pgtest.StartFake(func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }) // it asks for nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(fake.Stop)
+	begun := time.Now()
+	g := newGate(t, fake.SocketDir)
+	send(t, g.secure(t), startup(protocol3, "user", "app", "database", "shop"))
+	eventually(t, "the relay has the session", func() bool { return len(g.Server.Snapshot()) == 1 })
+	if s := g.Server.Snapshot()[0]; s.Idle < 0 || s.Idle > time.Since(begun) {
+		t.Errorf("%+v", s)
+	}
 }
 
 // Terminate ends the sessions that match, and only those, once.

@@ -70,6 +70,7 @@ type end struct {
 	refusal  *Refusal // nil: none but the outcome
 	admitted bool     // it was a session
 	relayed  relay.Result
+	silence  time.Duration // of a backend that its client has left for that; 0: none
 }
 
 // logAndCount counts a connection that has ended and writes its one line in the
@@ -128,6 +129,9 @@ func (e *end) level() slog.Level {
 	if e.outcome == outcome.CertMissing && e.peer.application == "pg_isready" || e.peer.rejectsName {
 		return slog.LevelInfo
 	}
+	if e.silence > 0 {
+		return slog.LevelWarn
+	}
 	return e.outcome.Meaning().Level
 }
 
@@ -143,6 +147,8 @@ func (e *end) reason() string {
 	switch {
 	case e.refusal != nil:
 		return e.refusal.Detail
+	case e.silence > 0:
+		return pgwire.Silent(e.silence)
 	case e.relayed.Err != nil:
 		return e.relayed.Err.Error()
 	case e.outcome == outcome.LoginTimeout:

@@ -146,7 +146,7 @@ func (s *session) start(r relay.Session, host *Host) error {
 	if s.phase == ending {
 		return refuse(outcome.ShuttingDown, "") // endStartup knows better
 	}
-	s.host.Host = host // Done may be called at once, and needs it
+	s.host.Host, s.host.since = host, time.Now() // Done may be called at once, and needs it
 	s.server.metrics.SessionOpened()
 	s.server.shutdown.live.Add(1)
 	handle, err := s.server.relay.Start(r)
@@ -202,14 +202,18 @@ func (s *session) loginRefused(login pgwire.Login) {
 	}
 }
 
-// endAttempt closes a connection whose authentication takes long, for another attempt.
-func (s *session) endAttempt() {
+// endAttempt closes a connection whose authentication takes long, for another attempt, unless it is
+// PostgreSQL that takes long: contrib/auth_delay reports a wrong password after a time. It
+// reports whether the attempt gives way.
+func (s *session) endAttempt() bool {
 	r := &Refusal{Outcome: outcome.AuthBackoff, Detail: "its authentication had no result while others of this user from this source waited for it"}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.phase == starting || s.phase == judged:
 		s.cut(r)
+	case s.phase == relaying && s.relay.Activity() == relay.AwaitsResult:
+		return false
 	case s.phase == relaying && !s.login.Ready && !s.terminating():
 		s.refusal, s.deferred = r, false
 		sqlstate, text := r.Message()
@@ -217,6 +221,18 @@ func (s *session) endAttempt() {
 			Reason: uint8(r.Outcome), Message: pgwire.Fatal(sqlstate, text, ""), Deadline: time.Now().Add(boundaryWait),
 		})
 	}
+	return true
+}
+
+// leftUnseen reports whether a login has ended by what its client did, after the client had
+// answered and before PostgreSQL said whether that was right. It counts as a failure, or a
+// client that knows how long a good login takes could guess without one.
+func leftUnseen(o Outcome, r *relay.Result) bool {
+	switch o {
+	case outcome.ClientClosed, outcome.ClientLost, outcome.TLSRecordLimit, outcome.AuthBackoff:
+		return r.Login.AwaitsResult() && !r.Login.Discovery
+	}
+	return false
 }
 
 // relayEnded accounts for a session that the relay has ended.
@@ -229,10 +245,11 @@ func (s *session) relayEnded(r relay.Result) {
 	}
 	e.rule = s.rule
 	s.mu.Unlock()
-	if e.outcome == outcome.AuthenticationFailed {
+	if e.outcome == outcome.AuthenticationFailed || leftUnseen(e.outcome, &r) {
 		s.attempt.Failed(s.server.policy.Load().Limits)
 	}
-	s.recordLogin(e.outcome, r)
+	e.silence = s.silence(e.outcome, r)
+	s.recordLogin(&e)
 	s.server.logAndCount(e)
 	s.cancelLeftover(r)
 	s.server.shutdown.live.Add(-1)
@@ -249,11 +266,15 @@ func (s *session) snapshot() (Session, bool) {
 	p, now := s.peer, time.Now()
 	s.hasMoved(now)
 	fromClient, toClient := s.relay.Moved()
+	quiet := s.since
+	if quiet.IsZero() { // nothing has moved yet: the client is authenticating
+		quiet = p.accepted
+	}
 	one := Session{
 		ID: p.id, Client: p.source, Listener: p.request.Listener, Since: p.accepted,
 		User: printable.Text(p.request.User), Database: printable.Text(p.request.Database), Rule: s.rule,
 		FromClient: fromClient, ToClient: toClient, Request: &p.request,
-		Idle: now.Sub(s.since), State: s.relay.Activity().String(), Application: printable.Text(p.application), BackendPID: s.login.PID,
+		Idle: now.Sub(quiet), State: s.relay.Activity().String(), Application: printable.Text(p.application), BackendPID: s.login.PID,
 	}
 	if s.phase == ending || s.terminating() {
 		one.State = "ending"

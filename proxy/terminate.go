@@ -21,9 +21,10 @@ func (s *session) terminateNow(t relay.Termination) {
 	s.cancelNow()
 }
 
-// cancelNow begins to cancel what the backend does, unless it has begun. The caller holds mu.
+// cancelNow begins to cancel what the backend does, unless it has begun or there is no key yet. The
+// caller holds mu.
 func (s *session) cancelNow() {
-	if s.cancelling {
+	if s.cancelling || s.login.PID == 0 || len(s.login.Key) == 0 {
 		return
 	}
 	s.cancelling = true
@@ -66,9 +67,6 @@ var cancelsAfterClose = [...]time.Duration{0, 50 * time.Millisecond, 100 * time.
 // DELETE of a revoked client would run to its end. All of it together takes no
 // longer than one CancelRequest may, for a shutdown waits for it.
 func (s *session) cancelUntilClosed(of relay.Handle, login pgwire.Login) {
-	if login.PID == 0 || len(login.Key) == 0 {
-		return
-	}
 	ctx, stop := context.WithTimeout(context.Background(), boundaryWait+backend.CancelTimeout)
 	defer stop()
 	cancel := func() {

@@ -34,6 +34,7 @@ type ClientOptions struct {
 
 	PassphraseCommand string // of the key, as in Options
 	KeyOwner          int
+	Account           string
 }
 
 // Client is the result of LoadClient. It does not change afterwards, and may be used by many goroutines at once.
@@ -77,7 +78,7 @@ func LoadClient(o ClientOptions, prompt func(text string) ([]byte, error), now t
 	}}
 	c.setTrust(o, now, r)
 	if o.Cert != "" || o.Key != "" {
-		secrets := passphrases{owner: o.KeyOwner, command: o.PassphraseCommand, ask: prompt, timeout: passphraseTimeout}
+		secrets := passphrases{owner: o.KeyOwner, account: o.Account, command: o.PassphraseCommand, ask: prompt, timeout: passphraseTimeout}
 		pair := &report{}
 		cert, chain, ok := loadPair("", Pair{CertFile: o.Cert, KeyFile: o.Key}, secrets, pair)
 		for _, p := range pair.problems {

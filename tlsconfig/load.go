@@ -14,6 +14,9 @@ import (
 type Circumstances struct {
 	KeepGone bool `yaml:"-"` // a list that is gone stays in use if crl_missing is allow and its CA has no other one
 	KeyOwner int  `yaml:"-"` // the account that root is about to become, which may own key files; 0: none
+	// Account is that account's name, as which PassphraseCommand runs: an account that may change the command's program must
+	// not become root by it. It counts only in a process of root. Empty: none.
+	Account string `yaml:"-"`
 }
 
 // Options is the tls section of the configuration file. Paths are absolute or relative to the working directory. The
@@ -102,7 +105,7 @@ type Server struct {
 // is no terminal.
 func Load(o Options, previous *Server, prompt func(text string) ([]byte, error), now time.Time) (*Server, []Problem) {
 	r := &report{}
-	secrets := passphrases{owner: o.KeyOwner, command: o.PassphraseCommand, ask: prompt, timeout: passphraseTimeout}
+	secrets := passphrases{owner: o.KeyOwner, account: o.Account, command: o.PassphraseCommand, ask: prompt, timeout: passphraseTimeout}
 	certs, infos := loadPairs(o, secrets, now, r)
 	offered, versionsOK := readVersions(o, r)
 	chosen, suitesOK := readSuites(o.Ciphers, r)

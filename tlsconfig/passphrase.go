@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"time"
@@ -22,7 +23,8 @@ type passphrases struct {
 	command string
 	ask     func(text string) ([]byte, error)
 	timeout time.Duration
-	owner   int // Options.KeyOwner
+	owner   int    // Options.KeyOwner
+	account string // Options.Account
 }
 
 // passphraseError is a fault of passphrase_command and not of the key file.
@@ -81,6 +83,9 @@ func (p passphrases) run(command string) ([]byte, error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
 	killWithChildren(cmd)
+	if err := runAs(cmd, p.account); err != nil {
+		return nil, &passphraseError{"the command is not run: " + err.Error()}
+	}
 	cmd.WaitDelay = time.Second
 	stdout := &bounded{limit: passphraseLimit + len("\r\n")}
 	stderr := &bounded{limit: stderrLimit}
@@ -99,9 +104,9 @@ func (p passphrases) run(command string) ([]byte, error) {
 	case ctx.Err() != nil:
 		err = &passphraseError{fmt.Sprintf("the command did not end within %v and was killed: it must not wait for input", p.timeout)}
 	case err != nil:
-		err = &passphraseError{"the command failed: " + err.Error() + stderr.quote(secret)}
+		err = &passphraseError{"the command failed: " + err.Error() + stderr.quote(secret) + p.as()}
 	case len(secret) == 0:
-		err = &passphraseError{"the command printed no passphrase on its standard output" + stderr.quote(nil)}
+		err = &passphraseError{"the command printed no passphrase on its standard output" + stderr.quote(nil) + p.as()}
 	case len(secret) > passphraseLimit:
 		err = &passphraseError{fmt.Sprintf("the command printed more than %d bytes", passphraseLimit)}
 	}
@@ -110,6 +115,14 @@ func (p passphrases) run(command string) ([]byte, error) {
 		return nil, err
 	}
 	return secret, nil
+}
+
+// as says for an error as which account the command has run, if root has started it.
+func (p passphrases) as() string {
+	if p.account == "" || os.Geteuid() != 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (it runs as the account in user, %s)", p.account)
 }
 
 // bounded keeps the first bytes and discards the rest: SIGPIPE would end a command that prints too much, and the error would

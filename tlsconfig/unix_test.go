@@ -5,7 +5,9 @@ package tlsconfig
 import (
 	"io"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -91,5 +93,40 @@ func TestLoadCRLFileUnreadable(t *testing.T) {
 		if set == nil {
 			t.Error("a nil set would be no revocation checking")
 		}
+	}
+}
+
+// The command of a gate that root starts with an account runs as that account, with its
+// groups alone: what the account may change must not run as root.
+func TestPassphraseAccount(t *testing.T) {
+	t.Parallel()
+	const command = "echo $(id -u) $(id -g) $(id -G)"
+	get := func(account string) (string, error) {
+		secret, err := passphrases{command: command, timeout: passphraseTimeout, account: account}.get("server.key")
+		return string(secret), err
+	}
+	mine, err := get("")
+	if err != nil || !strings.HasPrefix(mine, strconv.Itoa(os.Getuid())+" ") {
+		t.Errorf("without an account: %q, %v", mine, err)
+	}
+	u, err := user.Lookup("nobody")
+	if err != nil {
+		t.Skip("there is no account nobody: ", err)
+	}
+	if os.Geteuid() != 0 {
+		if got, err := get("nobody"); got != mine || err != nil {
+			t.Errorf("not as root: %q, %v", got, err)
+		}
+		return
+	}
+	if got, err := get("nobody"); err != nil || got != u.Uid+" "+u.Gid+" "+u.Gid {
+		t.Errorf("%q, %v", got, err)
+	}
+	if got, err := get("no-such-account"); err == nil || !strings.Contains(err.Error(), `the command is not run: there is no account "no-such-account"`) {
+		t.Errorf("%q, %v", got, err)
+	}
+	p := passphrases{command: "cat " + keep(t, "passphrase", []byte("s3cret")), timeout: passphraseTimeout, account: "nobody"}
+	if _, err := p.get("server.key"); err == nil || !strings.Contains(err.Error(), "(it runs as the account in user, nobody)") {
+		t.Errorf("a file of root: %v", err)
 	}
 }

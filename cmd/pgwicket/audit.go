@@ -57,6 +57,9 @@ func auditVerifyCommand(s streams) *cobra.Command {
 		if v.First > 1 {
 			fmt.Fprintf(s.out, "not proved   what the lines before %d were: their file is not here\n", v.First)
 		}
+		for _, b := range v.Breaks {
+			fmt.Fprintln(s.out, b)
+		}
 		if v.Trails > 1 {
 			fmt.Fprintf(s.out, "not proved   that nothing is missing between %d trails: the file was gone when a gate started\n", v.Trails)
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pgwicket/config"
+	"pgwicket/internal/audit"
 	"pgwicket/internal/budget"
 	"pgwicket/internal/gate"
 	"pgwicket/internal/phrase"
@@ -58,6 +59,11 @@ func check(s streams, path string) int {
 	if cfg != nil {
 		limit, err := budget.Limit("/proc/self", "/sys/fs/cgroup")
 		problems = append(problems, memoryProblems(cfg, path, limit, err)...)
+	}
+	if cfg != nil && cfg.AuditFile != "" {
+		if err := audit.Check(cfg.AuditFile); err != nil {
+			problems = append(problems, config.Problem{File: cmp.Or(path, "the environment"), Key: "audit.file", Text: err.Error()})
+		}
 	}
 	if cfg != nil && !config.Failed(problems) {
 		problems = append(problems, tryAll(cfg, path, account)...)

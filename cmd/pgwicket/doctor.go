@@ -81,7 +81,9 @@ func examine(s streams, o doctor.Options, asJSON bool) int {
 		printProblems(s.err, o.Problems)
 		return exitConfig
 	}
-	o.Unreachable, o.UnreachableError = sandbox.AccessOf(o.Config, o.File, account).Try(context.Background())
+	access := sandbox.AccessOf(o.Config, o.File, account)
+	o.Unreachable, o.UnreachableError = access.Try(context.Background())
+	o.Unreachable = append(o.Unreachable, access.MissingSockets()...)
 	r := doctor.Examine(context.Background(), o)
 	write := r.WriteText
 	if asJSON {

@@ -32,11 +32,25 @@ func TestMain(m *testing.M) {
 	testscript.Main(tests{m}, map[string]func(){"pgwicket": main, "confined": confined})
 }
 
+// neutralEnvironment keeps the settings of the account from clients inside this process.
+func neutralEnvironment() {
+	for _, variable := range os.Environ() {
+		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "PG") && !strings.HasPrefix(name, "PGWICKET") {
+			_ = os.Unsetenv(name)
+		}
+	}
+	for _, variable := range pgtest.Neutral() {
+		name, value, _ := strings.Cut(variable, "=")
+		_ = os.Setenv(name, value)
+	}
+}
+
 // tests are all of this package's, and what they have in common.
 type tests struct{ *testing.M }
 
 func (t tests) Run() int {
 	flag.Parse()
+	neutralEnvironment()
 	if n := flag.Lookup("test.parallel"); runtime.GOMAXPROCS(0) < 4 && n.Value.String() == n.DefValue {
 		_ = n.Value.Set("4") // a script mostly waits for other processes
 	}

@@ -115,6 +115,42 @@ func TestTrail(t *testing.T) {
 	}
 }
 
+// Two trails, because the file was gone at a start, are no damage, in whatever order their
+// files are named, and the break between them has its place.
+func TestTwoTrails(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "audit.log")
+	var files []string
+	for trail, parts := range [][]string{{"a1", "a2"}, {"b1", "b2", "b3"}} {
+		w := open(t, path)
+		for i, part := range parts {
+			record(t, w, 3+trail+2*i)
+			if i == len(parts)-1 {
+				w.Close()
+			}
+			if err := os.Rename(path, filepath.Join(dir, part)); err != nil {
+				t.Fatal(err)
+			}
+			files = append(files, filepath.Join(dir, part))
+		}
+	}
+	for _, order := range [][]int{{0, 1, 2, 3, 4}, {4, 3, 2, 1, 0}, {2, 0, 4, 1, 3}} {
+		var named []string
+		for _, i := range order {
+			named = append(named, files[i])
+		}
+		v := verify(t, named)
+		if v.Lines != 8+18 || v.Trails != 2 || v.Head.Sequence != 18 || len(v.Breaks) != 1 || !strings.HasPrefix(v.Breaks[0], files[2]+":1: another trail begins here; the one before ends with line 8, at "+files[1]+":5") {
+			t.Errorf("%v: %+v", order, v)
+		}
+	}
+	if v := verify(t, []string{files[4], files[1], files[2], files[3]}); v.First != 4 || v.Trails != 2 { // the oldest is deleted
+		t.Errorf("%+v", v)
+	}
+	verify(t, []string{files[4], files[0], files[1], files[2]}, files[4]+":1: 6 lines are missing before it")
+}
+
 // Each line is what somebody does to a whole trail of nine lines, and what Verify says.
 func TestVerifyFinds(t *testing.T) {
 	t.Parallel()
@@ -174,42 +210,100 @@ func TestVerifyFinds(t *testing.T) {
 	}
 }
 
-// What was half written when the machine stopped was never a line, and is removed.
+// What was half written when the machine stopped was never a line. It is removed, and the
+// observer learns of it. Some file systems leave zeros.
 func TestTornLine(t *testing.T) {
 	t.Parallel()
+	for _, torn := range []string{`{`, `{"seq":4,"prev":"00`, `{"seq":4,"prev":"00` + "\x00\x00", "\x00\x00\x00"} {
+		path := filepath.Join(t.TempDir(), "audit.log")
+		w := open(t, path)
+		record(t, w, 3)
+		w.Close()
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = f.WriteString(torn)
+		_ = f.Close()
+		var cut atomic.Int64
+		if w, err = audit.Open(path, audit.Observer{Cut: func(n int64) { cut.Add(n) }}); err != nil {
+			t.Fatalf("%q: %v", torn, err)
+		}
+		record(t, w, 1)
+		w.Close()
+		if v := verify(t, []string{path}); v.Lines != 4 || cut.Load() != int64(len(torn)) {
+			t.Errorf("%q: %+v, %d bytes cut", torn, v, cut.Load())
+		}
+	}
 	path := filepath.Join(t.TempDir(), "audit.log")
-	w := open(t, path)
-	record(t, w, 3)
-	w.Close()
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
-	if err != nil {
+	if err := os.WriteFile(path, []byte(`{"seq":1,"pr`), 0o600); err != nil { // the first line of all
 		t.Fatal(err)
 	}
-	_, _ = f.WriteString(`{"seq":4,"prev":"00`)
-	_ = f.Close()
-	w = open(t, path)
+	w := open(t, path)
 	record(t, w, 1)
 	w.Close()
-	if v := verify(t, []string{path}); v.Lines != 4 {
+	if v := verify(t, []string{path}); v.Lines != 1 || v.First != 1 {
 		t.Errorf("%+v", v)
 	}
 }
 
-// A file that is something else is not appended to.
+// A file that is something else is refused, and stays as it is, at the start and when
+// it takes the place of the trail later.
 func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
+	good := filepath.Join(dir, "good.log")
+	w := open(t, good)
+	record(t, w, 2)
+	w.Close()
+	trail := string(bytes.Join(lines(t, good), nil))
 	path := filepath.Join(dir, "audit.log")
-	for text, want := range map[string]string{"hello\n": "is not a line of an audit trail", `{"msg":"x"}` + "\n": "lacks its sequence number", strings.Repeat("x", 200<<10): "is no audit trail"} {
+	for name, text := range map[string]string{
+		"a text":                     "hello\n",
+		"a text without a newline":   "hello",
+		"one byte":                   "x",
+		"a log of another program":   `{"msg":"x"}` + "\n",
+		"JSON without a newline":     `{"seq":1,"msg":"x"}`,
+		"a number of another length": `{"seq":` + strings.Repeat("1", 21),
+		"a hash that is none":        `{"seq":1,"prev":"xx`,
+		"zeros":                      "\x00\x00\x00\x00",
+		"much without a newline":     strings.Repeat("x", 200<<10),
+		"one line of ours, too long": trail[:110] + strings.Repeat("x", 100<<10),
+		"a trail in a text":          "hello\n" + trail,
+		"a text behind a trail":      trail + "hello\n",
+		"a torn text behind a trail": trail + "hello",
+		"JSON behind a trail":        trail + `{"msg":`,
+	} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := audit.Open(path, audit.Observer{}); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%.20q: %v", text, err)
+		if err := audit.Check(path); err == nil || !strings.Contains(err.Error(), "is no audit trail; name another file") {
+			t.Errorf("%s: the check says %v", name, err)
+		}
+		if _, err := audit.Open(path, audit.Observer{}); err == nil || !strings.Contains(err.Error(), "is no audit trail; name another file") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if now, err := os.ReadFile(path); err != nil || string(now) != text {
+			t.Errorf("%s: the file was changed: %d bytes, %v", name, len(now), err)
+		}
+	}
+	for _, other := range []string{good, filepath.Join(dir, "missing.log")} {
+		if err := audit.Check(other); err != nil {
+			t.Error(err)
 		}
 	}
 	if _, err := audit.Open(dir, audit.Observer{}); err == nil {
 		t.Error("a directory is a file")
+	}
+	w = open(t, good)
+	if err := os.Rename(path, good); err != nil {
+		t.Fatal(err)
+	}
+	before := lines(t, good)
+	w.Record("admitted", nil)
+	eventually(t, "it fails", func() bool { return w.Err() != nil })
+	if now := lines(t, good); !slices.EqualFunc(now, before, bytes.Equal) {
+		t.Errorf("%q was made of %q", now, before)
 	}
 }
 

@@ -13,10 +13,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"strconv"
+	"strings"
 	"time"
+
+	"pgwicket/internal/statefile"
 )
 
 // Head is the newest line of a trail. The zero Head is that of a trail without lines.
@@ -36,6 +40,7 @@ type linked struct {
 	Sequence uint64 `json:"seq"`
 	Previous string `json:"prev"`
 	Event    string `json:"event"`
+	Time     string `json:"time"`
 }
 
 // encode returns the part of a line that does not depend on its place.
@@ -93,19 +98,61 @@ func parse(line []byte) (l linked, err error) {
 	return l, nil
 }
 
+// errNoTrail says what to do about a file that the gate must not touch.
+var errNoTrail = errors.New("is no audit trail; name another file")
+
+// begins reports whether a text is the beginning of a line, or as much of one as there
+// is. Another program's text is not taken for a line that was cut off.
+func begins(text []byte) bool {
+	for digits := 1; digits <= maxDigits; digits++ {
+		if fits(text, `{"seq":`+strings.Repeat("9", digits)+`,"prev":"`+strings.Repeat("f", 2*sha256.Size)+`","time":"`) {
+			return true
+		}
+	}
+	return false
+}
+
+// fits compares a text with a form, in which 9 is any digit and f any hexadecimal one, as
+// far as both go.
+func fits(text []byte, form string) bool {
+	for i := range min(len(text), len(form)) {
+		c := text[i]
+		switch isDigit := c >= '0' && c <= '9'; {
+		case c == form[i]:
+		case isDigit && (form[i] == '9' || form[i] == 'f'):
+		case c >= 'a' && c <= 'f' && form[i] == 'f':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// maxDigits is the length of the longest sequence number.
+const maxDigits = 20
+
 // tail returns the head of a file and the length of its whole lines. What follows the
-// last newline was being written when the machine or the gate stopped.
+// last newline was being written when the machine or the gate stopped, if it begins like
+// a line. It is an error if any part of the file is not as a gate writes it, as far as
+// its first and last lines show.
 func tail(f *os.File, size int64) (h Head, whole int64, err error) {
 	from := max(size-2*maxLine, 0)
-	text := make([]byte, size-from)
+	text, first := make([]byte, size-from), make([]byte, min(size, maxPrefix))
+	if _, err := f.ReadAt(first, 0); err != nil && !errors.Is(err, io.EOF) {
+		return h, 0, err
+	}
 	if _, err := f.ReadAt(text, from); err != nil && !errors.Is(err, io.EOF) {
 		return h, 0, err
 	}
 	end := bytes.LastIndexByte(text, '\n')
-	if end < 0 {
-		if from > 0 {
-			return h, 0, fmt.Errorf("%s has no line in its last %d bytes, so it is no audit trail", f.Name(), len(text))
-		}
+	// Some file systems fill what was not written before a power failure with zeros.
+	rest := bytes.TrimRight(text[end+1:], "\x00")
+	switch {
+	case !begins(first), end < 0 && (size > maxLine || len(rest) == 0 && size > 0):
+		return h, 0, fmt.Errorf("%s %w", f.Name(), errNoTrail)
+	case !begins(rest):
+		return h, 0, fmt.Errorf("the end of %s, after its last line, is not from a gate, so the file %w", f.Name(), errNoTrail)
+	case end < 0:
 		return h, 0, nil
 	}
 	line := text[:end]
@@ -114,7 +161,29 @@ func tail(f *os.File, size int64) (h Head, whole int64, err error) {
 	}
 	l, err := parse(line)
 	if err != nil {
-		return h, 0, fmt.Errorf("the last line of %s %w", f.Name(), err)
+		return h, 0, fmt.Errorf("the last line of %s %w, so the file %w", f.Name(), err, errNoTrail)
 	}
 	return Head{l.Sequence, hash(line)}, from + int64(end) + 1, nil
+}
+
+// maxPrefix is the length of the longest text that begins looks at.
+const maxPrefix = int64(len(`{"seq":`) + maxDigits + len(`,"prev":"`) + 2*sha256.Size + len(`","time":"`))
+
+// Check returns an error if a file is there and is no audit trail, so that a gate could
+// not go on with it. It changes nothing. A file that cannot be read is no error.
+func Check(path string) error {
+	f, err := statefile.Open(path, os.O_RDONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	_, _, err = tail(f, st.Size())
+	return err
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Verified is what Verify has found.
@@ -18,7 +19,8 @@ type Verified struct {
 	First    uint64   // the sequence number of the first line
 	Head     Head     // of the last line
 	Problems []string // each with its file and line; empty: none
-	Trails   int      // that begin in these files; more than one: the file was missing at a start
+	Trails   int      // in these files; more than one: the file was missing at a start
+	Breaks   []string // each place where another trail begins
 }
 
 // place is a line of a file, with what links it to its neighbours.
@@ -47,8 +49,7 @@ func Verify(files []string) (v Verified, err error) {
 			parts = append(parts, part)
 		}
 	}
-	slices.SortStableFunc(parts, func(a, b []place) int { return cmp.Compare(firstSequence(a), firstSequence(b)) })
-	all := slices.Concat(parts...)
+	all := slices.Concat(inOrder(parts)...)
 	if len(all) == 0 {
 		return v, errors.New("there is no line")
 	}
@@ -71,6 +72,7 @@ func Verify(files []string) (v Verified, err error) {
 		case p.Previous == before.hash && follows:
 		case p.Sequence == 1 && p.Previous == noHash:
 			v.Trails++
+			v.Breaks = append(v.Breaks, fmt.Sprintf("%s: another trail begins here; the one before ends with line %d, at %s", p, before.Sequence, before))
 		case follows && intact(i):
 			problem("%s: the line was changed: the next one has another hash of it", before)
 		case follows:
@@ -86,6 +88,45 @@ func Verify(files []string) (v Verified, err error) {
 	last := &all[len(all)-1]
 	v.Head = Head{last.Sequence, last.hash}
 	return v, nil
+}
+
+// inOrder returns files in the order of their lines. A file follows the one whose last
+// line it has the hash of. The first files of what so belongs together, which are several
+// with two trails or with damage, are in the order of their times, then their numbers.
+func inOrder(parts [][]place) (ordered [][]place) {
+	ends := make(map[string]int, len(parts)) // by the hash of the last line
+	for i, part := range parts {
+		ends[part[len(part)-1].hash] = i
+	}
+	next := make(map[int]int, len(parts))
+	var firsts []int
+	for i, part := range parts {
+		before, found := ends[part[0].Previous]
+		if _, taken := next[before]; !found || taken || part[0].bad != nil || before == i {
+			firsts = append(firsts, i)
+			continue
+		}
+		next[before] = i
+	}
+	slices.SortStableFunc(firsts, func(a, b int) int {
+		return cmp.Or(firstTime(parts[a]).Compare(firstTime(parts[b])), cmp.Compare(firstSequence(parts[a]), firstSequence(parts[b])))
+	})
+	for _, i := range firsts {
+		for more := true; more; i, more = next[i] {
+			ordered = append(ordered, parts[i])
+		}
+	}
+	return ordered
+}
+
+// firstTime returns the time of the first line that has one.
+func firstTime(part []place) time.Time {
+	for i := range part {
+		if at, err := time.Parse(time.RFC3339Nano, part[i].Time); err == nil {
+			return at
+		}
+	}
+	return time.Time{}
 }
 
 // firstSequence returns where a file stands in the trail.

@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
+
+	"pgwicket/internal/statefile"
 )
 
 // The bounds of the queue, and how a file that cannot be written is tried again.
@@ -25,14 +28,14 @@ type Writer struct {
 	path string
 	on   Observer
 
-	mu     sync.Mutex
-	queue  [][]byte // see encode
-	queued int      // bytes
-	lost   int      // lines after the end of the queue
-	head   Head
-	err    error // of the last attempt to write; nil: it went well
-	told   bool  // Observer knows that it is failing
-	closed bool
+	mu       sync.Mutex
+	queue    [][]byte // see encode
+	queued   int      // bytes
+	lost     int      // lines after the end of the queue
+	head     Head
+	err      error // of the last attempt to write; nil: it went well
+	reported bool  // Observer knows that it is failing
+	closed   bool
 
 	wake chan struct{}
 	done chan struct{}
@@ -49,6 +52,9 @@ type Observer struct {
 	Lost    func()
 	Failing func(error) // when writing begins to fail, or to be too slow
 	Works   func()      // when it works again
+	// Cut is told how many bytes of an incomplete last line were removed, which were being
+	// written when the machine or the gate stopped.
+	Cut func(bytes int64)
 }
 
 // Open opens the file, or makes it, and goes on with the trail in it. It fails if the
@@ -82,7 +88,7 @@ func (w *Writer) Record(event string, attrs []slog.Attr) {
 		return
 	}
 	w.queue, w.queued = append(w.queue, line), w.queued+len(line)
-	w.tell()
+	w.reportState()
 	w.mu.Unlock()
 	w.signal()
 }
@@ -186,21 +192,21 @@ func (w *Writer) note(err error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.err = err
-	w.tell()
+	w.reportState()
 	return err
 }
 
-// tell tells the observer when Err begins or ceases to return an error. The caller holds mu, so
+// reportState tells the observer when Err begins or ceases to return an error. The caller holds mu, so
 // that the observer gets both in order.
-func (w *Writer) tell() {
+func (w *Writer) reportState() {
 	switch err := w.failing(); {
-	case err != nil && !w.told:
-		w.told = true
+	case err != nil && !w.reported:
+		w.reported = true
 		if w.on.Failing != nil {
 			w.on.Failing(err)
 		}
-	case err == nil && w.told:
-		w.told = false
+	case err == nil && w.reported:
+		w.reported = false
 		call(w.on.Works)
 	}
 }
@@ -256,29 +262,35 @@ func (w *Writer) flush() error {
 
 // open opens the file that has the path now.
 func (w *Writer) open() (err error) {
-	w.file, err = os.OpenFile(w.path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600)
+	w.file, err = statefile.Open(w.path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600)
 	w.size = -1 // it is not known
 	return err
 }
 
-// lock locks the file that has the path now, against other gates. After a rename (logrotate)
-// that is another one than before; the trail goes on in it.
+// lock keeps other gates from writing, and opens the file that has the path now. After a
+// rename (logrotate) that is another one than before; the trail goes on in it. The lock is
+// on a file beside it, which only this account can open.
 func (w *Writer) lock() (unlock func(), err error) {
+	dir, name := filepath.Split(w.path)
+	locked, err := statefile.Lock(dir+"."+name+".lock", statefile.MaxWait)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			locked()
+		}
+	}()
 	const most = 10 // renames at the same time
 	for range most {
-		if unlock, err = lockFile(w.file); err != nil {
-			return nil, err
-		}
-		now, there := os.Stat(w.path)
+		now, there := os.Lstat(w.path)
 		mine, err := w.file.Stat()
 		if there == nil && err == nil && os.SameFile(now, mine) {
-			return unlock, nil
+			return locked, nil
 		}
 		if err := w.readHead(); err != nil { // another gate may have written last
-			unlock()
 			return nil, err
 		}
-		unlock()
 		_ = w.file.Sync()
 		old := w.file
 		if err := w.open(); err != nil {
@@ -305,6 +317,9 @@ func (w *Writer) readHead() error {
 	if whole < st.Size() {
 		if err := w.file.Truncate(whole); err != nil {
 			return err
+		}
+		if w.on.Cut != nil {
+			w.on.Cut(st.Size() - whole)
 		}
 	}
 	w.size = whole

@@ -1,12 +1,22 @@
 package backend
 
-import "sync"
+import (
+	"sync"
 
-// Keys are the cancel keys of live sessions, and the host of each. Any goroutine may call
-// its methods. The zero value has none.
+	"pgwicket/internal/limit"
+)
+
+// Keys are the cancel keys of live sessions. Any goroutine may call its methods. The zero
+// value has none.
 type Keys struct {
-	mu    sync.Mutex
-	hosts map[string]*Host
+	mu   sync.Mutex
+	keys map[string]*Key
+}
+
+// Key is the cancel key of a live session.
+type Key struct {
+	Host    *Host            // where the session is
+	Cancels limit.KeyCancels // with that key
 }
 
 // Add adds the key of a session at a host; an empty one is none.
@@ -16,22 +26,22 @@ func (k *Keys) Add(key string, at *Host) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.hosts == nil {
-		k.hosts = make(map[string]*Host)
+	if k.keys == nil {
+		k.keys = make(map[string]*Key)
 	}
-	k.hosts[key] = at
+	k.keys[key] = &Key{Host: at}
 }
 
 // Remove removes a key.
 func (k *Keys) Remove(key string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	delete(k.hosts, key)
+	delete(k.keys, key)
 }
 
-// Host returns where the session with that key is; nil: it is none of ours.
-func (k *Keys) Host(key string) *Host {
+// Find returns a key; nil: it is none of ours.
+func (k *Keys) Find(key string) *Key {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.hosts[key]
+	return k.keys[key]
 }

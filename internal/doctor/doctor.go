@@ -34,8 +34,9 @@ type Options struct {
 	User, Database string
 	// Session says how to open a session through the gate.
 	Session SessionOptions
-	// Unreachable are the files and sockets that the account of the gate cannot reach.
-	// It is nil with an UnreachableError, which says why that could not be tried.
+	// Unreachable are the files and sockets that the account of the gate cannot reach. With
+	// an UnreachableError, which says why that could not be tried, it has only the sockets
+	// that do not exist.
 	Unreachable      []config.Problem
 	UnreachableError error
 	// PGConf is the directory of a postgresql.conf that is read instead of

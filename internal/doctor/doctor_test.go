@@ -127,6 +127,9 @@ func TestGate(t *testing.T) {
 		{"account", func(g *gateState) {
 			g.unreachable = []config.Problem{{Key: "backend.host", Text: "the account pgwicket may not enter /run/pg, so no session can start: make a directory"}}
 		}, Fail, "the account pgwicket may not enter /run/pg, so no session can start"},
+		{"account", func(g *gateState) {
+			g.unreachable, g.unreachableErr = []config.Problem{{Key: "backend.host", Text: "there is no socket /run/pg/.s.PGSQL.5432: start PostgreSQL"}}, errors.New("no such program")
+		}, Fail, "there is no socket /run/pg/.s.PGSQL.5432"},
 		{"account", func(g *gateState) { g.unreachableErr = errors.New("no such program") }, Skip, "no such program"},
 		{"listen", func(g *gateState) { g.listen = append(g.listen, "0.0.0.0:5432") }, Warn, "every network"},
 		{"listen", func(g *gateState) { g.listen = []string{"[::]:5432"} }, Warn, "every network"},
@@ -281,7 +284,9 @@ func TestListener(t *testing.T) {
 	testFaults(t, good, func(listenerScan) []check[listenerScan] { return listenerChecks() }, []fault[listenerScan]{
 		{"weakest_handshake", accepts(tls.VersionTLS10, tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA), Fail, "accepts TLSv1 with ECDHE-RSA-AES128-SHA"},
 		{"weakest_handshake", accepts(tls.VersionTLS12, tls.TLS_RSA_WITH_AES_128_GCM_SHA256), Warn, "no forward secrecy"},
-		{"weakest_handshake", func(l *listenerScan) { l.unreachable = "nothing listens" }, Skip, "nothing listens"},
+		{"weakest_handshake", func(l *listenerScan) { l.unreachable = "it closes the connection" }, Skip, "it closes the connection"},
+		{"weakest_handshake", func(l *listenerScan) { l.nothing, l.unreachable = true, "nothing listens" }, Warn, "nothing listens"},
+		{"weakest_handshake", func(l *listenerScan) { l.nothing, l.wanted, l.unreachable = true, true, "nothing listens" }, Fail, "nothing listens, so no session can start"},
 		{"weakest_handshake", func(l *listenerScan) { l.notGate = "it answers 'N'" }, Fail, "it answers"},
 		{"weakest_handshake", func(l *listenerScan) { l.accepted = nil }, Fail, "accepts no handshake"},
 		{"session", refused("57P03", "the database cannot be reached"), Fail, "no session can start: the database cannot be reached"},

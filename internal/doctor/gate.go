@@ -67,7 +67,7 @@ func gateChecks() []check[gateState] {
 // a reload cannot, and without the socket no session starts.
 func (g gateState) checkAccount() (out []Finding) {
 	if g.unreachableErr != nil {
-		return []Finding{{Status: Skip, Where: "user", Reason: "could not try what the account of the gate can reach: " + g.unreachableErr.Error(), Fix: "run doctor as root or as that account"}}
+		out = []Finding{{Status: Skip, Where: "user", Reason: "could not try what the account of the gate can reach: " + g.unreachableErr.Error(), Fix: "run doctor as root or as that account"}}
 	}
 	for _, p := range g.unreachable {
 		what, fix, _ := strings.Cut(p.Text, ": ")

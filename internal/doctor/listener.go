@@ -23,6 +23,8 @@ const timeout = 10 * time.Second
 // listenerScan is the result of handshakes with a listener.
 type listenerScan struct {
 	address     string
+	nothing     bool   // nothing listens there
+	wanted      bool   // a session through it was asked for
 	unreachable string // why there is no answer; empty: there is
 	notGate     string // what shows that this is not a gate; empty: nothing
 	accepted    []handshake
@@ -42,7 +44,7 @@ func scanListeners(ctx context.Context, o Options) (all []listenerScan) {
 		expected = append(expected, c.Chain[0].Raw)
 	}
 	for _, address := range cfg.Listen {
-		l := listenerScan{address: address, expected: expected}
+		l := listenerScan{address: address, expected: expected, wanted: o.Session != SessionOptions{}}
 		l.scan(ctx)
 		if l.unknown() == nil {
 			l.trySession(ctx, o)
@@ -111,6 +113,7 @@ func (l *listenerScan) dial(ctx context.Context) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: timeout}
 	conn, err := dialer.DialContext(ctx, "tcp", l.target())
 	if err != nil {
+		l.nothing = true
 		l.unreachable = fmt.Sprintf("nothing listens there (%v)", errors.Unwrap(err))
 		return nil, err
 	}
@@ -150,6 +153,10 @@ func (l *listenerScan) handshake(ctx context.Context, version uint16, offer []ui
 
 func (l listenerScan) unknown() []Finding {
 	switch {
+	case l.nothing && l.wanted:
+		return []Finding{{Status: Fail, Where: "listen", Reason: l.unreachable + ", so no session can start", Fix: "start the gate"}}
+	case l.nothing:
+		return []Finding{{Status: Warn, Where: "listen", Reason: l.unreachable, Fix: "start the gate"}}
 	case l.unreachable != "":
 		return []Finding{{Status: Skip, Reason: l.unreachable, Fix: "start the gate, and run doctor from an address that acl.allow has"}}
 	case l.notGate != "":

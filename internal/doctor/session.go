@@ -55,7 +55,8 @@ func (t *sessionTrial) config(o Options, target string) (*pgconn.Config, error) 
 	if err != nil {
 		return nil, err
 	}
-	words := map[string]string{"host": host, "port": port, "sslmode": "require"}
+	// TLS is set below. With another mode the account's own certificates would be read.
+	words := map[string]string{"host": host, "port": port, "sslmode": "disable"}
 	for word, value := range map[string]string{"user": o.User, "dbname": o.Database} {
 		words[word] = value
 	}

@@ -25,6 +25,9 @@ func (g *Gate) openAudit() error {
 			g.Metrics.AuditFailing(false)
 			g.Log.Info("the audit trail is written again")
 		},
+		Cut: func(n int64) {
+			g.Log.Warn("incomplete last line of the audit trail removed", "file", g.started.AuditFile, "bytes", n)
+		},
 	})
 	if err != nil {
 		return err
@@ -35,7 +38,20 @@ func (g *Gate) openAudit() error {
 	})
 	g.trail.Store(trail)
 	g.audit("started", slog.String("version", g.Build.Version), slog.Int("pid", os.Getpid()), slog.String("digest", g.inForce.Settings.Digest()))
+	g.auditHeld()
 	return nil
+}
+
+// maxHeld is how many locks auditHeld records.
+const maxHeld = 100
+
+// auditHeld records the newest locks in force. A gate that was killed between the file of
+// the locks and the audit trail has left a lock without its line.
+func (g *Gate) auditHeld() {
+	held := g.locks.table.Set().At(g.Now())
+	for _, l := range held[max(0, len(held)-maxHeld):] {
+		g.audit("lock in force", lockAttrs(l, l.By)...)
+	}
 }
 
 // audit records an event of the gate itself.

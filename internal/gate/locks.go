@@ -91,7 +91,7 @@ func (g *Gate) followLocks() {
 	set, err := g.locks.table.Refresh()
 	switch {
 	case err != nil && err.Error() != g.locks.problem:
-		g.Log.Error("cannot read the locks; those in force stay", "error", err.Error())
+		g.Log.Error("the file of the locks was changed, damaged or removed; the locks in force stay", "error", err.Error())
 		g.locks.problem = err.Error()
 	case err == nil:
 		g.locks.problem = ""
@@ -143,7 +143,7 @@ func (g *Gate) serveLock(w http.ResponseWriter, r *http.Request) {
 	}
 	l.By = operator(r.Context())
 	l, _, err = g.locks.table.Add(l, g.Now())
-	if err != nil {
+	if err != nil && !errors.Is(err, lock.ErrNotSynced) {
 		g.Log.Error("cannot lock", "filter", l.String(), "by", l.By, "error", err.Error())
 		http.Error(w, "cannot lock: "+err.Error()+"; nothing has changed", http.StatusInternalServerError)
 		return
@@ -151,6 +151,10 @@ func (g *Gate) serveLock(w http.ResponseWriter, r *http.Request) {
 	g.setLocks()
 	g.Log.Warn("locked", "lock", l.ID, "filter", l.String(), "until", untilText(l), "reason", l.Reason, "by", l.By, "sessions", matched)
 	g.audit("locked", append(lockAttrs(l, l.By), slog.Int("sessions", matched))...)
+	if err != nil {
+		g.refuseUnsynced(w, l, err)
+		return
+	}
 	status.WriteJSON(w, Locked{l, matched, g.locks.table.Persistent()})
 }
 
@@ -160,7 +164,7 @@ func (g *Gate) serveUnlock(w http.ResponseWriter, r *http.Request) {
 	case errors.Is(err, lock.ErrNoLock):
 		http.Error(w, err.Error(), http.StatusConflict)
 		return
-	case err != nil:
+	case err != nil && !errors.Is(err, lock.ErrNotSynced):
 		g.Log.Error("cannot unlock", "lock", r.URL.Query().Get("id"), "by", operator(r.Context()), "error", err.Error())
 		http.Error(w, "cannot unlock: "+err.Error()+"; the lock is still in force", http.StatusInternalServerError)
 		return
@@ -168,7 +172,17 @@ func (g *Gate) serveUnlock(w http.ResponseWriter, r *http.Request) {
 	g.setLocks()
 	g.audit("unlocked", lockAttrs(l, operator(r.Context()))...)
 	g.Log.Warn("unlocked", "lock", l.ID, "filter", l.String(), "reason", l.Reason, "by", operator(r.Context()))
+	if err != nil {
+		g.refuseUnsynced(w, l, err)
+		return
+	}
 	status.WriteJSON(w, l)
+}
+
+// refuseUnsynced answers a command whose change holds, but perhaps not for good.
+func (g *Gate) refuseUnsynced(w http.ResponseWriter, l lock.Lock, err error) {
+	g.Log.Error("cannot sync the locks", "lock", l.ID, "error", err.Error())
+	http.Error(w, fmt.Sprintf("lock %s: %v", l.ID, err), http.StatusInternalServerError)
 }
 
 // parseLock reads the query of LockPath.

@@ -78,9 +78,7 @@ func (g *Gate) reload(trigger string, files filewatch.Snapshot) *status.Reload {
 	g.loaded.Store(&files)
 	g.logProblems(problems)
 	if cfg == nil {
-		if trigger == byFiles {
-			g.reloadFiles(before)
-		}
+		g.reloadFiles(trigger, before)
 		g.Metrics.LoadFailed(blamesCRL(problems))
 		g.outcome = "the last reload failed (" + timestamp() + "), the configuration before it is in force"
 		g.Log.Error("reload failed, configuration unchanged", about...)
@@ -88,7 +86,7 @@ func (g *Gate) reload(trigger string, files filewatch.Snapshot) *status.Reload {
 	}
 	if gone := cfg.Settings.Gone(g.inForce.Settings); trigger == byFiles && len(gone) > 0 {
 		gone = phrase.Shorten(gone)
-		g.reloadFiles(before)
+		g.reloadFiles(trigger, before)
 		g.Metrics.LoadFailed(false)
 		g.outcome = "a reload was put off (" + timestamp() + "), as it would allow more; pgwicket reload loads it"
 		g.Log.Warn("reload put off, configuration unchanged: it would allow more, because something is gone; if that is intended, run pgwicket reload or send SIGHUP",
@@ -108,8 +106,9 @@ func (g *Gate) reload(trigger string, files filewatch.Snapshot) *status.Reload {
 
 // reloadFiles loads the files of the configuration in force again, if others than the configuration
 // itself have changed since a snapshot: one that cannot be loaded, or is put off, must not keep a
-// revocation from coming into force. If a file cannot be used, nothing is changed, as ever.
-func (g *Gate) reloadFiles(before filewatch.Snapshot) {
+// revocation from coming into force. If a file cannot be used, nothing is changed, as ever; without a
+// watcher, the next reload tries it again.
+func (g *Gate) reloadFiles(trigger string, before filewatch.Snapshot) {
 	named, watched := config.Files(g.Path), g.files(g.Path)
 	kept := slices.DeleteFunc(g.inForce.Files(), func(one string) bool { return slices.Contains(named, one) })
 	g.kept.Store(&kept)
@@ -126,15 +125,18 @@ func (g *Gate) reloadFiles(before filewatch.Snapshot) {
 	cfg, problems := config.LoadFiles(g.inForce, g.Prompts.Recall, time.Now())
 	if cfg == nil {
 		g.Log.Warn("files not reloaded", "reason", problems[0].String(), "files", phrase.Shorten(changed))
+		if g.watcher == nil {
+			g.loaded.Store(&before)
+		}
 		return
 	}
-	if !filewatch.Take(now.Paths).Equal(now) {
+	if g.watcher != nil && !filewatch.Take(now.Paths).Equal(now) {
 		return // the watcher has noticed the change, too
 	}
 	g.logProblems(problems)
 	g.server.SetPolicy(cfg.Policy)
 	g.setInForce(cfg)
-	g.Log.Info("files reloaded, configuration unchanged", "trigger", byFiles, "files", phrase.Shorten(changed))
+	g.Log.Info("files reloaded, configuration unchanged", "trigger", trigger, "files", phrase.Shorten(changed))
 }
 
 // beginReload tells the service manager of a reload, until the returned function is

@@ -25,10 +25,12 @@ const (
 	// succeeded lately; maxWaiting how many more may wait for their results.
 	maxAttempts = 3
 	maxWaiting  = 128
-	// attemptTime is how long an attempt may take while others wait for its
-	// result. Then it is closed for them, so that nobody keeps others out with
-	// attempts that are never completed.
+	// attemptTime is how long a client may take to answer PostgreSQL while others wait
+	// for the result. Then its attempt is closed for them, so that nobody keeps others out
+	// with attempts that are never completed. One that does not give way, since PostgreSQL
+	// has the answer, is asked again after askAgain.
 	attemptTime = 2 * time.Second
+	askAgain    = 200 * time.Millisecond
 	// knownFor is how long a success counts. Limits.AuthFailures without a success in
 	// between end that the attempts of its Key are neither bounded nor delayed, and
 	// knownFailures times as many that they are not refused.
@@ -98,14 +100,16 @@ type Attempt struct {
 	failures int       // Limits.AuthFailures
 	keys     []Key     // its own and, of an unknown one, that of its network; nil once its result is known
 	began    time.Time // when PostgreSQL is asked
-	giveWay  func()
+	ask      time.Time // when it may be asked to give way
+	giveWay  func() bool
 }
 
 // Begin waits until an attempt may be made, or refuses it. What it returns must be
-// ended by Succeeded, Failed or Abandoned. giveWay is called, in a goroutine of its own, when
-// the attempt has taken so long that it must be closed for another one; its result still
+// ended by Succeeded, Failed or Abandoned. giveWay is called, by the goroutine of another
+// attempt and perhaps more than once, when that one waits and this one has taken long: it closes
+// the attempt and reports true, unless PostgreSQL has the client's answer. The result of one that is closed still
 // counts. The error is an *Error.
-func (l *Attempts) Begin(ctx context.Context, limits Limits, key Key, giveWay func()) (*Attempt, error) {
+func (l *Attempts) Begin(ctx context.Context, limits Limits, key Key, giveWay func() bool) (*Attempt, error) {
 	if limits.AuthFailures <= 0 {
 		return nil, nil
 	}
@@ -120,6 +124,14 @@ func (l *Attempts) Begin(ctx context.Context, limits Limits, key Key, giveWay fu
 				return nil, err
 			}
 			return a, nil
+		}
+		if wait.slow != nil {
+			if wait.giveWay() {
+				l.mu.Lock()
+				l.land(wait.slow)
+				l.mu.Unlock()
+			}
+			continue
 		}
 		select {
 		case <-wait.changed:
@@ -137,15 +149,18 @@ func (l *Attempts) Begin(ctx context.Context, limits Limits, key Key, giveWay fu
 	}
 }
 
-// turn is what an attempt waits for before it is worth trying again.
+// turn is what an attempt waits for before it is worth trying again: a change or, at once,
+// that the slow one is asked to give way.
 type turn struct {
+	slow    *Attempt
+	giveWay func() bool // of it
 	key     Key
 	changed <-chan struct{}
 	most    time.Duration
 }
 
 // try returns an attempt, or what it has to wait for first.
-func (l *Attempts) try(limits Limits, key Key, giveWay func(), now time.Time) (*Attempt, turn, error) {
+func (l *Attempts) try(limits Limits, key Key, giveWay func() bool, now time.Time) (*Attempt, turn, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	a := &Attempt{limiter: l, failures: limits.AuthFailures, keys: []Key{key}, giveWay: giveWay}
@@ -167,18 +182,20 @@ func (l *Attempts) try(limits Limits, key Key, giveWay func(), now time.Time) (*
 		if len(s.inFlight) < may {
 			continue
 		}
-		oldest := slices.MinFunc(s.inFlight, func(a, b *Attempt) int { return a.began.Compare(b.began) })
-		left := oldest.began.Add(attemptTime).Sub(now)
-		if left <= 0 {
-			l.land(oldest)
-			go oldest.giveWay()
-			continue
+		var wait turn
+		var err error
+		next := slices.MinFunc(s.inFlight, func(a, b *Attempt) int { return a.ask.Compare(b.ask) })
+		if left := next.ask.Sub(now); left <= 0 {
+			next.ask = now.Add(askAgain)
+			wait.slow, wait.giveWay = next, next.giveWay
+		} else {
+			wait, err = s.wait(k, left)
 		}
-		wait, err := s.wait(k, left)
 		l.settle(limits.AuthFailures, a.keys...)
 		return nil, wait, err
 	}
 	a.began = now.Add(delay)
+	a.ask = a.began.Add(attemptTime)
 	for _, k := range a.keys {
 		s := l.use(k)
 		s.inFlight = append(s.inFlight, a)
@@ -195,7 +212,7 @@ func (s *authState) wait(k Key, most time.Duration) (turn, error) {
 	if s.changed == nil {
 		s.changed = make(chan struct{})
 	}
-	return turn{k, s.changed, most}, nil
+	return turn{key: k, changed: s.changed, most: most}, nil
 }
 
 // allowed returns how many attempts may be in flight, none of a key that is refused, and how

@@ -10,7 +10,8 @@ import (
 )
 
 // Cancels bounds CancelRequests. Those with the key of a session have
-// a budget of their own, which no stranger can use up: he would have to know a key. Make it with
+// a budget of their own, which no stranger can use up: he would have to know a key. Each key has
+// a small part of it, so that no client uses it up with the key of its own session. Make it with
 // NewCancels. Its methods may be called concurrently.
 type Cancels struct {
 	mu      sync.Mutex
@@ -34,6 +35,20 @@ const (
 	unknownSourceBurst = 50
 )
 
+// Of the CancelRequests with one key of a session: more at the same time cancel nothing more.
+const (
+	perKey   = 2  // in flight
+	keyRate  = 10 // a second
+	keyBurst = 20
+)
+
+// KeyCancels is what Cancels knows of the key of one session, and goes with it. The zero value is ready
+// to use; it must not be copied, and is guarded by the Cancels.
+type KeyCancels struct {
+	inFlight int
+	rate     *rate.Limiter // nil: there was none yet
+}
+
 // NewCancels returns the limiter of CancelRequests.
 func NewCancels() *Cancels {
 	c := &Cancels{sources: make(map[netip.Prefix]int), all: rate.NewLimiter(unknownRate, unknownBurst)}
@@ -42,16 +57,20 @@ func NewCancels() *Cancels {
 	return c
 }
 
-// Begin counts a CancelRequest, unless there are as many as there may be. End must follow
-// if it reports true.
-func (c *Cancels) Begin(known bool, source netip.Prefix, limit int, now time.Time) bool {
+// Begin counts a CancelRequest, unless there are as many as there may be: of its key, nil for one
+// of no session, or in all. End must follow if it reports true.
+func (c *Cancels) Begin(key *KeyCancels, source netip.Prefix, limit int, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if known {
-		if c.known >= limit {
+	if key != nil {
+		if key.rate == nil {
+			key.rate = rate.NewLimiter(keyRate, keyBurst)
+		}
+		if c.known >= limit || key.inFlight >= perKey || !key.rate.AllowN(now, 1) {
 			return false
 		}
 		c.known++
+		key.inFlight++
 		return true
 	}
 	network := source
@@ -68,11 +87,12 @@ func (c *Cancels) Begin(known bool, source netip.Prefix, limit int, now time.Tim
 }
 
 // End takes a CancelRequest back that Begin has counted, with the same arguments.
-func (c *Cancels) End(known bool, source netip.Prefix) {
+func (c *Cancels) End(key *KeyCancels, source netip.Prefix) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if known {
+	if key != nil {
 		c.known--
+		key.inFlight--
 		return
 	}
 	if source.Addr().Is6() {

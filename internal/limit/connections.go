@@ -20,9 +20,8 @@ type Connections struct {
 	stages   [stageCount]stage
 	logins   stage // sessions that are unproved; each is in the stage Unproved, too
 	sessions int
-	queued   int           // connections that wait for a place among the sessions
-	changed  chan struct{} // closed when it is worth trying again; nil: nobody waits
-	overs    int           // connections in the reserve
+	waiting  []*waiter // for a place among the sessions, in the order in which they came
+	overs    int       // connections in the reserve
 	sources  map[netip.Prefix]*sourceCount
 	networks map[netip.Prefix]*networkCount
 	accounts map[Account]int
@@ -205,6 +204,7 @@ func (t *Ticket) Prove() {
 		return
 	}
 	t.leave()
+	l.serve(time.Now())
 }
 
 func (t *Ticket) leave() {
@@ -213,7 +213,6 @@ func (t *Ticket) leave() {
 	if t.login != nil {
 		t.login.leave()
 		t.login = nil
-		t.limiter.wake()
 	}
 }
 
@@ -240,7 +239,7 @@ func (t *Ticket) Release() {
 	}
 	if t.session {
 		l.sessions--
-		l.wake()
+		l.serve(time.Now())
 	}
 	if s.connections+s.overs == 0 {
 		delete(l.sources, t.source)

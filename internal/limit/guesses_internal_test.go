@@ -12,6 +12,9 @@ import (
 
 var authLimits = Limits{AuthFailures: 3, AuthRefusal: time.Hour}
 
+// gaveWay closes an attempt.
+func gaveWay() bool { return true }
+
 // source6 is a /64 of 2001:db8:site::/48.
 func source6(site, subnet uint16) netip.Prefix {
 	return SourceOf(netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, byte(site >> 8), byte(site), byte(subnet >> 8), byte(subnet), 15: 1}))
@@ -21,7 +24,7 @@ func source6(site, subnet uint16) netip.Prefix {
 func fail(t *testing.T, l *Attempts, key Key, times int) (asked int) {
 	t.Helper()
 	for range times {
-		a, err := l.Begin(t.Context(), authLimits, key, func() {})
+		a, err := l.Begin(t.Context(), authLimits, key, gaveWay)
 		if err != nil {
 			break
 		}
@@ -33,7 +36,7 @@ func fail(t *testing.T, l *Attempts, key Key, times int) (asked int) {
 
 func succeed(t *testing.T, l *Attempts, key Key) {
 	t.Helper()
-	a, err := l.Begin(t.Context(), authLimits, key, func() {})
+	a, err := l.Begin(t.Context(), authLimits, key, gaveWay)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +56,7 @@ func TestHeldAttemptsGiveWay(t *testing.T) {
 			var closed atomic.Int64
 			held := 0
 			for ; held < knownFailures*authLimits.AuthFailures && (known || held < maxAttempts); held++ {
-				if _, err := l.Begin(t.Context(), authLimits, key, func() { closed.Add(1) }); err != nil {
+				if _, err := l.Begin(t.Context(), authLimits, key, func() bool { closed.Add(1); return true }); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -65,6 +68,48 @@ func TestHeldAttemptsGiveWay(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Where PostgreSQL reports a wrong password late (contrib/auth_delay), no more guesses than
+// the limit reach it, however many wait: it has the answers, so those attempts do not give way.
+func TestAnsweredAttemptsStay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := NewAttempts()
+		var asked, refused, closed atomic.Int64
+		for range 12 {
+			go func() {
+				a, err := l.Begin(t.Context(), authLimits, guesser(1), func() bool { return false })
+				if err != nil {
+					refused.Add(1)
+					return
+				}
+				asked.Add(1)
+				time.Sleep(attemptTime + time.Second)
+				a.Failed(authLimits)
+			}()
+		}
+		time.Sleep(time.Minute)
+		if asked.Load() != int64(authLimits.AuthFailures) || refused.Load() != 12-asked.Load() {
+			t.Errorf("%d asked, %d refused", asked.Load(), refused.Load())
+		}
+		// One of them that does not answer gives way all the same.
+		other := guesser(2)
+		for i := range maxAttempts {
+			give := func() bool { return false }
+			if i == 1 {
+				give = func() bool { closed.Add(1); return true }
+			}
+			if _, err := l.Begin(t.Context(), authLimits, other, give); err != nil {
+				t.Fatal(err)
+			}
+		}
+		began := time.Now()
+		succeed(t, l, other)
+		if took := time.Since(began); closed.Load() != 1 || took > attemptTime {
+			t.Errorf("%d gave way, after %v", closed.Load(), took)
+		}
+	})
 }
 
 // However many guesses of a known client's password are made at the same time, PostgreSQL is
@@ -79,7 +124,7 @@ func TestGuessesOfAKnownKey(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 200 {
 			wg.Go(func() {
-				a, err := l.Begin(t.Context(), authLimits, key, func() {})
+				a, err := l.Begin(t.Context(), authLimits, key, gaveWay)
 				if err != nil {
 					return
 				}
@@ -96,7 +141,7 @@ func TestGuessesOfAKnownKey(t *testing.T) {
 		if want := int64(knownFailures * authLimits.AuthFailures); asked.Load() > want {
 			t.Errorf("PostgreSQL was asked for %d guesses, want %d at most", asked.Load(), want)
 		}
-		if _, err := l.Begin(t.Context(), authLimits, key, func() {}); err == nil {
+		if _, err := l.Begin(t.Context(), authLimits, key, gaveWay); err == nil {
 			t.Error("it may go on")
 		}
 	})
@@ -106,7 +151,7 @@ func TestGuessesOfAKnownKey(t *testing.T) {
 		fail(t, l, key, authLimits.AuthFailures)
 		began := time.Now()
 		for range maxAttempts {
-			if _, err := l.Begin(t.Context(), authLimits, key, func() {}); err != nil {
+			if _, err := l.Begin(t.Context(), authLimits, key, gaveWay); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -162,7 +207,7 @@ func TestRefusalsAreNotForgotten(t *testing.T) {
 	l, limits := NewAttempts(), Limits{AuthFailures: 2, AuthRefusal: time.Hour}
 	refuse := func(key Key, times int) {
 		for range times {
-			a, _, err := l.try(limits, key, func() {}, time.Now())
+			a, _, err := l.try(limits, key, gaveWay, time.Now())
 			if err != nil || a == nil {
 				t.Fatalf("%v, %v", a, err)
 			}
@@ -174,7 +219,7 @@ func TestRefusalsAreNotForgotten(t *testing.T) {
 		refuse(guesser(1+i), 1)
 	}
 	var limited *Error
-	if _, _, err := l.try(limits, guesser(0), func() {}, time.Now()); !errors.As(err, &limited) || limited.Kind != BackedOff {
+	if _, _, err := l.try(limits, guesser(0), gaveWay, time.Now()); !errors.As(err, &limited) || limited.Kind != BackedOff {
 		t.Errorf("after %d others have failed once: %v", 2*sourcesKnown, err)
 	}
 	if n := l.failing.Len() + l.refused.Len(); n > sourcesKnown {
@@ -189,18 +234,18 @@ func TestAttemptsInFlightAreNotForgotten(t *testing.T) {
 	l, limits := NewAttempts(), Limits{AuthFailures: 3, AuthRefusal: time.Hour}
 	now := time.Now()
 	for range maxAttempts {
-		if a, _, err := l.try(limits, guesser(0), func() {}, now); err != nil || a == nil {
+		if a, _, err := l.try(limits, guesser(0), gaveWay, now); err != nil || a == nil {
 			t.Fatal(err)
 		}
 	}
 	for i := range uint32(2 * sourcesKnown) {
-		a, _, err := l.try(limits, guesser(1+i), func() {}, now)
+		a, _, err := l.try(limits, guesser(1+i), gaveWay, now)
 		if err != nil {
 			t.Fatal(err)
 		}
 		a.Failed(limits)
 	}
-	if a, _, _ := l.try(limits, guesser(0), func() {}, now); a != nil {
+	if a, _, _ := l.try(limits, guesser(0), gaveWay, now); a != nil {
 		t.Errorf("more than %d attempts are in flight", maxAttempts)
 	}
 }

@@ -3,6 +3,8 @@ package limit
 import (
 	"context"
 	"fmt"
+	"math"
+	"slices"
 	"time"
 )
 
@@ -10,26 +12,46 @@ import (
 // login takes some milliseconds.
 const loginTime = time.Second
 
+// waiter is a connection that waits for a place among the sessions.
+type waiter struct {
+	ticket *Ticket
+	limits Limits
+	served chan error // gets one: nil with the place, or the refusal
+}
+
 // AdmitSession gives an admitted connection its place among the sessions, or
 // returns the limit that it is over, an *Error. If all are taken, a session that is unproved
 // gives way, one of the network that holds most of them and not before its loginTime is over.
-// AdmitSession waits for that, and for those that are being closed. A connection that found all sessions in
+// AdmitSession waits for that, and for those that are being closed; next says who comes
+// first. A connection that found all sessions in
 // use when it came leaves the reserve if one has ended since: a pool that replaces a
 // connection opens the next one while the last one is being closed.
 func (t *Ticket) AdmitSession(ctx context.Context, limits Limits) error {
-	l := t.limiter
-	for queued := false; ; queued = true {
-		changed, most, err := t.trySession(limits, queued, time.Now())
-		if changed == nil {
+	l, w := t.limiter, &waiter{t, limits, make(chan error, 1)}
+	l.mu.Lock()
+	err := t.mayWait(limits)
+	if err == nil {
+		l.waiting = append(l.waiting, w)
+		l.serve(time.Now())
+	}
+	l.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	for {
+		select {
+		case err := <-w.served:
 			return err
+		default:
 		}
 		select {
-		case <-changed:
-		case <-time.After(most):
+		case err := <-w.served:
+			return err
+		case <-time.After(l.makeRoom(time.Now())):
 		case <-ctx.Done():
-			l.mu.Lock()
-			l.queued--
-			l.mu.Unlock()
+			if !l.stopWaiting(w) {
+				return <-w.served
+			}
 			if ctx.Err() == context.Canceled {
 				return &Error{Kind: Interrupted}
 			}
@@ -38,60 +60,101 @@ func (t *Ticket) AdmitSession(ctx context.Context, limits Limits) error {
 	}
 }
 
-// trySession takes the place, refuses it, or returns a channel that is closed when it is worth
-// trying again, which it is after some time in any case. queued says that the ticket waits
-// already.
-func (t *Ticket) trySession(limits Limits, queued bool, now time.Time) (changed <-chan struct{}, most time.Duration, err error) {
-	l := t.limiter
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if queued {
-		l.queued--
+// mayWait refuses a connection that is in the reserve, unless the limit that it was over has
+// room by now. The caller holds mu, as for all below that do not lock it.
+func (t *Ticket) mayWait(limits Limits) error {
+	if t.over == nil {
+		return nil
 	}
-	if t.over != nil {
-		if t.over.Kind != OverSessions {
-			return nil, 0, t.over
-		}
-		if full := l.full(limits, t); full != nil {
-			return nil, 0, full
-		}
-		t.leaveReserve()
+	if t.over.Kind != OverSessions {
+		return t.over
 	}
-	switch {
-	case limits.Sessions <= 0 || l.sessions < limits.Sessions:
-		l.sessions++
-		t.session = true
-		if t.place == nil || t.place.in != &l.stages[Unproved] {
-			t.leave()
-		} else {
-			t.login = l.logins.add(t.network, now, t.evict)
-		}
-		return nil, 0, nil
-	case l.sessions-l.logins.count >= limits.Sessions:
-		return nil, 0, sessionLimit()
+	if full := t.limiter.full(limits, t); full != nil {
+		return full
 	}
-	l.queued++
-	most = loginTime
-	if closing := l.logins.count - l.logins.listed; closing < l.queued {
-		if oldest := l.logins.oldest(); oldest != nil {
-			if most = oldest.since.Add(loginTime).Sub(now); most <= 0 {
-				oldest.evictNow()
-				most = loginTime
-			}
-		}
-	}
-	if l.changed == nil {
-		l.changed = make(chan struct{})
-	}
-	return l.changed, most, nil
+	t.leaveReserve()
+	return nil
 }
 
-// wake has the connections that wait for a place among the sessions try again.
-func (l *Connections) wake() {
-	if l.changed != nil {
-		close(l.changed)
-		l.changed = nil
+// serve gives the places that are free to connections that wait. It refuses those that wait for nothing,
+// since every session is proved.
+func (l *Connections) serve(now time.Time) {
+	for len(l.waiting) > 0 {
+		i := l.next()
+		w := l.waiting[i]
+		var err error
+		switch most := w.limits.Sessions; {
+		case most <= 0 || l.sessions < most:
+			w.ticket.begin(now)
+		case l.sessions-l.logins.count >= most:
+			err = sessionLimit()
+		default:
+			return
+		}
+		l.waiting = slices.Delete(l.waiting, i, i+1)
+		w.served <- err
 	}
+}
+
+// next returns which of those that wait comes next: one that is verified, then one of the
+// network that holds fewest places without having logged in, then the first that came. So a
+// network that opens many connections waits for itself. There must be one.
+func (l *Connections) next() (first int) {
+	fewest := math.MaxInt
+	for i, w := range l.waiting {
+		held := -1
+		if w.ticket.unproved() {
+			held = l.logins.held(w.ticket.network)
+		}
+		if held < fewest {
+			first, fewest = i, held
+		}
+	}
+	return first
+}
+
+// begin takes a place among the sessions.
+func (t *Ticket) begin(now time.Time) {
+	t.limiter.sessions++
+	t.session = true
+	if t.unproved() {
+		t.login = t.limiter.logins.add(t.network, now, t.evict)
+	} else {
+		t.leave()
+	}
+}
+
+func (t *Ticket) unproved() bool {
+	return t.place != nil && t.place.in == &t.limiter.stages[Unproved]
+}
+
+// makeRoom has a session give way for those that wait, if it is time for that, and returns when to
+// try again.
+func (l *Connections) makeRoom(now time.Time) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.serve(now) // a reload may have raised the limit
+	if closing := l.logins.count - l.logins.listed; closing < len(l.waiting) {
+		if oldest := l.logins.oldest(); oldest != nil {
+			if left := oldest.since.Add(loginTime).Sub(now); left > 0 {
+				return left
+			}
+			oldest.evictNow()
+		}
+	}
+	return loginTime
+}
+
+// stopWaiting reports whether the connection has waited until now.
+func (l *Connections) stopWaiting(w *waiter) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := slices.Index(l.waiting, w)
+	if i < 0 {
+		return false
+	}
+	l.waiting = slices.Delete(l.waiting, i, i+1)
+	return true
 }
 
 func sessionLimit() *Error {

@@ -69,6 +69,14 @@ func (s *stage) add(network netip.Prefix, now time.Time, evict func()) *place {
 	return p
 }
 
+// held returns how many places a network has, but for those that have given way.
+func (s *stage) held(network netip.Prefix) int {
+	if of := s.networks[network]; of != nil {
+		return of.Len()
+	}
+	return 0
+}
+
 func (s *stage) grow(by int) {
 	s.count += by
 	if s.changed != nil {

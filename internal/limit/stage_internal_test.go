@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -85,6 +86,104 @@ func TestUnprovedSessionsGiveWay(t *testing.T) {
 	})
 }
 
+// Many clients of one network that only wait for their password, and open the next connection when
+// one gives way, wait for each other: a free place goes to a client with a verified
+// certificate, then to the network that holds fewest, then to the first that came.
+func TestPlacesAmongSessionsAreFair(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l, limits := newConnections(), Limits{Startups: 1000, Sessions: 10}
+		ctx, stop := context.WithCancel(t.Context())
+		hold := func(addr uint32, verified bool) (gone chan struct{}, err error) {
+			closed := make(chan struct{})
+			ticket, err := l.Admit(limits, source4(addr), time.Now(), func() { close(closed) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if verified {
+				ticket.Verify(limits, time.Now())
+			}
+			bounded, cancel := context.WithTimeout(ctx, 10*time.Second) // limits.startup_timeout
+			defer cancel()
+			err, gone = ticket.AdmitSession(bounded, limits), make(chan struct{})
+			go func() {
+				defer close(gone)
+				defer ticket.Release()
+				if err == nil {
+					select {
+					case <-closed:
+					case <-ctx.Done():
+					}
+				}
+			}()
+			return gone, err
+		}
+		const attackers, honest = 11 << 24, 12 << 24
+		for range 190 {
+			go func() {
+				for ctx.Err() == nil {
+					gone, _ := hold(attackers|1, false)
+					<-gone
+				}
+			}()
+		}
+		synctest.Wait()
+		time.Sleep(loginTime / 2)
+		for i := range uint32(9) {
+			began := time.Now()
+			if _, err := hold(honest|i, i%2 == 0); err != nil {
+				t.Fatalf("client %d: %v", i, err)
+			}
+			if took := time.Since(began); took > 2*loginTime {
+				t.Errorf("client %d had its place after %v", i, took)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		stop()
+		synctest.Wait()
+		if u := l.Usage(); u != (Usage{}) || len(l.waiting) > 0 {
+			t.Errorf("left over: %+v, %d wait", u, len(l.waiting))
+		}
+	})
+	// The order, one place after the other.
+	synctest.Test(t, func(t *testing.T) {
+		l, limits := newConnections(), Limits{Sessions: 2}
+		var order []string
+		wait := func(name string, addr uint32, verified bool) *Ticket {
+			ticket, err := l.Admit(limits, source4(addr), time.Now(), func() {})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if verified {
+				ticket.Verify(limits, time.Now())
+			}
+			go func() {
+				if err := ticket.AdmitSession(t.Context(), limits); err != nil {
+					t.Error(err)
+				}
+				order = append(order, name)
+				if len(order) > 2 {
+					ticket.Release()
+				}
+			}()
+			synctest.Wait()
+			return ticket
+		}
+		const one, two = 11 << 24, 12 << 24
+		first := wait("a", one, false)
+		wait("b", one, false)
+		wait("c", one, false)
+		wait("d", one, false)
+		wait("e", two, false)
+		wait("f", two, true)
+		first.Release()
+		synctest.Wait()
+		if got := strings.Join(order, ""); got != "abfecd" {
+			t.Errorf("they had their places in the order %s", got)
+		}
+	})
+}
+
 // Where every session is proved, the next connection is over the limit at once, and one that waits is told as
 // soon as it is so.
 func TestProvedSessionsStay(t *testing.T) {
@@ -110,8 +209,8 @@ func TestProvedSessionsStay(t *testing.T) {
 		if err := third.AdmitSession(bounded, limits); !errors.As(err, &limited) || limited.Kind != OverSessions {
 			t.Error(err)
 		}
-		if l.queued != 0 {
-			t.Errorf("%d wait", l.queued)
+		if len(l.waiting) != 0 {
+			t.Errorf("%d wait", len(l.waiting))
 		}
 	})
 }
@@ -215,18 +314,49 @@ func TestUnknownCancelsHaveARate(t *testing.T) {
 		for second := range 10 {
 			for i := range 1000 {
 				source := c.source(1000*second + i)
-				if cancels.Begin(false, source, 64, now.Add(time.Duration(second)*time.Second)) {
+				if cancels.Begin(nil, source, 64, now.Add(time.Duration(second)*time.Second)) {
 					begun++
-					cancels.End(false, source)
+					cancels.End(nil, source)
 				}
-				if !cancels.Begin(true, source, 64, now) {
+				key := new(KeyCancels)
+				if !cancels.Begin(key, source, 64, now) {
 					t.Fatalf("%s: one with a key is refused", name)
 				}
-				cancels.End(true, source)
+				cancels.End(key, source)
 			}
 		}
 		if begun != c.want || cancels.InFlight() != 0 || len(cancels.sources) != 0 {
 			t.Errorf("%s: %d in 10 seconds, want %d; %d in flight", name, begun, c.want, cancels.InFlight())
 		}
+	}
+}
+
+// A client that sends CancelRequests with the key of its own session, as fast and as many at a
+// time as it can, takes none from others.
+func TestCancelsOfOneKey(t *testing.T) {
+	t.Parallel()
+	cancels, own, other, now := NewCancels(), new(KeyCancels), new(KeyCancels), time.Now()
+	held := 0
+	for range 80 {
+		if cancels.Begin(own, source4(1), 64, now) {
+			held++
+		}
+	}
+	if held != perKey || !cancels.Begin(other, source4(2), 64, now) {
+		t.Errorf("%d with one key are in flight, want %d, and those with another key pass", held, perKey)
+	}
+	cancels.End(other, source4(2))
+	for range held {
+		cancels.End(own, source4(1))
+	}
+	begun := held
+	for ms := range 10_000 {
+		if cancels.Begin(own, source4(1), 64, now.Add(time.Duration(ms)*time.Millisecond)) {
+			begun++
+			cancels.End(own, source4(1))
+		}
+	}
+	if want := keyBurst + 10*keyRate; begun < want-2 || begun > want || cancels.InFlight() != 0 {
+		t.Errorf("%d in 10 seconds, want %d; %d in flight", begun, want, cancels.InFlight())
 	}
 }

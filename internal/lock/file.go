@@ -13,6 +13,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"pgwicket/internal/statefile"
 )
 
 // FileName is the file in the state directory.
@@ -33,6 +35,9 @@ type contents struct {
 // parse reads the file, and only what write could have written: whatever else is there
 // may be a lock that was lost.
 func parse(text []byte) ([]Lock, error) {
+	if err := checkKeys(text); err != nil {
+		return nil, err
+	}
 	var c contents
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
@@ -62,6 +67,44 @@ func parse(text []byte) ([]Lock, error) {
 		ids[l.ID] = true
 	}
 	return c.Locks, nil
+}
+
+// checkKeys refuses an object with a key twice, or in another case, of which
+// encoding/json would take the last without a word.
+func checkKeys(text []byte) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	var objects []map[string]bool // that are open; nil is a list
+	isKey := false                // the next text of an object
+	for {
+		token, err := d.Token()
+		if err != nil {
+			return nil //nolint:nilerr // the decoder of the contents says it better
+		}
+		inObject := len(objects) > 0 && objects[len(objects)-1] != nil
+		switch token := token.(type) {
+		case json.Delim:
+			switch token {
+			case '{':
+				objects = append(objects, map[string]bool{})
+			case '[':
+				objects = append(objects, nil)
+			default:
+				objects = objects[:len(objects)-1]
+			}
+			isKey = len(objects) > 0 && objects[len(objects)-1] != nil
+			continue
+		case string:
+			if inObject && isKey {
+				keys, name := objects[len(objects)-1], strings.ToLower(strings.ToUpper(token)) // as encoding/json folds it
+				if keys[name] {
+					return fmt.Errorf("the key %q is there twice", token)
+				}
+				keys[name], isKey = true, false
+				continue
+			}
+		}
+		isKey = inObject
+	}
 }
 
 func explainJSON(err error) error {
@@ -117,7 +160,7 @@ func checkReason(text string) error {
 
 // readFile reads the locks of a file. A file that does not exist has none.
 func readFile(path string) ([]Lock, error) {
-	f, err := os.Open(path)
+	f, err := statefile.Open(path, os.O_RDONLY, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
@@ -151,7 +194,7 @@ func writeFile(path string, locks []Lock) (err error) {
 		return err
 	}
 	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+FileName+"-*")
+	f, err := os.CreateTemp(dir, temporaryName)
 	if err != nil {
 		return err
 	}
@@ -177,7 +220,28 @@ func writeFile(path string, locks []Lock) (err error) {
 	if err = os.Rename(temporary, path); err != nil {
 		return err
 	}
-	return syncDirectory(dir)
+	if err := syncDirectory(dir); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotSynced, err)
+	}
+	return nil
+}
+
+// ErrNotSynced says that a change is in the file and in force, but may be lost if the
+// machine, not only the gate, stops now.
+var ErrNotSynced = errors.New("the change is in force, but its directory could not be synced, so the change may be lost if the machine stops now")
+
+// temporaryName is the pattern of the new file beside the old one.
+const temporaryName = "." + FileName + "-*"
+
+// removeTemporary removes what a gate that was killed has left. The caller holds the lock
+// of the directory.
+func removeTemporary(dir string) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if is, _ := filepath.Match(temporaryName, e.Name()); is && e.Type().IsRegular() {
+			_ = os.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
 }
 
 // syncDirectory makes a rename last.

@@ -177,9 +177,9 @@ func parseName(text string) (string, error) {
 	return name, err
 }
 
-// parseSerial takes what openssl prints, with colons or without.
+// parseSerial takes what openssl prints: "serial=AB01", with colons or without.
 func parseSerial(text string) (string, error) {
-	digits := strings.ToUpper(strings.ReplaceAll(text, ":", ""))
+	digits := strings.ToUpper(strings.ReplaceAll(strings.TrimPrefix(text, "serial="), ":", ""))
 	digits = strings.TrimPrefix(digits, "0X")
 	const most = 128 // far above the 20 bytes of RFC 5280, section 4.1.2.2
 	if digits == "" || len(digits) > most || strings.Trim(digits, "0123456789ABCDEF") != "" {

@@ -40,7 +40,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	add(t, table, "cn=bob")
 	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) != 1 || table.Set().Len() != 2 {
+	if err != nil || len(entries) != 2 || table.Set().Len() != 2 {
 		t.Errorf("%v, %v", entries, err)
 	}
 }

@@ -118,6 +118,7 @@ func TestMatches(t *testing.T) {
 		{"serial=1a2b", "app serial=1A2B", locked},
 		{"serial=1a:2b", "app serial=1A2B", locked},
 		{"serial=0x1a2b", "app serial=1A2B", locked},
+		{"serial=serial=1A2B", "app serial=1A2B", locked}, // as "openssl x509 -serial" prints it
 		{"serial=001a2b", "app serial=1A2B", locked},
 		{"serial=a2b", "app serial=0A2B", locked},
 		{"serial=a2b", "app serial=A2B0", free},

@@ -14,6 +14,9 @@ import (
 	"pgwicket/internal/lock"
 )
 
+// lockName is the file by which gates lock each other out.
+const lockName = ".locks.lock"
+
 // writeLocks writes a file with n locks, as the gate does.
 func writeLocks(t testing.TB, dir string, n int) {
 	t.Helper()
@@ -102,12 +105,13 @@ func TestTableSurvives(t *testing.T) {
 	if n := open(t, dir).Set().Len(); n != 2 {
 		t.Errorf("%d locks are left", n)
 	}
-	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) != 1 {
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 { // the locks, and the file by which gates lock each other out
 		t.Errorf("%v, %v", entries, err)
 	}
-	if st, err := os.Stat(filepath.Join(dir, lock.FileName)); err != nil || st.Mode().Perm() != 0o600 {
-		t.Errorf("%v, %v", st.Mode(), err)
+	for _, name := range []string{lock.FileName, lockName} {
+		if st, err := os.Stat(filepath.Join(dir, name)); err != nil || st.Mode().Perm() != 0o600 {
+			t.Errorf("%v, %v", st.Mode(), err)
+		}
 	}
 }
 
@@ -131,6 +135,9 @@ func TestDamagedFiles(t *testing.T) {
 		{"null", `{"version":1,"locks":null}`, "has no locks"},
 		{"unknown key", field(`"cn"`, `"note":"x","cn"`), `unknown field "note"`},
 		{"unknown key at the top", `{"version":1,"locks":[],"x":1}`, `unknown field "x"`},
+		{"a key twice", field(`"cn":"alice"`, `"cn":"alice","cn":"bob"`), `the key "cn" is there twice`},
+		{"a key twice, in two cases", field(`"cn":"alice"`, `"cn":"alice","CN":"bob"`), `the key "CN" is there twice`},
+		{"locks twice", strings.Replace(good, `{"version"`, `{"locks":[`+goodLock+`],"version"`, 1), `the key "locks" is there twice`},
 		{"duplicate id", `{"version":1,"locks":[` + goodLock + "," + goodLock + `]}`, "lock 2 has the id 00000001 of an earlier lock"},
 		{"no id", field(`"00000001"`, `""`), "its id is not one of the gate's"},
 		{"odd id", field(`"00000001"`, `"0000000G"`), "its id is not one of the gate's"},
@@ -251,8 +258,11 @@ func TestFileChangesUnderneath(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, lock.FileName)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := table.Refresh(); err == nil || !strings.Contains(err.Error(), "is gone") || table.Set().Find(q, noon) == nil {
+	if _, err := table.Refresh(); err == nil || !strings.Contains(err.Error(), "is gone; its 1 locks stay in force, and the file was written again") || table.Set().Find(q, noon) == nil {
 		t.Errorf("removed: %v", err)
+	}
+	if n := open(t, dir).Set().Len(); n != 1 {
+		t.Errorf("a gate that starts now has %d locks", n)
 	}
 	if s, err := table.Refresh(); s != nil || err != nil {
 		t.Errorf("it is reported again: %v", err)
@@ -273,7 +283,7 @@ func TestStateDirectory(t *testing.T) {
 	if table := open(t, dir); !table.Persistent() || table.CheckWritable() != nil {
 		t.Error("the directory is not good")
 	}
-	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 || entries[0].Name() != lockName {
 		t.Errorf("%v, %v", entries, err)
 	}
 	if _, err := lock.Open(filepath.Join(dir, "no")); err == nil || !strings.Contains(err.Error(), "make the directory") {

@@ -1,5 +1,10 @@
 package pgwire
 
+import (
+	"fmt"
+	"time"
+)
+
 // Late says what a login was doing that was not over in time. answered means that the
 // backend has sent something.
 func (l *Login) Late(answered bool) string {
@@ -10,6 +15,11 @@ func (l *Login) Late(answered bool) string {
 		return "PostgreSQL has accepted the login and was not ready for queries in time"
 	}
 	return "the authentication was not over in time"
+}
+
+// Silent says that a backend has sent nothing since it was connected.
+func Silent(d time.Duration) string {
+	return fmt.Sprintf("PostgreSQL took the connection and sent nothing for %v: its postmaster hangs, or the machine is overloaded", d.Round(time.Second))
 }
 
 // Hint returns what may help with a login that has failed; empty: nothing. closed means

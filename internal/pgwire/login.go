@@ -8,9 +8,11 @@ import (
 // The kinds of Authentication that ask for a password. AuthenticationSASL lists
 // mechanisms.
 const (
+	authOK        = 0
 	authCleartext = 3
 	authMD5       = 5
 	authSASL      = 10
+	authSASLFinal = 12 // with the result
 )
 
 // maxLogin is how many bytes of one message a Login keeps: the longest cancel key
@@ -33,9 +35,11 @@ type Login struct {
 	// and ends the session with SQLSTATE 28000, or without an error.
 	Discovery bool
 
-	part  []byte
-	reply []byte // of the client's first answer
-	oauth bool   // the backend offered OAUTHBEARER
+	requests int // messages of the backend that want an answer
+	answers  int // of the client
+	part     []byte
+	reply    []byte // of the client's first answer
+	oauth    bool   // the backend offered OAUTHBEARER
 }
 
 // CancelKey returns the process and the key that a CancelRequest for the session
@@ -45,6 +49,12 @@ func (l *Login) CancelKey() string {
 		return ""
 	}
 	return string(binary.BigEndian.AppendUint32(nil, l.PID)) + string(l.Key)
+}
+
+// AwaitsResult reports whether the client has answered all that the backend has asked, and the
+// backend has not said yet whether it accepts that. The password may have been guessed then.
+func (l *Login) AwaitsResult() bool {
+	return l.answers > 0 && l.answers >= l.requests && !l.Authenticated && !l.Ready && l.SQLSTATE == ""
 }
 
 // collect keeps a part of the contents of a message.
@@ -59,6 +69,11 @@ func (l *Login) collect(part []byte) {
 func (l *Login) received(kind byte, e *report) {
 	body := l.part
 	l.part = l.part[:0]
+	if kind == msgAuthentication && len(body) >= 4 {
+		if code := binary.BigEndian.Uint32(body); code != authOK && code != authSASLFinal {
+			l.requests++
+		}
+	}
 	switch {
 	case kind == msgAuthentication && len(body) == 4 && binary.BigEndian.Uint32(body) == 0:
 		l.Authenticated = true
@@ -85,7 +100,13 @@ const oauthMechanism = "OAUTHBEARER\x00"
 // answer follows a part of a client's message. Only the first answer to an offer of
 // OAUTHBEARER says anything: PostgreSQL allows one exchange.
 func (l *Login) answer(kind byte, part []byte, complete bool) {
-	if l.Answered || kind != msgPassword {
+	if kind != msgPassword {
+		return
+	}
+	if complete {
+		l.answers++
+	}
+	if l.Answered {
 		return
 	}
 	if l.oauth && len(l.reply) <= maxLogin {

@@ -137,7 +137,7 @@ func (t *Tracker) received(kind byte) {
 // Ask follows p, the next bytes of the client's stream.
 func (t *Tracker) Ask(p []byte) {
 	for len(p) > 0 && !t.client.broken {
-		if !t.client.partial() && (t.Login == nil || t.Login.Answered) {
+		if !t.client.partial() && t.Login == nil {
 			if p = t.askWhole(p); len(p) == 0 {
 				return
 			}

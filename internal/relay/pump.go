@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -96,6 +97,18 @@ func (p *pump) causeTerminated(t *Termination) {
 // cut ends both directions at once.
 func (p *pump) cut() {
 	_ = p.ClientConn.Close()
+	p.closeBackend()
+}
+
+// closeBackend closes the backend's connection; before the end of the login with a reset, for
+// PostgreSQL would execute what it has received, and there is no key to cancel it with.
+func (p *pump) closeBackend() {
+	p.mu.Lock()
+	loggingIn := p.tracker.Login != nil
+	p.mu.Unlock()
+	if tcp, ok := p.Backend.Socket.(*net.TCPConn); ok && loggingIn {
+		_ = tcp.SetLinger(0)
+	}
 	_ = p.Backend.Close()
 	p.backendClosed.Store(true)
 }
@@ -181,8 +194,7 @@ func (p *pump) tryTerminate() bool {
 	}
 	p.causeTerminated(t)
 	_ = p.ClientConn.SetWriteDeadline(time.Now().Add(lingerTimeout)) // a client that does not read is not waited for
-	_ = p.Backend.Close()                                            // upload finds out, and reads the client until it is done
-	p.backendClosed.Store(true)
+	p.closeBackend()                                                 // upload finds out, and reads the client until it is done
 	_, _ = p.Client.Write(t.Message)
 	return true
 }

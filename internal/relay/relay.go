@@ -177,15 +177,18 @@ const (
 	Quiet                     // it waits for a request, outside of a transaction
 	InTransaction
 	InFailedTransaction
-	NotFollowed // the stream has broken the framing
+	NotFollowed  // the stream has broken the framing
+	AwaitsResult // of its login: the client has answered what PostgreSQL has asked
 )
 
 func (a Activity) String() string {
-	return [...]string{"authentication", "active", "idle", "idle in transaction", "idle in transaction (aborted)", "unknown"}[a]
+	return [...]string{"authentication", "active", "idle", "idle in transaction", "idle in transaction (aborted)", "unknown", "authentication"}[a]
 }
 
 func activityOf(t *pgwire.Tracker) Activity {
 	switch {
+	case t.Login != nil && t.Login.AwaitsResult():
+		return AwaitsResult
 	case t.Login != nil:
 		return LoggingIn
 	case !t.Known():

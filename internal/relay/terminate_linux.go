@@ -93,6 +93,12 @@ func (f *flow) closeBackend() {
 	if f.backendClosed.Swap(true) {
 		return
 	}
+	if f.tracker.Login != nil {
+		// PostgreSQL would execute what it has received, after a FIN too, and there is no key
+		// to cancel it with. After a reset its first answer fails, and it ends (ClientConnectionLost in
+		// src/backend/libpq/pqcomm.c).
+		_ = unix.SetsockoptLinger(f.backend.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	}
 	_ = unix.Close(f.backend.fd) // which takes it out of epoll
 	f.backend.interest = 0
 }

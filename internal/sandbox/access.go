@@ -97,6 +97,20 @@ func (t Access) Try(ctx context.Context) ([]config.Problem, error) {
 	return problems, nil
 }
 
+// MissingSockets returns a warning for each socket that is not there. Try leaves them to config,
+// which warns of them in other words, as PostgreSQL may start after the gate.
+func (t Access) MissingSockets() (problems []config.Problem) {
+	for _, n := range t.Sockets {
+		if _, err := os.Stat(n.Path); errors.Is(err, fs.ErrNotExist) {
+			problems = append(problems, config.Problem{
+				File: t.File, Line: n.Line, Key: n.Key, Warning: true,
+				Text: fmt.Sprintf("there is no socket %s; PostgreSQL is not running, so no session can start: start PostgreSQL; if it runs, write its directory and port (unix_socket_directories, port)", n.Path),
+			})
+		}
+	}
+	return problems
+}
+
 // Serve reads an Access from in, becomes its account for good, and writes the problems
 // to out.
 func Serve(in io.Reader, out io.Writer) error {
@@ -151,7 +165,7 @@ func (a *Account) tryConnect(socket string) string {
 	case errors.Is(err, fs.ErrNotExist):
 		return ""
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Sprintf("nothing listens on %s, so no session can start; is PostgreSQL running?", socket)
+		return fmt.Sprintf("nothing listens on %s, so no session can start: start PostgreSQL", socket)
 	case !errors.Is(err, fs.ErrPermission):
 		return fmt.Sprintf("cannot connect to %s: %v", socket, errors.Unwrap(err))
 	}

@@ -176,9 +176,10 @@ func (s *soak) auditLog(raw []byte) error {
 // outcomesOf are the outcomes that the gate may log for what a client takes to be the
 // end of its session by an action.
 var outcomesOf = map[action][]string{
-	revocation:   {"certificate_revoked"},
-	overlapping:  {"drained", "drain_timeout"},
-	interrupting: {"drained", "drain_timeout"},
+	revocation: {"certificate_revoked"},
+	// A session that was opened while a command ran may have been ended by it or by a later restart.
+	overlapping:  {"drained", "drain_timeout", "terminated"},
+	interrupting: {"drained", "drain_timeout", "terminated"},
 	// The client gets PostgreSQL's message, and may be the first to close. A gate that is
 	// draining may have sent the same message before.
 	terminating: {"backend_closed", "backend_lost", "client_closed", "client_lost", "drained", "drain_timeout", "terminated", "locked", "no_rule"},

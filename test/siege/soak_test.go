@@ -214,7 +214,8 @@ func TestOnlyRestrictionsExcuse(t *testing.T) {
 	lockOfA := &restriction{locking, "", ofA, after(time.Minute), after(61 * time.Second), after(2 * time.Minute), after(121 * time.Second)}
 	ruleOfA := &restriction{ruleEnding, "", ofA, after(time.Hour), after(time.Hour), time.Time{}, time.Time{}}
 	command := &restriction{commanding, "", ofA, after(10 * time.Minute), time.Time{}, time.Time{}, after(601 * time.Second)}
-	d := disturbances{restrictions: []*restriction{lockOfA, ruleOfA, command}}
+	restart := outage{overlapping, after(610 * time.Second), after(612 * time.Second)}
+	d := disturbances{restrictions: []*restriction{lockOfA, ruleOfA, command}, outages: []outage{restart}}
 	in := after(90 * time.Second)
 	for name, c := range map[string]struct {
 		end  ending
@@ -236,6 +237,8 @@ func TestOnlyRestrictionsExcuse(t *testing.T) {
 		"terminated":                         {ending{err: told("57P01", gate.FatalTerminated), who: a, opened: began, midway: true}, after(601 * time.Second), commanding},
 		"terminated, another":                {ending{err: told("57P01", gate.FatalTerminated), who: b, opened: began}, after(601 * time.Second), ""},
 		"begun after the command":            {ending{err: told("57P01", gate.FatalTerminated), who: a, opened: after(602 * time.Second)}, after(603 * time.Second), ""},
+		"drained, begun during the command":  {ending{err: told("57P01", gate.FatalTerminated), who: a, opened: after(600*time.Second + 1)}, after(611 * time.Second), overlapping},
+		"terminated, noticed in a restart":   {ending{err: told("57P01", gate.FatalTerminated), who: a, opened: began}, after(611 * time.Second), commanding},
 		"the words of a command, for a lock": {ending{err: told("57P01", gate.FatalTerminated), who: a, opened: began}, in, ""},
 	} {
 		why, ok := d.excuse(c.end, c.at)

@@ -408,7 +408,8 @@ func (d *disturbances) excuse(e ending, now time.Time) (action, bool) {
 		return revocation, true
 	}
 	// A command tells what a drain tells; the others have words of their own, or cut.
-	if r := d.restricted(e, now, func(a action) bool { return !byCommand || a == commanding }); r != nil {
+	r := d.restricted(e, now, func(a action) bool { return !byCommand || a == commanding })
+	if r != nil && (r.action != commanding || !e.opened.After(r.from)) {
 		return r.action, true
 	}
 	for _, o := range slices.Backward(d.outages) {
@@ -419,6 +420,9 @@ func (d *disturbances) excuse(e ending, now time.Time) (action, bool) {
 			continue
 		}
 		return o.action, true
+	}
+	if r != nil { // it was opened while the command ran
+		return r.action, true
 	}
 	return "", false
 }
