@@ -68,7 +68,7 @@ var layers = map[string][]string{
 	},
 	"cmd/pgwicket": {
 		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/outcome", "internal/audit", "internal/budget", "internal/doctor", "internal/filewatch", "internal/gate", "internal/lock", "internal/logwriter",
-		"internal/nearest", "internal/nftables", "internal/phrase", "internal/sandbox", "internal/socket", "internal/status", "internal/systemd",
+		"internal/nearest", "internal/nftables", "internal/phrase", "internal/printable", "internal/sandbox", "internal/socket", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket-demo": {"internal/pgtest", "internal/tlstest"}, // runs the binary as its users do
 

@@ -51,7 +51,8 @@ func (v *verifier) verify(peer []*x509.Certificate, at time.Time) ([]*x509.Certi
 	return sentOf(chain, peer), nil
 }
 
-// sentOf returns which certificates of a chain were sent, in the chain's order.
+// sentOf returns which certificates of a chain were sent, in the chain's order, and after them for each other certificate of
+// the chain one that was sent in its place: with it the chain goes on once the configured one is removed.
 func sentOf(chain []*certs.Certificate, peer []*x509.Certificate) (sent []*x509.Certificate) {
 	n := 0
 	for n < len(chain) && n < len(peer) && bytes.Equal(chain[n].Raw, peer[n].Raw) {
@@ -61,12 +62,21 @@ func sentOf(chain []*certs.Certificate, peer []*x509.Certificate) (sent []*x509.
 		return peer
 	}
 	sent = slices.Clone(peer[:n]) // which does not keep the others in memory
+	var instead []*x509.Certificate
 	for _, c := range chain[n:] {
 		if i := slices.IndexFunc(peer[n:], func(p *x509.Certificate) bool { return bytes.Equal(p.Raw, c.Raw) }); i >= 0 {
 			sent = append(sent, peer[n+i])
+		} else if i := slices.IndexFunc(peer[n:], func(p *x509.Certificate) bool { return standsFor(p, c) }); i >= 0 {
+			instead = append(instead, peer[n+i])
 		}
 	}
-	return sent
+	return append(sent, instead...)
+}
+
+// standsFor reports whether a certificate that was sent is of the same CA and key as another. Its size is bounded, since
+// nobody has checked who issued it and the session keeps it.
+func standsFor(sent *x509.Certificate, c *certs.Certificate) bool {
+	return bytes.Equal(sent.RawSubject, c.Subject.Raw) && bytes.Equal(sent.RawSubjectPublicKeyInfo, c.RawSPKI) && len(sent.Raw) <= 2*len(c.Raw)
 }
 
 // judge also returns the chain that decides, as far as there is one, and whether it ends in an anchor by good signatures.

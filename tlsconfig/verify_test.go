@@ -888,3 +888,54 @@ func BenchmarkVerify(b *testing.B) {
 		}
 	}
 }
+
+// A client that sends another certificate of a configured intermediate passes without the configured one, and so must its
+// session when it is judged again. Nothing else of what was sent is kept.
+func TestSentInPlaceOfConfigured(t *testing.T) {
+	t.Parallel()
+	root := tlstest.NewCA("root")
+	inter := root.Intermediate("intermediate")
+	again := func(edit func(*x509.Certificate)) *x509.Certificate {
+		template := *inter.Cert
+		template.SerialNumber = big.NewInt(4711)
+		edit(&template)
+		der, err := x509.CreateCertificate(rand.Reader, &template, root.Cert, inter.Key.Public(), root.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cert
+	}
+	renewed := again(func(*x509.Certificate) {})
+	large := again(func(c *x509.Certificate) {
+		c.ExtraExtensions = append(c.ExtraExtensions, tlstest.Extension([]int{1, 2, 3, 4}, false, bytes.Repeat([]byte("x"), 4000)))
+	})
+	leaf, other := inter.Client("alice").Leaf(), tlstest.NewCA("other").Cert
+	both := newVerifier(ClientCertRequire, []*x509.Certificate{root.Cert, inter.Cert}, false, nil)
+	rootOnly := newVerifier(ClientCertRequire, []*x509.Certificate{root.Cert}, false, nil)
+	for _, c := range []struct {
+		name       string
+		sent, kept []*x509.Certificate
+	}{
+		{"renewed", []*x509.Certificate{leaf, other, renewed, renewed}, []*x509.Certificate{leaf, renewed}},
+		{"the configured one too", []*x509.Certificate{leaf, renewed, inter.Cert}, []*x509.Certificate{leaf, inter.Cert}},
+		{"large", []*x509.Certificate{leaf, large}, []*x509.Certificate{leaf}},
+	} {
+		now := time.Now()
+		kept, err := both.verify(c.sent, now)
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		if !slices.Equal(kept, c.kept) {
+			t.Errorf("%s: %d are kept of %d, want %d", c.name, len(kept), len(c.sent), len(c.kept))
+		}
+		if len(c.kept) > 1 {
+			if _, err := rootOnly.verify(kept, now); err != nil {
+				t.Errorf("%s: judged again without the configured one: %v", c.name, err)
+			}
+		}
+	}
+}
