@@ -197,6 +197,10 @@ func (l *loader) socket(key, host string, port int) proxy.Host {
 func (l *loader) checkSocket(key, socket string) {
 	dir := filepath.Dir(socket)
 	directory, err := os.Stat(dir)
+	if err == nil && (directory.Mode().Type() == fs.ModeSocket || strings.HasPrefix(filepath.Base(dir), ".s.PGSQL.")) {
+		l.warnf(key+".host", "%s is the socket; write its directory, %s", dir, filepath.Dir(dir))
+		return
+	}
 	if err != nil || !directory.IsDir() {
 		l.warnf(key+".host", "there is no directory %s; is PostgreSQL installed, and is this one of its unix_socket_directories?", dir)
 		return

@@ -12,6 +12,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"pgwicket/internal/nearest"
+	"pgwicket/tlsconfig"
 )
 
 // binder decodes the nodes of a document into the structs of file.go, by their yaml
@@ -150,6 +151,12 @@ func (b *binder) list(n *yaml.Node, v reflect.Value, path string) {
 		want := `a list ([a, b], or "- a" on each line)`
 		if v.Type().Elem().Kind() == reflect.Struct {
 			want = `a list of sections (each begins with "- ")`
+		}
+		if n.Kind == yaml.ScalarNode {
+			if why := tlsconfig.ExplainText(path[strings.LastIndexByte(path, '.')+1:], n.Value); why != "" {
+				b.errorf(n, "%s: expected %s, found text: %s", path, want, why)
+				return
+			}
 		}
 		b.errorf(n, "expected %s, found %s", want, nodeKind(n))
 		return

@@ -103,7 +103,7 @@ func Failed(problems []Problem) bool {
 
 // Load reads the configuration at path, the environment, which takes precedence, and
 // every file that they name. It reports all problems at once, in the order of their
-// lines. The Config is nil if one of them is more than a warning. Load changes nothing
+// lines, after one of the account in user that causes others. The Config is nil if one of them is more than a warning. Load changes nothing
 // in the process. If path is empty, the environment has the whole configuration.
 //
 // previous is the current configuration, or nil at the start: an older revocation list
@@ -144,6 +144,9 @@ func LoadFiles(current *Config, prompt func(string) ([]byte, error), now time.Ti
 func (l *loader) finish(c *Config, variables []string) (*Config, []Problem) {
 	slices.SortStableFunc(l.problems, func(a, b Problem) int { return cmp.Compare(a.Line, b.Line) })
 	if Failed(l.problems) {
+		if c != nil {
+			l.problems = append(l.accountProblem(c.User), l.problems...)
+		}
 		return nil, l.problems
 	}
 	c.path, c.Variables = l.path, variables
@@ -175,15 +178,22 @@ func readSettings(path string, environ []string) (s settings, problems []Problem
 	return s, append(problems, mistakes...)
 }
 
+// DefaultFile is the configuration file where none is named.
+const DefaultFile = "/etc/pgwicket/pgwicket.yaml"
+
 func read(path string) ([]byte, error) {
+	hint := ""
+	if path == DefaultFile {
+		hint = "; name another file with --config"
+	}
 	st, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("cannot be read (%w); the account of pgwicket needs permission to read it", errors.Unwrap(err))
 	case err != nil:
-		return nil, fmt.Errorf("cannot be read (%w); name the file with --config", errors.Unwrap(err))
+		return nil, fmt.Errorf("cannot be read (%w)%s", errors.Unwrap(err), hint)
 	case !st.Mode().IsRegular():
-		return nil, errors.New("is not a regular file; name the configuration file with --config")
+		return nil, errors.New("is not a regular file" + hint)
 	case st.Size() > maxSize:
 		return nil, fmt.Errorf("is %d bytes long, too long for a configuration", st.Size())
 	}

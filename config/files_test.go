@@ -143,9 +143,9 @@ func TestOddFiles(t *testing.T) {
 func TestUnreadableFiles(t *testing.T) {
 	s := newSite(t)
 	for name, want := range map[string]string{
-		"gone.yaml":      `:1: cannot be read (no such file or directory); name the file with --config`,
-		"words.txt/name": `:1: cannot be read (not a directory); name the file with --config`,
-		"crls":           `:1: is not a regular file; name the configuration file with --config`,
+		"gone.yaml":      `:1: cannot be read (no such file or directory)`,
+		"words.txt/name": `:1: cannot be read (not a directory)`,
+		"crls":           `:1: is not a regular file`,
 	} {
 		cfg, problems := Load(s.path(name), nil, nil, time.Now())
 		if cfg != nil || len(problems) != 1 || problems[0].String() != s.path(name)+want {

@@ -103,6 +103,22 @@ func explainGroup(name string) string {
 	return unknown("group", name, known, "X25519, prime256v1 or X25519MLKEM768")
 }
 
+// ExplainText says what to write instead of a text for ciphers or groups, which are lists. It is
+// empty for any other key, and for one name that is right but for the form.
+func ExplainText(key, text string) string {
+	switch key {
+	case "ciphers":
+		if _, ok := findSuite(text); !ok {
+			return explainSuite(text)
+		}
+	case "groups":
+		if _, ok := findGroup(text); !ok {
+			return explainGroup(text)
+		}
+	}
+	return ""
+}
+
 // explainVersion says what to write instead of an unknown protocol version.
 func explainVersion(name string) string {
 	lower := strings.ToLower(name)

@@ -273,12 +273,17 @@ func asWords(text string) string { return strings.Join(strings.Fields(text), " "
 func TestUsageErrors(t *testing.T) {
 	t.Parallel()
 	for want, args := range map[string][]string{
-		`pgwicket: unknown command "serv" (did you mean serve?); see "pgwicket --help"`:                                {"serv"},
-		`pgwicket: unknown flag: --verson (did you mean --version?); see "pgwicket --help"`:                            {"--verson"},
-		`pgwicket firewall: unknown flag: --formt (did you mean --format?); see "pgwicket firewall --help"`:            {"firewall", "--formt", "nftables"},
-		`pgwicket check: unknown shorthand flag: 'c' in -config (did you mean --config?); see "pgwicket check --help"`: {"check", "-config", "x"},
-		`pgwicket help: unknown command "zzzzzzzz"; see "pgwicket help --help"`:                                        {"help", "zzzzzzzz"},
-		`pgwicket completion: write bash, zsh or fish; see "pgwicket completion --help"`:                               {"completion"},
+		`pgwicket: unknown command "serv" (did you mean serve?); see "pgwicket --help"`:                                       {"serv"},
+		`pgwicket: unknown flag: --verson (did you mean --version?); see "pgwicket --help"`:                                   {"--verson"},
+		`pgwicket firewall: unknown flag: --formt (did you mean --format?); see "pgwicket firewall --help"`:                   {"firewall", "--formt", "nftables"},
+		`pgwicket check: unknown shorthand flag: 'c' in -config (did you mean --config?); see "pgwicket check --help"`:        {"check", "-config", "x"},
+		`pgwicket serve: unexpected argument "a.yaml" (did you mean --config a.yaml?); see "pgwicket serve --help"`:           {"serve", "a.yaml"},
+		`pgwicket doctor: unexpected argument "main.go" (did you mean --config main.go?); see "pgwicket doctor --help"`:       {"doctor", "main.go"},
+		`pgwicket config: unexpected argument "x"; see "pgwicket config --help"`:                                              {"config", "x"},
+		`pgwicket backoffs: unknown command "list" (did you mean pgwicket backoffs alone?); see "pgwicket backoffs --help"`:   {"backoffs", "list"},
+		`pgwicket doctor: --session-cert is missing: a certificate and its key belong together; see "pgwicket doctor --help"`: {"doctor", "--session-key", "x"},
+		`pgwicket help: unknown command "zzzzzzzz"; see "pgwicket help --help"`:                                               {"help", "zzzzzzzz"},
+		`pgwicket completion: write bash, zsh or fish; see "pgwicket completion --help"`:                                      {"completion"},
 	} {
 		var stderr bytes.Buffer
 		if status := run(args, streams{os.Stdin, io.Discard, &stderr}); status != exitUsage || stderr.String() != want+"\n" {

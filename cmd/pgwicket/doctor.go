@@ -57,7 +57,15 @@ func doctorCommand(s streams) *cobra.Command {
 	_ = cmd.MarkFlagDirname("pg-conf") // fails only for a flag that does not exist
 	return runs(cmd, func() int {
 		o.File, o.Now = *path, time.Now()
-		if cert != "" || key != "" {
+		if (cert == "") != (key == "") {
+			missing := "--session-key"
+			if cert == "" {
+				missing = "--session-cert"
+			}
+			fmt.Fprintf(s.err, "pgwicket doctor: %s is missing: a certificate and its key belong together; see %q\n", missing, "pgwicket doctor --help")
+			return exitUsage
+		}
+		if cert != "" {
 			pair, err := tls.LoadX509KeyPair(cert, key)
 			if err != nil {
 				fmt.Fprintf(s.err, "pgwicket doctor: --session-cert and --session-key: %v\n", err)

@@ -14,7 +14,7 @@ import (
 	"pgwicket/config"
 )
 
-const defaultConfig = "/etc/pgwicket/pgwicket.yaml"
+const defaultConfig = config.DefaultFile
 
 // configFlag adds the flag that names the configuration file. Its value is empty
 // where there is no file and the environment has the configuration.

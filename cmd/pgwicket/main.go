@@ -113,13 +113,17 @@ func rootCommand(s streams) *cobra.Command {
 // runs completes a command that takes flags and no arguments.
 func runs(cmd *cobra.Command, run func() int) *cobra.Command {
 	cmd.Args = func(_ *cobra.Command, args []string) error {
-		if len(args) > 0 && cmd.HasSubCommands() {
+		switch {
+		case len(args) == 0:
+			return nil
+		case cmd.HasSubCommands() && args[0] == "list": // what it does without one
+			return fmt.Errorf("unknown command %q (did you mean %s alone?)", args[0], cmd.CommandPath())
+		case cmd.HasSubCommands():
 			return unknownCommand(cmd, args[0])
+		case cmd.Flags().Lookup("config") != nil && isFile(args[0]):
+			return fmt.Errorf("unexpected argument %q (did you mean --config %[1]s?)", args[0])
 		}
-		if len(args) > 0 {
-			return fmt.Errorf("unexpected argument %q", args[0])
-		}
-		return nil
+		return fmt.Errorf("unexpected argument %q", args[0])
 	}
 	cmd.ValidArgsFunction = cobra.NoFileCompletions
 	cmd.RunE = func(*cobra.Command, []string) error {
@@ -129,6 +133,12 @@ func runs(cmd *cobra.Command, run func() int) *cobra.Command {
 		return nil
 	}
 	return cmd
+}
+
+// isFile reports whether a word is meant as the name of a file.
+func isFile(word string) bool {
+	_, err := os.Stat(word)
+	return err == nil || strings.HasSuffix(word, ".yaml") || strings.HasSuffix(word, ".yml")
 }
 
 func helpCommand() *cobra.Command {

@@ -42,7 +42,7 @@ func AccountFor(cfg *config.Config, file string) (*Account, []config.Problem) {
 	case euid == 0:
 		return a, nil
 	case euid != a.UID:
-		return nil, problem(false, "is %s (%d), but this process runs as %d, and only root can become another account; start it as root or as that account, or remove the key", cfg.User, a.UID, euid)
+		return nil, problem(false, "is %s (%d), but this process runs as %d, and only root can become another account; start it as root or as that account, or remove the line user", cfg.User, a.UID, euid)
 	}
 	return nil, nil
 }
