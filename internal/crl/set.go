@@ -179,12 +179,12 @@ func (s *Set) Check(c *certs.Certificate, above []*certs.Certificate, at time.Ti
 			t.stale = newer(t.stale, l)
 		}
 	}
-	s.tallyRevoking(&t, c, above, at)
+	s.tallyRevoking(&t, c, above)
 	return s.decide(c, &t, at)
 }
 
 // tallyRevoking asks the lists that can do no more than revoke.
-func (s *Set) tallyRevoking(t *tally, c *certs.Certificate, above []*certs.Certificate, at time.Time) {
+func (s *Set) tallyRevoking(t *tally, c *certs.Certificate, above []*certs.Certificate) {
 	for _, l := range s.onlyRevoke[c.Issuer.Canonical()] {
 		entry, revoked := l.Find(c.RawSerial)
 		if _, covered := l.covers(c); !revoked || !covered {
