@@ -63,7 +63,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "pgwicket-demo: unexpected argument %q; see pgwicket-demo --help\n", f.Arg(0))
 		return exitUsage
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP,
+		syscall.SIGPIPE) // else a closed pipe on the output would leave PostgreSQL and the gate behind
 	defer stop()
 	ok, err := show(ctx, *program, *once, stdout)
 	if err != nil {

@@ -134,7 +134,7 @@ func (d *demo) printHints() {
 	fmt.Fprintf(d.out, `
 The gate keeps running. Try it from another terminal:
 
-  PGPASSWORD=%s psql '%s'
+  PGPASSWORD=%[1]s psql '%[2]s'
 
 Leave that session open, and revoke its certificate with these two commands. The
 session then ends, and says why:
@@ -142,12 +142,14 @@ session then ends, and says why:
   openssl ca -config %[6]s/ca.cnf -revoke %[6]s/app.crt
   openssl ca -config %[6]s/ca.cnf -gencrl -out %[6]s/ca.crl
 
+From then on this certificate is refused. For a new one, end the demo and start it again.
+
 Its sessions:       %[5]s sessions --config %[4]s
 Its status page:    http://%[3]s/
 Its metrics:        curl http://%[3]s/metrics
 Its configuration:  %[4]s
 Load it again:      %[5]s reload --config %[4]s
-Examine it:         %[5]s doctor --user postgres --config %[4]s
+Examine it:         PGPASSWORD=%[1]s %[5]s doctor --user postgres --config %[4]s --session-user app --session-cert %[6]s/app.crt --session-key %[6]s/app.key
                     (It warns that the passphrase lies beside the key, as it must not in earnest.)
 
 Ctrl-C ends everything and removes all files.
