@@ -59,7 +59,7 @@ func TestSlow(t *testing.T) {
 	}
 	defer w.Close()
 	record(t, w, 1)
-	f, err := os.Open(path)
+	f, err := os.Open(filepath.Join(filepath.Dir(path), ".audit.log.lock"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ const (
 // startup packet, and startupRecords more.
 const (
 	startupBytes   = pgwire.MaxStartupPacket + 4<<10
-	startupRecords = 48
+	startupRecords = 32
 )
 
 // What a connection fails with for a client that sends too much.

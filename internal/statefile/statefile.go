@@ -10,7 +10,7 @@ import (
 
 // MaxWait is how long a gate that changes a file waits for another one. A change takes
 // milliseconds.
-const MaxWait = 2 * time.Second
+const MaxWait = 5 * time.Second
 
 // retryPause is the time between two attempts to lock.
 const retryPause = 10 * time.Millisecond

@@ -116,7 +116,7 @@ func auditSlow(ctx context.Context, t *trial) (string, error) {
 	return t.breakAudit(ctx, auditFault{
 		dir: dir,
 		begin: func() (err error) {
-			if file, err = os.Open(filepath.Join(dir, auditName)); err != nil {
+			if file, err = os.Open(filepath.Join(dir, "."+auditName+".lock")); err != nil {
 				return err
 			}
 			return unix.Flock(int(file.Fd()), unix.LOCK_EX)
@@ -125,7 +125,7 @@ func auditSlow(ctx context.Context, t *trial) (string, error) {
 			defer func() { file = nil }()
 			return file.Close()
 		},
-		problem: "too slow",
+		problem: "another process holds it",
 	})
 }
 

@@ -228,6 +228,8 @@ func TestOnlyRestrictionsExcuse(t *testing.T) {
 		"locked before it":                   {ending{err: told("57P01", locked), who: a, opened: began}, after(59 * time.Second), ""},
 		"locked after it":                    {ending{err: told("57P01", locked), who: a, opened: after(3 * time.Minute)}, after(4 * time.Minute), ""},
 		"locked, long after it":              {ending{err: told("57P01", locked), who: a, opened: began}, after(4 * time.Minute), ""},
+		"its statement cancelled":            {ending{err: told("57014", "canceling statement due to user request"), who: a, opened: began, midway: true}, in, locking},
+		"another's statement cancelled":      {ending{err: told("57014", "canceling statement due to user request"), who: b, opened: began, midway: true}, in, ""},
 		"cut by a lock":                      {ending{err: lost, who: a, opened: began}, in, locking},
 		"cut by a lock when idle":            {ending{err: lost, who: a, opened: began, idle: true}, in, ""},
 		"cut, another's lock":                {ending{err: lost, who: b, opened: began}, in, ""},

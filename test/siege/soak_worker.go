@@ -394,6 +394,12 @@ func (d *disturbances) excuse(e ending, now time.Time) (action, bool) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if inWords && told.Code == "57014" { // the gate cancels the statement of a session that it ends
+		if r := d.restricted(e, now, func(action) bool { return true }); r != nil && !e.idle {
+			return r.action, true
+		}
+		return "", false
+	}
 	if !inWords && ended(e.err) && d.met(crashing, e.opened, now) {
 		return crashing, true
 	}
