@@ -311,11 +311,19 @@ func hostileCPU(ctx context.Context, t *trial) (string, error) {
 		figures, worst, most := []string{fmt.Sprintf("%s %.2f ms", plain.name, base.Seconds()*1000)}, plain, 0.0
 		var errs []error
 		for _, kind := range kinds {
+			bar := cmp.Or(kind.cpu, cpuFactor)
 			each, err := s.cpuOf(ctx, kind, n)
 			times := each.Seconds() / base.Seconds()
+			// What else the machine does only adds: both are measured again, side by side.
+			for attempt := 0; err == nil && times > bar && attempt < 2; attempt++ {
+				if base, err = s.cpuOf(ctx, plain, n); err == nil {
+					each, err = s.cpuOf(ctx, kind, n)
+					times = min(times, each.Seconds()/base.Seconds())
+				}
+			}
 			figures = append(figures, fmt.Sprintf("%s %.1f×", kind.name, times))
-			if most := cmp.Or(kind.cpu, cpuFactor); err == nil && times > most {
-				err = fmt.Errorf("%s costs %.1f times a plain handshake, %.0f are allowed", kind.name, times, most)
+			if err == nil && times > bar {
+				err = fmt.Errorf("%s costs %.1f times a plain handshake, %.0f are allowed", kind.name, times, bar)
 			}
 			if errs = append(errs, err); times > most {
 				most, worst = times, kind
