@@ -118,7 +118,7 @@ func (p *peer) eventually(what string, so func() bool) {
 func (p *peer) connect(cache tls.ClientSessionCache, resumed *bool) (*pgconn.PgConn, error) {
 	roots := x509.NewCertPool()
 	roots.AddCert(p.ca.Cert)
-	c, err := pgconn.ParseConfig(fmt.Sprintf("postgres://%s:%s@%s/%[1]s?sslmode=disable", role, strings.ReplaceAll(password, " ", "%20"), p.address))
+	c, err := pgconn.ParseConfig(fmt.Sprintf("postgres://%s:%s@%s/%[1]s?sslmode=disable&sslrootcert=&sslcert=&sslkey=", role, strings.ReplaceAll(password, " ", "%20"), p.address))
 	if err != nil {
 		p.t.Fatal(err)
 	}

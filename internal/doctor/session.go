@@ -55,7 +55,7 @@ func (t *sessionTrial) config(o Options, target string) (*pgconn.Config, error) 
 	if err != nil {
 		return nil, err
 	}
-	// TLS is set below. With another mode the account's own certificates would be read.
+	// TLS is set below. The files of this account, which pgconn would read in every mode, are for its own servers.
 	words := map[string]string{"host": host, "port": port, "sslmode": "disable"}
 	for word, value := range map[string]string{"user": o.User, "dbname": o.Database} {
 		words[word] = value
@@ -66,7 +66,7 @@ func (t *sessionTrial) config(o Options, target string) (*pgconn.Config, error) 
 	if o.Session.Database != "" {
 		words["dbname"] = o.Session.Database
 	}
-	cfg, err := pgconn.ParseConfig(conninfo(words))
+	cfg, err := pgconn.ParseConfig(conninfo(words) + " sslrootcert='' sslcert='' sslkey=''")
 	if err != nil {
 		return nil, err
 	}
