@@ -503,8 +503,6 @@ func TestTerminateAWalsender(t *testing.T) {
 	})
 }
 
-// What a walsender's client has sent may have to wait for the backend.
-
 // The deadline holds also while what the client has sent waits for a backend that reads
 // nothing.
 func TestTerminateAWalsenderOfAStalledBackend(t *testing.T) {
@@ -543,6 +541,7 @@ func TestTerminateAWalsenderOfAStalledBackend(t *testing.T) {
 	})
 }
 
+// What a walsender's client has sent may have to wait for the backend.
 func TestTerminateAWalsenderThatDoesNotRead(t *testing.T) {
 	both := said('W', "\x00\x00\x00")
 	eachRelay(t, func(t *testing.T, with starter) {
