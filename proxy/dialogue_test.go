@@ -293,6 +293,19 @@ func (d dribble) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// corked writes into queue, if there is one.
+type corked struct {
+	net.Conn
+	queue *bytes.Buffer
+}
+
+func (c *corked) Write(b []byte) (int, error) {
+	if c.queue != nil {
+		return c.queue.Write(b)
+	}
+	return c.Conn.Write(b)
+}
+
 // records splits the handshake records of TLS's first flight into records of n
 // bytes, which RFC 8446 section 5.1 allows and some middleboxes do.
 type records struct {
@@ -378,6 +391,25 @@ func TestSegmentsAreNotPackets(t *testing.T) {
 				}
 			})
 		}
+	}
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		t.Run("many records in a segment, "+tls.VersionName(version), func(t *testing.T) {
+			b := newBackend(t)
+			g := newGate(t, b.SocketDir)
+			raw := g.dial(t)
+			var segment bytes.Buffer
+			wire := &corked{Conn: raw}
+			conn := shake(t, wire, g.clientTLS(withALPN("postgresql"), withVersion(version)))
+			wire.queue = &segment
+			long := startup(protocol3, "user", "alice", "database", "sales", "application_name", strings.Repeat("x", 200))
+			send(t, dribble{conn}, long) // a TLS record for each byte
+			send(t, raw, segment.Bytes())
+			wire.queue = nil
+			readReady(t, conn)
+			if got := b.received(t); !bytes.Equal(got, long) {
+				t.Errorf("the backend got %q", got)
+			}
+		})
 	}
 	t.Run("cancel request", func(t *testing.T) {
 		b := newBackend(t)

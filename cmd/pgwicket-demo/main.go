@@ -63,10 +63,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "pgwicket-demo: unexpected argument %q; see pgwicket-demo --help\n", f.Arg(0))
 		return exitUsage
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP,
-		syscall.SIGPIPE) // else a closed pipe on the output would leave PostgreSQL and the gate behind
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	ok, err := show(ctx, *program, *once, stdout)
+	// Else a closed pipe on the output would end this program and leave PostgreSQL and the gate behind
+	// (os/signal, "SIGPIPE"). The signal alone says nothing: any socket that its peer has closed raises it.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	ok, err := show(ctx, *program, *once, &output{w: stdout, stop: stop})
 	if err != nil {
 		fmt.Fprintf(stderr, "pgwicket-demo: %v\n", err)
 	}
@@ -74,6 +76,20 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitFailed
 	}
 	return exitOK
+}
+
+// output is the output of the demo, whose end ends the demo.
+type output struct {
+	w    io.Writer
+	stop func()
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.w.Write(p)
+	if err != nil {
+		o.stop()
+	}
+	return n, err
 }
 
 // show runs the demo, and returns whether every scenario had its expected result.

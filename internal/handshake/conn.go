@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"math"
 
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/relay"
@@ -23,10 +22,13 @@ const (
 // Bounds of what may come between the handshake and the end of the startup packet:
 // bytes, and records, each of which could be a KeyUpdate that costs us a new key for
 // 27 bytes (RFC 8446, section 4.6.3). A client may send a record for each byte of its
-// startup packet, and startupRecords more.
+// startup packet, and startupRecords more. They are judged before each read, when crypto/tls
+// has opened all that was read before and Reader has counted what it brought; startupRead
+// bounds a read, and thereby what can come too much.
 const (
 	startupBytes   = pgwire.MaxStartupPacket + 4<<10
 	startupRecords = 32
+	startupRead    = 512
 )
 
 // What a connection fails with for a client that sends too much.
@@ -45,7 +47,8 @@ type Conn struct {
 	slots   Slots           // nil: no handshake is under way
 	holds   bool            // a slot
 	left    int             // bytes that may still come
-	records int             // that may still come; 0: they are not counted yet
+	startup bool            // the handshake is over, and records are counted
+	records int             // that may still come
 	rest    int             // bytes of the current record, its header included, still to come
 	header  []byte          // of the next record, as far as it has come
 	hello   []byte          // what the client sent first; until the handshake is done
@@ -59,11 +62,13 @@ type Conn struct {
 // reads and writes fail once ctx has ended while the handshake waits for a slot. A client
 // may send most bytes for its handshake.
 func NewConn(ctx context.Context, socket *relay.Conn, slots Slots, most int) *Conn {
-	return &Conn{Conn: socket, ctx: ctx, slots: slots, left: most, records: math.MaxInt}
+	return &Conn{Conn: socket, ctx: ctx, slots: slots, left: most}
 }
 
 // ExpectStartup begins to count what comes after the handshake.
-func (h *Conn) ExpectStartup() { h.left, h.records = startupBytes, startupRecords }
+func (h *Conn) ExpectStartup() {
+	h.startup, h.left, h.records = true, startupBytes, startupRecords
+}
 
 // Silent reports of a handshake that has failed whether the client has sent nothing for it.
 func (h *Conn) Silent() bool { return len(h.hello) == 0 }
@@ -95,6 +100,12 @@ func (h *Conn) Read(p []byte) (n int, err error) {
 		return 0, ErrTooLarge
 	}
 	p = p[:min(len(p), h.left)]
+	if h.startup {
+		if h.records < 0 {
+			return 0, ErrTooManyRecords
+		}
+		p = p[:min(len(p), startupRead)]
+	}
 	h.pause()
 	n, err = h.Conn.Read(p)
 	if e := h.resume(); e != nil {
@@ -104,9 +115,7 @@ func (h *Conn) Read(p []byte) (n int, err error) {
 	if h.slots != nil {
 		h.hello = append(h.hello, p[:min(n, maxHello-len(h.hello))]...)
 	}
-	if h.count(p[:n]); h.records < 0 {
-		return 0, ErrTooManyRecords
-	}
+	h.count(p[:n])
 	return n, err
 }
 
@@ -182,7 +191,9 @@ func (h *Conn) count(p []byte) {
 				h.alert = make([]byte, 0, alertLen)
 			}
 			h.header = h.header[:0]
-			h.records--
+			if h.startup {
+				h.records--
+			}
 		}
 	}
 }
