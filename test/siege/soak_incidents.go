@@ -3,15 +3,19 @@
 package main
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"pgwicket/test/gate"
@@ -34,6 +38,10 @@ func (s *soak) intervene(of step) error {
 		return s.terminateSome(ctx, rnd)
 	case ruleEnding:
 		return s.endRule(ctx, rnd)
+	case rotating:
+		s.turn.Lock()
+		defer s.turn.Unlock()
+		return s.rotateTrail(ctx, rnd)
 	}
 	return fmt.Errorf("there is no action %q", of.action)
 }
@@ -317,6 +325,52 @@ func (s *soak) terminateSome(ctx context.Context, rnd *rand.Rand) error {
 		return err
 	}
 	return s.expectAgain(g)
+}
+
+// rotateTrail renames the file of the audit trail, as logrotate does, packs the one before at times, and
+// waits until a gate goes on with the trail in a new file. The caller holds turn: a gate that
+// starts while there is no file begins another trail.
+func (s *soak) rotateTrail(ctx context.Context, rnd *rand.Rand) error {
+	s.rotations++
+	rotated := func(n int) string { return fmt.Sprintf("%s.%d", s.auditFile(), n) }
+	if err := os.Rename(s.auditFile(), rotated(s.rotations)); err != nil {
+		return err
+	}
+	if rnd.IntN(2) == 0 {
+		if err := s.newest().Signal(syscall.SIGHUP); err != nil {
+			return err
+		}
+	}
+	if before := rotated(s.rotations - 1); s.rotations > 1 && rnd.IntN(2) == 0 {
+		if err := pack(before); err != nil {
+			return err
+		}
+	}
+	return gate.Eventually(ctx, "the audit trail goes on in a new file", gate.Timeout, func() error {
+		st, err := os.Stat(s.auditFile())
+		if err == nil && st.Size() == 0 {
+			err = errors.New("it has no line yet")
+		}
+		return err
+	})
+}
+
+// pack replaces a file by a compressed one, as gzip does.
+func pack(name string) error {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	_, err = z.Write(text)
+	if err = errors.Join(err, z.Close()); err != nil {
+		return err
+	}
+	if err := os.WriteFile(name+".gz", packed.Bytes(), 0o600); err != nil {
+		return err
+	}
+	return os.Remove(name)
 }
 
 // endRule lets the time of a group's rule end. Its sessions end at that moment, its clients are refused
