@@ -11,6 +11,7 @@ import (
 	"io"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -199,6 +200,20 @@ var outcomesOf = map[action][]string{
 	ruleEnding:     {"no_rule"},
 }
 
+// mayLog returns the outcomes that explain an end. One without words, or with those of a drain, may have more than one
+// cause: its client may notice late. The caller holds mu.
+func (d *disturbances) mayLog(e excusal) []string {
+	may := slices.Clone(outcomesOf[e.action])
+	if e.words == "" {
+		may = append(may, "locked", "no_rule", "terminated", "certificate_revoked")
+	}
+	drained := d.met(overlapping, e.began, e.noticed) || d.met(interrupting, e.began, e.noticed)
+	if drained && (e.words == "" || e.words == gate.FatalTerminated) {
+		may = append(may, "drained", "drain_timeout")
+	}
+	return may
+}
+
 // lingers is how long the gate may keep a session that is over, and so its line in the log, until its client
 // has read the end and closed.
 const lingers = 6 * time.Second
@@ -217,11 +232,7 @@ func (d *disturbances) auditExcuses(records []gate.Record) error {
 	var wrong []string
 	for _, e := range d.seen {
 		found := d.met(crashing, e.began, e.noticed.Add(lingers)) // it could log nothing
-		outcomes := outcomesOf[e.action]
-		if e.action == commanding && (d.met(overlapping, e.began, e.noticed) || d.met(interrupting, e.began, e.noticed)) {
-			outcomes = outcomesOf[overlapping] // with the same words; a client may notice late
-		}
-		for _, outcome := range outcomes {
+		for _, outcome := range d.mayLog(e) {
 			found = found || logged[e.client+" "+outcome]
 		}
 		if !found {

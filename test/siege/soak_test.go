@@ -299,19 +299,23 @@ func TestLogsExplainExcuses(t *testing.T) {
 	crash := outage{crashing, after(time.Hour), after(61 * time.Minute)}
 	for name, c := range map[string]struct {
 		why            action
+		words          string
 		began, noticed time.Duration
 		outcome        string // in the log; empty: no line
 		wrong          bool
 	}{
-		"terminated":                       {commanding, 0, time.Second, "terminated", false},
-		"drained for terminated":           {commanding, 0, time.Second, "drained", true},
-		"drained, noticed after a command": {commanding, 0, 2 * time.Minute, "drained", false},
-		"locked for terminated":            {commanding, 0, time.Second, "locked", true},
-		"no line":                          {locking, 0, time.Second, "", true},
-		"killed before its line":           {locking, 0, time.Hour - time.Second, "", false},
-		"begun after the kill":             {locking, 2 * time.Hour, 3 * time.Hour, "", true},
+		"terminated":                       {commanding, gate.FatalTerminated, 0, time.Second, "terminated", false},
+		"drained for terminated":           {commanding, gate.FatalTerminated, 0, time.Second, "drained", true},
+		"drained, noticed after a command": {commanding, gate.FatalTerminated, 0, 2 * time.Minute, "drained", false},
+		"locked for terminated":            {commanding, gate.FatalTerminated, 0, time.Second, "locked", true},
+		"cut by a restart after a lock":    {locking, "", 0, 2 * time.Minute, "drain_timeout", false},
+		"drained, in a lock's words":       {locking, gate.FatalLocked, 0, 2 * time.Minute, "drained", true},
+		"cut by one of two":                {locking, "", 0, time.Second, "no_rule", false},
+		"no line":                          {locking, gate.FatalLocked, 0, time.Second, "", true},
+		"killed before its line":           {locking, gate.FatalLocked, 0, time.Hour - time.Second, "", false},
+		"begun after the kill":             {locking, gate.FatalLocked, 2 * time.Hour, 3 * time.Hour, "", true},
 	} {
-		d := disturbances{outages: []outage{drain, crash}, seen: []excusal{{"client", c.why, after(c.began), after(c.noticed)}}}
+		d := disturbances{outages: []outage{drain, crash}, seen: []excusal{{"client", c.why, c.words, after(c.began), after(c.noticed)}}}
 		var records []gate.Record
 		if c.outcome != "" {
 			records = []gate.Record{{"msg": gate.MessageEnded, "client": "client", "outcome": c.outcome}}

@@ -187,12 +187,12 @@ func (w *worker) judge(err error) {
 		w.s.recordLoss(w.String(), w.asked, err.Error())
 		return
 	}
-	how := "without a message"
-	if state(err) != "" {
-		how = "with a message"
+	how, words := "without a message", ""
+	if told := new(pgconn.PgError); errors.As(err, &told) {
+		how, words = "with a message", told.Message
 	}
 	w.s.sessionsEnded.add(string(why)+", "+how, 1)
-	w.s.excused(excusal{w.local, why, e.began, time.Now()})
+	w.s.excused(excusal{w.local, why, words, e.began, time.Now()})
 }
 
 func (w *worker) String() string {
@@ -352,6 +352,7 @@ type disturbances struct {
 type excusal struct {
 	client         string
 	action         action
+	words          string    // the message that told of it; empty: none
 	began, noticed time.Time // the session, and its end
 }
 
