@@ -32,8 +32,9 @@ var layers = map[string][]string{
 	"internal/pgwire":    nil,
 	"internal/tlstest":   nil,
 	"tlsconfig":          {"internal/certs", "internal/crl", "internal/dn", "internal/nearest", "internal/privkey"},
-	"internal/relay":     {"internal/pgwire"},
+	"internal/relay":     {"internal/pgwire", "internal/tlsrecord"},
 	"internal/socket":    nil,
+	"internal/tlsrecord": nil,
 
 	"internal/outcome":     {"internal/pgwire"},
 	"internal/printable":   nil,
