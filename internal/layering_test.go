@@ -45,13 +45,13 @@ var layers = map[string][]string{
 	"internal/sessionid":   nil,
 	"internal/audit":       {"internal/statefile"},
 	"internal/statefile":   nil,
-	"internal/backend":     {"internal/limit", "internal/pgwire", "internal/relay", "internal/socket"},
+	"internal/backend":     {"internal/limit", "internal/pgwire", "internal/relay", "internal/socket", "internal/tlsrecord"},
 	"internal/clientcert":  {"acl", "internal/certs", "internal/printable"},
 	"internal/handshake":   {"internal/pgwire", "internal/relay"},
 	"internal/proxyheader": {"internal/relay"},
 	"proxy": {
 		"acl", "metrics", "internal/backend", "internal/clientcert", "internal/handshake", "internal/limit", "internal/lock", "internal/outcome", "internal/pgwire", "internal/printable",
-		"internal/proxyheader", "internal/refusallog", "internal/relay", "internal/sessionid", "internal/socket",
+		"internal/proxyheader", "internal/refusallog", "internal/relay", "internal/sessionid", "internal/socket", "internal/tlsrecord",
 	},
 	"config": {"acl", "internal/outcome", "proxy", "tlsconfig", "internal/nearest"},
 
