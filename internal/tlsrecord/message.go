@@ -76,11 +76,10 @@ func (l *Layer) control(answer []byte, kind byte, p []byte) ([]byte, error) {
 		return l.alerted(answer, p[0], tls.AlertError(p[1]))
 	case kind == typeData: // empty, which OpenSSL may send
 		return l.ignore(answer)
+	case kind == typeChangeCipherSpec && (len(p) != 1 || p[0] != 1):
+		return l.refuse(answer, decodeError)
 	case kind == typeChangeCipherSpec && l.suite.tls13:
 		// RFC 8446, section 5, has no place for it here; crypto/tls ignores it.
-		if len(p) != 1 || p[0] != 1 {
-			return l.refuse(answer, decodeError)
-		}
 		return l.ignore(answer)
 	}
 	return l.refuse(answer, unexpectedMessage)
@@ -112,7 +111,7 @@ func (l *Layer) count(answer []byte, err error) ([]byte, error) {
 
 // renegotiation refuses a new handshake in TLS 1.2.
 func (l *Layer) renegotiation(answer []byte, kind byte) ([]byte, error) {
-	if l.client && kind == helloRequest {
+	if kind == helloRequest {
 		return l.refuse(answer, noRenegotiation)
 	}
 	return l.refuse(answer, unexpectedMessage)
