@@ -40,9 +40,9 @@ type Handshake struct {
 // Server prepares a handshake as server.
 func Server(under Transport, config *tls.Config) *Handshake {
 	h := prepare(under, config)
-	h.tls = tls.Server(h.tap, h.keys.config(config))
 	// A ticket is sealed with the keys of the data, at a time that nobody sees.
 	h.refused = h.refused || !config.SessionTicketsDisabled
+	h.tls = tls.Server(h.tap, h.config(config))
 	return h
 }
 
@@ -50,8 +50,22 @@ func Server(under Transport, config *tls.Config) *Handshake {
 func Client(under Transport, config *tls.Config) *Handshake {
 	h := prepare(under, config)
 	h.keys.client = true
-	h.tls = tls.Client(h.tap, h.keys.config(config))
+	h.tls = tls.Client(h.tap, h.config(config))
 	return h
+}
+
+// config returns the configuration of the handshake: a copy that logs its keys, if they
+// are of use.
+func (h *Handshake) config(of *tls.Config) *tls.Config {
+	if h.refused {
+		return of
+	}
+	if w := of.KeyLogWriter; w != nil {
+		h.keys.also = func(line []byte) { _, _ = w.Write(line) }
+	}
+	of = of.Clone()
+	of.KeyLogWriter = h.keys
+	return of
 }
 
 func prepare(under Transport, config *tls.Config) *Handshake {
@@ -171,16 +185,6 @@ type secret struct {
 }
 
 func (s *secret) bytes() []byte { return s.b[:s.n] }
-
-// config returns a copy of a configuration that logs to k.
-func (k *keyLog) config(of *tls.Config) *tls.Config {
-	if w := of.KeyLogWriter; w != nil {
-		k.also = func(line []byte) { _, _ = w.Write(line) }
-	}
-	of = of.Clone()
-	of.KeyLogWriter = k
-	return of
-}
 
 // Write takes a line: label, client random and secret (the NSS key log format). It
 // overwrites the line, which crypto/tls does not use again.
