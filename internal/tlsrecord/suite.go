@@ -30,31 +30,36 @@ const (
 	tagLen   = 16
 )
 
+var (
+	aes128Of13 = &suite{tls13: true, hash: sha256.New, hashLen: sha256.Size, keyLen: 16, ivLen: nonceLen}
+	aes256Of13 = &suite{tls13: true, hash: sha512.New384, hashLen: sha512.Size384, keyLen: 32, ivLen: nonceLen}
+	chachaOf13 = &suite{tls13: true, chacha: true, hash: sha256.New, hashLen: sha256.Size, keyLen: 32, ivLen: nonceLen}
+	aes128Of12 = &suite{hash: sha256.New, hashLen: sha256.Size, keyLen: 16, ivLen: 4, explicit: 8}
+	aes256Of12 = &suite{hash: sha512.New384, hashLen: sha512.Size384, keyLen: 32, ivLen: 4, explicit: 8}
+	chachaOf12 = &suite{chacha: true, hash: sha256.New, hashLen: sha256.Size, keyLen: 32, ivLen: nonceLen}
+)
+
+// suites are all that a Layer speaks: the ones of TLS 1.2 and 1.3 with AEAD ciphers that
+// crypto/tls has.
+var suites = map[uint16]*suite{
+	tls.TLS_AES_128_GCM_SHA256:                        aes128Of13,
+	tls.TLS_AES_256_GCM_SHA384:                        aes256Of13,
+	tls.TLS_CHACHA20_POLY1305_SHA256:                  chachaOf13,
+	tls.TLS_RSA_WITH_AES_128_GCM_SHA256:               aes128Of12,
+	tls.TLS_RSA_WITH_AES_256_GCM_SHA384:               aes256Of12,
+	tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256:         aes128Of12,
+	tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384:         aes256Of12,
+	tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256:   chachaOf12,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256:       aes128Of12,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384:       aes256Of12,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256: chachaOf12,
+}
+
 // suiteOf returns the suite of a version of TLS; nil: a Layer cannot speak it.
 func suiteOf(version, id uint16) *suite {
-	s := new(suite)
-	switch id {
-	case tls.TLS_AES_128_GCM_SHA256, tls.TLS_AES_256_GCM_SHA384, tls.TLS_CHACHA20_POLY1305_SHA256:
-		s.tls13, s.ivLen = true, nonceLen
-	case tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_RSA_WITH_AES_128_GCM_SHA256,
-		tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_RSA_WITH_AES_256_GCM_SHA384:
-		s.ivLen, s.explicit = 4, 8
-	case tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256:
-		s.ivLen = nonceLen
-	default:
+	s := suites[id]
+	if s == nil || s.tls13 && version != tls.VersionTLS13 || !s.tls13 && version != tls.VersionTLS12 {
 		return nil
-	}
-	if s.tls13 != (version == tls.VersionTLS13) || !s.tls13 && version != tls.VersionTLS12 {
-		return nil
-	}
-	s.hash, s.hashLen, s.keyLen = sha256.New, sha256.Size, 32
-	switch id {
-	case tls.TLS_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_RSA_WITH_AES_128_GCM_SHA256:
-		s.keyLen = 16
-	case tls.TLS_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_RSA_WITH_AES_256_GCM_SHA384:
-		s.hash, s.hashLen = sha512.New384, sha512.Size384
-	default:
-		s.chacha = true
 	}
 	return s
 }
