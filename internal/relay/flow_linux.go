@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -261,12 +260,12 @@ func (f *flow) deliver(p []byte) {
 
 // sealRecords collects p in records for the client.
 func (f *flow) sealRecords(p []byte) (err error) {
-	for chunk := range slices.Chunk(p, recordSize) {
-		if f.loop.out, err = f.client.tls.Seal(f.loop.out, chunk); err != nil {
-			return err
-		}
+	for len(p) > 0 && err == nil {
+		n := min(len(p), recordSize)
+		f.loop.out, err = f.client.tls.Seal(f.loop.out, p[:n])
+		p = p[n:]
 	}
-	return nil
+	return err
 }
 
 // follow has the tracker follow what the backend has sent, and returns how much

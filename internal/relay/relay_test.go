@@ -59,7 +59,9 @@ type starter struct {
 }
 
 // but is the starter with another way to start.
-func (s starter) but(start func(s Session, o Observer) Handle) starter { return starter{start, s.layers} }
+func (s starter) but(start func(s Session, o Observer) Handle) starter {
+	return starter{start, s.layers}
+}
 
 // server makes a handshake as the gate does with its clients.
 func (s starter) server(under *Conn, config *tls.Config) (tlsrecord.Secure, error) {

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -88,7 +89,7 @@ func (f *flow) tryTerminate() {
 	}
 	f.backend.ended, f.backend.shut, f.backend.closed, f.backend.queue = true, true, true, nil
 	f.closeBackend()
-	l.out, _ = f.client.tls.Seal(l.out, t.Message)
+	l.out, _ = f.client.tls.Seal(l.out, slices.Clip(t.Message)) // others may have the same
 	l.out = f.client.tls.CloseNotify(l.out)
 	f.sendRecords()
 	l.setFlowDeadline(f, time.Now().Add(lingerTimeout)) // a client that does not read is not waited for

@@ -1,6 +1,8 @@
 package tlsrecord
 
 import (
+	"crypto/tls"
+	"net"
 	"testing"
 )
 
@@ -72,5 +74,38 @@ func BenchmarkKeyUpdate(b *testing.B) {
 	for b.Loop() {
 		l.in.update(l.suite)
 		l.prepare(&l.in)
+	}
+}
+
+// BenchmarkHandshake is a handshake, both ends of it, on every processor at a time: all
+// write to their key logs under one lock of crypto/tls.
+func BenchmarkHandshake(b *testing.B) {
+	for _, taken := range []bool{false, true} {
+		b.Run(map[bool]string{false: "crypto/tls", true: "taken over"}[taken], func(b *testing.B) {
+			forServer, forClient := aes13.configs()
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					x, y := net.Pipe()
+					client := tls.Client(y, forClient)
+					done := make(chan error, 1)
+					go func() { done <- client.Handshake() }()
+					if taken {
+						h := Server(&wire{Conn: x}, forServer)
+						if err := h.Handshake(); err != nil {
+							b.Error(err)
+						}
+						if _, ok := h.Conn().(*Conn); !ok {
+							b.Error("not taken over")
+						}
+					} else if err := tls.Server(x, forServer).Handshake(); err != nil {
+						b.Error(err)
+					}
+					if err := <-done; err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 )
 
 // Conn is an established TLS connection for a goroutine that waits. Only one goroutine
@@ -56,7 +57,7 @@ func (c *Conn) fill() error {
 
 // Write implements net.Conn.
 func (c *Conn) Write(p []byte) (int, error) {
-	out, err := c.layer.Seal(nil, p)
+	out, err := c.layer.Seal(nil, slices.Clip(p))
 	if err != nil {
 		return 0, err
 	}

@@ -89,7 +89,8 @@ func (h *half) additional12(c *sealer, kind byte, length int) []byte {
 	return c.ad[:]
 }
 
-// seal appends a record that carries p.
+// seal appends a record that carries p. It saves a copy where p has room for a byte more,
+// which it puts back.
 func (h *half) seal(s *suite, out []byte, kind byte, p []byte) []byte {
 	c := h.prepare(s)
 	start := len(out)
@@ -97,9 +98,17 @@ func (h *half) seal(s *suite, out []byte, kind byte, p []byte) []byte {
 		out = append(out, typeData, 3, 3, 0, 0)
 		binary.BigEndian.PutUint16(out[start+3:], uint16(len(p)+1+tagLen))
 		copy(c.ad[:], out[start:])
-		out = append(append(out, p...), kind)
-		inner := out[start+headerLen:]
-		out = c.aead.Seal(out[:start+headerLen], c.nonce[:], inner, c.ad[:headerLen])
+		if cap(p) > len(p) {
+			p = p[:len(p)+1]
+			last := len(p) - 1
+			behind := p[last]
+			p[last] = kind
+			out = c.aead.Seal(out, c.nonce[:], p, c.ad[:headerLen])
+			p[last] = behind
+		} else {
+			out = append(append(out, p...), kind)
+			out = c.aead.Seal(out[:start+headerLen], c.nonce[:], out[start+headerLen:], c.ad[:headerLen])
+		}
 	} else {
 		out = append(out, kind, 3, 3, 0, 0)
 		binary.BigEndian.PutUint16(out[start+3:], uint16(s.explicit+len(p)+tagLen))

@@ -104,7 +104,8 @@ func (l *Layer) End() error {
 	return l.err
 }
 
-// Seal appends to out the records that carry p, which it does not keep.
+// Seal appends to out the records that carry p. The array under p must be the caller's
+// alone up to its capacity: Seal uses the byte behind p, and puts it back.
 func (l *Layer) Seal(out, p []byte) ([]byte, error) {
 	for len(p) > 0 {
 		if l.closed {

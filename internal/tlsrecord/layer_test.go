@@ -372,3 +372,21 @@ func TestCache(t *testing.T) {
 		t.Error("the cache holds a layer that is over")
 	}
 }
+
+// The byte behind what is sealed is the caller's again.
+func TestSealBorrowsAByte(t *testing.T) {
+	for _, k := range []kind{aes13, aes12} {
+		l := k.layers(t, false)
+		text := []byte("data and more")
+		out, err := l.Seal(nil, text[:4])
+		if err != nil || string(text) != "data and more" {
+			t.Fatalf("%q, %v", text, err)
+		}
+		if out, err = l.Seal(out, text[4:8:8]); err != nil {
+			t.Fatal(err)
+		}
+		if got, _, err := l.peer.Open(nil, out, nil); string(got) != "data and" || err != nil {
+			t.Errorf("the peer has %q, %v", got, err)
+		}
+	}
+}
