@@ -203,6 +203,7 @@ func New(o Options) (*Server, error) {
 	m.Expect(expected())
 	s.storePolicy(p)
 	go s.maintain()
+	go s.returnMemory()
 	return s, nil
 }
 
