@@ -162,8 +162,18 @@ func FuzzOpen(f *testing.F) {
 			{5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5},
 			{7, 0, 7, 1, 7, 2, 12, 12, 3, 0, 12, 8, 2, 40},
 			{6, 1, 2, 1, 3, 5, 6, 0, 3, 0, 3, 5},
-			{13, 1, 7, 13, 1, 0, 13, 0, 0}, {14, 1}, {14, 0, 3, 1}, {10, 0, 9, 1}, {10, 0, 0, 1}, {11, 0, 20, 23},
-			{0, 0x40, 0, 0, 0, 0x40, 1, 0, 0}, {0, 0x3f, 0xff, 2, 200}, {9, 0, 1, 0}, {9, 2, 3, 1}, {8, 1, 90, 8, 1, 1, 8, 2, 20}, {15, 0xff, 0xff},
+			{13, 1, 7, 13, 1, 0, 13, 0, 0},
+			{14, 1},
+			{14, 0, 3, 1},
+			{10, 0, 9, 1},
+			{10, 0, 0, 1},
+			{11, 0, 20, 23},
+			{0, 0x40, 0, 0, 0, 0x40, 1, 0, 0},
+			{0, 0x3f, 0xff, 2, 200},
+			{9, 0, 1, 0},
+			{9, 2, 3, 1},
+			{8, 1, 90, 8, 1, 1, 8, 2, 20},
+			{15, 0xff, 0xff},
 		} {
 			f.Add(uint8(i), false, false, uint16(i*37+1), seed)
 			f.Add(uint8(i), true, true, uint16(0), seed)
@@ -292,7 +302,7 @@ func FuzzSeal(f *testing.F) {
 		}
 		x.out = x.ours.CloseNotify(x.out)
 		x.toTheirs()
-		if _, err := theirs.Read(make([]byte, 1)); err != io.EOF { //nolint:errorlint // as crypto/tls returns it
+		if _, err := theirs.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("after close_notify: %v", err)
 		}
 		if _, err := x.ours.Seal(nil, []byte{1}); err == nil {
@@ -365,7 +375,7 @@ func (x *exchange) toTheirs() {
 		x.t.Fatalf("%d bytes came as others (%v)", len(got), err)
 	}
 	x.want = nil
-	if _, err := x.theirs.Read(make([]byte, 1)); !errors.Is(err, noMore{}) && err != io.EOF { //nolint:errorlint // as crypto/tls returns it
+	if _, err := x.theirs.Read(make([]byte, 1)); !errors.Is(err, noMore{}) && err != io.EOF {
 		x.t.Fatalf("behind it: %v", err)
 	}
 }

@@ -282,7 +282,7 @@ func TestStateIsChecked(t *testing.T) {
 	if _, err := again.Seal(nil, []byte{1}); err == nil {
 		t.Error("data is sealed after close_notify")
 	}
-	if _, _, err := again.Open(nil, nil, nil); err != io.EOF { //nolint:errorlint // as it is promised
+	if _, _, err := again.Open(nil, nil, nil); err != io.EOF {
 		t.Error("the end of the peer is lost:", err)
 	}
 }

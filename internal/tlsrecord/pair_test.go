@@ -61,7 +61,7 @@ func (k kind) configs() (server, client *tls.Config) {
 		SessionTicketsDisabled: true, DynamicRecordSizingDisabled: true, CurvePreferences: []tls.CurveID{tls.X25519},
 	}
 	client = &tls.Config{
-		InsecureSkipVerify: true, MinVersion: k.version, MaxVersion: k.version, CipherSuites: only, //nolint:gosec // it is a test
+		InsecureSkipVerify: true, MinVersion: k.version, MaxVersion: k.version, CipherSuites: only,
 		DynamicRecordSizingDisabled: true, CurvePreferences: []tls.CurveID{tls.X25519},
 	}
 	return server, client
@@ -224,7 +224,7 @@ func echo(t *testing.T, s, c Secure) {
 		}
 	}
 	go func() { _ = c.CloseWrite() }()
-	if n, err := c.Read(make([]byte, 1)); n != 0 || err != io.EOF { //nolint:errorlint // as crypto/tls returns it
+	if n, err := c.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 		t.Errorf("after the end: %d bytes, %v", n, err)
 	}
 	if err := <-failed; err != nil {
