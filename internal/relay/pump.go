@@ -30,10 +30,10 @@ type pump struct {
 	queued               atomic.Bool // bytes of the client are being written to the backend
 	err                  error       // of the cause; written once
 
-	writing sync.Mutex // held during a write to the backend
-	mu      sync.Mutex
-	tracker pgwire.Tracker
-	heard   bool // the backend has sent a byte
+	writing     sync.Mutex // held during a write to the backend
+	mu          sync.Mutex
+	tracker     pgwire.Tracker
+	backendSent bool // the backend has sent a byte
 }
 
 func newPump(s Session, o Observer) *pump {
@@ -259,7 +259,7 @@ func (p *pump) clientEnded() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	firstByte := p.started.Add(firstByteTimeout)
-	if !p.heard && p.fromClient.Load() == 0 && firstByte.Before(p.LoginDeadline) {
+	if !p.backendSent && p.fromClient.Load() == 0 && firstByte.Before(p.LoginDeadline) {
 		p.timeout.Reset(time.Until(firstByte))
 	}
 }
@@ -390,8 +390,8 @@ func (p *pump) pumpDown() error {
 func (p *pump) follow(b []byte) (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.heard {
-		p.heard = true
+	if !p.backendSent {
+		p.backendSent = true
 		p.timeout.Reset(time.Until(p.LoginDeadline)) // see clientEnded
 	}
 	if p.tracker.Login != nil {
