@@ -649,7 +649,7 @@ func TestChainsAreInherited(t *testing.T) {
 	}
 }
 
-// Chains are remembered for exactly what a client sent. Those of refused clients are not remembered, and there is a limit.
+// Chains are remembered for exactly what a client sent. Those of strangers are not remembered, and there is a limit.
 func TestRememberedChains(t *testing.T) {
 	t.Parallel()
 	pki := newPKI()
@@ -664,11 +664,55 @@ func TestRememberedChains(t *testing.T) {
 	if n := len(v.chains.known); n != 3 {
 		t.Errorf("%d clients are remembered, want 3", n)
 	}
-	for i := range 2 * chainsLimit {
-		v.chains.remember([32]byte{byte(i), byte(i >> 8), byte(i >> 16)}, &path{})
-		if n := len(v.chains.known); n > chainsLimit {
-			t.Fatalf("%d clients are remembered", n)
+	// What is remembered under the same hash for others does not count.
+	p := v.chains.known[hashOf(pki.alice.Chain)]
+	for _, peer := range [][]*x509.Certificate{pki.alice.Chain[:1], append(slices.Clone(pki.alice.Chain), pki.root.Cert), stranger.Chain} {
+		v.chains.known[hashOf(peer)] = p
+		if v.chains.get(hashOf(peer), peer) != nil {
+			t.Errorf("%d certificates are taken for those of another client", len(peer))
 		}
+	}
+
+	small, large := &path{leaf: p.leaf}, &path{leaf: p.leaf, sent: slices.Repeat([]*certs.Certificate{p.leaf}, 50)}
+	for _, c := range []struct {
+		p     *path
+		count int
+	}{{small, 2 * chainsLimit}, {large, 2 * chainsSize / large.size()}} {
+		v.chains = new(chains)
+		for i := range c.count {
+			v.chains.remember(uint64(i), c.p)
+		}
+		if n, most := len(v.chains.known), min(chainsLimit, chainsSize/c.p.size()); n != most || v.chains.size != n*c.p.size() {
+			t.Errorf("%d clients are remembered, and %d bytes; want %d clients of %d bytes", n, v.chains.size, most, c.p.size())
+		}
+	}
+}
+
+// On the day when the certificates of many clients expire, their signatures are not verified at each attempt.
+func TestExpiredChainIsRemembered(t *testing.T) {
+	t.Parallel()
+	pki := newPKI()
+	expired := pki.alice.Leaf().NotAfter.Add(time.Hour)
+	v := newVerifier(ClientCertRequire, pki.certs(), false, nil)
+	for range 2 {
+		if got := reasonOf(t, v, expired, pki.alice.Chain...); got != ReasonExpired {
+			t.Errorf("%q, want %q", got, ReasonExpired)
+		}
+	}
+	if n := len(v.chains.known); n != 1 {
+		t.Errorf("%d clients are remembered, want 1", n)
+	}
+	// A chain that was refused before its signatures were verified is no known one.
+	forged := *pki.alice.Leaf()
+	forged.Raw = bytes.Clone(forged.Raw)
+	forged.Raw[len(forged.Raw)-1] ^= 1
+	for _, at := range []time.Time{time.Now(), expired} {
+		if got := reasonOf(t, v, at, &forged, pki.inter.Cert); got != ReasonUnknownCA {
+			t.Errorf("forged, at %v: %q, want %q", at, got, ReasonUnknownCA)
+		}
+	}
+	if n := len(v.chains.known); n != 1 {
+		t.Errorf("%d clients are remembered with the forged one, want 1", n)
 	}
 }
 

@@ -31,20 +31,13 @@ type Certificate struct {
 	Key        *signature.PublicKey
 	Algorithm  *signature.Algorithm // as the signed part names it
 	Signature  []byte
-	Extensions []Extension // all of them, in order
+	Extensions int // how many there are
 
 	DistributionPoints []DistributionPoint
 
 	ext   extensions
 	aux   *trust
 	outer signatureField
-}
-
-// Extension is one extension as it stands in a certificate.
-type Extension struct {
-	OID      der.OID
-	Critical bool
-	Value    []byte
 }
 
 // signatureField is what stands outside of the signed part.
@@ -179,7 +172,7 @@ func (c *Certificate) parseTBS(in der.Input) (algorithm signature.AlgorithmIdent
 	if !c.parseValidity(&in) {
 		return algorithm, c.unreadable("a validity")
 	}
-	if c.Subject, ok = readName(&in); !ok {
+	if c.Subject, ok = c.readSubject(&in); !ok {
 		return algorithm, c.unreadable("a subject")
 	}
 	spki, ok := in.Next()
@@ -214,6 +207,15 @@ func (c *Certificate) parseTail(in der.Input) error {
 		return c.unreadable("a list of extensions")
 	}
 	return nil
+}
+
+// readSubject spares a second look at the issuer's name.
+func (c *Certificate) readSubject(in *der.Input) (Name, bool) {
+	if bytes.HasPrefix(*in, c.Issuer.Raw) {
+		*in = (*in)[len(c.Issuer.Raw):]
+		return c.Issuer, true
+	}
+	return readName(in)
 }
 
 func readName(in *der.Input) (Name, bool) {
@@ -253,11 +255,13 @@ func (c *Certificate) Equal(other *Certificate) bool {
 	return c == other || bytes.Equal(c.Raw, other.Raw)
 }
 
+// clipped is how much of a text clip leaves.
+const clipped = 256
+
 // clip keeps a certificate of a quarter of a megabyte out of the log.
 func clip(s string) string {
-	const limit = 256
-	if len(s) > limit {
-		return s[:limit] + "..."
+	if len(s) > clipped {
+		return s[:clipped] + "..."
 	}
 	return s
 }

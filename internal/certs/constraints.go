@@ -97,17 +97,19 @@ const nameCheckMax = 1 << 20
 // is at fault.
 func (nc *nameConstraints) check(c *Certificate, leaf bool) (violation, GeneralName) {
 	subject := GeneralName{Kind: DirectoryName, Name: c.Subject}
-	names := len(c.Subject.attributes) + len(c.ext.altNames)
+	attributes := c.Subject.attributes()
+	altNames, _ := c.ext.altNames.count()
+	names := len(attributes) + altNames
 	if names > 0 && len(nc.permitted)+len(nc.excluded) > nameCheckMax/names {
 		return tooManyNames, subject
 	}
-	if len(c.Subject.attributes) > 0 {
+	if len(attributes) > 0 {
 		if v := nc.match(subject); v != noViolation {
 			return v, subject
 		}
 	}
-	for _, a := range c.Subject.attributes {
-		if a.oid != oidEmailAddress {
+	for _, a := range attributes {
+		if der.OID(a.oid) != oidEmailAddress {
 			continue
 		}
 		email := GeneralName{Kind: Email, Value: a.value}
@@ -119,22 +121,23 @@ func (nc *nameConstraints) check(c *Certificate, leaf bool) (violation, GeneralN
 		}
 	}
 	hasDNS := false
-	for _, g := range c.ext.altNames {
+	for rest := c.ext.altNames; len(rest) > 0; {
+		g, _ := rest.next() // parseAltNames has read them all
 		hasDNS = hasDNS || g.Kind == DNS
 		if v := nc.match(g); v != noViolation {
 			return v, g
 		}
 	}
 	if leaf && !hasDNS {
-		return nc.checkCommonNames(c)
+		return nc.checkCommonNames(attributes)
 	}
 	return noViolation, GeneralName{}
 }
 
 // checkCommonNames is NAME_CONSTRAINTS_check_CN.
-func (nc *nameConstraints) checkCommonNames(c *Certificate) (violation, GeneralName) {
-	for _, a := range c.Subject.attributes {
-		if a.oid != oidCommonName {
+func (nc *nameConstraints) checkCommonNames(attributes []attribute) (violation, GeneralName) {
+	for _, a := range attributes {
+		if der.OID(a.oid) != oidCommonName {
 			continue
 		}
 		host := GeneralName{Kind: DNS, Value: a.value}
@@ -177,11 +180,11 @@ func looksLikeHost(s []byte) bool {
 // match is nc_match.
 func (nc *nameConstraints) match(g GeneralName) violation {
 	kind := g.Kind
-	if kind == OtherName && g.oid == oidSMTPUTF8Mailbox {
+	if kind == OtherName && der.OID(g.oid) == oidSMTPUTF8Mailbox {
 		kind = Email // RFC 8398 section 6
 	}
 	concerns := func(s subtree) bool {
-		return s.base.Kind == kind && (kind != OtherName || s.base.oid == g.oid)
+		return s.base.Kind == kind && (kind != OtherName || bytes.Equal(s.base.oid, g.oid))
 	}
 	restricted, within := false, false
 	for _, s := range nc.permitted {

@@ -26,7 +26,8 @@ type Error struct {
 	Rule    string // where the rule stands: "RFC 5280 section 4.2.1.9"; may be empty
 	Remedy  string // what to do about it
 
-	Path []*Certificate // where no chain was found: as far as the search came
+	Path   []*Certificate // where no chain was found: as far as the search came
+	Signed bool           // there is a chain, and all its signatures are good
 }
 
 func (e *Error) Error() string {

@@ -36,8 +36,8 @@ type GeneralName struct {
 	Value []byte // content; of an OtherName the whole value, of a DirectoryName its DER
 	Name  Name   // of a DirectoryName
 
-	oid der.OID // of an OtherName
-	id  byte    // the type of an OtherName's value
+	oid []byte // of an OtherName
+	id  byte   // the type of an OtherName's value
 }
 
 // Key returns a text that is equal for equal names, as OpenSSL's
@@ -70,7 +70,7 @@ func (g GeneralName) String() string {
 	case RegisteredID:
 		return der.OID(g.Value).String()
 	case OtherName:
-		return fmt.Sprintf("%v:%X", g.oid, g.Value)
+		return fmt.Sprintf("%v:%X", der.OID(g.oid), g.Value)
 	}
 	return fmt.Sprintf("%X", g.Value)
 }
@@ -138,27 +138,39 @@ func validDirectoryString(in der.Input) bool {
 	return false
 }
 
-// parseGeneralNames reads the content of a GeneralNames.
-func parseGeneralNames(in der.Input) (names []GeneralName, ok bool) {
-	// A stranger's certificate may have thousands, and growing the slice would cost
-	// more than reading them.
-	count := 0
-	for rest := in; !rest.Empty(); count++ {
-		if _, ok := rest.Next(); !ok {
-			return nil, false
+// generalNames are the content of a GeneralNames. A stranger's certificate may have
+// thousands of names, so they are read one by one when they are asked for.
+type generalNames der.Input
+
+// next takes a name.
+func (n *generalNames) next() (g GeneralName, ok bool) {
+	e, ok := (*der.Input)(n).Next()
+	if !ok {
+		return g, false
+	}
+	return parseGeneralName(e)
+}
+
+// count returns how many names there are, and whether all can be read.
+func (n generalNames) count() (count int, ok bool) {
+	for ; len(n) > 0; count++ {
+		if _, ok := n.next(); !ok {
+			return count, false
 		}
 	}
-	names = make([]GeneralName, 0, count)
-	for !in.Empty() {
-		e, ok := in.Next()
-		if !ok {
-			return nil, false
-		}
-		g, ok := parseGeneralName(e)
-		if !ok {
-			return nil, false
-		}
-		names = append(names, g)
+	return count, true
+}
+
+// parseGeneralNames reads the content of a GeneralNames.
+func parseGeneralNames(in der.Input) (names []GeneralName, ok bool) {
+	rest := generalNames(in)
+	count, ok := rest.count()
+	if !ok {
+		return nil, false
+	}
+	names = make([]GeneralName, count)
+	for i := range names {
+		names[i], _ = rest.next()
 	}
 	return names, true
 }
