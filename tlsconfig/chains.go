@@ -11,12 +11,14 @@ import (
 	"pgwicket/internal/certs"
 )
 
-// chainsLimit bounds for how many clients chains are remembered, chainsSize how many bytes their certificates have, which
-// take some three times as much when they are read; sharedLimit bounds the CA certificates that they have in common.
+// The limits of what is remembered: for how many clients, and how many bytes their certificates have, which take some three
+// times as much when they are read. sharedLimit bounds the CA certificates that they have in common.
 const (
-	chainsLimit = 16 << 10
-	chainsSize  = 8 << 20
-	sharedLimit = 256
+	chainsLimit    = 16 << 10
+	chainsSize     = 8 << 20
+	strangersLimit = 64
+	strangersSize  = 128 << 10
+	sharedLimit    = 256
 )
 
 // chains remembers the chains whose signatures are good, by what a client sent. To read certificates and verify signatures
@@ -25,12 +27,21 @@ const (
 // for one of these is remembered too. The chains belong to the CAs that they end in, and the next verifier takes them over
 // if it has the same CAs: after a new revocation list every live session is judged again at once.
 //
+// Of some strangers, whose chains lead to no CA, the certificates are remembered, apart so that they cannot displace a
+// client. A client of the wrong CA tries again and again.
+//
 // The zero value is empty. It may be used by many sessions at once.
 type chains struct {
-	mu     sync.Mutex
-	known  map[uint64]*path              // by the hash of what was sent
-	size   int                           // bytes of the certificates in known
-	shared map[string]*certs.Certificate // CA certificates that clients sent, by their DER
+	mu        sync.Mutex
+	known     paths
+	strangers paths
+	shared    map[string]*certs.Certificate // CA certificates that clients sent, by their DER
+}
+
+// paths are some paths, by the hash of what was sent.
+type paths struct {
+	byHash map[uint64]*path
+	size   int // bytes of their certificates
 }
 
 // path is what a client sent, and the chain that was found for it. It does not change.
@@ -68,7 +79,10 @@ func hashOf(peer []*x509.Certificate) (key uint64) {
 // get returns the path that is remembered for what a client sent; nil if there is none.
 func (s *chains) get(key uint64, peer []*x509.Certificate) *path {
 	s.mu.Lock()
-	p := s.known[key]
+	p := s.known.byHash[key]
+	if p == nil {
+		p = s.strangers.byHash[key]
+	}
 	s.mu.Unlock()
 	if p == nil || !p.isOf(peer) {
 		return nil
@@ -106,25 +120,19 @@ func (s *chains) read(peer []*x509.Certificate) (*path, *VerifyError) {
 	return p, nil
 }
 
-// remember keeps the chain of a client. When there is no room it forgets those of any other clients, which costs each of
+// remember keeps the chain of a client, or the certificates of a stranger. When there is no room it forgets those of any other clients, which costs each of
 // them a verification.
 func (s *chains) remember(key uint64, p *path) {
-	size := p.size()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.known == nil {
-		s.known = make(map[uint64]*path)
+	if p.chain == nil {
+		s.strangers.put(key, p, strangersLimit, strangersSize)
+		return
+	}
+	s.known.put(key, p, chainsLimit, chainsSize)
+	if s.shared == nil {
 		s.shared = make(map[string]*certs.Certificate)
 	}
-	s.forget(key)
-	for other := range s.known {
-		if len(s.known) < chainsLimit && s.size+size <= chainsSize {
-			break
-		}
-		s.forget(other)
-	}
-	s.known[key] = p
-	s.size += size
 	for i, c := range p.chain {
 		if i == 0 || !slices.Contains(p.sent, c) {
 			continue
@@ -139,10 +147,26 @@ func (s *chains) remember(key uint64, p *path) {
 	}
 }
 
-// forget makes room. The caller holds the mutex.
-func (s *chains) forget(key uint64) {
-	if p := s.known[key]; p != nil {
-		delete(s.known, key)
+// put adds a path within the limits.
+func (s *paths) put(key uint64, p *path, limit, most int) {
+	if s.byHash == nil {
+		s.byHash = make(map[uint64]*path)
+	}
+	s.remove(key)
+	size := p.size()
+	for other := range s.byHash {
+		if len(s.byHash) < limit && s.size+size <= most {
+			break
+		}
+		s.remove(other)
+	}
+	s.byHash[key] = p
+	s.size += size
+}
+
+func (s *paths) remove(key uint64) {
+	if p := s.byHash[key]; p != nil {
+		delete(s.byHash, key)
 		s.size -= p.size()
 	}
 }

@@ -99,8 +99,12 @@ func (v *verifier) judge(peer []*x509.Certificate, at time.Time) (chain []*certs
 	if err != nil {
 		var e *certs.Error
 		errors.As(err, &e) // it is always one
-		if e.Signed && !known {
+		switch {
+		case known:
+		case e.Signed:
 			v.chains.remember(key, &path{p.leaf, p.sent, chain})
+		case chain == nil:
+			v.chains.remember(key, p)
 		}
 		if chain == nil {
 			chain = e.Path

@@ -604,8 +604,8 @@ func TestRevocationInRememberedChain(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if len(v.chains.known) != 2 {
-			t.Fatalf("%d clients are remembered", len(v.chains.known))
+		if len(v.chains.known.byHash) != 2 {
+			t.Fatalf("%d clients are remembered", len(v.chains.known.byHash))
 		}
 		v.crls = c.crls // a reload makes a new verifier; this one keeps its chains
 		if got := reasonOf(t, v, time.Now(), pki.alice.Chain...); got != c.alice {
@@ -637,7 +637,7 @@ func TestChainsAreInherited(t *testing.T) {
 		{"partial chains", newVerifier(ClientCertRequire, pki.certs(), true, nil), 0},
 	} {
 		c.v.inherit(before)
-		if n := len(c.v.chains.known); n != c.want {
+		if n := len(c.v.chains.known.byHash); n != c.want {
 			t.Errorf("%s: %d clients are known, want %d", c.name, n, c.want)
 		}
 	}
@@ -661,29 +661,36 @@ func TestRememberedChains(t *testing.T) {
 		_ = v.check(stranger.Chain, time.Now())
 		_ = v.check(slices.Concat(pki.alice.Chain[:1], stranger.Chain), time.Now())
 	}
-	if n := len(v.chains.known); n != 3 {
+	if n := len(v.chains.known.byHash); n != 3 {
 		t.Errorf("%d clients are remembered, want 3", n)
 	}
+	if n := len(v.chains.strangers.byHash); n != 1 {
+		t.Errorf("%d strangers are remembered, want 1", n)
+	}
 	// What is remembered under the same hash for others does not count.
-	p := v.chains.known[hashOf(pki.alice.Chain)]
+	p := v.chains.known.byHash[hashOf(pki.alice.Chain)]
 	for _, peer := range [][]*x509.Certificate{pki.alice.Chain[:1], append(slices.Clone(pki.alice.Chain), pki.root.Cert), stranger.Chain} {
-		v.chains.known[hashOf(peer)] = p
+		v.chains.known.byHash[hashOf(peer)] = p
 		if v.chains.get(hashOf(peer), peer) != nil {
 			t.Errorf("%d certificates are taken for those of another client", len(peer))
 		}
 	}
 
-	small, large := &path{leaf: p.leaf}, &path{leaf: p.leaf, sent: slices.Repeat([]*certs.Certificate{p.leaf}, 50)}
-	for _, c := range []struct {
-		p     *path
-		count int
-	}{{small, 2 * chainsLimit}, {large, 2 * chainsSize / large.size()}} {
+	for _, sent := range []int{0, 50} {
+		known := &path{leaf: p.leaf, sent: slices.Repeat([]*certs.Certificate{p.leaf}, sent), chain: p.chain}
+		stranger := &path{leaf: known.leaf, sent: known.sent}
 		v.chains = new(chains)
-		for i := range c.count {
-			v.chains.remember(uint64(i), c.p)
+		for i := range uint64(chainsLimit + 1000) {
+			v.chains.remember(i, known)
+			v.chains.remember(i, stranger)
 		}
-		if n, most := len(v.chains.known), min(chainsLimit, chainsSize/c.p.size()); n != most || v.chains.size != n*c.p.size() {
-			t.Errorf("%d clients are remembered, and %d bytes; want %d clients of %d bytes", n, v.chains.size, most, c.p.size())
+		for _, c := range []struct {
+			paths       *paths
+			limit, most int
+		}{{&v.chains.known, chainsLimit, chainsSize}, {&v.chains.strangers, strangersLimit, strangersSize}} {
+			if n, want := len(c.paths.byHash), min(c.limit, c.most/known.size()); n != want || c.paths.size != n*known.size() {
+				t.Errorf("%d are remembered, with %d bytes; want %d of %d bytes", n, c.paths.size, want, known.size())
+			}
 		}
 	}
 }
@@ -699,7 +706,7 @@ func TestExpiredChainIsRemembered(t *testing.T) {
 			t.Errorf("%q, want %q", got, ReasonExpired)
 		}
 	}
-	if n := len(v.chains.known); n != 1 {
+	if n := len(v.chains.known.byHash); n != 1 {
 		t.Errorf("%d clients are remembered, want 1", n)
 	}
 	// A chain that was refused before its signatures were verified is no known one.
@@ -711,7 +718,7 @@ func TestExpiredChainIsRemembered(t *testing.T) {
 			t.Errorf("forged, at %v: %q, want %q", at, got, ReasonUnknownCA)
 		}
 	}
-	if n := len(v.chains.known); n != 1 {
+	if n := len(v.chains.known.byHash); n != 1 {
 		t.Errorf("%d clients are remembered with the forged one, want 1", n)
 	}
 }

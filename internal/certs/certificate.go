@@ -2,7 +2,9 @@ package certs
 
 import (
 	"bytes"
+	"encoding/hex"
 	"fmt"
+	"strings"
 	"time"
 
 	"pgwicket/internal/der"
@@ -32,8 +34,6 @@ type Certificate struct {
 	Algorithm  *signature.Algorithm // as the signed part names it
 	Signature  []byte
 	Extensions int // how many there are
-
-	DistributionPoints []DistributionPoint
 
 	ext   extensions
 	aux   *trust
@@ -236,7 +236,7 @@ func (c *Certificate) Serial() string {
 		if len(b) > 1 && b[0] == 0 {
 			b = b[1:]
 		}
-		return clip(fmt.Sprintf("%X", b))
+		return clip(strings.ToUpper(hex.EncodeToString(b)))
 	}
 	negated := make([]byte, len(b))
 	carry := 1
@@ -247,7 +247,7 @@ func (c *Certificate) Serial() string {
 	for len(negated) > 1 && negated[0] == 0 {
 		negated = negated[1:]
 	}
-	return clip(fmt.Sprintf("-%X", negated))
+	return clip("-" + strings.ToUpper(hex.EncodeToString(negated)))
 }
 
 // Equal reports whether both are the same certificate, byte by byte.

@@ -197,10 +197,11 @@ func (j judgement) checkNameConstraints() *Error {
 		}
 		for above := len(j.chain) - 1; above > i; above-- {
 			ca := j.chain[above]
-			if ca.ext.constraints == nil {
+			constraints := ca.nameConstraints()
+			if constraints == nil {
 				continue
 			}
-			v, name := ca.ext.constraints.check(c, i == 0)
+			v, name := constraints.check(c, i == 0)
 			if v == noViolation {
 				continue
 			}

@@ -23,48 +23,67 @@ func (c *Certificate) parseNameConstraints(in der.Input) bool {
 	if !ok {
 		return false
 	}
-	nc := &nameConstraints{}
-	c.ext.constraints = nc
-	permitted, _, ok := content.Optional(der.Explicit(0))
-	if ok {
-		nc.permitted, ok = parseSubtrees(permitted)
-	}
-	if !ok {
-		return false
-	}
-	excluded, _, ok := content.Optional(der.Explicit(1))
-	if ok {
-		nc.excluded, ok = parseSubtrees(excluded)
-	}
-	return ok && content.Empty()
+	c.ext.constraints = content
+	permitted, excluded, ok := readConstraints(content)
+	return ok && validSubtrees(permitted) && validSubtrees(excluded)
 }
 
-func parseSubtrees(in der.Input) (list []subtree, ok bool) {
-	for !in.Empty() {
-		content, ok := in.Read(der.Sequence)
-		if !ok {
-			return nil, false
-		}
-		e, ok := content.Next()
-		if !ok {
-			return nil, false
-		}
-		var s subtree
-		if s.base, ok = parseGeneralName(e); !ok {
-			return nil, false
-		}
-		minimum, hasMinimum, ok := content.Optional(der.Context(0))
-		if !ok || hasMinimum && !der.ValidInteger(minimum) {
-			return nil, false
-		}
-		maximum, hasMaximum, ok := content.Optional(der.Context(1))
-		if !ok || hasMaximum && !der.ValidInteger(maximum) || !content.Empty() {
-			return nil, false
-		}
-		s.bounded = hasMaximum || hasMinimum && (len(minimum) > 1 || minimum[0] != 0)
-		list = append(list, s)
+func readConstraints(in der.Input) (permitted, excluded der.Input, ok bool) {
+	permitted, _, ok = in.Optional(der.Explicit(0))
+	if ok {
+		excluded, _, ok = in.Optional(der.Explicit(1))
 	}
-	return list, true
+	return permitted, excluded, ok && in.Empty()
+}
+
+// nameConstraints returns those of the certificate, nil if it has none.
+func (c *Certificate) nameConstraints() *nameConstraints {
+	if c.ext.constraints == nil {
+		return nil
+	}
+	return c.ext.subtrees.get(func() *nameConstraints {
+		permitted, excluded, _ := readConstraints(c.ext.constraints) // parseNameConstraints has read them
+		return &nameConstraints{subtrees(permitted), subtrees(excluded)}
+	})
+}
+
+func validSubtrees(in der.Input) (ok bool) {
+	for ok = true; ok && !in.Empty(); {
+		_, _, ok = nextSubtree(&in)
+	}
+	return ok
+}
+
+func subtrees(in der.Input) (list []subtree) {
+	for !in.Empty() {
+		base, bounded, ok := nextSubtree(&in)
+		if !ok {
+			break
+		}
+		name, _ := parseGeneralName(base)
+		list = append(list, subtree{name, bounded})
+	}
+	return list
+}
+
+func nextSubtree(in *der.Input) (base der.Element, bounded, ok bool) {
+	content, ok := in.Read(der.Sequence)
+	if !ok {
+		return base, false, false
+	}
+	base, ok = content.Next()
+	if !ok || !validGeneralName(base) {
+		return base, false, false
+	}
+	minimum, hasMinimum, ok := content.Optional(der.Context(0))
+	if !ok || hasMinimum && !der.ValidInteger(minimum) {
+		return base, false, false
+	}
+	maximum, hasMaximum, ok := content.Optional(der.Context(1))
+	if !ok || hasMaximum && !der.ValidInteger(maximum) || !content.Empty() {
+		return base, false, false
+	}
+	return base, hasMaximum || hasMinimum && (len(minimum) > 1 || minimum[0] != 0), true
 }
 
 // violation is a verdict of name constraints: the errors of OpenSSL.

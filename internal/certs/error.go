@@ -1,6 +1,9 @@
 package certs
 
-import "fmt"
+import (
+	"fmt"
+	"strconv"
+)
 
 // Reason is the kind of a refusal. The values may be used as labels.
 type Reason string
@@ -31,14 +34,14 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	text := fmt.Sprintf("%s %s", e.Subject(), e.Problem)
+	rule, remedy := "", ""
 	if e.Rule != "" {
-		text += " (" + e.Rule + ")"
+		rule = " (" + e.Rule + ")"
 	}
 	if e.Remedy != "" {
-		text += ": " + e.Remedy
+		remedy = ": " + e.Remedy
 	}
-	return text
+	return e.Subject() + " " + e.Problem + rule + remedy
 }
 
 // Subject names the certificate at fault: what it is, its serial number, its
@@ -52,7 +55,7 @@ func (e *Error) Subject() string {
 	if e.Cert.Origin != "" {
 		from = ", " + e.Cert.Origin
 	}
-	return fmt.Sprintf("%s %s (%q, issued by %q%s)", what, e.Cert.Serial(), text(e.Cert.Subject), text(e.Cert.Issuer), from)
+	return what + " " + e.Cert.Serial() + " (" + strconv.Quote(text(e.Cert.Subject)) + ", issued by " + strconv.Quote(text(e.Cert.Issuer)) + from + ")"
 }
 
 // maxText is the longest name, in DER, that is written into a message. To write one that fills a handshake

@@ -1,6 +1,10 @@
 package certs
 
-import "pgwicket/internal/der"
+import (
+	"sync/atomic"
+
+	"pgwicket/internal/der"
+)
 
 // extensions is what ossl_x509v3_cache_extensions in crypto/x509/v3_purp.c
 // keeps. As there, the version of the certificate does not matter.
@@ -18,11 +22,27 @@ type extensions struct {
 	keyID          []byte // nil: none
 	authority      *AuthorityKeyID
 	altNames       generalNames
-	constraints    *nameConstraints
+	points         der.Input // DistributionPoints
+	pointsRead     lazy[[]DistributionPoint]
+	constraints    der.Input // NameConstraints; nil: none
+	subtrees       lazy[*nameConstraints]
 	unknown        der.OID // a critical extension that is not supported
 	malformed      string  // why the certificate cannot be used
 	selfIssued     bool    // subject and issuer are the same
 	selfSigned     bool    // and the certificate does not say that another key signed
+}
+
+// lazy is read when it is first asked for. Of the certificates that strangers send
+// most is never asked for, and it would take many times its space in DER.
+type lazy[T any] struct{ value atomic.Pointer[T] }
+
+func (l *lazy[T]) get(read func() T) T {
+	if known := l.value.Load(); known != nil {
+		return *known
+	}
+	v := read()
+	l.value.Store(&v)
+	return v
 }
 
 // AuthorityKeyID is the extension of that name, by which a certificate or a list

@@ -67,24 +67,37 @@ func parseName(e der.Element) (n Name, ok bool) {
 	if e.ID != der.Sequence {
 		return n, false
 	}
-	n.Raw = e.Full
-	canonical := make([]byte, 0, 256)
+	var room [256]byte
+	canonical, ok := appendCanonicalName(room[:0], e.Content)
+	if !ok {
+		return n, false
+	}
+	return Name{e.Full, string(canonical)}, true
+}
+
+// validName reports whether parseName reads the name.
+func validName(e der.Element) bool {
+	var room [256]byte
+	_, ok := appendCanonicalName(room[:0], e.Content)
+	return ok && e.ID == der.Sequence
+}
+
+func appendCanonicalName(dst []byte, rdns der.Input) ([]byte, bool) {
 	var room [4]attribute
-	for in := der.Input(e.Content); !in.Empty(); {
-		set, ok := in.Read(der.Set)
+	for !rdns.Empty() {
+		set, ok := rdns.Read(der.Set)
 		if !ok {
-			return n, false
+			return nil, false
 		}
 		rdn, ok := appendRDN(room[:0], set)
 		if !ok {
-			return n, false
+			return nil, false
 		}
-		if canonical, ok = appendCanonical(canonical, rdn); !ok {
-			return n, false
+		if dst, ok = appendCanonical(dst, rdn); !ok {
+			return nil, false
 		}
 	}
-	n.canonical = string(canonical)
-	return n, true
+	return dst, true
 }
 
 // appendRDN reads the attributes of a SET.

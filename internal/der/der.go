@@ -55,6 +55,11 @@ func (in *Input) Next() (e Element, ok bool) {
 		return e, false
 	}
 	e.ID = s[0]
+	if end := 2 + int(s[1]); e.ID&0x1f != 0x1f && s[1] < 0x80 && end <= len(s) { // nearly all
+		e.Content, e.Full = s[2:end], s[:end]
+		*in = s[end:]
+		return e, true
+	}
 	at := 1
 	if e.ID&0x1f == 0x1f {
 		for at < len(s) && at <= 5 && s[at]&0x80 != 0 {
