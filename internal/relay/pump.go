@@ -127,6 +127,14 @@ func (p *pump) Activity() Activity {
 
 // Terminate implements Handle.
 func (p *pump) Terminate(t Termination) {
+	p.terminate(t)
+	if t.Taken != nil {
+		go t.Taken() // the caller may hold what it takes
+	}
+}
+
+// terminate has download end the session at the next place for it, or cuts it.
+func (p *pump) terminate(t Termination) {
 	if t.Message == nil {
 		p.causeTerminated(&t)
 		p.cut()
@@ -154,17 +162,13 @@ func (p *pump) Terminate(t Termination) {
 func (p *pump) BackendClosed() bool { return p.backendClosed.Load() }
 
 // TerminateIf implements Handle.
-func (p *pump) TerminateIf(s State, t Termination, moved int64, begun func()) {
+func (p *pump) TerminateIf(s State, t Termination, moved int64) {
 	p.mu.Lock()
 	from, to := p.Moved()
 	holds := from+to == moved && s.holds(&p.tracker, p.queued.Load())
 	p.mu.Unlock()
-	if !holds {
-		return
-	}
-	p.Terminate(t)
-	if begun != nil {
-		go begun() // the caller may hold what it takes
+	if holds {
+		p.Terminate(t)
 	}
 }
 
@@ -393,6 +397,9 @@ func (p *pump) follow(b []byte) (n int) {
 	if !p.backendSent {
 		p.backendSent = true
 		p.timeout.Reset(time.Until(p.LoginDeadline)) // see clientEnded
+	}
+	if t := p.termination.Load(); t != nil && !t.WhenIdle && t.canSend(&p.tracker) {
+		return 0 // this came after it
 	}
 	if p.tracker.Login != nil {
 		var start int

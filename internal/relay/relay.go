@@ -128,6 +128,12 @@ type Termination struct {
 	Message  []byte
 	WhenIdle bool      // wait, too, until the backend is idle, outside of a transaction, with no request to answer
 	Deadline time.Time // zero: none
+	// Taken is called once, by the relay itself, when the relay has taken the Termination: from
+	// then on, of one that does not wait for an idle backend, what the backend still sends ends
+	// with the message that has begun. So what is done to the backend because of the
+	// Termination belongs here, and the client hears nothing of it. It is called, too, if the session has
+	// ended by then; nil: nothing is.
+	Taken func()
 }
 
 // Handle controls a session that a relay has taken over. Any goroutine may call
@@ -136,8 +142,8 @@ type Handle interface {
 	// Terminate ends the session. The last call before it has ended counts.
 	Terminate(Termination)
 	// TerminateIf is Terminate, if the session is in a state and has moved so many
-	// bytes and not one more. begun is called if so, by the relay itself; nil: nothing is.
-	TerminateIf(s State, t Termination, moved int64, begun func())
+	// bytes and not one more.
+	TerminateIf(s State, t Termination, moved int64)
 	// CancelTermination takes back a Termination that waits for an idle backend.
 	CancelTermination()
 	// Moved returns how many bytes have been moved so far, as Result has them.
