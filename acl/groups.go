@@ -84,6 +84,15 @@ func (m *Members) Counts() map[string]int {
 	return counts
 }
 
+// Has reports whether a user is a member of a role, as far as that is known.
+func (m *Members) Has(role, user string) bool {
+	if m == nil {
+		return false
+	}
+	_, member := m.of[role][user]
+	return member
+}
+
 // Joined returns the members of a role that another does not have, sorted.
 func (m *Members) Joined(role string, since *Members) (names []string) {
 	if m == nil {

@@ -13,7 +13,7 @@ import (
 
 // rules checks acl.rules. It returns nil if there are none, so that only the allowlist
 // decides.
-func (l *loader) rules(a access, listeners []string, now time.Time) *acl.Rules {
+func (l *loader) rules(a access, listeners, reserved []string, now time.Time) *acl.Rules {
 	if _, there := l.lines["acl.rules"]; there && a.Rules == nil {
 		// To comment out the last rule must not admit everybody.
 		l.errorf("acl.rules", "has no rules; write rules: [] to decide by the allowlist only")
@@ -21,7 +21,7 @@ func (l *loader) rules(a access, listeners []string, now time.Time) *acl.Rules {
 	for i, rule := range a.Rules {
 		l.checkEmpty(fmt.Sprintf("acl.rules[%d]", i), rule)
 	}
-	rules, problems := acl.NewRules(a.Rules, listeners, a.Superusers)
+	rules, problems := acl.NewRules(a.Rules, listeners, a.Superusers, reserved...)
 	for _, p := range problems {
 		l.add(p.Warning, "acl."+p.Key, "%s", p.Text)
 	}

@@ -78,6 +78,8 @@ type Policy struct {
 	Locks *lock.Set
 	// Rules decide on what the allowlist and Verify admit; nil admits all of it.
 	Rules *acl.Rules
+	// Groups are the members of the roles that Rules name; nil: none is known.
+	Groups acl.Groups
 
 	// Recheck says what happens to live sessions that would not be admitted any
 	// more. They are judged after each SetPolicy and every RecheckInterval (0:
@@ -210,6 +212,10 @@ func (s *Server) storePolicy(p *Policy) {
 	s.policy.Store(p)
 	s.metrics.InForce(p.Limits.Sessions, p.Limits.Startups, p.addresses())
 }
+
+// RenewPolicy is SetPolicy for a policy that decides as the one in force does, only for longer:
+// the live sessions are not judged for it.
+func (s *Server) RenewPolicy(p *Policy) { s.storePolicy(p) }
 
 // SetPolicy puts p into force: for every connection that has not yet been
 // judged, and soon for the live sessions. It may be called concurrently.
