@@ -84,7 +84,7 @@ func (l *loader) groups(f file, rules *acl.Rules, p *proxy.Policy) (lookups []Gr
 		check(b.Name, key+".groups", withDefaults(l.lines, key, b.backend))
 	}
 	if len(needed[""]) > 0 { // there is no backend without a name
-		l.errorf("acl.rules", "name +%s without a backend, and there is no backend section whose groups has the members; add one", needed[""][0])
+		l.errorf("acl.rules", "a rule without backend names +%s, and there is no backend section whose groups has the members; add one", needed[""][0])
 	}
 	return lookups
 }

@@ -61,8 +61,8 @@ func gateChecks() []check[gateState] {
 		{"backend", gateState.checkBackend},
 		{"admin", gateState.checkAdmin},
 		{"user", gateState.checkUser},
-		{"account", gateState.checkAccount},
 		{"groups", gateState.checkGroups},
+		{"account", gateState.checkAccount},
 		{"landlock", gateState.checkLandlock},
 	}
 }

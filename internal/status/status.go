@@ -156,9 +156,9 @@ type Audit struct {
 
 // Groups is what is known of the members of roles that rules name, from one backend.
 type Groups struct {
-	Backend     string     `json:"backend"` // default, or that of a backend that rules name
-	User        string     `json:"user"`    // the role that asks
-	Known       bool       `json:"known"`   // false: no rule with +role admits anybody
+	Backend     string     `json:"backend"`     // default, or that of a backend that rules name
+	User        string     `json:"lookup_user"` // the role that asks
+	Known       bool       `json:"known"`       // false: no rule with +role admits anybody
 	KnownUntil  *time.Time `json:"known_until,omitempty"`
 	LastSuccess *time.Time `json:"last_success,omitempty"` // nil: none yet
 	Problem     string     `json:"problem,omitempty"`      // of the last look-up
