@@ -300,8 +300,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		Recording:             l.recording(f),
 	}
 	c.Policy.Backend, c.Policy.Backends = l.backends(f)
-	l.checkBackends(f.ACL.Rules, c.Policy)
-	c.Groups = l.groups(f, c.Policy.Rules, c.Policy)
+	c.Groups = l.checkBackends(f, c.Policy)
 	if c.TLS != nil {
 		c.Policy.TLS, c.Policy.Verify = c.TLS.Config, verify(c.TLS)
 		c.Policy.EndOnStaleCRL = c.TLS.EndOnStaleCRL

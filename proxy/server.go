@@ -74,12 +74,9 @@ type Policy struct {
 	// is a *Refusal. A nil Verify refuses everybody.
 	Verify func(state tls.ConnectionState, at time.Time) ([]*x509.Certificate, error)
 
-	// Locks refuse clients whatever the rules say; nil: none.
-	Locks *lock.Set
-	// Rules decide on what the allowlist and Verify admit; nil admits all of it.
+	State
+	// Rules decide on what the allowlist, Verify and the locks admit; nil admits all of it.
 	Rules *acl.Rules
-	// Groups are the members of the roles that Rules name; nil: none is known.
-	Groups acl.Groups
 
 	// Recheck says what happens to live sessions that would not be admitted any
 	// more. They are judged after each SetPolicy and every RecheckInterval (0:
@@ -111,6 +108,14 @@ type Policy struct {
 	// KnownCancelsOnly forwards only those that have the key of a session of
 	// ours.
 	KnownCancelsOnly bool
+}
+
+// State is what a policy has from elsewhere than the configuration.
+type State struct {
+	// Locks refuse clients whatever the rules say; nil: none.
+	Locks *lock.Set
+	// Groups are the members of the roles that Policy.Rules name; nil: none is known.
+	Groups acl.Groups
 }
 
 // Recording is what is recorded of connections.

@@ -10,8 +10,8 @@
 // no deployment.
 //
 // The package may import whatever knows a part of the deployment: config, proxy,
-// acl, tlsconfig, and internal/pgconf, pgwire and nftables. Only this package imports
-// pgx, whose pgconn asks PostgreSQL as libpq would.
+// acl, tlsconfig, and internal/pgconf, pgwire and nftables. pgx's
+// pgconn asks PostgreSQL as libpq would.
 package doctor
 
 import (

@@ -6,7 +6,10 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/user"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +19,7 @@ import (
 	"pgwicket/internal/backend"
 	"pgwicket/internal/group"
 	"pgwicket/internal/pgtest"
+	"pgwicket/internal/socket"
 )
 
 // startPostgres starts a server with roles: carol is in ops, which is in dba; the grant to dave has
@@ -260,5 +264,38 @@ func TestAskEnds(t *testing.T) {
 	defer cancel()
 	if _, err := l.Ask(ctx); err == nil {
 		t.Error("an answer that nobody gave")
+	}
+}
+
+// silent reads and never answers.
+func silent(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
+
+// Over the Unix socket PostgreSQL knows the account of the gate: root asks as that.
+func TestAskByPeer(t *testing.T) {
+	t.Parallel()
+	nobody, err := user.Lookup("nobody")
+	if err != nil || runtime.GOOS != "linux" || os.Geteuid() != 0 {
+		t.Skip("only root on Linux can be another account")
+	}
+	uid, _ := strconv.Atoi(nobody.Uid)
+	s := startPostgres(t, pgtest.Options{
+		HBA:   "local all postgres trust\nlocal postgres lookup peer map=gate\nlocal all lookup reject\n",
+		Ident: "gate nobody lookup\n",
+	})
+	// The directory is its owner's alone; a gate would have one that its group may enter.
+	if err := os.Chmod(s.SocketDir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	l := lookup(s.SocketDir, "dba")
+	if _, err := l.Ask(t.Context()); err == nil || !strings.Contains(err.Error(), "Peer authentication failed") {
+		t.Errorf("as root: %v", err)
+	}
+	l.Account = socket.Account{UID: uid}
+	answer, err := l.Ask(t.Context())
+	if err != nil || !slices.Contains(answer["dba"], "alice") {
+		t.Errorf("%q, %v", answer, err)
+	}
+	if os.Geteuid() != 0 {
+		t.Error("this process is not root any more")
 	}
 }

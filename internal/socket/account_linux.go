@@ -16,16 +16,16 @@ func As(a Account, f func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		// Never unlocked, so that the thread ends with this goroutine. These system calls change
-		// this thread only; those of package syscall would change all of them. If one fails, f
-		// connects as it can, and PostgreSQL decides on that.
+		// Never unlocked, so that the thread ends with this goroutine. Raw system calls and
+		// unix.Setgroups change this thread only; syscall.Setresuid would change all of them. If one
+		// fails, f connects as it can, and PostgreSQL decides on that.
 		runtime.LockOSThread()
-		const unchanged = -1
+		const unchanged = ^uintptr(0)
 		if a.GID != 0 {
 			_ = unix.Setgroups(a.Groups)
-			_ = unix.Setresgid(unchanged, a.GID, unchanged)
+			_, _, _ = unix.RawSyscall(unix.SYS_SETRESGID, unchanged, uintptr(a.GID), unchanged)
 		}
-		_ = unix.Setresuid(unchanged, a.UID, unchanged)
+		_, _, _ = unix.RawSyscall(unix.SYS_SETRESUID, unchanged, uintptr(a.UID), unchanged)
 		f()
 	}()
 	<-done
