@@ -70,7 +70,7 @@ func (m *Members) Same(other *Members) bool {
 	if m == nil || other == nil {
 		return m == other
 	}
-	return maps.EqualFunc(m.of, other.of, func(a, b map[string]struct{}) bool { return maps.Equal(a, b) })
+	return maps.EqualFunc(m.of, other.of, maps.Equal)
 }
 
 // Counts returns how many members each role has, itself included; 0: there is no such role.

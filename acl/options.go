@@ -239,13 +239,14 @@ func (p *ruleParser) users(list []string, rule *Rule) (out []pattern) {
 	bound := len(list) > 0
 	for i, text := range p.entries(".users", list) {
 		q := pattern{kind: template}
-		if strings.HasPrefix(text, "+") {
+		switch {
+		case strings.HasPrefix(text, "+"):
 			q = p.group(fmt.Sprintf(".users[%d]", i), text)
-		} else if strings.Contains(text, `\1`) && !strings.ContainsAny(text[:1], "/@") {
+		case strings.Contains(text, `\1`) && !strings.ContainsAny(text[:1], "/@"):
 			p.checkTemplate(fmt.Sprintf(".users[%d]", i), text, rule.certificate)
 			before, after, _ := strings.Cut(text, `\1`)
 			q.parts = []string{before, after}
-		} else {
+		default:
 			q = p.entry(".users", i, text, roleName)
 		}
 		bound = bound && q.kind == same

@@ -96,7 +96,7 @@ func (l *loader) neededGroups(options []acl.RuleOptions, rules *acl.Rules) map[s
 		return needed
 	}
 	for i, rule := range rules.All() {
-		roles := append(needed[options[i].Backend], rule.Groups()...)
+		roles := slices.Concat(needed[options[i].Backend], rule.Groups())
 		slices.Sort(roles)
 		needed[options[i].Backend] = slices.Compact(roles)
 	}

@@ -110,7 +110,7 @@ func (k *Keeper) run(ctx context.Context) {
 }
 
 // jitter shortens a wait by up to a tenth, so that many gates do not ask at the same time.
-func jitter(d time.Duration) time.Duration { return d - rand.N(d/10+1) }
+func jitter(d time.Duration) time.Duration { return d - rand.N(d/10+1) } //nolint:gosec // no secret
 
 // ask asks once. An answer is as old as its question.
 func (k *Keeper) ask(ctx context.Context, retry time.Duration) Result {
