@@ -44,6 +44,8 @@ type loginHooks struct {
 	ready   func(pgwire.Login) *Termination
 	refused func(pgwire.Login)      // nil: it has been called, or the login is over
 	message func(sent int64) []byte // for a login that takes too long
+	// Deadlines of the login, and of the backend's first byte for a client that has left.
+	deadline, firstByte time.Time
 }
 
 // leg is one of the two sockets of a flow.
@@ -59,19 +61,21 @@ type leg struct {
 }
 
 // begin takes the flow into its loop. Either leg may have read ahead.
-func (f *flow) begin(loginDeadline time.Time, fromClient, fromBackend readAhead) {
+func (f *flow) begin(fromClient, fromBackend readAhead) {
 	f.loop.add(f)
 	f.loop.use(f.client.tls)
 	f.loop.use(f.backend.tls)
 	f.tracker.Login = &f.result.Login
-	f.loop.setFlowDeadline(f, loginDeadline)
+	f.loop.setFlowDeadline(f, f.login.deadline)
 	f.step(func() {
 		f.forward(fromClient.plain)
 		if !f.over {
 			f.decrypt(fromClient.came)
 		}
 		if f.backend.tls != nil && !f.over {
-			f.deliver(fromBackend.plain)
+			if len(fromBackend.plain) > 0 {
+				f.deliver(fromBackend.plain)
+			}
 			f.decryptBackend(fromBackend.came)
 		}
 	})
@@ -136,7 +140,7 @@ func (f *flow) readClient() {
 	case f.backend.closed:
 		return
 	case n == 0:
-		f.clientEnded(f.client.tls.End())
+		f.nothingMore(f.client.tls.End())
 	default:
 		f.decrypt(buf[:n])
 	}
@@ -159,7 +163,7 @@ func (f *flow) decrypt(came []byte) {
 	case answers > maxAnswers:
 		f.fail(LimitReached, errManyAnswers)
 	case err != nil:
-		f.clientEnded(err)
+		f.nothingMore(err)
 	}
 }
 
@@ -176,17 +180,26 @@ func (f *flow) forward(p []byte) {
 	}
 }
 
-// clientEnded acts on the end of what the client sends.
-func (f *flow) clientEnded(err error) {
+// nothingMore acts on why the client's TLS brings nothing more.
+func (f *flow) nothingMore(err error) {
 	switch {
 	case errors.Is(err, io.EOF):
-		f.client.ended = true
 		f.cause(ClientClosed)
+		f.clientEnded()
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		f.client.ended = true
 		f.note(ClientLost, err)
+		f.clientEnded()
 	default:
 		f.fail(clientFailure(err), err)
+	}
+}
+
+// clientEnded takes note that the client's direction is over. A client that has gone before the
+// login began is not waited for until the end of the time for that.
+func (f *flow) clientEnded() {
+	f.client.ended = true
+	if from, to := f.Moved(); from+to == 0 && f.tracker.Login != nil && f.termination == nil && f.login.firstByte.Before(f.login.deadline) {
+		f.loop.setFlowDeadline(f, f.login.firstByte)
 	}
 }
 
@@ -248,6 +261,9 @@ func (f *flow) backendEnded() {
 
 // deliver sends the client what the backend has sent.
 func (f *flow) deliver(p []byte) {
+	if f.client.ended && f.toClient.Load() == 0 && f.tracker.Login != nil && f.termination == nil {
+		f.loop.setFlowDeadline(f, f.login.deadline) // see clientEnded
+	}
 	n := f.follow(p)
 	if err := f.sealRecords(p[:n]); err != nil {
 		f.fail(ClientLost, err) // a fatal alert of its own has gone before
