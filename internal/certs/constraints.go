@@ -23,7 +23,7 @@ func (c *Certificate) parseNameConstraints(in der.Input) bool {
 	if !ok {
 		return false
 	}
-	c.ext.constraints = content
+	c.ext.constraints.raw = content
 	permitted, excluded, ok := readConstraints(content)
 	return ok && validSubtrees(permitted) && validSubtrees(excluded)
 }
@@ -38,11 +38,11 @@ func readConstraints(in der.Input) (permitted, excluded der.Input, ok bool) {
 
 // nameConstraints returns those of the certificate, nil if it has none.
 func (c *Certificate) nameConstraints() *nameConstraints {
-	if c.ext.constraints == nil {
+	if c.ext.constraints.raw == nil {
 		return nil
 	}
-	return c.ext.subtrees.get(func() *nameConstraints {
-		permitted, excluded, _ := readConstraints(c.ext.constraints) // parseNameConstraints has read them
+	return c.ext.constraints.get(func(in der.Input) *nameConstraints {
+		permitted, excluded, _ := readConstraints(in) // parseNameConstraints has read them
 		return &nameConstraints{subtrees(permitted), subtrees(excluded)}
 	})
 }
