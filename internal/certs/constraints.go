@@ -60,8 +60,7 @@ func subtrees(in der.Input) (list []subtree) {
 		if !ok {
 			break
 		}
-		name, _ := parseGeneralName(base)
-		list = append(list, subtree{name, bounded})
+		list = append(list, subtree{parseGeneralName(base), bounded})
 	}
 	return list
 }
@@ -141,7 +140,7 @@ func (nc *nameConstraints) check(c *Certificate, leaf bool) (violation, GeneralN
 	}
 	hasDNS := false
 	for rest := c.ext.altNames; len(rest) > 0; {
-		g, _ := rest.next() // parseAltNames has read them all
+		g := rest.next()
 		hasDNS = hasDNS || g.Kind == DNS
 		if v := nc.match(g); v != noViolation {
 			return v, g
