@@ -15,6 +15,12 @@ import (
 // backend has ended the session and all its bytes have been delivered.
 const lingerTimeout = 5 * time.Second
 
+// firstByteTimeout is how long a backend may take for its first byte if its client has ended
+// its side without a byte after the startup packet. There is nothing to answer then, and PostgreSQL
+// itself takes the end of its input during the authentication for the client's leave
+// (recv_password_packet in src/backend/libpq/auth.c).
+const firstByteTimeout = 5 * time.Second
+
 // boundaryWait is how long LoginMessage waits for a place between two messages.
 const boundaryWait = 500 * time.Millisecond
 
@@ -41,9 +47,10 @@ type Session struct {
 	Backend    *Conn
 	BackendTLS *tls.Conn // over Backend; nil: the backend's connection is in clear
 
-	// LoginDeadline is when the backend must be ready for queries. The client gets
-	// LoginMessage then, an ErrorResponse, if it can be sent between two messages of
-	// the backend; nil: it gets none.
+	// LoginDeadline is when the backend must be ready for queries. If the client leaves before
+	// either has sent a byte, it comes firstByteTimeout after Start. The client gets
+	// LoginMessage then, an ErrorResponse, if it can be sent between two messages of the
+	// backend; nil: it gets none.
 	LoginDeadline time.Time
 	LoginMessage  []byte
 	// SilentMessage is sent in place of LoginMessage if the backend has sent nothing at
