@@ -43,37 +43,41 @@ const backdate = time.Hour
 const lockWait = 2 * time.Second
 
 // Open opens a CA, and finishes or undoes what an interrupted command has left.
-func Open(o Options) (c *CA, err error) {
+func Open(o Options) (*CA, error) {
 	if _, err := os.Stat(layoutOf(o.Dir).cert); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("there is no CA in %s: make one with \"pgwicket ca init\", or name its directory with --dir", o.Dir)
 	}
 	if err := checkPrivate(o.Dir, filepath.Join(o.Dir, "private"), filepath.Join(o.Dir, "root"), filepath.Join(o.Dir, "root", "private")); err != nil {
 		return nil, err
 	}
-	c = &CA{dir: o.Dir, now: o.Now}
+	c := &CA{dir: o.Dir, now: o.Now}
 	if c.now == nil {
 		c.now = time.Now
 	}
+	var err error
 	if c.unlock, err = lock(o.Dir); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			c.Close()
-		}
-	}()
-	if c.ca, err = openAuthority(o.Dir, o.Secrets); err != nil {
+	if err := c.load(o); err != nil {
+		c.Close()
 		return nil, err
+	}
+	return c, nil
+}
+
+func (c *CA) load(o Options) (err error) {
+	if c.ca, err = openAuthority(o.Dir, o.Secrets); err != nil {
+		return err
 	}
 	if !c.ca.selfSigned() {
 		if c.root, err = openAuthority(filepath.Join(o.Dir, "root"), o.Secrets); err != nil {
-			return nil, fmt.Errorf("%s is an intermediate, and its root cannot be read: %w", c.ca.layout.cert, err)
+			return fmt.Errorf("%s is an intermediate, and its root cannot be read: %w", c.ca.layout.cert, err)
 		}
 	}
 	if c.names, err = readNames(o.Dir); err != nil {
-		return nil, err
+		return err
 	}
-	return c, c.recover()
+	return c.recover()
 }
 
 func lock(dir string) (unlock func(), err error) {

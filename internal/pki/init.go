@@ -59,6 +59,9 @@ func Init(o InitOptions) (err error) {
 	if err := fill(dir, o); err != nil {
 		return err
 	}
+	if err := os.Remove(o.Dir); err != nil && !errors.Is(err, fs.ErrNotExist) { // which fails if it is not empty any more
+		return err
+	}
 	if err := os.Rename(dir, o.Dir); err != nil {
 		return err
 	}

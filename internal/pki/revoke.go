@@ -60,7 +60,7 @@ func (c *CA) find(text string) [][]string {
 }
 
 // Revoke revokes every certificate of a name that is not expired, or the one of a serial
-// number, and makes a new list of as many days. Certificates that are revoked already stay
+// number, and makes a new list of as many days (see WriteLists). Certificates that are revoked already stay
 // as they are; the list is made if it lacks one of them.
 func (c *CA) Revoke(text, reason string, days int) (revoked []Entry, err error) {
 	if reason != "" && !slices.Contains(Reasons(), reason) {
@@ -104,11 +104,11 @@ func (e Entry) state() string {
 
 const maxListDays = 3650
 
-// WriteLists makes a new list that lasts as many days; 0 is DefaultListDays. The root's
-// list is made with it when half of its time is over and its key is there.
+// WriteLists makes a new list that lasts as many days; 0 is as many as the last one. The
+// root's list is made with it when half of its time is over and its key is there.
 func (c *CA) WriteLists(days int) error {
 	if days == 0 {
-		days = DefaultListDays
+		days = c.listDays()
 	}
 	if days < 1 || days > maxListDays {
 		return fmt.Errorf("--days: a list lasts 1 to %d days", maxListDays)
@@ -124,6 +124,14 @@ func (c *CA) WriteLists(days int) error {
 		}
 	}
 	return c.writeBundles()
+}
+
+// listDays is how long the last list was made for.
+func (c *CA) listDays() int {
+	if list := c.ca.readList(); list != nil && list.NextUpdate.After(list.ThisUpdate) {
+		return min(maxListDays, max(1, int(list.NextUpdate.Sub(list.ThisUpdate)/day)))
+	}
+	return DefaultListDays
 }
 
 // ErrRootList says that the root's list ends soon, and that its key is needed.
