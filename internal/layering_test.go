@@ -54,6 +54,7 @@ var layers = map[string][]string{
 	},
 	"config": {"acl", "internal/outcome", "proxy", "tlsconfig", "internal/nearest"},
 
+	"internal/crlfetch":  {"internal/certs", "internal/crl", "internal/statefile"},
 	"internal/pki":       {"internal/crl", "internal/privkey", "internal/statefile"},
 
 	"internal/budget":    nil,
@@ -69,7 +70,7 @@ var layers = map[string][]string{
 		"internal/socket", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket": {
-		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/outcome", "internal/audit", "internal/budget", "internal/doctor", "internal/filewatch", "internal/gate", "internal/lock", "internal/logwriter",
+		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/outcome", "internal/audit", "internal/budget", "internal/crl", "internal/crlfetch", "internal/doctor", "internal/filewatch", "internal/gate", "internal/lock", "internal/logwriter",
 		"internal/nearest", "internal/nftables", "internal/phrase", "internal/pki", "internal/printable", "internal/sandbox", "internal/socket", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket-demo": {"internal/pgtest", "internal/tlstest"}, // runs the binary as its users do
