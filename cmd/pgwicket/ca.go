@@ -206,9 +206,21 @@ socket of PostgreSQL in $PGHOST, or else /run/postgresql.` + caExit,
 		if err := issue(s, c, r, flags, *kind); err != nil || configPath == "" {
 			return err
 		}
-		return writeGateConfig(s, c, &r, configPath)
+		listen, err := c.WriteGateConfig(configPath, &r, backendSocket())
+		if err == nil {
+			fmt.Fprintf(s.out, "wrote        %s, which listens on %s\n", configPath, listen)
+		}
+		return err
 	})
 	return cmd
+}
+
+// backendSocket is where libpq would look for the socket of PostgreSQL.
+func backendSocket() string {
+	if host := os.Getenv("PGHOST"); strings.HasPrefix(host, "/") {
+		return host
+	}
+	return "/run/postgresql"
 }
 
 func caClient(s streams, f *caFlags) *cobra.Command {
@@ -236,7 +248,7 @@ acl.rules that admits it.` + caExit,
 		if err := issue(s, c, r, flags, *kind); err != nil || !*rule {
 			return err
 		}
-		printRule(s, &r)
+		fmt.Fprintf(s.out, "\n# in acl.rules; replace all by the databases that it needs\n%s\n", r.Rule())
 		return nil
 	})
 	return cmd

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -98,83 +97,4 @@ func sessionsOf(config string, certs []pki.Entry) (n int, err error) {
 		n += len(all)
 	}
 	return n, nil
-}
-
-const gateConfig = `# Written by "pgwicket ca server". config.example.yaml explains every key.
-listen:
-  - address: %s
-tls:
-  cert_file: %s
-  key_file: %s
-  ca_file: %s
-  crl_file: %s
-acl:
-  # The networks that clients come from.
-  allow: [127.0.0.0/8, "::1", 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, "fc00::/7"]
-  rules:
-    # Each client may use the role that its certificate names.
-    - {name: own, action: allow, databases: [all], users: [samename]}
-backend:
-  host: %s
-admin:
-  socket: %s
-`
-
-// gatePort is beside the 5432 of PostgreSQL.
-const gatePort = "6432"
-
-// writeGateConfig writes a configuration for a gate with the certificate of a server.
-func writeGateConfig(s streams, c *pki.CA, r *pki.Request, path string) error {
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return err
-	}
-	listen := "0.0.0.0:" + gatePort
-	if len(r.IPs) > 0 {
-		listen = r.IPs[0].String() + ":" + gatePort
-		if r.IPs[0].Is6() {
-			listen = "[" + r.IPs[0].String() + "]:" + gatePort
-		}
-	}
-	backend := "/run/postgresql"
-	if host := os.Getenv("PGHOST"); filepath.IsAbs(host) {
-		backend = host
-	}
-	var files []any
-	for _, file := range []string{c.CertFile(r.Name), c.KeyFile(r.Name), c.TrustFile(), c.ListFile(), backend, filepath.Join(filepath.Dir(path), "admin.sock")} {
-		if file, err = filepath.Abs(file); err != nil {
-			return err
-		}
-		quoted, err := json.Marshal(file) // which is YAML, too
-		if err != nil {
-			return err
-		}
-		files = append(files, string(quoted))
-	}
-	address, _ := json.Marshal(listen)
-	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(out, gateConfig, append([]any{string(address)}, files...)...)
-	if closing := out.Close(); err == nil {
-		err = closing
-	}
-	if err == nil {
-		fmt.Fprintf(s.out, "wrote        %s, which listens on %s\n", path, listen)
-	}
-	return err
-}
-
-// printRule prints the rule that admits a client.
-func printRule(s streams, r *pki.Request) {
-	quote := func(text string) string {
-		quoted, _ := json.Marshal(text)
-		return string(quoted)
-	}
-	certificate := "cn: " + quote(r.CommonName)
-	if len(r.URIs) > 0 {
-		certificate += ", uri: " + quote(r.URIs[0].String())
-	}
-	fmt.Fprintf(s.out, "\n# in acl.rules; replace all by the databases that it needs\n- {name: %s, action: allow, databases: [all], users: [%s], certificate: {%s}}\n", quote(r.Name), quote(r.CommonName), certificate)
 }

@@ -34,6 +34,33 @@ func TestTenLines(t *testing.T) {
 	if n := strings.Count(script, "\n"); n > 10 || n == 0 {
 		t.Fatalf("it has %d lines", n)
 	}
+	l := newLab(t)
+	begin := time.Now()
+	out, failed := l.shell.Run(strings.ReplaceAll(script, "port=6432", fmt.Sprintf("port=%d", l.port)))
+	t.Logf("it took %v", time.Since(begin).Round(100*time.Millisecond))
+	if !strings.HasPrefix(failed, "wait") && failed != "" {
+		t.Errorf("%s has failed", failed)
+	}
+	if !strings.Contains(out, "1 open session ended") || !docpage.Matches(out, shown) {
+		log, _ := os.ReadFile(filepath.Join(l.dir, "gate.log"))
+		t.Errorf("it prints\n%s\nand the page shows\n%s\n%s", out, shown, log)
+	}
+	if took := time.Since(begin); took > 3*time.Minute {
+		t.Errorf("it took %v", took)
+	}
+	l.shell.Run("kill %1; wait")
+}
+
+// lab is a PostgreSQL with the role app, and a shell in an empty directory whose gate
+// listens on the port.
+type lab struct {
+	shell *docpage.Shell
+	dir   string
+	port  int
+}
+
+func newLab(t *testing.T, environ ...string) *lab {
+	t.Helper()
 	db, err := pgtest.Start(context.Background(), pgtest.Options{HBA: "local all all trust"})
 	if err != nil {
 		t.Fatal(err)
@@ -55,25 +82,12 @@ func TestTenLines(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shell := docpage.NewShell(t, dir, pgtest.Environ("PATH="+programDir(t)+":"+os.Getenv("PATH")+":"+filepath.Dir(psql), "LC_ALL=C",
+	shell := docpage.NewShell(t, dir, append(pgtest.Environ("PATH="+programDir(t)+":"+os.Getenv("PATH")+":"+filepath.Dir(psql), "LC_ALL=C",
 		"PGHOST="+db.SocketDir, "PGCONNECT_TIMEOUT=60",
 		// Other tests run beside this one, and the ports of the page may be taken.
 		fmt.Sprintf("PGWICKET_LISTEN=[{address: '127.0.0.1:%d'}]", port), fmt.Sprintf("PGWICKET_BACKEND_PORT=%d", db.Port),
-		fmt.Sprintf("PGWICKET_ADMIN_ADDRESS=127.0.0.1:%d", admin)))
-	begin := time.Now()
-	out, failed := shell.Run(strings.ReplaceAll(script, "port=6432", fmt.Sprintf("port=%d", port)))
-	t.Logf("it took %v", time.Since(begin).Round(100*time.Millisecond))
-	if !strings.HasPrefix(failed, "wait") && failed != "" {
-		t.Errorf("%s has failed", failed)
-	}
-	if !strings.Contains(out, "1 open session ended") || !docpage.Matches(out, shown) {
-		log, _ := os.ReadFile(filepath.Join(dir, "gate.log"))
-		t.Errorf("it prints\n%s\nand the page shows\n%s\n%s", out, shown, log)
-	}
-	if took := time.Since(begin); took > 3*time.Minute {
-		t.Errorf("it took %v", took)
-	}
-	shell.Run("kill %1; wait")
+		fmt.Sprintf("PGWICKET_ADMIN_ADDRESS=127.0.0.1:%d", admin)), environ...))
+	return &lab{shell, dir, port}
 }
 
 // programDir is a directory in which this binary is the command pgwicket.
