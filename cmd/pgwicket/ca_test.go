@@ -99,3 +99,10 @@ func programDir(t *testing.T) string {
 	}
 	return filepath.Dir(path)
 }
+
+// TestCAPage does what docs/ca.md says.
+func TestCAPage(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, "PGWICKET_CONFIG=none.yaml")
+	l.shell.Follow(blocks(t, "ca.md"), func(b docpage.Block) string { return b.Text }, func(docpage.Block) {})
+}
