@@ -345,3 +345,22 @@ func TestFileName(t *testing.T) {
 func withPoints(points []string) func(*x509.Certificate) {
 	return func(c *x509.Certificate) { c.CRLDistributionPoints = points }
 }
+
+// docs/certificates.md explains every reason, and no other.
+func TestReasonsAreDocumented(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/certificates.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(page), "\n## Lists by URL\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	for _, r := range Reasons() {
+		if !strings.Contains(section, "\n| `"+string(r)+"` | ") {
+			t.Errorf("%s is not explained", r)
+		}
+	}
+	if n := strings.Count(section, "\n| `"); n != len(Reasons()) {
+		t.Errorf("%d rows for %d reasons", n, len(Reasons()))
+	}
+}
