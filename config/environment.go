@@ -23,7 +23,7 @@ const FileVariable = "PGWICKET_CONFIG"
 // a key.
 const (
 	CADirVariable        = "PGWICKET_CA_DIR"
-	CAPassphraseVariable = "PGWICKET_CA_PASSPHRASE_COMMAND"
+	CAPassphraseVariable = "PGWICKET_CA_PASSPHRASE_COMMAND" //nolint:gosec // a name, not a passphrase
 )
 
 const variablePrefix = "PGWICKET_"

@@ -186,7 +186,7 @@ func pause(interval time.Duration, failures int) time.Duration {
 	if failures > 0 && failures < 16 {
 		p = min(interval, minRetry<<(failures-1))
 	}
-	return p*3/4 + rand.N(p/4+1)
+	return p*3/4 + rand.N(p/4+1) //nolint:gosec // nothing depends on it
 }
 
 // Once downloads every list once, and returns the number of failures.

@@ -27,7 +27,7 @@ func Adopt(o Options) (changes []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if changes, err = makePrivate(o.Dir, filepath.Join(o.Dir, "private"), filepath.Join(o.Dir, "root"), a.layout.key); err != nil {
+	if changes, err = makePrivate(o.Dir, filepath.Join(o.Dir, "private"), filepath.Join(o.Dir, "root"), a.files.key); err != nil {
 		return changes, err
 	}
 	if _, err := a.key(); err != nil {
@@ -78,11 +78,11 @@ func makePrivate(paths ...string) (changes []string, err error) {
 
 // complete makes the files that are missing.
 func (a *authority) complete(changes []string) ([]string, error) {
-	if !isThere(a.certsDir) {
-		if err := os.Mkdir(a.certsDir, privateDir); err != nil {
+	if !isThere(a.files.certsDir) {
+		if err := os.Mkdir(a.files.certsDir, privateDir); err != nil {
 			return changes, err
 		}
-		changes = append(changes, "made "+a.certsDir)
+		changes = append(changes, "made "+a.files.certsDir)
 	}
 	number := "01\n"
 	if last := a.listNumber(); last != nil {
@@ -92,7 +92,7 @@ func (a *authority) complete(changes []string) ([]string, error) {
 	if err != nil {
 		return changes, err
 	}
-	for _, f := range []struct{ path, text string }{{a.number(), number}, {a.layout.serial(), serialText(next) + "\n"}} {
+	for _, f := range []struct{ path, text string }{{a.files.number(), number}, {a.files.serial(), serialText(next) + "\n"}} {
 		if isThere(f.path) {
 			continue
 		}
@@ -104,11 +104,11 @@ func (a *authority) complete(changes []string) ([]string, error) {
 	// With unique_subject = yes, which is openssl's default, openssl does not read an index
 	// in which a certificate was renewed.
 	const several = "unique_subject = no\n"
-	if text, err := readIfThere(a.attributes()); err != nil || string(text) == several {
+	if text, err := readIfThere(a.files.attributes()); err != nil || string(text) == several {
 		return changes, err
 	}
-	if err := writeKeepingOld(a.attributes(), []byte(several)); err != nil {
+	if err := writeKeepingOld(a.files.attributes(), []byte(several)); err != nil {
 		return changes, err
 	}
-	return append(changes, fmt.Sprintf("wrote %q into %s", strings.TrimSpace(several), a.attributes())), nil
+	return append(changes, fmt.Sprintf("wrote %q into %s", strings.TrimSpace(several), a.files.attributes())), nil
 }

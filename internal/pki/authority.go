@@ -17,7 +17,7 @@ import (
 
 // authority is one CA in a directory of openssl's layout.
 type authority struct {
-	layout
+	files   layout
 	cert    *x509.Certificate
 	certPEM []byte
 	index   *index
@@ -27,26 +27,26 @@ type authority struct {
 
 // openAuthority reads all but the key.
 func openAuthority(dir string, s Secrets) (*authority, error) {
-	a := &authority{layout: layoutOf(dir), secrets: s}
-	data, err := readFile(a.layout.cert)
+	a := &authority{files: layoutOf(dir), secrets: s}
+	data, err := readFile(a.files.cert)
 	if err != nil {
 		return nil, err
 	}
 	if a.cert, a.certPEM, err = firstCertificate(data); err != nil {
-		return nil, inFile(a.layout.cert, err)
+		return nil, inFile(a.files.cert, err)
 	}
 	if !a.cert.IsCA {
-		return nil, fmt.Errorf("%s is not the certificate of a CA", a.layout.cert)
+		return nil, fmt.Errorf("%s is not the certificate of a CA", a.files.cert)
 	}
 	return a, a.readIndex()
 }
 
 func (a *authority) readIndex() error {
-	text, err := readFile(a.layout.index())
+	text, err := readFile(a.files.index())
 	if err == nil {
 		a.index, err = parseIndex(string(text))
 	}
-	return inFile(a.layout.index(), err)
+	return inFile(a.files.index(), err)
 }
 
 // firstCertificate returns the first certificate of a PEM file, which may have other text
@@ -63,19 +63,19 @@ func firstCertificate(data []byte) (*x509.Certificate, []byte, error) {
 
 func (a *authority) selfSigned() bool { return bytes.Equal(a.cert.RawIssuer, a.cert.RawSubject) }
 
-func (a *authority) hasKey() bool { return isThere(a.layout.key) }
+func (a *authority) hasKey() bool { return isThere(a.files.key) }
 
 // key returns the private key, and asks for its passphrase the first time.
 func (a *authority) key() (crypto.Signer, error) {
 	if a.signer != nil {
 		return a.signer, nil
 	}
-	key, err := readKey(a.layout.key, a.secrets)
+	key, err := readKey(a.files.key, a.secrets)
 	if err != nil {
 		return nil, err
 	}
 	if !samePublicKey(key.Public(), a.cert.PublicKey) {
-		return nil, fmt.Errorf("%s is not the key of %s", a.layout.key, a.layout.cert)
+		return nil, fmt.Errorf("%s is not the key of %s", a.files.key, a.files.cert)
 	}
 	a.signer = key
 	return key, nil
@@ -143,9 +143,9 @@ func (a *authority) sign(template *x509.Certificate, public crypto.PublicKey) (c
 func (a *authority) saveIndex() error {
 	text := a.index.String()
 	if _, err := parseIndex(text); err != nil {
-		return inFile(a.layout.index(), err)
+		return inFile(a.files.index(), err)
 	}
-	return writeKeepingOld(a.layout.index(), []byte(text))
+	return writeKeepingOld(a.files.index(), []byte(text))
 }
 
 // writeList writes crl.pem with all that index.txt has revoked. Its number is taken before
@@ -173,7 +173,7 @@ func (a *authority) writeList(from, until time.Time) error {
 	if err != nil {
 		return err
 	}
-	return write(a.layout.list(), pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der}))
+	return write(a.files.list(), pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der}))
 }
 
 // revoked returns the entries of a list in the order of openssl, by serial number.
@@ -197,25 +197,25 @@ func (a *authority) revoked() (entries []x509.RevocationListEntry, err error) {
 
 // takeNumber returns the number in crlnumber, and writes the next one.
 func (a *authority) takeNumber() (*big.Int, error) {
-	text, err := readFile(a.layout.number())
+	text, err := readFile(a.files.number())
 	if err != nil {
 		return nil, err
 	}
 	number, ok := new(big.Int).SetString(strings.TrimSpace(string(text)), 16)
 	if !ok || number.Sign() < 0 {
-		return nil, fmt.Errorf("%s holds no hexadecimal number", a.layout.number())
+		return nil, fmt.Errorf("%s holds no hexadecimal number", a.files.number())
 	}
 	if last := a.listNumber(); last != nil && number.Cmp(last) <= 0 {
 		return nil, fmt.Errorf("%s has %s, and the list in %s has %s already: a list with a lower number would not be accepted; "+
-			"write a larger number into crlnumber", a.layout.number(), serialText(number), a.layout.list(), serialText(last))
+			"write a larger number into crlnumber", a.files.number(), serialText(number), a.files.list(), serialText(last))
 	}
 	next := new(big.Int).Add(number, big.NewInt(1))
-	return number, writeKeepingOld(a.layout.number(), []byte(serialText(next)+"\n"))
+	return number, writeKeepingOld(a.files.number(), []byte(serialText(next)+"\n"))
 }
 
 // readList returns the list in crl.pem; nil if there is none that can be read.
 func (a *authority) readList() *x509.RevocationList {
-	data, err := readFile(a.layout.list())
+	data, err := readFile(a.files.list())
 	if err != nil {
 		return nil
 	}

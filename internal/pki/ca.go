@@ -71,7 +71,7 @@ func (c *CA) load(o Options) (err error) {
 	}
 	if !c.ca.selfSigned() {
 		if c.root, err = openAuthority(filepath.Join(o.Dir, "root"), o.Secrets); err != nil {
-			return fmt.Errorf("%s is an intermediate, and its root cannot be read: %w", c.ca.layout.cert, err)
+			return fmt.Errorf("%s is an intermediate, and its root cannot be read: %w", c.ca.files.cert, err)
 		}
 	}
 	if c.names, err = readNames(o.Dir); err != nil {
@@ -133,12 +133,12 @@ func (c *CA) Unlisted() (n int) {
 // writeBundles writes root.crt and root.crl, and the copies that publish names, if they
 // are not as they should be.
 func (c *CA) writeBundles() error {
-	lists, err := readIfThere(c.ca.layout.list())
+	lists, err := readIfThere(c.ca.files.list())
 	if err != nil {
 		return err
 	}
 	if c.root != nil {
-		of, err := readIfThere(c.root.layout.list())
+		of, err := readIfThere(c.root.files.list())
 		if err != nil {
 			return err
 		}
@@ -210,7 +210,7 @@ func (c *CA) Publish(path string) error {
 
 // parsedList reads crl.pem as the gate does, version 1 too; nil if it cannot be read.
 func (a *authority) parsedList() *crl.List {
-	data, err := readFile(a.layout.list())
+	data, err := readFile(a.files.list())
 	if err != nil {
 		return nil
 	}

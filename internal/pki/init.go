@@ -44,7 +44,7 @@ func Init(o InitOptions) (err error) {
 		return err
 	}
 	parent := filepath.Dir(filepath.Clean(o.Dir))
-	if err := os.MkdirAll(parent, 0o755); err != nil {
+	if err := os.MkdirAll(parent, privateDir); err != nil {
 		return err
 	}
 	dir, err := os.MkdirTemp(parent, ".pgwicket-ca-*")
@@ -113,8 +113,8 @@ func fill(dir string, o InitOptions) error {
 
 // newAuthority makes the files of a CA, but for its certificate.
 func newAuthority(dir string, o InitOptions, secret []byte) (*authority, error) {
-	a := &authority{layout: layoutOf(dir), index: &index{}}
-	for _, path := range []string{dir, filepath.Join(dir, "private"), a.certsDir, filepath.Join(dir, "issued")} {
+	a := &authority{files: layoutOf(dir), index: &index{}}
+	for _, path := range []string{dir, filepath.Join(dir, "private"), a.files.certsDir, filepath.Join(dir, "issued")} {
 		if err := os.MkdirAll(path, privateDir); err != nil {
 			return nil, err
 		}
@@ -133,8 +133,8 @@ func newAuthority(dir string, o InitOptions, secret []byte) (*authority, error) 
 		return nil, err
 	}
 	for path, data := range map[string]string{
-		a.layout.key: string(text), a.layout.index(): "", a.attributes(): "unique_subject = no\n", a.layout.serial(): serialText(next) + "\n",
-		a.number(): "01\n", filepath.Join(dir, "openssl.cnf"): opensslConfig,
+		a.files.key: string(text), a.files.index(): "", a.files.attributes(): "unique_subject = no\n", a.files.serial(): serialText(next) + "\n",
+		a.files.number(): "01\n", filepath.Join(dir, "openssl.cnf"): opensslConfig,
 	} {
 		if err := write(path, []byte(data)); err != nil {
 			return nil, err
@@ -168,7 +168,7 @@ func (a *authority) certify(by *authority, name string, from, until time.Time, p
 	}
 	by.index.add(until, serialText(serial), oneLine(name))
 	for path, data := range map[string][]byte{
-		a.layout.cert: a.certPEM, by.certOf(serialText(serial)): a.certPEM, by.layout.index(): []byte(by.index.String()),
+		a.files.cert: a.certPEM, by.files.certOf(serialText(serial)): a.certPEM, by.files.index(): []byte(by.index.String()),
 	} {
 		if err := write(path, data); err != nil {
 			return err

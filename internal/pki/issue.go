@@ -129,7 +129,7 @@ func (c *CA) Issue(r Request) (*Issued, error) {
 func (c *CA) template(r Request, public crypto.PublicKey) (*x509.Certificate, error) {
 	now := c.now().UTC().Truncate(time.Second)
 	if !now.Before(c.ca.cert.NotAfter) || now.Before(c.ca.cert.NotBefore) {
-		return nil, fmt.Errorf("%s is valid from %s to %s, and this machine's clock has %s", c.ca.layout.cert,
+		return nil, fmt.Errorf("%s is valid from %s to %s, and this machine's clock has %s", c.ca.files.cert,
 			c.ca.cert.NotBefore.UTC().Format(time.RFC3339), c.ca.cert.NotAfter.UTC().Format(time.RFC3339), now.Format(time.RFC3339))
 	}
 	from := now.Add(-backdate)
@@ -224,7 +224,7 @@ func (c *CA) finish(serial string) error {
 		return err
 	}
 	name := string(nameText)
-	if err := write(c.ca.certOf(serial), cert); err != nil {
+	if err := write(c.ca.files.certOf(serial), cert); err != nil {
 		return err
 	}
 	if err := c.addName(serial, name); err != nil {

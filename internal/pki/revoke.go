@@ -143,7 +143,7 @@ func (c *CA) CheckRootList() error {
 	if c.root == nil || c.root.hasKey() || c.rootListEnds().After(c.now().Add(30*day)) {
 		return nil
 	}
-	return fmt.Errorf("%w (key %s, end %s)", ErrRootList, c.root.layout.key, c.rootListEnds().Format(time.DateOnly))
+	return fmt.Errorf("%w (key %s, end %s)", ErrRootList, c.root.files.key, c.rootListEnds().Format(time.DateOnly))
 }
 
 // rootListEnds is the zero time if there is no list.

@@ -2,6 +2,7 @@ package pki
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
@@ -74,15 +75,12 @@ var extensionNames = map[string]string{
 // left returns what is in a request and not in its certificate.
 func left(kind Kind, parsed *x509.CertificateRequest) (all []string) {
 	for _, x := range parsed.Extensions {
-		if !x.Id.Equal(asn1.ObjectIdentifier{2, 5, 29, 17}) {
-			name := extensionNames[x.Id.String()]
-			if name == "" {
-				name = x.Id.String()
-			}
-			all = append(all, "extension "+name)
-		} else if kind == Client {
+		switch isAltName := x.Id.Equal(asn1.ObjectIdentifier{2, 5, 29, 17}); {
+		case !isAltName:
+			all = append(all, "extension "+cmp.Or(extensionNames[x.Id.String()], x.Id.String()))
+		case kind == Client:
 			all = append(all, "extension subjectAltName")
-		} else if len(parsed.EmailAddresses)+len(parsed.URIs) > 0 {
+		case len(parsed.EmailAddresses)+len(parsed.URIs) > 0:
 			all = append(all, "e-mail addresses and URIs in subjectAltName")
 		}
 	}
@@ -130,7 +128,7 @@ func (c *CA) Renew(name string, days int) (*Issued, error) {
 
 // certificate reads a certificate in the directory.
 func (c *CA) certificate(e Entry) (*x509.Certificate, error) {
-	data, err := readFile(c.ca.certOf(e.Serial))
+	data, err := readFile(c.ca.files.certOf(e.Serial))
 	if err != nil {
 		if data, err = readFile(c.CertFile(e.Name)); err != nil {
 			return nil, err
