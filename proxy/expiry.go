@@ -104,18 +104,17 @@ func (s *session) expireOld(lifetime time.Duration, at time.Time) bool {
 	if age < lifetime {
 		return false
 	}
-	end := lifetime + lifetime/8
-	t := relay.Termination{
+	detail := fmt.Sprintf("it has been open for the session_lifetime of %v", lifetime)
+	words := "terminating connection: " + detail
+	if age >= lifetime+lifetime/8 {
+		s.terminate(&Refusal{Outcome: outcome.SessionLifetime, Detail: detail}, words, false)
+		return true
+	}
+	s.relay.Terminate(relay.Termination{
 		Reason:   uint8(outcome.SessionLifetime),
-		Message:  pgwire.Fatal(pgwire.SQLStateAdminShutdown, fmt.Sprintf("terminating connection: it has been open for the session_lifetime of %v", lifetime), ""),
+		Message:  pgwire.Fatal(pgwire.SQLStateAdminShutdown, words, ""),
 		WhenIdle: true,
-	}
-	switch {
-	case age < end:
-		s.relay.Terminate(t)
-	case !s.cancelling: // else it is under way
-		s.terminateNow(t)
-	}
+	})
 	return true
 }
 
@@ -125,17 +124,13 @@ func (s *session) expireQuiet(in relay.State, o Outcome, timeout time.Duration, 
 	if timeout <= 0 || at.Sub(s.since) < timeout {
 		return
 	}
-	begun := func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.cancelNow()
-	}
-	if in != relay.Unfinished {
-		begun = nil // the backend does nothing
-	}
-	s.relay.TerminateIf(in, relay.Termination{
+	t := relay.Termination{
 		Reason:   uint8(o),
 		Message:  pgwire.Fatal(pgwire.SQLStateIdleSessionTimeout, "terminating connection: "+fmt.Sprintf(words, timeout), ""),
 		Deadline: at.Add(boundaryWait),
-	}, s.moved, begun)
+	}
+	if in == relay.Unfinished { // else the backend does nothing
+		t.Taken = s.cancelTerminated
+	}
+	s.relay.TerminateIf(in, t, s.moved)
 }

@@ -319,10 +319,17 @@ type logBook struct {
 	mu    sync.Mutex
 	lines []string
 	read  int
+	see   func(line string) // is called before a line is written; nil: nothing is
 }
 
 // Write takes one line; slog's handlers write each with one call.
 func (l *logBook) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	see := l.see
+	l.mu.Unlock()
+	if see != nil {
+		see(string(p))
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lines = append(l.lines, string(p))

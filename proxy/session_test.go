@@ -178,10 +178,17 @@ func TestPsqlKilledInATransaction(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	send(t, in, []byte("begin; select pg_advisory_xact_lock(37);\n"))
+	if _, err := out.Read(make([]byte, 1)); err != nil { // it has read all, or the kernel would send a reset
+		t.Fatal(err)
+	}
 	locked := func() bool {
 		return query[bool](t, watch, "select exists (select from pg_locks where locktype = 'advisory' and objid = 37 and granted)")
 	}

@@ -14,11 +14,22 @@ import (
 const boundaryWait = 500 * time.Millisecond
 
 // terminateNow ends the session whatever it is doing: no byte of its client is forwarded any more,
-// and its statement is cancelled until the backend's connection is closed. The caller holds mu.
+// and its statement is cancelled until the backend's connection is closed. That begins when the relay
+// has taken the termination: after pg_terminate_backend a client gets the FATAL error alone, and no
+// ERROR of its statement before it (ProcessInterrupts in src/backend/tcop/postgres.c). The caller
+// holds mu.
 func (s *session) terminateNow(t relay.Termination) {
-	t.WhenIdle, t.Deadline = false, time.Now().Add(boundaryWait)
+	t.WhenIdle, t.Deadline, t.Taken = false, time.Now().Add(boundaryWait), s.cancelTerminated
 	s.relay.Terminate(t)
-	s.cancelNow()
+}
+
+// cancelTerminated is cancelNow for the relay. Once relayEnded has run there is nothing left for it to do.
+func (s *session) cancelTerminated() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.phase == relaying {
+		s.cancelNow()
+	}
 }
 
 // cancelNow begins to cancel what the backend does, unless it has begun or there is no key yet. The

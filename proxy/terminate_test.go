@@ -2,12 +2,20 @@ package proxy_test
 
 import (
 	"context"
+	"encoding/binary"
+	"io"
+	"net"
 	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"pgwicket/acl"
+	"pgwicket/internal/pgtest"
 	"pgwicket/proxy"
 )
 
@@ -90,4 +98,100 @@ func TestStatementBehindThePassword(t *testing.T) {
 	}
 	over(append(startup(protocol3, "user", "app"), encode(t, &pgproto3.Query{String: "select pg_sleep(600)"})...))
 	eventually(t, "it is cancelled", func() bool { return cancels.Load() > 0 })
+}
+
+// busyBackend is a fake PostgreSQL with sessions that are busy until they are cancelled.
+type busyBackend struct {
+	*pgtest.Fake
+	t        *testing.T
+	cancels  atomic.Int64
+	mu       sync.Mutex
+	sessions []net.Conn // by backend PID
+}
+
+func newBusyBackend(t *testing.T) *busyBackend {
+	t.Helper()
+	b := &busyBackend{t: t}
+	var err error
+	if b.Fake, err = pgtest.StartFake(b.serve); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Stop)
+	return b
+}
+
+func (b *busyBackend) serve(conn net.Conn) {
+	packet := make([]byte, 1024)
+	if n, _ := conn.Read(packet); n == 16 { // a CancelRequest, with the PID behind its length and its code
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		cancelled := &pgproto3.ErrorResponse{Severity: "ERROR", SeverityUnlocalized: "ERROR", Code: "57014", Message: "canceling statement due to user request"}
+		_, _ = b.sessions[binary.BigEndian.Uint32(packet[8:])].Write(said(b.t, cancelled, &pgproto3.ReadyForQuery{TxStatus: 'I'}))
+		b.cancels.Add(1)
+		return
+	}
+	b.mu.Lock()
+	pid := len(b.sessions)
+	b.sessions = append(b.sessions, conn)
+	b.mu.Unlock()
+	_, _ = conn.Write(said(b.t, &pgproto3.AuthenticationOk{}, &pgproto3.BackendKeyData{ProcessID: uint32(pid), SecretKey: []byte("key!")}, &pgproto3.ReadyForQuery{TxStatus: 'I'}))
+	_, _ = io.Copy(io.Discard, conn)
+}
+
+// said returns messages of a backend's.
+func said(t *testing.T, messages ...pgproto3.BackendMessage) (b []byte) {
+	t.Helper()
+	for _, m := range messages {
+		var err error
+		if b, err = m.Encode(b); err != nil {
+			t.Error(err)
+		}
+	}
+	return b
+}
+
+// The client of a session that the gate ends gets the FATAL error alone, as after
+// pg_terminate_backend, and no ERROR of the statement that the gate cancels, however busy the relay
+// is at that moment.
+func TestCancellationIsNotHeard(t *testing.T) {
+	t.Parallel()
+	b := newBusyBackend(t)
+	g := newGate(t, b.SocketDir)
+	const clients = 8
+	var conns []net.Conn
+	for range clients {
+		conn := g.session(t, "app")
+		send(t, conn, encode(t, &pgproto3.Query{String: "select busy"}))
+		conns = append(conns, conn)
+	}
+	blocked, release := make(chan struct{}), make(chan struct{})
+	g.Log.mu.Lock()
+	g.Log.see = func(line string) { // the relay itself writes this line
+		if strings.Contains(line, "session began") && strings.Contains(line, "other") {
+			close(blocked)
+			<-release
+		}
+	}
+	g.Log.mu.Unlock()
+	send(t, g.secure(t), startup(protocol3, "user", "other"))
+	<-blocked
+	// The relay has something to read of each backend before it is told to end the sessions.
+	row := said(t, &pgproto3.DataRow{Values: [][]byte{[]byte("a row")}})
+	b.mu.Lock()
+	for _, conn := range b.sessions[:clients] {
+		_, _ = conn.Write(row)
+	}
+	b.mu.Unlock()
+	go g.Server.Terminate(func(q *acl.Request) bool { return q.User == "app" }, "test") // it waits for the session that begins, too
+	for deadline := time.Now().Add(200 * time.Millisecond); b.cancels.Load() == 0 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond) // if a cancel does not wait for the relay, it comes now
+	}
+	close(release)
+	for _, conn := range conns {
+		if kind, body := readMessage(t, conn); kind != 'D' {
+			t.Fatalf("got %q %q, want the row", kind, body)
+		}
+		expectFatal(t, conn, "57P01", "terminating connection due to administrator command")
+		_ = conn.Close()
+	}
 }

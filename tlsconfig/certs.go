@@ -306,6 +306,33 @@ func loadPool(o poolOptions, now time.Time, r *report) *certs.Pool {
 	return pool
 }
 
+// warnNotRevocable names the certificates of clients in ca_file that no list can revoke: a list about one counts if the
+// certificate of its issuer is in the file too.
+func warnNotRevocable(ca *certs.Pool, r *report) {
+	var first *certs.Certificate
+	others := 0
+	for _, c := range ca.Certificates() {
+		issuedBy := func(k *certs.Certificate) bool { return k.CheckSigned(c) == nil }
+		switch {
+		case c.IsCA(), c.SelfSigned(), slices.ContainsFunc(ca.BySubject(c.Issuer), issuedBy):
+		case first == nil:
+			first = c
+		default:
+			others++
+		}
+	}
+	if first == nil {
+		return
+	}
+	more := ""
+	if others > 0 {
+		more = fmt.Sprintf(", and %d more like it", others)
+	}
+	r.warnf("ca_file", "%s is a client's own certificate, and the certificate of its issuer %q is not in the file, so no revocation list can revoke it%s: "+
+		"to revoke it, remove it from the file (with the issuer's certificate lists count, but then all that it issues is trusted)",
+		certificateName(first.Origin, first.Serial(), first.Subject.Raw), nameText(first.Issuer.Raw), more)
+}
+
 // noAnchor explains why no chain can end in a file without a root, by its first certificate.
 func noAnchor(o poolOptions, first *certs.Certificate) string {
 	advice := "add the root"

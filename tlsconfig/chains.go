@@ -1,20 +1,24 @@
 package tlsconfig
 
 import (
-	"crypto/sha256"
+	"bytes"
 	"crypto/x509"
-	"encoding/binary"
+	"hash/maphash"
+	"math/bits"
 	"slices"
 	"sync"
 
 	"pgwicket/internal/certs"
 )
 
-// chainsLimit bounds for how many clients chains are remembered, at some kilobytes each; sharedLimit bounds the CA
-// certificates that they have in common.
+// The limits of what is remembered: for how many clients, and how many bytes their certificates have, which take some three
+// times as much when they are read. sharedLimit bounds the CA certificates that they have in common.
 const (
-	chainsLimit = 16 << 10
-	sharedLimit = 256
+	chainsLimit    = 16 << 10
+	chainsSize     = 8 << 20
+	strangersLimit = 64
+	strangersSize  = 128 << 10
+	sharedLimit    = 256
 )
 
 // chains remembers the chains whose signatures are good, by what a client sent. To read certificates and verify signatures
@@ -23,11 +27,21 @@ const (
 // for one of these is remembered too. The chains belong to the CAs that they end in, and the next verifier takes them over
 // if it has the same CAs: after a new revocation list every live session is judged again at once.
 //
+// Of some strangers, whose chains lead to no CA, the certificates are remembered, apart so that they cannot displace a
+// client. A client of the wrong CA tries again and again.
+//
 // The zero value is empty. It may be used by many sessions at once.
 type chains struct {
-	mu     sync.Mutex
-	known  map[[sha256.Size]byte]*path
-	shared map[string]*certs.Certificate // CA certificates that clients sent, by their DER
+	mu        sync.Mutex
+	known     paths
+	strangers paths
+	shared    map[string]*certs.Certificate // CA certificates that clients sent, by their DER
+}
+
+// paths are some paths, by the hash of what was sent.
+type paths struct {
+	byHash map[uint64]*path
+	size   int // bytes of their certificates
 }
 
 // path is what a client sent, and the chain that was found for it. It does not change.
@@ -37,21 +51,43 @@ type path struct {
 	chain []*certs.Certificate // whose signatures are good; nil: not known
 }
 
-// chainKey is a hash of what a client sent: each certificate, in order, to the last byte.
-func chainKey(peer []*x509.Certificate) (key [sha256.Size]byte) {
-	h := sha256.New()
-	for _, c := range peer {
-		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(c.Raw))))
-		h.Write(c.Raw)
+// isOf reports whether the path is of exactly these certificates.
+func (p *path) isOf(peer []*x509.Certificate) bool {
+	return len(peer) == 1+len(p.sent) && bytes.Equal(peer[0].Raw, p.leaf.Raw) &&
+		slices.EqualFunc(peer[1:], p.sent, func(x *x509.Certificate, c *certs.Certificate) bool { return bytes.Equal(x.Raw, c.Raw) })
+}
+
+func (p *path) size() int {
+	size := len(p.leaf.Raw)
+	for _, c := range p.sent {
+		size += len(c.Raw)
 	}
-	h.Sum(key[:0])
+	return size
+}
+
+var chainsSeed = maphash.MakeSeed()
+
+// hashOf is only where to look: what is found there is compared byte by byte, which takes less time than a
+// cryptographic hash.
+func hashOf(peer []*x509.Certificate) (key uint64) {
+	for _, c := range peer {
+		key = bits.RotateLeft64(key, 1) ^ maphash.Bytes(chainsSeed, c.Raw)
+	}
 	return key
 }
 
-func (s *chains) get(key [sha256.Size]byte) *path {
+// get returns the path that is remembered for what a client sent; nil if there is none.
+func (s *chains) get(key uint64, peer []*x509.Certificate) *path {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.known[key]
+	p := s.known.byHash[key]
+	if p == nil {
+		p = s.strangers.byHash[key]
+	}
+	s.mu.Unlock()
+	if p == nil || !p.isOf(peer) {
+		return nil
+	}
+	return p
 }
 
 // read reads what a client sent.
@@ -84,22 +120,19 @@ func (s *chains) read(peer []*x509.Certificate) (*path, *VerifyError) {
 	return p, nil
 }
 
-// remember keeps the chain of a client. When there is no room it forgets that of any other client, which costs that
-// client a verification.
-func (s *chains) remember(key [sha256.Size]byte, p *path) {
+// remember keeps the chain of a client, or the certificates of a stranger. When there is no room it forgets those of any other clients, which costs each of
+// them a verification.
+func (s *chains) remember(key uint64, p *path) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.known == nil {
-		s.known = make(map[[sha256.Size]byte]*path)
+	if p.chain == nil {
+		s.strangers.put(key, p, strangersLimit, strangersSize)
+		return
+	}
+	s.known.put(key, p, chainsLimit, chainsSize)
+	if s.shared == nil {
 		s.shared = make(map[string]*certs.Certificate)
 	}
-	for other := range s.known {
-		if len(s.known) < chainsLimit {
-			break
-		}
-		delete(s.known, other)
-	}
-	s.known[key] = p
 	for i, c := range p.chain {
 		if i == 0 || !slices.Contains(p.sent, c) {
 			continue
@@ -111,6 +144,30 @@ func (s *chains) remember(key [sha256.Size]byte, p *path) {
 			delete(s.shared, other)
 		}
 		s.shared[string(c.Raw)] = c
+	}
+}
+
+// put adds a path within the limits.
+func (s *paths) put(key uint64, p *path, limit, most int) {
+	if s.byHash == nil {
+		s.byHash = make(map[uint64]*path)
+	}
+	s.remove(key)
+	size := p.size()
+	for other := range s.byHash {
+		if len(s.byHash) < limit && s.size+size <= most {
+			break
+		}
+		s.remove(other)
+	}
+	s.byHash[key] = p
+	s.size += size
+}
+
+func (s *paths) remove(key uint64) {
+	if p := s.byHash[key]; p != nil {
+		delete(s.byHash, key)
+		s.size -= p.size()
 	}
 }
 

@@ -174,8 +174,11 @@ func loadClients(s *Server, o Options, previous *Server, now time.Time, r *repor
 		return
 	}
 	ca := loadCA(o, now, r)
-	if !o.hasCRLs() {
+	switch {
+	case !o.hasCRLs():
 		r.warnf("crl_file", "is missing: a stolen client certificate cannot be revoked (crl_dir will do too)")
+	case o.PartialChain && ca != nil:
+		warnNotRevocable(ca, r)
 	}
 	var inUse *crl.Set
 	if previous != nil {

@@ -98,6 +98,9 @@ func TestLoadProblems(t *testing.T) { // not parallel: rsaPair sets GODEBUG
 	tiny := s.rsaPair(t, 512)
 	expired := s.write(t, "expired.crt", tlstest.NewCA("old", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }).CertPEM())
 	issuing := s.write(t, "issuing.crt", s.ca.Intermediate("issuing").CertPEM())
+	pinned := s.write(t, "pinned.crt", slices.Concat(s.ca.CertPEM(), s.ca.Client("alice").CertPEM()))
+	foreign := tlstest.NewCA("foreign")
+	unrevocable := s.write(t, "unrevocable.crt", slices.Concat(s.ca.CertPEM(), foreign.Client("bob").CertPEM(), foreign.Client("carol").CertPEM()))
 	half := s.write(t, "half.crt", append(s.ca.CertPEM(), s.ca.CertPEM()[:200]...))
 	glued := s.write(t, "glued.crt", append(bytes.TrimSpace(s.ca.CertPEM()), s.ca.CertPEM()...))
 	marked := s.write(t, "marked.crt", append([]byte("\uFEFF"), append(s.ca.CertPEM(), s.ca.CertPEM()...)...))
@@ -174,6 +177,9 @@ func TestLoadProblems(t *testing.T) { // not parallel: rsaPair sets GODEBUG
 		{func(o *Options) { o.CAFile = trusted }, []string{"E ca_file: only 0 of the 1 certificates in"}},
 		{func(o *Options) { o.CAFile, o.CRLFile = issuing, "" }, []string{"E ca_file: \"" + issuing + "\" has no self-signed certificate", noCRL}},
 		{func(o *Options) { o.CAFile, o.CRLFile, o.PartialChain = issuing, "", true }, []string{noCRL}},
+		{func(o *Options) { o.CAFile, o.PartialChain = pinned, true }, nil},
+		{func(o *Options) { o.CAFile = unrevocable }, nil},
+		{func(o *Options) { o.CAFile, o.PartialChain = unrevocable, true }, []string{"W ca_file: certificate 2 of \"" + unrevocable + "\" (serial "}},
 		{func(o *Options) { o.CAFile, o.CRLFile = expired, "" }, []string{"W ca_file: certificate 1 of \"" + expired + "\" (serial", noCRL}},
 		{func(o *Options) { o.CAFile, o.CRLFile = large, "" }, []string{noCRL, "W ca_file: the names of the 40 certificates"}},
 

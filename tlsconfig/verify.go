@@ -87,8 +87,8 @@ func (v *verifier) judge(peer []*x509.Certificate, at time.Time) (chain []*certs
 	case len(peer) == 0:
 		return nil, false, &VerifyError{Reason: ReasonMissing, Detail: missingDetail}
 	}
-	key := chainKey(peer)
-	p := v.chains.get(key)
+	key := hashOf(peer)
+	p := v.chains.get(key, peer)
 	known := p != nil
 	if !known {
 		if p, refused = v.chains.read(peer); refused != nil {
@@ -99,6 +99,13 @@ func (v *verifier) judge(peer []*x509.Certificate, at time.Time) (chain []*certs
 	if err != nil {
 		var e *certs.Error
 		errors.As(err, &e) // it is always one
+		switch {
+		case known:
+		case e.Signed:
+			v.chains.remember(key, &path{p.leaf, p.sent, chain})
+		case chain == nil:
+			v.chains.remember(key, p)
+		}
 		if chain == nil {
 			chain = e.Path
 		}

@@ -604,8 +604,8 @@ func TestRevocationInRememberedChain(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if len(v.chains.known) != 2 {
-			t.Fatalf("%d clients are remembered", len(v.chains.known))
+		if len(v.chains.known.byHash) != 2 {
+			t.Fatalf("%d clients are remembered", len(v.chains.known.byHash))
 		}
 		v.crls = c.crls // a reload makes a new verifier; this one keeps its chains
 		if got := reasonOf(t, v, time.Now(), pki.alice.Chain...); got != c.alice {
@@ -637,7 +637,7 @@ func TestChainsAreInherited(t *testing.T) {
 		{"partial chains", newVerifier(ClientCertRequire, pki.certs(), true, nil), 0},
 	} {
 		c.v.inherit(before)
-		if n := len(c.v.chains.known); n != c.want {
+		if n := len(c.v.chains.known.byHash); n != c.want {
 			t.Errorf("%s: %d clients are known, want %d", c.name, n, c.want)
 		}
 	}
@@ -649,7 +649,7 @@ func TestChainsAreInherited(t *testing.T) {
 	}
 }
 
-// Chains are remembered for exactly what a client sent. Those of refused clients are not remembered, and there is a limit.
+// Chains are remembered for exactly what a client sent. Those of strangers are not remembered, and there is a limit.
 func TestRememberedChains(t *testing.T) {
 	t.Parallel()
 	pki := newPKI()
@@ -661,14 +661,65 @@ func TestRememberedChains(t *testing.T) {
 		_ = v.check(stranger.Chain, time.Now())
 		_ = v.check(slices.Concat(pki.alice.Chain[:1], stranger.Chain), time.Now())
 	}
-	if n := len(v.chains.known); n != 3 {
+	if n := len(v.chains.known.byHash); n != 3 {
 		t.Errorf("%d clients are remembered, want 3", n)
 	}
-	for i := range 2 * chainsLimit {
-		v.chains.remember([32]byte{byte(i), byte(i >> 8), byte(i >> 16)}, &path{})
-		if n := len(v.chains.known); n > chainsLimit {
-			t.Fatalf("%d clients are remembered", n)
+	if n := len(v.chains.strangers.byHash); n != 1 {
+		t.Errorf("%d strangers are remembered, want 1", n)
+	}
+	// What is remembered under the same hash for others does not count.
+	p := v.chains.known.byHash[hashOf(pki.alice.Chain)]
+	for _, peer := range [][]*x509.Certificate{pki.alice.Chain[:1], append(slices.Clone(pki.alice.Chain), pki.root.Cert), stranger.Chain} {
+		v.chains.known.byHash[hashOf(peer)] = p
+		if v.chains.get(hashOf(peer), peer) != nil {
+			t.Errorf("%d certificates are taken for those of another client", len(peer))
 		}
+	}
+
+	for _, sent := range []int{0, 50} {
+		known := &path{leaf: p.leaf, sent: slices.Repeat([]*certs.Certificate{p.leaf}, sent), chain: p.chain}
+		stranger := &path{leaf: known.leaf, sent: known.sent}
+		v.chains = new(chains)
+		for i := range uint64(chainsLimit + 1000) {
+			v.chains.remember(i, known)
+			v.chains.remember(i, stranger)
+		}
+		for _, c := range []struct {
+			paths       *paths
+			limit, most int
+		}{{&v.chains.known, chainsLimit, chainsSize}, {&v.chains.strangers, strangersLimit, strangersSize}} {
+			if n, want := len(c.paths.byHash), min(c.limit, c.most/known.size()); n != want || c.paths.size != n*known.size() {
+				t.Errorf("%d are remembered, with %d bytes; want %d of %d bytes", n, c.paths.size, want, known.size())
+			}
+		}
+	}
+}
+
+// On the day when the certificates of many clients expire, their signatures are not verified at each attempt.
+func TestExpiredChainIsRemembered(t *testing.T) {
+	t.Parallel()
+	pki := newPKI()
+	expired := pki.alice.Leaf().NotAfter.Add(time.Hour)
+	v := newVerifier(ClientCertRequire, pki.certs(), false, nil)
+	for range 2 {
+		if got := reasonOf(t, v, expired, pki.alice.Chain...); got != ReasonExpired {
+			t.Errorf("%q, want %q", got, ReasonExpired)
+		}
+	}
+	if n := len(v.chains.known.byHash); n != 1 {
+		t.Errorf("%d clients are remembered, want 1", n)
+	}
+	// A chain that was refused before its signatures were verified is no known one.
+	forged := *pki.alice.Leaf()
+	forged.Raw = bytes.Clone(forged.Raw)
+	forged.Raw[len(forged.Raw)-1] ^= 1
+	for _, at := range []time.Time{time.Now(), expired} {
+		if got := reasonOf(t, v, at, &forged, pki.inter.Cert); got != ReasonUnknownCA {
+			t.Errorf("forged, at %v: %q, want %q", at, got, ReasonUnknownCA)
+		}
+	}
+	if n := len(v.chains.known.byHash); n != 1 {
+		t.Errorf("%d clients are remembered with the forged one, want 1", n)
 	}
 }
 

@@ -23,7 +23,7 @@ import (
 )
 
 // deadline bounds every wait of a test; it only matters for one that fails.
-const deadline = time.Minute
+const deadline = 5 * time.Minute
 
 // TestMain makes this test binary the program that the scripts run.
 func TestMain(m *testing.M) {
@@ -81,7 +81,7 @@ func TestScripts(t *testing.T) {
 			"empty":    cmdEmpty,    // empty DIR: it has no entries
 			"exited":   cmdExited,   // exited NAME STATUS: wait for its end
 			"process":  cmdProcess,  // [!] process TEXT: wait until a command line has it, or none
-			"sessions": cmdSessions, // sessions LOG TEXT: wait until the command that the log proposes lists it
+			"sessions": cmdSessions, // sessions LOG PATTERN: wait until the command that the log proposes lists such a line
 			"signal":   cmdSignal,   // signal NAME HUP|INT|TERM|KILL
 			"start":    cmdStart,    // start NAME PROGRAM [ARG...]: in the background, output to NAME.log
 			"tmpdir":   cmdTmpDir,   // tmpdir: set TMPDIR to a directory like /tmp
@@ -171,13 +171,14 @@ func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
 var proposed = regexp.MustCompile(`(?m)^Its sessions: *(.*)$`)
 
 func cmdSessions(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, !neg && len(args) == 2, "sessions LOG TEXT")
+	need(ts, !neg && len(args) == 2, "sessions LOG PATTERN")
+	line := regexp.MustCompile(args[1])
 	command := proposed.FindStringSubmatch(ts.ReadFile(args[0]))
 	need(ts, command != nil, "a log that proposes a command")
 	var out []byte
 	wait(ts, func() bool {
 		out, _ = exec.Command("sh", "-c", command[1]).CombinedOutput()
-		return strings.Contains(string(out), args[1])
+		return line.Match(out)
 	}, func() string { return string(out) })
 }
 

@@ -481,9 +481,9 @@ func serverMistakes() map[int]mistake {
 		}),
 		30: onServer(func(l *mistakeLab, _ *pgtest.Server) { l.config().serve().psql("dbname=closed") }),
 		31: onServer(func(l *mistakeLab, s *pgtest.Server) {
-			l.config("limits.authentication_timeout=5s").serve()
+			l.config("limits.authentication_timeout=10s").serve()
 			l.must(syscall.Kill(s.PID(), syscall.SIGSTOP))
-			l.psql("connect_timeout=2").psql() // the line of the first is written before the second ends
+			l.psql("connect_timeout=2").psql() // the line of the first does not wait for that limit
 			l.must(syscall.Kill(s.PID(), syscall.SIGCONT))
 		}),
 		32: onServer(func(l *mistakeLab, s *pgtest.Server) {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -69,5 +70,39 @@ func TestPagesLinks(t *testing.T) {
 				t.Errorf("docs/%s refers to %s, which has no heading %s", name, to, anchor)
 			}
 		}
+	}
+}
+
+// machineOf is the line above a block of the bastion that says where it runs.
+var machineOf = regexp.MustCompile(`(On the (machine of the CA|database server|bastion|client)|In the shell on each machine):$`)
+
+// TestPagesPaste: a block can be pasted into a bash that completes at each tab, as one without
+// bracketed paste does, and those of the bastion say on which machine they run.
+func TestPagesPaste(t *testing.T) {
+	labels := 0
+	for _, name := range pages(t) {
+		lines := strings.Split(readPage(t, name), "\n")
+		for _, b := range blocks(t, name) {
+			if b.Lang != "sh" && b.Lang != "console" {
+				continue
+			}
+			if strings.Contains(b.Text, "\t") {
+				t.Errorf("docs/%s:%d: a tab in a block", name, b.Line)
+			}
+			if name != "quickstart.md" || b.Line < 1+slices.Index(lines, "## Bastion") {
+				continue
+			}
+			labels++
+			above := lines[:b.Line-2] // without the fence
+			for len(above) > 0 && above[len(above)-1] == "" {
+				above = above[:len(above)-1]
+			}
+			if last := above[len(above)-1]; !machineOf.MatchString(last) {
+				t.Errorf("docs/%s:%d: on which machine? Above is %q", name, b.Line, last)
+			}
+		}
+	}
+	if labels < 10 {
+		t.Errorf("%d blocks of the bastion", labels)
 	}
 }

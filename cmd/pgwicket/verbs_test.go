@@ -62,7 +62,7 @@ var verbs = map[string]func(*testscript.TestScript, bool, []string){
 	"send":     cmdSend,     // send NAME TEXT: a line of input
 	"session":  cmdSession,  // session NAME [KEYWORD=VALUE...]: a psql that waits for send
 	"signal":   cmdSignal,   // signal NAME HUP|INT|TERM|ALRM|KILL
-	"socket":   cmdSocket,   // socket PATH: a Unix socket with a listener
+	"socket":   cmdSocket,   // socket PATH: a Unix socket with a listener; ! socket PATH: one whose listener has gone
 	"start":    cmdStart,    // start NAME PROGRAM [ARG...]: in the background
 	"tcpdb":    cmdTCPDB,    // tcpdb: a PostgreSQL with TLS at 127.0.0.1:$DBPORT; db-ca.crt with its db-ca.crl, and gate.crt and gate.key for its role cert
 	"threads":  cmdThreads,  // threads NAME FIELD=REGEXP...: of /proc/PID/status, each thread's
@@ -660,9 +660,14 @@ func readCertificate(ts *testscript.TestScript, name string) *x509.Certificate {
 }
 
 func cmdSocket(ts *testscript.TestScript, neg bool, args []string) {
-	need(ts, !neg && len(args) == 1, "socket PATH")
+	need(ts, len(args) == 1, "[!] socket PATH")
 	ln, err := net.Listen("unix", ts.MkAbs(args[0]))
 	ts.Check(err)
+	if neg {
+		ln.(*net.UnixListener).SetUnlinkOnClose(false)
+		ts.Check(ln.Close())
+		return
+	}
 	ts.Defer(func() { _ = ln.Close() })
 }
 

@@ -2,9 +2,11 @@ package audit_test
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -79,5 +81,36 @@ func TestSlow(t *testing.T) {
 	w.Close()
 	if v := verify(t, []string{path}); v.Lines != 151 || failing.Load() != 1 {
 		t.Errorf("%+v, told %d times", v, failing.Load())
+	}
+}
+
+// A gate that writes nothing follows a rename, too: it knows the last line of each file when its next line is the
+// first of another.
+func TestQuietGateFollows(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "audit.log")
+	quiet, busy := open(t, path), open(t, path)
+	var files []string
+	rotate := func() {
+		files = append(files, fmt.Sprintf("%s.%d", path, len(files)+1))
+		if err := os.Rename(path, files[len(files)-1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	record(t, busy, 2)
+	rotate()
+	record(t, busy, 2)
+	eventually(t, "no gate has the renamed file open", func() bool {
+		open, err := filepath.Glob("/proc/self/fd/*")
+		return err == nil && !slices.ContainsFunc(open, func(fd string) bool {
+			to, _ := os.Readlink(fd)
+			return to == files[0]
+		})
+	})
+	rotate()
+	quiet.Record("admitted", nil)
+	eventually(t, "its line is written", func() bool { return quiet.Head().Sequence == 5 })
+	if v := verify(t, append(files, path)); v.Lines != 5 || v.Trails != 1 {
+		t.Errorf("%+v", v)
 	}
 }

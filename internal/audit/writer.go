@@ -99,7 +99,7 @@ func call(f func()) {
 	}
 }
 
-// Reopen looks at once whether another process has renamed the file, and syncs it.
+// Reopen looks at once whether another process has renamed the file. The Writer also looks every second.
 func (w *Writer) Reopen() { w.signal() }
 
 // Head returns the newest line that is in the file.
@@ -159,6 +159,7 @@ func (w *Writer) run() {
 				w.stale = false
 			}
 		}
+		w.follow()
 		for w.pending() {
 			if err := w.flush(); w.note(err) != nil {
 				if w.isClosed() {
@@ -267,6 +268,24 @@ func (w *Writer) open() (err error) {
 	return err
 }
 
+// follow goes on in the file that has the path now. A gate without lines must not stay behind while another
+// one fills the next file: it would not find the last line once that is renamed, too.
+func (w *Writer) follow() {
+	if !w.renamed() {
+		return
+	}
+	if unlock, err := w.lock(); err == nil { // else the next line reports it
+		unlock()
+	}
+}
+
+// renamed reports whether another file has the path than the one that is open, or none.
+func (w *Writer) renamed() bool {
+	now, there := os.Lstat(w.path)
+	mine, err := w.file.Stat()
+	return there != nil || err != nil || !os.SameFile(now, mine)
+}
+
 // lock keeps other gates from writing, and opens the file that has the path now. After a
 // rename (logrotate) that is another one than before; the trail goes on in it. The lock is
 // on a file beside it, which only this account can open.
@@ -283,9 +302,7 @@ func (w *Writer) lock() (unlock func(), err error) {
 	}()
 	const most = 10 // renames at the same time
 	for range most {
-		now, there := os.Lstat(w.path)
-		mine, err := w.file.Stat()
-		if there == nil && err == nil && os.SameFile(now, mine) {
+		if !w.renamed() {
 			return locked, nil
 		}
 		if err := w.readHead(); err != nil { // another gate may have written last

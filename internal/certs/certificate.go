@@ -2,7 +2,9 @@ package certs
 
 import (
 	"bytes"
+	"encoding/hex"
 	"fmt"
+	"strings"
 	"time"
 
 	"pgwicket/internal/der"
@@ -31,20 +33,11 @@ type Certificate struct {
 	Key        *signature.PublicKey
 	Algorithm  *signature.Algorithm // as the signed part names it
 	Signature  []byte
-	Extensions []Extension // all of them, in order
-
-	DistributionPoints []DistributionPoint
+	Extensions int // how many there are
 
 	ext   extensions
 	aux   *trust
 	outer signatureField
-}
-
-// Extension is one extension as it stands in a certificate.
-type Extension struct {
-	OID      der.OID
-	Critical bool
-	Value    []byte
 }
 
 // signatureField is what stands outside of the signed part.
@@ -179,7 +172,7 @@ func (c *Certificate) parseTBS(in der.Input) (algorithm signature.AlgorithmIdent
 	if !c.parseValidity(&in) {
 		return algorithm, c.unreadable("a validity")
 	}
-	if c.Subject, ok = readName(&in); !ok {
+	if c.Subject, ok = c.readSubject(&in); !ok {
 		return algorithm, c.unreadable("a subject")
 	}
 	spki, ok := in.Next()
@@ -216,6 +209,15 @@ func (c *Certificate) parseTail(in der.Input) error {
 	return nil
 }
 
+// readSubject spares a second look at the issuer's name.
+func (c *Certificate) readSubject(in *der.Input) (Name, bool) {
+	if bytes.HasPrefix(*in, c.Issuer.Raw) {
+		*in = (*in)[len(c.Issuer.Raw):]
+		return c.Issuer, true
+	}
+	return readName(in)
+}
+
 func readName(in *der.Input) (Name, bool) {
 	e, ok := in.Next()
 	if !ok {
@@ -234,7 +236,7 @@ func (c *Certificate) Serial() string {
 		if len(b) > 1 && b[0] == 0 {
 			b = b[1:]
 		}
-		return clip(fmt.Sprintf("%X", b))
+		return clip(strings.ToUpper(hex.EncodeToString(b)))
 	}
 	negated := make([]byte, len(b))
 	carry := 1
@@ -245,7 +247,7 @@ func (c *Certificate) Serial() string {
 	for len(negated) > 1 && negated[0] == 0 {
 		negated = negated[1:]
 	}
-	return clip(fmt.Sprintf("-%X", negated))
+	return clip("-" + strings.ToUpper(hex.EncodeToString(negated)))
 }
 
 // Equal reports whether both are the same certificate, byte by byte.
@@ -253,11 +255,13 @@ func (c *Certificate) Equal(other *Certificate) bool {
 	return c == other || bytes.Equal(c.Raw, other.Raw)
 }
 
+// clipped is how much of a text clip leaves.
+const clipped = 256
+
 // clip keeps a certificate of a quarter of a megabyte out of the log.
 func clip(s string) string {
-	const limit = 256
-	if len(s) > limit {
-		return s[:limit] + "..."
+	if len(s) > clipped {
+		return s[:clipped] + "..."
 	}
 	return s
 }

@@ -150,10 +150,10 @@ func TestDistributionPoints(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := parse(t, forge.Sign(forge.Leaves[2]))
-	if len(c.DistributionPoints) != 2 {
-		t.Fatalf("%d points", len(c.DistributionPoints))
+	if len(c.DistributionPoints()) != 2 {
+		t.Fatalf("%d points", len(c.DistributionPoints()))
 	}
-	named, relative := c.DistributionPoints[0], c.DistributionPoints[1]
+	named, relative := c.DistributionPoints()[0], c.DistributionPoints()[1]
 	if named.Reasons != 0x60 || relative.Reasons != certs.AllReasons || len(relative.Issuer) != 1 {
 		t.Errorf("reasons %x and %x, issuers %v", named.Reasons, relative.Reasons, relative.Issuer)
 	}

@@ -40,7 +40,11 @@ func checkChain(chain []*Certificate, o Options, signed bool) *Error {
 	if e := j.checkLinks(); e != nil {
 		return e
 	}
-	return j.checkNameConstraints()
+	e := j.checkNameConstraints()
+	if e != nil {
+		e.Signed = true
+	}
+	return e
 }
 
 func (j judgement) refuse(depth int, reason Reason, problem, rule, remedy string) *Error {
@@ -137,24 +141,31 @@ func (j judgement) checkStrength() *Error {
 // are known, and dates, from the anchor down.
 func (j judgement) checkLinks() *Error {
 	for i := len(j.chain) - 1; i >= 0; i-- {
-		c := j.chain[i]
 		if i < len(j.chain)-1 && !j.signed {
 			if e := j.checkSignature(i); e != nil {
 				return e
 			}
 		}
-		switch {
-		case c.NotBefore.IsZero() || c.NotAfter.IsZero():
-			return j.refuse(i, Invalid, "has a date that cannot be read", "RFC 5280 section 4.1.2.5", "issue it anew")
-		case c.inDate(j.Time):
-		case j.Time.Unix() < c.NotBefore.Unix():
-			return j.refuse(i, NotYetValid, "is not valid before "+c.NotBefore.Format(time.RFC3339),
-				"RFC 5280 section 4.1.2.5", "check the clocks, or wait")
-		default:
-			return j.refuse(i, Expired, "expired on "+c.NotAfter.Format(time.RFC3339), "RFC 5280 section 4.1.2.5", "renew it")
+		if e := j.checkDates(i); e != nil {
+			e.Signed = i == 0 || j.signed
+			return e
 		}
 	}
 	return nil
+}
+
+func (j judgement) checkDates(i int) *Error {
+	c := j.chain[i]
+	switch {
+	case c.NotBefore.IsZero() || c.NotAfter.IsZero():
+		return j.refuse(i, Invalid, "has a date that cannot be read", "RFC 5280 section 4.1.2.5", "issue it anew")
+	case c.inDate(j.Time):
+		return nil
+	case j.Time.Unix() < c.NotBefore.Unix():
+		return j.refuse(i, NotYetValid, "is not valid before "+c.NotBefore.Format(time.RFC3339),
+			"RFC 5280 section 4.1.2.5", "check the clocks, or wait")
+	}
+	return j.refuse(i, Expired, "expired on "+c.NotAfter.Format(time.RFC3339), "RFC 5280 section 4.1.2.5", "renew it")
 }
 
 // checkSignature holds a certificate against the key of the one above it.
@@ -186,10 +197,11 @@ func (j judgement) checkNameConstraints() *Error {
 		}
 		for above := len(j.chain) - 1; above > i; above-- {
 			ca := j.chain[above]
-			if ca.ext.constraints == nil {
+			constraints := ca.nameConstraints()
+			if constraints == nil {
 				continue
 			}
-			v, name := ca.ext.constraints.check(c, i == 0)
+			v, name := constraints.check(c, i == 0)
 			if v == noViolation {
 				continue
 			}

@@ -23,48 +23,67 @@ func (c *Certificate) parseNameConstraints(in der.Input) bool {
 	if !ok {
 		return false
 	}
-	nc := &nameConstraints{}
-	c.ext.constraints = nc
-	permitted, _, ok := content.Optional(der.Explicit(0))
-	if ok {
-		nc.permitted, ok = parseSubtrees(permitted)
-	}
-	if !ok {
-		return false
-	}
-	excluded, _, ok := content.Optional(der.Explicit(1))
-	if ok {
-		nc.excluded, ok = parseSubtrees(excluded)
-	}
-	return ok && content.Empty()
+	c.ext.constraints = content
+	permitted, excluded, ok := readConstraints(content)
+	return ok && validSubtrees(permitted) && validSubtrees(excluded)
 }
 
-func parseSubtrees(in der.Input) (list []subtree, ok bool) {
-	for !in.Empty() {
-		content, ok := in.Read(der.Sequence)
-		if !ok {
-			return nil, false
-		}
-		e, ok := content.Next()
-		if !ok {
-			return nil, false
-		}
-		var s subtree
-		if s.base, ok = parseGeneralName(e); !ok {
-			return nil, false
-		}
-		minimum, hasMinimum, ok := content.Optional(der.Context(0))
-		if !ok || hasMinimum && !der.ValidInteger(minimum) {
-			return nil, false
-		}
-		maximum, hasMaximum, ok := content.Optional(der.Context(1))
-		if !ok || hasMaximum && !der.ValidInteger(maximum) || !content.Empty() {
-			return nil, false
-		}
-		s.bounded = hasMaximum || hasMinimum && (len(minimum) > 1 || minimum[0] != 0)
-		list = append(list, s)
+func readConstraints(in der.Input) (permitted, excluded der.Input, ok bool) {
+	permitted, _, ok = in.Optional(der.Explicit(0))
+	if ok {
+		excluded, _, ok = in.Optional(der.Explicit(1))
 	}
-	return list, true
+	return permitted, excluded, ok && in.Empty()
+}
+
+// nameConstraints returns those of the certificate, nil if it has none.
+func (c *Certificate) nameConstraints() *nameConstraints {
+	if c.ext.constraints == nil {
+		return nil
+	}
+	return c.ext.subtrees.get(func() *nameConstraints {
+		permitted, excluded, _ := readConstraints(c.ext.constraints) // parseNameConstraints has read them
+		return &nameConstraints{subtrees(permitted), subtrees(excluded)}
+	})
+}
+
+func validSubtrees(in der.Input) (ok bool) {
+	for ok = true; ok && !in.Empty(); {
+		_, _, ok = nextSubtree(&in)
+	}
+	return ok
+}
+
+func subtrees(in der.Input) (list []subtree) {
+	for !in.Empty() {
+		base, bounded, ok := nextSubtree(&in)
+		if !ok {
+			break
+		}
+		name, _ := parseGeneralName(base)
+		list = append(list, subtree{name, bounded})
+	}
+	return list
+}
+
+func nextSubtree(in *der.Input) (base der.Element, bounded, ok bool) {
+	content, ok := in.Read(der.Sequence)
+	if !ok {
+		return base, false, false
+	}
+	base, ok = content.Next()
+	if !ok || !validGeneralName(base) {
+		return base, false, false
+	}
+	minimum, hasMinimum, ok := content.Optional(der.Context(0))
+	if !ok || hasMinimum && !der.ValidInteger(minimum) {
+		return base, false, false
+	}
+	maximum, hasMaximum, ok := content.Optional(der.Context(1))
+	if !ok || hasMaximum && !der.ValidInteger(maximum) || !content.Empty() {
+		return base, false, false
+	}
+	return base, hasMaximum || hasMinimum && (len(minimum) > 1 || minimum[0] != 0), true
 }
 
 // violation is a verdict of name constraints: the errors of OpenSSL.
@@ -97,17 +116,19 @@ const nameCheckMax = 1 << 20
 // is at fault.
 func (nc *nameConstraints) check(c *Certificate, leaf bool) (violation, GeneralName) {
 	subject := GeneralName{Kind: DirectoryName, Name: c.Subject}
-	names := len(c.Subject.attributes) + len(c.ext.altNames)
+	attributes := c.Subject.attributes()
+	altNames, _ := c.ext.altNames.count()
+	names := len(attributes) + altNames
 	if names > 0 && len(nc.permitted)+len(nc.excluded) > nameCheckMax/names {
 		return tooManyNames, subject
 	}
-	if len(c.Subject.attributes) > 0 {
+	if len(attributes) > 0 {
 		if v := nc.match(subject); v != noViolation {
 			return v, subject
 		}
 	}
-	for _, a := range c.Subject.attributes {
-		if a.oid != oidEmailAddress {
+	for _, a := range attributes {
+		if der.OID(a.oid) != oidEmailAddress {
 			continue
 		}
 		email := GeneralName{Kind: Email, Value: a.value}
@@ -119,22 +140,23 @@ func (nc *nameConstraints) check(c *Certificate, leaf bool) (violation, GeneralN
 		}
 	}
 	hasDNS := false
-	for _, g := range c.ext.altNames {
+	for rest := c.ext.altNames; len(rest) > 0; {
+		g, _ := rest.next() // parseAltNames has read them all
 		hasDNS = hasDNS || g.Kind == DNS
 		if v := nc.match(g); v != noViolation {
 			return v, g
 		}
 	}
 	if leaf && !hasDNS {
-		return nc.checkCommonNames(c)
+		return nc.checkCommonNames(attributes)
 	}
 	return noViolation, GeneralName{}
 }
 
 // checkCommonNames is NAME_CONSTRAINTS_check_CN.
-func (nc *nameConstraints) checkCommonNames(c *Certificate) (violation, GeneralName) {
-	for _, a := range c.Subject.attributes {
-		if a.oid != oidCommonName {
+func (nc *nameConstraints) checkCommonNames(attributes []attribute) (violation, GeneralName) {
+	for _, a := range attributes {
+		if der.OID(a.oid) != oidCommonName {
 			continue
 		}
 		host := GeneralName{Kind: DNS, Value: a.value}
@@ -177,11 +199,11 @@ func looksLikeHost(s []byte) bool {
 // match is nc_match.
 func (nc *nameConstraints) match(g GeneralName) violation {
 	kind := g.Kind
-	if kind == OtherName && g.oid == oidSMTPUTF8Mailbox {
+	if kind == OtherName && der.OID(g.oid) == oidSMTPUTF8Mailbox {
 		kind = Email // RFC 8398 section 6
 	}
 	concerns := func(s subtree) bool {
-		return s.base.Kind == kind && (kind != OtherName || s.base.oid == g.oid)
+		return s.base.Kind == kind && (kind != OtherName || bytes.Equal(s.base.oid, g.oid))
 	}
 	restricted, within := false, false
 	for _, s := range nc.permitted {

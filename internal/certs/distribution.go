@@ -65,65 +65,106 @@ func (n DistributionPointName) Below(issuer Name) DistributionPointName {
 // ParseDistributionPointName reads the DER of a DistributionPointName with
 // nothing behind it: what the explicit tag [0] holds in both extensions.
 func ParseDistributionPointName(raw []byte) (n DistributionPointName, ok bool) {
-	in := der.Input(raw)
-	e, ok := in.Next()
-	if !ok || !in.Empty() {
+	if !validDistributionPointName(raw) {
 		return n, false
 	}
+	in := der.Input(raw)
+	e, _ := in.Next()
 	n.present = true
+	if e.ID == der.Explicit(0) {
+		n.Full, _ = parseGeneralNames(e.Content)
+		return n, true
+	}
+	rdn, _ := appendRDN(nil, e.Content)
+	fragment, _ := appendCanonical(nil, rdn)
+	n.fragment = string(fragment)
+	return n, true
+}
+
+func validDistributionPointName(in der.Input) bool {
+	e, ok := in.Next()
+	if !ok || !in.Empty() {
+		return false
+	}
 	switch e.ID {
 	case der.Explicit(0):
-		n.Full, ok = parseGeneralNames(e.Content)
+		_, ok = generalNames(e.Content).count()
+		return ok
 	case der.Explicit(1):
-		var rdn []attribute
-		var fragment []byte
-		if rdn, ok = appendRDN(nil, e.Content); ok {
-			fragment, ok = appendCanonical(nil, rdn)
-			n.fragment = string(fragment)
+		rdn, ok := appendRDN(nil, e.Content)
+		if ok {
+			_, ok = appendCanonical(nil, rdn)
 		}
-	default:
-		ok = false
+		return ok
 	}
-	return n, ok
+	return false
+}
+
+// rawPoint is the content of a distribution point.
+type rawPoint struct {
+	name    der.Input // nil: none
+	reasons uint16
+	issuer  der.Input
+}
+
+// nextPoint takes a distribution point.
+func nextPoint(points *der.Input) (p rawPoint, ok bool) {
+	in, ok := points.Read(der.Sequence)
+	if !ok {
+		return p, false
+	}
+	p.reasons = AllReasons
+	name, present, ok := in.Optional(der.Explicit(0))
+	if !ok || present && !validDistributionPointName(name) {
+		return p, false
+	}
+	p.name = name
+	reasons, present, ok := in.Optional(der.Context(1))
+	if ok && present {
+		var bits []byte
+		bits, _, ok = der.Bits(reasons)
+		p.reasons = lowBits(bits) & AllReasons
+	}
+	if !ok {
+		return p, false
+	}
+	if p.issuer, _, ok = in.Optional(der.Explicit(2)); !ok || !in.Empty() {
+		return p, false
+	}
+	issuers, ok := generalNames(p.issuer).count()
+	return p, ok && (p.name != nil || issuers > 0)
 }
 
 // parseDistributionPoints is setup_crldp of crypto/x509/v3_purp.c.
 func (c *Certificate) parseDistributionPoints(in der.Input) bool {
 	points, ok := in.Read(der.Sequence)
+	c.ext.points = points
 	for ok && !points.Empty() {
-		var point der.Input
-		if point, ok = points.Read(der.Sequence); ok {
-			ok = c.parseDistributionPoint(point)
-		}
+		_, ok = nextPoint(&points)
 	}
 	return ok
 }
 
-func (c *Certificate) parseDistributionPoint(in der.Input) bool {
-	p := DistributionPoint{Reasons: AllReasons}
-	name, present, ok := in.Optional(der.Explicit(0))
-	if ok && present {
-		p.Name, ok = ParseDistributionPointName(name)
+// DistributionPoints returns the CRL distribution points.
+func (c *Certificate) DistributionPoints() []DistributionPoint {
+	return c.ext.pointsRead.get(func() (list []DistributionPoint) {
+		for rest := c.ext.points; !rest.Empty(); {
+			raw, ok := nextPoint(&rest)
+			if !ok {
+				break
+			}
+			list = append(list, c.distributionPoint(raw))
+		}
+		return list
+	})
+}
+
+func (c *Certificate) distributionPoint(raw rawPoint) DistributionPoint {
+	p := DistributionPoint{Reasons: raw.reasons}
+	if raw.name != nil {
+		p.Name, _ = ParseDistributionPointName(raw.name)
 	}
-	if !ok {
-		return false
-	}
-	reasons, present, ok := in.Optional(der.Context(1))
-	if ok && present {
-		var bits []byte
-		bits, _, ok = der.Bits(reasons)
-		p.Reasons = lowBits(bits) & AllReasons
-	}
-	if !ok {
-		return false
-	}
-	issuer, present, ok := in.Optional(der.Explicit(2))
-	if ok && present {
-		p.Issuer, ok = parseGeneralNames(issuer)
-	}
-	if !ok || !in.Empty() || !p.Name.present && len(p.Issuer) == 0 {
-		return false
-	}
+	p.Issuer, _ = parseGeneralNames(raw.issuer)
 	above := c.Issuer
 	for _, g := range p.Issuer {
 		if g.Kind == DirectoryName {
@@ -132,8 +173,7 @@ func (c *Certificate) parseDistributionPoint(in der.Input) bool {
 		}
 	}
 	p.Name = p.Name.Below(above)
-	c.DistributionPoints = append(c.DistributionPoints, p)
-	return true
+	return p
 }
 
 // lowBits reads the first two bytes of a bit string as OpenSSL keeps them.

@@ -1,6 +1,9 @@
 package certs
 
-import "fmt"
+import (
+	"fmt"
+	"strconv"
+)
 
 // Reason is the kind of a refusal. The values may be used as labels.
 type Reason string
@@ -26,18 +29,19 @@ type Error struct {
 	Rule    string // where the rule stands: "RFC 5280 section 4.2.1.9"; may be empty
 	Remedy  string // what to do about it
 
-	Path []*Certificate // where no chain was found: as far as the search came
+	Path   []*Certificate // where no chain was found: as far as the search came
+	Signed bool           // there is a chain, and all its signatures are good
 }
 
 func (e *Error) Error() string {
-	text := fmt.Sprintf("%s %s", e.Subject(), e.Problem)
+	rule, remedy := "", ""
 	if e.Rule != "" {
-		text += " (" + e.Rule + ")"
+		rule = " (" + e.Rule + ")"
 	}
 	if e.Remedy != "" {
-		text += ": " + e.Remedy
+		remedy = ": " + e.Remedy
 	}
-	return text
+	return e.Subject() + " " + e.Problem + rule + remedy
 }
 
 // Subject names the certificate at fault: what it is, its serial number, its
@@ -51,7 +55,7 @@ func (e *Error) Subject() string {
 	if e.Cert.Origin != "" {
 		from = ", " + e.Cert.Origin
 	}
-	return fmt.Sprintf("%s %s (%q, issued by %q%s)", what, e.Cert.Serial(), text(e.Cert.Subject), text(e.Cert.Issuer), from)
+	return what + " " + e.Cert.Serial() + " (" + strconv.Quote(text(e.Cert.Subject)) + ", issued by " + strconv.Quote(text(e.Cert.Issuer)) + from + ")"
 }
 
 // maxText is the longest name, in DER, that is written into a message. To write one that fills a handshake

@@ -1,7 +1,7 @@
 package certs
 
 import (
-	"slices"
+	"sync/atomic"
 
 	"pgwicket/internal/der"
 )
@@ -15,18 +15,34 @@ type extensions struct {
 	hasKeyUsage    bool
 	keyUsage       uint16
 	hasExtKeyUsage bool
-	extKeyUsage    []der.OID
+	extKeyUsage    der.Input // OIDs
 	hasNSCertType  bool
 	nsCertType     byte
 	proxy          bool
 	keyID          []byte // nil: none
 	authority      *AuthorityKeyID
-	altNames       []GeneralName
-	constraints    *nameConstraints
+	altNames       generalNames
+	points         der.Input // DistributionPoints
+	pointsRead     lazy[[]DistributionPoint]
+	constraints    der.Input // NameConstraints; nil: none
+	subtrees       lazy[*nameConstraints]
 	unknown        der.OID // a critical extension that is not supported
 	malformed      string  // why the certificate cannot be used
 	selfIssued     bool    // subject and issuer are the same
 	selfSigned     bool    // and the certificate does not say that another key signed
+}
+
+// lazy is read when it is first asked for. Of the certificates that strangers send
+// most is never asked for, and it would take many times its space in DER.
+type lazy[T any] struct{ value atomic.Pointer[T] }
+
+func (l *lazy[T]) get(read func() T) T {
+	if known := l.value.Load(); known != nil {
+		return *known
+	}
+	v := read()
+	l.value.Store(&v)
+	return v
 }
 
 // AuthorityKeyID is the extension of that name, by which a certificate or a list
@@ -55,26 +71,43 @@ const (
 	nsAnyCA     = 0x07
 )
 
-// parsers read the extensions that decide about a chain. A certificate for which
-// one returns false is refused, and so is one with two extensions of a kind.
-var parsers = map[der.OID]func(*Certificate, der.Input) bool{
-	oidBasicConstraints:   (*Certificate).parseBasicConstraints,
-	oidKeyUsage:           (*Certificate).parseKeyUsage,
-	oidExtendedKeyUsage:   (*Certificate).parseExtKeyUsage,
-	oidNSCertType:         (*Certificate).parseNSCertType,
-	oidSubjectKeyID:       (*Certificate).parseSubjectKeyID,
-	oidAuthorityKeyID:     (*Certificate).parseAuthorityKeyID,
-	oidSubjectAltName:     (*Certificate).parseAltNames,
-	oidNameConstraints:    (*Certificate).parseNameConstraints,
-	oidDistributionPoints: (*Certificate).parseDistributionPoints,
-	oidProxyCertInfo:      func(c *Certificate, _ der.Input) bool { c.ext.proxy = true; return true },
+// extensionKind is an extension that is known. parse reads those that decide about a
+// chain. A certificate for which it returns false is refused, and so is one with two
+// extensions of a kind; nil: what is in it does not matter.
+type extensionKind struct {
+	parse         func(*Certificate, der.Input) bool
+	bit           extensionSet // of those with parse
+	mayBeCritical bool         // by the table of X509_supported_extension in crypto/x509/v3_purp.c
+}
+
+// extensionSet has a bit for each kind of extension that is parsed.
+type extensionSet uint16
+
+var knownExtensions = map[der.OID]extensionKind{
+	oidBasicConstraints:   {(*Certificate).parseBasicConstraints, 1 << 0, true},
+	oidKeyUsage:           {(*Certificate).parseKeyUsage, 1 << 1, true},
+	oidExtendedKeyUsage:   {(*Certificate).parseExtKeyUsage, 1 << 2, true},
+	oidNSCertType:         {(*Certificate).parseNSCertType, 1 << 3, true},
+	oidSubjectKeyID:       {(*Certificate).parseSubjectKeyID, 1 << 4, false},
+	oidAuthorityKeyID:     {(*Certificate).parseAuthorityKeyID, 1 << 5, false},
+	oidSubjectAltName:     {(*Certificate).parseAltNames, 1 << 6, true},
+	oidNameConstraints:    {(*Certificate).parseNameConstraints, 1 << 7, true},
+	oidDistributionPoints: {(*Certificate).parseDistributionPoints, 1 << 8, true},
+	oidProxyCertInfo:      {(*Certificate).parseProxyCertInfo, 1 << 9, true},
+	oidIPAddrBlocks:       {(*Certificate).parseResources, 0, true},
+	oidASNumbers:          {(*Certificate).parseResources, 0, true},
+	oidPolicies:           {mayBeCritical: true},
+	oidPolicyConstraints:  {mayBeCritical: true},
+	oidPolicyMappings:     {mayBeCritical: true},
+	oidInhibitAnyPolicy:   {mayBeCritical: true},
+	oidOCSPNoCheck:        {mayBeCritical: true},
 }
 
 // parseExtensions reads the list. It fails where OpenSSL would not read the
 // certificate; what is wrong inside of an extension is only noted.
 func (c *Certificate) parseExtensions(list der.Input) bool {
 	c.ext.pathLen = -1
-	var seen []der.OID // of those that have a parser
+	var seen extensionSet
 	for !list.Empty() {
 		e, ok := list.Read(der.Sequence)
 		if !ok {
@@ -92,29 +125,32 @@ func (c *Certificate) parseExtensions(list der.Input) bool {
 		if !ok || !e.Empty() {
 			return false
 		}
-		repeated := slices.Contains(seen, name)
-		if _, known := parsers[name]; known && !repeated {
-			seen = append(seen, name)
+		c.Extensions++
+		kind := knownExtensions[der.OID(name)]
+		switch {
+		case kind.parse == nil:
+		case seen&kind.bit != 0:
+			c.malformed("has two of the extension " + extensionName(der.OID(name)))
+		case !kind.parse(c, value):
+			c.malformed("has an extension " + extensionName(der.OID(name)) + " that is malformed")
 		}
-		c.Extensions = append(c.Extensions, Extension{OID: name, Critical: present && critical[0] != 0, Value: value})
-		c.addExtension(name, repeated, value)
-		if present && critical[0] != 0 && !supportedCritical[name] && c.ext.unknown == "" {
-			c.ext.unknown = name
+		seen |= kind.bit
+		if present && critical[0] != 0 && !kind.mayBeCritical && c.ext.unknown == "" {
+			c.ext.unknown = der.OID(name)
 		}
 	}
 	return true
 }
 
-func (c *Certificate) addExtension(name der.OID, repeated bool, value der.Input) {
-	switch parser, known := parsers[name]; {
-	case name == oidIPAddrBlocks, name == oidASNumbers:
-		c.malformed("has an extension of RFC 3779, which is not supported")
-	case !known:
-	case repeated:
-		c.malformed("has two of the extension " + extensionName(name))
-	case !parser(c, value):
-		c.malformed("has an extension " + extensionName(name) + " that is malformed")
-	}
+func (c *Certificate) parseProxyCertInfo(der.Input) bool {
+	c.ext.proxy = true
+	return true
+}
+
+// parseResources refuses the extensions of RFC 3779.
+func (c *Certificate) parseResources(der.Input) bool {
+	c.malformed("has an extension of RFC 3779, which is not supported")
+	return true
 }
 
 func (c *Certificate) malformed(text string) {
@@ -167,18 +203,16 @@ func (c *Certificate) parseNSCertType(in der.Input) bool {
 
 func (c *Certificate) parseExtKeyUsage(in der.Input) bool {
 	content, ok := in.Read(der.Sequence)
-	c.ext.hasExtKeyUsage = true
-	for ok && !content.Empty() {
-		var usage der.OID
-		usage, ok = content.ReadOID()
-		c.ext.extKeyUsage = append(c.ext.extKeyUsage, usage)
+	c.ext.hasExtKeyUsage, c.ext.extKeyUsage = true, content
+	for rest := content; ok && !rest.Empty(); {
+		_, ok = rest.ReadOID()
 	}
 	return ok
 }
 
 func (c *Certificate) parseSubjectKeyID(in der.Input) bool {
 	id, ok := in.Read(der.OctetString)
-	c.ext.keyID = append([]byte{}, id...)
+	c.ext.keyID = id
 	return ok
 }
 
@@ -197,7 +231,7 @@ func ParseAuthorityKeyID(value []byte) (*AuthorityKeyID, bool) {
 	}
 	id, present, ok := content.Optional(der.Context(0))
 	if ok && present {
-		a.keyID = append([]byte{}, id...)
+		a.keyID = id
 	}
 	names, _, ok2 := content.Optional(der.Explicit(1))
 	issuer, ok3 := parseGeneralNames(names)
@@ -218,13 +252,14 @@ func (c *Certificate) parseAltNames(in der.Input) bool {
 	if !ok {
 		return false
 	}
-	c.ext.altNames, ok = parseGeneralNames(content)
+	c.ext.altNames = generalNames(content)
+	_, ok = c.ext.altNames.count()
 	return ok
 }
 
 // derive finds what follows from several fields.
 func (c *Certificate) derive() {
-	if len(c.Extensions) == 0 {
+	if c.Extensions == 0 {
 		c.ext.pathLen = -1
 	}
 	c.ext.selfIssued = c.Subject.Equal(c.Issuer)
@@ -245,7 +280,10 @@ func (c *Certificate) AuthorityKeyID() []byte {
 }
 
 // AltNames returns the alternative names of the subject.
-func (c *Certificate) AltNames() []GeneralName { return c.ext.altNames }
+func (c *Certificate) AltNames() []GeneralName {
+	names, _ := parseGeneralNames(der.Input(c.ext.altNames))
+	return names
+}
 
 // IsCA reports what basicConstraints says, which decides what of a list's scope
 // a certificate belongs to (crl_crldp_check in crypto/x509/x509_vfy.c).

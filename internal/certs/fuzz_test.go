@@ -39,7 +39,7 @@ func FuzzParse(f *testing.F) {
 		if len(c.Raw) != len(der) || c.Key == nil || c.Algorithm == nil {
 			t.Fatalf("%d of %d bytes were read", len(c.Raw), len(der))
 		}
-		for _, p := range c.DistributionPoints {
+		for _, p := range c.DistributionPoints() {
 			if !p.Name.Matches(p.Name) && len(p.Name.Full) > 0 {
 				t.Fatal("a distribution point is not itself")
 			}

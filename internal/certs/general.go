@@ -36,8 +36,8 @@ type GeneralName struct {
 	Value []byte // content; of an OtherName the whole value, of a DirectoryName its DER
 	Name  Name   // of a DirectoryName
 
-	oid der.OID // of an OtherName
-	id  byte    // the type of an OtherName's value
+	oid []byte // of an OtherName
+	id  byte   // the type of an OtherName's value
 }
 
 // Key returns a text that is equal for equal names, as OpenSSL's
@@ -70,52 +70,61 @@ func (g GeneralName) String() string {
 	case RegisteredID:
 		return der.OID(g.Value).String()
 	case OtherName:
-		return fmt.Sprintf("%v:%X", g.oid, g.Value)
+		return fmt.Sprintf("%v:%X", der.OID(g.oid), g.Value)
 	}
 	return fmt.Sprintf("%X", g.Value)
 }
 
 // parseGeneralName is the template GENERAL_NAME of crypto/x509/v3_genn.c.
 func parseGeneralName(e der.Element) (g GeneralName, ok bool) {
-	if e.ID&0xc0 != 0x80 || e.ID&0x1f > byte(RegisteredID) {
+	if !validGeneralName(e) {
 		return g, false
 	}
 	g.Kind, g.Value = NameKind(e.ID&0x1f), e.Content
 	in := der.Input(e.Content)
 	switch g.Kind {
 	case OtherName:
-		ok = e.ID == der.Explicit(0) && g.parseOther(in)
-	case Email, DNS, URI, IPAddress:
-		ok = e.ID == der.Context(byte(g.Kind))
-	case X400Address:
-		ok = e.ID == der.Explicit(3)
+		var value der.Element
+		g.oid, value, _ = readOther(in)
+		g.id, g.Value = value.ID, value.Content
 	case DirectoryName:
-		var name der.Element
-		if name, ok = in.Next(); ok && in.Empty() && e.ID == der.Explicit(4) {
-			g.Value = name.Full
-			g.Name, ok = parseName(name)
-		} else {
-			ok = false
-		}
-	case EDIPartyName:
-		ok = e.ID == der.Explicit(5) && validEDIParty(in)
-	case RegisteredID:
-		ok = e.ID == der.Context(8) && der.ValidOID(e.Content)
+		name, _ := in.Next()
+		g.Value = name.Full
+		g.Name, _ = parseName(name)
 	}
-	return g, ok
+	return g, true
 }
 
-func (g *GeneralName) parseOther(in der.Input) (ok bool) {
-	if g.oid, ok = in.ReadOID(); !ok {
-		return false
+// validGeneralName reports whether parseGeneralName reads the name.
+func validGeneralName(e der.Element) bool {
+	in := der.Input(e.Content)
+	switch e.ID {
+	case der.Context(byte(Email)), der.Context(byte(DNS)), der.Context(byte(URI)), der.Context(byte(IPAddress)), der.Explicit(byte(X400Address)):
+		return true
+	case der.Explicit(byte(OtherName)):
+		_, _, ok := readOther(in)
+		return ok
+	case der.Explicit(byte(DirectoryName)):
+		name, ok := in.Next()
+		return ok && in.Empty() && validName(name)
+	case der.Explicit(byte(EDIPartyName)):
+		return validEDIParty(in)
+	case der.Context(byte(RegisteredID)):
+		return der.ValidOID(e.Content)
+	}
+	return false
+}
+
+func readOther(in der.Input) (oid []byte, value der.Element, ok bool) {
+	if oid, ok = in.ReadOID(); !ok {
+		return nil, value, false
 	}
 	wrapped, ok := in.Read(der.Explicit(0))
 	if !ok || !in.Empty() {
-		return false
+		return nil, value, false
 	}
-	value, ok := wrapped.Next()
-	g.id, g.Value = value.ID, value.Content
-	return ok && wrapped.Empty() && der.ValidAny(value)
+	value, ok = wrapped.Next()
+	return oid, value, ok && wrapped.Empty() && der.ValidAny(value)
 }
 
 func validEDIParty(in der.Input) bool {
@@ -138,27 +147,39 @@ func validDirectoryString(in der.Input) bool {
 	return false
 }
 
-// parseGeneralNames reads the content of a GeneralNames.
-func parseGeneralNames(in der.Input) (names []GeneralName, ok bool) {
-	// A stranger's certificate may have thousands, and growing the slice would cost
-	// more than reading them.
-	count := 0
-	for rest := in; !rest.Empty(); count++ {
-		if _, ok := rest.Next(); !ok {
-			return nil, false
+// generalNames are the content of a GeneralNames. A stranger's certificate may have
+// thousands of names, so they are read one by one when they are asked for.
+type generalNames der.Input
+
+// next takes a name.
+func (n *generalNames) next() (g GeneralName, ok bool) {
+	e, ok := (*der.Input)(n).Next()
+	if !ok {
+		return g, false
+	}
+	return parseGeneralName(e)
+}
+
+// count returns how many names there are, and whether all can be read.
+func (n generalNames) count() (count int, ok bool) {
+	for in := der.Input(n); !in.Empty(); count++ {
+		if e, ok := in.Next(); !ok || !validGeneralName(e) {
+			return count, false
 		}
 	}
-	names = make([]GeneralName, 0, count)
-	for !in.Empty() {
-		e, ok := in.Next()
-		if !ok {
-			return nil, false
-		}
-		g, ok := parseGeneralName(e)
-		if !ok {
-			return nil, false
-		}
-		names = append(names, g)
+	return count, true
+}
+
+// parseGeneralNames reads the content of a GeneralNames.
+func parseGeneralNames(in der.Input) (names []GeneralName, ok bool) {
+	rest := generalNames(in)
+	count, ok := rest.count()
+	if !ok {
+		return nil, false
+	}
+	names = make([]GeneralName, count)
+	for i := range names {
+		names[i], _ = rest.next()
 	}
 	return names, true
 }

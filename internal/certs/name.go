@@ -13,12 +13,11 @@ import (
 type Name struct {
 	Raw []byte // the encoding as it stands in the certificate
 
-	canonical  string
-	attributes []attribute
+	canonical string
 }
 
 type attribute struct {
-	oid   der.OID
+	oid   []byte
 	id    byte
 	value []byte
 }
@@ -33,7 +32,21 @@ func (n Name) Equal(other Name) bool { return n.canonical == other.canonical }
 func (n Name) Canonical() string { return n.canonical }
 
 // Empty reports whether the name has no attribute.
-func (n Name) Empty() bool { return len(n.attributes) == 0 }
+func (n Name) Empty() bool { return n.canonical == "" }
+
+// attributes reads the attributes of all RDNs.
+func (n Name) attributes() (list []attribute) {
+	in := der.Input(n.Raw)
+	content, _ := in.Read(der.Sequence)
+	for !content.Empty() {
+		set, ok := content.Read(der.Set)
+		if !ok {
+			break
+		}
+		list, _ = appendRDN(list, set) // parseName has read it
+	}
+	return list
+}
 
 // String writes the name as PostgreSQL does, with control characters and bytes
 // outside ASCII escaped.
@@ -54,24 +67,37 @@ func parseName(e der.Element) (n Name, ok bool) {
 	if e.ID != der.Sequence {
 		return n, false
 	}
-	n.Raw = e.Full
-	canonical := make([]byte, 0, 128)
-	n.attributes = make([]attribute, 0, 4)
-	for in := der.Input(e.Content); !in.Empty(); {
-		set, ok := in.Read(der.Set)
+	var room [256]byte
+	canonical, ok := appendCanonicalName(room[:0], e.Content)
+	if !ok {
+		return n, false
+	}
+	return Name{e.Full, string(canonical)}, true
+}
+
+// validName reports whether parseName reads the name.
+func validName(e der.Element) bool {
+	var room [256]byte
+	_, ok := appendCanonicalName(room[:0], e.Content)
+	return ok && e.ID == der.Sequence
+}
+
+func appendCanonicalName(dst []byte, rdns der.Input) ([]byte, bool) {
+	var room [4]attribute
+	for !rdns.Empty() {
+		set, ok := rdns.Read(der.Set)
 		if !ok {
-			return n, false
+			return nil, false
 		}
-		before := len(n.attributes)
-		if n.attributes, ok = appendRDN(n.attributes, set); !ok {
-			return n, false
+		rdn, ok := appendRDN(room[:0], set)
+		if !ok {
+			return nil, false
 		}
-		if canonical, ok = appendCanonical(canonical, n.attributes[before:]); !ok {
-			return n, false
+		if dst, ok = appendCanonical(dst, rdn); !ok {
+			return nil, false
 		}
 	}
-	n.canonical = string(canonical)
-	return n, true
+	return dst, true
 }
 
 // appendRDN reads the attributes of a SET.
@@ -111,7 +137,8 @@ func appendCanonical(dst []byte, rdn []attribute) ([]byte, bool) {
 		return dst, true
 	}
 	if len(rdn) == 1 { // nearly all
-		pair, ok := rdn[0].appendCanonical(make([]byte, 0, 64))
+		var room [128]byte
+		pair, ok := rdn[0].appendCanonical(room[:0])
 		return der.Append(dst, der.Set, pair), ok
 	}
 	encoded := make([][]byte, len(rdn))
@@ -126,20 +153,22 @@ func appendCanonical(dst []byte, rdn []attribute) ([]byte, bool) {
 }
 
 func (a attribute) appendCanonical(dst []byte) ([]byte, bool) {
-	id, value, ok := a.canonical()
+	var room [64]byte
+	id, value, ok := a.canonical(room[:0])
 	if !ok {
 		return nil, false
 	}
-	pair := der.Append(make([]byte, 0, 64), der.ObjectIdentifier, []byte(a.oid))
-	return der.Append(dst, der.Sequence, der.Append(pair, id, value)), true
+	size := der.HeaderLength(len(a.oid)) + len(a.oid) + der.HeaderLength(len(value)) + len(value)
+	dst = der.AppendHeader(dst, der.Sequence, size)
+	return der.Append(der.Append(dst, der.ObjectIdentifier, a.oid), id, value), true
 }
 
-// canonical is asn1_string_canon.
-func (a attribute) canonical() (id byte, value []byte, ok bool) {
+// canonical is asn1_string_canon. The value may be in room.
+func (a attribute) canonical(room []byte) (id byte, value []byte, ok bool) {
 	switch a.id {
 	case der.UTF8String, der.BMPString, der.UniversalString, der.PrintableString, der.T61String, der.IA5String, der.VisibleString:
 		value, ok = toUTF8(a.id, a.value)
-		return der.UTF8String, foldSpaces(value), ok
+		return der.UTF8String, appendFolded(room, value), ok
 	}
 	return a.id, a.value, true
 }
@@ -187,11 +216,15 @@ func isASCII(b []byte) bool {
 	return true
 }
 
-// foldSpaces drops spaces at the ends, makes one of several, and writes ASCII
+// appendFolded drops spaces at the ends, makes one of several, and writes ASCII
 // letters small.
-func foldSpaces(b []byte) []byte {
-	b = bytes.Trim(b, spaces)
-	out := make([]byte, 0, len(b))
+func appendFolded(out, b []byte) []byte {
+	for len(b) > 0 && isSpace(b[0]) {
+		b = b[1:]
+	}
+	for len(b) > 0 && isSpace(b[len(b)-1]) {
+		b = b[:len(b)-1]
+	}
 	for i, c := range b {
 		switch {
 		case !isSpace(c):
@@ -203,9 +236,7 @@ func foldSpaces(b []byte) []byte {
 	return out
 }
 
-// spaces are those of C's isspace.
-const spaces = " \t\n\v\f\r"
-
+// isSpace is C's isspace.
 func isSpace(c byte) bool { return c == ' ' || '\t' <= c && c <= '\r' }
 
 func lower(c byte) byte {

@@ -32,16 +32,6 @@ const (
 	oidSMTPUTF8Mailbox der.OID = "\x2b\x06\x01\x05\x05\x07\x08\x09"
 )
 
-// supportedCritical is the table of X509_supported_extension in
-// crypto/x509/v3_purp.c.
-var supportedCritical = map[der.OID]bool{
-	oidNSCertType: true, oidKeyUsage: true, oidSubjectAltName: true,
-	oidBasicConstraints: true, oidPolicies: true, oidDistributionPoints: true,
-	oidExtendedKeyUsage: true, oidIPAddrBlocks: true, oidASNumbers: true,
-	oidOCSPNoCheck: true, oidPolicyConstraints: true, oidProxyCertInfo: true,
-	oidNameConstraints: true, oidPolicyMappings: true, oidInhibitAnyPolicy: true,
-}
-
 // extensionNames are for messages.
 var extensionNames = map[der.OID]string{
 	oidSubjectKeyID: "subjectKeyIdentifier", oidKeyUsage: "keyUsage",

@@ -2,7 +2,6 @@ package certs
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"pgwicket/internal/der"
@@ -110,23 +109,31 @@ func (c *Certificate) wrongPurpose(p Purpose, asCA bool) (problem, rule string) 
 }
 
 func (c *Certificate) allowsUsage(p Purpose) bool {
-	return slices.ContainsFunc(c.ext.extKeyUsage, func(o der.OID) bool {
-		return o == p.usage() || p == Server && (o == oidMSSGC || o == oidNSSGC)
-	})
+	for rest := c.ext.extKeyUsage; !rest.Empty(); {
+		id, _ := rest.ReadOID() // parseExtKeyUsage has read them all
+		if o := der.OID(id); o == p.usage() || p == Server && (o == oidMSSGC || o == oidNSSGC) {
+			return true
+		}
+	}
+	return false
 }
 
 // usages lists the extendedKeyUsage for a message.
 func (c *Certificate) usages() string {
-	var names []string
-	for _, o := range c.ext.extKeyUsage {
-		name, ok := usageNames[o]
-		if !ok {
-			name = o.String()
-		}
-		names = append(names, name)
-	}
-	if len(names) == 0 {
+	if c.ext.extKeyUsage.Empty() {
 		return "none at all"
 	}
-	return clip(strings.Join(names, ", "))
+	var names strings.Builder
+	for rest := c.ext.extKeyUsage; !rest.Empty() && names.Len() <= clipped; {
+		id, _ := rest.ReadOID()
+		name, ok := usageNames[der.OID(id)]
+		if !ok {
+			name = der.OID(id).String()
+		}
+		if names.Len() > 0 {
+			names.WriteString(", ")
+		}
+		names.WriteString(name)
+	}
+	return clip(names.String())
 }

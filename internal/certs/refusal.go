@@ -3,6 +3,7 @@ package certs
 import (
 	"errors"
 	"fmt"
+	"strconv"
 
 	"pgwicket/internal/signature"
 )
@@ -61,8 +62,8 @@ func (s *search) missing(e *Error) {
 		e.Problem = fmt.Sprintf("ends in no root: %s has no certificate of its issuer", s.pool.name)
 		e.Remedy = fmt.Sprintf("add the root %q to %s", text(c.Issuer), s.pool.name)
 	default:
-		e.Problem = fmt.Sprintf("is of a CA whose certificate is neither in %s nor was sent", s.pool.name)
-		e.Remedy = fmt.Sprintf("add %q to %s, or let the intermediate be sent with the certificate", text(c.Issuer), s.pool.name)
+		e.Problem = "is of a CA whose certificate is neither in " + s.pool.name + " nor was sent"
+		e.Remedy = "add " + strconv.Quote(text(c.Issuer)) + " to " + s.pool.name + ", or let the intermediate be sent with the certificate"
 	}
 }
 

@@ -143,10 +143,12 @@ func (e malformedError) Error() string { return "it " + e.cert.ext.malformed }
 // explain finds out why c has no issuer.
 func (s *search) explain(c *Certificate, depth int) {
 	s.failure = failure{kind: noIssuer, depth: depth, cert: c}
-	for _, k := range slices.Concat(s.pool.bySubject[c.Issuer.canonical], s.sent) {
-		if err := k.mayHaveIssued(c); err != nil && !errors.Is(err, errNotItsName) && !k.Equal(c) {
-			s.failure.kind, s.failure.issuer, s.failure.err = otherIssuer, k, err
-			return
+	for _, candidates := range [...][]*Certificate{s.pool.bySubject[c.Issuer.canonical], s.sent} {
+		for _, k := range candidates {
+			if err := k.mayHaveIssued(c); err != nil && err != errNotItsName && !k.Equal(c) {
+				s.failure.kind, s.failure.issuer, s.failure.err = otherIssuer, k, err
+				return
+			}
 		}
 	}
 }

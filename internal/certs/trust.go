@@ -54,7 +54,7 @@ func readOIDs(in der.Input) (list []der.OID, ok bool) {
 		if !ok {
 			return nil, false
 		}
-		list = append(list, o)
+		list = append(list, der.OID(o))
 	}
 	return list, true
 }

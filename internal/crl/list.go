@@ -191,8 +191,9 @@ func (l *List) covers(c *certs.Certificate) (reasons uint16, ok bool) {
 	if c.IsCA() && l.scope.users || !c.IsCA() && l.scope.cas {
 		return 0, false
 	}
-	for i := range c.DistributionPoints {
-		p := &c.DistributionPoints[i]
+	points := c.DistributionPoints()
+	for i := range points {
+		p := &points[i]
 		if l.isOf(p) && p.Name.Matches(l.scope.point) {
 			return p.Reasons, true
 		}

@@ -78,11 +78,11 @@ func (l *List) why(c *certs.Certificate) string {
 	switch {
 	case l.scope.users || l.scope.cas:
 		return fmt.Sprintf("%s is not about it (onlyContainsUserCerts or onlyContainsCACerts, RFC 5280 section 5.2.5): have the CA publish a list for the other kind as well", l)
-	case len(c.DistributionPoints) == 0:
+	case len(c.DistributionPoints()) == 0:
 		return fmt.Sprintf("%s is for the distribution point %q, and the certificate names none: "+
 			"have the CA issue certificates with this cRLDistributionPoints (step-ca: in the template), or publish a list without issuingDistributionPoint", l, l.scope.text())
 	default:
-		return fmt.Sprintf("%s is for the distribution point %q, and the certificate names %q: install the list of that point", l, l.scope.text(), pointText(c.DistributionPoints[0].Name))
+		return fmt.Sprintf("%s is for the distribution point %q, and the certificate names %q: install the list of that point", l, l.scope.text(), pointText(c.DistributionPoints()[0].Name))
 	}
 }
 

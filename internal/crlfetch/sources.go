@@ -25,7 +25,7 @@ func PointsOf(files []string) (urls, unsupported []string, err error) {
 			return nil, nil, err
 		}
 		for _, c := range bundle.Certificates {
-			for _, p := range c.DistributionPoints {
+			for _, p := range c.DistributionPoints() {
 				for _, name := range p.Name.Full {
 					if name.Kind != certs.URI {
 						continue

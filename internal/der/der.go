@@ -55,6 +55,11 @@ func (in *Input) Next() (e Element, ok bool) {
 		return e, false
 	}
 	e.ID = s[0]
+	if end := 2 + int(s[1]); e.ID&0x1f != 0x1f && s[1] < 0x80 && end <= len(s) { // nearly all
+		e.Content, e.Full = s[2:end], s[:end]
+		*in = s[end:]
+		return e, true
+	}
 	at := 1
 	if e.ID&0x1f == 0x1f {
 		for at < len(s) && at <= 5 && s[at]&0x80 != 0 {
@@ -116,13 +121,13 @@ func (in *Input) Optional(id byte) (content Input, present, ok bool) {
 	return content, ok, ok
 }
 
-// ReadOID takes an OBJECT IDENTIFIER.
-func (in *Input) ReadOID() (OID, bool) {
+// ReadOID takes an OBJECT IDENTIFIER and returns its content, which OID makes of it.
+func (in *Input) ReadOID() ([]byte, bool) {
 	content, ok := in.Read(ObjectIdentifier)
 	if !ok || !ValidOID(content) {
-		return "", false
+		return nil, false
 	}
-	return OID(content), true
+	return content, true
 }
 
 // ValidInteger is c2i_ibuf: at least one byte and none too many.
@@ -153,7 +158,7 @@ func Bits(content []byte) (bits []byte, unused int, ok bool) {
 		return nil, 0, false
 	}
 	bits, unused = content[1:], int(content[0])
-	if last := len(bits) - 1; unused > 0 && last >= 0 {
+	if last := len(bits) - 1; last >= 0 && bits[last]&^(0xff<<unused) != 0 {
 		bits = append([]byte(nil), bits...)
 		bits[last] &= 0xff << unused
 	}
@@ -190,16 +195,33 @@ func ValidAny(e Element) bool {
 
 // Append encodes an element.
 func Append(dst []byte, id byte, content []byte) []byte {
+	return append(AppendHeader(dst, id, len(content)), content...)
+}
+
+// AppendHeader encodes the identifier and the length of an element.
+func AppendHeader(dst []byte, id byte, length int) []byte {
 	dst = append(dst, id)
-	switch n := len(content); {
+	switch n := length; {
 	case n < 0x80:
-		dst = append(dst, byte(n))
+		return append(dst, byte(n))
 	case n < 0x100:
-		dst = append(dst, 0x81, byte(n))
+		return append(dst, 0x81, byte(n))
 	case n < 0x10000:
-		dst = append(dst, 0x82, byte(n>>8), byte(n))
+		return append(dst, 0x82, byte(n>>8), byte(n))
 	default:
-		dst = append(dst, 0x84, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
+		return append(dst, 0x84, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
 	}
-	return append(dst, content...)
+}
+
+// HeaderLength returns how many bytes AppendHeader adds.
+func HeaderLength(length int) int {
+	switch {
+	case length < 0x80:
+		return 2
+	case length < 0x100:
+		return 3
+	case length < 0x10000:
+		return 4
+	}
+	return 6
 }

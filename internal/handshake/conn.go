@@ -27,8 +27,8 @@ const (
 // bounds a read, and thereby what can come too much.
 const (
 	startupBytes   = pgwire.MaxStartupPacket + 4<<10
-	startupRecords = 32
-	startupRead    = 512
+	startupRecords = 16
+	startupRead    = 256
 )
 
 // What a connection fails with for a client that sends too much.

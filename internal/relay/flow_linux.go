@@ -48,6 +48,8 @@ type loginHooks struct {
 	ready   func(pgwire.Login) *Termination
 	refused func(pgwire.Login)      // nil: it has been called, or the login is over
 	message func(sent int64) []byte // for a login that takes too long
+	// Deadlines of the login, and of the backend's first byte for a client that has left.
+	deadline, firstByte time.Time
 }
 
 // leg is one of the two sockets of a flow.
@@ -68,14 +70,14 @@ type securedBackend struct {
 }
 
 // begin takes the flow into its loop. Its TLS connection may have read ahead.
-func (f *flow) begin(loginDeadline time.Time) {
+func (f *flow) begin() {
 	f.loop.add(f)
 	f.conn.fed, f.conn.sink = true, &f.loop.out
 	if f.secured != nil {
 		f.secured.conn.fed, f.secured.conn.sink = true, &f.loop.outUp
 	}
 	f.tracker.Login = &f.result.Login
-	f.loop.setFlowDeadline(f, loginDeadline)
+	f.loop.setFlowDeadline(f, f.login.deadline)
 	f.step(func() {
 		f.decrypt()
 		if f.secured != nil && !f.over {
@@ -176,16 +178,25 @@ func (f *flow) decrypt() {
 		case errors.Is(err, errWouldBlock):
 			return
 		case errors.Is(err, io.EOF):
-			f.client.ended = true
 			f.cause(ClientClosed)
+			f.clientEnded()
 			return
 		case errors.Is(err, io.ErrUnexpectedEOF):
-			f.client.ended = true
 			f.note(ClientLost, err)
+			f.clientEnded()
 			return
 		default:
 			f.fail(clientFailure(err), err)
 		}
+	}
+}
+
+// clientEnded takes note that the client's direction is over. A client that has gone before the
+// login began is not waited for until the end of the time for that.
+func (f *flow) clientEnded() {
+	f.client.ended = true
+	if from, to := f.Moved(); from+to == 0 && f.tracker.Login != nil && f.termination == nil && f.login.firstByte.Before(f.login.deadline) {
+		f.loop.setFlowDeadline(f, f.login.firstByte)
 	}
 }
 
@@ -249,6 +260,9 @@ func (f *flow) backendEnded() {
 
 // deliver sends the client what the backend has sent.
 func (f *flow) deliver(p []byte) {
+	if f.client.ended && f.toClient.Load() == 0 && f.tracker.Login != nil && f.termination == nil {
+		f.loop.setFlowDeadline(f, f.login.deadline) // see clientEnded
+	}
 	n := f.follow(p)
 	if err := writeRecords(f.tls, p[:n]); err != nil {
 		f.fail(ClientLost, err) // a fatal alert of its own has gone before

@@ -20,6 +20,7 @@ type pump struct {
 	Session
 	observer             Observer
 	login                pgwire.Login
+	started              time.Time
 	timeout              *time.Timer // of the login
 	fromClient, toClient atomic.Int64
 	termination          atomic.Pointer[Termination] // at the next place for it
@@ -29,13 +30,14 @@ type pump struct {
 	queued               atomic.Bool // bytes of the client are being written to the backend
 	err                  error       // of the cause; written once
 
-	writing sync.Mutex // held during a write to the backend
-	mu      sync.Mutex
-	tracker pgwire.Tracker
+	writing     sync.Mutex // held during a write to the backend
+	mu          sync.Mutex
+	tracker     pgwire.Tracker
+	backendSent bool // the backend has sent a byte
 }
 
 func newPump(s Session, o Observer) *pump {
-	p := &pump{Session: s, observer: o}
+	p := &pump{Session: s, observer: o, started: time.Now()}
 	p.tracker.Login = &p.login
 	return p
 }
@@ -125,6 +127,14 @@ func (p *pump) Activity() Activity {
 
 // Terminate implements Handle.
 func (p *pump) Terminate(t Termination) {
+	p.terminate(t)
+	if t.Taken != nil {
+		go t.Taken() // the caller may hold what it takes
+	}
+}
+
+// terminate has download end the session at the next place for it, or cuts it.
+func (p *pump) terminate(t Termination) {
 	if t.Message == nil {
 		p.causeTerminated(&t)
 		p.cut()
@@ -152,17 +162,13 @@ func (p *pump) Terminate(t Termination) {
 func (p *pump) BackendClosed() bool { return p.backendClosed.Load() }
 
 // TerminateIf implements Handle.
-func (p *pump) TerminateIf(s State, t Termination, moved int64, begun func()) {
+func (p *pump) TerminateIf(s State, t Termination, moved int64) {
 	p.mu.Lock()
 	from, to := p.Moved()
 	holds := from+to == moved && s.holds(&p.tracker, p.queued.Load())
 	p.mu.Unlock()
-	if !holds {
-		return
-	}
-	p.Terminate(t)
-	if begun != nil {
-		go begun() // the caller may hold what it takes
+	if holds {
+		p.Terminate(t)
 	}
 }
 
@@ -239,14 +245,26 @@ func (p *pump) upload() {
 		_, _ = io.Copy(io.Discard, p.ClientConn.Socket)
 	case errors.Is(err, io.EOF):
 		p.setCause(ClientClosed)
-		p.closeBackendWrite()
+		p.clientEnded()
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		p.note(ClientLost, err) // in the middle of a record
-		p.closeBackendWrite()
+		p.clientEnded()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		p.fail(ClientLost, errLingers)
 	default:
 		p.fail(clientFailure(err), err)
+	}
+}
+
+// clientEnded passes on that the client's direction is over. A client that has gone before the
+// login began is not waited for until the end of the time for that.
+func (p *pump) clientEnded() {
+	p.closeBackendWrite()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	firstByte := p.started.Add(firstByteTimeout)
+	if !p.backendSent && p.fromClient.Load() == 0 && firstByte.Before(p.LoginDeadline) {
+		p.timeout.Reset(time.Until(firstByte))
 	}
 }
 
@@ -376,6 +394,13 @@ func (p *pump) pumpDown() error {
 func (p *pump) follow(b []byte) (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !p.backendSent {
+		p.backendSent = true
+		p.timeout.Reset(time.Until(p.LoginDeadline)) // see clientEnded
+	}
+	if t := p.termination.Load(); t != nil && !t.WhenIdle && t.canSend(&p.tracker) {
+		return 0 // this came after it
+	}
 	if p.tracker.Login != nil {
 		var start int
 		n, start = followLogin(&p.tracker, p.termination.Load(), b)

@@ -15,6 +15,12 @@ import (
 // backend has ended the session and all its bytes have been delivered.
 const lingerTimeout = 5 * time.Second
 
+// firstByteTimeout is how long a backend may take for its first byte if its client has ended
+// its side without a byte after the startup packet. There is nothing to answer then, and PostgreSQL
+// itself takes the end of its input during the authentication for the client's leave
+// (recv_password_packet in src/backend/libpq/auth.c).
+const firstByteTimeout = 5 * time.Second
+
 // boundaryWait is how long LoginMessage waits for a place between two messages.
 const boundaryWait = 500 * time.Millisecond
 
@@ -41,9 +47,10 @@ type Session struct {
 	Backend    *Conn
 	BackendTLS *tls.Conn // over Backend; nil: the backend's connection is in clear
 
-	// LoginDeadline is when the backend must be ready for queries. The client gets
-	// LoginMessage then, an ErrorResponse, if it can be sent between two messages of
-	// the backend; nil: it gets none.
+	// LoginDeadline is when the backend must be ready for queries. If the client leaves before
+	// either has sent a byte, it comes firstByteTimeout after Start. The client gets
+	// LoginMessage then, an ErrorResponse, if it can be sent between two messages of the
+	// backend; nil: it gets none.
 	LoginDeadline time.Time
 	LoginMessage  []byte
 	// SilentMessage is sent in place of LoginMessage if the backend has sent nothing at
@@ -121,6 +128,12 @@ type Termination struct {
 	Message  []byte
 	WhenIdle bool      // wait, too, until the backend is idle, outside of a transaction, with no request to answer
 	Deadline time.Time // zero: none
+	// Taken is called once, by the relay itself, when the relay has taken the Termination: from
+	// then on, of one that does not wait for an idle backend, what the backend still sends ends
+	// with the message that has begun. So what is done to the backend because of the
+	// Termination belongs here, and the client hears nothing of it. It is called, too, if the session has
+	// ended by then; nil: nothing is.
+	Taken func()
 }
 
 // Handle controls a session that a relay has taken over. Any goroutine may call
@@ -129,8 +142,8 @@ type Handle interface {
 	// Terminate ends the session. The last call before it has ended counts.
 	Terminate(Termination)
 	// TerminateIf is Terminate, if the session is in a state and has moved so many
-	// bytes and not one more. begun is called if so, by the relay itself; nil: nothing is.
-	TerminateIf(s State, t Termination, moved int64, begun func())
+	// bytes and not one more.
+	TerminateIf(s State, t Termination, moved int64)
 	// CancelTermination takes back a Termination that waits for an idle backend.
 	CancelTermination()
 	// Moved returns how many bytes have been moved so far, as Result has them.

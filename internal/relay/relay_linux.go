@@ -3,6 +3,7 @@ package relay
 import (
 	"runtime"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -43,7 +44,7 @@ func (r *Relay) Stop() {
 // s.Done is not called. Done may be called before Start returns.
 func (r *Relay) Start(s Session) (Handle, error) {
 	l := r.loops[int(r.last.Add(1))%len(r.loops)]
-	f := &flow{loop: l, tls: s.Client, conn: s.ClientConn, login: loginHooks{s.Ready, s.Refused, s.loginMessage}, done: s.Done}
+	f := &flow{loop: l, tls: s.Client, conn: s.ClientConn, login: loginHooks{s.Ready, s.Refused, s.loginMessage, s.LoginDeadline, time.Now().Add(firstByteTimeout)}, done: s.Done}
 	var err error
 	if f.client.fd, err = detach(s.ClientConn.Socket); err != nil {
 		return nil, err
@@ -59,7 +60,7 @@ func (r *Relay) Start(s Session) (Handle, error) {
 		s.Backend.Socket = nil
 		f.secured = &securedBackend{conn: s.Backend, tls: s.BackendTLS}
 	}
-	l.post(func() { f.begin(s.LoginDeadline) })
+	l.post(f.begin)
 	return f, nil
 }
 

@@ -582,6 +582,51 @@ func TestRelayHalfClosedClientWaits(t *testing.T) {
 	}
 }
 
+// A client that leaves a backend which hangs, as a psql with connect_timeout does when the postmaster is
+// stopped, does not stay in the gate until LoginDeadline. If the backend answers, the
+// client had only ended its direction, and the login takes its time.
+func TestRelayLeavesSilentBackend(t *testing.T) {
+	gone, half := make(map[string]*rig), make(map[string]*rig)
+	began := time.Now()
+	for name, with := range starters {
+		for _, rigs := range []map[string]*rig{gone, half} {
+			r := newRig(t, rigging{relay: with})
+			if err := r.client.Handshake(); err != nil {
+				t.Fatal(err)
+			}
+			_ = r.client.CloseWrite()
+			_ = r.tcp.CloseWrite()
+			rigs[name] = r
+		}
+	}
+	const asks = "R\x00\x00\x00\x08\x00\x00\x00\x03"
+	for name, r := range half {
+		if question, err := io.ReadAll(r.backend); len(question) != 0 || err != nil {
+			t.Fatalf("%s: the backend read %q, %v", name, question, err)
+		}
+		if _, err := io.WriteString(r.backend, asks); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, r := range gone {
+		r.ended(ClientClosed, 0, 0)
+		if d := time.Since(began); d < firstByteTimeout || d > testTimeout/2 {
+			t.Errorf("%s: the session of a client that has gone ended after %v", name, d)
+		}
+	}
+	time.Sleep(firstByteTimeout / 5) // longer than the other sessions had
+	for name, r := range half {
+		if _, err := io.WriteString(r.backend, asks); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		_ = r.backend.Close()
+		if got, err := io.ReadAll(r.client); string(got) != asks+asks || err != nil {
+			t.Errorf("%s: the client read %q, %v", name, got, err)
+		}
+		r.ended(ClientClosed, 0, int64(2*len(asks)))
+	}
+}
+
 // As in pgbouncer's test_ssl_eof: a stream that is cut inside a record is
 // not an orderly end; the fragment must never reach the backend.
 func TestRelayCutInTheMiddleOfARecord(t *testing.T) { eachRelay(t, testRelayCutInTheMiddleOfARecord) }

@@ -7,16 +7,13 @@ import (
 )
 
 // Terminate implements Handle.
-func (f *flow) Terminate(t Termination) { f.loop.post(func() { f.terminate(t) }) }
+func (f *flow) Terminate(t Termination) { f.loop.post(func() { f.take(t) }) }
 
 // TerminateIf implements Handle.
-func (f *flow) TerminateIf(s State, t Termination, moved int64, begun func()) {
+func (f *flow) TerminateIf(s State, t Termination, moved int64) {
 	f.loop.post(func() {
 		if from, to := f.Moved(); from+to == moved && s.holds(&f.tracker, len(f.backend.queue) > 0) {
-			f.terminate(t)
-			if begun != nil {
-				begun()
-			}
+			f.take(t)
 		}
 	})
 }
@@ -38,6 +35,14 @@ func (f *flow) Activity() Activity { return Activity(f.activity.Load()) }
 
 // BackendClosed implements Handle.
 func (f *flow) BackendClosed() bool { return f.backendClosed.Load() }
+
+// take is terminate for the owner of the flow.
+func (f *flow) take(t Termination) {
+	f.terminate(t)
+	if t.Taken != nil {
+		t.Taken()
+	}
+}
 
 // terminate ends the flow now or at the next place for it.
 func (f *flow) terminate(t Termination) {

@@ -224,7 +224,7 @@ func TestTerminateIf(t *testing.T) {
 		quiet := Termination{Reason: idle, Message: fatal}
 		try := func(s State, off int64) {
 			up, down := r.handle.Moved()
-			r.handle.TerminateIf(s, quiet, up+down-off, nil)
+			r.handle.TerminateIf(s, quiet, up+down-off)
 		}
 		never := func(why string, states ...State) {
 			for _, s := range states {
@@ -260,7 +260,7 @@ func TestTerminateIfUnfinished(t *testing.T) {
 		r := relayedRig(t, with)
 		try := func(s State) {
 			up, down := r.handle.Moved()
-			r.handle.TerminateIf(s, Termination{Reason: idle, Message: fatal}, up+down, nil)
+			r.handle.TerminateIf(s, Termination{Reason: idle, Message: fatal}, up+down)
 		}
 		r.says(ready...)
 		r.hears(ready)
@@ -569,6 +569,33 @@ func TestTerminateAWalsenderThatDoesNotRead(t *testing.T) {
 		<-r.done
 		if r.result.Termination != drained {
 			t.Errorf("cause %v", r.result.Cause)
+		}
+	})
+}
+
+// What the backend says because of a termination, like the ERROR of a statement that is cancelled, the
+// client does not hear, wherever the termination finds the stream.
+func TestTakenTerminationComesFirst(t *testing.T) {
+	row := said('D', strings.Repeat("x", 300))
+	cancelled := said('E', "SERROR\x00C57014\x00\x00")
+	eachRelay(t, func(t *testing.T, with starter) {
+		for _, cut := range []int{0, 10} {
+			r := relayedRig(t, with)
+			r.says(ready...)
+			r.hears(ready)
+			r.asks()
+			r.says(row[:cut]...)
+			r.hears(row[:cut])
+			var rest []byte // of a message that has begun
+			if cut > 0 {
+				rest = slices.Clone(row[cut:])
+			}
+			r.handle.Terminate(Termination{Reason: revoked, Message: fatal, Deadline: time.Now().Add(testTimeout), Taken: func() {
+				_, _ = r.backend.Write(slices.Concat(rest, cancelled)) // it may be closed
+			}})
+			r.hears(slices.Concat(rest, fatal))
+			_ = r.client.Close()
+			<-r.done
 		}
 	})
 }

@@ -9,23 +9,23 @@ import (
 
 // curve is a named curve. Go has some of them only.
 type curve struct {
-	name string
-	bits int // of the order
+	name string // of a key
+	bits int    // of the order
 	is   elliptic.Curve
 }
 
 var curves = map[der.OID]curve{
-	"\x2b\x81\x04\x00\x21":                 {"P-224", 224, elliptic.P224()},
-	"\x2a\x86\x48\xce\x3d\x03\x01\x07":     {"P-256", 256, elliptic.P256()},
-	"\x2b\x81\x04\x00\x22":                 {"P-384", 384, elliptic.P384()},
-	"\x2b\x81\x04\x00\x23":                 {"P-521", 521, elliptic.P521()},
-	"\x2a\x86\x48\xce\x3d\x03\x01\x01":     {"P-192", 192, nil},
-	"\x2b\x81\x04\x00\x0a":                 {"secp256k1", 256, nil},
-	"\x2b\x24\x03\x03\x02\x08\x01\x01\x05": {"brainpoolP224r1", 224, nil},
-	"\x2b\x24\x03\x03\x02\x08\x01\x01\x07": {"brainpoolP256r1", 256, nil},
-	"\x2b\x24\x03\x03\x02\x08\x01\x01\x09": {"brainpoolP320r1", 320, nil},
-	"\x2b\x24\x03\x03\x02\x08\x01\x01\x0b": {"brainpoolP384r1", 384, nil},
-	"\x2b\x24\x03\x03\x02\x08\x01\x01\x0d": {"brainpoolP512r1", 512, nil},
+	"\x2b\x81\x04\x00\x21":                 {"ECDSA P-224", 224, elliptic.P224()},
+	"\x2a\x86\x48\xce\x3d\x03\x01\x07":     {"ECDSA P-256", 256, elliptic.P256()},
+	"\x2b\x81\x04\x00\x22":                 {"ECDSA P-384", 384, elliptic.P384()},
+	"\x2b\x81\x04\x00\x23":                 {"ECDSA P-521", 521, elliptic.P521()},
+	"\x2a\x86\x48\xce\x3d\x03\x01\x01":     {"ECDSA P-192", 192, nil},
+	"\x2b\x81\x04\x00\x0a":                 {"ECDSA secp256k1", 256, nil},
+	"\x2b\x24\x03\x03\x02\x08\x01\x01\x05": {"ECDSA brainpoolP224r1", 224, nil},
+	"\x2b\x24\x03\x03\x02\x08\x01\x01\x07": {"ECDSA brainpoolP256r1", 256, nil},
+	"\x2b\x24\x03\x03\x02\x08\x01\x01\x09": {"ECDSA brainpoolP320r1", 320, nil},
+	"\x2b\x24\x03\x03\x02\x08\x01\x01\x0b": {"ECDSA brainpoolP384r1", 384, nil},
+	"\x2b\x24\x03\x03\x02\x08\x01\x01\x0d": {"ECDSA brainpoolP512r1", 512, nil},
 }
 
 func ecKey(algorithm AlgorithmIdentifier, bits []byte) *PublicKey {
@@ -36,17 +36,17 @@ func ecKey(algorithm AlgorithmIdentifier, bits []byte) *PublicKey {
 	if algorithm.parameters.ID != der.ObjectIdentifier || !known {
 		return unknownKey("an ECDSA key on an unknown curve")
 	}
-	k := &PublicKey{Name: "ECDSA " + named.name, Bits: ecSecurityBits(named.bits), family: familyEC}
+	k := &PublicKey{Name: named.name, Bits: ecSecurityBits(named.bits), family: familyEC}
 	if named.is == nil {
 		return k
 	}
 	point, ok := uncompressed(named.is, bits)
 	if !ok {
-		return unknownKey("an ECDSA key that is no point of %s", named.name)
+		return unknownKey("an %s key that is no point of its curve", named.name)
 	}
 	public, err := ecdsa.ParseUncompressedPublicKey(named.is, point)
 	if err != nil {
-		return unknownKey("an ECDSA key that is no point of %s", named.name)
+		return unknownKey("an %s key that is no point of its curve", named.name)
 	}
 	k.key = public
 	return k

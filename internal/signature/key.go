@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"fmt"
 	"math/big"
+	"strconv"
 
 	"pgwicket/internal/der"
 )
@@ -85,7 +86,7 @@ func ParsePublicKey(e der.Element) (*PublicKey, bool) {
 	if !ok {
 		return nil, false
 	}
-	switch algorithm.oid {
+	switch der.OID(algorithm.oid) {
 	case oidRSA, oidRSA2:
 		return rsaKey(bits), true
 	case oidPSS:
@@ -95,10 +96,10 @@ func ParsePublicKey(e der.Element) (*PublicKey, bool) {
 	case oidDSA:
 		return dsaKey(algorithm), true
 	}
-	if fixed, ok := fixedKeys[algorithm.oid]; ok {
+	if fixed, ok := fixedKeys[der.OID(algorithm.oid)]; ok {
 		return fixed.read(algorithm, bits), true
 	}
-	return unknownKey("a key of the unknown algorithm %v", algorithm.oid), true
+	return unknownKey("a key of the unknown algorithm %v", der.OID(algorithm.oid)), true
 }
 
 // Limits of crypto/rsa/rsa_ossl.c, the second one for every modulus.
@@ -120,7 +121,7 @@ func rsaKey(bits []byte) *PublicKey {
 	}
 	modulus, exponent := new(big.Int).SetBytes(n), new(big.Int).SetBytes(e)
 	k := &PublicKey{
-		Name:   fmt.Sprintf("RSA %d", modulus.BitLen()),
+		Name:   "RSA " + strconv.Itoa(modulus.BitLen()),
 		Bits:   rsaSecurityBits(modulus.BitLen()),
 		family: familyRSA,
 	}

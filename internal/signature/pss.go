@@ -79,12 +79,12 @@ func parsePSS(a AlgorithmIdentifier) (p *pssParameters, ok bool) {
 
 func readHash(in der.Input) (crypto.Hash, bool) {
 	a, ok := ReadAlgorithm(&in)
-	return hashes[a.oid], ok && in.Empty()
+	return hashes[der.OID(a.oid)], ok && in.Empty()
 }
 
 func readMGF(in der.Input) (crypto.Hash, bool) {
 	a, ok := ReadAlgorithm(&in)
-	if !ok || !in.Empty() || a.oid != oidMGF1 {
+	if !ok || !in.Empty() || der.OID(a.oid) != oidMGF1 {
 		return 0, false
 	}
 	return readHash(a.parameters.Full)

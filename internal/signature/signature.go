@@ -22,7 +22,7 @@ import (
 
 // AlgorithmIdentifier is an AlgorithmIdentifier.
 type AlgorithmIdentifier struct {
-	oid        der.OID
+	oid        []byte
 	parameters der.Element // with id 0 if there are none
 }
 
@@ -45,7 +45,7 @@ func ReadAlgorithm(in *der.Input) (a AlgorithmIdentifier, ok bool) {
 
 // Equal is X509_ALGOR_cmp.
 func (a AlgorithmIdentifier) Equal(b AlgorithmIdentifier) bool {
-	return a.oid == b.oid && a.parameters.ID == b.parameters.ID && bytes.Equal(a.parameters.Content, b.parameters.Content)
+	return bytes.Equal(a.oid, b.oid) && a.parameters.ID == b.parameters.ID && bytes.Equal(a.parameters.Content, b.parameters.Content)
 }
 
 // Algorithm says how something was signed.
@@ -104,11 +104,11 @@ var signatures = map[der.OID]*Algorithm{
 
 // Algorithm looks the algorithm up; one that is not known has no security bits.
 func (a AlgorithmIdentifier) Algorithm() *Algorithm {
-	if known, ok := signatures[a.oid]; ok {
+	if known, ok := signatures[der.OID(a.oid)]; ok {
 		return known
 	}
-	if a.oid != oidPSS {
-		return &Algorithm{Name: "the unknown algorithm " + a.oid.String(), Bits: -1}
+	if der.OID(a.oid) != oidPSS {
+		return &Algorithm{Name: "the unknown algorithm " + der.OID(a.oid).String(), Bits: -1}
 	}
 	s := &Algorithm{Name: "RSASSA-PSS", Bits: -1, family: familyPSS}
 	if parameters, ok := parsePSS(a); ok {

@@ -36,7 +36,7 @@ var shots = []struct {
 }
 
 // tallest is larger than any of the pages, in pixels.
-const tallest = 8000
+const tallest = 12000
 
 // browser runs Chromium once, in a profile of its own.
 func browser(t *testing.T, url string, args ...string) string {
@@ -154,7 +154,10 @@ func trim(file string) error {
 		}
 	}
 	const margin = 40
-	b.Max.Y = min(b.Max.Y, bottom+margin)
+	if bottom+2*margin > b.Max.Y {
+		return fmt.Errorf("the page of %s is taller than %d", file, tallest)
+	}
+	b.Max.Y = bottom + margin
 	cut := image.NewRGBA(b)
 	draw.Draw(cut, b, picture, b.Min, draw.Src)
 	var out bytes.Buffer

@@ -80,8 +80,11 @@ func runMoments(ctx context.Context, args []string, stdout, stderr io.Writer) er
 
 // momentClients are the clients with the libpq of the system.
 func momentClients(r release) []client {
-	rows := []client{{"psql", func(_ context.Context, l *lab) ([]string, []string, error) {
+	rows := []client{{"psql", func(ctx context.Context, l *lab) ([]string, []string, error) {
 		psql, _, err := debianClients()
+		if err == nil {
+			err = l.need(ctx, "python3", "/usr/bin/python3")
+		}
 		return []string{"/usr/bin/python3", "-E", "-s", "-B", l.script("python/with_psql.py")}, release{}.environ("PSQL=" + psql), err
 	}}}
 	for _, c := range clients([]release{{major: r.major}}) {

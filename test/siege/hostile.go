@@ -153,11 +153,11 @@ func padded(c tls.Certificate, size int) tls.Certificate {
 }
 
 // junkSize is what still passes limits.max_handshake_bytes.
-const junkSize = 28 << 10
+const junkSize = 13 << 10
 
 // parsingFactor is what a certificate of junkSize may cost: crypto/tls parses it in the
 // handshake, before anybody can refuse it. limits.max_handshake_bytes bounds it.
-const parsingFactor = 8
+const parsingFactor = 2.5
 
 // growing are leaves that take much more memory when parsed than on the wire.
 func growing() []hostile {

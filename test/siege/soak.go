@@ -44,6 +44,8 @@ type soak struct {
 	turn sync.Mutex // of actions that restart or configure the gate, and of those of incidents
 	held []heldLock // with turn
 
+	rotations int // of the audit trail, with turn
+
 	losses      *losses
 	ledger      *ledger
 	outcomes    map[string]bool // that a log may have

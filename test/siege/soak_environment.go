@@ -61,7 +61,7 @@ func (s *soak) during(began time.Time, err error) bool {
 	if s.excusesRefusal(err, began, now) {
 		return true
 	}
-	_, ok := s.excuse(ending{err: err, opened: began}, now)
+	_, ok := s.excuse(ending{err: err, began: began, opened: began}, now)
 	return ok
 }
 

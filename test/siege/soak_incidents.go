@@ -3,15 +3,19 @@
 package main
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"pgwicket/test/gate"
@@ -34,6 +38,10 @@ func (s *soak) intervene(of step) error {
 		return s.terminateSome(ctx, rnd)
 	case ruleEnding:
 		return s.endRule(ctx, rnd)
+	case rotating:
+		s.turn.Lock()
+		defer s.turn.Unlock()
+		return s.rotateTrail(ctx, rnd)
 	}
 	return fmt.Errorf("there is no action %q", of.action)
 }
@@ -112,9 +120,10 @@ func (s *soak) oneSession(ctx context.Context, rnd *rand.Rand, g *group) (pid ui
 	return one.Backend, one.ID, nil
 }
 
-// lockGroup locks something of a group, and checks that it is in force: matching sessions end, clients
-// are refused. It returns nil if there was nothing to lock.
-func (s *soak) lockGroup(ctx context.Context, rnd *rand.Rand, g *group, what action, end ...string) (*restriction, *listedLock, error) {
+// lockGroup locks something of a group until a time, or for ever if that is zero, and checks that it is in force:
+// matching sessions end, clients are refused. It returns nil if there was nothing to lock, or if the end has
+// come before all that.
+func (s *soak) lockGroup(ctx context.Context, rnd *rand.Rand, g *group, what action, until time.Time) (*restriction, *listedLock, error) {
 	r, flags, err := s.filtered(ctx, rnd, g, what)
 	if err != nil || r == nil {
 		return nil, nil, err
@@ -124,29 +133,30 @@ func (s *soak) lockGroup(ctx context.Context, rnd *rand.Rand, g *group, what act
 		return nil, nil, fmt.Errorf("a lock that matches nobody is made without --yes: %s, %w", out, err)
 	}
 	reason := fmt.Sprintf("soak %x", rnd.Uint64())
-	r.from = time.Now()
+	r.from, r.lifted, r.over = time.Now(), until, until
 	s.restrict(r)
-	args := slices.Concat([]string{"lock", "--yes", "--reason", reason}, flags, end)
-	if _, err := s.command(ctx, args...); err != nil {
-		return nil, nil, err
+	end := []string{"--forever"}
+	if !until.IsZero() {
+		end = []string{"--until", until.UTC().Format(time.RFC3339)}
 	}
+	tooLate := func() bool { return !until.IsZero() && !time.Now().Before(until) }
+	_, err = s.command(ctx, slices.Concat([]string{"lock", "--yes", "--reason", reason}, flags, end)...)
 	locked := time.Now()
-	held, err := s.locks(ctx)
-	if err != nil {
-		return nil, nil, err
+	var held []listedLock
+	if err == nil {
+		held, err = s.locks(ctx)
 	}
 	i := slices.IndexFunc(held, func(l listedLock) bool { return l.Reason == reason })
-	if i < 0 {
+	switch {
+	case i < 0 && tooLate():
+		return nil, nil, nil
+	case err != nil:
+		return nil, nil, err
+	case i < 0:
 		return nil, nil, fmt.Errorf("\"pgwicket locks\" does not show %q", reason)
 	}
-	l := &held[i]
-	s.amend(func() {
-		r.inForce = locked
-		if l.Until != nil {
-			r.lifted, r.over = *l.Until, *l.Until
-		}
-	})
-	return r, l, s.expectInForce(ctx, g, r)
+	s.amend(func() { r.inForce = locked })
+	return r, &held[i], s.expectInForce(ctx, g, r)
 }
 
 // listedLock is a lock as "pgwicket locks --json" prints it.
@@ -234,7 +244,7 @@ func (s *soak) lockSome(ctx context.Context, rnd *rand.Rand) error {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	g := s.groups[rnd.IntN(len(s.groups))]
-	r, l, err := s.lockGroup(ctx, rnd, g, locking, "--forever")
+	r, l, err := s.lockGroup(ctx, rnd, g, locking, time.Time{})
 	if err != nil || r == nil {
 		return err
 	}
@@ -289,12 +299,13 @@ func (s *soak) unlockAll(ctx context.Context) error {
 func (s *soak) lockForAWhile(ctx context.Context, rnd *rand.Rand) error {
 	g := s.groups[rnd.IntN(len(s.groups))]
 	s.turn.Lock()
-	r, l, err := s.lockGroup(ctx, rnd, g, lockRunningOut, "--for", fmt.Sprintf("%ds", 2+rnd.IntN(4)))
+	until := time.Now().Add(time.Duration(3+rnd.IntN(4)) * time.Second).Truncate(time.Second)
+	_, _, err := s.lockGroup(ctx, rnd, g, lockRunningOut, until)
 	s.turn.Unlock()
-	if err != nil || r == nil {
+	if err != nil {
 		return err
 	}
-	time.Sleep(time.Until(*l.Until)) // the end itself is what is tested
+	time.Sleep(time.Until(until)) // the end itself is what is tested
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	return s.expectAgain(g)
@@ -317,6 +328,52 @@ func (s *soak) terminateSome(ctx context.Context, rnd *rand.Rand) error {
 		return err
 	}
 	return s.expectAgain(g)
+}
+
+// rotateTrail renames the file of the audit trail, as logrotate does, packs the one before at times, and
+// waits until a gate goes on with the trail in a new file. The caller holds turn: a gate that
+// starts while there is no file begins another trail.
+func (s *soak) rotateTrail(ctx context.Context, rnd *rand.Rand) error {
+	s.rotations++
+	rotated := func(n int) string { return fmt.Sprintf("%s.%d", s.auditFile(), n) }
+	if err := os.Rename(s.auditFile(), rotated(s.rotations)); err != nil {
+		return err
+	}
+	if rnd.IntN(2) == 0 {
+		if err := s.newest().Signal(syscall.SIGHUP); err != nil {
+			return err
+		}
+	}
+	if before := rotated(s.rotations - 1); s.rotations > 1 && rnd.IntN(2) == 0 {
+		if err := pack(before); err != nil {
+			return err
+		}
+	}
+	return gate.Eventually(ctx, "the audit trail goes on in a new file", gate.Timeout, func() error {
+		st, err := os.Stat(s.auditFile())
+		if err == nil && st.Size() == 0 {
+			err = errors.New("it has no line yet")
+		}
+		return err
+	})
+}
+
+// pack replaces a file by a compressed one, as gzip does.
+func pack(name string) error {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	_, err = z.Write(text)
+	if err = errors.Join(err, z.Close()); err != nil {
+		return err
+	}
+	if err := os.WriteFile(name+".gz", packed.Bytes(), 0o600); err != nil {
+		return err
+	}
+	return os.Remove(name)
 }
 
 // endRule lets the time of a group's rule end. Its sessions end at that moment, its clients are refused

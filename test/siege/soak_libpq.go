@@ -53,7 +53,7 @@ func (s *soak) excusesProgram(err error, began time.Time) bool {
 	if errors.As(err, &wrong) || !restarted.MatchString(err.Error()) {
 		return false
 	}
-	_, ok := s.excuse(ending{err: io.ErrUnexpectedEOF, opened: began}, time.Now())
+	_, ok := s.excuse(ending{err: io.ErrUnexpectedEOF, began: began, opened: began}, time.Now())
 	return ok
 }
 

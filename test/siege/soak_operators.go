@@ -42,7 +42,7 @@ func (s *soak) operate(of step) error {
 	case newServerCert:
 		return s.renewServer(ctx)
 	case overlapping, interrupting, crashing:
-		return s.restart(ctx, of.action)
+		return s.restart(ctx, of.action, rnd)
 	}
 	return fmt.Errorf("there is no action %q", of.action)
 }
@@ -206,7 +206,7 @@ func (s *soak) renewServer(ctx context.Context) error {
 
 // restart replaces the gate: the new one begins before the old one ends, or
 // after it, or after it has been killed.
-func (s *soak) restart(ctx context.Context, how action) error {
+func (s *soak) restart(ctx context.Context, how action, rnd *rand.Rand) error {
 	old := s.newest()
 	change := func() error {
 		g, err := s.lab.start(ctx, s.setting(old.Address))
@@ -221,6 +221,11 @@ func (s *soak) restart(ctx context.Context, how action) error {
 	if how == overlapping {
 		if err := change(); err != nil {
 			return err
+		}
+		if rnd.IntN(2) == 0 { // two gates write the trail
+			if err := s.rotateTrail(ctx, rnd); err != nil {
+				return err
+			}
 		}
 	}
 	s.begin(how)

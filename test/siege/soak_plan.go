@@ -45,6 +45,7 @@ const (
 	unlocking      action = "locks removed"
 	commanding     action = "sessions terminated by command"
 	ruleEnding     action = "rule whose time ends"
+	rotating       action = "audit trail rotated"
 )
 
 // lane is a list of actions of which one is under way at a time. Each is drawn once
@@ -57,9 +58,7 @@ type lane struct {
 var (
 	operators   = lane{[]action{signalled, fileChanged, fileBroken, revocation, newList, newServerCert, overlapping, interrupting, crashing}, time.Second, 6 * time.Second}
 	environment = lane{[]action{killing, resetting, terminating, badFlood, connectFlood, wrongCancels, guessing, stalling}, time.Second, 5 * time.Second}
-	// commanding is not drawn: a client may see its statement cancelled before it sees the end of its
-	// session, and the account cannot tell that from a cancellation that hit the wrong session.
-	incidents = lane{[]action{locking, lockRunningOut, unlocking, ruleEnding}, time.Second, 8 * time.Second}
+	incidents   = lane{[]action{locking, lockRunningOut, unlocking, commanding, ruleEnding, rotating}, time.Second, 8 * time.Second}
 )
 
 // step is one action of the plan. It is done at that time or, where the one before

@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -77,23 +79,31 @@ func (s *soak) audit() {
 	check("the ledger", s.auditLedger(ctx))
 	check("pgbench's ledger", s.auditPgbench())
 	check("the end of the gate", s.newest().Stop())
+	var records []gate.Record
 	for _, g := range s.gates {
+		records = append(records, g.Records()...)
 		check("the log of a gate", errors.Join(g.Check(), s.auditLog(g.RawLog())))
 		check("the sessions and clients that a gate has ended or refused by a lock, a command or the end of a rule", s.auditRestrictions(g.Records()))
 	}
 	check("the audit trail", s.auditTrail(ctx))
-	check("what the gates' logs say of the sessions that were ended", s.auditExcuses())
+	check("what the gates' logs say of the sessions that were ended", s.auditExcuses(records))
 	if s.peakMemory > mostMemory {
 		check("memory", fmt.Errorf("a gate has taken %s", bytesText(s.peakMemory)))
 	}
 }
 
-// auditTrail has the program verify the trail that all gates have written.
+// auditTrail has the program verify the trail that all gates have written, over all its files.
 func (s *soak) auditTrail(ctx context.Context) error {
-	out, err := harness.Output(ctx, s.lab.dir, nil, s.lab.plain, "audit", "verify", s.auditFile())
-	if err == nil {
-		s.trail, _, _ = strings.Cut(out, " ")
+	files, err := filepath.Glob(s.auditFile() + "*")
+	if err != nil {
+		return err
 	}
+	out, err := harness.Output(ctx, s.lab.dir, nil, append([]string{s.lab.plain, "audit", "verify"}, files...)...)
+	if err == nil && (!strings.Contains(out, ", 1 to ") || strings.Contains(out, "another trail begins")) {
+		err = errors.New("it is not one trail from its first line on: " + out)
+	}
+	s.trail, _, _ = strings.Cut(out, " ")
+	s.trail += fmt.Sprintf(" in %d files", len(files))
 	return err
 }
 
@@ -190,21 +200,39 @@ var outcomesOf = map[action][]string{
 	ruleEnding:     {"no_rule"},
 }
 
-// auditExcuses fails unless the gate's log has the same reason for each end of a
+// mayLog returns the outcomes that explain an end. One without words, or with those of a drain, may have more than one
+// cause: its client may notice late. The caller holds mu.
+func (d *disturbances) mayLog(e excusal) []string {
+	may := slices.Clone(outcomesOf[e.action])
+	if e.words == "" {
+		may = append(may, "locked", "no_rule", "terminated", "certificate_revoked")
+	}
+	drained := d.met(overlapping, e.began, e.noticed) || d.met(interrupting, e.began, e.noticed)
+	if drained && (e.words == "" || e.words == gate.FatalTerminated) {
+		may = append(may, "drained", "drain_timeout")
+	}
+	return may
+}
+
+// lingers is how long the gate may keep a session that is over, and so its line in the log, until its client
+// has read the end and closed.
+const lingers = 6 * time.Second
+
+// auditExcuses fails unless the records of the gates have the same reason for each end of a
 // session that was excused.
-func (s *soak) auditExcuses() error {
+func (d *disturbances) auditExcuses(records []gate.Record) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	logged := make(map[string]bool)
-	for _, g := range s.gates {
-		for _, r := range g.Records() {
-			if r.Is(gate.MessageEnded) {
-				logged[fmt.Sprint(r["client"], " ", r["outcome"])] = true
-			}
+	for _, r := range records {
+		if r.Is(gate.MessageEnded) {
+			logged[fmt.Sprint(r["client"], " ", r["outcome"])] = true
 		}
 	}
 	var wrong []string
-	for _, e := range s.seen {
-		found := e.action == crashing // it could log nothing
-		for _, outcome := range outcomesOf[e.action] {
+	for _, e := range d.seen {
+		found := d.met(crashing, e.began, e.noticed.Add(lingers)) // it could log nothing
+		for _, outcome := range d.mayLog(e) {
 			found = found || logged[e.client+" "+outcome]
 		}
 		if !found {

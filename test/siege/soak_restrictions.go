@@ -42,8 +42,8 @@ func (r *restriction) String() string { return fmt.Sprintf("%s (%s)", r.action, 
 
 // mayEnd says whether the restriction explains the end of a session that was noticed at
 // a time. A slow machine may notice it late.
-func (r *restriction) mayEnd(who subject, opened, now time.Time) bool {
-	return r.matches(who) && !now.Before(r.from) && (r.over.IsZero() || !opened.After(r.over) && now.Before(r.over.Add(grace)))
+func (r *restriction) mayEnd(who subject, began, now time.Time) bool {
+	return r.matches(who) && !now.Before(r.from) && (r.over.IsZero() || !began.After(r.over) && now.Before(r.over.Add(grace)))
 }
 
 // mayRefuse says whether it explains that a client was refused.
@@ -80,7 +80,7 @@ func (d *disturbances) amend(change func()) {
 // The caller holds mu.
 func (d *disturbances) restricted(e ending, now time.Time, isKind func(action) bool) *restriction {
 	for _, r := range slices.Backward(d.restrictions) {
-		if isKind(r.action) && r.mayEnd(e.who, e.opened, now) {
+		if isKind(r.action) && r.mayEnd(e.who, e.began, now) {
 			return r
 		}
 	}

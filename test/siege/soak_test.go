@@ -145,6 +145,9 @@ func TestOnlyWhatWasDoneExcuses(t *testing.T) {
 			{overlapping, after(time.Second), after(12 * time.Second)},
 			{crashing, after(2 * time.Hour), after(2*time.Hour + time.Second)},
 		}}
+		if c.end.began.IsZero() {
+			c.end.began = c.end.opened
+		}
 		why, ok := d.excuse(c.end, c.at)
 		if why != c.want && (ok || c.want != "") || ok != (c.want != "") {
 			t.Errorf("%s: excused by %q, %v; want %q", name, why, ok, c.want)
@@ -228,7 +231,7 @@ func TestOnlyRestrictionsExcuse(t *testing.T) {
 		"locked before it":                   {ending{err: told("57P01", locked), who: a, opened: began}, after(59 * time.Second), ""},
 		"locked after it":                    {ending{err: told("57P01", locked), who: a, opened: after(3 * time.Minute)}, after(4 * time.Minute), ""},
 		"locked, long after it":              {ending{err: told("57P01", locked), who: a, opened: began}, after(4 * time.Minute), ""},
-		"its statement cancelled":            {ending{err: told("57014", "canceling statement due to user request"), who: a, opened: began, midway: true}, in, locking},
+		"its statement cancelled":            {ending{err: told("57014", "canceling statement due to user request"), who: a, opened: began, midway: true}, in, ""},
 		"another's statement cancelled":      {ending{err: told("57014", "canceling statement due to user request"), who: b, opened: began, midway: true}, in, ""},
 		"cut by a lock":                      {ending{err: lost, who: a, opened: began}, in, locking},
 		"cut by a lock when idle":            {ending{err: lost, who: a, opened: began, idle: true}, in, ""},
@@ -238,11 +241,15 @@ func TestOnlyRestrictionsExcuse(t *testing.T) {
 		"rule over too early":                {ending{err: told("57P01", noRule), who: a, opened: began}, after(59 * time.Minute), ""},
 		"terminated":                         {ending{err: told("57P01", gate.FatalTerminated), who: a, opened: began, midway: true}, after(601 * time.Second), commanding},
 		"terminated, another":                {ending{err: told("57P01", gate.FatalTerminated), who: b, opened: began}, after(601 * time.Second), ""},
+		"terminated when it began":           {ending{err: told("57P01", gate.FatalTerminated), who: a, began: after(600 * time.Second), opened: after(602 * time.Second)}, after(603 * time.Second), commanding},
 		"begun after the command":            {ending{err: told("57P01", gate.FatalTerminated), who: a, opened: after(602 * time.Second)}, after(603 * time.Second), ""},
 		"drained, begun during the command":  {ending{err: told("57P01", gate.FatalTerminated), who: a, opened: after(600*time.Second + 1)}, after(611 * time.Second), overlapping},
 		"terminated, noticed in a restart":   {ending{err: told("57P01", gate.FatalTerminated), who: a, opened: began}, after(611 * time.Second), commanding},
 		"the words of a command, for a lock": {ending{err: told("57P01", gate.FatalTerminated), who: a, opened: began}, in, ""},
 	} {
+		if c.end.began.IsZero() {
+			c.end.began = c.end.opened
+		}
 		why, ok := d.excuse(c.end, c.at)
 		if why != c.want && (ok || c.want != "") || ok != (c.want != "") {
 			t.Errorf("%s: excused by %q, %v; want %q", name, why, ok, c.want)
@@ -279,6 +286,42 @@ func TestOnlyRestrictionsExcuse(t *testing.T) {
 	for _, records := range [][]gate.Record{line("locked", "b", in), line("locked", "a", began), line("terminated", "a", in), line("no_rule", "a", in), {{"msg": gate.MessageEnded, "outcome": "locked", "user": "a"}}} {
 		if d.auditRestrictions(records) == nil {
 			t.Errorf("nothing is wrong with %v", records)
+		}
+	}
+}
+
+// The log of a gate must tell the same of a session's end as its client does, unless the gate was killed.
+func TestLogsExplainExcuses(t *testing.T) {
+	t.Parallel()
+	began := time.Now()
+	after := began.Add
+	drain := outage{overlapping, after(time.Minute), after(61 * time.Second)}
+	crash := outage{crashing, after(time.Hour), after(61 * time.Minute)}
+	for name, c := range map[string]struct {
+		why            action
+		words          string
+		began, noticed time.Duration
+		outcome        string // in the log; empty: no line
+		wrong          bool
+	}{
+		"terminated":                       {commanding, gate.FatalTerminated, 0, time.Second, "terminated", false},
+		"drained for terminated":           {commanding, gate.FatalTerminated, 0, time.Second, "drained", true},
+		"drained, noticed after a command": {commanding, gate.FatalTerminated, 0, 2 * time.Minute, "drained", false},
+		"locked for terminated":            {commanding, gate.FatalTerminated, 0, time.Second, "locked", true},
+		"cut by a restart after a lock":    {locking, "", 0, 2 * time.Minute, "drain_timeout", false},
+		"drained, in a lock's words":       {locking, gate.FatalLocked, 0, 2 * time.Minute, "drained", true},
+		"cut by one of two":                {locking, "", 0, time.Second, "no_rule", false},
+		"no line":                          {locking, gate.FatalLocked, 0, time.Second, "", true},
+		"killed before its line":           {locking, gate.FatalLocked, 0, time.Hour - time.Second, "", false},
+		"begun after the kill":             {locking, gate.FatalLocked, 2 * time.Hour, 3 * time.Hour, "", true},
+	} {
+		d := disturbances{outages: []outage{drain, crash}, seen: []excusal{{"client", c.why, c.words, after(c.began), after(c.noticed)}}}
+		var records []gate.Record
+		if c.outcome != "" {
+			records = []gate.Record{{"msg": gate.MessageEnded, "client": "client", "outcome": c.outcome}}
+		}
+		if err := d.auditExcuses(records); (err != nil) != c.wrong {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
@@ -375,7 +418,7 @@ func TestWorkerSeesABrokenRelay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.hold(conn, new(clientCert))
+		w.hold(conn, new(clientCert), time.Now())
 		ask := func(w *worker, ctx context.Context) error {
 			got, err := one(ctx, w.conn.PgConn(), "select string_agg(md5('k' || g), '' order by g) from generate_series(1, 10000) g")
 			return errors.Join(err, w.matches([]byte(got), md5s("k", 10000)))

@@ -108,6 +108,7 @@ type worker struct {
 
 	conn       *pgx.Conn
 	clientCert *clientCert // that has let it in
+	began      time.Time   // to connect
 	opened     time.Time
 	local      string // its own address, as the gate's log has it
 	kept       int    // rows in the session's temporary table
@@ -180,18 +181,18 @@ func (w *worker) does(name string, do func(*worker, context.Context) error) bool
 
 // judge records a loss unless an action explains the error.
 func (w *worker) judge(err error) {
-	e := ending{who: w.subject(w.clientCert), err: err, pid: w.pid.Load(), opened: w.opened, clientCert: w.clientCert, idle: w.idle, midway: w.midway}
+	e := ending{who: w.subject(w.clientCert), err: err, pid: w.pid.Load(), began: w.began, opened: w.opened, clientCert: w.clientCert, idle: w.idle, midway: w.midway}
 	why, ok := w.s.excuse(e, time.Now())
 	if !ok {
 		w.s.recordLoss(w.String(), w.asked, err.Error())
 		return
 	}
-	how := "without a message"
-	if state(err) != "" {
-		how = "with a message"
+	how, words := "without a message", ""
+	if told := new(pgconn.PgError); errors.As(err, &told) {
+		how, words = "with a message", told.Message
 	}
 	w.s.sessionsEnded.add(string(why)+", "+how, 1)
-	w.s.excused(w.local, why)
+	w.s.excused(excusal{w.local, why, words, e.began, time.Now()})
 }
 
 func (w *worker) String() string {
@@ -207,7 +208,7 @@ func (w *worker) connect() bool {
 		conn, err := w.dial(p)
 		who, now := w.subject(p), time.Now()
 		if err == nil {
-			w.hold(conn, p)
+			w.hold(conn, p, began)
 			if r := w.s.forbids(who, began, now); r != nil {
 				w.s.recordLoss(w.String(), w.asked, fmt.Sprintf("it is admitted under %v", r))
 			}
@@ -258,8 +259,8 @@ func (w *worker) dial(p *clientCert) (*pgx.Conn, error) {
 	return pgx.ConnectConfig(ctx, config)
 }
 
-func (w *worker) hold(conn *pgx.Conn, p *clientCert) {
-	w.conn, w.clientCert, w.opened, w.kept = conn, p, time.Now(), 0
+func (w *worker) hold(conn *pgx.Conn, p *clientCert, began time.Time) {
+	w.conn, w.clientCert, w.began, w.opened, w.kept = conn, p, began, time.Now(), 0
 	w.local = conn.PgConn().Conn().LocalAddr().String()
 	w.pid.Store(conn.PgConn().PID())
 	w.group.enter(w, p)
@@ -320,7 +321,8 @@ type ending struct {
 	who        subject
 	err        error
 	pid        uint32
-	opened     time.Time
+	began      time.Time // to connect: the gate may have had the session from here on
+	opened     time.Time // when the client knew
 	clientCert *clientCert
 	idle       bool
 	midway     bool
@@ -348,8 +350,10 @@ type disturbances struct {
 
 // excusal is an end that was excused; the gate's log must have the same reason.
 type excusal struct {
-	client string
-	action action
+	client         string
+	action         action
+	words          string    // the message that told of it; empty: none
+	began, noticed time.Time // the session, and its end
 }
 
 func (d *disturbances) begin(what action) {
@@ -370,10 +374,10 @@ func (d *disturbances) terminate(pid uint32) {
 	d.terminated[pid] = time.Now()
 }
 
-func (d *disturbances) excused(client string, why action) {
+func (d *disturbances) excused(e excusal) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.seen = append(d.seen, excusal{client, why})
+	d.seen = append(d.seen, e)
 }
 
 // drainTimeout is the gate's limits.drain_timeout. Busy sessions may go on for half of it.
@@ -394,13 +398,7 @@ func (d *disturbances) excuse(e ending, now time.Time) (action, bool) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if inWords && told.Code == "57014" { // the gate cancels the statement of a session that it ends
-		if r := d.restricted(e, now, func(action) bool { return true }); r != nil && !e.idle {
-			return r.action, true
-		}
-		return "", false
-	}
-	if !inWords && ended(e.err) && d.met(crashing, e.opened, now) {
+	if !inWords && ended(e.err) && d.met(crashing, e.began, now) {
 		return crashing, true
 	}
 	byCommand := inWords && told.Code == "57P01" && told.Message == gate.FatalTerminated
@@ -419,7 +417,7 @@ func (d *disturbances) excuse(e ending, now time.Time) (action, bool) {
 		return r.action, true
 	}
 	for _, o := range slices.Backward(d.outages) {
-		if o.action == crashing || !o.touches(e.opened, now) {
+		if o.action == crashing || !o.touches(e.began, now) {
 			continue
 		}
 		if timely := now.Sub(o.from) >= drainTimeout; e.midway && (byCommand || !timely) {

@@ -75,14 +75,14 @@ for f in "$@"; do
 	large)
 		out=$(sql "" -c "select repeat('x', $INTEROP_SIZE)" | wc -c); judge "$f" 0 "$out" $((INTEROP_SIZE + 1)) ;;
 	cancel)
-		# psql cancels at SIGINT.
-		timeout 240 "$PSQL" -XAtq -v VERBOSITY=sqlstate "$base sslmode=require application_name=cancel-$$" -c 'select pg_sleep(120)' >"$tmp/cancel" 2>&1 &
+		# psql cancels at SIGINT, which timeout passes on.
+		timeout --foreground 240 "$PSQL" -XAtq -v VERBOSITY=sqlstate "$base sslmode=require application_name=cancel-$$" -c 'select pg_sleep(120)' >"$tmp/cancel" 2>&1 &
 		pid=$!
 		for _ in $(seq 100); do
 			[ "$(sql "" -c "select count(*) from pg_stat_activity where application_name = 'cancel-$$' and query like '%pg_sleep%'")" = 1 ] && break
 			sleep 0.1
 		done
-		pkill -INT -P $pid psql
+		kill -INT $pid
 		wait $pid
 		out=$(grep -o 'ERROR:.*' "$tmp/cancel"); judge "$f" $? "$out" ;;
 	protocol-3.0) check "$f" app "min_protocol_version=3.0 max_protocol_version=3.0" -c 'select current_user' ;;
