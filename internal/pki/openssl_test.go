@@ -26,7 +26,7 @@ func hyphenated(o *pki.InitOptions) {
 // either has written the other writes again to the last byte.
 func TestInTurnWithOpenSSL(t *testing.T) {
 	t.Parallel()
-	o := initCA(t, func(o *pki.InitOptions) { hyphenated(o); o.KeyType = pki.RSA })
+	o := initCA(t, hyphenated)
 	index := filepath.Join(o.Dir, "index.txt")
 	must(t, o.Dir, "openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout other.key -out other.csr -subj /CN=other")
 	for i := range 10 {
