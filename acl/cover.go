@@ -27,7 +27,7 @@ func (r *Rules) Superusers() []string { return slices.Clone(r.superusers) }
 
 // MayAdmit returns a rule that could admit a session of the user, or nil.
 func (r *Rules) MayAdmit(user string) *Rule {
-	named := slices.Contains(r.superusers, user)
+	named := slices.Contains(r.superusers, user) || slices.Contains(r.reserved, user)
 	for _, rule := range r.list {
 		if rule.Allow && rule.canMatchUser(user) && (!named || rule.namesUser(user)) {
 			return rule
@@ -115,6 +115,8 @@ func (p *pattern) covers(q *pattern) bool {
 		return p.re.String() == q.re.String()
 	case p.kind == template:
 		return slices.Equal(p.parts, q.parts)
+	case p.kind == group:
+		return p.text == q.text
 	}
 	return p.kind == same
 }
@@ -123,6 +125,11 @@ func (p *pattern) covers(q *pattern) bool {
 // refer to.
 func coversUsers(a, b *Rule) bool {
 	if !coversNames(a.users, b.users) {
+		return false
+	}
+	// The members are those of the backend of each rule. While they are not known, a rule that rejects
+	// matches everybody, and one that allows nobody.
+	if (a.Backend != b.Backend || a.Allow && !b.Allow) && len(b.Groups()) > 0 && !coversNames(a.users, []pattern{{kind: group}}) {
 		return false
 	}
 	if !slices.ContainsFunc(b.users, func(p pattern) bool { return p.kind == template }) {
@@ -152,7 +159,7 @@ func (r *Rules) coversSuperusers(a, b *Rule) bool {
 	if !a.Allow {
 		return true
 	}
-	return !slices.ContainsFunc(r.superusers, func(name string) bool {
+	return !slices.ContainsFunc(slices.Concat(r.superusers, r.reserved), func(name string) bool {
 		fits := b.namesUser(name) || !b.Allow && b.canMatchUser(name)
 		return fits && !a.namesUser(name)
 	})
@@ -161,6 +168,6 @@ func (r *Rules) coversSuperusers(a, b *Rule) bool {
 // canMatchUser reports whether the rule could match a request of the user.
 func (rule *Rule) canMatchUser(user string) bool {
 	return rule.users == nil || slices.ContainsFunc(rule.users, func(p pattern) bool {
-		return p.kind == same || p.kind == template || p.matches(user)
+		return p.kind == same || p.kind == template || p.kind == group || p.matches(user)
 	})
 }

@@ -68,10 +68,11 @@ type Problem struct {
 // NewRules checks and compiles the rules of a configuration. listeners are the
 // configured addresses. superusers are the roles that a rule admits only by their
 // literal name: where a certificate replaces a password, a pattern must not give
-// superuser rights. The Rules are nil if a problem is more than a warning.
-func NewRules(options []RuleOptions, listeners, superusers []string) (*Rules, []Problem) {
+// superuser rights. The same holds for reserved, the roles of the gate itself. The Rules are nil
+// if a problem is more than a warning.
+func NewRules(options []RuleOptions, listeners, superusers []string, reserved ...string) (*Rules, []Problem) {
 	p := &ruleParser{listeners: listeners}
-	rules := &Rules{superusers: slices.Clone(superusers)}
+	rules := &Rules{superusers: slices.Clone(superusers), reserved: slices.Clone(reserved)}
 	for i, name := range superusers {
 		if q, err := parsePattern(name, roleName); err != nil || q.kind != literal || len(name) > maxCN {
 			p.errorf(fmt.Sprintf("superusers[%d]", i), "%q is not the name of a role; list superusers one by one, without patterns", name)
@@ -238,11 +239,14 @@ func (p *ruleParser) users(list []string, rule *Rule) (out []pattern) {
 	bound := len(list) > 0
 	for i, text := range p.entries(".users", list) {
 		q := pattern{kind: template}
-		if strings.Contains(text, `\1`) && !strings.ContainsAny(text[:1], "/+@") {
+		switch {
+		case strings.HasPrefix(text, "+"):
+			q = p.group(fmt.Sprintf(".users[%d]", i), text)
+		case strings.Contains(text, `\1`) && !strings.ContainsAny(text[:1], "/@"):
 			p.checkTemplate(fmt.Sprintf(".users[%d]", i), text, rule.certificate)
 			before, after, _ := strings.Cut(text, `\1`)
 			q.parts = []string{before, after}
-		} else {
+		default:
 			q = p.entry(".users", i, text, roleName)
 		}
 		bound = bound && q.kind == same
@@ -253,6 +257,22 @@ func (p *ruleParser) users(list []string, rule *Rule) (out []pattern) {
 		rule.certificate = []attribute{{kind: "cn", pattern: pattern{kind: everything}}}
 	}
 	return out
+}
+
+// group parses +role, which names one role, as in pg_hba.conf.
+func (p *ruleParser) group(key, text string) pattern {
+	role := text[1:]
+	switch {
+	case role == "":
+		p.errorf(key, `"+" names no role; write + and the name of one, like +dba`)
+	case strings.HasPrefix(role, `"`) && strings.HasSuffix(role, `"`):
+		p.errorf(key, `%s has quotes in it, which pg_hba.conf takes away and which would be part of the name here; write '+%s'`, text, strings.Trim(role, `"`))
+	case strings.ContainsAny(role, `*\`) || role[0] == '/' || role[0] == '+':
+		p.errorf(key, "%q is not + and the name of one role; a role cannot be named by a pattern", text)
+	case len(role) > maxCN:
+		p.errorf(key, "%q is longer than a name in PostgreSQL can be (%d bytes)", role, maxCN)
+	}
+	return pattern{kind: group, text: role}
 }
 
 func (p *ruleParser) checkTemplate(key, text string, certificate []attribute) {

@@ -30,6 +30,7 @@ const (
 	regex
 	template // with \1, which comes from the certificate
 	same     // samename: the certificate's common name; sameuser: the user
+	group    // the members of the role in text
 )
 
 // nameKind is the kind of name that a pattern is compared with. It changes how the
@@ -46,8 +47,8 @@ const (
 // maxPattern bounds the cost of a pattern for each connection, in bytes.
 const maxPattern = 1024
 
-// parsePattern parses a pattern for any kind of name. Forms of pg_hba.conf that only
-// PostgreSQL can resolve (a role group, a file) are errors.
+// parsePattern parses a pattern for any kind of name. A group, which only users may have, and the
+// file of pg_hba.conf are errors.
 func parsePattern(s string, v nameKind) (p pattern, err error) {
 	switch {
 	case s == "":
@@ -59,7 +60,7 @@ func parsePattern(s string, v nameKind) (p pattern, err error) {
 	case s[0] == '/':
 		return parseRegex(s[1:], v)
 	case s[0] == '+':
-		return p, errors.New("means the members of a role in pg_hba.conf, which only PostgreSQL knows; write the names, a glob or a regular expression")
+		return p, errors.New("means the members of a role, which only users may name; write the names, a glob or a regular expression")
 	case s[0] == '@':
 		return p, errors.New("means a file in pg_hba.conf; write the names here")
 	case strings.Contains(s, `\`) && v != fullName:
@@ -144,7 +145,7 @@ func lower(s string) string {
 	return string(b)
 }
 
-// matches reports whether the pattern matches the name. A template and the keywords
+// matches reports whether the pattern matches the name. A template, a group and the keywords
 // samename and sameuser need more than the name and match nothing here.
 func (p *pattern) matches(name string) bool {
 	switch p.kind {

@@ -31,6 +31,8 @@ type Request struct {
 	Certificate    *Identity // nil without a client certificate
 	// At is when it is judged. Rules with times match nothing at the zero time.
 	At time.Time
+	// Groups has the members of the roles that rules name with +role.
+	Groups Groups
 }
 
 // Rule is one rule of a list.
@@ -71,8 +73,8 @@ type attribute struct {
 // Rules is an ordered list: the first rule that matches a request decides.
 // It is immutable and safe for concurrent use.
 type Rules struct {
-	list       []*Rule
-	superusers []string
+	list                 []*Rule
+	superusers, reserved []string
 }
 
 // All returns the rules in their order.
@@ -114,9 +116,9 @@ func (r *Rules) Trace(q *Request) (steps []Step) {
 // query is a request with its names in the form that rules are compared with.
 type query struct {
 	*Request
-	source    netip.Addr // unmapped and without a zone, as netip.Prefix.Contains needs it
-	sni       string     // in lower case
-	superuser bool
+	source              netip.Addr // unmapped and without a zone, as netip.Prefix.Contains needs it
+	sni                 string     // in lower case
+	superuser, reserved bool
 }
 
 func (r *Rules) query(q *Request) query {
@@ -125,6 +127,7 @@ func (r *Rules) query(q *Request) query {
 		source:    q.Source.Unmap().WithZone(""),
 		sni:       lower(q.SNI),
 		superuser: slices.Contains(r.superusers, q.User),
+		reserved:  slices.Contains(r.reserved, q.User),
 	}
 }
 
@@ -141,7 +144,9 @@ const (
 	mismatchReplication
 	mismatchDatabase
 	mismatchUser
+	mismatchUnknown
 	mismatchSuperuser
+	mismatchReserved
 	mismatchTime
 	mismatchLifetime
 )
@@ -164,6 +169,10 @@ func (m mismatch) describe(q *Request) string {
 		return fmt.Sprintf("database %q does not match its databases", q.Database)
 	case mismatchUser:
 		return fmt.Sprintf("user %q does not match its users", q.User)
+	case mismatchUnknown:
+		return "the members of a role in its users are not known now"
+	case mismatchReserved:
+		return fmt.Sprintf("%q is the user of groups, and its users do not name it", q.User)
 	case mismatchSuperuser:
 		return fmt.Sprintf("%q is in acl.superusers, and its users do not name it", q.User)
 	}
@@ -214,16 +223,34 @@ func (rule *Rule) firstMismatch(w *query) mismatch {
 	if rule.databases != nil && !rule.hasDatabase(w) {
 		return mismatchDatabase
 	}
-	if rule.users != nil && !rule.hasUser(w) {
-		return mismatchUser
-	}
-	if rule.Allow && w.superuser && !rule.namesUser(w.User) {
-		return mismatchSuperuser
+	if m := rule.userMismatch(w); m != noMismatch {
+		return m
 	}
 	if !rule.when.holds(w.At) {
 		return mismatchTime
 	}
 	return noMismatch
+}
+
+// userMismatch is firstMismatch for the user. A rule that allows does not match one who may be a
+// member of a role, and a rule that rejects does: neither admits by what is not known.
+func (rule *Rule) userMismatch(w *query) mismatch {
+	if rule.users != nil {
+		switch matches, unknown := rule.hasUser(w); {
+		case matches:
+		case !unknown:
+			return mismatchUser
+		case rule.Allow:
+			return mismatchUnknown
+		}
+	}
+	switch {
+	case !rule.Allow, !w.superuser && !w.reserved, rule.namesUser(w.User):
+		return noMismatch
+	case w.superuser:
+		return mismatchSuperuser
+	}
+	return mismatchReserved
 }
 
 func contains(prefixes []netip.Prefix, addr netip.Addr) bool {
@@ -296,24 +323,27 @@ func (rule *Rule) hasDatabase(w *query) bool {
 	return false
 }
 
-func (rule *Rule) hasUser(w *query) bool {
+// hasUser reports whether an entry matches the user, or else whether one may: a role whose members
+// are not known.
+func (rule *Rule) hasUser(w *query) (matches, unknown bool) {
 	for i := range rule.users {
 		switch p := &rule.users[i]; p.kind {
 		case same:
-			if w.Certificate != nil && w.Certificate.CN != "" && w.Certificate.CN == w.User {
-				return true
-			}
+			matches = w.Certificate != nil && w.Certificate.CN != "" && w.Certificate.CN == w.User
 		case template:
-			if want, ok := between(w.User, p.parts[0], p.parts[1]); ok && want != "" && rule.captures(w.Certificate, want) {
-				return true
-			}
+			want, ok := between(w.User, p.parts[0], p.parts[1])
+			matches = ok && want != "" && rule.captures(w.Certificate, want)
+		case group:
+			member, known := w.Groups[rule.Backend].has(p.text, w.User, w.At)
+			matches, unknown = member, unknown || !known
 		default:
-			if p.matches(w.User) {
-				return true
-			}
+			matches = p.matches(w.User)
+		}
+		if matches {
+			return true, false
 		}
 	}
-	return false
+	return false, unknown
 }
 
 // captures reports whether \1 equals want for one of the names in the certificate.

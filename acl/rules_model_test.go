@@ -208,6 +208,10 @@ func modelUser(o acl.RuleOptions, q *acl.Request) bool {
 					return true
 				}
 			}
+		case text[0] == '+':
+			if modelMember(o, text[1:], q) {
+				return true
+			}
 		default:
 			if _, ok := modelMatches(text, q.User); ok {
 				return true
@@ -215,6 +219,35 @@ func modelUser(o acl.RuleOptions, q *acl.Request) bool {
 		}
 	}
 	return o.Users == nil
+}
+
+// modelMembers are the members of roles, by backend.
+var modelMembers = map[string]map[string][]string{
+	"":      {"a": {"a", "ab", "root"}, "b": {"b", "aa", "a\nb", "all"}, "gone": nil},
+	"other": {"a": {"a", "abb", "a*"}, "b": nil, "gone": nil},
+}
+
+// modelKnown are the backends that have told their members, by the word in Request.Session.
+var modelKnown = map[string][]string{"all": {"", "other"}, "default": {""}, "other": {"other"}, "none": nil, "over": nil}
+
+func modelGroups(known string) acl.Groups {
+	told, until := modelKnown[known], time.Time{}
+	if known == "over" {
+		told, until = modelKnown["all"], modelStart
+	}
+	groups := acl.Groups{}
+	for _, backend := range told {
+		groups[backend] = acl.NewMembers(modelMembers[backend], until)
+	}
+	return groups
+}
+
+// modelMember is is_member; what is not known is a reason to refuse.
+func modelMember(o acl.RuleOptions, role string, q *acl.Request) bool {
+	if !slices.Contains(modelKnown[q.Session], o.Backend) {
+		return o.Action == "reject"
+	}
+	return slices.Contains(modelMembers[o.Backend][role], q.User)
 }
 
 func modelSuperuser(o acl.RuleOptions, superusers []string, q *acl.Request) bool {
@@ -354,7 +387,10 @@ func (r modelRand) rule() acl.RuleOptions {
 	o := acl.RuleOptions{
 		Action:      r.one([]string{"allow", "allow", "reject"}),
 		Replication: r.maybe(4, []string{"none", "database", "physical"}),
-		Users:       r.some(append([]string{"samename"}, modelPatterns...)),
+		Users:       r.some(append([]string{"samename", "+a", "+b", "+a", "+gone"}, modelPatterns...)),
+	}
+	if o.Action == "allow" {
+		o.Backend = r.maybe(3, []string{"other"})
 	}
 	switch r.IntN(6) {
 	case 0:
@@ -413,7 +449,9 @@ func (r modelRand) request() *acl.Request {
 		Replication: []acl.Replication{0, 0, 0, acl.LogicalReplication, acl.PhysicalReplication}[r.IntN(5)],
 		SNI:         r.one(modelServerNames),
 		At:          modelStart.Add(time.Duration(r.IntN(4*24*60)) * time.Minute),
+		Session:     r.one([]string{"all", "all", "all", "default", "other", "none", "over"}),
 	}
+	q.Groups = modelGroups(q.Session)
 	if r.IntN(5) > 0 {
 		q.Certificate = &acl.Identity{
 			CN:     r.one(append([]string{""}, modelRoles...)),
@@ -473,6 +511,7 @@ func TestRulesAgreeWithModel(t *testing.T) {
 		"nobody", "allow", "reject", "sources", "listeners", "databases", "sameuser", "users", "samename", "template", "superuser",
 		"cn", "dn", "dns", "email", "uri", "issuer", "spki", "sni", "replication none", "replication database", "replication physical",
 		"session logical replication", "session physical replication", "from or until", "hours", "weekdays",
+		"group", "group of another backend", "group not known",
 	} {
 		if took[what] < 60 {
 			t.Errorf("-seed=%d: %s took part in %d of %d decisions", *seed, what, took[what], lists*15)
@@ -495,6 +534,9 @@ func count(took map[string]int, list []acl.RuleOptions, superusers []string, q *
 		"sameuser":                            slices.Contains(o.Databases, "sameuser") && q.Database == q.User,
 		"samename":                            slices.Equal(o.Users, []string{"samename"}),
 		"template":                            len(o.Users) == 1 && strings.Contains(o.Users[0], `\1`),
+		"group":                               slices.Contains(o.Users, "+"+q.User[:1]) && len(modelKnown[q.Session]) > 0,
+		"group of another backend":            o.Backend != "" && slices.Contains(o.Users, "+a") && q.Session == "all",
+		"group not known":                     slices.Contains(o.Users, "+a") && len(modelKnown[q.Session]) == 0,
 		"superuser":                           o.Action == "allow" && slices.Contains(superusers, q.User),
 		"replication " + o.Replication:        true,
 		fmt.Sprint("session ", q.Replication): true,

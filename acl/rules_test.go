@@ -678,16 +678,20 @@ func TestNewRulesMistakes(t *testing.T) {
 			[]string{"rules[0].databases: has no effect on physical replication, which has no database; remove it"},
 		},
 
-		{
-			"users: [+dba]",
-			[]string{`rules[0].users[0]: "+dba" means the members of a role in pg_hba.conf, which only PostgreSQL knows; ` +
-				"write the names, a glob or a regular expression"},
-		},
+		{"users: [+dba]", nil},
+		{"users: [+Sales, '+a b', +all, +samename]", nil},
+		{"users: ['+" + long + "']", nil},
+		{"users: ['+" + long + "x']", []string{`rules[0].users[0]: "` + long + `x" is longer than a name in PostgreSQL can be (63 bytes)`}},
+		{"users: ['+']", []string{`rules[0].users[0]: "+" names no role; write + and the name of one, like +dba`}},
+		{"users: ['+app_*']", []string{`rules[0].users[0]: "+app_*" is not + and the name of one role; a role cannot be named by a pattern`}},
+		{"users: ['+/^app']", []string{`rules[0].users[0]: "+/^app" is not + and the name of one role; a role cannot be named by a pattern`}},
+		{"users: ['++dba']", []string{`rules[0].users[0]: "++dba" is not + and the name of one role; a role cannot be named by a pattern`}},
+		{`users: ['+"Sales"']`, []string{`rules[0].users[0]: +"Sales" has quotes in it, which pg_hba.conf takes away and which would be part of the name here; write '+Sales'`}},
+		{"users: [alice], databases: [+dba]", []string{`rules[0].databases[0]: "+dba" means the members of a role, which only users may name; write the names, a glob or a regular expression`}},
 		{"users: ['@file']", []string{`rules[0].users[0]: "@file" means a file in pg_hba.conf; write the names here`}},
 		{
 			`users: ['+\1'], certificate: {cn: '/^(.*)$'}`,
-			[]string{`rules[0].users[0]: "+\\1" means the members of a role in pg_hba.conf, which only PostgreSQL knows; ` +
-				"write the names, a glob or a regular expression"},
+			[]string{`rules[0].users[0]: "+\\1" is not + and the name of one role; a role cannot be named by a pattern`},
 		},
 		{`users: ['a\b']`, []string{`rules[0].users[0]: "a\\b" has a backslash; only a regular expression (/...) and, in users, \1 may have one`}},
 		{`users: ['\2']`, []string{`rules[0].users[0]: "\\2" has a backslash; only a regular expression (/...) and, in users, \1 may have one`}},
@@ -770,10 +774,10 @@ func TestNewRulesMistakes(t *testing.T) {
 		{"action: reject, users: [all]", nil},
 
 		// All of it at once.
-		{"users: [+a, b, '/('], databases: [], action: x", []string{
+		{"users: ['+', b, '/('], databases: [], action: x", []string{
 			`rules[0].action: "x" is not known; write allow or reject`,
 			"rules[0].databases: " + empty,
-			`rules[0].users[0]: "+a" means the members of a role in pg_hba.conf, which only PostgreSQL knows; write the names, a glob or a regular expression`,
+			`rules[0].users[0]: "+" names no role; write + and the name of one, like +dba`,
 			`rules[0].users[2]: "/(" is not a regular expression (missing closing ): ` + "`(`)",
 		}},
 	} {
@@ -824,8 +828,8 @@ func TestNewRulesMistakesAmongSeveral(t *testing.T) {
 		},
 		{
 			"the key is that of the rule",
-			[]string{"users: [a]", "users: [a, +b]"},
-			[]string{`rules[1].users[1]: "+b" means the members of a role in pg_hba.conf, which only PostgreSQL knows; write the names, a glob or a regular expression`},
+			[]string{"users: [a]", "users: [a, '@b']"},
+			[]string{`rules[1].users[1]: "@b" means a file in pg_hba.conf; write the names here`},
 		},
 		{
 			"behind one that rejects everything",

@@ -54,6 +54,9 @@ func withDefaults(lines map[string]int, key string, b backend) backend {
 		{"host", func() { b.Host = standard.Host }},
 		{"port", func() { b.Port = standard.Port }},
 		{"connect_timeout", func() { b.ConnectTimeout = standard.ConnectTimeout }},
+		{"groups.database", func() { b.Groups.Database = standard.Groups.Database }},
+		{"groups.refresh", func() { b.Groups.Refresh = standard.Groups.Refresh }},
+		{"groups.max_age", func() { b.Groups.MaxAge = standard.Groups.MaxAge }},
 	} {
 		if _, there := lines[key+"."+d.key]; !there {
 			d.set()

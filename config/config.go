@@ -52,7 +52,8 @@ type Config struct {
 	StateDir       string // absolute, or relative to the working directory; empty: none
 	AuditFile      string // likewise; empty: no audit trail
 	Landlock       bool
-	RunsCommands   bool // a passphrase command runs at each load
+	Groups         []GroupLookup // what the rules need to know of roles
+	RunsCommands   bool          // a passphrase command runs at each load
 
 	// Settings has the keys and their values, to compare this load with another.
 	Settings *Settings
@@ -64,6 +65,15 @@ type Config struct {
 
 // At returns the file and line of a rule, or the variable that sets the rules.
 func (c *Config) At(line int) string { return at(c.path, line, "acl.rules") }
+
+// Warning returns a warning about a key of the configuration.
+func (c *Config) Warning(key, text string) Problem {
+	p := Problem{File: c.path, Line: lineOf(c.Settings.lines, key), Key: key, Text: text, Warning: true}
+	if c.path == "" || p.Line == 0 {
+		p.File, p.Line = Variable(key), 0
+	}
+	return p
+}
 
 // at returns the file and line of a key. Line 0 means that the environment sets it.
 func at(path string, line int, key string) string {
@@ -278,7 +288,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		SourceRefusal:         l.sourceRefusal(f.ACL.Refusal),
 		Proxies:               l.proxies(f.Listen),
 		ProxyHeaderTimeout:    proxyHeaderTimeout,
-		Rules:                 l.rules(f.ACL, c.Listen, now),
+		Rules:                 l.rules(f.ACL, c.Listen, f.groupUsers(), now),
 		Recheck:               l.recheck("acl.on_recheck", f.ACL.OnRecheck),
 		OnExpiry:              l.onExpiry(f.ACL),
 		RecheckInterval:       time.Duration(f.ACL.RecheckInterval),
@@ -290,7 +300,7 @@ func (l *loader) load(f file, dir string, prompt func(string) ([]byte, error), n
 		Recording:             l.recording(f),
 	}
 	c.Policy.Backend, c.Policy.Backends = l.backends(f)
-	l.checkBackends(f.ACL.Rules, c.Policy)
+	c.Groups = l.checkBackends(f, c.Policy)
 	if c.TLS != nil {
 		c.Policy.TLS, c.Policy.Verify = c.TLS.Config, verify(c.TLS)
 		c.Policy.EndOnStaleCRL = c.TLS.EndOnStaleCRL

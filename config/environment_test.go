@@ -59,7 +59,7 @@ func TestEnvironmentHasEveryKey(t *testing.T) {
 		"PGWICKET_TLS_CRL_STALE=end", "PGWICKET_TLS_CRL_GRACE=12h",
 		"PGWICKET_ACL_ALLOW=10.20.0.0/16,192.0.2.7,fd00::/8", "PGWICKET_ACL_DENY=10.20.30.0/24", "PGWICKET_ACL_REFUSAL=explain",
 		`PGWICKET_ACL_RULES=[{name: first, action: allow, sources: [10.20.0.0/16], listeners: [127.0.0.1:5432, "[::1]:5432"], ` +
-			`databases: [shop, sameuser, "t_*", "/^x$"], users: [app, samename, 'u_\1'], certificate: {cn: '/^(.*)$', dn: "CN=app,O=Example", ` +
+			`databases: [shop, sameuser, "t_*", "/^x$"], users: [app, samename, 'u_\1', +staff], certificate: {cn: '/^(.*)$', dn: "CN=app,O=Example", ` +
 			`dns: "*.example", email: all, uri: "spiffe://x/*", issuer: CN=CA, spki: 5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef}, ` +
 			`sni: [db.example], replication: none, backend: replicas, database_as: shop2, idle_timeout: 22s, from: "2026-01-01T00:00:00Z", until: "2226-01-01T00:00:00Z", weekdays: [mon-fri, sun], hours: [8-18, "22:30-6"], timezone: Europe/Zurich, session_lifetime: 23h, max_certificate_lifetime: 2160h, max_sessions: 24, max_sessions_per_certificate: 25}, {action: reject}]`,
 		"PGWICKET_ACL_SUPERUSERS=root", "PGWICKET_ACL_RECHECK_INTERVAL=45s", "PGWICKET_ACL_ON_RECHECK=idle", "PGWICKET_ACL_ON_EXPIRY=off", "PGWICKET_ACL_CANCEL_REQUESTS=known",
@@ -67,8 +67,10 @@ func TestEnvironmentHasEveryKey(t *testing.T) {
 		"PGWICKET_BACKEND_SSLMODE=\"\"", "PGWICKET_BACKEND_SSLNEGOTIATION=\"\"", "PGWICKET_BACKEND_SSLROOTCERT=\"\"",
 		"PGWICKET_BACKEND_SSLCRL=\"\"", "PGWICKET_BACKEND_SSLCRLDIR=\"\"",
 		"PGWICKET_BACKEND_SSLCERT=\"\"", "PGWICKET_BACKEND_SSLKEY=\"\"", "PGWICKET_BACKEND_CLIENT_INFO=false",
+		"PGWICKET_BACKEND_GROUPS_USER=\"\"", "PGWICKET_BACKEND_GROUPS_DATABASE=postgres", "PGWICKET_BACKEND_GROUPS_PASSWORD_FILE=\"\"",
+		"PGWICKET_BACKEND_GROUPS_REFRESH=30s", "PGWICKET_BACKEND_GROUPS_MAX_AGE=5m",
 		`PGWICKET_BACKENDS=[{name: replicas, host: "db1.example, fd00::2, @third", port: "5433,5434,5435", connect_timeout: 2s, sslmode: verify-full, ` +
-			`sslnegotiation: direct, sslrootcert: ca.crt, sslcrl: ca.crl, sslcrldir: crls, sslcert: chained.crt, sslkey: chained.key, client_info: true}]`,
+			`sslnegotiation: direct, sslrootcert: ca.crt, sslcrl: ca.crl, sslcrldir: crls, sslcert: chained.crt, sslkey: chained.key, client_info: true, groups: {user: lookup, database: shop, password_file: groups.password, refresh: 26s, max_age: 27m}}]`,
 		"PGWICKET_LIMITS_STARTUP_TIMEOUT=1m", "PGWICKET_LIMITS_AUTHENTICATION_TIMEOUT=70s", "PGWICKET_LIMITS_MAX_CANCEL_REQUESTS=7", "PGWICKET_LIMITS_MAX_CONNECTIONS=11", "PGWICKET_LIMITS_MAX_STARTUPS=8", "PGWICKET_LIMITS_MAX_HANDSHAKE_BYTES=19000",
 		"PGWICKET_LIMITS_MAX_CONNECTIONS_PER_SOURCE=12", "PGWICKET_LIMITS_MAX_SESSIONS_PER_ACCOUNT=13", "PGWICKET_LIMITS_CONNECTION_RATE=14",
 		"PGWICKET_LIMITS_CONNECTION_BURST=15", "PGWICKET_LIMITS_MAX_AUTH_FAILURES=16", "PGWICKET_LIMITS_AUTH_REFUSAL=17s",

@@ -134,8 +134,14 @@ func uncommented(t *testing.T, text string) string {
 		found++
 		indent := m[1] + m[2]
 		if m[4] != "" && !strings.HasPrefix(m[3], "-") {
-			if i := slices.IndexFunc(out, func(l string) bool { return strings.HasPrefix(l, indent+m[4]+":") }); i >= 0 {
-				out[i] = ""
+			section := out // the last one, in which alone an indented key can be another time
+			for i, l := range out {
+				if indent != "" && l != "" && l[0] >= 'a' && l[0] <= 'z' {
+					section = out[i:]
+				}
+			}
+			if i := slices.IndexFunc(section, func(l string) bool { return strings.HasPrefix(l, indent+m[4]+":") }); i >= 0 {
+				section[i] = ""
 			}
 		}
 		out = append(out, indent+m[3])

@@ -66,6 +66,16 @@ type backend struct {
 	SSLCert        string   `yaml:"sslcert"`
 	SSLKey         string   `yaml:"sslkey"`
 	ClientInfo     bool     `yaml:"client_info"`
+	Groups         groups   `yaml:"groups"`
+}
+
+// groups is how the members of roles are asked for.
+type groups struct {
+	User         string   `yaml:"user"`
+	Database     string   `yaml:"database"`
+	PasswordFile string   `yaml:"password_file"`
+	Refresh      duration `yaml:"refresh"`
+	MaxAge       duration `yaml:"max_age"`
 }
 
 type limits struct {
@@ -125,7 +135,10 @@ func defaults() file {
 			OnRecheck:       "immediate",
 			CancelRequests:  "any",
 		},
-		Backend: backend{Host: "/run/postgresql", Port: "5432", ConnectTimeout: duration(5 * time.Second)},
+		Backend: backend{
+			Host: "/run/postgresql", Port: "5432", ConnectTimeout: duration(5 * time.Second),
+			Groups: groups{Database: "postgres", Refresh: duration(30 * time.Second), MaxAge: duration(5 * time.Minute)},
+		},
 		Limits: limits{
 			StartupTimeout:        duration(10 * time.Second),
 			AuthenticationTimeout: duration(65 * time.Second),

@@ -98,6 +98,7 @@ func TestLoadEveryKey(t *testing.T) {
 	if want := (Config{
 		Listen: []string{"127.0.0.1:5432", "[::1]:5432"}, ListenLines: []int{2, 3}, TCPUserTimeout: 90 * time.Second, DrainDelay: 5 * time.Second, DrainTimeout: 2 * time.Hour,
 		Admin: Admin{Address: "192.0.2.1:9999", Line: rest.Admin.Line, Socket: rest.Admin.Socket, Hosts: []string{"gate.example"}, ShowClients: true}, LogLevel: slog.LevelDebug, LogFormat: "json", ReusePort: true, User: "nobody", UserLine: rest.UserLine, RunsCommands: true,
+		Groups:   []GroupLookup{{Backend: "replicas", Key: "backends[0].groups", User: "lookup", Database: "shop", Password: "correct horse", Refresh: 26 * time.Second, MaxAge: 27 * time.Minute, Roles: []string{"staff"}}},
 		StateDir: filepath.Dir(rest.Admin.Socket), AuditFile: filepath.Join(filepath.Dir(rest.Admin.Socket), "audit.log"),
 	}); !reflect.DeepEqual(rest, want) {
 		t.Errorf("got %+v, want %+v", rest, want)

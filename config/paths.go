@@ -96,7 +96,7 @@ func (f *file) paths(dir string) (set []pathKey) {
 			all = append(all, pathKey{key + ".sslrootcert", &b.SSLRootCert})
 		}
 		all = append(all, pathKey{key + ".sslcrl", &b.SSLCRL}, pathKey{key + ".sslcrldir", &b.SSLCRLDir},
-			pathKey{key + ".sslcert", &b.SSLCert}, pathKey{key + ".sslkey", &b.SSLKey})
+			pathKey{key + ".sslcert", &b.SSLCert}, pathKey{key + ".sslkey", &b.SSLKey}, pathKey{key + ".groups.password_file", &b.Groups.PasswordFile})
 	}
 	add("backend", &f.Backend)
 	for i := range f.Backends {

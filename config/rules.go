@@ -13,7 +13,7 @@ import (
 
 // rules checks acl.rules. It returns nil if there are none, so that only the allowlist
 // decides.
-func (l *loader) rules(a access, listeners []string, now time.Time) *acl.Rules {
+func (l *loader) rules(a access, listeners, reserved []string, now time.Time) *acl.Rules {
 	if _, there := l.lines["acl.rules"]; there && a.Rules == nil {
 		// To comment out the last rule must not admit everybody.
 		l.errorf("acl.rules", "has no rules; write rules: [] to decide by the allowlist only")
@@ -21,7 +21,7 @@ func (l *loader) rules(a access, listeners []string, now time.Time) *acl.Rules {
 	for i, rule := range a.Rules {
 		l.checkEmpty(fmt.Sprintf("acl.rules[%d]", i), rule)
 	}
-	rules, problems := acl.NewRules(a.Rules, listeners, a.Superusers)
+	rules, problems := acl.NewRules(a.Rules, listeners, a.Superusers, reserved...)
 	for _, p := range problems {
 		l.add(p.Warning, "acl."+p.Key, "%s", p.Text)
 	}
@@ -72,8 +72,10 @@ func (l *loader) checkEmpty(key string, rule acl.RuleOptions) {
 	}
 }
 
-// checkBackends checks that every rule with action: allow has a backend.
-func (l *loader) checkBackends(rules []acl.RuleOptions, p *proxy.Policy) {
+// checkBackends checks that every rule with action: allow has a backend, and returns how the backends
+// are asked for what the rules need.
+func (l *loader) checkBackends(f file, p *proxy.Policy) []GroupLookup {
+	rules := f.ACL.Rules
 	known := slices.Sorted(maps.Keys(p.Backends))
 	for i, rule := range rules {
 		key := fmt.Sprintf("acl.rules[%d]", i)
@@ -89,6 +91,7 @@ func (l *loader) checkBackends(rules []acl.RuleOptions, p *proxy.Policy) {
 	if len(rules) == 0 && p.Backend == nil {
 		l.errorf("backends", "has no effect, because no rule uses it; write rules with backend: and a name, or add a backend section")
 	}
+	return l.groups(f, p.Rules, p)
 }
 
 // onExpiry is as on_recheck where it is not set.

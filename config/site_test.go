@@ -56,6 +56,7 @@ func newSite(t testing.TB) *site {
 	s.write(t, "stale.crl", s.ca.CRL(func(l *tlstest.CRL) { l.ThisUpdate, l.NextUpdate = past.AddDate(-1, 0, 0), past }), 0o644)
 	s.write(t, "words.txt", []byte("no certificate\n"), 0o644)
 	s.write(t, "empty", nil, 0o644)
+	s.write(t, "groups.password", []byte("correct horse\n"), 0o600)
 	s.write(t, "file/.s.PGSQL.5432", nil, 0o644)
 	s.socket(t, "run", 0o700, 0o700)
 	s.socket(t, "open", 0o755, 0o777)

@@ -37,6 +37,7 @@ var layers = map[string][]string{
 
 	"internal/outcome":     {"internal/pgwire"},
 	"internal/printable":   nil,
+	"internal/group":       {"acl", "internal/backend", "internal/socket"},
 	"internal/health":      nil,
 	"internal/limit":       {"internal/printable"},
 	"internal/lock":        {"acl", "internal/statefile"},
@@ -64,9 +65,9 @@ var layers = map[string][]string{
 	"internal/systemd":   {"proxy"},
 	"internal/nftables":  {"acl", "proxy", "internal/phrase"},
 	"internal/sandbox":   {"config", "proxy", "internal/filewatch"},
-	"internal/doctor":    {"acl", "config", "proxy", "tlsconfig", "internal/nftables", "internal/pgconf", "internal/pgwire", "internal/phrase"},
+	"internal/doctor":    {"acl", "config", "proxy", "tlsconfig", "internal/nftables", "internal/pgconf", "internal/pgwire", "internal/phrase", "internal/socket"},
 	"internal/gate": {
-		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/audit", "internal/dn", "internal/filewatch", "internal/health", "internal/lock", "internal/phrase", "internal/sandbox",
+		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/audit", "internal/dn", "internal/filewatch", "internal/group", "internal/health", "internal/lock", "internal/phrase", "internal/sandbox",
 		"internal/socket", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket": {
@@ -96,7 +97,7 @@ var owners = map[string][]string{
 	"flag":                            {"cmd/pgwicket-demo", "internal/golden"},
 	"os/signal":                       {"cmd/pgwicket", "cmd/pgwicket-demo"},
 	"testing":                         {"internal/docpage", "internal/golden"}, // its flags would be ours, and nothing that ships may need it
-	"github.com/jackc/pgx":            {"internal/doctor"},                     // and the tests, as the second implementation
+	"github.com/jackc/pgx":            {"internal/doctor", "internal/group"},   // and the tests, as the second implementation
 	"github.com/youmark/pkcs8":        {"cmd/pgwicket-demo", "internal/pki"},
 	"software.sslmate.com/":           {"internal/pki"},
 	"go.uber.org/goleak":              nil,

@@ -56,6 +56,11 @@ type Set struct {
 	auditFailing prometheus.Gauge
 	locks        prometheus.Gauge
 
+	groupLookups *prometheus.CounterVec
+	groupKnown   *prometheus.GaugeVec
+	groupOK      *prometheus.GaugeVec
+	groupMembers *prometheus.GaugeVec
+
 	rechecks       prometheus.Counter
 	recheckFailing prometheus.Gauge
 	recheckTime    prometheus.Gauge
@@ -123,6 +128,10 @@ func (s *Set) connectionSeries() {
 	s.auditLost = s.counter("audit_lines_lost_total", "Lines of the audit trail that are lost because it could not be written.")
 	s.auditFailing = s.gauge("audit_failing", "Whether lines of the audit trail cannot be written, or not fast enough (1).")
 	s.locks = s.gauge("locks", "Locks in force.")
+	s.groupLookups = s.counterVec("group_lookups_total", "Look-ups of the members of roles that rules name, by result.", "backend", "result")
+	s.groupKnown = s.gaugeVec("group_members_known", "Whether the members of the roles that rules name are known (1), or the last answer is missing or too old, so that no rule with +role admits anybody (0).", "backend")
+	s.groupOK = s.gaugeVec("group_last_success_timestamp_seconds", "When the last successful look-up of the members of roles began.", "backend")
+	s.groupMembers = s.gaugeVec("group_members", "Members of a role that rules name, itself included; 0 if there is no such role.", "backend", "role")
 	s.rechecks = s.counter("rechecks_total", "Rechecks of the open sessions.")
 	s.recheckFailing = s.gauge("recheck_failing_sessions", "Open sessions that the last recheck would have refused, whether it ended them or not.")
 	s.recheckTime = s.gauge("recheck_duration_seconds", "Duration of the last recheck.")

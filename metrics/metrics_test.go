@@ -37,6 +37,11 @@ func play(s *Set) {
 	s.AcceptFailed()
 	s.LogLineDropped()
 	s.Locks(2)
+	s.GroupLookup("default", nil)
+	s.GroupLookup("default", errors.New("down"))
+	s.ForgetGroups()
+	s.Groups(Groups{Backend: "default", Known: true, LastSuccess: time.Unix(1_767_225_600, 0), Members: map[string]int{"dba": 3, "gone": 0}})
+	s.Groups(Groups{Backend: "reports"})
 	s.AuditLines(5)
 	s.AuditLost()
 	s.AuditFailing(true)
@@ -156,7 +161,7 @@ func TestLint(t *testing.T) {
 		for _, m := range f.GetMetric() {
 			for _, l := range m.GetLabel() {
 				// No label is a client's choice: whoever has a thousand names would have a thousand series.
-				if known := "listener outcome version cipher group reason file issuer backend address result goversion sha256"; !slices.Contains(strings.Fields(known), l.GetName()) {
+				if known := "listener outcome version cipher group reason file issuer backend role address result goversion sha256"; !slices.Contains(strings.Fields(known), l.GetName()) {
 					t.Errorf("%s has a label %s", f.GetName(), l.GetName())
 				}
 			}

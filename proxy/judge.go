@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"strings"
 	"time"
 
 	"pgwicket/acl"
@@ -34,8 +35,10 @@ func (p *Policy) judgeVerified(q *acl.Request, at time.Time) (*acl.Rule, error) 
 // a reload, a certificate or a revocation list; the zero time: none.
 func (p *Policy) NextChange(after time.Time) time.Time {
 	next := p.Locks.NextChange(after)
-	if rules := p.Rules.NextChange(after); next.IsZero() || !rules.IsZero() && rules.Before(next) {
-		return rules
+	for _, other := range []time.Time{p.Rules.NextChange(after), p.Groups.NextChange(after)} {
+		if next.IsZero() || !other.IsZero() && other.Before(next) {
+			next = other
+		}
 	}
 	return next
 }
@@ -58,15 +61,24 @@ func (p *Policy) decide(q *acl.Request, at time.Time) (*acl.Rule, error) {
 		return nil, nil
 	}
 	timed := *q // others read q
-	timed.At = at
+	timed.At, timed.Groups = at, p.Groups
 	rule := p.Rules.Decide(&timed)
 	switch {
 	case rule == nil:
-		return nil, ruleRefusal(outcome.NoRule, "no pgwicket rule for", q, "")
+		return nil, ruleRefusal(outcome.NoRule, "no pgwicket rule for", q, p.unknownGroups(&timed))
 	case !rule.Allow:
-		return rule, ruleRefusal(outcome.RuleRejected, "pgwicket rejects", q, fmt.Sprintf(" (rule %q)", rule.Name))
+		return rule, ruleRefusal(outcome.RuleRejected, "pgwicket rejects", q, fmt.Sprintf(" (rule %q)", rule.Name)+p.unknownGroups(&timed))
 	}
 	return rule, nil
+}
+
+// unknownGroups returns for the log which roles a refusal would have needed to know the members of.
+func (p *Policy) unknownGroups(q *acl.Request) string {
+	roles := p.Rules.Unknown(q)
+	if len(roles) == 0 {
+		return ""
+	}
+	return " (the members of +" + strings.Join(roles, ", +") + " are not known now)"
 }
 
 // BackendOf returns where a session goes that a rule has admitted; nil: none was

@@ -110,7 +110,7 @@ func TestLockConditions(t *testing.T) {
 		{"session": {one.ID}},
 		{"cn": {"alice"}, "user": {"app"}, "database": {"shop"}, "source": {"127.0.0.1"}},
 	} {
-		p := proxy.Policy{Locks: locked(t, values, now, now.Add(time.Hour)), Networks: networks([]string{"127.0.0.1"}, nil), Verify: refuses("nobody")}
+		p := proxy.Policy{State: proxy.State{Locks: locked(t, values, now, now.Add(time.Hour))}, Networks: networks([]string{"127.0.0.1"}, nil), Verify: refuses("nobody")}
 		_, err := p.Judge(one.Request, first.ConnectionState(), now)
 		var r *proxy.Refusal
 		if !errors.As(err, &r) || r.Outcome != outcome.Locked || strings.Contains(r.Public, "laptop") || !strings.Contains(r.Detail, "stolen laptop") {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 
@@ -16,6 +17,11 @@ import (
 // package to rule 7 of the house: every goroutine has an owner that waits for
 // it, so none is left when the last test is done.
 func TestMain(m *testing.M) {
+	for _, variable := range os.Environ() { // pgx reads them as libpq does
+		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "PG") && !strings.HasPrefix(name, "PGWICKET") {
+			_ = os.Unsetenv(name)
+		}
+	}
 	code := m.Run()
 	if shared.server != nil {
 		shared.server.Stop()

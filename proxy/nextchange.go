@@ -3,7 +3,7 @@ package proxy
 import "time"
 
 // nextChange is the timer of the moments at which verdicts change by themselves: a lock
-// ends, or a rule begins or ends. Only the goroutine of maintain uses it.
+// ends, a rule begins or ends, or members of roles are no longer known. Only the goroutine of maintain uses it.
 type nextChange struct {
 	now   func() time.Time
 	timer *time.Timer

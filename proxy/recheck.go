@@ -60,6 +60,7 @@ func (s *Server) maintain() {
 		case <-recheck.C:
 			s.recheck()
 		case <-change.timer.C:
+			policy = s.policy.Load() // RenewPolicy does not wake this
 			if change.follow(policy) {
 				s.recheck()
 			}

@@ -74,9 +74,8 @@ type Policy struct {
 	// is a *Refusal. A nil Verify refuses everybody.
 	Verify func(state tls.ConnectionState, at time.Time) ([]*x509.Certificate, error)
 
-	// Locks refuse clients whatever the rules say; nil: none.
-	Locks *lock.Set
-	// Rules decide on what the allowlist and Verify admit; nil admits all of it.
+	State
+	// Rules decide on what the allowlist, Verify and the locks admit; nil admits all of it.
 	Rules *acl.Rules
 
 	// Recheck says what happens to live sessions that would not be admitted any
@@ -109,6 +108,14 @@ type Policy struct {
 	// KnownCancelsOnly forwards only those that have the key of a session of
 	// ours.
 	KnownCancelsOnly bool
+}
+
+// State is what a policy has from elsewhere than the configuration.
+type State struct {
+	// Locks refuse clients whatever the rules say; nil: none.
+	Locks *lock.Set
+	// Groups are the members of the roles that Policy.Rules name; nil: none is known.
+	Groups acl.Groups
 }
 
 // Recording is what is recorded of connections.
@@ -210,6 +217,10 @@ func (s *Server) storePolicy(p *Policy) {
 	s.policy.Store(p)
 	s.metrics.InForce(p.Limits.Sessions, p.Limits.Startups, p.addresses())
 }
+
+// RenewPolicy is SetPolicy for a policy that decides as the one in force does, only for longer:
+// the live sessions are not judged for it.
+func (s *Server) RenewPolicy(p *Policy) { s.storePolicy(p) }
 
 // SetPolicy puts p into force: for every connection that has not yet been
 // judged, and soon for the live sessions. It may be called concurrently.

@@ -99,6 +99,24 @@ func readKey(file string, secrets passphrases) (crypto.Signer, error) {
 	}
 }
 
+// maxSecret is longer than any password that PostgreSQL takes.
+const maxSecret = 4 << 10
+
+// ReadSecret reads a file with a password, for which the rule about the owner and the mode of a key
+// holds. owner is the account of the gate; 0: that of this process.
+func ReadSecret(file string, owner int) ([]byte, error) {
+	reader := os.Geteuid()
+	if owner != 0 {
+		reader = owner
+	}
+	return readFile(file, maxSecret, func(st fs.FileInfo) error {
+		if has, _ := fileOwner(st); has == os.Geteuid() { // who only checks a configuration may own it
+			return keyFileRule(file, st, has, false)
+		}
+		return keyFileRule(file, st, reader, owner != 0)
+	})
+}
+
 // noKeyError means that a file has something else in place of a private key.
 type noKeyError struct {
 	file string

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"time"
@@ -18,9 +19,9 @@ import (
 
 const checkHelp = `Read the configuration and every file that it names, as serve does, and print each
 mistake and each warning with its line. Then try what serve does next: open each
-address, and read the files and connect to the sockets of PostgreSQL as the account
-of the gate. As root that is the account in user. What cannot be done now is a
-warning. A summary of a valid configuration follows. Nothing is changed, and a gate
+address, read the files and connect to the sockets of PostgreSQL as the account of the
+gate, and look up the roles that rules name with +. As root that is the account in user.
+What cannot be done now is a warning. A summary of a valid configuration follows. Nothing is changed, and a gate
 that runs is not disturbed.
 
 Exit status: 0 the configuration is valid, 2 wrong usage, 78 it is not.`
@@ -67,6 +68,8 @@ func check(s streams, path string) int {
 	}
 	if cfg != nil && !config.Failed(problems) {
 		problems = append(problems, tryAll(cfg, path, account)...)
+		_, more := gate.TryGroups(context.Background(), cfg, account)
+		problems = append(problems, more...)
 	}
 	printProblems(s.err, problems)
 	if config.Failed(problems) {

@@ -10,6 +10,7 @@ import (
 
 	"pgwicket/config"
 	"pgwicket/internal/doctor"
+	"pgwicket/internal/gate"
 	"pgwicket/internal/sandbox"
 )
 
@@ -92,6 +93,7 @@ func examine(s streams, o doctor.Options, asJSON bool) int {
 	access := sandbox.AccessOf(o.Config, o.File, account)
 	o.Unreachable, o.UnreachableError = access.Try(context.Background())
 	o.Unreachable = append(o.Unreachable, access.MissingSockets()...)
+	_, o.GroupProblems = gate.TryGroups(context.Background(), o.Config, account)
 	r := doctor.Examine(context.Background(), o)
 	write := r.WriteText
 	if asJSON {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -19,13 +20,15 @@ import (
 	"pgwicket/internal/outcome"
 	"pgwicket/internal/phrase"
 	"pgwicket/internal/printable"
+	"pgwicket/internal/sandbox"
 	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
 )
 
 const explainHelp = `Print the decision on a client and the reasons for it, by the code that serves and
-from the files as they are now. No gate needs to run, and the key of the certificate
-is not needed.
+from the files as they are now. Where rules name a role with +, its members are asked
+for as the gate does. No gate needs to run, and the key of the certificate is not
+needed.
 
 Exit status: 0 admitted, 1 refused, 2 wrong usage, 78 the configuration is wrong.`
 
@@ -74,6 +77,9 @@ func explain(s streams, path string, q question) int {
 		return fail(s, "explain", err)
 	}
 	cfg.Policy.Locks = locks.Set()
+	account, _ := sandbox.AccountFor(cfg, path)
+	cfg.Policy.Groups, problems = gate.TryGroups(context.Background(), cfg, account)
+	printProblems(s.err, problems)
 	if len(unreadable) > 0 {
 		explainUnreadable(s.out, unreadable)
 		if request.Certificate == nil {
@@ -237,6 +243,30 @@ func explainLocks(w io.Writer, cfg *config.Config, q *acl.Request, at time.Time)
 	}
 }
 
+// explainGroups prints of which of the roles in the rules the user is a member.
+func explainGroups(w io.Writer, cfg *config.Config, q *acl.Request) {
+	for _, l := range cfg.Groups {
+		var of []string
+		for _, role := range l.Roles {
+			if cfg.Policy.Groups[l.Backend].Has(role, q.User) {
+				of = append(of, "+"+role)
+			}
+		}
+		what := "no role in the rules"
+		if len(of) > 0 {
+			what = strings.Join(of, ", ")
+		}
+		if cfg.Policy.Groups[l.Backend] == nil {
+			what = "not known"
+		}
+		where := ""
+		if l.Backend != "" {
+			where = " (backend " + l.Backend + ")"
+		}
+		fmt.Fprintf(w, "  member of %s%s\n", what, where)
+	}
+}
+
 // explainRules prints the rules even if something before them has refused, as the
 // client would reach them next.
 func explainRules(w io.Writer, cfg *config.Config, q *acl.Request, at time.Time) {
@@ -245,7 +275,8 @@ func explainRules(w io.Writer, cfg *config.Config, q *acl.Request, at time.Time)
 		return
 	}
 	fmt.Fprintln(w, "rules")
-	q.At = at
+	q.At, q.Groups = at, cfg.Policy.Groups
+	explainGroups(w, cfg, q)
 	var last acl.Step
 	for i, step := range cfg.Policy.Rules.Trace(q) {
 		verdict := "does not fit: " + step.Mismatch

@@ -167,8 +167,7 @@ func (e *engine) buildImage(t *testing.T) {
 
 // TestEngine: a Docker engine builds the Dockerfile, and runs the image as compose.yaml says, without a
 // root that can be written, capabilities or new privileges. A session goes through it to
-// PostgreSQL's socket, its health check passes, and it drains when it is stopped. The networks of compose.yaml need a bridge, so
-// the container is in the host's.
+// PostgreSQL's socket, its health check passes, and it drains when it is stopped.
 func TestEngine(t *testing.T) {
 	e := startEngine(t)
 	e.buildImage(t)
@@ -254,4 +253,5 @@ func TestEngine(t *testing.T) {
 	if out := e.run(t, "inspect", "--format", "{{.State.ExitCode}}", "gate"); out != "0" {
 		t.Errorf("it ends with %s", out)
 	}
+	t.Run("compose", e.testCompose)
 }

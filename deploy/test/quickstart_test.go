@@ -35,18 +35,25 @@ ip route replace local 10.0.1.9 dev lo table local src 10.0.1.5
 systemctl mask systemd-logind getty@tty1 systemd-timesyncd systemd-resolved 2>/dev/null
 `
 
-// debian boots a Debian 12 with its own PostgreSQL, which runs.
-func debian(t *testing.T) *machine {
+// debianTree returns the directory of a fresh Debian 12 with debianPackages, to which nobody may write.
+func debianTree(t *testing.T) string {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("only root can make and boot a Debian")
-	}
 	maker := exec.Command(filepath.Join(top, ".ci/debian"), append([]string{"systemd"}, debianPackages...)...)
 	maker.Stderr = os.Stderr
 	tree, err := maker.Output()
 	if err != nil {
 		t.Skipf("no fresh Debian can be made here: %v", err)
 	}
+	return strings.TrimSpace(string(tree))
+}
+
+// debian boots a Debian 12 with its own PostgreSQL, which runs.
+func debian(t *testing.T) *machine {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make and boot a Debian")
+	}
+	tree := debianTree(t)
 	source := exec.Command("bash", "-c", "git ls-files -z -co --exclude-standard | tar -c --null --ignore-failed-read -T - --transform 's|^|pgwicket/|'")
 	source.Dir = top
 	tar, err := source.Output()
@@ -61,7 +68,7 @@ func debian(t *testing.T) *machine {
 		return strings.TrimSpace(string(out))
 	}
 	m := boot(t, disk{
-		tree:   strings.TrimSpace(string(tree)),
+		tree:   tree,
 		copies: []string{goEnv("GOROOT") + "=/usr/local/go", goEnv("GOCACHE") + "=/cache/build", goEnv("GOMODCACHE") + "=/cache/mod"},
 		stage:  map[string]string{"setup": debianSetup, "source.tar": string(tar)},
 	})

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"pgwicket/internal/pgconf"
+	"pgwicket/internal/socket"
 )
 
 // target says how to examine PostgreSQL.
@@ -33,8 +34,9 @@ func (t target) connect(ctx context.Context, path string) (*pgconn.PgConn, error
 		return nil, err
 	}
 	if owner > 0 {
-		cfg.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
-			return dialAs(ctx, owner, network, address)
+		cfg.DialFunc = func(ctx context.Context, network, address string) (conn net.Conn, err error) {
+			socket.As(socket.Account{UID: owner}, func() { conn, err = new(net.Dialer).DialContext(ctx, network, address) })
+			return conn, err
 		}
 		conn, err := pgconn.ConnectConfig(ctx, cfg)
 		var refusal *pgconn.PgError

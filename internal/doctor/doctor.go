@@ -10,8 +10,8 @@
 // no deployment.
 //
 // The package may import whatever knows a part of the deployment: config, proxy,
-// acl, tlsconfig, and internal/pgconf, pgwire and nftables. Only this package imports
-// pgx, whose pgconn asks PostgreSQL as libpq would.
+// acl, tlsconfig, and internal/pgconf, pgwire and nftables. pgx's
+// pgconn asks PostgreSQL as libpq would.
 package doctor
 
 import (
@@ -39,6 +39,8 @@ type Options struct {
 	// that do not exist.
 	Unreachable      []config.Problem
 	UnreachableError error
+	// GroupProblems are what is wrong with the look-up of the roles that rules name.
+	GroupProblems []config.Problem
 	// PGConf is the directory of a postgresql.conf that is read instead of
 	// connecting to PostgreSQL; empty: connect.
 	PGConf string
@@ -49,6 +51,7 @@ type Options struct {
 func Examine(ctx context.Context, o Options) Report {
 	gate := gateStateOf(ctx, o.Config)
 	gate.unreachable, gate.unreachableErr = o.Unreachable, o.UnreachableError
+	gate.groupProblems = o.GroupProblems
 	all := runChecks("gate", "", gate, gateChecks())
 	all = append(all, runChecks("tls", "", tlsFilesOf(o.Config, o.Now), tlsChecks())...)
 	for _, l := range scanListeners(ctx, o) {

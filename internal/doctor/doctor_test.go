@@ -164,6 +164,13 @@ func TestGate(t *testing.T) {
 		{"user", func(g *gateState) { g.user = "" }, Warn, "stays root"},
 		{"user", func(g *gateState) { g.user, g.root = "", false }, Pass, ""},
 		{"landlock", func(g *gateState) { g.landlock = false }, Warn, "is off"},
+		{"groups", func(g *gateState) {
+			g.groups, g.groupProblems = []config.GroupLookup{{}}, []config.Problem{{Key: "backend.groups", Text: "the members of +dba cannot be looked up"}}
+		}, Fail, "the members of +dba cannot be looked up"},
+		{"groups", func(g *gateState) {
+			g.groups, g.groupProblems = []config.GroupLookup{{}}, []config.Problem{{Key: "acl.rules", Text: "a rule names +dba, and PostgreSQL has no such role"}}
+		}, Warn, "PostgreSQL has no such role"},
+		{"groups", func(g *gateState) { g.groups = []config.GroupLookup{{}} }, Pass, "every role in the rules"},
 	})
 }
 

@@ -30,6 +30,8 @@ type gateState struct {
 
 	unreachable    []config.Problem // for the account of the gate
 	unreachableErr error            // why that is not known
+	groups         []config.GroupLookup
+	groupProblems  []config.Problem
 }
 
 func gateStateOf(ctx context.Context, cfg *config.Config) gateState {
@@ -45,6 +47,7 @@ func gateStateOf(ctx context.Context, cfg *config.Config) gateState {
 		user:          cfg.User,
 		root:          os.Geteuid() == 0,
 		hosts:         cfg.Policy.Hosts(),
+		groups:        cfg.Groups,
 	}
 }
 
@@ -58,6 +61,7 @@ func gateChecks() []check[gateState] {
 		{"backend", gateState.checkBackend},
 		{"admin", gateState.checkAdmin},
 		{"user", gateState.checkUser},
+		{"groups", gateState.checkGroups},
 		{"account", gateState.checkAccount},
 		{"landlock", gateState.checkLandlock},
 	}
@@ -74,6 +78,21 @@ func (g gateState) checkAccount() (out []Finding) {
 		out = append(out, finding(Fail, p.Key, what, fix))
 	}
 	return orPass(out, "the account of the gate can read its files and connect to PostgreSQL's sockets")
+}
+
+// checkGroups says whether the members of the roles in the rules can be looked up.
+func (g gateState) checkGroups() (out []Finding) {
+	if len(g.groups) == 0 {
+		return []Finding{pass("no rule names a role with +")}
+	}
+	for _, p := range g.groupProblems {
+		if p.Key == "acl.rules" {
+			out = append(out, finding(Warn, p.Key, p.Text, "correct the name, or create the role"))
+			continue
+		}
+		out = append(out, finding(Fail, p.Key, p.Text, `create the role, and let pg_hba.conf admit it from the gate (docs/security.md, "Members of roles")`))
+	}
+	return orPass(out, "the members of every role in the rules can be looked up")
 }
 
 func (g gateState) checkRules() (out []Finding) {

@@ -77,6 +77,7 @@ type Gate struct {
 	requests  chan chan *status.Reload // for a reload, by the admin socket
 	published atomic.Pointer[published]
 	locks     locks
+	groups    groups
 	trail     atomic.Pointer[audit.Writer] // nil: none
 
 	notifier *systemd.Notifier
@@ -130,6 +131,7 @@ func (g *Gate) Run(signals <-chan os.Signal) error {
 		return ErrCannotStart
 	}
 	defer g.watch(false)
+	defer g.stopGroups()
 	g.notifier.Ready(g.status())
 	defer g.notifier.Watchdog(g.server.Alive)()
 	cfg := g.inForce
@@ -218,6 +220,7 @@ func (g *Gate) wait(signals <-chan os.Signal) error {
 			}
 		case <-second.C:
 			g.followLocks()
+			g.followGroups()
 		case <-status.C:
 			g.notifier.Status(g.status())
 		case err := <-drained:

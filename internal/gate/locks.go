@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"pgwicket/config"
 	"pgwicket/internal/lock"
 	"pgwicket/internal/phrase"
 	"pgwicket/internal/status"
@@ -54,7 +55,7 @@ func (g *Gate) openLocks() error {
 		return err
 	}
 	g.locks.table = table
-	g.setPolicy(g.inForce.Policy)
+	g.setPolicy(g.inForce)
 	g.followLocks()
 	if n := len(g.locks.held); n > 0 {
 		g.Log.Info("locks in force", "locks", n)
@@ -62,25 +63,38 @@ func (g *Gate) openLocks() error {
 	return nil
 }
 
-// setPolicy puts a policy into force, with the locks.
-func (g *Gate) setPolicy(p *proxy.Policy) {
+// setPolicy puts the policy of a configuration into force, with the locks, and with the members of the
+// roles that its rules name.
+func (g *Gate) setPolicy(cfg *config.Config) {
+	keepers := g.keepGroups(cfg)
 	g.locks.mu.Lock()
-	defer g.locks.mu.Unlock()
-	g.locks.policy = p
-	g.putLocks()
+	old := g.groups.keepers
+	g.locks.policy, g.groups.keepers = cfg.Policy, keepers
+	g.putPolicy(false)
+	g.locks.mu.Unlock()
+	for _, k := range old {
+		k.Stop()
+	}
+	g.Metrics.ForgetGroups()
+	g.followGroups()
 }
 
 // setLocks puts the locks of the table into force.
 func (g *Gate) setLocks() {
 	g.locks.mu.Lock()
 	defer g.locks.mu.Unlock()
-	g.putLocks()
+	g.putPolicy(false)
 }
 
-// putLocks gives the server the policy with the locks. The caller holds mu.
-func (g *Gate) putLocks() {
+// putPolicy gives the server the policy with the locks and the members of roles. renewed says that
+// nothing else has changed than until when these are known. The caller holds mu.
+func (g *Gate) putPolicy(renewed bool) {
 	policy := *g.locks.policy
-	policy.Locks = g.locks.table.Set()
+	policy.Locks, policy.Groups = g.locks.table.Set(), g.knownGroups()
+	if renewed {
+		g.server.RenewPolicy(&policy)
+		return
+	}
 	g.server.SetPolicy(&policy)
 	g.Metrics.Locks(len(policy.Locks.At(g.Now())))
 }

@@ -96,7 +96,7 @@ func (g *Gate) reload(trigger string, files filewatch.Snapshot) *status.Reload {
 	changes := phrase.Shorten(cfg.Settings.Differences(g.inForce.Settings))
 	g.warnOfRestart(cfg)
 	g.Level.Set(cfg.LogLevel)
-	g.setPolicy(cfg.Policy)
+	g.setPolicy(cfg)
 	g.setInForce(cfg)
 	g.watch(cfg.WatchFiles)
 	g.audit("reloaded", slog.String("trigger", trigger), slog.Any("changes", append([]string{}, changes...)), slog.String("digest", cfg.Settings.Digest()))
@@ -134,7 +134,7 @@ func (g *Gate) reloadFiles(trigger string, before filewatch.Snapshot) {
 		return // the watcher has noticed the change, too
 	}
 	g.logProblems(problems)
-	g.server.SetPolicy(cfg.Policy)
+	g.setPolicy(cfg)
 	g.setInForce(cfg)
 	g.Log.Info("files reloaded, configuration unchanged", "trigger", trigger, "files", phrase.Shorten(changed))
 }

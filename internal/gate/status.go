@@ -65,7 +65,7 @@ func (g *Gate) show() status.Status {
 	for _, r := range g.server.Refusals() {
 		s.Refusals = append(s.Refusals, refusalOf(r, s.ShowsClients))
 	}
-	s.Audit = g.showAudit()
+	s.Audit, s.Groups = g.showAudit(), g.showGroups()
 	s.Locks, s.LocksTotal = g.showLocks(s.ShowsClients)
 	if s.ShowsClients {
 		users, rules := make(map[string]uint64), make(map[string]uint64)

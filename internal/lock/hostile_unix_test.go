@@ -144,6 +144,7 @@ func TestNotSynced(t *testing.T) {
 	if err := os.Chmod(dir, 0o300); err != nil { // it can be written, but not opened for a sync
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = os.Chmod(dir, 0o700) }) // before that of TempDir, which reads it
 	if os.Geteuid() == 0 {
 		if err := errors.Join(os.Chown(dir, nobody, nobody), os.Chmod(filepath.Dir(dir), 0o711)); err != nil { // TempDir's parent is private
 			t.Fatal(err)

@@ -85,6 +85,10 @@ func sample() Status {
 			{ID: "3fa8c01d", Filter: "cn jonas", Reason: "stolen laptop", By: "uid 0, pid 4711", Created: at.Add(-3*time.Hour - 2*time.Second), Until: ptr(at.Add(21 * time.Hour))},
 			{ID: "77b0e2a9", Filter: `serial 1A2B issuer CN=Example Clients,O=Example`, By: "uid 0, pid 801", Created: at.Add(-50 * time.Hour)},
 		}, LocksTotal: 2,
+		Groups: []Groups{{
+			Backend: "default", User: "pgwicket_groups", Known: true, KnownUntil: ptr(at.Add(4 * time.Minute)), LastSuccess: ptr(at.Add(-time.Minute)),
+			Roles: []Role{{Name: "analysts", Members: 31}, {Name: "dba", Members: 3}},
+		}},
 		Audit: &Audit{File: "/var/log/pgwicket/audit.log", Sequence: 58_420, SHA256: "9f2d1c5be0a4477c8e3b6a1d5c0f7e2b94a86d3f1e5c7b2a0d9e8f7c6b5a4938"},
 		Totals: Totals{
 			Accepted:       91_842,

@@ -4,6 +4,7 @@
 package status
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 )
@@ -25,6 +26,7 @@ type Status struct {
 	Locks        []Lock        `json:"locks"` // the newest first, of many not all
 	LocksTotal   int           `json:"locks_total"`
 	Audit        *Audit        `json:"audit,omitempty"` // nil: there is no audit trail
+	Groups       []Groups      `json:"groups"`
 	Totals       Totals        `json:"totals"`
 	Limits       []Limit       `json:"limits"`
 	Reload       Reload        `json:"reload"`
@@ -152,6 +154,24 @@ type Audit struct {
 	Problem  string `json:"problem,omitempty"` // why no line can be written; empty: one can
 }
 
+// Groups is what is known of the members of roles that rules name, from one backend.
+type Groups struct {
+	Backend     string     `json:"backend"`     // default, or that of a backend that rules name
+	User        string     `json:"lookup_user"` // the role that asks
+	Known       bool       `json:"known"`       // false: no rule with +role admits anybody
+	KnownUntil  *time.Time `json:"known_until,omitempty"`
+	LastSuccess *time.Time `json:"last_success,omitempty"` // nil: none yet
+	Problem     string     `json:"problem,omitempty"`      // of the last look-up
+	Roles       []Role     `json:"roles"`
+}
+
+// Role is a role that rules name.
+type Role struct {
+	Name    string `json:"name"`
+	Members int    `json:"members"` // itself included
+	Missing bool   `json:"missing"` // there is no such role
+}
+
 // Totals has counts since the start.
 type Totals struct {
 	Accepted       uint64  `json:"accepted"`
@@ -223,6 +243,10 @@ func (s Status) derive() Status {
 	s.notifyState()
 	if s.Audit != nil && s.Audit.Problem != "" {
 		s.notify(Bad, "The audit trail cannot be written: %s", s.Audit.Problem)
+	}
+	s.Groups = mapList(s.Groups, same)
+	for _, one := range s.Groups {
+		s.notifyGroups(one)
 	}
 	s.Certificates = mapList(s.Certificates, s.deriveCertificate)
 	for _, c := range s.Certificates {
@@ -350,6 +374,20 @@ func (s *Status) notifyCRL(c CRL) {
 		s.notify(Bad, "The revocation list of %s became stale %s (%s)", c.Issuer, ago(*c.NextUpdate, s.Time), c.File)
 	case c.Level == Warn:
 		s.notify(Warn, "The revocation list of %s becomes stale %s (%s)", c.Issuer, ago(*c.NextUpdate, s.Time), c.File)
+	}
+}
+
+func (s *Status) notifyGroups(g Groups) {
+	switch {
+	case !g.Known:
+		s.notify(Bad, "The members of roles on backend %s are not known, so no rule with +role admits anybody: %s", g.Backend, cmp.Or(g.Problem, "there is no answer yet"))
+	case g.Problem != "":
+		s.notify(Warn, "The members of roles on backend %s are those of %s: %s", g.Backend, ago(*g.LastSuccess, s.Time), g.Problem)
+	}
+	for _, r := range g.Roles {
+		if r.Missing {
+			s.notify(Warn, "A rule names +%s, and backend %s has no such role", r.Name, g.Backend)
+		}
 	}
 }
 

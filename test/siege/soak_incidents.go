@@ -66,16 +66,18 @@ func (s *soak) filtered(ctx context.Context, rnd *rand.Rand, g *group, what acti
 	leaf := g.current().pair.Leaf()
 	role, serial := g.role, serialOf(leaf)
 	ofRole := func(who subject) bool { return who.role == role }
+	ofName := func(who subject) bool { return who.cn == role }
 	ofCert := func(who subject) bool { return who.serial == serial }
 	var flags []string
-	matches := ofRole
+	matches := ofName
 	switch rnd.IntN(8) {
 	case 0:
 		flags = []string{"--cn", role}
 	case 1:
-		flags = []string{"--user", role}
+		flags, matches = []string{"--user", role}, ofRole
 	case 2:
 		flags = []string{"--cn", role, "--user", role, "--database", "postgres"}
+		matches = func(who subject) bool { return ofName(who) && ofRole(who) }
 	case 3:
 		flags = []string{"--source", "127.0.0.1", "--cn", role}
 	case 4:
@@ -84,7 +86,7 @@ func (s *soak) filtered(ctx context.Context, rnd *rand.Rand, g *group, what acti
 		flags, matches = []string{"--spki", spkiOf(leaf)}, ofCert
 	case 6: // of which one condition holds for each client of two groups, and both hold for none
 		flags = []string{"--cn", role, "--user", appUser}
-		matches = func(subject) bool { return false }
+		matches = func(who subject) bool { return ofName(who) && who.role == appUser }
 	case 7:
 		pid, id, err := s.oneSession(ctx, rnd, g)
 		if err != nil || pid == 0 {
@@ -180,7 +182,7 @@ func (s *soak) locks(ctx context.Context) (held []listedLock, err error) {
 func (s *soak) expectInForce(ctx context.Context, g *group, r *restriction) error {
 	count := func() int {
 		return g.sessionsThat(func(w *worker, p *clientCert) bool {
-			return r.matches(subject{role: g.role, serial: serialOf(p.pair.Leaf()), pid: w.pid.Load()})
+			return r.matches(w.subject(p))
 		})
 	}
 	open, began := count(), time.Now()
@@ -199,7 +201,7 @@ func (s *soak) expectInForce(ctx context.Context, g *group, r *restriction) erro
 		return err
 	}
 	p := g.current()
-	who := subject{role: g.role, serial: serialOf(p.pair.Leaf())}
+	who := g.subject(p)
 	began = time.Now()
 	conn, err := s.tryWith(p.credentials, "")
 	if err == nil {
@@ -222,7 +224,7 @@ func (s *soak) expectInForce(ctx context.Context, g *group, r *restriction) erro
 func (s *soak) expectAgain(g *group) error {
 	p := g.current()
 	err := s.expectAdmitted(p.credentials)
-	if err != nil && (p.revoked.Load() || s.mayBeRefused(subject{role: g.role, serial: serialOf(p.pair.Leaf())})) {
+	if err != nil && (p.revoked.Load() || s.mayBeRefused(g.subject(p))) {
 		return nil
 	}
 	return err

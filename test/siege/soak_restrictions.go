@@ -20,8 +20,9 @@ import (
 
 // subject is what a restriction asks of a client.
 type subject struct {
-	role    string
-	serial  string // of its certificate
+	role    string // that it asks for; empty: it has not asked yet
+	cn      string // of its certificate; in a group it is the role
+	serial  string
 	pid     uint32 // of its backend; 0: it has no session
 	session string // its id, as the log has it; empty: not known
 }
@@ -181,7 +182,8 @@ func (d *disturbances) auditRestrictions(records []gate.Record) error {
 func subjectOf(r gate.Record) (who subject, at time.Time, err error) {
 	text := func(key string) string { s, _ := r[key].(string); return s }
 	at, err = time.Parse(time.RFC3339Nano, text("time"))
-	return subject{role: text("user"), serial: shortSerial(text("cert_serial")), session: text("session")}, at, err
+	cn := strings.TrimPrefix(text("cert_subject"), "CN=")
+	return subject{role: text("user"), cn: cn, serial: shortSerial(text("cert_serial")), session: text("session")}, at, err
 }
 
 func shortSerial(text string) string { return strings.TrimLeft(strings.ToUpper(text), "0") }

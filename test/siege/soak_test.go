@@ -283,6 +283,11 @@ func TestOnlyRestrictionsExcuse(t *testing.T) {
 	if err := errors.Join(d.auditRestrictions(line("locked", "a", in)), d.auditRestrictions(line("no_rule", "a", after(2*time.Hour))), d.auditRestrictions(line("client_closed", "b", in))); err != nil {
 		t.Error(err)
 	}
+	lockOfName := disturbances{restrictions: []*restriction{{action: locking, matches: func(who subject) bool { return who.cn == "a" }, from: began}}}
+	early := gate.Record{"msg": gate.MessageRefused, "outcome": "locked", "user": "", "cert_subject": "CN=a", "time": in.Format(time.RFC3339Nano)}
+	if err := lockOfName.auditRestrictions([]gate.Record{early}); err != nil {
+		t.Errorf("refused before it has asked for a user: %v", err)
+	}
 	for _, records := range [][]gate.Record{line("locked", "b", in), line("locked", "a", began), line("terminated", "a", in), line("no_rule", "a", in), {{"msg": gate.MessageEnded, "outcome": "locked", "user": "a"}}} {
 		if d.auditRestrictions(records) == nil {
 			t.Errorf("nothing is wrong with %v", records)

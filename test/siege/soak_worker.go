@@ -136,7 +136,14 @@ func (w *worker) work() {
 
 // subject is what locks and rules know of the client.
 func (w *worker) subject(p *clientCert) subject {
-	who := subject{role: w.group.role, pid: w.pid.Load()}
+	who := w.group.subject(p)
+	who.pid = w.pid.Load()
+	return who
+}
+
+// subject is what they know of a client of the group without a session.
+func (g *group) subject(p *clientCert) subject {
+	who := subject{role: g.role, cn: g.role}
 	if p.pair != nil {
 		who.serial = serialOf(p.pair.Leaf())
 	}
