@@ -90,7 +90,8 @@ func (s *chains) get(key uint64, peer []*x509.Certificate) *path {
 	return p
 }
 
-// read reads what a client sent.
+// read reads what a client sent. It copies the certificates: those of crypto/tls hold all of the client's message, in
+// which a few bytes of certificate may stand beside kilobytes of extensions (RFC 8446, section 4.4.2) that nobody counts.
 func (s *chains) read(peer []*x509.Certificate) (*path, *VerifyError) {
 	size := 0
 	for _, c := range peer {
@@ -103,7 +104,7 @@ func (s *chains) read(peer []*x509.Certificate) (*path, *VerifyError) {
 		s.mu.Unlock()
 		if c == nil {
 			var err error
-			if c, err = certs.Parse(x.Raw); err != nil {
+			if c, err = certs.Parse(bytes.Clone(x.Raw)); err != nil {
 				return nil, &VerifyError{Reason: ReasonInvalid, CA: i > 0, Detail: quotedUnless(err)}
 			}
 		}
@@ -120,8 +121,8 @@ func (s *chains) read(peer []*x509.Certificate) (*path, *VerifyError) {
 	return p, nil
 }
 
-// remember keeps the chain of a client, or the certificates of a stranger. When there is no room it forgets those of any other clients, which costs each of
-// them a verification.
+// remember keeps the chain of a client, or the certificates of a stranger. When there is no room it forgets those of any
+// other clients, which costs each of them a verification.
 func (s *chains) remember(key uint64, p *path) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

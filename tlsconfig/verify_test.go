@@ -14,11 +14,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+	"weak"
 
 	"pgwicket/internal/certs"
 	"pgwicket/internal/crl"
@@ -94,6 +96,32 @@ func texts(problems []Problem) []string {
 		lines = append(lines, kind+" "+p.String())
 	}
 	return lines
+}
+
+// What is remembered of a client holds its certificates and nothing else of its message.
+func TestRememberedWithoutTheMessage(t *testing.T) {
+	t.Parallel()
+	p := newPKI()
+	for name, der := range map[string][]byte{"client": p.alice.Leaf().Raw, "stranger": tlstest.NewCA("other").Client("alice").Leaf().Raw} {
+		v := newVerifier(ClientCertRequire, p.certs(), false, nil)
+		message := func() weak.Pointer[[14 << 10]byte] {
+			message := new([14 << 10]byte)
+			leaf, err := x509.ParseCertificate(message[:copy(message[:], der)])
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = v.check([]*x509.Certificate{leaf}, time.Now())
+			return weak.Make(message)
+		}()
+		if n := len(v.chains.known.byHash) + len(v.chains.strangers.byHash); n != 1 {
+			t.Errorf("%s: %d paths are remembered", name, n)
+		}
+		runtime.GC()
+		if message.Value() != nil {
+			t.Errorf("%s: the message is kept", name)
+		}
+		runtime.KeepAlive(v)
+	}
 }
 
 // reasonOf returns why a verifier refuses a client, "" if it does not. With and without remembered chains it must be the same.
