@@ -45,15 +45,18 @@ func (s *session) cancelNow() {
 
 // cancelLeftover cancels what the backend still does for a session that the gate has ended on
 // purpose without cancelling anything before: at the end of a drain, or for what its client has
-// sent or not sent.
+// sent or not sent. A client that has closed its side while it waits for its answer is the cause of
+// the end, also of a session that is terminated after that.
 func (s *session) cancelLeftover(r relay.Result) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	switch r.Cause {
 	case relay.Terminated, relay.LimitReached, relay.Failed:
 	default:
-		return
+		if !s.terminating() {
+			return
+		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if r.Busy && r.Login.Ready {
 		s.login = r.Login
 		s.cancelNow()

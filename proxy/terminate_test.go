@@ -100,6 +100,61 @@ func TestStatementBehindThePassword(t *testing.T) {
 	eventually(t, "it is cancelled", func() bool { return cancels.Load() > 0 })
 }
 
+// A client may close its side when it has sent a statement. If it is terminated then, the statement is cancelled,
+// also where the backend becomes ready, and can be cancelled, only after that.
+func TestStatementOfClientThatHasClosed(t *testing.T) {
+	t.Parallel()
+	for range 6 { // the relay may hear of the backend first
+		t.Run("", func(t *testing.T) {
+			t.Parallel()
+			terminateAfterEnd(t)
+		})
+	}
+}
+
+func terminateAfterEnd(t *testing.T) {
+	t.Helper()
+	part := loggedIn[:len(loggedIn)-3] // without the end of the ReadyForQuery
+	asked, terminated, end, cancelled := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{}, 100)
+	fake, err := pgtest.StartFake(func(conn net.Conn) {
+		b := make([]byte, 1024)
+		if n, _ := conn.Read(b); n == 16 {
+			cancelled <- struct{}{}
+			return
+		}
+		_, _ = conn.Write([]byte(part))
+		_, _ = io.Copy(io.Discard, conn)
+		close(asked)
+		<-terminated
+		_, _ = conn.Write([]byte(loggedIn[len(part):]))
+		<-end // PostgreSQL does not notice that its client has gone while it works
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(fake.Stop)
+	t.Cleanup(func() { close(end) })
+	g := newGate(t, fake.SocketDir)
+	conn := g.secure(t)
+	send(t, conn, append(startup(protocol3, "user", "app"), encode(t, &pgproto3.Query{String: "select pg_sleep(600)"})...))
+	if err := conn.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	<-asked
+	eventually(t, "the login has begun", func() bool {
+		return slices.ContainsFunc(g.Server.Snapshot(), func(s proxy.Session) bool { return s.ToClient == int64(len(part)) })
+	})
+	if n := g.Server.Terminate(func(*acl.Request) bool { return true }, "test"); n != 1 {
+		t.Fatalf("%d sessions are terminated", n)
+	}
+	close(terminated)
+	select {
+	case <-cancelled:
+	case <-time.After(10 * time.Second):
+		t.Error("its statement is not cancelled")
+	}
+}
+
 // busyBackend is a fake PostgreSQL with sessions that are busy until they are cancelled.
 type busyBackend struct {
 	*pgtest.Fake
