@@ -11,6 +11,7 @@ import (
 type shutdown struct {
 	begun        atomic.Bool
 	handsOver    atomic.Bool
+	upgraded     atomic.Bool // a new process has the listening sockets
 	refusesConns atomic.Bool // the accept loops end
 	live         limit.Live  // the sessions that the relay has
 	once         sync.Once
