@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,6 +26,7 @@ import (
 type Set struct {
 	registry *prometheus.Registry
 	counts   *prometheus.Registry // the series that Totals reads
+	before   atomic.Pointer[[]family]
 
 	accepted      *prometheus.CounterVec
 	acceptErrors  prometheus.Counter

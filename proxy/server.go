@@ -144,7 +144,6 @@ type Server struct {
 	handshakes handshake.Slots
 	cancelKeys cancelKeys
 	probes     socket.Probes
-	pause      socket.Pause // of the accept loops
 	failures   backend.Failures // of addresses of backends
 	refusals   *refusals
 	shutdown   shutdown
@@ -326,7 +325,7 @@ func (s *Server) Serve(ln net.Listener) error {
 		case err == nil:
 			delay = 0
 			take(conn.(*net.TCPConn))
-		case s.pause.Wait():
+		case s.shutdown.pause.Wait():
 		case s.shutdown.refusesConns.Load():
 			if !s.shutdown.upgraded.Load() { // else they are the new process's
 				socket.AcceptQueued(ln, take)
@@ -447,7 +446,7 @@ func (s *Server) drain() {
 // only interrupted here, and Serve closes it when it has accepted them.
 func (s *Server) stopAccepting() {
 	s.shutdown.refusesConns.Store(true)
-	s.pause.End()
+	s.shutdown.pause.End()
 	socket.Interrupt(s.open()...)
 	s.accepts.Wait()
 }
