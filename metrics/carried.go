@@ -91,6 +91,15 @@ func (s *Set) Carry(counters []byte) error {
 	return nil
 }
 
+// CarriedEnded takes note that the process before has ended without its last counters: it has nothing open
+// any more.
+func (s *Set) CarriedEnded() {
+	if before := s.before.Load(); before != nil {
+		counters := slices.DeleteFunc(slices.Clone(*before), func(f family) bool { return added[f.Name] })
+		s.before.Store(&counters)
+	}
+}
+
 // Gather implements prometheus.Gatherer.
 func (c carried) Gather() ([]*dto.MetricFamily, error) {
 	families, err := c.Gatherer.Gather()

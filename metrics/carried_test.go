@@ -78,6 +78,10 @@ func TestGaugesOfTheProcessBefore(t *testing.T) {
 	if totals := s.Totals(); totals.Open != 1 || totals.Starting != 1 {
 		t.Errorf("totals %+v", totals)
 	}
+	s.CarriedEnded()
+	if totals := s.Totals(); totals.Open != 0 || totals.Starting != 0 {
+		t.Errorf("totals %+v when it has ended", totals)
+	}
 }
 
 func family(t *testing.T, s *metrics.Set, name string) *dto.MetricFamily {

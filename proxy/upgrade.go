@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"time"
@@ -21,11 +22,20 @@ func (s *Server) PauseAccepting() { s.shutdown.pause.Begin(s.open()...) }
 // ResumeAccepting ends PauseAccepting.
 func (s *Server) ResumeAccepting() { s.shutdown.pause.End(s.open()...) }
 
-// HandedOver is HandOver for a server whose accept loops are held up: its successor has its listening sockets,
-// and the connections in their queues.
-func (s *Server) HandedOver() {
-	s.shutdown.upgraded.Store(true)
-	s.shutdown.handsOver.Store(true)
+// HandedOver says that a successor has the listening sockets of a server whose accept loops are held up, and the
+// connections in their queues. It goes on with its sessions, and with those that have been accepted. Drain must
+// follow, or TakenBack.
+func (s *Server) HandedOver() { s.shutdown.upgraded.Store(true) }
+
+// TakenBack ends HandedOver: the successor is gone. ResumeAccepting must follow.
+func (s *Server) TakenBack() { s.shutdown.upgraded.Store(false) }
+
+// Drain is Shutdown after HandedOver: sessions are ended, in words, as they become idle, and nothing is accepted
+// any more.
+func (s *Server) Drain(ctx context.Context) error {
+	s.beginShutdown()
+	s.stopAccepting()
+	return s.Shutdown(ctx)
 }
 
 // State returns it.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,21 +23,39 @@ type Conn struct {
 
 // Pair returns the ends of a channel: one for this process, and one to send to the other.
 func Pair() (*Conn, *os.File, error) {
+	u, other, err := SocketPair()
+	if err != nil {
+		return nil, nil, err
+	}
+	return OverSocket(u), other, nil
+}
+
+// SocketPair is Pair for bytes that are no frames.
+func SocketPair() (*net.UnixConn, *os.File, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, nil, os.NewSyscallError("socketpair", err)
 	}
 	other := os.NewFile(uintptr(fds[1]), "upgrade")
-	c, err := NewConn(fds[0])
+	u, err := UnixConn(fds[0])
 	if err != nil {
 		_ = other.Close()
 		return nil, nil, err
 	}
-	return c, other, nil
+	return u, other, nil
 }
 
 // NewConn returns a channel over a descriptor, which it takes over.
 func NewConn(fd int) (*Conn, error) {
+	u, err := UnixConn(fd)
+	if err != nil {
+		return nil, err
+	}
+	return OverSocket(u), nil
+}
+
+// UnixConn returns the Unix socket that a descriptor is, which it takes over.
+func UnixConn(fd int) (*net.UnixConn, error) {
 	f := os.NewFile(uintptr(fd), "upgrade")
 	defer f.Close()
 	conn, err := net.FileConn(f)
@@ -46,16 +65,36 @@ func NewConn(fd int) (*Conn, error) {
 	u, ok := conn.(*net.UnixConn)
 	if !ok {
 		_ = conn.Close()
-		return nil, fmt.Errorf("%w: the channel is no Unix socket", ErrFormat)
+		return nil, fmt.Errorf("%w: a descriptor is no Unix socket", ErrFormat)
 	}
-	return OverSocket(u), nil
+	return u, nil
 }
 
 // OverSocket returns a channel over a socket, which it takes over.
 func OverSocket(u *net.UnixConn) *Conn { return &Conn{socket: u} }
 
+// With calls f with the descriptor of a file, a listener or a connection, for Send.
+func With(of any, f func(fd int) error) error {
+	c, ok := of.(syscall.Conn)
+	if !ok {
+		return fmt.Errorf("%T has no descriptor", of)
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if e := raw.Control(func(fd uintptr) { err = f(int(fd)) }); e != nil {
+		return e
+	}
+	return err
+}
+
 // Close ends the channel. Frames that were sent can still be received.
 func (c *Conn) Close() error { return c.socket.Close() }
+
+// SetWriteDeadline bounds the sends from now on; the zero time is none. After one that has failed the channel is
+// of no use: a part of a frame may have gone.
+func (c *Conn) SetWriteDeadline(t time.Time) { _ = c.socket.SetWriteDeadline(t) }
 
 // SetDeadline bounds the sends and receives from now on; the zero time is none.
 func (c *Conn) SetDeadline(t time.Time) { _ = c.socket.SetDeadline(t) }
