@@ -77,6 +77,12 @@ func (l *adminConns) admit(c *adminConn) bool {
 	return true
 }
 
+// Close implements net.Listener: it ends a pause, too.
+func (l *adminConns) Close() error {
+	l.pause.End()
+	return l.Listener.Close()
+}
+
 func (c *adminConn) Close() error {
 	c.of.mu.Lock()
 	delete(c.of.open, c)
