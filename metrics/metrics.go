@@ -313,6 +313,12 @@ func (s *Set) SessionAborted() {
 	s.starting.Inc()
 }
 
+// SessionGiven takes note that another process goes on with an open session, and SessionTaken that this one does.
+func (s *Set) SessionGiven() { s.open.Dec() }
+
+// SessionTaken is the opposite of SessionGiven.
+func (s *Set) SessionTaken() { s.open.Inc() }
+
 // Ended counts the end of an open session.
 func (s *Set) Ended(session string, outcome string) {
 	s.open.Dec()

@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"context"
+	"crypto/x509"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"pgwicket/internal/limit"
@@ -93,6 +95,10 @@ func (s *session) takes() (p Place, ok bool) {
 type Predecessor struct {
 	server *Server
 	places map[string]heldPlace
+	certs  map[string]*x509.Certificate // of sessions that have come from there, by their DER
+
+	mu         sync.Mutex
+	terminated []termination
 }
 
 type heldPlace struct {
@@ -104,7 +110,7 @@ type heldPlace struct {
 
 // Predecessor returns one without sessions.
 func (s *Server) Predecessor() *Predecessor {
-	return &Predecessor{s, make(map[string]heldPlace)}
+	return &Predecessor{server: s, places: make(map[string]heldPlace), certs: make(map[string]*x509.Certificate)}
 }
 
 // Hold counts a session of the process before, once.

@@ -20,9 +20,12 @@ const upgradeHelp = `Start a new process that takes over from the running gate, 
 connection: this program, or the one that --binary names. It loads the configuration
 first, with every file that it names. Then it gets the listening sockets, what limits
 and back-offs know of clients, the locks and the counters, and accepts connections.
-The old process finishes its sessions: it leaves them alone for half of
-limits.drain_timeout, then ends each when it is outside of a transaction, and the rest
-at the end of that time.
+Then it gets the sessions, whatever they are doing, and goes on with them.
+
+Some sessions cannot be handed over: those over TLS 1.2 with a CBC cipher suite, and all
+of them in FIPS 140-3 mode. The old process keeps them, and the connections in their
+startup. It leaves them alone for half of limits.drain_timeout, then ends each when it is
+outside of a transaction, and the rest at the end of that time.
 
 If anything fails before the new process accepts connections, the old one goes on as
 if nothing had happened, and the reason is printed. Settings that need a restart are
@@ -64,16 +67,19 @@ func upgradeCommand(s streams) *cobra.Command {
 		if err != nil {
 			return fail(s, cmd.Name(), fmt.Errorf("%w; process %d goes on", err, plan.PID))
 		}
-		fmt.Fprintf(s.out, "upgraded in %v: process %d (%s) serves; process %d (%s) finishes %s and %s in startup, for at most %v\n",
-			time.Since(began).Round(time.Millisecond), done.PID, done.Version, plan.PID, plan.Version,
-			phrase.Count(done.Stay, "session"), phrase.Count(done.Starting, "connection"), done.Drain)
+		fmt.Fprintf(s.out, "upgraded in %v: a new process has taken over from process %d (%s), with %s\n",
+			time.Since(began).Round(time.Millisecond), done.PID, done.Version, phrase.Count(done.Moved, "session"))
+		if done.Stay+done.Starting > 0 {
+			fmt.Fprintf(s.out, "process %d finishes %s and %s in startup, for at most %v\n", done.PID,
+				phrase.Count(done.Stay, "session"), phrase.Count(done.Starting, "connection"), done.Drain)
+		}
 		return exitOK
 	})
 }
 
 func printPlan(s streams, plan gate.UpgradePlan) int {
-	fmt.Fprintf(s.out, "process %d (%s) would pass its listening sockets to a new process, and finish %s and %s in startup itself, for at most %v\n",
-		plan.PID, plan.Version, phrase.Count(plan.Sessions, "session"), phrase.Count(plan.Starting, "connection"), plan.DrainTimeout)
+	fmt.Fprintf(s.out, "process %d (%s) would hand %s over; %s and %s in startup would stay, for at most %v\n", plan.PID, plan.Version,
+		phrase.Count(plan.Movable, "session"), phrase.Count(plan.Sessions-plan.Movable, "session"), phrase.Count(plan.Starting, "connection"), plan.DrainTimeout)
 	if plan.Problem != "" {
 		return fail(s, "upgrade", errors.New(plan.Problem))
 	}
@@ -128,7 +134,6 @@ func startUpgrade(s streams, plan gate.UpgradePlan, binary, path string, timeout
 	case err != nil:
 		return nil, err
 	case json.Unmarshal(text, &report) == nil && report.Done != nil:
-		report.Done.PID = cmd.Process.Pid
 		return report.Done, nil
 	case report.Error != "":
 		return nil, errors.New(report.Error)

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/md5"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -11,10 +13,13 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"pgwicket/internal/gate"
+	"pgwicket/internal/pgtest"
 )
 
 // upgrade runs the command, and returns what it prints.
@@ -96,4 +101,129 @@ func TestUpgrade(t *testing.T) {
 		t.Error("a client was refused, or something has failed")
 	}
 	t.Log(strings.Count(text, "upgraded from another process"))
+}
+
+// startUpgradable starts a gate that can be upgraded.
+func (u *unit) startUpgradable() *instance {
+	u.t.Helper()
+	u.replace("admin: {", fmt.Sprintf("admin: {socket: %s, ", u.path("admin.sock")))
+	u.endGates()
+	return u.start("first", nil)
+}
+
+// psql runs a script, with the session in %[1]s.
+func (u *unit) psql(script string) (string, error) {
+	u.t.Helper()
+	path, err := pgtest.Program("psql")
+	u.check(err)
+	cmd := exec.Command(path, "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-f", "-", u.conninfo())
+	cmd.Env, cmd.Stdin = pgtest.Environ(), strings.NewReader(script)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// A session goes on inside its transaction, with the same backend, while the process that served it ends.
+func TestUpgradeInTransaction(t *testing.T) {
+	t.Parallel()
+	u := newUnit(t)
+	first := u.startUpgradable()
+	upgrade := fmt.Sprintf(`\! pgwicket upgrade --config %s; while kill -0 %d 2>/dev/null; do sleep 0.05; done`, u.config, first.cmd.Process.Pid)
+	out, err := u.psql(`
+create temp table kept(x int);
+begin;
+insert into kept values (1);
+select pg_backend_pid() as before \gset
+` + upgrade + `
+insert into kept values (2);
+commit;
+select pg_backend_pid() = :before, count(*) from kept;
+select length(string_agg(md5(i::text), '')) from generate_series(1, 65536) i;
+\copy kept from program 'seq 100000'
+select count(*) from kept;
+`)
+	if err != nil || !strings.Contains(out, ", with 1 session\n") || !strings.HasSuffix(out, "COMMIT\nt|2\n2097152\nCOPY 100000\n100002\n") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	first.ends(0)
+	u.eventually("the end of the session", func() bool { return strings.Contains(first.text(), `"msg":"session ended"`) })
+	if text := first.text(); strings.Count(text, `"msg":"session began"`) != 1 || strings.Count(text, `"msg":"session ended"`) != 1 {
+		t.Error("the session has not begun and ended once")
+	}
+}
+
+// upgrades upgrades again and again until stop is called, which returns how often.
+func (u *unit) upgrades() (stop func() int) {
+	u.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan int)
+	go func() {
+		n := 0
+		for ctx.Err() == nil {
+			out, err := u.upgrade()
+			switch {
+			case err == nil:
+				n++
+			case !strings.Contains(out, "the process before this one still has"):
+				u.t.Errorf("upgrade %d: %v: %s", n, err, out)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		done <- n
+	}()
+	return sync.OnceValue(func() int {
+		cancel()
+		return <-done
+	})
+}
+
+// What clients do goes on through many upgrades, to the byte: a COPY each way, transactions in a pipeline, and
+// a base backup that streams.
+func TestUpgradesUnderLoad(t *testing.T) {
+	t.Parallel()
+	u := newUnit(t)
+	first := u.startUpgradable()
+	stop := u.upgrades()
+	defer stop()
+	const rows = 3_000_000
+	var wg sync.WaitGroup
+	run := func(name, script, want string) {
+		wg.Go(func() {
+			if out, err := u.psql(script); err != nil || out != want {
+				t.Errorf("%s: %v\n%.500s\nwant %s", name, err, out, want)
+			}
+		})
+	}
+	run("copy out", fmt.Sprintf("\\copy (select i, md5(i::text) from generate_series(1, %d) i) to program 'md5sum >%s'\n", rows, u.path("out.md5")), fmt.Sprintf("COPY %d\n", rows))
+	run("copy in", fmt.Sprintf(`create temp table t(x int);
+\copy t from program 'seq %d'
+select count(*), sum(x) from t;
+`, rows), fmt.Sprintf("CREATE TABLE\nCOPY %d\n%[1]d|%d\n", rows, rows*(rows+1)/2))
+	pipeline := u.path("pipeline.sql")
+	u.check(os.WriteFile(pipeline, []byte("\\startpipeline\n"+strings.Repeat("select 1;\n", 200)+"\\endpipeline\n"), 0o600))
+	for _, args := range [][]string{
+		{"-M", "extended", "-f", pipeline, "-c", "2", "-j", "2", "-T", "8"},
+		{"-c", "8", "-j", "2", "-T", "8"},
+	} {
+		b := u.bench(args...)
+		wg.Go(b.succeeds)
+	}
+	wg.Wait()
+	n := stop()
+	t.Logf("%d upgrades", n)
+	if n < 5 {
+		t.Errorf("%d upgrades", n)
+	}
+	got, err := os.ReadFile(u.path("out.md5"))
+	u.check(err)
+	sum := md5.New()
+	for i := 1; i <= rows; i++ {
+		fmt.Fprintf(sum, "%d\t%x\n", i, md5.Sum([]byte(strconv.Itoa(i))))
+	}
+	if want := hex.EncodeToString(sum.Sum(nil)); !strings.HasPrefix(string(got), want) {
+		t.Errorf("copied out %s, want %s", got, want)
+	}
+	u.onlyOne()
+	if text := first.text(); strings.Contains(text, `"level":"ERROR"`) || strings.Contains(text, "DATA RACE") {
+		t.Error("something has failed")
+	}
 }

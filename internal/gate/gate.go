@@ -198,22 +198,14 @@ func (g *Gate) start() (err error) {
 
 // takeOver is the rest of start for a process that takes over from another one.
 func (g *Gate) takeOver() error {
-	h, err := g.Predecessor.switchOver(g)
-	if err != nil {
+	p := g.Predecessor
+	if err := p.switchOver(g); err != nil {
 		return err
 	}
-	p := g.Predecessor
 	g.auditStart("upgraded", slog.Int("before", p.pid), slog.String("version_before", p.version))
 	g.serve(g.upgrade.listeners)
 	g.ready.Store(true)
-	if err := p.serving(); err != nil {
-		return err
-	}
-	g.Log.Info("upgraded from another process", "before", p.pid, "version_before", p.version, "sessions", h.Sessions, "starting", h.Starting)
-	if g.Upgraded != nil {
-		g.Upgraded(Upgraded{PID: p.pid, Version: p.version, Stay: h.Sessions, Starting: h.Starting, Drain: h.Drain})
-	}
-	return nil
+	return p.serving()
 }
 
 // wait handles signals, changed files and requests until the gate has ended.

@@ -33,8 +33,19 @@ type Predecessor struct {
 	commands *http.Client
 
 	// The rest is for after the switch.
-	gate   *Gate
-	places *proxy.Predecessor
+	gate     *Gate
+	places   *proxy.Predecessor
+	process  int       // a descriptor that tells when that process has ended; -1: the system has none
+	batch    []arrival // that is not committed
+	accepted bool      // this process has accepted the batch
+	handed   handed
+}
+
+// arrival is a session that has come, with its sockets.
+type arrival struct {
+	id              string
+	*proxy.Arriving // nil: it cannot be gone on with here
+	files           []int
 }
 
 type passedFile struct {
@@ -50,7 +61,10 @@ func MeetPredecessor(adminSocket, version string) (*Predecessor, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Predecessor{Conn: c, pid: peer.PID}
+	p := &Predecessor{Conn: c, pid: peer.PID, process: -1}
+	if fd, err := unix.PidfdOpen(peer.PID, 0); err == nil {
+		p.process = fd
+	}
 	c.SetDeadline(time.Now().Add(meetTimeout))
 	if err = c.Send(handover.Hello, hello{handover.Version, version}, nil); err == nil {
 		err = p.receiveSockets()
@@ -209,7 +223,7 @@ func (p *Predecessor) take(role, address string) *os.File {
 
 // switchOver says that this process is prepared, and takes over the state of the old one. When it returns,
 // nobody accepts; serve must follow.
-func (p *Predecessor) switchOver(g *Gate) (h handed, err error) {
+func (p *Predecessor) switchOver(g *Gate) error {
 	for _, s := range p.sockets { // of addresses that the configuration does not have any more
 		g.Log.Info("a socket of the process before is not needed", "role", s.Role, "address", s.Address)
 		_ = s.Close()
@@ -217,22 +231,22 @@ func (p *Predecessor) switchOver(g *Gate) (h handed, err error) {
 	p.gate, p.places, p.sockets = g, g.server.Predecessor(), nil
 	p.SetDeadline(time.Now().Add(switchTimeout))
 	if err := p.Send(handover.Prepared, nil, nil); err != nil {
-		return h, err
+		return err
 	}
 	for {
 		f, err := p.Receive()
 		if err != nil {
-			return h, fmt.Errorf("the process before has ended the upgrade: %w", err)
+			return fmt.Errorf("the process before has ended the upgrade: %w", err)
 		}
 		if f.Kind == handover.Go {
-			return h, f.Decode(&h)
+			return f.Decode(&p.handed)
 		}
 		var why failure
 		if f.Kind == handover.Failed && f.Decode(&why) == nil {
-			return h, errors.New(why.Reason)
+			return errors.New(why.Reason)
 		}
 		if err := p.apply(&f); err != nil {
-			return h, err
+			return err
 		}
 	}
 }
@@ -271,9 +285,115 @@ func (p *Predecessor) apply(f *handover.Frame) error {
 			p.places.Release(id)
 		}
 	default:
+		return p.applySession(f)
+	}
+	return nil
+}
+
+// applySession is apply for what brings sessions.
+func (p *Predecessor) applySession(f *handover.Frame) error {
+	switch {
+	case f.Kind == handover.Session && !p.accepted:
+		return p.prepare(f)
+	case f.Kind == handover.Batch && !p.accepted:
+		p.accepted = true
+		var a accepted
+		for _, one := range p.batch {
+			if one.Arriving == nil {
+				a.Refused = append(a.Refused, one.id)
+			}
+		}
+		return p.Send(handover.Accepted, a, nil)
+	case f.Kind == handover.Commit && p.accepted:
+		p.commit()
+	case f.Kind == handover.Abort:
+		p.abort()
+	case f.Kind == handover.Rest:
+		var r rest
+		if err := f.Decode(&r); err != nil {
+			return err
+		}
+		p.gate.Log.Info("upgraded from another process", "before", p.pid, "version_before", p.version, "moved", r.Moved, "stay", r.Stay)
+		if p.gate.Upgraded != nil {
+			p.gate.Upgraded(Upgraded{PID: p.pid, Version: p.version, Moved: r.Moved, Stay: r.Stay, Starting: p.handed.Starting, Drain: p.handed.Drain})
+		}
+	default:
 		return fmt.Errorf("%v has come", f.Kind)
 	}
 	return nil
+}
+
+// prepare has everything ready to go on with a session. One that this process cannot go on with stays in the
+// other one.
+func (p *Predecessor) prepare(f *handover.Frame) error {
+	defer f.Wipe()
+	var saved proxy.SavedSession
+	if err := f.Decode(&saved); err != nil {
+		return err
+	}
+	if saved.Relay == nil || len(f.Files) != 2 {
+		return fmt.Errorf("%w: %v", handover.ErrFormat, f.Kind)
+	}
+	if err := saved.Relay.Join(f.Data); err != nil {
+		return err
+	}
+	one := arrival{id: saved.Place.ID}
+	arriving, err := p.places.Prepare(&saved, f.Files[0], f.Files[1])
+	if err != nil {
+		p.gate.Log.Error("cannot go on with a session", "session", saved.Place.ID, "error", err.Error())
+	} else {
+		one.Arriving, one.files, f.Files = arriving, f.Files, nil
+	}
+	p.batch = append(p.batch, one)
+	return nil
+}
+
+// commit goes on with the sessions of a batch.
+func (p *Predecessor) commit() {
+	for _, one := range p.batch {
+		if one.Arriving != nil {
+			one.Start()
+		}
+	}
+	p.batch, p.accepted = nil, false
+}
+
+// abort forgets the sessions of a batch: they are the other process's.
+func (p *Predecessor) abort() {
+	for _, one := range p.batch {
+		if one.Arriving != nil {
+			one.Discard()
+		}
+		for _, fd := range one.files {
+			_ = unix.Close(fd)
+		}
+	}
+	p.batch, p.accepted = nil, false
+}
+
+// settle decides on a batch when the channel has ended without a commit. It is this process's only if the
+// kernel says that the other one is dead.
+func (p *Predecessor) settle() {
+	if p.accepted && p.dead() {
+		p.gate.Log.Warn("the process before has died while it handed sessions over; this one goes on with them", "sessions", len(p.batch))
+		p.commit()
+		return
+	}
+	p.abort()
+}
+
+// dead waits until the other process is dead, for some seconds: it closes its descriptors a little before.
+func (p *Predecessor) dead() bool {
+	if p.process < 0 {
+		return false
+	}
+	wait := []unix.PollFd{{Fd: int32(p.process), Events: unix.POLLIN}}
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
+		if n, err := unix.Poll(wait, 100); err == nil && n > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // serving says that this process accepts connections, and listens to the old one from now on.
@@ -307,6 +427,7 @@ func (p *Predecessor) follow(first chan struct{}) {
 	defer g.upgrade.before.Store(nil)
 	defer p.Close()
 	defer p.places.ReleaseAll()
+	defer func() { _ = unix.Close(p.process) }()
 	for {
 		f, err := p.Receive()
 		heard()
@@ -318,6 +439,7 @@ func (p *Predecessor) follow(first chan struct{}) {
 			err = p.apply(&f)
 		}
 		if err != nil {
+			p.settle()
 			g.Log.Error("the process before is gone; sessions that it still had have ended", "pid", p.pid, "error", err.Error())
 			g.Metrics.CarriedEnded()
 			return

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,7 +35,10 @@ type successor struct {
 	version  string
 	commands net.Conn        // on which the new process sends what the admin socket is asked
 	sent     map[string]bool // places, by the ids of their sessions
-	gone     chan error      // gets one when the new process has closed the channel
+	accepted chan accepted
+	gone     chan error // gets one when the new process has closed the channel
+	moved    int
+	stuck    bool // no more sessions are offered
 }
 
 // serveUpgrade lets another process of the same account begin an upgrade. The request's connection only
@@ -105,7 +109,7 @@ func (g *Gate) meet(conn net.Conn) (*successor, error) {
 		_ = channel.Close()
 		return nil, err
 	}
-	return &successor{Conn: channel, gate: g, pid: peer.PID, sent: make(map[string]bool), gone: make(chan error, 1)}, nil
+	return &successor{Conn: channel, gate: g, pid: peer.PID, sent: make(map[string]bool), accepted: make(chan accepted, 1), gone: make(chan error, 1)}, nil
 }
 
 // run takes the steps of an upgrade. Until the new process serves, a failure changes nothing.
@@ -138,14 +142,24 @@ func (s *successor) run() {
 	g.upgrade.finished <- s
 }
 
-// listen waits until the new process is gone: it sends nothing more.
+// listen takes the answers of the new process until it is gone.
 func (s *successor) listen() {
-	f, err := s.Receive()
-	f.Close()
-	if err == nil {
-		err = fmt.Errorf("%v has come", f.Kind)
+	for {
+		f, err := s.Receive()
+		var a accepted
+		if err == nil {
+			if f.Close(); f.Kind != handover.Accepted {
+				err = fmt.Errorf("%v has come", f.Kind)
+			} else {
+				err = f.Decode(&a)
+			}
+		}
+		if err != nil {
+			s.gone <- err
+			return
+		}
+		s.accepted <- a
 	}
-	s.gone <- err
 }
 
 // prepare makes acquaintance and waits until the new process is prepared.
@@ -324,17 +338,101 @@ func (s *successor) sendCounters(live bool) error {
 // reportInterval is how often the new process hears of what the old one still has.
 const reportInterval = time.Second
 
+// How many sessions are frozen at a time, how long the new process may take to accept them, and how often
+// the old one looks for more that can go.
+const (
+	batchSize     = 64
+	acceptTimeout = 5 * time.Second
+	moveInterval  = 20 * time.Millisecond
+)
+
+// moveAll hands over the sessions that can go now. If the new process is gone, those of the last batch are
+// this one's again, and it returns errSuccessorGone.
+func (s *successor) moveAll() error {
+	for !s.stuck {
+		batch := s.gate.server.Freeze(batchSize)
+		if len(batch) == 0 {
+			return nil
+		}
+		answer, err := s.offer(batch)
+		if err == nil {
+			err = s.Send(handover.Commit, nil, nil)
+		} else if !errors.Is(err, errSuccessorGone) && s.abort() == nil {
+			s.stuck = true
+		}
+		for _, one := range batch {
+			refused := err == nil && slices.Contains(answer.Refused, one.Session.Place.ID)
+			if err != nil || refused {
+				one.Stay(refused)
+				continue
+			}
+			delete(s.sent, one.Session.Place.ID) // the new process has it
+			one.Leave()
+			s.moved++
+		}
+		switch {
+		case s.stuck:
+			s.gate.Log.Error("the new process does not take sessions over; they stay here", "pid", s.pid, "error", err.Error())
+			return nil
+		case err != nil:
+			_ = s.Close()
+			return fmt.Errorf("%w: %w", errSuccessorGone, err)
+		}
+		if len(answer.Refused) > 0 {
+			s.gate.Log.Warn("the new process cannot go on with some sessions, which stay here", "sessions", len(answer.Refused))
+		}
+	}
+	return nil
+}
+
+// abort takes a batch back. Only with its error the new process may not know that.
+func (s *successor) abort() error {
+	s.SetWriteDeadline(time.Now().Add(acceptTimeout))
+	return s.Send(handover.Abort, nil, nil)
+}
+
+// offer sends a batch, and waits until the new process has accepted it.
+func (s *successor) offer(batch []*proxy.Leaving) (a accepted, err error) {
+	s.SetWriteDeadline(time.Now().Add(acceptTimeout))
+	for _, one := range batch {
+		data := one.Saved.Split()
+		err := s.Send(handover.Session, one.Session, data, one.Client, one.Backend)
+		clear(data)
+		if err != nil {
+			return a, err
+		}
+	}
+	if err := s.Send(handover.Batch, nil, nil); err != nil {
+		return a, err
+	}
+	select {
+	case a = <-s.accepted:
+		return a, nil
+	case err := <-s.gone:
+		return a, fmt.Errorf("%w: %w", errSuccessorGone, err)
+	case <-time.After(acceptTimeout):
+		return a, fmt.Errorf("it has not accepted %d sessions within %v", len(batch), acceptTimeout)
+	}
+}
+
 // finish ends the old process: it has sessions that stay until they end, and connections in their startup.
 // For half of the time of a drain it leaves them alone. It reports what it does to the new process. If that
 // one dies before the drain begins, finish returns errSuccessorGone, and this process has to accept again.
 func (s *successor) finish(drain func() <-chan error) error {
 	g := s.gate
+	if err := s.moveAll(); err != nil {
+		return err
+	}
+	totals := g.Metrics.Totals()
+	g.Log.Info("sessions handed over", "pid", s.pid, "moved", s.moved, "stay", totals.Open, "starting", totals.Starting)
+	s.report()
+	_ = s.Send(handover.Rest, rest{s.moved, totals.Open}, nil)
 	tick := time.NewTicker(reportInterval)
 	defer tick.Stop()
 	half := time.NewTimer(g.started.DrainTimeout / 2)
 	defer half.Stop()
-	empty := time.NewTicker(10 * time.Millisecond)
-	defer empty.Stop()
+	again := time.NewTicker(moveInterval)
+	defer again.Stop()
 	gone, now := s.gone, g.upgrade.drainNow
 	var drained <-chan error
 	for {
@@ -350,8 +448,14 @@ func (s *successor) finish(drain func() <-chan error) error {
 			if drained == nil {
 				drained = drain()
 			}
-		case <-empty.C:
-			if drained == nil && g.server.Sessions() == 0 {
+		case <-again.C:
+			if drained != nil {
+				continue
+			}
+			if err := s.moveAll(); err != nil {
+				return err
+			}
+			if g.server.Sessions() == 0 {
 				drained = drain()
 			}
 		case err := <-drained:

@@ -28,6 +28,7 @@ type UpgradePlan struct {
 	GID      int    `json:"gid"`
 	Groups   []int  `json:"groups"`
 	Sessions int    `json:"sessions"` // open
+	Movable  int    `json:"movable"`  // of them, those that the new process goes on with
 	Starting int    `json:"starting"` // connections that are no sessions yet; they are finished by the old process
 	// DrainTimeout is how long sessions may stay in the old process.
 	DrainTimeout time.Duration `json:"drain_timeout"`
@@ -38,6 +39,7 @@ type UpgradePlan struct {
 type Upgraded struct {
 	PID      int           `json:"pid"` // of the process before
 	Version  string        `json:"version"`
+	Moved    int           `json:"moved"`    // sessions that this process goes on with
 	Stay     int           `json:"stay"`     // sessions that the process before still has
 	Starting int           `json:"starting"` // connections in their startup that it still has
 	Drain    time.Duration `json:"drain"`    // the longest that they may take
@@ -78,6 +80,13 @@ type (
 	}
 	ended struct {
 		IDs []string `json:"ids"`
+	}
+	accepted struct {
+		Refused []string `json:"refused"` // sessions of the batch that stay
+	}
+	rest struct {
+		Moved int `json:"moved"`
+		Stay  int `json:"stay"`
 	}
 	failure struct {
 		Reason string `json:"reason"`
@@ -178,7 +187,7 @@ func (g *Gate) planUpgrade() UpgradePlan {
 	totals := g.Metrics.Totals()
 	p := UpgradePlan{
 		PID: os.Getpid(), Version: g.Build.Version, Format: formatVersion, UID: os.Geteuid(), GID: os.Getegid(), Groups: groups,
-		Sessions: totals.Open, Starting: totals.Starting, DrainTimeout: g.started.DrainTimeout,
+		Sessions: totals.Open, Movable: g.server.Movable(), Starting: totals.Starting, DrainTimeout: g.started.DrainTimeout,
 	}
 	if err := g.mayUpgrade(); err != nil {
 		p.Problem = err.Error()

@@ -32,7 +32,7 @@ func (*Predecessor) AdoptLog() error { return errUpgradeSystem }
 
 func (*Predecessor) take(string, string) *os.File { return nil }
 
-func (*Predecessor) switchOver(*Gate) (handed, error) { return handed{}, errUpgradeSystem }
+func (*Predecessor) switchOver(*Gate) error { return errUpgradeSystem }
 
 func (*Predecessor) serving() error { return nil }
 

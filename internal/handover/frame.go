@@ -35,6 +35,7 @@ const (
 	Accepted                 // new: which sessions of the batch it can take
 	Commit                   // old: they are the new process's
 	Abort                    // old: they are not
+	Rest                     // old: all sessions that can go have gone
 	Counters                 // old: its counters
 	Ended                    // old: sessions that had stayed have ended
 	End                      // old: it has no session any more
@@ -45,7 +46,7 @@ const (
 func (k Kind) String() string {
 	names := [...]string{
 		Hello: "hello", Welcome: "welcome", Socket: "socket", Prepared: "prepared", State: "state", Go: "go", Serving: "serving", Session: "session",
-		Batch: "batch", Accepted: "accepted", Commit: "commit", Abort: "abort", Counters: "counters", Ended: "ended", End: "end", Failed: "failed",
+		Batch: "batch", Accepted: "accepted", Commit: "commit", Abort: "abort", Rest: "rest", Counters: "counters", Ended: "ended", End: "end", Failed: "failed",
 	}
 	if k == 0 || k >= kinds {
 		return fmt.Sprintf("kind %d", uint8(k))
