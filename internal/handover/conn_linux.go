@@ -123,6 +123,9 @@ func (c *Conn) Send(k Kind, text any, data []byte, files ...int) error {
 		return fmt.Errorf("%v: %w", k, shortWrite(err))
 	}
 	for _, part := range [][]byte{encoded, data} {
+		if len(part) == 0 {
+			continue // the other process may be content with what it has, and have closed its end
+		}
 		if _, err := c.socket.Write(part); err != nil {
 			return fmt.Errorf("%v: %w", k, err)
 		}
