@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pgwicket/acl"
 	"pgwicket/internal/handover"
 	"pgwicket/proxy"
 )
@@ -445,6 +446,11 @@ func (p *Predecessor) follow(first chan struct{}) {
 			return
 		}
 	}
+}
+
+// terminate has sessions end as they arrive.
+func (p *Predecessor) terminate(matches func(*acl.Request) bool, detail string) {
+	p.places.Terminate(matches, detail)
 }
 
 // ask has the old process do what the admin socket is asked, and returns the answer.

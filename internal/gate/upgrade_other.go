@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"os"
 	"time"
+
+	"pgwicket/acl"
 )
 
 const formatVersion = 0 // none
@@ -39,6 +41,8 @@ func (*Predecessor) serving() error { return nil }
 func (*Predecessor) fail(error) {}
 
 func (*Predecessor) ask(string, string, time.Duration) ([]byte, error) { return nil, errUpgradeSystem }
+
+func (*Predecessor) terminate(func(*acl.Request) bool, string) {}
 
 func (g *Gate) serveUpgrade(w http.ResponseWriter, _ *http.Request) {
 	http.Error(w, errUpgradeSystem.Error(), http.StatusConflict)

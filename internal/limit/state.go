@@ -41,17 +41,19 @@ func (l *Attempts) State() (all []KeyState) {
 	return all
 }
 
-// Restore takes over what another process has known. Of a key that is known here, the more failures and the later
-// times count.
+// Restore takes over what another process has known, perhaps again. Of a key that is known here, the more failures
+// and the later times count, unless it has succeeded since.
 func (l *Attempts) Restore(limits Limits, all []KeyState) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, one := range all {
 		k := Key{one.Source, string(one.User), one.SPKI}
 		s := l.use(k)
-		s.failures = max(s.failures, one.Failures)
-		if one.Until.After(s.until) {
-			s.until = one.Until
+		if failed := one.Until.Add(-limits.AuthRefusal); !s.succeeded.After(failed) {
+			s.failures = max(s.failures, one.Failures)
+			if one.Until.After(s.until) {
+				s.until = one.Until
+			}
 		}
 		if one.Succeeded.After(s.succeeded) {
 			s.succeeded = one.Succeeded

@@ -60,6 +60,15 @@ func TestStateOfAnotherProcess(t *testing.T) {
 	if !after.use(known).isKnown(limits, now) {
 		t.Error("a key that had logged in is not known")
 	}
+	again, err := after.Begin(t.Context(), Limits{AuthFailures: 5, AuthRefusal: time.Hour}, refused, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Succeeded()
+	after.Restore(limits, states) // as the process before has it at its end
+	if got := len(after.Backoffs(limits, now)); got != 0 {
+		t.Errorf("%d keys have failures again after a success", got)
+	}
 	for i := range 3 {
 		if over := next.rates.allow(limits, source6(1, 1), now); over.IsValid() != (i == 2) {
 			t.Errorf("connection %d of the 2 that were left: over %v", i, over)
