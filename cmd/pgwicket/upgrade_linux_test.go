@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -225,4 +226,128 @@ select count(*), sum(x) from t;
 	if text := first.text(); strings.Contains(text, `"level":"ERROR"`) || strings.Contains(text, "DATA RACE") {
 		t.Error("something has failed")
 	}
+}
+
+// copyProgram returns a copy of the program that every account can run.
+func (u *unit) copyProgram() string {
+	u.t.Helper()
+	path, err := exec.LookPath("pgwicket")
+	u.check(err)
+	u.check(exec.Command("install", "-m", "0755", path, u.path("pgwicket")).Run())
+	return u.path("pgwicket")
+}
+
+// A gate that root has started, and that gave its privileges up, is upgraded by root without getting them
+// back, and keeps its port below 1024.
+func TestUpgradeKeepsNoPrivileges(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give privileges up")
+	}
+	db, err := database.get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := os.Stat(db.SocketDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid := strconv.Itoa(int(st.Sys().(*syscall.Stat_t).Uid))
+	account, err := user.LookupId(uid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := newUnit(t)
+	u.address = "127.0.7.17:998"
+	u.write("user: "+account.Username, "landlock: false")
+	binary := u.copyProgram()
+	u.check(exec.Command("chown", "-R", account.Username, u.dir).Run())
+	first := u.startUpgradable()
+	c := u.talk()
+	c.asks("begin; select 1;", "1")
+	for n := range 3 {
+		if out, err := u.upgrade("--binary", binary); err != nil {
+			t.Fatalf("upgrade %d: %v: %s", n, err, out)
+		}
+		u.onlyOne()
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", u.gates()[0]))
+		u.check(err)
+		for _, want := range []string{fmt.Sprintf("Uid:\t%s\t%[1]s\t%[1]s\t%[1]s\n", uid), "CapPrm:\t0000000000000000\n", "CapEff:\t0000000000000000\n", "NoNewPrivs:\t1\n"} {
+			if !strings.Contains(string(status), want) {
+				t.Errorf("after upgrade %d: no %q in\n%s", n, want, status)
+			}
+		}
+		c.asks("select 2;", "2")
+		if out, err := u.psql("select 'new'"); err != nil || out != "new\n" {
+			t.Errorf("a new client: %v, %s", err, out)
+		}
+	}
+	first.ends(0)
+	nobody := exec.Command(binary, "upgrade", "--config", u.config)
+	nobody.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	u.check(os.Chmod(u.dir, 0o755))
+	u.check(os.Chmod(u.config, 0o644))
+	if out, err := nobody.CombinedOutput(); err == nil || !strings.Contains(string(out), "only root and the account of the gate can open it") {
+		t.Errorf("another account: %v: %s", err, out)
+	}
+}
+
+// The service manager hears of the new main process from the old one, and that it is ready from the new one.
+func TestUpgradeNotifies(t *testing.T) {
+	t.Parallel()
+	u := newUnit(t)
+	u.replace("admin: {", fmt.Sprintf("admin: {socket: %s, ", u.path("admin.sock")))
+	u.endGates()
+	n := u.notifications()
+	first := u.start("first", nil, n.env(), "WATCHDOG_USEC=400000")
+	n.wait("WATCHDOG=1", 2)
+	if out, err := u.upgrade(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	first.ends(0)
+	n.wait("READY=1", 2)
+	u.onlyOne()
+	if main := fmt.Sprintf("MAINPID=%d", u.gates()[0]); n.count(main) != 1 {
+		t.Errorf("not %s in %s", main, n.states())
+	}
+	if got := n.states(); !strings.Contains(got, "MAINPID") || strings.Index(got, "MAINPID") > strings.LastIndex(got, "READY=1") {
+		t.Errorf("it said %s", got)
+	}
+	pings := n.count("WATCHDOG=1")
+	n.wait("WATCHDOG=1", pings+3) // the new process lives
+	if strings.Contains(first.text(), "not alive") {
+		t.Error("the watchdog has failed")
+	}
+}
+
+// Sessions with CBC cannot be handed over. They are counted before, end where they are, and go on until then.
+func TestUpgradeWithSessionsThatStay(t *testing.T) {
+	t.Parallel()
+	u := newUnit(t)
+	u.replace("tls: {", "tls: {max_protocol_version: TLSv1.2, ciphers: [TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA], ")
+	u.replace("drain_timeout: 1m", "drain_timeout: 8s")
+	first := u.startUpgradable()
+	c := u.talk()
+	c.asks("select 1;", "1")
+	if out, err := u.upgrade("--dry-run"); err != nil || !strings.Contains(out, "would hand 0 sessions over; 1 session and 0 connections in startup would stay, for at most 8s\n") {
+		t.Errorf("%v: %s", err, out)
+	}
+	out, err := u.upgrade()
+	if err != nil || !strings.Contains(out, "with 0 sessions\n") || !strings.Contains(out, "finishes 1 session and 0 connections in startup, for at most 8s\n") {
+		t.Errorf("%v: %s", err, out)
+	}
+	c.asks("select 2;", "2")
+	if out, err := exec.Command("pgwicket", "sessions", "--config", u.config).CombinedOutput(); err != nil || strings.Count(string(out), "\n") != 2 {
+		t.Errorf("the list of sessions: %v: %s", err, out)
+	}
+	if out, err := u.upgrade(); err == nil || !strings.Contains(out, "the process before this one still has sessions") {
+		t.Errorf("a second upgrade: %v: %s", err, out)
+	}
+	if out, err := u.psql("select 'new'"); err != nil || out != "new\n" {
+		t.Errorf("a new client: %v, %s", err, out)
+	}
+	if out, err := exec.Command("pgwicket", "terminate", "--config", u.config, "--yes", "--user", role).CombinedOutput(); err != nil || !strings.Contains(string(out), "1") {
+		t.Errorf("terminate: %v: %s", err, out)
+	}
+	first.ends(0)
 }

@@ -97,6 +97,9 @@ func (g *Gate) confine(a *sandbox.Account, cfg *config.Config) (err error) {
 		g.Log.Info("no longer root", "user", a.Name, "uid", a.UID, "gid", a.GID, "groups", a.Groups)
 		a.WarnUnreadable(g.Log, names, hosts)
 	}
+	if err := g.Predecessor.confineAs(); err != nil {
+		return err
+	}
 	if !cfg.Landlock {
 		g.Log.Info("no sandbox: landlock is false")
 		return nil

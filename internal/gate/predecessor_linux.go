@@ -20,6 +20,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/internal/handover"
+	"pgwicket/internal/sandbox"
 	"pgwicket/proxy"
 )
 
@@ -76,6 +77,15 @@ func MeetPredecessor(adminSocket, version string) (*Predecessor, error) {
 	}
 	c.SetDeadline(time.Time{})
 	return p, nil
+}
+
+// confineAs keeps this process from gaining privileges, as the old one: it has begun as the account that the old
+// one may have become.
+func (p *Predecessor) confineAs() error {
+	if p == nil || os.Geteuid() == 0 {
+		return nil
+	}
+	return sandbox.NoNewPrivileges()
 }
 
 // openChannel connects to the admin socket, and has a channel opened. The kernel says whose it is.

@@ -32,6 +32,8 @@ func MeetPredecessor(string, string) (*Predecessor, error) { return nil, errUpgr
 // AdoptLog fails.
 func (*Predecessor) AdoptLog() error { return errUpgradeSystem }
 
+func (*Predecessor) confineAs() error { return nil }
+
 func (*Predecessor) take(string, string) *os.File { return nil }
 
 func (*Predecessor) switchOver(*Gate) error { return errUpgradeSystem }
