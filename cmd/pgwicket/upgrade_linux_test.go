@@ -351,3 +351,87 @@ func TestUpgradeWithSessionsThatStay(t *testing.T) {
 	}
 	first.ends(0)
 }
+
+// A logical subscriber, a standby's stream of WAL and a base backup live through ten upgrades: they are not
+// connected again, and lose nothing.
+func TestUpgradesOfReplication(t *testing.T) {
+	t.Parallel()
+	db, err := pgtest.Start(context.Background(), pgtest.Options{
+		HBA:      "local replication all trust\nlocal all all trust",
+		Settings: []string{"wal_level=logical", "max_wal_senders=10"},
+		SQL:      "create table t (n int); create table big as select i, md5(i::text) from generate_series(1, 300000) i; select pg_create_logical_replication_slot('slot', 'test_decoding')",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Stop)
+	shared, err := database.get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := newUnit(t)
+	u.replace(shared.SocketDir, db.SocketDir)
+	u.startUpgradable()
+	conninfo := strings.Replace(u.conninfo(), "user="+role, "user="+pgtest.Superuser, 1)
+	said, err := os.Create(u.path("said"))
+	u.check(err)
+	t.Cleanup(func() { _ = said.Close() })
+	run := func(name string, args ...string) *exec.Cmd {
+		path, err := pgtest.Program(name)
+		u.check(err)
+		cmd := exec.Command(path, args...)
+		cmd.Env, cmd.Stderr = pgtest.Environ(), said
+		u.check(cmd.Start())
+		t.Cleanup(func() { _ = cmd.Process.Kill() })
+		return cmd
+	}
+	u.check(os.Mkdir(u.path("wal"), 0o700))
+	logical := run("pg_recvlogical", "-d", conninfo+" dbname=postgres", "-S", "slot", "--start", "-f", u.path("rows"), "--fsync-interval=1", "--status-interval=1", "--no-loop")
+	wal := run("pg_receivewal", "-d", conninfo, "-D", u.path("wal"), "--status-interval=1", "--no-loop")
+	backup := run("pg_basebackup", "-d", conninfo, "-D", u.path("backup"), "-X", "stream", "--max-rate=8M", "-c", "fast")
+	sql := func(text string) {
+		cmd := exec.Command("psql", "-X", "-q", "-h", db.SocketDir, "-U", pgtest.Superuser, "-d", "postgres", "-c", text)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	}
+	for n := range 10 {
+		sql(fmt.Sprintf("insert into t select %d * 1000 + i from generate_series(1, 1000) i", n))
+		u.onlyOne()
+		if out, err := u.upgrade(); err != nil {
+			t.Fatalf("upgrade %d: %v: %s", n, err, out)
+		}
+	}
+	sql("insert into t values (-1)")
+	u.eventually("not every row", func() bool {
+		rows, _ := os.ReadFile(u.path("rows"))
+		return strings.Contains(string(rows), "n[integer]:-1\n")
+	})
+	rows, err := os.ReadFile(u.path("rows"))
+	u.check(err)
+	if got := strings.Count(string(rows), "INSERT: "); got != 10*1000+1 {
+		t.Errorf("%d rows", got)
+	}
+	if err := backup.Wait(); err != nil {
+		t.Errorf("pg_basebackup: %v", err)
+	}
+	verify, err := pgtest.Program("pg_verifybackup")
+	u.check(err)
+	if out, err := exec.Command(verify, u.path("backup")).CombinedOutput(); err != nil {
+		t.Errorf("pg_verifybackup: %v: %s", err, out)
+	}
+	text, err := os.ReadFile(said.Name())
+	u.check(err)
+	for _, cmd := range []*exec.Cmd{logical, wal} {
+		if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
+			t.Errorf("%s has ended: %v", cmd.Path, err)
+		}
+		_ = cmd.Wait()
+		if status := cmd.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() {
+			t.Errorf("%s has ended: %v", cmd.Path, cmd.ProcessState)
+		}
+	}
+	if len(text) > 0 {
+		t.Errorf("a client says: %s", text)
+	}
+}
