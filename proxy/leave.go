@@ -58,42 +58,29 @@ func (s *Server) Movable() (n int) {
 	return n
 }
 
-// Freeze stops at most so many sessions, for another process to go on with. It returns fewer, or none, if the
-// others are not logged in yet, are about to end, or cannot leave.
-func (s *Server) Freeze(most int) (all []*Leaving) {
-	type answer struct {
-		*Leaving
-		stay relay.Stay
-	}
-	answers := make(chan answer, most)
+// Freeze stops at most so many sessions, for another process to go on with, but none that skip names by its
+// id. It returns fewer, or none, if the others are not logged in yet, are about to end, or cannot leave.
+func (s *Server) Freeze(most int, skip map[string]bool) (all []*Leaving) {
+	answers := make(chan *Leaving, most)
 	asked := 0
 	for _, one := range s.all() {
 		if asked == most {
 			break
 		}
 		one.mu.Lock()
-		if one.phase == relaying && one.login.Ready && !one.stays && !one.cancelling && !one.terminating() {
+		if one.phase == relaying && one.login.Ready && one.relay.Movable() && !one.cancelling && !one.terminating() && !skip[one.peer.id] {
 			asked++
-			one.relay.Freeze(func(f *relay.Frozen, stay relay.Stay) { answers <- answer{&Leaving{Frozen: f, of: one}, stay} })
+			one.relay.Freeze(func(f *relay.Frozen) { answers <- &Leaving{Frozen: f, of: one} })
 		}
 		one.mu.Unlock()
 	}
 	for range asked {
-		a := <-answers
-		if a.stay == 0 {
+		if a := <-answers; a.Frozen != nil {
 			a.Session = a.of.save(a.Saved)
-			all = append(all, a.Leaving)
-		} else if a.stay == relay.Never {
-			a.of.neverLeaves()
+			all = append(all, a)
 		}
 	}
 	return all
-}
-
-func (s *session) neverLeaves() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.stays = true
 }
 
 func (s *session) save(r *relay.Saved) *SavedSession {
@@ -115,12 +102,9 @@ func (s *session) save(r *relay.Saved) *SavedSession {
 	return saved
 }
 
-// Stay lets this process go on with the session. never says that it is not to be frozen again.
-func (l *Leaving) Stay(never bool) {
+// Stay lets this process go on with the session.
+func (l *Leaving) Stay() {
 	l.Saved.Wipe()
-	if never {
-		l.of.neverLeaves()
-	}
 	l.Thaw()
 }
 

@@ -52,7 +52,6 @@ type session struct {
 	deferred   bool               // refusal waits until the backend is idle
 	moved      int64              // bytes, when expire last saw that there were more
 	since      time.Time          // then
-	stays      bool               // no other process can go on with it
 }
 
 // end cuts the session from outside its goroutine. The outcome counts if the

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"os/exec"
 
 	"pgwicket/internal/gate"
@@ -10,3 +11,8 @@ import (
 
 // detachAs does nothing: no such system has upgrades.
 func detachAs(*exec.Cmd, gate.UpgradePlan) error { return nil }
+
+func closeOnExec(int) {}
+
+// hangUp fails.
+func hangUp(int) error { return errors.New("the system has no SIGHUP") }

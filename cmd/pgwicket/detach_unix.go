@@ -29,3 +29,13 @@ func detachAs(cmd *exec.Cmd, plan gate.UpgradePlan) error {
 		return fmt.Errorf("the gate has the account %d, and this command has %d; run it as that account or as root", plan.UID, euid)
 	}
 }
+
+func closeOnExec(fd int) { syscall.CloseOnExec(fd) }
+
+// hangUp has a gate reload.
+func hangUp(pid int) error {
+	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
+		return fmt.Errorf("process %d: %w", pid, err)
+	}
+	return nil
+}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -45,20 +46,19 @@ usage, 78 the configuration is wrong.`
 func serveCommand(s streams) *cobra.Command {
 	cmd := &cobra.Command{Use: "serve", Short: "Run the gate", Long: serveHelp}
 	path := configFlag(cmd)
-	takeOver := cmd.Flags().Bool("take-over", false, "take over from the running gate; pgwicket upgrade starts this")
-	_ = cmd.Flags().MarkHidden("take-over")
 	return runs(cmd, func() int {
-		if *takeOver {
-			return serveUpgrade(s, *path)
+		if fd, err := strconv.Atoi(os.Getenv(reportVariable)); err == nil && fd > 2 {
+			return serveUpgrade(s, *path, fd)
 		}
 		return serve(s, *path, nil)
 	})
 }
 
 // serveUpgrade is serve for the new process of an upgrade, which reports to the command that has started it.
-func serveUpgrade(s streams, path string) int {
-	pipe := os.NewFile(reportPipe, "report")
-	syscall.CloseOnExec(reportPipe)
+func serveUpgrade(s streams, path string, fd int) int {
+	_ = os.Unsetenv(reportVariable)
+	pipe := os.NewFile(uintptr(fd), "report")
+	closeOnExec(fd)
 	report := func(r upgradeReport) {
 		_ = json.NewEncoder(pipe).Encode(r)
 		_ = pipe.Close()

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,7 +36,7 @@ The command needs admin.socket. Run it as root or as the account of the gate, wi
 same environment as the gate if that has part of the configuration. The new process
 has the account and the groups of the old one, and its log goes where that of the old
 one goes. Under systemd, run "systemctl reload pgwicket" instead, so that the process
-belongs to the unit.
+belongs to the unit: it upgrades if the program has been replaced.
 
 Exit status: 0 the new process serves, 1 it does not and the old one goes on, 2 wrong
 usage.`
@@ -46,8 +47,12 @@ func upgradeCommand(s streams) *cobra.Command {
 	var binary string
 	fileFlag(cmd, &binary, "binary", "the `program` to start (default this one)")
 	dry := cmd.Flags().Bool("dry-run", false, "only print what an upgrade would do")
+	orReload := cmd.Flags().Bool("or-reload", false, "for ExecReload= of a unit: upgrade if this program is another file than the gate runs, and else have $MAINPID reload")
 	timeout := timeoutFlag(cmd, gate.MaxReload, "how long to wait until the new process serves")
 	return runs(cmd, func() int {
+		if *orReload && !replaced(s, *path, *timeout) {
+			return reloadMain(s)
+		}
 		answer, err := askGate(*path, true, http.MethodGet, gate.UpgradePath, *timeout)
 		if err != nil {
 			return fail(s, cmd.Name(), err)
@@ -77,6 +82,33 @@ func upgradeCommand(s streams) *cobra.Command {
 	})
 }
 
+// replaced reports whether the gate runs another file than this process. Where that cannot be found out, it
+// says why.
+func replaced(s streams, path string, timeout time.Duration) bool {
+	answer, err := askGate(path, true, http.MethodGet, gate.UpgradePath, timeout)
+	var plan gate.UpgradePlan
+	if err == nil {
+		err = json.Unmarshal(answer, &plan)
+	}
+	if err != nil {
+		fmt.Fprintf(s.err, "pgwicket upgrade: no upgrade, only a reload: %v\n", err)
+		return false
+	}
+	return plan.Program != "" && plan.Program != gate.ProgramID()
+}
+
+// reloadMain sends SIGHUP to the main process of the unit.
+func reloadMain(s streams) int {
+	pid, err := strconv.Atoi(os.Getenv("MAINPID"))
+	if err != nil || pid <= 1 {
+		return fail(s, "upgrade", errors.New("--or-reload needs the variable MAINPID, which systemd sets"))
+	}
+	if err := hangUp(pid); err != nil {
+		return fail(s, "upgrade", err)
+	}
+	return exitOK
+}
+
 func printPlan(s streams, plan gate.UpgradePlan) int {
 	fmt.Fprintf(s.out, "process %d (%s) would hand %s over; %s and %s in startup would stay, for at most %v\n", plan.PID, plan.Version,
 		phrase.Count(plan.Movable, "session"), phrase.Count(plan.Sessions-plan.Movable, "session"), phrase.Count(plan.Starting, "connection"), plan.DrainTimeout)
@@ -92,8 +124,8 @@ type upgradeReport struct {
 	Error string         `json:"error"`
 }
 
-// reportPipe is the descriptor of that pipe in the new process.
-const reportPipe = 3
+// reportVariable is the variable of the environment of a new process that has the descriptor of that pipe.
+const reportVariable = "UPGRADE_REPORT_FD"
 
 // startUpgrade starts the new process and waits for its report. The process is not ended if that takes too
 // long: it may be about to serve.
@@ -110,12 +142,13 @@ func startUpgrade(s streams, plan gate.UpgradePlan, binary, path string, timeout
 		return nil, err
 	}
 	defer r.Close()
-	args := []string{"serve", "--take-over"}
+	args := []string{"serve"}
 	if path != "" {
 		args = append(args, "--config", path)
 	}
 	cmd := exec.Command(binary, args...)
 	cmd.Stdin, cmd.Stderr, cmd.ExtraFiles = s.in, s.err, []*os.File{w}
+	cmd.Env = append(os.Environ(), reportVariable+"=3") // the first of ExtraFiles
 	if err := detachAs(cmd, plan); err != nil {
 		_ = w.Close()
 		return nil, err

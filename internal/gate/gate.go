@@ -106,7 +106,7 @@ func New(o Options) (*Gate, error) {
 		started.Admin.TLS = new(tlsconfig.Server) // only its presence is fixed
 	}
 	g := &Gate{Options: o, started: &started, failures: make(chan error, 1), requests: make(chan chan *status.Reload)}
-	g.upgrade.finished, g.upgrade.drainNow = make(chan *successor), make(chan struct{})
+	g.upgrade.finished, g.upgrade.drainNow, g.upgrade.program = make(chan *successor), make(chan struct{}), ProgramID()
 	var err error
 	if g.server, err = proxy.New(proxy.Options{
 		Policy: o.Config.Policy, Log: o.Log, Refusals: o.Refusals, Metrics: o.Metrics, Now: o.Now,
@@ -261,21 +261,24 @@ func (g *Gate) wait(signals <-chan os.Signal) error {
 			drained = g.finishUpgrade(next)
 		case err := <-drained:
 			if errors.Is(err, errSuccessorGone) {
-				g.Log.Error("the new process is gone; this process accepts connections again", "error", err)
 				drained = nil
-				g.resumeAfterUpgrade()
+				g.resumeAfterUpgrade(err)
 				continue
 			}
-			if err != nil {
-				g.Log.Warn("stopped; the remaining sessions were terminated")
-				return nil
-			}
-			g.Log.Info("stopped")
+			g.logStopped(err)
 			return nil
 		case err := <-g.failures:
 			g.Log.Error("the gate has failed", "error", err)
 			return ErrFailed
 		}
+	}
+}
+
+func (g *Gate) logStopped(err error) {
+	if err != nil {
+		g.Log.Warn("stopped; the remaining sessions were terminated")
+	} else {
+		g.Log.Info("stopped")
 	}
 }
 

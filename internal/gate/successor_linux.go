@@ -38,7 +38,8 @@ type successor struct {
 	accepted chan accepted
 	gone     chan error // gets one when the new process has closed the channel
 	moved    int
-	stuck    bool // no more sessions are offered
+	stuck    bool            // no more sessions are offered
+	refused  map[string]bool // sessions that the new process cannot go on with, by their ids
 }
 
 // serveUpgrade lets another process of the same account begin an upgrade. The request's connection only
@@ -109,7 +110,7 @@ func (g *Gate) meet(conn net.Conn) (*successor, error) {
 		_ = channel.Close()
 		return nil, err
 	}
-	return &successor{Conn: channel, gate: g, pid: peer.PID, sent: make(map[string]bool), accepted: make(chan accepted, 1), gone: make(chan error, 1)}, nil
+	return &successor{Conn: channel, gate: g, pid: peer.PID, sent: make(map[string]bool), refused: make(map[string]bool), accepted: make(chan accepted, 1), gone: make(chan error, 1)}, nil
 }
 
 // run takes the steps of an upgrade. Until the new process serves, a failure changes nothing.
@@ -350,7 +351,7 @@ const (
 // this one's again, and it returns errSuccessorGone.
 func (s *successor) moveAll() error {
 	for !s.stuck {
-		batch := s.gate.server.Freeze(batchSize)
+		batch := s.gate.server.Freeze(batchSize, s.refused)
 		if len(batch) == 0 {
 			return nil
 		}
@@ -361,12 +362,12 @@ func (s *successor) moveAll() error {
 			s.stuck = true
 		}
 		for _, one := range batch {
-			refused := err == nil && slices.Contains(answer.Refused, one.Session.Place.ID)
-			if err != nil || refused {
-				one.Stay(refused)
+			id := one.Session.Place.ID
+			if err != nil || slices.Contains(answer.Refused, id) {
+				one.Stay()
 				continue
 			}
-			delete(s.sent, one.Session.Place.ID) // the new process has it
+			delete(s.sent, id) // the new process has it
 			one.Leave()
 			s.moved++
 		}
@@ -377,6 +378,9 @@ func (s *successor) moveAll() error {
 		case err != nil:
 			_ = s.Close()
 			return fmt.Errorf("%w: %w", errSuccessorGone, err)
+		}
+		for _, id := range answer.Refused {
+			s.refused[id] = true
 		}
 		if len(answer.Refused) > 0 {
 			s.gate.Log.Warn("the new process cannot go on with some sessions, which stay here", "sessions", len(answer.Refused))

@@ -32,6 +32,7 @@ type UpgradePlan struct {
 	Starting int    `json:"starting"` // connections that are no sessions yet; they are finished by the old process
 	// DrainTimeout is how long sessions may stay in the old process.
 	DrainTimeout time.Duration `json:"drain_timeout"`
+	Program      string        `json:"program"` // see ProgramID; of the file that it runs
 	Problem      string        `json:"problem"` // why there can be no upgrade now; empty: there can be
 }
 
@@ -112,6 +113,7 @@ type upgrades struct {
 	given    atomic.Bool // the other process has the sockets
 	finished chan *successor
 	drainNow chan struct{} // closed by a signal that ends this process after an upgrade
+	program  string        // see ProgramID
 }
 
 // alive is the probe of the watchdog. While a new process takes over, nothing may be accepted here.
@@ -174,7 +176,8 @@ func (g *Gate) drainUpgraded() <-chan error {
 }
 
 // resumeAfterUpgrade has this process accept again, as its successor is gone.
-func (g *Gate) resumeAfterUpgrade() {
+func (g *Gate) resumeAfterUpgrade(err error) {
+	g.Log.Error("the new process is gone; this process accepts connections again", "error", err)
 	g.server.TakenBack()
 	g.resumeServing()
 	g.upgrade.given.Store(false)
@@ -187,7 +190,7 @@ func (g *Gate) planUpgrade() UpgradePlan {
 	totals := g.Metrics.Totals()
 	p := UpgradePlan{
 		PID: os.Getpid(), Version: g.Build.Version, Format: formatVersion, UID: os.Geteuid(), GID: os.Getegid(), Groups: groups,
-		Sessions: totals.Open, Movable: g.server.Movable(), Starting: totals.Starting, DrainTimeout: g.started.DrainTimeout,
+		Sessions: totals.Open, Movable: g.server.Movable(), Starting: totals.Starting, DrainTimeout: g.started.DrainTimeout, Program: g.upgrade.program,
 	}
 	if err := g.mayUpgrade(); err != nil {
 		p.Problem = err.Error()

@@ -16,21 +16,19 @@ func (f *flow) Movable() bool {
 }
 
 // Freeze implements Handle.
-func (f *flow) Freeze(done func(*Frozen, Stay)) {
+func (f *flow) Freeze(done func(*Frozen)) {
 	f.loop.post(func() { done(f.freeze()) })
 }
 
-// freeze takes the flow out of its loop, as it is between two events.
-func (f *flow) freeze() (*Frozen, Stay) {
-	if !f.Movable() {
-		return nil, Never
-	}
-	if f.over || f.frozen || f.tracker.Login != nil || f.backend.ended || f.backend.closed || f.client.shut || f.termination != nil && !f.termination.WhenIdle {
-		return nil, NotYet
+// freeze takes the flow out of its loop, as it is between two events. It returns nil for one that logs in, ends
+// within seconds, or cannot be moved.
+func (f *flow) freeze() *Frozen {
+	if !f.Movable() || f.over || f.frozen || f.tracker.Login != nil || f.backend.ended || f.backend.closed || f.client.shut || f.termination != nil && !f.termination.WhenIdle {
+		return nil
 	}
 	saved, err := f.save()
 	if err != nil {
-		return nil, NotYet // its TLS has failed, and it ends
+		return nil // its TLS has failed, and it ends
 	}
 	f.frozen = true
 	f.watch(&f.client, clientSide, false, false)
@@ -39,7 +37,7 @@ func (f *flow) freeze() (*Frozen, Stay) {
 		Saved: saved, Client: f.client.fd, Backend: f.backend.fd,
 		Thaw:   func() { f.loop.post(f.thaw) },
 		Forget: func() { f.loop.post(f.forget) },
-	}, 0
+	}
 }
 
 // thaw puts the flow back, and does what was asked of it meanwhile.

@@ -165,7 +165,7 @@ func (p *pump) BackendClosed() bool { return p.backendClosed.Load() }
 func (p *pump) Movable() bool { return false }
 
 // Freeze implements Handle.
-func (p *pump) Freeze(done func(*Frozen, Stay)) { done(nil, Never) }
+func (p *pump) Freeze(done func(*Frozen)) { done(nil) }
 
 // TerminateIf implements Handle.
 func (p *pump) TerminateIf(s State, t Termination, moved int64) {

@@ -111,12 +111,3 @@ type Frozen struct {
 	// Forget closes the descriptors, without a word to the peers, since another process has them.
 	Forget func()
 }
-
-// Stay says why a session is not frozen.
-type Stay uint8
-
-// The reasons.
-const (
-	NotYet Stay = iota + 1 // it logs in, or ends within seconds
-	Never                  // its TLS cannot be carried to another process
-)
