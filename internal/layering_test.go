@@ -66,8 +66,7 @@ var layers = map[string][]string{
 	"internal/sandbox":   {"config", "proxy", "internal/filewatch"},
 	"internal/doctor":    {"acl", "config", "proxy", "tlsconfig", "internal/nftables", "internal/pgconf", "internal/pgwire", "internal/phrase", "internal/socket"},
 	"internal/gate": {
-		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/audit", "internal/dn", "internal/filewatch", "internal/group", "internal/health", "internal/lock", "internal/phrase", "internal/sandbox",
-		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/audit", "internal/dn", "internal/filewatch", "internal/handover", "internal/health", "internal/lock", "internal/phrase", "internal/sandbox",
+		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/audit", "internal/dn", "internal/filewatch", "internal/group", "internal/handover", "internal/health", "internal/lock", "internal/phrase", "internal/sandbox",
 		"internal/socket", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket": {

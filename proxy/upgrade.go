@@ -11,8 +11,8 @@ import (
 	"pgwicket/internal/limit"
 )
 
-// State is what a server knows of clients besides their sessions, for the process that takes over.
-type State struct {
+// ClientState is what a server knows of clients besides their sessions, for the process that takes over.
+type ClientState struct {
 	Keys  []limit.KeyState  `json:"keys"`
 	Rates []limit.RateState `json:"rates"`
 }
@@ -40,13 +40,13 @@ func (s *Server) Drain(ctx context.Context) error {
 	return s.Shutdown(ctx)
 }
 
-// State returns it.
-func (s *Server) State() State {
-	return State{s.auth.State(), s.limiter.RateStates(time.Now())}
+// ClientState returns it.
+func (s *Server) ClientState() ClientState {
+	return ClientState{s.auth.State(), s.limiter.RateStates(time.Now())}
 }
 
-// Restore takes over the State of another process, or a part of it.
-func (s *Server) Restore(state State) {
+// Restore takes over the ClientState of another process, or a part of it.
+func (s *Server) Restore(state ClientState) {
 	limits := s.policy.Load().Limits
 	s.auth.Restore(limits, state.Keys)
 	s.limiter.RestoreRates(limits, state.Rates, time.Now())

@@ -282,10 +282,10 @@ func (s *successor) sendState() error {
 }
 
 func (s *successor) sendKeysAndRates() error {
-	all := s.gate.server.State()
+	all := s.gate.server.ClientState()
 	for len(all.Keys)+len(all.Rates) > 0 {
 		k, r := min(len(all.Keys), maxPart), min(len(all.Rates), maxPart)
-		part := proxy.State{Keys: all.Keys[:k], Rates: all.Rates[:r]}
+		part := proxy.ClientState{Keys: all.Keys[:k], Rates: all.Rates[:r]}
 		if err := s.Send(handover.State, state{Server: part}, nil); err != nil {
 			return err
 		}

@@ -68,10 +68,10 @@ type (
 	}
 	// state is a part of what the old process knows.
 	state struct {
-		Server   proxy.State    `json:"server"`
-		Places   []proxy.Place  `json:"places"`
-		Locks    []lock.Lock    `json:"locks"` // where no file keeps them
-		Backends []health.State `json:"backends"`
+		Server   proxy.ClientState `json:"server"`
+		Places   []proxy.Place     `json:"places"`
+		Locks    []lock.Lock       `json:"locks"` // where no file keeps them
+		Backends []health.State    `json:"backends"`
 	}
 	// handed says what the old process still has when the new one begins to accept.
 	handed struct {

@@ -8,21 +8,15 @@ import (
 )
 
 // Terminate implements Handle.
-func (f *flow) Terminate(t Termination) { f.loop.post(func() { f.take(t) }) }
 func (f *flow) Terminate(t Termination) {
-	f.loop.post(func() { f.whenThawed(func() { f.terminate(t) }) })
+	f.loop.post(func() { f.whenThawed(func() { f.take(t) }) })
 }
 
 // TerminateIf implements Handle.
 func (f *flow) TerminateIf(s State, t Termination, moved int64) {
 	f.loop.post(func() {
-		if from, to := f.Moved(); from+to == moved && s.holds(&f.tracker, len(f.backend.queue) > 0) {
-			f.take(t)
 		if from, to := f.Moved(); !f.frozen && from+to == moved && s.holds(&f.tracker, len(f.backend.queue) > 0) {
-			f.terminate(t)
-			if begun != nil {
-				begun()
-			}
+			f.take(t)
 		}
 	})
 }
