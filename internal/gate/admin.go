@@ -25,6 +25,7 @@ import (
 // at a Unix socket, which only root and the account of the gate can open, and which
 // therefore also acts.
 type admin struct {
+	upgrade   upgrades
 	servers   []*http.Server
 	conns     []*adminConns // of each server
 	listeners []net.Listener

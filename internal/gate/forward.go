@@ -13,7 +13,7 @@ const forwardTimeout = 10 * time.Second
 // forward has the process before this one do what this one was asked for, as long as it has sessions. It
 // reports whether there is an answer, in v.
 func (g *Gate) forward(method, path string, query url.Values, v any) bool {
-	before := g.upgrade.before.Load()
+	before := g.admin.upgrade.before.Load()
 	if before == nil {
 		return false
 	}
@@ -28,7 +28,7 @@ func (g *Gate) forward(method, path string, query url.Values, v any) bool {
 	if err == nil && v != nil {
 		err = json.Unmarshal(answer, v)
 	}
-	if err != nil && g.upgrade.before.Load() != nil { // else it has just ended
+	if err != nil && g.admin.upgrade.before.Load() != nil { // else it has just ended
 		g.Log.Error("the process before has not done what was asked", "pid", before.pid, "path", path, "error", err.Error())
 	}
 	return err == nil

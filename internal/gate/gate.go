@@ -83,7 +83,6 @@ type Gate struct {
 	locks     locks
 	groups    groups
 	trail     atomic.Pointer[audit.Writer] // nil: none
-	upgrade   upgrades
 
 	notifier *systemd.Notifier
 	outcome  string // of the last load, for the service manager
@@ -106,7 +105,7 @@ func New(o Options) (*Gate, error) {
 		started.Admin.TLS = new(tlsconfig.Server) // only its presence is fixed
 	}
 	g := &Gate{Options: o, started: &started, failures: make(chan error, 1), requests: make(chan chan *status.Reload)}
-	g.upgrade.finished, g.upgrade.drainNow, g.upgrade.program = make(chan *successor), make(chan struct{}), ProgramID()
+	g.admin.upgrade.finished, g.admin.upgrade.drainNow, g.admin.upgrade.program = make(chan *successor), make(chan struct{}), ProgramID()
 	var err error
 	if g.server, err = proxy.New(proxy.Options{
 		Policy: o.Config.Policy, Log: o.Log, Refusals: o.Refusals, Metrics: o.Metrics, Now: o.Now,
@@ -168,7 +167,7 @@ func (g *Gate) start() (err error) {
 			}
 		}()
 	}
-	if g.upgrade.listeners, err = g.listen(g.Account); err != nil {
+	if g.admin.upgrade.listeners, err = g.listen(g.Account); err != nil {
 		return err
 	}
 	if g.started.ReusePort && !reusePortMigrates() {
@@ -189,7 +188,7 @@ func (g *Gate) start() (err error) {
 		}
 	} else {
 		g.auditStart("started")
-		g.serve(g.upgrade.listeners)
+		g.serve(g.admin.upgrade.listeners)
 		g.ready.Store(true)
 	}
 	g.watch(g.inForce.WatchFiles)
@@ -203,7 +202,7 @@ func (g *Gate) takeOver() error {
 		return err
 	}
 	g.auditStart("upgraded", slog.Int("before", p.pid), slog.String("version_before", p.version))
-	g.serve(g.upgrade.listeners)
+	g.serve(g.admin.upgrade.listeners)
 	g.ready.Store(true)
 	return p.serving()
 }
@@ -226,11 +225,7 @@ func (g *Gate) wait(signals <-chan os.Signal) error {
 				g.reload(byFiles, files)
 			}
 		case done := <-g.requests:
-			if g.stopping.Load() {
-				done <- nil
-				continue
-			}
-			done <- g.reload(byCommand, filewatch.Take(g.files(g.Path)))
+			done <- g.reloadByCommand()
 		case sig := <-signals:
 			switch {
 			case sig == syscall.SIGHUP && g.stopping.Load():
@@ -242,7 +237,7 @@ func (g *Gate) wait(signals <-chan os.Signal) error {
 				g.reload(bySignal, filewatch.Take(g.files(g.Path)))
 			case drained != nil && !g.stopping.Load(): // after an upgrade
 				g.stopping.Store(true)
-				close(g.upgrade.drainNow)
+				close(g.admin.upgrade.drainNow)
 			case drained != nil:
 				g.Log.Warn("second signal, exiting at once", "signal", sig.String(), "sessions", g.server.Sessions())
 				return ErrKilled
@@ -257,7 +252,7 @@ func (g *Gate) wait(signals <-chan os.Signal) error {
 			g.followGroups()
 		case <-status.C:
 			g.notifier.Status(g.status())
-		case next := <-g.upgrade.finished:
+		case next := <-g.admin.upgrade.finished:
 			drained = g.finishUpgrade(next)
 		case err := <-drained:
 			if errors.Is(err, errSuccessorGone) {
@@ -272,6 +267,14 @@ func (g *Gate) wait(signals <-chan os.Signal) error {
 			return ErrFailed
 		}
 	}
+}
+
+// reloadByCommand returns nil while the gate shuts down.
+func (g *Gate) reloadByCommand() *status.Reload {
+	if g.stopping.Load() {
+		return nil
+	}
+	return g.reload(byCommand, filewatch.Take(g.files(g.Path)))
 }
 
 func (g *Gate) logStopped(err error) {

@@ -413,7 +413,7 @@ func (p *Predecessor) serving() error {
 		return err
 	}
 	p.SetDeadline(time.Time{})
-	p.gate.upgrade.before.Store(p)
+	p.gate.admin.upgrade.before.Store(p)
 	first := make(chan struct{})
 	go p.follow(first)
 	select {
@@ -435,7 +435,7 @@ func (p *Predecessor) follow(first chan struct{}) {
 	g := p.gate
 	heard := sync.OnceFunc(func() { close(first) })
 	defer heard()
-	defer g.upgrade.before.Store(nil)
+	defer g.admin.upgrade.before.Store(nil)
 	defer p.Close()
 	defer p.places.ReleaseAll()
 	defer func() { _ = unix.Close(p.process) }()

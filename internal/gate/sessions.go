@@ -90,7 +90,7 @@ func (g *Gate) serveTerminate(w http.ResponseWriter, r *http.Request) {
 	}
 	by := operator(r.Context())
 	detail := "terminated by " + by
-	if before := g.upgrade.before.Load(); before != nil { // first, for those that are on their way
+	if before := g.admin.upgrade.before.Load(); before != nil { // first, for those that are on their way
 		before.terminate(filter.Matches, detail)
 	}
 	n := g.server.Terminate(filter.Matches, detail) + g.terminateBefore(query)

@@ -53,14 +53,14 @@ func (g *Gate) serveUpgrade(w http.ResponseWriter, r *http.Request) {
 		refuse(http.StatusConflict, err)
 		return
 	}
-	if !g.upgrade.under.CompareAndSwap(false, true) {
+	if !g.admin.upgrade.under.CompareAndSwap(false, true) {
 		refuse(http.StatusConflict, errors.New("an upgrade is under way"))
 		return
 	}
 	begun := false
 	defer func() {
 		if !begun {
-			g.upgrade.under.Store(false)
+			g.admin.upgrade.under.Store(false)
 		}
 	}()
 	conn, _, err := http.NewResponseController(w).Hijack()
@@ -122,7 +122,7 @@ func (s *successor) run() {
 		s.SetDeadline(time.Now().Add(time.Second))
 		_ = s.Send(handover.Failed, failure{err.Error()}, nil)
 		s.close()
-		g.upgrade.under.Store(false)
+		g.admin.upgrade.under.Store(false)
 	}
 	if err := s.prepare(); err != nil {
 		fail(err)
@@ -140,7 +140,7 @@ func (s *successor) run() {
 	s.report() // the new process says that it is ready when it has this
 	s.serveCommands()
 	go s.listen()
-	g.upgrade.finished <- s
+	g.admin.upgrade.finished <- s
 }
 
 // listen takes the answers of the new process until it is gone.
@@ -221,7 +221,7 @@ func (s *successor) sendSockets() error {
 		conn any
 	}
 	all := []passed{{passedSocket{Role: roleLog}, os.Stderr}, {passedSocket{Role: roleCommands}, theirs}}
-	for i, ln := range g.upgrade.listeners {
+	for i, ln := range g.admin.upgrade.listeners {
 		role := roleListener
 		if socket.Activated(ln) {
 			role = roleActivated
@@ -437,7 +437,7 @@ func (s *successor) finish(drain func() <-chan error) error {
 	defer half.Stop()
 	again := time.NewTicker(moveInterval)
 	defer again.Stop()
-	gone, now := s.gone, g.upgrade.drainNow
+	gone, now := s.gone, g.admin.upgrade.drainNow
 	var drained <-chan error
 	for {
 		select {

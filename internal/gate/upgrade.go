@@ -118,7 +118,7 @@ type upgrades struct {
 
 // alive is the probe of the watchdog. While a new process takes over, nothing may be accepted here.
 func (g *Gate) alive(ctx context.Context) error {
-	if err := g.server.Alive(ctx); err != nil && !g.upgrade.under.Load() {
+	if err := g.server.Alive(ctx); err != nil && !g.admin.upgrade.under.Load() {
 		return err
 	}
 	return nil
@@ -148,7 +148,7 @@ var errUpgradeSystem = errors.New("only Linux has upgrades; restart the gate")
 
 // finishUpgrade has this process finish what it still has, while the new one serves.
 func (g *Gate) finishUpgrade(next *successor) chan error {
-	g.upgrade.given.Store(true)
+	g.admin.upgrade.given.Store(true)
 	g.server.HandedOver()
 	file := g.admin.file
 	g.admin.file = nil // the socket is the new process's
@@ -180,8 +180,8 @@ func (g *Gate) resumeAfterUpgrade(err error) {
 	g.Log.Error("the new process is gone; this process accepts connections again", "error", err)
 	g.server.TakenBack()
 	g.resumeServing()
-	g.upgrade.given.Store(false)
-	g.upgrade.under.Store(false)
+	g.admin.upgrade.given.Store(false)
+	g.admin.upgrade.under.Store(false)
 }
 
 // planUpgrade returns what an upgrade would do now.
@@ -190,7 +190,7 @@ func (g *Gate) planUpgrade() UpgradePlan {
 	totals := g.Metrics.Totals()
 	p := UpgradePlan{
 		PID: os.Getpid(), Version: g.Build.Version, Format: formatVersion, UID: os.Geteuid(), GID: os.Getegid(), Groups: groups,
-		Sessions: totals.Open, Movable: g.server.Movable(), Starting: totals.Starting, DrainTimeout: g.started.DrainTimeout, Program: g.upgrade.program,
+		Sessions: totals.Open, Movable: g.server.Movable(), Starting: totals.Starting, DrainTimeout: g.started.DrainTimeout, Program: g.admin.upgrade.program,
 	}
 	if err := g.mayUpgrade(); err != nil {
 		p.Problem = err.Error()
@@ -207,11 +207,11 @@ func (g *Gate) mayUpgrade() error {
 		return errors.New("the gate is process 1 of its container, which ends with it; start another container")
 	case g.stopping.Load():
 		return errors.New("the gate is shutting down")
-	case g.upgrade.given.Load():
+	case g.admin.upgrade.given.Load():
 		return errors.New("the gate has been upgraded, and only finishes what it still has")
-	case g.upgrade.under.Load():
+	case g.admin.upgrade.under.Load():
 		return errors.New("an upgrade is under way")
-	case g.upgrade.before.Load() != nil:
+	case g.admin.upgrade.before.Load() != nil:
 		return errors.New("the process before this one still has sessions, or connections in their startup; wait until it has ended")
 	case !g.ready.Load():
 		return errors.New("the gate is not ready yet")
