@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -188,4 +190,69 @@ func TestFailedUpgrades(t *testing.T) {
 	}
 	first.ends(0)
 	c.asks("commit; select count(*) from t;", fmt.Sprint(len(steps)+1))
+}
+
+// Either process may be killed at any moment of an upgrade: each session goes on or ends with the process that
+// had it, none is served by two, and a gate is there for new clients where one has lived.
+func TestKilledUpgrades(t *testing.T) {
+	t.Parallel()
+	lost, kept := 0, 0
+	for round := range 12 {
+		u := newUnit(t)
+		first := u.startUpgradable()
+		var clients []*talk
+		for range 20 {
+			c := u.talk()
+			c.asks("begin; select 'first';", "first")
+			clients = append(clients, c)
+		}
+		cmd := exec.Command("pgwicket", "upgrade", "--config", u.config)
+		u.check(cmd.Start())
+		next := 0
+		u.eventually("no new process", func() bool {
+			for _, pid := range u.gates() {
+				if pid != first.cmd.Process.Pid {
+					next = pid
+				}
+			}
+			return next != 0
+		})
+		time.Sleep(time.Duration(rand.IntN(80)) * time.Millisecond)
+		victim := next
+		if round%2 == 0 {
+			victim = first.cmd.Process.Pid
+		}
+		_ = syscall.Kill(victim, syscall.SIGKILL)
+		_ = cmd.Wait()
+		for _, c := range clients {
+			_, err := fmt.Fprintln(c.in, "select 'second';")
+			got, readErr := c.out.ReadString('\n')
+			switch {
+			case err == nil && readErr == nil && got == "second\n":
+				kept++
+			case got == "":
+				lost++
+			default:
+				t.Errorf("round %d: %q, %v, %v", round, got, err, readErr)
+			}
+		}
+		if victim == next {
+			u.eventually("the old process neither serves nor has ended", func() bool {
+				select {
+				case <-first.ended: // it had handed everything over
+					return true
+				default:
+				}
+				out, err := u.psql("select 'new'")
+				return err == nil && out == "new\n"
+			})
+		}
+		if text := first.text(); strings.Contains(text, "bad record MAC") || strings.Contains(text, "panic") {
+			t.Errorf("round %d: two processes have served a session", round)
+		}
+		for _, pid := range u.gates() {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+	t.Logf("%d sessions have gone on, %d have ended with their process", kept, lost)
 }
