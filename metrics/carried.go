@@ -54,7 +54,7 @@ func (s *Set) Counters(live bool) ([]byte, error) {
 	for _, f := range families {
 		switch {
 		case !strings.HasPrefix(f.GetName(), namespace+"_"):
-		case f.GetType() == dto.MetricType_GAUGE && !(live && added[f.GetName()]):
+		case f.GetType() == dto.MetricType_GAUGE && (!live || !added[f.GetName()]):
 		default:
 			all = append(all, familyOf(f))
 		}

@@ -10,12 +10,12 @@ import (
 // forwardTimeout is how long the process before may take for a command.
 const forwardTimeout = 10 * time.Second
 
-// forward has the process before this one do what this one was asked for, as long as it has sessions. It
-// reports whether there is an answer, in v.
-func (g *Gate) forward(method, path string, query url.Values, v any) bool {
+// forward has the process before this one do what this one was asked for, as long as it has sessions. Its answer
+// is in v then; nil: nobody needs it.
+func (g *Gate) forward(method, path string, query url.Values, v any) {
 	before := g.admin.upgrade.before.Load()
 	if before == nil {
-		return false
+		return
 	}
 	if len(query) > 0 {
 		path += "?" + query.Encode()
@@ -31,7 +31,6 @@ func (g *Gate) forward(method, path string, query url.Values, v any) bool {
 	if err != nil && g.admin.upgrade.before.Load() != nil { // else it has just ended
 		g.Log.Error("the process before has not done what was asked", "pid", before.pid, "path", path, "error", err.Error())
 	}
-	return err == nil
 }
 
 // sessionsBefore returns the open sessions of the process before that a query matches.

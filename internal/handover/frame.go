@@ -51,7 +51,7 @@ func (k Kind) String() string {
 	if k == 0 || k >= kinds {
 		return fmt.Sprintf("kind %d", uint8(k))
 	}
-	return names[k]
+	return names[k] //nolint:gosec // it has one for each kind
 }
 
 // MaxFrame bounds the text and the data of a frame together. The longest frame is a session with
