@@ -57,6 +57,9 @@ var layers = map[string][]string{
 	},
 	"config": {"acl", "internal/outcome", "proxy", "tlsconfig", "internal/nearest"},
 
+	"internal/crlfetch":  {"internal/certs", "internal/crl", "internal/statefile"},
+	"internal/pki":       {"internal/crl", "internal/privkey", "internal/statefile"},
+
 	"internal/budget":    nil,
 	"internal/phrase":    nil,
 	"internal/logwriter": nil,
@@ -70,8 +73,8 @@ var layers = map[string][]string{
 		"internal/socket", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket": {
-		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/outcome", "internal/audit", "internal/budget", "internal/doctor", "internal/filewatch", "internal/gate", "internal/lock", "internal/logwriter",
-		"internal/nearest", "internal/nftables", "internal/phrase", "internal/printable", "internal/sandbox", "internal/socket", "internal/status", "internal/systemd",
+		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/outcome", "internal/audit", "internal/budget", "internal/crl", "internal/crlfetch", "internal/doctor", "internal/filewatch", "internal/gate", "internal/lock", "internal/logwriter",
+		"internal/nearest", "internal/nftables", "internal/phrase", "internal/pki", "internal/printable", "internal/sandbox", "internal/socket", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket-demo": {"internal/pgtest", "internal/tlstest"}, // runs the binary as its users do
 
@@ -97,6 +100,8 @@ var owners = map[string][]string{
 	"os/signal":                       {"cmd/pgwicket", "cmd/pgwicket-demo"},
 	"testing":                         {"internal/docpage", "internal/golden"}, // its flags would be ours, and nothing that ships may need it
 	"github.com/jackc/pgx":            {"internal/doctor", "internal/group"},   // and the tests, as the second implementation
+	"github.com/youmark/pkcs8":        {"cmd/pgwicket-demo", "internal/pki"},
+	"software.sslmate.com/":           {"internal/pki"},
 	"go.uber.org/goleak":              nil,
 	"github.com/rogpeppe/go-internal": nil,
 	"pgregory.net/rapid":              nil,

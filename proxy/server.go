@@ -212,7 +212,6 @@ func New(o Options) (*Server, error) {
 	m.Expect(expected())
 	s.storePolicy(p)
 	go s.maintain()
-	go s.returnMemory()
 	return s, nil
 }
 

@@ -126,7 +126,7 @@ const (
 	planned   = checked + "runuser -u pgwicket -- pgwicket upgrade --dry-run\n"
 	upgraded  = planned + "systemctl reload pgwicket.service\n"
 	restarted = "systemctl --no-block restart pgwicket.service\n"
-	disabled  = "systemctl --quiet disable --now pgwicket.socket pgwicket.service\n"
+	disabled  = "systemctl --quiet disable --now pgwicket-ca-crl.timer pgwicket-fetch.service pgwicket.socket pgwicket.service\n"
 )
 
 var scriptCalls = map[string][]call{
@@ -305,6 +305,9 @@ func makePackage(t *testing.T, format, version string) string {
 var installed = []string{
 	"/etc/fail2ban/filter.d/pgwicket.conf",
 	"/usr/bin/pgwicket",
+	"/usr/lib/systemd/system/pgwicket-ca-crl.service",
+	"/usr/lib/systemd/system/pgwicket-ca-crl.timer",
+	"/usr/lib/systemd/system/pgwicket-fetch.service",
 	"/usr/lib/systemd/system/pgwicket.service",
 	"/usr/lib/systemd/system/pgwicket.socket",
 	"/usr/lib/sysusers.d/pgwicket.conf",

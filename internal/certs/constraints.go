@@ -23,7 +23,7 @@ func (c *Certificate) parseNameConstraints(in der.Input) bool {
 	if !ok {
 		return false
 	}
-	c.ext.constraints = content
+	c.ext.constraints.raw = content
 	permitted, excluded, ok := readConstraints(content)
 	return ok && validSubtrees(permitted) && validSubtrees(excluded)
 }
@@ -38,11 +38,11 @@ func readConstraints(in der.Input) (permitted, excluded der.Input, ok bool) {
 
 // nameConstraints returns those of the certificate, nil if it has none.
 func (c *Certificate) nameConstraints() *nameConstraints {
-	if c.ext.constraints == nil {
+	if c.ext.constraints.raw == nil {
 		return nil
 	}
-	return c.ext.subtrees.get(func() *nameConstraints {
-		permitted, excluded, _ := readConstraints(c.ext.constraints) // parseNameConstraints has read them
+	return c.ext.constraints.get(func(in der.Input) *nameConstraints {
+		permitted, excluded, _ := readConstraints(in) // parseNameConstraints has read them
 		return &nameConstraints{subtrees(permitted), subtrees(excluded)}
 	})
 }
@@ -60,8 +60,7 @@ func subtrees(in der.Input) (list []subtree) {
 		if !ok {
 			break
 		}
-		name, _ := parseGeneralName(base)
-		list = append(list, subtree{name, bounded})
+		list = append(list, subtree{parseGeneralName(base), bounded})
 	}
 	return list
 }
@@ -141,7 +140,7 @@ func (nc *nameConstraints) check(c *Certificate, leaf bool) (violation, GeneralN
 	}
 	hasDNS := false
 	for rest := c.ext.altNames; len(rest) > 0; {
-		g, _ := rest.next() // parseAltNames has read them all
+		g := rest.next()
 		hasDNS = hasDNS || g.Kind == DNS
 		if v := nc.match(g); v != noViolation {
 			return v, g

@@ -138,7 +138,7 @@ func nextPoint(points *der.Input) (p rawPoint, ok bool) {
 // parseDistributionPoints is setup_crldp of crypto/x509/v3_purp.c.
 func (c *Certificate) parseDistributionPoints(in der.Input) bool {
 	points, ok := in.Read(der.Sequence)
-	c.ext.points = points
+	c.ext.points.raw = points
 	for ok && !points.Empty() {
 		_, ok = nextPoint(&points)
 	}
@@ -147,9 +147,9 @@ func (c *Certificate) parseDistributionPoints(in der.Input) bool {
 
 // DistributionPoints returns the CRL distribution points.
 func (c *Certificate) DistributionPoints() []DistributionPoint {
-	return c.ext.pointsRead.get(func() (list []DistributionPoint) {
-		for rest := c.ext.points; !rest.Empty(); {
-			raw, ok := nextPoint(&rest)
+	return c.ext.points.get(func(in der.Input) (list []DistributionPoint) {
+		for !in.Empty() {
+			raw, ok := nextPoint(&in)
 			if !ok {
 				break
 			}

@@ -22,10 +22,8 @@ type extensions struct {
 	keyID          []byte // nil: none
 	authority      *AuthorityKeyID
 	altNames       generalNames
-	points         der.Input // DistributionPoints
-	pointsRead     lazy[[]DistributionPoint]
-	constraints    der.Input // NameConstraints; nil: none
-	subtrees       lazy[*nameConstraints]
+	points         lazy[[]DistributionPoint]
+	constraints    lazy[*nameConstraints]
 	unknown        der.OID // a critical extension that is not supported
 	malformed      string  // why the certificate cannot be used
 	selfIssued     bool    // subject and issuer are the same
@@ -34,13 +32,16 @@ type extensions struct {
 
 // lazy is read when it is first asked for. Of the certificates that strangers send
 // most is never asked for, and it would take many times its space in DER.
-type lazy[T any] struct{ value atomic.Pointer[T] }
+type lazy[T any] struct {
+	raw   der.Input // the content, which can be read; nil: the extension is missing
+	value atomic.Pointer[T]
+}
 
-func (l *lazy[T]) get(read func() T) T {
+func (l *lazy[T]) get(read func(der.Input) T) T {
 	if known := l.value.Load(); known != nil {
 		return *known
 	}
-	v := read()
+	v := read(l.raw)
 	l.value.Store(&v)
 	return v
 }

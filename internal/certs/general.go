@@ -75,12 +75,9 @@ func (g GeneralName) String() string {
 	return fmt.Sprintf("%X", g.Value)
 }
 
-// parseGeneralName is the template GENERAL_NAME of crypto/x509/v3_genn.c.
-func parseGeneralName(e der.Element) (g GeneralName, ok bool) {
-	if !validGeneralName(e) {
-		return g, false
-	}
-	g.Kind, g.Value = NameKind(e.ID&0x1f), e.Content
+// parseGeneralName reads a name of which validGeneralName says that it can be read.
+func parseGeneralName(e der.Element) GeneralName {
+	g := GeneralName{Kind: NameKind(e.ID & 0x1f), Value: e.Content}
 	in := der.Input(e.Content)
 	switch g.Kind {
 	case OtherName:
@@ -92,10 +89,10 @@ func parseGeneralName(e der.Element) (g GeneralName, ok bool) {
 		g.Value = name.Full
 		g.Name, _ = parseName(name)
 	}
-	return g, true
+	return g
 }
 
-// validGeneralName reports whether parseGeneralName reads the name.
+// validGeneralName is the template GENERAL_NAME of crypto/x509/v3_genn.c.
 func validGeneralName(e der.Element) bool {
 	in := der.Input(e.Content)
 	switch e.ID {
@@ -151,11 +148,11 @@ func validDirectoryString(in der.Input) bool {
 // thousands of names, so they are read one by one when they are asked for.
 type generalNames der.Input
 
-// next takes a name.
-func (n *generalNames) next() (g GeneralName, ok bool) {
+// next takes a name. All of them can be read: see count.
+func (n *generalNames) next() GeneralName {
 	e, ok := (*der.Input)(n).Next()
 	if !ok {
-		return g, false
+		*n = nil
 	}
 	return parseGeneralName(e)
 }
@@ -179,7 +176,7 @@ func parseGeneralNames(in der.Input) (names []GeneralName, ok bool) {
 	}
 	names = make([]GeneralName, count)
 	for i := range names {
-		names[i], _ = rest.next()
+		names[i] = rest.next()
 	}
 	return names, true
 }

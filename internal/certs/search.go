@@ -145,7 +145,7 @@ func (s *search) explain(c *Certificate, depth int) {
 	s.failure = failure{kind: noIssuer, depth: depth, cert: c}
 	for _, candidates := range [...][]*Certificate{s.pool.bySubject[c.Issuer.canonical], s.sent} {
 		for _, k := range candidates {
-			if err := k.mayHaveIssued(c); err != nil && err != errNotItsName && !k.Equal(c) {
+			if err := k.mayHaveIssued(c); err != nil && !errors.Is(err, errNotItsName) && !k.Equal(c) {
 				s.failure.kind, s.failure.issuer, s.failure.err = otherIssuer, k, err
 				return
 			}

@@ -1,4 +1,4 @@
-package proxy
+package gate
 
 import (
 	"runtime/debug"
@@ -33,19 +33,22 @@ func (m *memoryReturn) due(sessions int) bool {
 	return true
 }
 
-// returnMemory gives memory back until the server has stopped. It costs a collection,
-// which must not keep maintain from ending a session.
-func (s *Server) returnMemory() {
-	ticker := time.NewTicker(memoryInterval)
-	defer ticker.Stop()
-	for memory := (memoryReturn{}); ; {
-		select {
-		case <-s.shutdown.done:
-			return
-		case <-ticker.C:
-			if memory.due(s.Sessions()) {
-				debug.FreeOSMemory()
+// returnMemory gives memory back, by how many sessions there are, until stop is called.
+func returnMemory(sessions func() int) (stop func()) {
+	ended := make(chan struct{})
+	go func() {
+		ticker := time.NewTicker(memoryInterval)
+		defer ticker.Stop()
+		for memory := (memoryReturn{}); ; {
+			select {
+			case <-ended:
+				return
+			case <-ticker.C:
+				if memory.due(sessions()) {
+					debug.FreeOSMemory()
+				}
 			}
 		}
-	}
+	}()
+	return func() { close(ended) }
 }
