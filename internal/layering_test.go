@@ -35,6 +35,7 @@ var layers = map[string][]string{
 	"internal/relay":     {"internal/pgwire", "internal/tlsrecord"},
 	"internal/socket":    nil,
 	"internal/tlsrecord": nil,
+	"internal/handover":  nil,
 
 	"internal/outcome":     {"internal/pgwire"},
 	"internal/printable":   nil,
@@ -68,7 +69,7 @@ var layers = map[string][]string{
 	"internal/sandbox":   {"config", "proxy", "internal/filewatch"},
 	"internal/doctor":    {"acl", "config", "proxy", "tlsconfig", "internal/nftables", "internal/pgconf", "internal/pgwire", "internal/phrase", "internal/socket"},
 	"internal/gate": {
-		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/audit", "internal/dn", "internal/filewatch", "internal/group", "internal/health", "internal/lock", "internal/phrase", "internal/sandbox",
+		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/audit", "internal/dn", "internal/filewatch", "internal/group", "internal/handover", "internal/health", "internal/lock", "internal/phrase", "internal/sandbox",
 		"internal/socket", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket": {

@@ -9,7 +9,7 @@ import (
 )
 
 // Gatherer returns the series for use without HTTP.
-func (s *Set) Gatherer() prometheus.Gatherer { return s.registry }
+func (s *Set) Gatherer() prometheus.Gatherer { return carried{s.registry, &s.before} }
 
 // Handler serves the admin address: /metrics, and the health checks under the names
 // that Kubernetes and load balancers use. ready reports whether the gate accepts new
@@ -17,7 +17,7 @@ func (s *Set) Gatherer() prometheus.Gatherer { return s.registry }
 // refused.
 func (s *Set) Handler(ready func() bool) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Gatherer(), promhttp.HandlerOpts{EnableOpenMetrics: true}))
 	for _, path := range []string{"/livez", "/healthz", "/liveness", "/startupz", "/startup"} {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { answer(w, true) })
 	}

@@ -40,3 +40,22 @@ func (s *Set) BackendFailed(h Host, reason string) {
 
 // Backends returns what sessions have shown of each host, by backend and address.
 func (s *Set) Backends() []health.State { return s.backendStates.All() }
+
+// RestoreBackends takes over what the process before this one has returned by Backends, of hosts that are still
+// there.
+func (s *Set) RestoreBackends(states []health.State) {
+	for _, one := range states {
+		name, address, up := label(one.Backend), label(one.Address), 1.0
+		if one.Down() {
+			up = 0
+		}
+		if !one.LastSuccess.IsZero() && s.backendStates.Succeeded(one.Host, one.LastSuccess) {
+			s.backendOK.WithLabelValues(name, address).Set(seconds(one.LastSuccess))
+			s.backendUp.WithLabelValues(name, address).Set(up)
+		}
+		if !one.LastFailure.IsZero() && s.backendStates.Failed(one.Host, one.LastFailure, one.Reason) {
+			s.backendFailed.WithLabelValues(name, address).Set(seconds(one.LastFailure))
+			s.backendUp.WithLabelValues(name, address).Set(up)
+		}
+	}
+}

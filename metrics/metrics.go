@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,6 +26,7 @@ import (
 type Set struct {
 	registry *prometheus.Registry
 	counts   *prometheus.Registry // the series that Totals reads
+	before   atomic.Pointer[[]family]
 
 	accepted      *prometheus.CounterVec
 	acceptErrors  prometheus.Counter
@@ -310,6 +312,12 @@ func (s *Set) SessionAborted() {
 	s.open.Dec()
 	s.starting.Inc()
 }
+
+// SessionGiven takes note that another process goes on with an open session, and SessionTaken that this one does.
+func (s *Set) SessionGiven() { s.open.Dec() }
+
+// SessionTaken is the opposite of SessionGiven.
+func (s *Set) SessionTaken() { s.open.Inc() }
 
 // Ended counts the end of an open session.
 func (s *Set) Ended(session string, outcome string) {

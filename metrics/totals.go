@@ -14,7 +14,7 @@ type Totals struct {
 // sum may be off by events in between.
 func (s *Set) Totals() Totals {
 	t := Totals{Refused: make(map[string]uint64), Ended: make(map[string]uint64), CancelRequests: make(map[string]uint64)}
-	families, _ := s.counts.Gather() // fails only for inconsistent series
+	families, _ := carried{s.counts, &s.before}.Gather() // fails only for inconsistent series
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
 			value := uint64(m.GetCounter().GetValue())

@@ -16,8 +16,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -322,8 +324,11 @@ func (s *Server) Serve(ln net.Listener) error {
 		case err == nil:
 			delay = 0
 			take(conn.(*net.TCPConn))
+		case s.shutdown.pause.Wait():
 		case s.shutdown.refusesConns.Load():
-			socket.AcceptQueued(ln, take)
+			if !s.shutdown.upgraded.Load() { // else they are the new process's
+				socket.AcceptQueued(ln, take)
+			}
 			return ErrServerClosed
 		case errors.Is(err, net.ErrClosed):
 			return err
@@ -347,6 +352,13 @@ func (s *Server) track(ln net.Listener) *acceptLoop {
 	s.listeners[ln] = loop
 	s.accepts.Add(1)
 	return loop
+}
+
+// open returns the listeners.
+func (s *Server) open() []net.Listener {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.listeners))
 }
 
 // begin serves one connection in a goroutine of its own.
@@ -432,14 +444,9 @@ func (s *Server) drain() {
 // still accepted: to close a listener resets those that wait in its queue, so it is
 // only interrupted here, and Serve closes it when it has accepted them.
 func (s *Server) stopAccepting() {
-	s.mu.Lock()
 	s.shutdown.refusesConns.Store(true)
-	for ln := range s.listeners {
-		if i, ok := ln.(interface{ SetDeadline(time.Time) error }); !ok || i.SetDeadline(time.Unix(1, 0)) != nil {
-			_ = ln.Close()
-		}
-	}
-	s.mu.Unlock()
+	s.shutdown.pause.End()
+	socket.Interrupt(s.open()...)
 	s.accepts.Wait()
 }
 

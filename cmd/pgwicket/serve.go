@@ -1,10 +1,12 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -44,10 +46,28 @@ usage, 78 the configuration is wrong.`
 func serveCommand(s streams) *cobra.Command {
 	cmd := &cobra.Command{Use: "serve", Short: "Run the gate", Long: serveHelp}
 	path := configFlag(cmd)
-	return runs(cmd, func() int { return serve(s, *path) })
+	return runs(cmd, func() int {
+		if fd, err := strconv.Atoi(os.Getenv(reportVariable)); err == nil && fd > 2 {
+			return serveUpgrade(s, *path, fd)
+		}
+		return serve(s, *path, nil)
+	})
 }
 
-func serve(s streams, path string) int {
+// serveUpgrade is serve for the new process of an upgrade, which reports to the command that has started it.
+func serveUpgrade(s streams, path string, fd int) int {
+	_ = os.Unsetenv(reportVariable)
+	pipe := os.NewFile(uintptr(fd), "report")
+	closeOnExec(fd)
+	report := func(r upgradeReport) {
+		_ = json.NewEncoder(pipe).Encode(r)
+		_ = pipe.Close()
+	}
+	return serve(s, path, report)
+}
+
+// serve runs a gate. report is for one that takes over from the running gate; nil: it does not.
+func serve(s streams, path string, report func(upgradeReport)) int {
 	signals := make(chan os.Signal, 4)
 	sockets, err := systemd.PassedSockets()
 	if err != nil {
@@ -74,6 +94,21 @@ func serve(s streams, path string) int {
 	if o.Config, o.Account, o.Problems, status = loadConfig(s, o); o.Config == nil {
 		return status
 	}
+	if report != nil {
+		var err error
+		if o.Predecessor, err = gate.MeetPredecessor(o.Config.Admin.Socket, o.Build.Version); err != nil {
+			report(upgradeReport{Error: err.Error()})
+			return exitFailed
+		}
+		// In a unit of systemd this process has its own connection to the journal, which knows it by that.
+		if os.Getenv("JOURNAL_STREAM") == "" {
+			if err := o.Predecessor.AdoptLog(); err != nil {
+				report(upgradeReport{Error: err.Error()})
+				return exitFailed
+			}
+		}
+		o.Upgraded = func(u gate.Upgraded) { report(upgradeReport{Done: &u}) }
+	}
 	o.Level.Set(o.Config.LogLevel)
 	o.Metrics = metrics.New(o.Build.Version)
 	var flush func()
@@ -86,6 +121,9 @@ func serve(s streams, path string) int {
 	}
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	if err := g.Run(signals); err != nil {
+		if report != nil {
+			report(upgradeReport{Error: err.Error()}) // nobody reads it if the gate has served
+		}
 		return exitFailed // the log has the reason
 	}
 	return exitOK

@@ -73,6 +73,14 @@ watch_files: false
 	u.check(os.WriteFile(u.config, []byte(text), 0o600))
 }
 
+// replace changes the configuration.
+func (u *unit) replace(old, by string) {
+	u.t.Helper()
+	text, err := os.ReadFile(u.config)
+	u.check(err)
+	u.check(os.WriteFile(u.config, []byte(strings.Replace(string(text), old, by, 1)), 0o600))
+}
+
 // instance is a running gate.
 type instance struct {
 	*unit

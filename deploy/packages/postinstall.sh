@@ -27,8 +27,12 @@ systemctl daemon-reload
 systemctl --quiet is-active pgwicket.service || exit 0
 # If the new version would not start with this configuration, the old one keeps running.
 # Check as the account pgwicket, which owns the key.
-if runuser -u pgwicket -- pgwicket check >/dev/null; then
-	systemctl --no-block restart pgwicket.service
-else
+if ! runuser -u pgwicket -- pgwicket check >/dev/null; then
 	echo "pgwicket: the new version refuses the configuration; the old version keeps running until you restart it" >&2
+	exit 0
 fi
+# With an admin.socket the new version takes over, with the open sessions.
+if runuser -u pgwicket -- pgwicket upgrade --dry-run >/dev/null 2>&1 && systemctl reload pgwicket.service; then
+	exit 0
+fi
+systemctl --no-block restart pgwicket.service

@@ -204,6 +204,11 @@ func TestMachine(t *testing.T) {
 	m.run(t, "kill", "-KILL", first)
 	m.wait(t, "the restart after its death", func() bool { return m.show(t, "NRestarts") == "1" && m.show(t, "ActiveState") == "active" })
 
+	// A key from systemd is not there for ExecReload= (systemd 252), so an upgrade needs a file.
+	m.run(t, "install", "-o", "pgwicket", "-m", "0600", "/etc/credstore/pgwicket.key", "/etc/pgwicket/server.key")
+	m.run(t, "sed", "-i", "s|/run/credentials/pgwicket.service/server.key|server.key|", "/etc/pgwicket/pgwicket.yaml")
+	m.run(t, "pgwicket", "reload")
+
 	second := m.show(t, "MainPID")
 	// Both the example and the administrator's copy have changed. dpkg fails where it cannot ask.
 	m.run(t, "dpkg", "--install", "/stage/next.deb")
@@ -211,7 +216,17 @@ func TestMachine(t *testing.T) {
 		t.Errorf("after the upgrade it is %s", got)
 	}
 	m.run(t, "grep", "-q", "127.0.0.1:5432", "/etc/pgwicket/pgwicket.yaml")
-	m.wait(t, "the restart after the upgrade", func() bool { return m.show(t, "MainPID") != second && m.show(t, "ActiveState") == "active" })
+	if got := m.show(t, "MainPID"); got == second || m.show(t, "ActiveState") != "active" || m.show(t, "NRestarts") != "1" {
+		t.Errorf("after the upgrade it is process %s: %s", got, m.journal())
+	}
+	if journal := m.journal(); !strings.Contains(journal, `"msg":"upgraded from another process"`) || strings.Contains(journal, "SIGTERM") {
+		t.Errorf("the new version has not taken over: %s", journal)
+	}
+	m.wait(t, "the end of the process before", func() bool { return m.command("kill", "-0", second).Run() != nil })
+	m.run(t, "systemctl", "reload", "pgwicket.service") // the program is the same: nothing but a reload
+	if fourth := m.show(t, "MainPID"); fourth == second || m.run(t, "systemctl", "show", "--value", "--property=Result", "pgwicket.service") != "success" {
+		t.Errorf("after a reload it is process %s", fourth)
+	}
 
 	// A configuration that is wrong is not tried again.
 	m.run(t, "sed", "-i", "s/^listen:/lissten:/", "/etc/pgwicket/pgwicket.yaml")

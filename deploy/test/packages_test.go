@@ -123,7 +123,9 @@ const (
 	copied    = "install -D -m 0644 /usr/share/pgwicket/pgwicket.yaml /etc/pgwicket/pgwicket.yaml\n"
 	purged    = "rm -f /etc/pgwicket/pgwicket.yaml\nrmdir --ignore-fail-on-non-empty /etc/pgwicket\n"
 	checked   = "runuser -u pgwicket -- pgwicket check\n"
-	restarted = checked + "systemctl --no-block restart pgwicket.service\n"
+	planned   = checked + "runuser -u pgwicket -- pgwicket upgrade --dry-run\n"
+	upgraded  = planned + "systemctl reload pgwicket.service\n"
+	restarted = "systemctl --no-block restart pgwicket.service\n"
 	disabled  = "systemctl --quiet disable --now pgwicket-ca-crl.timer pgwicket-fetch.service pgwicket.socket pgwicket.service\n"
 )
 
@@ -136,8 +138,10 @@ var scriptCalls = map[string][]call{
 		{args: "configure", without: "systemd-sysusers", failing: "getent passwd pgwicket", offline: true, want: "getent passwd pgwicket\n" +
 			"useradd --system --user-group --home-dir / --shell /usr/sbin/nologin pgwicket\n" + copied},
 		{args: "configure", without: "systemd-sysusers", offline: true, want: "getent passwd pgwicket\n" + copied},
-		{args: "configure 1.0.0", want: accounted + refreshed + asked + restarted},
-		{args: "2", want: accounted + refreshed + asked + restarted},
+		{args: "configure 1.0.0", want: accounted + refreshed + asked + upgraded},
+		{args: "2", want: accounted + refreshed + asked + upgraded},
+		{args: "2", failing: "runuser -u pgwicket -- pgwicket upgrade --dry-run", want: accounted + refreshed + asked + planned + restarted},
+		{args: "2", failing: "systemctl reload pgwicket.service", want: accounted + refreshed + asked + upgraded + restarted},
 		{args: "configure 1.0.0", failing: strings.TrimSpace(asked), want: accounted + refreshed + asked},
 		{args: "configure 1.0.0", failing: strings.TrimSpace(checked), want: accounted + refreshed + asked + checked +
 			"says pgwicket: the new version refuses the configuration; the old version keeps running until you restart it\n"},

@@ -56,7 +56,7 @@ var contract = unit{
 	"LogsDirectory":            "pgwicket", // audit.file
 	"LogsDirectoryMode":        "0700",
 	"ExecStart":                "/usr/bin/pgwicket serve --config /etc/pgwicket/pgwicket.yaml",
-	"ExecReload":               "/bin/kill -HUP $MAINPID",
+	"ExecReload":               "/usr/bin/pgwicket upgrade --or-reload --config /etc/pgwicket/pgwicket.yaml",
 	"Restart":                  "on-failure",
 	"RestartPreventExitStatus": "78", // a wrong configuration would be tried again for ever
 	"TimeoutStopSec":           "45",

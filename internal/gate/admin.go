@@ -25,14 +25,16 @@ import (
 // at a Unix socket, which only root and the account of the gate can open, and which
 // therefore also acts.
 type admin struct {
+	upgrade   upgrades
 	servers   []*http.Server
+	conns     []*adminConns // of each server
 	listeners []net.Listener
 	socket    string      // its path; empty: none
 	file      fs.FileInfo // of this gate; nil: do not remove it
 }
 
-func (a *admin) add(ln net.Listener, s *http.Server) {
-	a.listeners, a.servers = append(a.listeners, ln), append(a.servers, s)
+func (a *admin) add(ln net.Listener, conns *adminConns, s *http.Server) {
+	a.listeners, a.conns, a.servers = append(a.listeners, ln), append(a.conns, conns), append(a.servers, s)
 }
 
 // close ends every request, and removes the socket unless another process has
@@ -56,14 +58,14 @@ func (g *Gate) openAdmin(account *sandbox.Account) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", g.where("admin.address", at.Line), socket.Failure(at.Address, err))
 		}
-		bounded := boundConns(ln)
+		bounded := boundConns(ln, passedSocket{roleAdmin, at.Address})
 		if ln = bounded; at.TLS != nil {
 			ln = tls.NewListener(ln, &tls.Config{GetConfigForClient: g.adminConfig, MinVersion: tls.VersionTLS12})
 		}
-		g.admin.add(ln, g.adminServer(g.addressHandler(), bounded, time.Minute))
+		g.admin.add(ln, bounded, g.adminServer(g.addressHandler(), bounded, time.Minute))
 	}
 	if at.Socket != "" {
-		ln, err := listenSocket(at.Socket, account, g.started.ReusePort)
+		ln, err := g.openAdminSocket(at.Socket, account)
 		if err != nil {
 			return fmt.Errorf("admin.socket: %w", err)
 		}
@@ -71,8 +73,8 @@ func (g *Gate) openAdmin(account *sandbox.Account) error {
 		if !g.started.ReusePort { // else it may be that of another gate at any moment
 			g.admin.file, _ = os.Lstat(at.Socket)
 		}
-		bounded := boundConns(ln)
-		g.admin.add(bounded, g.adminServer(g.socketHandler(), bounded, MaxReload))
+		bounded := boundConns(ln, passedSocket{roleSocket, at.Socket})
+		g.admin.add(bounded, bounded, g.adminServer(g.socketHandler(), bounded, MaxReload))
 	}
 	return nil
 }
@@ -95,7 +97,19 @@ func (g *Gate) adminServer(h http.Handler, conns *adminConns, answerWithin time.
 	}
 }
 
+func (g *Gate) openAdminSocket(path string, account *sandbox.Account) (net.Listener, error) {
+	if f := g.Predecessor.take(roleSocket, path); f != nil {
+		defer f.Close()
+		return net.FileListener(f)
+	}
+	return listenSocket(path, account, g.started.ReusePort)
+}
+
 func (g *Gate) openAdminAddress(address string) (net.Listener, error) {
+	if f := g.Predecessor.take(roleAdmin, address); f != nil {
+		defer f.Close()
+		return net.FileListener(f)
+	}
 	var lc net.ListenConfig
 	if g.started.ReusePort {
 		lc.Control = func(_, _ string, c syscall.RawConn) error { return socket.SharePort(c) }
@@ -208,6 +222,8 @@ func (g *Gate) socketHandler() http.Handler {
 	mux.HandleFunc("GET "+LocksPath, g.serveLocks)
 	mux.HandleFunc("POST "+LockPath, g.serveLock)
 	mux.HandleFunc("POST "+UnlockPath, g.serveUnlock)
+	mux.HandleFunc("GET "+UpgradePath, g.servePlan)
+	mux.HandleFunc("POST "+UpgradePath, g.serveUpgrade)
 	return mux
 }
 
@@ -225,6 +241,7 @@ func (g *Gate) serveReload(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, "the gate is shutting down and does not reload", http.StatusConflict)
 			return
 		}
+		g.forward(http.MethodPost, ReloadPath, nil, nil)
 		status.WriteJSON(w, result)
 	case <-r.Context().Done():
 	}

@@ -27,7 +27,7 @@ func serveBounded(t *testing.T, h http.Handler, limit int, answerWithin time.Dur
 	if err != nil {
 		t.Fatal(err)
 	}
-	conns = boundConns(ln)
+	conns = boundConns(ln, passedSocket{})
 	conns.max = limit
 	g := &Gate{Options: Options{Log: slog.New(slog.DiscardHandler)}}
 	s := g.adminServer(h, conns, answerWithin)

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"pgwicket/internal/socket"
 )
 
 // The bounds of the admin address, and of the admin socket. Together they are a small
@@ -20,7 +22,9 @@ const (
 // all of them are answering requests, the new one is closed.
 type adminConns struct {
 	net.Listener
-	max int
+	max    int
+	passed passedSocket // to the next process
+	pause  socket.Pause
 
 	mu   sync.Mutex
 	open map[*adminConn]time.Time // since when each waits for a request; zero: it does not
@@ -31,13 +35,16 @@ type adminConn struct {
 	of *adminConns
 }
 
-func boundConns(ln net.Listener) *adminConns {
-	return &adminConns{Listener: ln, max: maxAdminConnections, open: make(map[*adminConn]time.Time)}
+func boundConns(ln net.Listener, passed passedSocket) *adminConns {
+	return &adminConns{Listener: ln, max: maxAdminConnections, passed: passed, open: make(map[*adminConn]time.Time)}
 }
 
 func (l *adminConns) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.Listener.Accept()
+		if err != nil && l.pause.Wait() {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -68,6 +75,12 @@ func (l *adminConns) admit(c *adminConn) bool {
 	}
 	l.open[c] = time.Now()
 	return true
+}
+
+// Close implements net.Listener: it ends a pause, too.
+func (l *adminConns) Close() error {
+	l.pause.End()
+	return l.Listener.Close()
 }
 
 func (c *adminConn) Close() error {

@@ -37,9 +37,15 @@ func (g *Gate) openAudit() error {
 		return h.Sequence, h.Hash
 	})
 	g.trail.Store(trail)
-	g.audit("started", slog.String("version", g.Build.Version), slog.Int("pid", os.Getpid()), slog.String("digest", g.inForce.Settings.Digest()))
-	g.auditHeld()
 	return nil
+}
+
+// auditStart records that this process serves, and how it came to.
+func (g *Gate) auditStart(event string, more ...slog.Attr) {
+	g.audit(event, append([]slog.Attr{
+		slog.String("version", g.Build.Version), slog.Int("pid", os.Getpid()), slog.String("digest", g.inForce.Settings.Digest()),
+	}, more...)...)
+	g.auditHeld()
 }
 
 // maxHeld is how many locks auditHeld records.

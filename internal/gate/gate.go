@@ -44,8 +44,12 @@ type Options struct {
 	Account *sandbox.Account
 	// Sockets are the listeners that the service manager has opened.
 	Sockets systemd.Sockets
-	Build   status.Build
-	Log     *slog.Logger
+	// Predecessor is the process that this one takes over from; nil: none. Upgraded is called when that is
+	// done.
+	Predecessor *Predecessor
+	Upgraded    func(Upgraded)
+	Build       status.Build
+	Log         *slog.Logger
 	// Refusals gets the lines about refused connections. They never displace one of Log.
 	Refusals *slog.Logger
 	Level    *slog.LevelVar
@@ -101,6 +105,7 @@ func New(o Options) (*Gate, error) {
 		started.Admin.TLS = new(tlsconfig.Server) // only its presence is fixed
 	}
 	g := &Gate{Options: o, started: &started, failures: make(chan error, 1), requests: make(chan chan *status.Reload)}
+	g.admin.upgrade.finished, g.admin.upgrade.drainNow, g.admin.upgrade.program = make(chan *successor), make(chan struct{}), ProgramID()
 	var err error
 	if g.server, err = proxy.New(proxy.Options{
 		Policy: o.Config.Policy, Log: o.Log, Refusals: o.Refusals, Metrics: o.Metrics, Now: o.Now,
@@ -128,13 +133,13 @@ func (g *Gate) Run(signals <-chan os.Signal) error {
 	defer g.admin.close()
 	if err := g.start(); err != nil {
 		g.Log.Error("cannot start", "error", err)
-		return ErrCannotStart
+		return fmt.Errorf("%w: %w", ErrCannotStart, err)
 	}
 	defer g.watch(false)
 	defer g.stopGroups()
 	defer returnMemory(g.server.Sessions)()
 	g.notifier.Ready(g.status())
-	defer g.notifier.Watchdog(g.server.Alive)()
+	defer g.notifier.Watchdog(g.alive)()
 	cfg := g.inForce
 	g.Log.Info("ready", "version", g.Build.Version, "listen", cfg.Listen, "admin", cfg.Admin.Address, "socket", cfg.Admin.Socket,
 		"backends", Addresses(cfg.Policy), "config", g.source())
@@ -155,9 +160,15 @@ var (
 )
 
 // start opens everything, gives up privileges, and accepts the first connections.
-func (g *Gate) start() error {
-	listeners, err := g.listen(g.Account)
-	if err != nil {
+func (g *Gate) start() (err error) {
+	if g.Predecessor != nil {
+		defer func() {
+			if err != nil {
+				g.Predecessor.fail(err)
+			}
+		}()
+	}
+	if g.admin.upgrade.listeners, err = g.listen(g.Account); err != nil {
 		return err
 	}
 	if g.started.ReusePort && !reusePortMigrates() {
@@ -172,10 +183,29 @@ func (g *Gate) start() error {
 	if err := g.openAudit(); err != nil {
 		return fmt.Errorf("audit.file: %w", err)
 	}
-	g.serve(listeners)
-	g.ready.Store(true)
+	if g.Predecessor != nil {
+		if err := g.takeOver(); err != nil {
+			return err
+		}
+	} else {
+		g.auditStart("started")
+		g.serve(g.admin.upgrade.listeners)
+		g.ready.Store(true)
+	}
 	g.watch(g.inForce.WatchFiles)
 	return nil
+}
+
+// takeOver is the rest of start for a process that takes over from another one.
+func (g *Gate) takeOver() error {
+	p := g.Predecessor
+	if err := p.switchOver(g); err != nil {
+		return err
+	}
+	g.auditStart("upgraded", slog.Int("before", p.pid), slog.String("version_before", p.version))
+	g.serve(g.admin.upgrade.listeners)
+	g.ready.Store(true)
+	return p.serving()
 }
 
 // wait handles signals, changed files and requests until the gate has ended.
@@ -196,20 +226,19 @@ func (g *Gate) wait(signals <-chan os.Signal) error {
 				g.reload(byFiles, files)
 			}
 		case done := <-g.requests:
-			if drained != nil {
-				done <- nil
-				continue
-			}
-			done <- g.reload(byCommand, filewatch.Take(g.files(g.Path)))
+			done <- g.reloadByCommand()
 		case sig := <-signals:
 			switch {
-			case sig == syscall.SIGHUP && drained != nil:
+			case sig == syscall.SIGHUP && g.stopping.Load():
 				g.Log.Info("no reload while shutting down")
 			case sig == syscall.SIGHUP:
 				if trail := g.trail.Load(); trail != nil {
 					trail.Reopen()
 				}
 				g.reload(bySignal, filewatch.Take(g.files(g.Path)))
+			case drained != nil && !g.stopping.Load(): // after an upgrade
+				g.stopping.Store(true)
+				close(g.admin.upgrade.drainNow)
 			case drained != nil:
 				g.Log.Warn("second signal, exiting at once", "signal", sig.String(), "sessions", g.server.Sessions())
 				return ErrKilled
@@ -224,17 +253,36 @@ func (g *Gate) wait(signals <-chan os.Signal) error {
 			g.followGroups()
 		case <-status.C:
 			g.notifier.Status(g.status())
+		case next := <-g.admin.upgrade.finished:
+			drained = g.finishUpgrade(next)
 		case err := <-drained:
-			if err != nil {
-				g.Log.Warn("stopped; the remaining sessions were terminated")
-				return nil
+			if errors.Is(err, errSuccessorGone) {
+				drained = nil
+				g.resumeAfterUpgrade(err)
+				continue
 			}
-			g.Log.Info("stopped")
+			g.logStopped(err)
 			return nil
 		case err := <-g.failures:
 			g.Log.Error("the gate has failed", "error", err)
 			return ErrFailed
 		}
+	}
+}
+
+// reloadByCommand returns nil while the gate shuts down.
+func (g *Gate) reloadByCommand() *status.Reload {
+	if g.stopping.Load() {
+		return nil
+	}
+	return g.reload(byCommand, filewatch.Take(g.files(g.Path)))
+}
+
+func (g *Gate) logStopped(err error) {
+	if err != nil {
+		g.Log.Warn("stopped; the remaining sessions were terminated")
+	} else {
+		g.Log.Info("stopped")
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"pgwicket/config"
@@ -50,6 +51,12 @@ func (g *Gate) open(address string) (net.Listener, error) {
 	if f, ok := g.Sockets[address]; ok {
 		return socket.Inherit(f, timeout)
 	}
+	if f := g.Predecessor.take(roleActivated, address); f != nil {
+		return socket.Inherit(f, timeout)
+	}
+	if f := g.Predecessor.take(roleListener, address); f != nil {
+		return socket.Adopt(f, timeout)
+	}
 	if g.started.ReusePort {
 		return socket.ListenShared(context.Background(), address, timeout)
 	}
@@ -59,7 +66,7 @@ func (g *Gate) open(address string) (net.Listener, error) {
 // serve starts to accept.
 func (g *Gate) serve(listeners []net.Listener) {
 	g.serveAdmin()
-	if g.started.ReusePort || len(g.Sockets) > 0 {
+	if g.started.ReusePort || slices.ContainsFunc(listeners, socket.Activated) {
 		g.server.HandOver()
 	}
 	for _, ln := range listeners {
@@ -89,6 +96,9 @@ func (g *Gate) confine(a *sandbox.Account, cfg *config.Config) (err error) {
 		}
 		g.Log.Info("no longer root", "user", a.Name, "uid", a.UID, "gid", a.GID, "groups", a.Groups)
 		a.WarnUnreadable(g.Log, names, hosts)
+	}
+	if err := g.Predecessor.confineAs(); err != nil {
+		return err
 	}
 	if !cfg.Landlock {
 		g.Log.Info("no sandbox: landlock is false")

@@ -163,6 +163,10 @@ func (g *Gate) serveLock(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	g.setLocks()
+	if !g.locks.table.Persistent() { // else the process before reads the file
+		query.Set("yes", "1")
+		g.forward(http.MethodPost, LockPath, query, nil)
+	}
 	g.Log.Warn("locked", "lock", l.ID, "filter", l.String(), "until", untilText(l), "reason", l.Reason, "by", l.By, "sessions", matched)
 	g.audit("locked", append(lockAttrs(l, l.By), slog.Int("sessions", matched))...)
 	if err != nil {

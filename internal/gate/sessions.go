@@ -67,6 +67,7 @@ func (g *Gate) serveSessions(w http.ResponseWriter, r *http.Request) {
 		}
 		all = append(all, one)
 	}
+	all = append(all, g.sessionsBefore(r.URL.Query())...)
 	slices.SortFunc(all, func(a, b OpenSession) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.ID, b.ID)) })
 	status.WriteJSON(w, all)
 }
@@ -88,7 +89,11 @@ func (g *Gate) serveTerminate(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	by := operator(r.Context())
-	n := g.server.Terminate(filter.Matches, "terminated by "+by)
+	detail := "terminated by " + by
+	if before := g.admin.upgrade.before.Load(); before != nil { // first, for those that are on their way
+		before.terminate(filter.Matches, detail)
+	}
+	n := g.server.Terminate(filter.Matches, detail) + g.terminateBefore(query)
 	g.audit("terminated", slog.String("filter", filter.String()), slog.String("by", by), slog.Int("sessions", n))
 	g.Log.Warn("sessions terminated", "filter", filter.String(), "by", by, "sessions", n)
 	status.WriteJSON(w, Terminated{n})

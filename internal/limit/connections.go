@@ -107,16 +107,7 @@ func (l *Connections) Admit(limits Limits, source netip.Prefix, now time.Time, e
 	if t.place, err = l.stages[Unproved].enter(limits, t.network, now, evict); err != nil {
 		return nil, err
 	}
-	s := l.sources[source]
-	if s == nil {
-		s = new(sourceCount)
-		l.sources[source] = s
-	}
-	n := l.networks[t.network]
-	if n == nil {
-		n = new(networkCount)
-		l.networks[t.network] = n
-	}
+	s, n := l.count(t)
 	n.tickets++
 	if t.over != nil {
 		l.overs++
@@ -126,6 +117,21 @@ func (l *Connections) Admit(limits Limits, source netip.Prefix, now time.Time, e
 		n.connections++
 	}
 	return t, nil
+}
+
+// count returns the counts of a ticket's source and network. The caller holds mu.
+func (l *Connections) count(t *Ticket) (*sourceCount, *networkCount) {
+	s := l.sources[t.source]
+	if s == nil {
+		s = new(sourceCount)
+		l.sources[t.source] = s
+	}
+	n := l.networks[t.network]
+	if n == nil {
+		n = new(networkCount)
+		l.networks[t.network] = n
+	}
+	return s, n
 }
 
 // overLimit returns the limit that another connection of a source is over; nil:

@@ -27,6 +27,8 @@ type flow struct {
 	caused          bool         // result has its cause
 	termination     *Termination // at the next place for it
 	held            bool         // but not before the queue to the backend has gone
+	frozen          bool         // see Frozen
+	postponed       []func()     // commands that came meanwhile
 	result          Result       // but for the bytes
 	login           loginHooks
 	done            func(Result)
@@ -103,6 +105,9 @@ func (f *flow) handle(backend bool, events uint32) {
 	l, read := &f.client, f.readClient
 	if backend {
 		l, read = &f.backend, f.readBackend
+	}
+	if f.frozen {
+		return // an event from before; epoll reports it again
 	}
 	f.step(func() {
 		if len(l.queue) > 0 && events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
@@ -424,17 +429,17 @@ func (f *flow) settle() {
 	}
 	// A client may write while it does not read, but our answers to it must not
 	// pile up.
-	f.watch(&f.client, clientSide, !f.client.ended && len(f.backend.queue) == 0 && len(f.client.queue) <= 2*bufferSize)
-	f.watch(&f.backend, backendSide, !f.backend.ended && len(f.client.queue) == 0)
+	f.watch(&f.client, clientSide, !f.client.ended && len(f.backend.queue) == 0 && len(f.client.queue) <= 2*bufferSize, len(f.client.queue) > 0)
+	f.watch(&f.backend, backendSide, !f.backend.ended && len(f.client.queue) == 0, len(f.backend.queue) > 0)
 }
 
 // watch tells epoll what a leg waits for.
-func (f *flow) watch(of *leg, side int32, readable bool) {
+func (f *flow) watch(of *leg, side int32, readable, writable bool) {
 	var want uint32
 	if readable {
 		want = unix.EPOLLIN
 	}
-	if len(of.queue) > 0 {
+	if writable {
 		want |= unix.EPOLLOUT
 	}
 	if want == of.interest || f.over {
@@ -451,6 +456,9 @@ func (f *flow) watch(of *leg, side int32, readable bool) {
 // termination, or for its client to close.
 func (f *flow) timedOut() {
 	switch {
+	case f.frozen: // the deadline is a termination's
+		f.postponed = append(f.postponed, f.timedOut)
+		delete(f.loop.deadlines, f)
 	case f.backend.ended:
 		f.fail(ClientLost, errLingers)
 	case f.termination != nil:

@@ -161,6 +161,12 @@ func (p *pump) terminate(t Termination) {
 // BackendClosed implements Handle.
 func (p *pump) BackendClosed() bool { return p.backendClosed.Load() }
 
+// Movable implements Handle.
+func (p *pump) Movable() bool { return false }
+
+// Freeze implements Handle.
+func (p *pump) Freeze(done func(*Frozen)) { done(nil) }
+
 // TerminateIf implements Handle.
 func (p *pump) TerminateIf(s State, t Termination, moved int64) {
 	p.mu.Lock()

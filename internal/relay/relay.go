@@ -151,6 +151,12 @@ type Handle interface {
 	Moved() (fromClient, toClient int64)
 	// Activity returns what the session does now.
 	Activity() Activity
+	// Movable reports whether another process can go on with the session.
+	Movable() bool
+	// Freeze stops the session between two events, and calls done with it, or with nil if it goes on: it logs
+	// in, ends within seconds, or is not Movable. done is called by the relay itself, and not at all if the
+	// relay stops before.
+	Freeze(done func(*Frozen))
 	// BackendClosed reports whether the backend's connection is closed. The
 	// client's may be open for a while longer, until it has read the Message.
 	BackendClosed() bool

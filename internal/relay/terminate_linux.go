@@ -8,12 +8,14 @@ import (
 )
 
 // Terminate implements Handle.
-func (f *flow) Terminate(t Termination) { f.loop.post(func() { f.take(t) }) }
+func (f *flow) Terminate(t Termination) {
+	f.loop.post(func() { f.whenThawed(func() { f.take(t) }) })
+}
 
 // TerminateIf implements Handle.
 func (f *flow) TerminateIf(s State, t Termination, moved int64) {
 	f.loop.post(func() {
-		if from, to := f.Moved(); from+to == moved && s.holds(&f.tracker, len(f.backend.queue) > 0) {
+		if from, to := f.Moved(); !f.frozen && from+to == moved && s.holds(&f.tracker, len(f.backend.queue) > 0) {
 			f.take(t)
 		}
 	})
@@ -22,9 +24,11 @@ func (f *flow) TerminateIf(s State, t Termination, moved int64) {
 // CancelTermination implements Handle.
 func (f *flow) CancelTermination() {
 	f.loop.post(func() {
-		if f.termination != nil && f.termination.WhenIdle {
-			f.dropTermination()
-		}
+		f.whenThawed(func() {
+			if f.termination != nil && f.termination.WhenIdle {
+				f.dropTermination()
+			}
+		})
 	})
 }
 

@@ -52,7 +52,7 @@ func (a *Account) Become() error {
 	if err := checkNoCapabilities(); err != nil {
 		return err
 	}
-	if err := setNoNewPrivileges(); err != nil {
+	if err := NoNewPrivileges(); err != nil {
 		return fmt.Errorf("user: %w", err)
 	}
 	return HideMemory()

@@ -29,9 +29,9 @@ func checkNoCapabilities() error {
 	return nil
 }
 
-// setNoNewPrivileges keeps all threads, and what they start, from gaining privileges
+// NoNewPrivileges keeps all threads, and what they start, from gaining privileges
 // by running a program with the setuid bit (PR_SET_NO_NEW_PRIVS).
-func setNoNewPrivileges() error {
+func NoNewPrivileges() error {
 	if err := ll.AllThreadsPrctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("no_new_privs: %w", err)
 	}

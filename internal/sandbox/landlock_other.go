@@ -10,7 +10,7 @@ import (
 // Only Linux has capabilities, no_new_privs and Landlock.
 
 func checkNoCapabilities() error { return nil }
-func setNoNewPrivileges() error  { return nil }
+func NoNewPrivileges() error     { return nil }
 
 // ABI returns the version of the kernel's Landlock that can be used, or why there is
 // none.

@@ -73,9 +73,36 @@ func (l *inherited) Accept() (net.Conn, error) {
 	return conn, nil
 }
 
-// Inherit is Listen on a socket that has been passed to this process. It closes
+// adopted is a listener of the process before this one, which is gone soon: as inherited, but nobody else
+// keeps it open.
+type adopted struct{ inherited }
+
+// Activated reports whether a listener is one that the service manager keeps open.
+func Activated(ln net.Listener) bool {
+	_, ok := ln.(*inherited)
+	return ok
+}
+
+// Inherit is Listen on a socket that the service manager has passed to this process, and keeps open. It closes
 // f.
 func Inherit(f *os.File, userTimeout time.Duration) (net.Listener, error) {
+	l, err := listenerOf(f)
+	if err != nil {
+		return nil, err
+	}
+	return &inherited{l, userTimeout}, nil
+}
+
+// Adopt is Listen on a socket of the process before this one. It closes f.
+func Adopt(f *os.File, userTimeout time.Duration) (net.Listener, error) {
+	l, err := listenerOf(f)
+	if err != nil {
+		return nil, err
+	}
+	return &adopted{inherited{l, userTimeout}}, nil
+}
+
+func listenerOf(f *os.File) (*net.TCPListener, error) {
 	defer f.Close()
 	ln, err := net.FileListener(f)
 	if err != nil {
@@ -90,7 +117,7 @@ func Inherit(f *os.File, userTimeout time.Duration) (net.Listener, error) {
 		_ = l.Close()
 		return nil, fmt.Errorf("socket %s: %w", f.Name(), err)
 	}
-	return &inherited{l, userTimeout}, nil
+	return l, nil
 }
 
 func listens(l *net.TCPListener) error {

@@ -25,6 +25,10 @@ func SetUserTimeout(c syscall.RawConn, d time.Duration) error {
 // next process.
 func AcceptQueued(ln net.Listener, take func(*net.TCPConn)) {
 	l, ok := ln.(*net.TCPListener)
+	var userTimeout time.Duration // of a listener, its connections have it
+	if a, is := ln.(*adopted); is {
+		l, ok, userTimeout = a.TCPListener, true, a.userTimeout
+	}
 	if !ok {
 		return
 	}
@@ -51,6 +55,9 @@ func AcceptQueued(ln net.Listener, take func(*net.TCPConn)) {
 				_ = tcp.Close()
 			default:
 				_ = tcp.SetKeepAliveConfig(Keepalive)
+				if c, err := tcp.SyscallConn(); err == nil {
+					_ = SetUserTimeout(c, userTimeout)
+				}
 				take(tcp)
 			}
 		}

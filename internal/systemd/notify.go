@@ -68,6 +68,17 @@ func (n *Notifier) Stopping(status string, timeout time.Duration) {
 	n.sendStatus(status, daemon.SdNotifyStopping, fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", timeout.Microseconds()))
 }
 
+// MainPID tells that another process of the service is its main one from now on. When it returns, the manager
+// gets this before anything that the other process sends. Any goroutine may call it.
+func (n *Notifier) MainPID(pid int) {
+	if n.messages == nil {
+		return
+	}
+	if _, err := daemon.SdNotify(false, fmt.Sprintf("MAINPID=%d", pid)); err != nil {
+		n.log.Warn("cannot notify the service manager", "error", err)
+	}
+}
+
 // Status tells the status line, if it has changed.
 func (n *Notifier) Status(status string) { n.sendStatus(status) }
 

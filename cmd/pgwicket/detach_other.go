@@ -1,0 +1,18 @@
+//go:build !unix
+
+package main
+
+import (
+	"errors"
+	"os/exec"
+
+	"pgwicket/internal/gate"
+)
+
+// detachAs does nothing: no such system has upgrades.
+func detachAs(*exec.Cmd, gate.UpgradePlan) error { return nil }
+
+func closeOnExec(int) {}
+
+// hangUp fails.
+func hangUp(int) error { return errors.New("the system has no SIGHUP") }

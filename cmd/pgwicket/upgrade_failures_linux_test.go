@@ -1,0 +1,258 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"pgwicket/internal/handover"
+	"pgwicket/internal/pgtest"
+)
+
+// candidate is a process that asks for an upgrade, as far as a test lets it come.
+type candidate struct {
+	u *unit
+	*handover.Conn
+}
+
+func (u *unit) candidate() *candidate {
+	u.t.Helper()
+	conn, err := net.Dial("unix", u.path("admin.sock"))
+	u.check(err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "POST /upgrade HTTP/1.1\r\nHost: pgwicket\r\nConnection: Upgrade\r\nUpgrade: pgwicket-upgrade\r\nContent-Length: 0\r\n\r\n")
+	u.check(err)
+	var head []byte
+	for one := make([]byte, 1); !strings.HasSuffix(string(head), "\r\n\r\n"); head = append(head, one[0]) {
+		_, err := io.ReadFull(conn, one)
+		u.check(err)
+	}
+	if !strings.HasPrefix(string(head), "HTTP/1.1 101 ") {
+		u.t.Fatalf("%s", head)
+	}
+	f, err := handover.OverSocket(conn.(*net.UnixConn)).Receive()
+	u.check(err)
+	c, err := handover.NewConn(f.Files[0])
+	u.check(err)
+	c.SetDeadline(time.Now().Add(deadline))
+	return &candidate{u, c}
+}
+
+func (c *candidate) hello(format int) {
+	c.u.t.Helper()
+	c.u.check(c.Send(handover.Hello, map[string]any{"format": format, "version": "candidate"}, nil))
+}
+
+// until receives frames up to one of a kind, and returns it.
+func (c *candidate) until(k handover.Kind) handover.Frame {
+	c.u.t.Helper()
+	for {
+		f, err := c.Receive()
+		if err != nil {
+			c.u.t.Fatalf("%v: %v", k, err)
+		}
+		f.Close()
+		if f.Kind == k {
+			return f
+		}
+		if f.Kind == handover.Failed {
+			c.u.t.Fatalf("failed before %v: %s", k, f.Text)
+		}
+	}
+}
+
+// sockets receives what the old process passes.
+func (c *candidate) sockets() {
+	c.u.t.Helper()
+	f := c.until(handover.Welcome)
+	var w struct {
+		Sockets int `json:"sockets"`
+	}
+	c.u.check(json.Unmarshal(f.Text, &w))
+	for range w.Sockets {
+		c.until(handover.Socket)
+	}
+}
+
+// talk is a psql that a test talks to line by line.
+type talk struct {
+	u   *unit
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+func (u *unit) talk() *talk {
+	u.t.Helper()
+	path, err := pgtest.Program("psql")
+	u.check(err)
+	cmd := exec.Command(path, "-X", "-A", "-t", "-q", u.conninfo())
+	cmd.Env = pgtest.Environ()
+	in, err := cmd.StdinPipe()
+	u.check(err)
+	out, err := cmd.StdoutPipe()
+	u.check(err)
+	u.check(cmd.Start())
+	u.t.Cleanup(func() {
+		_ = in.Close()
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	return &talk{u, in, bufio.NewReader(out)}
+}
+
+// asks sends a query that returns one line.
+func (c *talk) asks(query, want string) {
+	c.u.t.Helper()
+	_, err := fmt.Fprintln(c.in, query)
+	c.u.check(err)
+	if got, err := c.out.ReadString('\n'); err != nil || got != want+"\n" {
+		c.u.t.Errorf("%s: %q, %v, want %q", query, got, err, want)
+	}
+}
+
+// Wherever the new process dies or misbehaves, the old one goes on as if nothing had happened: the session in
+// its transaction, and new clients. After that a real upgrade is possible.
+func TestFailedUpgrades(t *testing.T) {
+	t.Parallel()
+	u := newUnit(t)
+	first := u.startUpgradable()
+	c := u.talk()
+	c.asks("begin; create temp table t(x int); insert into t values (0); select 0;", "0")
+	say := func(kind handover.Kind) func(*candidate) {
+		return func(n *candidate) { u.check(n.Send(kind, nil, nil)) }
+	}
+	steps := []struct {
+		name string
+		do   func(n *candidate)
+		log  string
+	}{
+		{"no hello", func(*candidate) {}, "the other process has ended before hello"},
+		{"another format", func(n *candidate) {
+			n.hello(handover.Version + 1)
+			if text := string(n.until(handover.Failed).Text); !strings.Contains(text, "restart the gate") {
+				t.Error(text)
+			}
+		}, "candidate hands over in format"},
+		{"a wrong frame", say(handover.Commit), "commit has come instead of hello"},
+		{"no sockets taken", func(n *candidate) { n.hello(handover.Version) }, "upgrade failed"},
+		{"not prepared", func(n *candidate) { n.hello(handover.Version); n.sockets() }, "the other process has ended before prepared"},
+		{"refuses to start", func(n *candidate) {
+			n.hello(handover.Version)
+			n.sockets()
+			u.check(n.Send(handover.Failed, map[string]string{"reason": "no space left"}, nil))
+		}, "no space left"},
+		{"not serving", func(n *candidate) {
+			n.hello(handover.Version)
+			n.sockets()
+			say(handover.Prepared)(n)
+			n.until(handover.Go)
+		}, "the other process has ended before serving"},
+		{"dies with sessions that it has not accepted", func(n *candidate) {
+			n.hello(handover.Version)
+			n.sockets()
+			say(handover.Prepared)(n)
+			n.until(handover.Go)
+			say(handover.Serving)(n)
+			n.until(handover.Batch)
+		}, "the new process is gone; this process accepts connections again"},
+	}
+	for i, step := range steps {
+		before := strings.Count(first.text(), `"level":"ERROR"`)
+		n := u.candidate()
+		if out, err := u.upgrade(); err == nil || !strings.Contains(out, "an upgrade is under way") {
+			t.Errorf("%s: a second upgrade: %v %s", step.name, err, out)
+		}
+		step.do(n)
+		_ = n.Close()
+		u.eventually("nothing about "+step.name, func() bool { return strings.Count(first.text(), `"level":"ERROR"`) > before })
+		if !strings.Contains(first.text(), step.log) {
+			t.Errorf("%s: the log does not say %q", step.name, step.log)
+		}
+		u.eventually("no end of the upgrade", func() bool {
+			p, err := u.plan()
+			return err == nil && p.Problem == ""
+		})
+		c.asks(fmt.Sprintf("insert into t values (%d); select count(*) from t;", i+1), fmt.Sprint(i+2))
+		if out, err := u.psql("select 'new'"); err != nil || out != "new\n" {
+			t.Errorf("%s: a new client: %v, %s", step.name, err, out)
+		}
+	}
+	if out, err := u.upgrade(); err != nil || !strings.Contains(out, "with 1 session\n") {
+		t.Errorf("%v: %s", err, out)
+	}
+	first.ends(0)
+	c.asks("commit; select count(*) from t;", fmt.Sprint(len(steps)+1))
+}
+
+// Either process may be killed at any moment of an upgrade: each session goes on or ends with the process that
+// had it, none is served by two, and a gate is there for new clients where one has lived.
+func TestKilledUpgrades(t *testing.T) {
+	t.Parallel()
+	lost, kept := 0, 0
+	for round := range 12 {
+		u := newUnit(t)
+		first := u.startUpgradable()
+		var clients []*talk
+		for range 20 {
+			c := u.talk()
+			c.asks("begin; select 'first';", "first")
+			clients = append(clients, c)
+		}
+		cmd := exec.Command("pgwicket", "upgrade", "--config", u.config)
+		u.check(cmd.Start())
+		next := 0
+		u.eventually("no new process", func() bool {
+			for _, pid := range u.gates() {
+				if pid != first.cmd.Process.Pid {
+					next = pid
+				}
+			}
+			return next != 0
+		})
+		time.Sleep(time.Duration(rand.IntN(80)) * time.Millisecond)
+		victim := next
+		if round%2 == 0 {
+			victim = first.cmd.Process.Pid
+		}
+		_ = syscall.Kill(victim, syscall.SIGKILL)
+		_ = cmd.Wait()
+		for _, c := range clients {
+			_, err := fmt.Fprintln(c.in, "select 'second';")
+			got, readErr := c.out.ReadString('\n')
+			switch {
+			case err == nil && readErr == nil && got == "second\n":
+				kept++
+			case got == "":
+				lost++
+			default:
+				t.Errorf("round %d: %q, %v, %v", round, got, err, readErr)
+			}
+		}
+		if victim == next {
+			u.eventually("the old process neither serves nor has ended", func() bool {
+				select {
+				case <-first.ended: // it had handed everything over
+					return true
+				default:
+				}
+				out, err := u.psql("select 'new'")
+				return err == nil && out == "new\n"
+			})
+		}
+		if text := first.text(); strings.Contains(text, "bad record MAC") || strings.Contains(text, "panic") {
+			t.Errorf("round %d: two processes have served a session", round)
+		}
+		for _, pid := range u.gates() {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+	t.Logf("%d sessions have gone on, %d have ended with their process", kept, lost)
+}

@@ -1,0 +1,6 @@
+//go:build !unix
+
+package gate
+
+// ProgramID is not known on this system.
+func ProgramID() string { return "" }
