@@ -144,8 +144,7 @@ func (s *server) load(ctx context.Context, conn *pgconn.PgConn) error {
 	return nil
 }
 
-// bound makes a session read only and bounds its statements. It is no part of the
-// startup packet, so that reset_val in pg_settings stays that of the server.
+// bound makes a session read only and bounds its statements.
 func bound(ctx context.Context, conn *pgconn.PgConn) error {
 	_, err := conn.Exec(ctx, "set default_transaction_read_only = on; set statement_timeout = '"+statementTimeout+"'; set lock_timeout = '"+lockTimeout+
 		"'; set client_encoding = 'UTF8'; set search_path = pg_catalog; set quote_all_identifiers = off; set standard_conforming_strings = on").ReadAll()

@@ -97,16 +97,20 @@ func quoted(name string) string {
 	return safe(`"` + strings.ReplaceAll(name, `"`, `""`) + `"`)
 }
 
-// connectTo returns the command of psql that connects to a database. A name that psql
-// could take for a connection string is passed as a parameter of one. One that is not
-// printable does not fit in a command of psql.
+// connectTo returns the commands of psql that connect to a database. A name that psql
+// could take for a connection string is passed as a parameter of one. psql's commands have
+// no escapes, so one that is not printable goes through printf.
 func connectTo(database string) string {
-	switch {
-	case simpleName.MatchString(database):
+	if simpleName.MatchString(database) {
 		return `\connect ` + database
-	case !isPrintable(database):
-		return "-- in the database " + quoted(database) + ":"
 	}
-	value := strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(database)
-	return `\connect -reuse-previous=on "dbname='` + strings.ReplaceAll(value, `"`, `""`) + `'"`
+	conninfo := "dbname='" + strings.NewReplacer(`\`, `\\`, `'`, `\'`, `"`, `""`).Replace(database) + "'"
+	if isPrintable(database) {
+		return `\connect -reuse-previous=on "` + conninfo + `"`
+	}
+	var octal strings.Builder
+	for _, c := range []byte(conninfo) {
+		fmt.Fprintf(&octal, `\%03o`, c)
+	}
+	return "\\set conninfo `printf '" + octal.String() + "'`\n" + `\connect -reuse-previous=on :conninfo`
 }
