@@ -453,6 +453,54 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+// Without a gate, clients may connect from other machines, but not in clear or from
+// everywhere, and not as a superuser.
+func TestWithoutGate(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		check, listen, rule string
+		want                Status
+		text                string
+	}{
+		{"listen_addresses", "*", "", Warn, "every network of its machine"},
+		{"listen_addresses", "10.0.0.9", "", Pass, ""},
+		{"pg_hba_network", "10.0.0.9", "host shop app 10.0.0.0/8 scram-sha-256", Warn, "accepts connections in clear"},
+		{"pg_hba_network", "10.0.0.9", "hostssl shop app 10.0.0.0/8 scram-sha-256", Pass, ""},
+		{"pg_hba_network", "10.0.0.9", "hostssl all all all scram-sha-256", Warn, "admits every address to every role"},
+		{"pg_hba_network", "localhost", "host all all all scram-sha-256", Pass, ""},
+		{"superusers", "10.0.0.9", "hostssl all postgres 10.0.0.0/8 scram-sha-256", Warn, `allows the superuser "postgres" from other machines`},
+		{"superusers", "10.0.0.9", "hostssl all app 10.0.0.0/8 scram-sha-256", Pass, ""},
+		{"ssl", "localhost", "", Note, "in clear"},
+		{"ssl", "10.0.0.9", "", Fail, "in clear"},
+		{"log_connections", "", "", Warn, "sessions leave no trace"},
+		{"unix_socket", "", "", Pass, ""},
+	} {
+		s := &server{
+			examined: "yes", alone: true, unknown: map[string]string{}, settings: map[string]string{"listen_addresses": c.listen, "ssl": "off"},
+			roles: []pgRole{{"app", false}, {"postgres", true}}, sockets: []socketState{{path: "/run/postgresql/.s.PGSQL.5432", owner: "postgres", group: "postgres", dir: 0o775 &^ 0o020, socket: 0o777}},
+		}
+		if c.rule != "" {
+			s.rules = []pgconf.Rule{rule(c.rule)}
+		}
+		for _, f := range runChecks("postgresql", "", s, s.checks()) {
+			if f.Check == c.check && (f.Status != c.want || !strings.Contains(f.Reason, c.text) || strings.Contains(f.Reason+f.Fix, "gate")) {
+				t.Errorf("%+v: %+v", c, f)
+			}
+		}
+	}
+}
+
+func TestNamesUser(t *testing.T) {
+	t.Parallel()
+	for conninfo, want := range map[string]bool{
+		"host=/run/x": false, "host=x user=y": true, "user = y": true, "postgresql://y@x/z": true, "postgresql://x/z?user=y": true, "postgresql://x/z@": false, "postgresql://x/z?superuser=y": false,
+	} {
+		if got := namesUser(conninfo); got != want {
+			t.Errorf("%s: %v", conninfo, got)
+		}
+	}
+}
+
 // docs has every check, and none that does not exist.
 func TestChecksAreDocumented(t *testing.T) {
 	t.Parallel()

@@ -39,7 +39,7 @@ func faultsOfServer() []made {
 		{check: "config_files", status: Fail, wrong: `sh: chmod o+w "$PGDATA/pg_hba.conf"`, text: "every account of this machine can write"},
 		{check: "config_files", status: Warn, wrong: `sh: chmod g+w "$PGDATA/pg_ident.conf"`, text: "its group can write"},
 		{check: "library_files", status: Fail, wrong: `sh: mkdir -m 777 "$PGDATA/../libraries"; echo "alter system set dynamic_library_path = '\$libdir:$PGDATA/../libraries'; select pg_reload_conf()" | psql -X -U postgres -d postgres`, text: "mode 0777"},
-	}, authenticationFaults(), roleFaults(), []made{
+	}, transportFaults(), authenticationFaults(), roleFaults(), []made{
 		{check: "schema_public_create", status: Warn, text: "postgres.public", before: 15},
 		{check: "schema_public_create", status: Warn, wrong: "grant create on schema public to public", text: "postgres.public", since: 15},
 		{check: "database_public_create", status: Warn, wrong: "grant create on database app to public", text: "app"},
@@ -75,6 +75,18 @@ func faultsOfServer() []made {
 		{check: "secret_columns", status: Note, wrong: "create table c1 (customer text, card_number text)", text: "public.c1.card_number", mend: "alter table c1 rename card_number to card_number_hash"},
 		{check: "extension_outdated", status: Note, wrong: "create extension pg_stat_statements version '1.4'", text: "pg_stat_statements 1.4"},
 	}, settingFaults())
+}
+
+func transportFaults() []made {
+	certificate := func(days string) string {
+		return `cd "$PGDATA" && openssl req -x509 -newkey rsa:2048 -nodes -keyout server.key -out server.crt -subj /CN=db -days ` + days + ` 2>/dev/null && chown --reference=. server.key server.crt && chmod 600 server.key && touch index.txt && echo 01 > crlnumber && ` +
+			`printf '[ca]\ndefault_ca=a\n[a]\ndatabase=index.txt\ncrlnumber=crlnumber\ndefault_md=sha256\n' > ca.conf && openssl ca -config ca.conf -gencrl -crldays ` + days + ` -keyfile server.key -cert server.crt -out server.crl 2>/dev/null && chown --reference=. server.crl && ` +
+			`printf "alter system set ssl = on;\nalter system set ssl_ca_file = 'server.crt';\nalter system set ssl_crl_file = 'server.crl';\nselect pg_reload_conf()" | psql -X -U postgres -d postgres`
+	}
+	return []made{
+		{check: "ssl_certificate", status: Warn, wrong: "sh: " + certificate("3"), text: "the certificate of PostgreSQL ends on", mend: "sh: " + certificate("300")},
+		{check: "ssl_crl", status: Warn, wrong: "sh: " + certificate("3"), text: "the list in server.crl ends on", mend: "sh: " + certificate("300")},
+	}
 }
 
 func authenticationFaults() []made {
@@ -290,6 +302,8 @@ func (m made) conflict() string {
 	switch {
 	case strings.HasPrefix(m.wrong, "hba: "):
 		return "pg_hba.conf"
+	case strings.Contains(m.wrong, "openssl"):
+		return "server.crt"
 	case strings.Contains(m.wrong, "alter role app password"):
 		return "the password of app"
 	}

@@ -34,7 +34,7 @@ type check interface {
 // checks returns all checks, by heading.
 func checks() (all []check) {
 	for _, of := range [][]check{
-		physicalChecks(), authenticationChecks(), roleChecks(), grantChecks(), publicChecks(), functionChecks(), nameChecks(), rowChecks(), foreignChecks(),
+		physicalChecks(), transportChecks(), authenticationChecks(), roleChecks(), grantChecks(), publicChecks(), functionChecks(), nameChecks(), rowChecks(), foreignChecks(),
 		encryptionChecks(), logChecks(), settingsChecks(), versionChecks(),
 	} {
 		all = append(all, of...)

@@ -100,9 +100,6 @@ type found struct {
 	failed  string // the reason of the first failure
 }
 
-// atLeast reports whether the server has a major release or a later one.
-func (s *server) atLeast(major int) bool { return s.release >= major*10000 }
-
 // load reads what all checks need.
 func (s *server) load(ctx context.Context, conn *pgconn.PgConn) error {
 	ctx, cancel := context.WithTimeout(ctx, databaseTimeout)

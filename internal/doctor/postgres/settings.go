@@ -39,8 +39,15 @@ func settingsChecks() []check {
 
 func checkDeveloper(_ context.Context, s *server) (out []report.Finding) {
 	for _, p := range []struct{ name, right string }{
-		{"ignore_checksum_failure", "off"}, {"zero_damaged_pages", "off"}, {"ignore_system_indexes", "off"}, {"ignore_invalid_pages", "off"},
-		{"jit_debugging_support", "off"}, {"jit_profiling_support", "off"}, {"allow_in_place_tablespaces", "off"}, {"pre_auth_delay", "0"}, {"post_auth_delay", "0"},
+		{"ignore_checksum_failure", "off"},
+		{"zero_damaged_pages", "off"},
+		{"ignore_system_indexes", "off"},
+		{"ignore_invalid_pages", "off"},
+		{"jit_debugging_support", "off"},
+		{"jit_profiling_support", "off"},
+		{"allow_in_place_tablespaces", "off"},
+		{"pre_auth_delay", "0"},
+		{"post_auth_delay", "0"},
 	} {
 		if v, ok := s.value(p.name); ok && v != p.right {
 			out = append(out, report.New(report.Warn, p.name, p.name+" is "+display(v), s.set(p.name, p.right)))
