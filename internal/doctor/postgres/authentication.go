@@ -22,7 +22,7 @@ import (
 
 // newPassword is the command that sets a password of the role rolname. psql has no escapes
 // in the arguments of its commands, so other names get a statement.
-const newPassword = `case when rolname ~ '[[:cntrl:]]' then format('alter role %I password null;', rolname) else format('\password %I', rolname) end` //nolint:gosec // a command, and no password
+const newPassword = `case when rolname ~ '[[:cntrl:]]' then format('alter role %I password null;', rolname) else format('\password %I', rolname) end`
 
 // authenticationChecks are those of passwords and of parameters of authentication. The
 // lines of pg_hba.conf are examined by internal/doctor.
@@ -49,7 +49,7 @@ func authenticationChecks() []check {
 			reason: "passwords that are stored with less than 4096 iterations: {}",
 			passed: "no password is stored with less than 4096 iterations",
 		},
-		listCheck{ //nolint:gosec // no password
+		listCheck{
 			about:  about{"role_expired", report.Authentication, "4.4", "Only passwords end on that date: with peer, cert or another method the role still logs in."},
 			status: report.Note,
 			sql:    `select quote_ident(rolname), format('alter role %I nologin;', rolname) from pg_roles where rolcanlogin and not rolsuper and rolvaliduntil < now() order by 1`,

@@ -14,7 +14,7 @@ func encryptionChecks() []check {
 			reason: "functions with a key for pgcrypto in their source: {}",
 			passed: "no function has a key for pgcrypto in its source",
 		},
-		listCheck{ //nolint:gosec // no password
+		listCheck{
 			about:  about{"secret_columns", report.Encryption, "6.9", "Only their names tell; if they hold hashes or encrypted values, waive this."},
 			status: report.Note, everywhere: true,
 			sql: `select format('%I.%I.%I', n.nspname, c.relname, a.attname), '' from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace
