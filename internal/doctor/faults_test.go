@@ -268,8 +268,25 @@ func (l *faultLab) must(err error) {
 func (l *faultLab) write(hba string) {
 	l.Helper()
 	l.must(os.WriteFile(filepath.Join(l.data, "pg_hba.conf"), []byte(hba), 0o600))
-	_, err := l.SQL("select pg_reload_conf()")
+	l.reload()
+}
+
+// reload has the server read its files, and waits until it has.
+func (l *faultLab) reload() {
+	l.Helper()
+	before, err := l.SQL("select pg_conf_load_time(); select pg_reload_conf()")
 	l.must(err)
+	before, _, _ = strings.Cut(before, "\n")
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		now, err := l.SQL("select pg_conf_load_time()")
+		l.must(err)
+		if now != before {
+			return
+		}
+		if time.Now().After(end) {
+			l.Fatal("the server does not reload")
+		}
+	}
 }
 
 // mend runs the fix of a finding, as a DBA would paste it.
@@ -355,6 +372,7 @@ func testFaultsOfServer(t *testing.T, o pgtest.Options, release int) {
 				l.run(m.wrong)
 			}
 		}
+		l.reload()
 		wrong := l.examine()
 		slices.SortStableFunc(batch, func(a, b made) int { return a.restarts(wrong) - b.restarts(wrong) })
 		for _, m := range batch {
@@ -379,6 +397,7 @@ func testFaultsOfServer(t *testing.T, o pgtest.Options, release int) {
 				l.mend(f)
 			}
 		}
+		l.reload()
 		after := l.examine()
 		for _, m := range batch {
 			if at := has(after, m); at >= 0 {

@@ -32,6 +32,7 @@ func gateSubjects() map[string]subject {
 		"backend":   {report.Transport, "", "Anybody between the gate and PostgreSQL can read and change everything that is in clear."},
 		"admin":     {report.TCP, "", "The status page names users, databases and addresses."},
 		"user":      {report.Settings, "", "A fault in a process of root is a fault in the whole machine."},
+		"groups":    {report.Roles, "", "A rule for the members of a role matches nobody while they are not known."},
 		"account":   {report.Settings, "", "A reload or the next session fails."},
 		"landlock":  {report.Settings, "", "Landlock bounds what a fault in the gate can reach."},
 	}
