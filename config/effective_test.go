@@ -81,7 +81,7 @@ func meant(t *testing.T, s settings, path string) file {
 	if f.TLS.ClientCert == "" {
 		f.TLS.ClientCert = "require"
 	}
-	for _, list := range []*[]string{&f.TLS.Ciphers, &f.TLS.Groups, &f.Admin.TLS.Ciphers, &f.Admin.TLS.Groups, &f.ACL.Allow, &f.ACL.Deny, &f.Admin.Hosts, &f.ACL.Superusers} {
+	for _, list := range []*[]string{&f.TLS.Ciphers, &f.TLS.Groups, &f.TLS.CRLURLs, &f.Admin.TLS.CRLURLs, &f.Admin.TLS.Ciphers, &f.Admin.TLS.Groups, &f.ACL.Allow, &f.ACL.Deny, &f.Admin.Hosts, &f.ACL.Superusers} {
 		*list = slices.Clip(append([]string{}, *list...))
 	}
 	if len(f.ACL.Rules) == 0 {

@@ -16,9 +16,15 @@ import (
 	"pgwicket/internal/nearest"
 )
 
-// FileVariable is the variable with the path of the configuration file. It is the only
-// variable that does not set a key.
+// FileVariable is the variable with the path of the configuration file.
 const FileVariable = "PGWICKET_CONFIG"
+
+// The variables of "pgwicket ca". With FileVariable they are the only ones that do not set
+// a key.
+const (
+	CADirVariable        = "PGWICKET_CA_DIR"
+	CAPassphraseVariable = "PGWICKET_CA_PASSPHRASE_COMMAND" //nolint:gosec // a name, not a passphrase
+)
 
 const variablePrefix = "PGWICKET_"
 
@@ -64,7 +70,7 @@ var serviceLink = regexp.MustCompile(`^PGWICKET_([A-Z0-9_]+_)?(SERVICE_HOST|SERV
 
 // ignored reports whether a variable is not meant for pgwicket.
 func ignored(name, text string) bool {
-	return !strings.HasPrefix(name, variablePrefix) || name == FileVariable || serviceLink.MatchString(name) ||
+	return !strings.HasPrefix(name, variablePrefix) || slices.Contains([]string{FileVariable, CADirVariable, CAPassphraseVariable}, name) || serviceLink.MatchString(name) ||
 		strings.HasSuffix(name, "_PORT") && strings.Contains(text, "://") // a Kubernetes Service, too
 }
 

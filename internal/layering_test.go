@@ -32,8 +32,9 @@ var layers = map[string][]string{
 	"internal/pgwire":    nil,
 	"internal/tlstest":   nil,
 	"tlsconfig":          {"internal/certs", "internal/crl", "internal/dn", "internal/nearest", "internal/privkey"},
-	"internal/relay":     {"internal/pgwire"},
+	"internal/relay":     {"internal/pgwire", "internal/tlsrecord"},
 	"internal/socket":    nil,
+	"internal/tlsrecord": nil,
 
 	"internal/outcome":     {"internal/pgwire"},
 	"internal/printable":   nil,
@@ -45,15 +46,18 @@ var layers = map[string][]string{
 	"internal/sessionid":   nil,
 	"internal/audit":       {"internal/statefile"},
 	"internal/statefile":   nil,
-	"internal/backend":     {"internal/limit", "internal/pgwire", "internal/relay", "internal/socket"},
+	"internal/backend":     {"internal/limit", "internal/pgwire", "internal/relay", "internal/socket", "internal/tlsrecord"},
 	"internal/clientcert":  {"acl", "internal/certs", "internal/printable"},
 	"internal/handshake":   {"internal/pgwire", "internal/relay"},
 	"internal/proxyheader": {"internal/relay"},
 	"proxy": {
 		"acl", "metrics", "internal/backend", "internal/clientcert", "internal/handshake", "internal/limit", "internal/lock", "internal/outcome", "internal/pgwire", "internal/printable",
-		"internal/proxyheader", "internal/refusallog", "internal/relay", "internal/sessionid", "internal/socket",
+		"internal/proxyheader", "internal/refusallog", "internal/relay", "internal/sessionid", "internal/socket", "internal/tlsrecord",
 	},
 	"config": {"acl", "internal/outcome", "proxy", "tlsconfig", "internal/nearest"},
+
+	"internal/crlfetch": {"internal/certs", "internal/crl", "internal/statefile"},
+	"internal/pki":      {"internal/crl", "internal/privkey", "internal/statefile"},
 
 	"internal/budget":    nil,
 	"internal/phrase":    nil,
@@ -72,8 +76,8 @@ var layers = map[string][]string{
 		"internal/socket", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket": {
-		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/outcome", "internal/audit", "internal/budget", "internal/doctor", "internal/doctor/report", "internal/filewatch", "internal/gate", "internal/lock", "internal/logwriter",
-		"internal/nearest", "internal/nftables", "internal/phrase", "internal/printable", "internal/sandbox", "internal/socket", "internal/status", "internal/systemd",
+		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/outcome", "internal/audit", "internal/budget", "internal/crl", "internal/crlfetch", "internal/doctor", "internal/doctor/report", "internal/filewatch", "internal/gate", "internal/lock", "internal/logwriter",
+		"internal/nearest", "internal/nftables", "internal/phrase", "internal/pki", "internal/printable", "internal/sandbox", "internal/socket", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket-demo": {"internal/pgtest", "internal/tlstest"}, // runs the binary as its users do
 
@@ -99,6 +103,8 @@ var owners = map[string][]string{
 	"os/signal":                       {"cmd/pgwicket", "cmd/pgwicket-demo"},
 	"testing":                         {"internal/docpage", "internal/golden"},                           // its flags would be ours, and nothing that ships may need it
 	"github.com/jackc/pgx":            {"internal/doctor", "internal/doctor/postgres", "internal/group"}, // and the tests, as the second implementation
+	"github.com/youmark/pkcs8":        {"cmd/pgwicket-demo", "internal/pki"},
+	"software.sslmate.com/":           {"internal/pki"},
 	"go.uber.org/goleak":              nil,
 	"github.com/rogpeppe/go-internal": nil,
 	"pgregory.net/rapid":              nil,

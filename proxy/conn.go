@@ -20,6 +20,7 @@ import (
 	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/relay"
+	"pgwicket/internal/tlsrecord"
 	"pgwicket/metrics"
 )
 
@@ -35,8 +36,9 @@ type conn struct {
 	policy  *Policy // the one in force at accept
 
 	socket       *relay.Conn
-	tls          *tls.Conn       // nil until the handshake is done
-	under        *handshake.Conn // under tls
+	tls          tlsrecord.Secure     // nil until the handshake is done
+	state        *tls.ConnectionState // what the client has shown in it; until it is verified
+	under        *handshake.Conn      // under tls
 	verdict      verdict
 	header       *limit.HeaderTicket // until there is a ticket
 	ticket       *limit.Ticket
@@ -220,7 +222,8 @@ type verdict struct {
 //
 // A good certificate proves the client, which has a place in another stage from then on.
 func (c *conn) verifyCertificate(ctx context.Context) {
-	state := c.tls.ConnectionState()
+	state := *c.state
+	c.state = nil
 	c.peer.recordTLS(state)
 	policy := c.server.policy.Load()
 	chain, err := c.verify(ctx, policy, state)

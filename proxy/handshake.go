@@ -16,6 +16,7 @@ import (
 	"pgwicket/internal/handshake"
 	"pgwicket/internal/outcome"
 	"pgwicket/internal/relay"
+	"pgwicket/internal/tlsrecord"
 )
 
 // DefaultHandshakeBytes is Limits.HandshakeBytes where that is 0. A leaf with 100 DNS names below three intermediates, all
@@ -34,13 +35,13 @@ func (c *conn) handshake(ctx context.Context, direct bool) error {
 		most = DefaultHandshakeBytes
 	}
 	c.under = handshake.NewConn(ctx, c.socket, c.server.handshakes, most)
-	tlsConn := tls.Server(c.under, c.policy.TLS)
-	if err := c.under.Run(func() error { return clientcert.NameUnreadable(tlsConn.Handshake(), c.under.Certificates) }); err != nil {
+	secured := tlsrecord.Server(c.under, c.policy.TLS)
+	if err := c.under.Run(func() error { return clientcert.NameUnreadable(secured.Handshake(), c.under.Certificates) }); err != nil {
 		return failedHandshake(c.under, err)
 	}
-	c.tls = tlsConn
 	c.under.ExpectStartup()
-	state := tlsConn.ConnectionState()
+	state := secured.ConnectionState()
+	c.tls, c.state = secured.Conn(), &state
 	c.server.metrics.Handshake(c.peer.id, state, time.Since(began))
 	if direct && state.NegotiatedProtocol != alpn {
 		// As PostgreSQL: without ALPN this may be another protocol's client,

@@ -82,6 +82,18 @@ func checkCRLOptions(o Options, r *report) {
 	}
 }
 
+// checkCRLURLs reports URLs that "pgwicket fetch" could not use.
+func checkCRLURLs(o Options, r *report) {
+	if len(o.CRLURLs) > 0 && (o.CRLDir == "" || o.CAFile == "") {
+		r.errorf("crl_urls", "has no effect without crl_dir, where pgwicket fetch puts the lists, and ca_file, whose CAs sign them: set both")
+	}
+	for i, u := range o.CRLURLs {
+		if err := crl.CheckURL(u); err != nil {
+			r.errorf(fmt.Sprintf("crl_urls[%d]", i), "%q %v", u, err)
+		}
+	}
+}
+
 func graceText(d time.Duration) string {
 	if d == 0 {
 		return ""
@@ -114,4 +126,11 @@ func describePolicy(p crl.Policy) string {
 		return ""
 	}
 	return " (" + strings.Join(changed, ", ") + ")"
+}
+
+// ListProblems returns what is wrong with crl_urls, and nothing else.
+func ListProblems(o Options) []Problem {
+	var r report
+	checkCRLURLs(o, &r)
+	return r.problems
 }

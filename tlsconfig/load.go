@@ -46,6 +46,8 @@ type Options struct {
 	PartialChain    bool   `yaml:"partial_chain"` // a certificate of ca_file that is not self-signed may end a chain
 	CRLFile         string `yaml:"crl_file"`
 	CRLDir          string `yaml:"crl_dir"`
+	// CRLURLs are where "pgwicket fetch" gets the lists in CRLDir from.
+	CRLURLs []string `yaml:"crl_urls"`
 
 	CRLCheck   CRLCheck      `yaml:"crl_check"`   // empty is chain
 	CRLMissing CRLMissing    `yaml:"crl_missing"` // empty is reject
@@ -159,6 +161,7 @@ func loadClients(s *Server, o Options, previous *Server, now time.Time, r *repor
 		return
 	}
 	checkCRLOptions(o, r)
+	checkCRLURLs(o, r)
 	if o.MinSecurityBits < 0 || o.MinSecurityBits > 256 {
 		r.errorf("min_security_bits", "%d is not a strength: write 112 (the default: RSA of 2048 bits, SHA-256), or 80, 128, 192 or 256", o.MinSecurityBits)
 		return

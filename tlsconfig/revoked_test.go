@@ -26,7 +26,7 @@ func everyCRLOption(t *testing.T, base Options) []Options {
 	seen := 0
 	for i := range fields.NumField() {
 		key := fields.Field(i).Tag.Get("yaml")
-		if !strings.HasPrefix(key, "crl_") || key == "crl_file" || key == "crl_dir" {
+		if !strings.HasPrefix(key, "crl_") || key == "crl_file" || key == "crl_dir" || key == "crl_urls" {
 			continue
 		}
 		values, ok := crlOptions[key]

@@ -60,6 +60,9 @@ var completions = []struct {
 	files bool     // the shell offers files
 }{
 	{[]string{"fire"}, []string{"firewall"}, false},
+	{[]string{"ca", "re"}, []string{"renew", "revoke"}, false},
+	{[]string{"ca", "export", "app", "--format", "p"}, []string{"pem", "pkcs12"}, false},
+	{[]string{"ca", "revoke", "app", "--reason", "k"}, []string{"keyCompromise"}, false},
 	{[]string{"co"}, []string{"completion", "config"}, false},
 	{[]string{"firewall", "--f"}, []string{"--format"}, false},
 	{[]string{"firewall", "--"}, []string{"--action", "--check", "--config", "--format", "--help"}, false},

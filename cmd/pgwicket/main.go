@@ -105,7 +105,7 @@ func rootCommand(s streams) *cobra.Command {
 	root.SetHelpCommand(helpCommand())
 	root.AddCommand(
 		serveCommand(s), checkCommand(s), explainCommand(s), doctorCommand(s), healthcheckCommand(s), waitCommand(s),
-		sessionsCommand(s), terminateCommand(s), lockCommand(s), unlockCommand(s), locksCommand(s), auditCommand(s), backoffsCommand(s), reloadCommand(s), configCommand(s), firewallCommand(s), completionCommand(s), manCommand(s), versionCommand(s), tryAccessCommand(s),
+		sessionsCommand(s), terminateCommand(s), lockCommand(s), unlockCommand(s), locksCommand(s), auditCommand(s), backoffsCommand(s), reloadCommand(s), configCommand(s), firewallCommand(s), caCommand(s), fetchCommand(s), completionCommand(s), manCommand(s), versionCommand(s), tryAccessCommand(s),
 	)
 	return root
 }

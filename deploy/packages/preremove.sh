@@ -9,4 +9,4 @@ case "$1" in
 esac
 
 [ -d /run/systemd/system ] || exit 0
-systemctl --quiet disable --now pgwicket.socket pgwicket.service
+systemctl --quiet disable --now pgwicket-ca-crl.timer pgwicket-fetch.service pgwicket.socket pgwicket.service

@@ -124,7 +124,7 @@ const (
 	purged    = "rm -f /etc/pgwicket/pgwicket.yaml\nrmdir --ignore-fail-on-non-empty /etc/pgwicket\n"
 	checked   = "runuser -u pgwicket -- pgwicket check\n"
 	restarted = checked + "systemctl --no-block restart pgwicket.service\n"
-	disabled  = "systemctl --quiet disable --now pgwicket.socket pgwicket.service\n"
+	disabled  = "systemctl --quiet disable --now pgwicket-ca-crl.timer pgwicket-fetch.service pgwicket.socket pgwicket.service\n"
 )
 
 var scriptCalls = map[string][]call{
@@ -301,6 +301,9 @@ func makePackage(t *testing.T, format, version string) string {
 var installed = []string{
 	"/etc/fail2ban/filter.d/pgwicket.conf",
 	"/usr/bin/pgwicket",
+	"/usr/lib/systemd/system/pgwicket-ca-crl.service",
+	"/usr/lib/systemd/system/pgwicket-ca-crl.timer",
+	"/usr/lib/systemd/system/pgwicket-fetch.service",
 	"/usr/lib/systemd/system/pgwicket.service",
 	"/usr/lib/systemd/system/pgwicket.socket",
 	"/usr/lib/sysusers.d/pgwicket.conf",

@@ -164,6 +164,17 @@ func part(t *testing.T, page []docpage.Block, from, to string) []docpage.Block {
 	return page[at(from):end]
 }
 
+// TestQuickStartTenLines does the ten lines on a fresh Debian 12 with its own PostgreSQL, as an account with sudo.
+func TestQuickStartTenLines(t *testing.T) {
+	page := docpage.Read(t, filepath.Join(top, "docs/quickstart.md"))
+	m := debian(t)
+	s := m.reader(t, "reader")
+	if out, failed := s.Run("make build && sudo install bin/pgwicket /usr/bin/ && mkdir ~/try && cd ~/try"); failed != "" {
+		t.Fatalf("%s has failed: %s", failed, out)
+	}
+	m.followPage(t, s, part(t, page, "Ten lines", "Ten lines"))
+}
+
 // TestQuickStartSidecar follows docs/quickstart.md to the letter on a fresh Debian 12 that runs its own
 // PostgreSQL under systemd, as an account with sudo. postgresql-common reads the
 // configuration itself and does not know the quotes of "alter system" (pg_ctlcluster then

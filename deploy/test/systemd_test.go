@@ -113,6 +113,57 @@ func TestSystemdUnits(t *testing.T) {
 	})
 }
 
+// companions are the settings of the units beside the gate, but for their descriptions.
+var companions = map[string]unit{
+	"pgwicket-ca-crl.service": {
+		"Documentation": "file:///usr/share/doc/pgwicket/docs/ca.md", "ConditionPathExists": "/var/lib/pgwicket-ca/index.txt",
+		"Type": "oneshot", "Environment": "PGWICKET_CA_DIR=/var/lib/pgwicket-ca", "LoadCredential": "passphrase:pgwicket-ca.passphrase",
+		"ExecStart":             `/usr/bin/pgwicket ca crl --if-older 1d --passphrase-command "cat $$CREDENTIALS_DIRECTORY/passphrase"`,
+		"CapabilityBoundingSet": "CAP_DAC_OVERRIDE CAP_FOWNER", "NoNewPrivileges": "yes", "PrivateDevices": "yes", "PrivateNetwork": "yes", "PrivateTmp": "yes",
+		"ProtectHome": "yes", "ProtectSystem": "strict", "ReadWritePaths": "-/var/lib/pgwicket-ca -/etc/pgwicket", "RestrictAddressFamilies": "AF_UNIX",
+		"SystemCallArchitectures": "native", "SystemCallFilter": "@system-service", "UMask": "0077",
+	},
+	"pgwicket-ca-crl.timer": {
+		"Documentation": "file:///usr/share/doc/pgwicket/docs/ca.md", "OnCalendar": "daily", "RandomizedDelaySec": "1h", "Persistent": "yes", "WantedBy": "timers.target",
+	},
+	"pgwicket-fetch.service": {
+		"Documentation": "file:///usr/share/doc/pgwicket/docs/certificates.md", "After": "network-online.target", "Wants": "network-online.target",
+		"User": "pgwicket", "Group": "pgwicket", "ExecStart": "/usr/bin/pgwicket fetch --config /etc/pgwicket/pgwicket.yaml --metrics 127.0.0.1:10433",
+		"Restart": "on-failure", "RestartPreventExitStatus": "78", "StateDirectory": "pgwicket-lists", "MemoryMax": "512M", "CapabilityBoundingSet": "",
+		"LockPersonality": "yes", "MemoryDenyWriteExecute": "yes", "NoNewPrivileges": "yes", "PrivateDevices": "yes", "PrivateTmp": "yes", "PrivateUsers": "yes",
+		"ProcSubset": "pid", "ProtectClock": "yes", "ProtectControlGroups": "yes", "ProtectHome": "yes", "ProtectHostname": "yes", "ProtectKernelLogs": "yes",
+		"ProtectKernelModules": "yes", "ProtectKernelTunables": "yes", "ProtectProc": "invisible", "ProtectSystem": "strict", "RemoveIPC": "yes",
+		"RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX", "RestrictNamespaces": "yes", "RestrictRealtime": "yes", "RestrictSUIDSGID": "yes",
+		"SystemCallArchitectures": "native", "SystemCallFilter": "@system-service ~@privileged @resources", "UMask": "0022", "WantedBy": "multi-user.target",
+	},
+}
+
+// TestCompanions: the units of the lists parse without a complaint, and say what the
+// documentation says.
+func TestCompanions(t *testing.T) {
+	need(t, "systemd-analyze")
+	for name, want := range companions {
+		review(t, reviewed{file: "deploy/systemd/" + name, spare: []string{"Description="}, check: func(path string) error {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			if err := parseUnit(string(text)).differs(want); err != nil {
+				return err
+			}
+			units := map[string]string{name: string(text)}
+			if service, ok := strings.CutSuffix(name, ".timer"); ok { // which systemd looks for
+				of, err := os.ReadFile(filepath.Join(top, "deploy/systemd", service+".service"))
+				if err != nil {
+					return err
+				}
+				units[service+".service"] = string(of)
+			}
+			return verify(units)
+		}})
+	}
+}
+
 func TestSysusers(t *testing.T) {
 	need(t, "systemd-sysusers")
 	review(t, reviewed{file: "deploy/systemd/pgwicket.sysusers", check: checkSysusers})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"pgwicket/internal/relay"
+	"pgwicket/internal/tlsrecord"
 )
 
 // Backend is where admitted sessions go: to the first of its hosts that takes the
@@ -50,7 +51,7 @@ type Host struct {
 // Conn is a connection to a host. Close it, or give its parts to a relay.
 type Conn struct {
 	*relay.Conn
-	TLS  *tls.Conn // over Conn; nil: in clear
+	TLS  tlsrecord.Secure // over Conn; nil: in clear
 	Host *Host
 }
 

@@ -1,7 +1,6 @@
 package backend
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +8,8 @@ import (
 	"strings"
 
 	"pgwicket/internal/pgwire"
+	"pgwicket/internal/relay"
+	"pgwicket/internal/tlsrecord"
 )
 
 // ALPN is the protocol name that PostgreSQL 17 registered for its own.
@@ -16,20 +17,20 @@ const ALPN = "postgresql"
 
 // secure asks the host for TLS and does the handshake; nil: it goes on in clear.
 // The caller bounds it with the deadline of the connection.
-func (h *Host) secure(conn net.Conn) (*tls.Conn, error) {
+func (h *Host) secure(conn *relay.Conn) (tlsrecord.Secure, error) {
 	if !h.Direct {
 		if yes, err := h.ask(conn); !yes || err != nil {
 			return nil, err
 		}
 	}
-	secure := tls.Client(conn, h.TLS)
+	secure := tlsrecord.Client(conn, h.TLS)
 	if err := secure.Handshake(); err != nil {
 		return nil, fmt.Errorf("TLS: %w", err)
 	}
 	if h.Direct && secure.ConnectionState().NegotiatedProtocol != ALPN {
 		return nil, errors.New("TLS: the server does not take the ALPN protocol postgresql, so it may be another one")
 	}
-	return secure, nil
+	return secure.Conn(), nil
 }
 
 // ask sends an SSLRequest, and returns whether TLS begins.

@@ -132,6 +132,7 @@ func (g *Gate) Run(signals <-chan os.Signal) error {
 	}
 	defer g.watch(false)
 	defer g.stopGroups()
+	defer returnMemory(g.server.Sessions)()
 	g.notifier.Ready(g.status())
 	defer g.notifier.Watchdog(g.server.Alive)()
 	cfg := g.inForce

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/relay"
@@ -201,11 +202,11 @@ func (h *Conn) count(p []byte) {
 // Reader reads what a client sends inside TLS before its session. A record
 // that brings a byte is none of those that only cost something.
 type Reader struct {
-	TLS   *tls.Conn
+	TLS   io.Reader
 	Under *Conn
 }
 
-// Read reads from the tls.Conn.
+// Read reads from the TLS connection.
 func (r Reader) Read(p []byte) (int, error) {
 	n, err := r.TLS.Read(p)
 	r.Under.records += n

@@ -15,8 +15,8 @@ type Socket interface {
 }
 
 // Conn is the socket under a TLS connection, a client's or a backend's. Until a
-// relay takes over, it is the socket. From then on the relay reads the socket and
-// feeds what it read to the Conn: Read hands that out and then returns a
+// relay takes over, it is the socket. From then on a tlsrecord.Layer needs it no more. Of
+// a tls.Conn the relay reads the socket and feeds what it read to the Conn: Read hands that out and then returns a
 // temporary error, which tls.Conn survives, so that no goroutine waits for a
 // record with a buffer in hand. A relay that also writes the socket sets a sink,
 // which collects the records.

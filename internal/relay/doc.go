@@ -15,5 +15,6 @@
 //
 // The package knows no policy. It reports what ended a session as a Cause, and
 // its caller decides what that means. It imports internal/pgwire, which follows
-// the messages of both sides, and nothing else of the module.
+// the messages of both sides, internal/tlsrecord, which opens and seals the records,
+// and nothing else of the module.
 package relay

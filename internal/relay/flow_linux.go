@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -21,9 +20,6 @@ type flow struct {
 	shared
 	loop            *loop
 	client, backend leg
-	tls             *tls.Conn       // over conn
-	conn            *Conn           // the client's
-	secured         *securedBackend // nil: the backend's leg has no TLS
 	tracker         pgwire.Tracker
 	guard           keyUpdateGuard
 	slot            uint32
@@ -55,33 +51,32 @@ type loginHooks struct {
 // leg is one of the two sockets of a flow.
 type leg struct {
 	fd       int
-	interest uint32 // what epoll watches; 0: it does not know the descriptor
-	ended    bool   // the peer's direction is over
-	shut     bool   // ours is
-	closed   bool   // the peer reads no more; what is still for it is dropped
-	queue    []byte // what the socket has not taken yet; until it has, the other leg is not read
+	tls      records // nil: it is in clear
+	interest uint32  // what epoll watches; 0: it does not know the descriptor
+	ended    bool    // the peer's direction is over
+	shut     bool    // ours is
+	closed   bool    // the peer reads no more; what is still for it is dropped
+	notified bool    // our side of the TLS is over
+	queue    []byte  // what the socket has not taken yet; until it has, the other leg is not read
 }
 
-// securedBackend is the TLS of a backend's leg.
-type securedBackend struct {
-	conn *Conn
-	tls  *tls.Conn // over conn
-	shut bool      // our side of the TLS is over
-}
-
-// begin takes the flow into its loop. Its TLS connection may have read ahead.
-func (f *flow) begin() {
+// begin takes the flow into its loop. Either leg may have read ahead.
+func (f *flow) begin(fromClient, fromBackend readAhead) {
 	f.loop.add(f)
-	f.conn.fed, f.conn.sink = true, &f.loop.out
-	if f.secured != nil {
-		f.secured.conn.fed, f.secured.conn.sink = true, &f.loop.outUp
-	}
+	f.loop.use(f.client.tls)
+	f.loop.use(f.backend.tls)
 	f.tracker.Login = &f.result.Login
 	f.loop.setFlowDeadline(f, f.login.deadline)
 	f.step(func() {
-		f.decrypt()
-		if f.secured != nil && !f.over {
-			f.decryptBackend()
+		f.forward(fromClient.plain)
+		if !f.over {
+			f.decrypt(fromClient.came)
+		}
+		if f.backend.tls != nil && !f.over {
+			if len(fromBackend.plain) > 0 {
+				f.deliver(fromBackend.plain)
+			}
+			f.decryptBackend(fromBackend.came)
 		}
 	})
 }
@@ -145,49 +140,57 @@ func (f *flow) readClient() {
 	case f.backend.closed:
 		return
 	case n == 0:
-		f.conn.err = io.EOF // tls.Conn knows if a record was cut
+		f.nothingMore(f.client.tls.End())
 	default:
-		f.conn.pending = buf[:n]
+		f.decrypt(buf[:n])
 	}
-	f.decrypt()
 	f.guard.observe(n, f.fromClient.Load())
 }
 
-// decrypt sends the backend all that the bytes fed to the client's TLS hold.
-func (f *flow) decrypt() {
-	l, answers := f.loop, 0
-	for !f.over {
-		have, err := readAll(f.tls, l.plain[:])
-		if have > 0 {
-			f.tracker.Ask(l.plain[:have])
-			f.sendBackend(l.plain[:have])
-			if f.backend.closed || f.over {
-				return
-			}
-			f.fromClient.Add(int64(have))
-			l.fromClient += have
-		}
-		answers += len(l.out)
-		f.sendRecords() // an answer to a KeyUpdate, an alert
-		if answers > maxAnswers {
-			f.fail(LimitReached, errManyAnswers)
-			return
-		}
-		switch {
-		case err == nil:
-		case errors.Is(err, errWouldBlock):
-			return
-		case errors.Is(err, io.EOF):
-			f.cause(ClientClosed)
-			f.clientEnded()
-			return
-		case errors.Is(err, io.ErrUnexpectedEOF):
-			f.note(ClientLost, err)
-			f.clientEnded()
-			return
-		default:
-			f.fail(clientFailure(err), err)
-		}
+// decrypt sends the backend all that the bytes hold that came from the client.
+func (f *flow) decrypt(came []byte) {
+	l := f.loop
+	before := len(l.out)
+	plain, out, err := f.client.tls.Open(l.plain[:0], came, l.out)
+	answers := len(out) - before
+	l.out = out
+	if f.forward(plain); f.over || len(plain) > 0 && f.backend.closed {
+		return
+	}
+	f.sendRecords() // an answer to a KeyUpdate, an alert
+	switch {
+	case f.over:
+	case answers > maxAnswers:
+		f.fail(LimitReached, errManyAnswers)
+	case err != nil:
+		f.nothingMore(err)
+	}
+}
+
+// forward sends the backend what the client has sent.
+func (f *flow) forward(p []byte) {
+	if len(p) == 0 {
+		return
+	}
+	f.tracker.Ask(p)
+	f.sendBackend(p)
+	if !f.backend.closed && !f.over {
+		f.fromClient.Add(int64(len(p)))
+		f.loop.fromClient += len(p)
+	}
+}
+
+// nothingMore acts on why the client's TLS brings nothing more.
+func (f *flow) nothingMore(err error) {
+	switch {
+	case errors.Is(err, io.EOF):
+		f.cause(ClientClosed)
+		f.clientEnded()
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		f.note(ClientLost, err)
+		f.clientEnded()
+	default:
+		f.fail(clientFailure(err), err)
 	}
 }
 
@@ -210,40 +213,38 @@ func (f *flow) readBackend() {
 	case n == 0 && errno == 0, errno == syscall.ECONNRESET:
 		// A backend that exits with unread input resets the socket, after
 		// the last of its output.
-		if f.secured != nil && !f.tracker.Terminated() {
+		if f.backend.tls != nil && !f.tracker.Terminated() {
 			f.note(BackendLost, io.ErrUnexpectedEOF) // a backend that ends in order sends close_notify
 		}
 		f.backendEnded()
 	case errno != 0:
 		f.fail(BackendLost, os.NewSyscallError("read", errno))
-	case f.secured != nil:
-		f.secured.conn.pending = in[:n]
-		f.decryptBackend()
+	case f.backend.tls != nil:
+		f.decryptBackend(in[:n])
 	default:
 		f.deliver(in[:n])
 		f.tryTerminate()
 	}
 }
 
-// decryptBackend delivers all that the bytes fed to the backend's TLS hold.
-func (f *flow) decryptBackend() {
-	plain := &f.loop.plain
-	for !f.over && !f.backend.ended {
-		have, err := readAll(f.secured.tls, plain[:])
-		if have > 0 {
-			f.deliver(plain[:have])
-			f.tryTerminate()
-		}
-		f.sendBackend(nil) // an answer to a KeyUpdate, an alert
-		switch {
-		case err == nil || f.over:
-		case errors.Is(err, errWouldBlock):
-			return
-		case errors.Is(err, io.EOF): // its close_notify
-			f.backendEnded()
-		default:
-			f.fail(BackendLost, err)
-		}
+// decryptBackend delivers all that the bytes hold that came from the backend.
+func (f *flow) decryptBackend(came []byte) {
+	plain, out, err := f.backend.tls.Open(f.loop.plain[:0], came, f.loop.outUp)
+	f.loop.outUp = out
+	if len(plain) > 0 {
+		f.deliver(plain)
+		f.tryTerminate()
+	}
+	if f.over || f.backend.ended {
+		return
+	}
+	f.sendBackend(nil) // an answer to a KeyUpdate, an alert
+	switch {
+	case err == nil || f.over:
+	case errors.Is(err, io.EOF): // its close_notify
+		f.backendEnded()
+	default:
+		f.fail(BackendLost, err)
 	}
 }
 
@@ -254,7 +255,7 @@ func (f *flow) backendEnded() {
 		f.cause(ClientClosed)
 	}
 	f.cause(BackendClosed)
-	_ = f.tls.CloseWrite()
+	f.loop.out = f.client.tls.CloseNotify(f.loop.out)
 	f.sendRecords()
 }
 
@@ -264,13 +265,23 @@ func (f *flow) deliver(p []byte) {
 		f.loop.setFlowDeadline(f, f.login.deadline) // see clientEnded
 	}
 	n := f.follow(p)
-	if err := writeRecords(f.tls, p[:n]); err != nil {
+	if err := f.sealRecords(p[:n]); err != nil {
 		f.fail(ClientLost, err) // a fatal alert of its own has gone before
 		return
 	}
 	f.toClient.Add(int64(n))
 	f.loop.toClient += n
 	f.sendRecords()
+}
+
+// sealRecords collects p in records for the client.
+func (f *flow) sealRecords(p []byte) (err error) {
+	for len(p) > 0 && err == nil {
+		n := min(len(p), recordSize)
+		f.loop.out, err = f.client.tls.Seal(f.loop.out, p[:n])
+		p = p[n:]
+	}
+	return err
 }
 
 // follow has the tracker follow what the backend has sent, and returns how much
@@ -319,19 +330,20 @@ func (f *flow) refusedAtReady() bool {
 
 // sendBackend sends the backend p, over its TLS if it has any.
 func (f *flow) sendBackend(p []byte) {
-	if f.secured != nil {
+	l := f.loop
+	if f.backend.tls != nil {
 		if len(p) > 0 && !f.backend.closed {
-			_, _ = f.secured.tls.Write(p) // into outUp; it fails only where the stream has
+			l.outUp, _ = f.backend.tls.Seal(l.outUp, p) // it fails only where the stream has
 		}
-		p = f.loop.outUp
+		p = l.outUp
 	}
 	if len(p) > 0 && !f.over {
 		f.send(&f.backend, p)
 	}
-	f.loop.outUp = f.loop.outUp[:0]
+	l.outUp = l.outUp[:0]
 }
 
-// sendRecords sends the client what tls.Conn has written.
+// sendRecords sends the client the records that were collected.
 func (f *flow) sendRecords() {
 	l := f.loop
 	if len(l.out) > 0 {
@@ -390,9 +402,9 @@ func (f *flow) settle() {
 	if f.over {
 		return
 	}
-	if s := f.secured; s != nil && f.client.ended && !s.shut {
-		s.shut = true
-		_ = s.tls.CloseWrite()
+	if b := &f.backend; b.tls != nil && f.client.ended && !b.notified {
+		b.notified = true
+		f.loop.outUp = b.tls.CloseNotify(f.loop.outUp)
 		if f.sendBackend(nil); f.over {
 			return
 		}
@@ -459,6 +471,10 @@ func (f *flow) end(c Cause) {
 	f.cause(c)
 	_ = unix.Close(f.client.fd) // which takes it out of epoll: there is no duplicate
 	f.closeBackend()
+	f.client.tls.Wipe()
+	if f.backend.tls != nil {
+		f.backend.tls.Wipe()
+	}
 	f.loop.remove(f)
 	f.result.FromClient, f.result.ToClient = f.Moved()
 	f.result.Busy = f.tracker.Busy()

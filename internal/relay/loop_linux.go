@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"pgwicket/internal/tlsrecord"
 )
 
 // loop relays many sessions from one goroutine. It owns every descriptor, queue
@@ -19,8 +21,9 @@ type loop struct {
 
 	slots     []slot
 	free      []uint32
-	in        [bufferSize]byte    // what was read from either leg
-	plain     [bufferSize]byte    // what was decrypted of it
+	in        [bufferSize]byte              // what was read from either leg
+	plain     [bufferSize + maxPartial]byte // what was decrypted of it
+	ciphers   *tlsrecord.Cache
 	out       []byte              // the records of one write to a client
 	outUp     []byte              // and to a backend
 	deadlines map[*flow]time.Time // of the flows that have one
@@ -53,6 +56,7 @@ func newLoop(o Observer) (*loop, error) {
 		observer:  o,
 		out:       make([]byte, 0, bufferSize+4<<10),
 		outUp:     make([]byte, 0, bufferSize+4<<10),
+		ciphers:   tlsrecord.NewCache(cachedCiphers),
 		deadlines: make(map[*flow]time.Time),
 	}
 	go l.run()

@@ -1,14 +1,15 @@
 package relay
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"time"
 
 	"pgwicket/internal/pgwire"
+	"pgwicket/internal/tlsrecord"
 )
 
 // lingerTimeout is how long a client may take to close its side once the
@@ -42,10 +43,10 @@ type Observer struct {
 // Session is a session that a relay takes over, with both its connections. The
 // backend has been sent the startup packet; nothing else has passed.
 type Session struct {
-	Client     *tls.Conn
+	Client     tlsrecord.Secure
 	ClientConn *Conn // under Client
 	Backend    *Conn
-	BackendTLS *tls.Conn // over Backend; nil: the backend's connection is in clear
+	BackendTLS tlsrecord.Secure // over Backend; nil: the backend's connection is in clear
 
 	// LoginDeadline is when the backend must be ready for queries. If the client leaves before
 	// either has sent a byte, it comes firstByteTimeout after Start. The client gets
@@ -258,7 +259,7 @@ func (e *Termination) canSend(t *pgwire.Tracker) bool {
 const recordSize = 8 << 10
 
 // writeRecords writes p to a client in records of at most recordSize.
-func writeRecords(client *tls.Conn, p []byte) error {
+func writeRecords(client io.Writer, p []byte) error {
 	for len(p) > 0 {
 		n := min(len(p), recordSize)
 		if _, err := client.Write(p[:n]); err != nil {
@@ -270,7 +271,7 @@ func writeRecords(client *tls.Conn, p []byte) error {
 }
 
 // readAll reads until buf is full or there is nothing more to read.
-func readAll(conn *tls.Conn, buf []byte) (have int, err error) {
+func readAll(conn io.Reader, buf []byte) (have int, err error) {
 	for err == nil && have < len(buf) {
 		var n int
 		n, err = conn.Read(buf[have:])

@@ -44,7 +44,7 @@ func (r *Relay) Stop() {
 // s.Done is not called. Done may be called before Start returns.
 func (r *Relay) Start(s Session) (Handle, error) {
 	l := r.loops[int(r.last.Add(1))%len(r.loops)]
-	f := &flow{loop: l, tls: s.Client, conn: s.ClientConn, login: loginHooks{s.Ready, s.Refused, s.loginMessage, s.LoginDeadline, time.Now().Add(firstByteTimeout)}, done: s.Done}
+	f := &flow{loop: l, login: loginHooks{s.Ready, s.Refused, s.loginMessage, s.LoginDeadline, time.Now().Add(firstByteTimeout)}, done: s.Done}
 	var err error
 	if f.client.fd, err = detach(s.ClientConn.Socket); err != nil {
 		return nil, err
@@ -55,12 +55,12 @@ func (r *Relay) Start(s Session) (Handle, error) {
 	}
 	_ = s.ClientConn.Close()
 	_ = s.Backend.Close()
-	s.ClientConn.Socket = nil
+	var fromClient, fromBackend readAhead
+	f.client.tls, fromClient = recordsOf(s.Client, s.ClientConn)
 	if s.BackendTLS != nil {
-		s.Backend.Socket = nil
-		f.secured = &securedBackend{conn: s.Backend, tls: s.BackendTLS}
+		f.backend.tls, fromBackend = recordsOf(s.BackendTLS, s.Backend)
 	}
-	l.post(f.begin)
+	l.post(func() { f.begin(fromClient, fromBackend) })
 	return f, nil
 }
 

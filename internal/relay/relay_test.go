@@ -23,6 +23,7 @@ import (
 	"go.uber.org/goleak"
 
 	"pgwicket/internal/pgwire"
+	"pgwicket/internal/tlsrecord"
 	"pgwicket/internal/tlstest"
 )
 
@@ -52,7 +53,46 @@ type rig struct {
 }
 
 // starter hands a session to a new relay of one kind.
-type starter func(s Session, o Observer) Handle
+type starter struct {
+	start  func(s Session, o Observer) Handle
+	layers bool // over tlsrecord, not crypto/tls
+}
+
+// but is the starter with another way to start.
+func (s starter) but(start func(s Session, o Observer) Handle) starter {
+	return starter{start, s.layers}
+}
+
+// server makes a handshake as the gate does with its clients.
+func (s starter) server(under *Conn, config *tls.Config) (tlsrecord.Secure, error) {
+	if s.layers {
+		h := tlsrecord.Server(under, config)
+		return afterHandshake(h, h.Handshake())
+	}
+	c := tls.Server(under, config)
+	return c, c.Handshake()
+}
+
+// client makes a handshake as the gate does with a backend.
+func (s starter) client(under *Conn, config *tls.Config) (tlsrecord.Secure, error) {
+	if s.layers {
+		h := tlsrecord.Client(under, config)
+		return afterHandshake(h, h.Handshake())
+	}
+	c := tls.Client(under, config)
+	return c, c.Handshake()
+}
+
+func afterHandshake(h *tlsrecord.Handshake, err error) (tlsrecord.Secure, error) {
+	if err != nil {
+		return nil, err
+	}
+	c := h.Conn()
+	if _, ok := c.(*tlsrecord.Conn); !ok {
+		return nil, fmt.Errorf("the connection is a %T", c)
+	}
+	return c, nil
+}
 
 // eachRelay runs a test with the goroutines, which are the model, and with
 // whatever this system has instead.
@@ -64,27 +104,27 @@ func eachRelay(t *testing.T, test func(t *testing.T, with starter)) {
 	}
 }
 
-func startPump(s Session, o Observer) Handle {
+var startPump = starter{start: func(s Session, o Observer) Handle {
 	p := newPump(s, o)
 	go p.run()
 	return p
-}
+}}
 
 // behindTLS puts TLS between a relay and its backend, which keeps its plain
 // socket.
 func behindTLS(t *testing.T, with starter) starter {
-	return func(s Session, o Observer) Handle {
+	return with.but(func(s Session, o Observer) Handle {
 		near, far := unixPair(t)
 		server := tls.Server(far, &tls.Config{Certificates: []tls.Certificate{rigPair.TLS()}, SessionTicketsDisabled: true})
 		go terminateTLS(server, far, s.Backend.Socket.(*net.UnixConn))
 		s.Backend = NewConn(near)
-		client := tls.Client(s.Backend, &tls.Config{InsecureSkipVerify: true, DynamicRecordSizingDisabled: true})
-		if err := client.Handshake(); err != nil {
+		client, err := with.client(s.Backend, &tls.Config{InsecureSkipVerify: true, DynamicRecordSizingDisabled: true})
+		if err != nil {
 			t.Error(err)
 		}
 		s.BackendTLS = client
-		return with(s, o)
-	}
+		return with.start(s, o)
+	})
 }
 
 // terminateTLS moves bytes and ends between TLS and a plain connection.
@@ -172,10 +212,10 @@ func (r *rig) dial(address string, with rigging) {
 
 // run is what a session does: handshake, a packet, the relay, the end.
 func (r *rig) run(with rigging) {
-	server := tls.Server(r.conn, &tls.Config{
+	server, err := with.relay.server(r.conn, &tls.Config{
 		Certificates: []tls.Certificate{rigPair.TLS()}, SessionTicketsDisabled: true, MinVersion: tls.VersionTLS12,
 	})
-	if err := server.Handshake(); err != nil {
+	if err != nil {
 		r.t.Error("handshake:", err)
 		close(r.failed)
 		return
@@ -185,7 +225,7 @@ func (r *rig) run(with rigging) {
 		close(r.failed)
 		return
 	}
-	r.handle = with.relay(Session{
+	r.handle = with.relay.start(Session{
 		Client:        server,
 		ClientConn:    r.conn,
 		Backend:       NewConn(r.near),
@@ -1067,14 +1107,14 @@ func testRelayBrokenTLS(t *testing.T, with starter) {
 	t.Run("fatal alert from the client", func(t *testing.T) {
 		// Garbage in the gate's name makes the client give up with an alert.
 		forged := make(chan *os.File, 1)
-		r := newRig(t, rigging{relay: func(s Session, o Observer) Handle {
+		r := newRig(t, rigging{relay: with.but(func(s Session, o Observer) Handle {
 			f, err := s.ClientConn.Socket.(*net.TCPConn).File()
 			if err != nil {
 				t.Error(err)
 			}
 			forged <- f
-			return with(s, o)
-		}})
+			return with.start(s, o)
+		})})
 		if err := r.client.Handshake(); err != nil {
 			t.Fatal(err)
 		}
@@ -1115,10 +1155,10 @@ func testRelayEndedFromOutside(t *testing.T, with starter) {
 func TestRelayContainsPanics(t *testing.T) { eachRelay(t, testRelayContainsPanics) }
 
 func testRelayContainsPanics(t *testing.T, with starter) {
-	r := newRig(t, rigging{relay: func(s Session, o Observer) Handle {
+	r := newRig(t, rigging{relay: with.but(func(s Session, o Observer) Handle {
 		s.Client = nil // which nothing but a bug would do
-		return with(s, o)
-	}})
+		return with.start(s, o)
+	})})
 	if err := r.client.Handshake(); err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,7 @@ package relay
 
 import "testing"
 
-var starters = map[string]starter{"pump": startPump, "loop": startLoop}
+var starters = map[string]starter{"pump": startPump, "loop": {startLoop, true}, "loop over crypto/tls": {startLoop, false}}
 
 // sharedRelay is one relay for several sessions; stop ends it after them.
 func sharedRelay(t *testing.T) (with starter, stop func()) {
@@ -11,13 +11,13 @@ func sharedRelay(t *testing.T) (with starter, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return func(s Session, _ Observer) Handle {
+	return starter{func(s Session, _ Observer) Handle {
 		held, err := r.Start(s)
 		if err != nil {
 			panic(err)
 		}
 		return held
-	}, r.Stop
+	}, true}, r.Stop
 }
 
 // startLoop hands a session to a relay that ends with it.

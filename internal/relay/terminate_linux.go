@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -81,16 +82,17 @@ func (f *flow) tryTerminate() {
 		return
 	}
 	f.causeTerminated(*t)
-	if f.secured != nil {
-		_ = f.secured.tls.CloseWrite()
+	l := f.loop
+	if f.backend.tls != nil {
+		l.outUp = f.backend.tls.CloseNotify(l.outUp)
 		f.sendBackend(nil)
 	}
 	f.backend.ended, f.backend.shut, f.backend.closed, f.backend.queue = true, true, true, nil
 	f.closeBackend()
-	_, _ = f.tls.Write(t.Message)
-	_ = f.tls.CloseWrite()
+	l.out, _ = f.client.tls.Seal(l.out, slices.Clip(t.Message)) // others may have the same
+	l.out = f.client.tls.CloseNotify(l.out)
 	f.sendRecords()
-	f.loop.setFlowDeadline(f, time.Now().Add(lingerTimeout)) // a client that does not read is not waited for
+	l.setFlowDeadline(f, time.Now().Add(lingerTimeout)) // a client that does not read is not waited for
 }
 
 // closeBackend closes the backend's leg, which may be done more than once.

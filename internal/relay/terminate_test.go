@@ -421,10 +421,10 @@ func TestTerminateMutesTheClient(t *testing.T) {
 func TestRefusedAtReady(t *testing.T) {
 	eachRelay(t, func(t *testing.T, with starter) {
 		for _, cut := range []int{0, 3, len(ready) - 6, len(ready) - 5, len(ready) - 2, len(ready) - 1} {
-			r := relayedRig(t, func(s Session, o Observer) Handle {
+			r := relayedRig(t, with.but(func(s Session, o Observer) Handle {
 				s.Ready = func(pgwire.Login) *Termination { return &Termination{Reason: revoked, Message: fatal} }
-				return with(s, o)
-			})
+				return with.start(s, o)
+			}))
 			r.says(ready[:cut]...)
 			r.hears(ready[:cut])
 			r.says(ready[cut:]...)

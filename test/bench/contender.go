@@ -43,9 +43,19 @@ func contenders() []contender {
 // controlID is the same binary once more: what it differs by is noise.
 const controlID = "control"
 
-// choose returns those that are named, or all.
-func choose(names string) ([]contender, error) {
+// other is pgwicket as another binary, such as that of an earlier commit.
+func other(binary string) contender {
+	c := tuned("other", "pgwicket of --other", func(s *setting) { s.binary = binary })
+	c.version = func(*lab) string { return firstLine(binary, "version") }
+	return c
+}
+
+// choose returns those that are named, or all, and the other binary if there is one.
+func choose(names, binary string) ([]contender, error) {
 	all := contenders()
+	if binary != "" {
+		all = slices.Insert(all, 2, other(binary))
+	}
 	if names == "" {
 		return all, nil
 	}

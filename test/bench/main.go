@@ -26,6 +26,7 @@ import (
 // options are the flags of peers and quick.
 type options struct {
 	pgwicket   string
+	other      string
 	rounds     int
 	burst      time.Duration
 	copyMiB    int
@@ -94,6 +95,7 @@ func parse(name string, args []string, stderr io.Writer) (o options, err error) 
 		rounds, burst, scenarios, contenders = 6, time.Second, "select-8,select-32", "pgbouncer,stunnel,pgwicket,control"
 	}
 	f.StringVar(&o.pgwicket, "pgwicket", "", "the binary to measure (default: build ./cmd/pgwicket)")
+	f.StringVar(&o.other, "other", "", "another binary of pgwicket, as a contender of its own")
 	f.IntVar(&o.rounds, "rounds", rounds, "rounds of each scenario; idle memory takes 3 at most")
 	f.DurationVar(&o.burst, "burst", burst, "how long one contender is measured in one round")
 	f.IntVar(&o.copyMiB, "copy-mib", 1024, "size of a COPY, MiB")

@@ -35,7 +35,7 @@ type series struct {
 
 // measure runs the chosen scenarios with the chosen contenders.
 func measure(ctx context.Context, o options, progress io.Writer) (*results, error) {
-	chosen, err := choose(o.contenders)
+	chosen, err := choose(o.contenders, o.other)
 	if err != nil {
 		return nil, err
 	}

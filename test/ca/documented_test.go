@@ -2,7 +2,6 @@ package ca_test
 
 import (
 	"context"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -68,34 +67,4 @@ func environment(block string) (lines string) {
 		}
 	}
 	return lines
-}
-
-// The function of docs/certificates.md that fetches lists replaces a list by a list alone.
-func TestFetchList(t *testing.T) {
-	for _, needs := range []string{"curl", "openssl", "bash"} {
-		if _, err := exec.LookPath(needs); err != nil {
-			t.Skip(err)
-		}
-	}
-	fetch := strings.Join(commands(t)["Other certificate authorities"], "")
-	if !strings.Contains(fetch, "fetch_list()") {
-		t.Fatalf("the page has no fetch_list: %s", fetch)
-	}
-	c := newOpenSSLCA(t)
-	c.run(t, "openssl ca -config ca.cnf -gencrl -out ca.pem")
-	c.run(t, "openssl crl -in ca.pem -outform DER -out ca.der")
-	write(t, c.file("error.html"), []byte("<html>not found</html>"))
-	write(t, c.file("have.crl"), []byte("the list in use"))
-	for _, tt := range []struct {
-		from string
-		want bool
-	}{{"ca.der", true}, {"ca.pem", true}, {"error.html", false}, {"missing.crl", false}} {
-		write(t, c.file("have.crl"), []byte("the list in use"))
-		cmd := exec.Command("bash", "-c", fetch+"\nfetch_list file://"+c.file(tt.from)+" "+c.file("have.crl"))
-		out, err := cmd.CombinedOutput()
-		got, _ := os.ReadFile(c.file("have.crl"))
-		if replaced := string(got) != "the list in use"; replaced != tt.want || (err == nil) != tt.want {
-			t.Errorf("%s: replaced: %t, %v: %s", tt.from, replaced, err, out)
-		}
-	}
 }

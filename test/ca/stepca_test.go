@@ -187,19 +187,14 @@ func (c *stepCA) revoke(t *testing.T, cert *x509.Certificate) {
 	c.post(t, "/1.0/revoke", map[string]any{"serial": serial, "ott": c.token(t, serial, "/1.0/revoke"), "reasonCode": 1, "passive": true}, new(struct{}))
 }
 
-// save fetches the list of step-ca as a timer would, and writes it into crl_dir.
+// save has pgwicket fetch write the list of step-ca into crl_dir.
 func (c *stepCA) save(t *testing.T, dir string) {
 	t.Helper()
-	r, err := c.client.Get(c.lists)
-	if err != nil {
-		t.Fatal(err)
+	config := filepath.Join(dir, "fetch.yaml")
+	write(t, config, fmt.Appendf(nil, "tls: {ca_file: ca.crt, crl_dir: crls, crl_urls: [%q]}\n", c.lists))
+	if out, err := exec.Command(gateBinary, "fetch", "--once", "--config", config).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
-	defer r.Body.Close()
-	list, err := io.ReadAll(r.Body)
-	if err != nil || r.StatusCode != http.StatusOK {
-		t.Fatalf("%s: %s %s %v", c.lists, r.Status, list, err)
-	}
-	write(t, filepath.Join(dir, "crls", "step.crl"), list)
 }
 
 // prepare fills the directory of a gate that trusts the CA. The root is offline, and its list is made by hand.
