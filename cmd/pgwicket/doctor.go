@@ -10,6 +10,7 @@ import (
 
 	"pgwicket/config"
 	"pgwicket/internal/doctor"
+	"pgwicket/internal/doctor/report"
 	"pgwicket/internal/gate"
 	"pgwicket/internal/sandbox"
 )
@@ -54,7 +55,7 @@ func doctorCommand(s streams) *cobra.Command {
                   --waive "secret_columns:shop.public.users.password=bcrypt hashes,2027-06-30"`,
 	}
 	var o doctor.Options
-	var forms doctorForms
+	var forms report.Forms
 	path := configFlag(cmd)
 	textFlag(cmd, &o.User, "user", "", "the `role` to ask PostgreSQL as, without the gate (default $PGUSER, or else the account)")
 	var cert, key, conninfo, waivers string
@@ -70,10 +71,10 @@ func doctorCommand(s streams) *cobra.Command {
 	cmd.Flags().StringArrayVar(&waive, "waive", nil, "accept what a check finds: `CHECK[:OBJECT]=REASON[,YYYY-MM-DD]`; may be repeated")
 	completeWords(cmd, "waive")
 	fileFlag(cmd, &waivers, "waivers", "a `file` with one waiver on each line")
-	forms.flags(cmd)
+	formsFlags(cmd, &forms)
 	return runs(cmd, func() int {
 		o.File, o.Now = *path, time.Now()
-		if err := forms.readWaivers(waive, waivers); err != nil {
+		if err := forms.ReadWaivers(waive, waivers); err != nil {
 			fmt.Fprintf(s.err, "pgwicket doctor: %v; see %q\n", err, "pgwicket doctor --help")
 			return exitUsage
 		}
@@ -107,16 +108,16 @@ func loadSessionCert(o *doctor.Options, cert, key string) error {
 	return nil
 }
 
-func examinePostgres(s streams, conninfo string, forms doctorForms) int {
+func examinePostgres(s streams, conninfo string, forms report.Forms) int {
 	r, err := doctor.ExaminePostgres(context.Background(), conninfo, time.Now())
 	if err != nil {
 		fmt.Fprintf(s.err, "pgwicket doctor: --postgres: %v\n", err)
 		return exitUsage
 	}
-	return forms.write(s, r)
+	return writeReport(s, forms, r)
 }
 
-func examine(s streams, o doctor.Options, forms doctorForms) int {
+func examine(s streams, o doctor.Options, forms report.Forms) int {
 	o.Config, o.Problems = config.Load(o.File, nil, passphrasePrompt(s), o.Now)
 	var account *sandbox.Account
 	if o.Config != nil {
@@ -132,5 +133,5 @@ func examine(s streams, o doctor.Options, forms doctorForms) int {
 	o.Unreachable, o.UnreachableError = access.Try(context.Background())
 	o.Unreachable = append(o.Unreachable, access.MissingSockets()...)
 	_, o.GroupProblems = gate.TryGroups(context.Background(), o.Config, account)
-	return forms.write(s, doctor.Examine(context.Background(), o))
+	return writeReport(s, forms, doctor.Examine(context.Background(), o))
 }
