@@ -57,8 +57,8 @@ var layers = map[string][]string{
 	},
 	"config": {"acl", "internal/outcome", "proxy", "tlsconfig", "internal/nearest"},
 
-	"internal/crlfetch":  {"internal/certs", "internal/crl", "internal/statefile"},
-	"internal/pki":       {"internal/crl", "internal/privkey", "internal/statefile"},
+	"internal/crlfetch": {"internal/certs", "internal/crl", "internal/statefile"},
+	"internal/pki":      {"internal/crl", "internal/privkey", "internal/statefile"},
 
 	"internal/budget":    nil,
 	"internal/phrase":    nil,
@@ -67,13 +67,17 @@ var layers = map[string][]string{
 	"internal/systemd":   {"proxy"},
 	"internal/nftables":  {"acl", "proxy", "internal/phrase"},
 	"internal/sandbox":   {"config", "proxy", "internal/filewatch"},
-	"internal/doctor":    {"acl", "config", "proxy", "tlsconfig", "internal/nftables", "internal/pgconf", "internal/pgwire", "internal/phrase", "internal/socket"},
+	"internal/doctor": {
+		"acl", "config", "proxy", "tlsconfig", "internal/doctor/postgres", "internal/doctor/report", "internal/nftables", "internal/pgconf", "internal/pgwire", "internal/phrase", "internal/printable", "internal/socket",
+	},
+	"internal/doctor/postgres": {"internal/doctor/report", "internal/phrase", "internal/printable"},
+	"internal/doctor/report":   {"internal/phrase"},
 	"internal/gate": {
 		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/audit", "internal/dn", "internal/filewatch", "internal/group", "internal/handover", "internal/health", "internal/lock", "internal/phrase", "internal/sandbox",
 		"internal/socket", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket": {
-		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/outcome", "internal/audit", "internal/budget", "internal/crl", "internal/crlfetch", "internal/doctor", "internal/filewatch", "internal/gate", "internal/lock", "internal/logwriter",
+		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/outcome", "internal/audit", "internal/budget", "internal/crl", "internal/crlfetch", "internal/doctor", "internal/doctor/report", "internal/filewatch", "internal/gate", "internal/lock", "internal/logwriter",
 		"internal/nearest", "internal/nftables", "internal/phrase", "internal/pki", "internal/printable", "internal/sandbox", "internal/socket", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket-demo": {"internal/pgtest", "internal/tlstest"}, // runs the binary as its users do
@@ -98,8 +102,8 @@ var owners = map[string][]string{
 	"github.com/hashicorp/golang-lru": {"internal/limit", "internal/refusallog"},
 	"flag":                            {"cmd/pgwicket-demo", "internal/golden"},
 	"os/signal":                       {"cmd/pgwicket", "cmd/pgwicket-demo"},
-	"testing":                         {"internal/docpage", "internal/golden"}, // its flags would be ours, and nothing that ships may need it
-	"github.com/jackc/pgx":            {"internal/doctor", "internal/group"},   // and the tests, as the second implementation
+	"testing":                         {"internal/docpage", "internal/golden"},                           // its flags would be ours, and nothing that ships may need it
+	"github.com/jackc/pgx":            {"internal/doctor", "internal/doctor/postgres", "internal/group"}, // and the tests, as the second implementation
 	"github.com/youmark/pkcs8":        {"cmd/pgwicket-demo", "internal/pki"},
 	"software.sslmate.com/":           {"internal/pki"},
 	"go.uber.org/goleak":              nil,

@@ -10,28 +10,35 @@ import (
 
 	"pgwicket/config"
 	"pgwicket/internal/doctor"
+	"pgwicket/internal/doctor/report"
 	"pgwicket/internal/gate"
 	"pgwicket/internal/sandbox"
 )
 
 const doctorHelp = `Examine a deployment: the configuration, its certificates and revocation lists, what
 the account of the gate can reach, the handshakes that the listeners accept, one
-session through each of them, and the PostgreSQL behind the gate, with every way to
-bypass it. Each line is a check: PASS, WARN, FAIL, or SKIP if it could not be made,
-with the reason, the key, parameter or file, and the fix. Nothing is changed.
+session through each of them, and the PostgreSQL behind the gate: every way to bypass
+the gate, authentication, roles, privileges, row security, settings and the release,
+in every database. Failures come first, then warnings, notes, and what could not be
+examined, each with the reason and the statement or line that mends it. Nothing is
+changed: the sessions are read only, and no query takes longer than five seconds.
 
 Run it on the machine of the gate and PostgreSQL, as root or as the account of the
 gate. It connects to PostgreSQL over the socket in backend.host as libpq does (PGUSER,
 PGPASSWORD, .pgpass). Root connects as the owner of the socket, which peer
 authentication allows. Only a superuser sees everything. With --pg-conf it reads
-postgresql.conf and its files instead.
+postgresql.conf and its files instead. With --postgres there is no gate: it examines
+the PostgreSQL of that connection string.
 
 The session through the gate is that of --session-user, with the certificate of
 --session-cert where the gate requires one, and PGPASSWORD or .pgpass. It ends when
 PostgreSQL is ready for a query. A wrong password counts as a failed login.
 
+A waiver accepts a finding: CHECK[:OBJECT]=REASON[,YYYY-MM-DD], where OBJECT is one of
+the names, or the place, that the finding has, and the date is the last day.
+
 Exit status: 0 no warning and no failure, 1 warnings, 2 wrong usage, 3 failures,
-78 the configuration is wrong. A skipped check changes nothing.`
+78 the configuration is wrong. Notes and skipped checks change nothing.`
 
 // exitFailures is the status of doctor for failures: 1 means warnings and 2 wrong usage.
 const exitFailures = 3
@@ -42,13 +49,17 @@ func doctorCommand(s streams) *cobra.Command {
 		Example: `  pgwicket doctor --config pgwicket.yaml --user postgres
   pgwicket doctor --config pgwicket.yaml --user postgres \
                   --session-user app --session-cert app.crt --session-key app.key
-  pgwicket doctor --config pgwicket.yaml --pg-conf /etc/postgresql/15/main`,
+  pgwicket doctor --config pgwicket.yaml --pg-conf /etc/postgresql/15/main
+  pgwicket doctor --postgres "host=/run/postgresql user=postgres" --html report.html
+  pgwicket doctor --postgres "host=/run/postgresql user=postgres" \
+                  --waive "secret_columns:shop.public.users.password=bcrypt hashes,2027-06-30"`,
 	}
 	var o doctor.Options
+	var forms report.Forms
 	path := configFlag(cmd)
-	asJSON := cmd.Flags().Bool("json", false, "print JSON")
 	textFlag(cmd, &o.User, "user", "", "the `role` to ask PostgreSQL as, without the gate (default $PGUSER, or else the account)")
-	var cert, key string
+	var cert, key, conninfo, waivers string
+	var waive []string
 	textFlag(cmd, &o.Session.User, "session-user", "", "the `role` of the session through the gate (default: that of --user)")
 	textFlag(cmd, &o.Session.Database, "session-dbname", "", "the `database` of the session (default: the name of the role, or that of --dbname)")
 	fileFlag(cmd, &cert, "session-cert", "a `file` with the client certificate of the session, in PEM")
@@ -56,29 +67,57 @@ func doctorCommand(s streams) *cobra.Command {
 	textFlag(cmd, &o.Database, "dbname", "postgres", "the `database` to connect to then")
 	cmd.Flags().StringVar(&o.PGConf, "pg-conf", "", "read postgresql.conf in this `directory` instead of connecting")
 	_ = cmd.MarkFlagDirname("pg-conf") // fails only for a flag that does not exist
+	textFlag(cmd, &conninfo, "postgres", "", "examine the PostgreSQL of this `conninfo`, without a gate")
+	cmd.Flags().StringArrayVar(&waive, "waive", nil, "accept what a check finds: `CHECK[:OBJECT]=REASON[,YYYY-MM-DD]`; may be repeated")
+	completeWords(cmd, "waive")
+	fileFlag(cmd, &waivers, "waivers", "a `file` with one waiver on each line")
+	formsFlags(cmd, &forms)
 	return runs(cmd, func() int {
 		o.File, o.Now = *path, time.Now()
-		if (cert == "") != (key == "") {
-			missing := "--session-key"
-			if cert == "" {
-				missing = "--session-cert"
-			}
-			fmt.Fprintf(s.err, "pgwicket doctor: %s is missing: a certificate and its key belong together; see %q\n", missing, "pgwicket doctor --help")
+		if err := forms.ReadWaivers(waive, waivers); err != nil {
+			fmt.Fprintf(s.err, "pgwicket doctor: %v; see %q\n", err, "pgwicket doctor --help")
 			return exitUsage
 		}
-		if cert != "" {
-			pair, err := tls.LoadX509KeyPair(cert, key)
-			if err != nil {
-				fmt.Fprintf(s.err, "pgwicket doctor: --session-cert and --session-key: %v\n", err)
-				return exitUsage
-			}
-			o.Session.Cert = &pair
+		if conninfo != "" {
+			return examinePostgres(s, conninfo, forms)
 		}
-		return examine(s, o, *asJSON)
+		if err := loadSessionCert(&o, cert, key); err != nil {
+			fmt.Fprintf(s.err, "pgwicket doctor: %v\n", err)
+			return exitUsage
+		}
+		return examine(s, o, forms)
 	})
 }
 
-func examine(s streams, o doctor.Options, asJSON bool) int {
+func loadSessionCert(o *doctor.Options, cert, key string) error {
+	if (cert == "") != (key == "") {
+		missing := "--session-key"
+		if cert == "" {
+			missing = "--session-cert"
+		}
+		return fmt.Errorf("%s is missing: a certificate and its key belong together; see %q", missing, "pgwicket doctor --help")
+	}
+	if cert == "" {
+		return nil
+	}
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		return fmt.Errorf("--session-cert and --session-key: %w", err)
+	}
+	o.Session.Cert = &pair
+	return nil
+}
+
+func examinePostgres(s streams, conninfo string, forms report.Forms) int {
+	r, err := doctor.ExaminePostgres(context.Background(), conninfo, time.Now())
+	if err != nil {
+		fmt.Fprintf(s.err, "pgwicket doctor: --postgres: %v\n", err)
+		return exitUsage
+	}
+	return writeReport(s, forms, r)
+}
+
+func examine(s streams, o doctor.Options, forms report.Forms) int {
 	o.Config, o.Problems = config.Load(o.File, nil, passphrasePrompt(s), o.Now)
 	var account *sandbox.Account
 	if o.Config != nil {
@@ -94,19 +133,5 @@ func examine(s streams, o doctor.Options, asJSON bool) int {
 	o.Unreachable, o.UnreachableError = access.Try(context.Background())
 	o.Unreachable = append(o.Unreachable, access.MissingSockets()...)
 	_, o.GroupProblems = gate.TryGroups(context.Background(), o.Config, account)
-	r := doctor.Examine(context.Background(), o)
-	write := r.WriteText
-	if asJSON {
-		write = r.WriteJSON
-	}
-	if err := write(s.out); err != nil {
-		return fail(s, "doctor", err)
-	}
-	switch r.Worst() {
-	case doctor.Fail:
-		return exitFailures
-	case doctor.Warn:
-		return exitFailed
-	}
-	return exitOK
+	return writeReport(s, forms, doctor.Examine(context.Background(), o))
 }

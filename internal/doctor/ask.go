@@ -9,9 +9,11 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"pgwicket/internal/doctor/postgres"
 	"pgwicket/internal/pgconf"
 	"pgwicket/internal/socket"
 )
@@ -20,11 +22,13 @@ import (
 type target struct {
 	user, database string
 	confDir        string // of the postgresql.conf that is read instead; empty: connect
+	now            time.Time
 }
 
-// connect connects over a socket. Root connects as the owner of the socket first,
+// connect connects over a socket, to a database or, if it is empty, to that of the
+// target. Root connects as the owner of the socket first,
 // whose peer authentication as the superuser works by default.
-func (t target) connect(ctx context.Context, path string) (*pgconn.PgConn, error) {
+func (t target) connect(ctx context.Context, path, database string) (*pgconn.PgConn, error) {
 	owner := -1
 	if st, err := os.Stat(path); err == nil && os.Geteuid() == 0 {
 		owner, _ = ownerOf(st)
@@ -33,6 +37,14 @@ func (t target) connect(ctx context.Context, path string) (*pgconn.PgConn, error
 	if err != nil {
 		return nil, err
 	}
+	if database != "" {
+		cfg.Database = database
+	}
+	return dial(ctx, cfg, owner)
+}
+
+// dial connects as the account that owns the socket of the server, and then as itself.
+func dial(ctx context.Context, cfg *pgconn.Config, owner int) (*pgconn.PgConn, error) {
 	if owner > 0 {
 		cfg.DialFunc = func(ctx context.Context, network, address string) (conn net.Conn, err error) {
 			socket.As(socket.Account{UID: owner}, func() { conn, err = new(net.Dialer).DialContext(ctx, network, address) })
@@ -60,11 +72,16 @@ func (t target) config(path string, owner int) (*pgconn.Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	bound(cfg)
+	return cfg, nil
+}
+
+// bound limits what a connection may do, and how long.
+func bound(cfg *pgconn.Config) {
 	cfg.ConnectTimeout = timeout
 	maps.Copy(cfg.RuntimeParams, map[string]string{
 		"application_name": "pgwicket doctor", "default_transaction_read_only": "on", "statement_timeout": "10s", "search_path": "pg_catalog",
 	})
-	return cfg, nil
 }
 
 // conninfo joins libpq's parameters; an empty one is left to the environment.
@@ -76,15 +93,6 @@ func conninfo(words map[string]string) string {
 		}
 	}
 	return strings.Join(all, " ")
-}
-
-// reason returns the message of PostgreSQL without what pgx adds to it.
-func reason(err error) string {
-	var pgErr *pgconn.PgError
-	if errors.As(err, &pgErr) {
-		return pgErr.Message
-	}
-	return strings.ReplaceAll(err.Error(), "\n", " ")
 }
 
 // ask queries what the checks need, and records what PostgreSQL refuses.
@@ -148,7 +156,7 @@ type queries struct {
 func (q *queries) rows(what, sql string) (rows [][]string) {
 	results, err := q.conn.Exec(q.ctx, sql).ReadAll()
 	if err != nil {
-		q.failed[what] = reason(err)
+		q.failed[what] = postgres.Reason(err)
 		return nil
 	}
 	for _, r := range results {

@@ -15,7 +15,7 @@ func (s *server) checkTrust() (out []Finding) {
 	}
 	for _, r := range s.rules {
 		if r.Method == "trust" && r.Mistake == "" {
-			out = append(out, finding(Fail, r.At(), fmt.Sprintf(`"%s" accepts every role without authentication`, r), "use peer or scram-sha-256 instead of trust, and reload PostgreSQL"))
+			out = append(out, finding(Fail, r.At(), fmt.Sprintf(`"%s" accepts every role without authentication`, r), correct(s.stronger(r))))
 		}
 	}
 	return orPass(out, "no line has the method trust")
@@ -38,7 +38,7 @@ func (s *server) checkMethods() (out []Finding) {
 			weak = false
 		}
 		if weak && r.Mistake == "" {
-			out = append(out, finding(Warn, r.At(), fmt.Sprintf(`"%s" %s`, r, why), "use scram-sha-256 once every password is stored in that form, and reload PostgreSQL"))
+			out = append(out, finding(Warn, r.At(), fmt.Sprintf(`"%s" %s`, r, why), correct(s.stronger(r))+"\n-- first set the passwords again that are not stored as SCRAM: password_encryption finds them"))
 		}
 	}
 	return orPass(out, "no line has a weak method")
@@ -46,7 +46,7 @@ func (s *server) checkMethods() (out []Finding) {
 
 func (s *server) checkPasswords() (out []Finding) {
 	if v := s.settings["password_encryption"]; v != "scram-sha-256" {
-		out = append(out, finding(Warn, "password_encryption", "is "+v+": the stored hash of a new password is enough to log in", "password_encryption = scram-sha-256"))
+		out = append(out, finding(Warn, "password_encryption", "is "+v+": the stored hash of a new password is enough to log in", s.setting("password_encryption", "'scram-sha-256'")))
 	}
 	if len(s.md5) > 0 {
 		out = append(out, finding(Warn, "pg_authid", "the passwords of "+firstNames(s.md5)+" are stored as MD5, and the hash is enough to log in", `set them again (\password in psql)`))

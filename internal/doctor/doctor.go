@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"pgwicket/config"
+	"pgwicket/internal/doctor/report"
 )
 
 // Options say what to examine.
@@ -48,7 +49,7 @@ type Options struct {
 
 // Examine makes every check. It takes as long as the listeners and PostgreSQL take
 // to answer, at most ten seconds for a connection.
-func Examine(ctx context.Context, o Options) Report {
+func Examine(ctx context.Context, o Options) report.Report {
 	gate := gateStateOf(ctx, o.Config)
 	gate.unreachable, gate.unreachableErr = o.Unreachable, o.UnreachableError
 	gate.groupProblems = o.GroupProblems
@@ -57,9 +58,9 @@ func Examine(ctx context.Context, o Options) Report {
 	for _, l := range scanListeners(ctx, o) {
 		all = append(all, runChecks("listener", l.address, l, listenerChecks())...)
 	}
-	t := target{user: o.User, database: o.Database, confDir: o.PGConf}
+	t := target{user: o.User, database: o.Database, confDir: o.PGConf, now: o.Now}
 	for _, s := range t.servers(ctx, gate) {
-		all = append(all, runChecks("postgresql", s.name, s, s.checks())...)
+		all = append(all, s.findings()...)
 	}
-	return Report{Config: o.File, Time: o.Now, Findings: withWarnings(all, o.Problems)}
+	return report.Report{Config: o.File, Time: o.Now, Findings: withWarnings(all, o.Problems)}
 }

@@ -3,7 +3,6 @@
 package doctor
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -28,6 +27,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/config"
+	"pgwicket/internal/doctor/postgres"
 	"pgwicket/internal/golden"
 	"pgwicket/internal/nftables"
 	"pgwicket/internal/pgconf"
@@ -384,6 +384,16 @@ func TestPostgres(t *testing.T) {
 		{"pg_hba_trust", first("local all all trust"), Fail, `"local all all trust"`},
 		{"pg_hba_trust", first("host all all ::1/128 trust"), Fail, `"host all all ::1/128 trust"`},
 		{"pg_hba_trust", refused(hbaRules), Skip, "permission denied"},
+		{"pg_hba_shadowed", first("local all all scram-sha-256"), Note, "never decides"},
+		{"pg_hba_shadowed", first("host all all all scram-sha-256"), Warn, "rejects nobody"},
+		{"pg_hba_shadowed", first("host replication all all scram-sha-256"), Pass, ""},
+		{"pg_hba_shadowed", first("host all all 10.0.0.0/8 scram-sha-256"), Pass, ""},
+		{"pg_hba_shadowed", refused(hbaRules), Skip, "permission denied"},
+		{"pg_hba_helpers", first("host all all 10.0.0.0/8 ldap ldapserver=x"), Warn, "in clear"},
+		{"pg_hba_helpers", first("host all all 10.0.0.0/8 ldap ldapserver=x ldaptls=true"), Pass, ""},
+		{"pg_hba_helpers", first("host all all 10.0.0.0/8 radius radiussecrets=hidden"), Warn, `"host all all 10.0.0.0/8 radius" protects`},
+		{"pg_hba_helpers", first("host all all 10.0.0.0/8 oauth delegate_ident_mapping=true"), Warn, "the validator"},
+		{"pg_hba_helpers", refused(hbaRules), Skip, "permission denied"},
 		{"pg_hba_method", first("local all all md5"), Warn, "MD5 passwords"},
 		{"pg_hba_method", first("local all all password"), Warn, "in clear"},
 		{"pg_hba_method", first("host all all samehost ident"), Warn, "relies on the machine"},
@@ -425,87 +435,13 @@ func TestPostgres(t *testing.T) {
 	})
 }
 
-// Programs read this, so its form must not change.
-func TestJSON(t *testing.T) {
-	t.Parallel()
-	all := runChecks("gate", "", 0, []check[int]{
-		{"one", func(int) []Finding { return []Finding{pass("is <well> & good")} }},
-		{"two", func(int) []Finding { return []Finding{finding(Warn, "acl.allow", "is wide", "narrow it")} }},
-	})
-	all = append(all, runChecks("listener", "10.0.0.5:5432", 0, []check[int]{
-		{"three", func(int) []Finding { return []Finding{{Status: Skip, Reason: "nothing listens there"}} }},
-	})...)
-	var out bytes.Buffer
-	err := Report{"pgwicket.yaml", time.Date(2026, 11, 26, 12, 0, 0, 5, time.UTC), all}.WriteJSON(&out)
-	const want = `{
-  "config": "pgwicket.yaml",
-  "time": "2026-11-26T12:00:00Z",
-  "worst": "warn",
-  "counts": {
-    "fail": 0,
-    "pass": 1,
-    "skip": 1,
-    "warn": 1
-  },
-  "findings": [
-    {
-      "group": "gate",
-      "check": "one",
-      "status": "pass",
-      "reason": "is <well> & good"
-    },
-    {
-      "group": "gate",
-      "check": "two",
-      "status": "warn",
-      "reason": "is wide",
-      "where": "acl.allow",
-      "fix": "narrow it"
-    },
-    {
-      "group": "listener",
-      "subject": "10.0.0.5:5432",
-      "check": "three",
-      "status": "skip",
-      "reason": "nothing listens there"
-    }
-  ]
-}
-`
-	if out.String() != want || err != nil {
-		t.Errorf("%v:\n%s", err, out.String())
-	}
-}
-
-func TestWorst(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		of   []Status
-		want Status
-	}{
-		{nil, Pass},
-		{[]Status{Pass, Skip}, Skip},
-		{[]Status{Pass, Warn, Skip}, Warn},
-		{[]Status{Fail, Warn, Skip}, Fail},
-	} {
-		var r Report
-		for _, s := range c.of {
-			r.Findings = append(r.Findings, Finding{Status: s})
-		}
-		if got := r.Worst(); got != c.want {
-			t.Errorf("%v: %s", c.of, got)
-		}
-	}
-}
-
 // A warning of the configuration is left out only where a finding is about its key.
 func TestWarnings(t *testing.T) {
 	t.Parallel()
 	problems := []config.Problem{
 		{Key: "acl.allow[0]", Text: "a"}, {Key: "acl.allowance", Text: "b"}, {Key: "log.format", Text: "c"}, {Key: "backend.host", Text: "d"},
 	}
-	good := pass("")
-	good.key = "log.format"
+	good := pass("").WithKey("log.format")
 	var got []string
 	for _, f := range withWarnings([]Finding{finding(Fail, "acl.allow", "", ""), good, socketFinding(Skip, "", "")}, problems) {
 		if f.Check == "check" {
@@ -514,6 +450,54 @@ func TestWarnings(t *testing.T) {
 	}
 	if strings.Join(got, " ") != "acl.allowance log.format" {
 		t.Error(got)
+	}
+}
+
+// Without a gate, clients may connect from other machines, but not in clear or from
+// everywhere, and not as a superuser.
+func TestWithoutGate(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		check, listen, rule string
+		want                Status
+		text                string
+	}{
+		{"listen_addresses", "*", "", Warn, "every network of its machine"},
+		{"listen_addresses", "10.0.0.9", "", Pass, ""},
+		{"pg_hba_network", "10.0.0.9", "host shop app 10.0.0.0/8 scram-sha-256", Warn, "accepts connections in clear"},
+		{"pg_hba_network", "10.0.0.9", "hostssl shop app 10.0.0.0/8 scram-sha-256", Pass, ""},
+		{"pg_hba_network", "10.0.0.9", "hostssl all all all scram-sha-256", Warn, "admits every address to every role"},
+		{"pg_hba_network", "localhost", "host all all all scram-sha-256", Pass, ""},
+		{"superusers", "10.0.0.9", "hostssl all postgres 10.0.0.0/8 scram-sha-256", Warn, `allows the superuser "postgres" from other machines`},
+		{"superusers", "10.0.0.9", "hostssl all app 10.0.0.0/8 scram-sha-256", Pass, ""},
+		{"ssl", "localhost", "", Note, "in clear"},
+		{"ssl", "10.0.0.9", "", Fail, "in clear"},
+		{"log_connections", "", "", Warn, "sessions leave no trace"},
+		{"unix_socket", "", "", Pass, ""},
+	} {
+		s := &server{
+			examined: "yes", alone: true, unknown: map[string]string{}, settings: map[string]string{"listen_addresses": c.listen, "ssl": "off"},
+			roles: []pgRole{{"app", false}, {"postgres", true}}, sockets: []socketState{{path: "/run/postgresql/.s.PGSQL.5432", owner: "postgres", group: "postgres", dir: 0o775 &^ 0o020, socket: 0o777}},
+		}
+		if c.rule != "" {
+			s.rules = []pgconf.Rule{rule(c.rule)}
+		}
+		for _, f := range runChecks("postgresql", "", s, s.checks()) {
+			if f.Check == c.check && (f.Status != c.want || !strings.Contains(f.Reason, c.text) || strings.Contains(f.Reason+f.Fix, "gate")) {
+				t.Errorf("%+v: %+v", c, f)
+			}
+		}
+	}
+}
+
+func TestNamesUser(t *testing.T) {
+	t.Parallel()
+	for conninfo, want := range map[string]bool{
+		"host=/run/x": false, "host=x user=y": true, "user = y": true, "postgresql://y@x/z": true, "postgresql://x/z?user=y": true, "postgresql://x/z@": false, "postgresql://x/z?superuser=y": false,
+	} {
+		if got := namesUser(conninfo); got != want {
+			t.Errorf("%s: %v", conninfo, got)
+		}
 	}
 }
 
@@ -551,10 +535,16 @@ func TestChecksAreDocumented(t *testing.T) {
 	for _, c := range (&server{examined: "yes"}).checks() {
 		have = append(have, c.name)
 	}
+	for _, name := range have {
+		if subjectOf(name).heading == "" || subjectOf(name).why == "" {
+			t.Errorf("%s has no heading, or no reason why it matters", name)
+		}
+	}
+	have = append(append(have, postgres.Names()...), "waivers")
 	slices.Sort(documented)
 	slices.Sort(have)
 	if !slices.Equal(documented, have) {
-		t.Errorf("doctor has (+) and docs/troubleshooting.md has (-); see \"How to add a doctor check\" in CONTRIBUTING.md:\n%s", golden.Lists(have, documented))
+		t.Errorf("doctor has (+) and docs/doctor.md has (-); see \"How to add a doctor check\" in CONTRIBUTING.md:\n%s", golden.Lists(have, documented))
 	}
 }
 
@@ -573,9 +563,9 @@ func TestAsk(t *testing.T) {
 	ask := func(user string) *server {
 		p := target{user: user, database: "postgres"}
 		s := &server{unknown: make(map[string]string)}
-		conn, err := p.connect(context.Background(), path)
+		conn, err := p.connect(context.Background(), path, "")
 		if err != nil {
-			s.unexamined = reason(err)
+			s.unexamined = postgres.Reason(err)
 			return s
 		}
 		defer conn.Close(context.Background())

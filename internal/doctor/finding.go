@@ -1,50 +1,37 @@
 package doctor
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
 	"pgwicket/config"
+	"pgwicket/internal/doctor/report"
 )
 
-// Status is the result of a check.
-type Status string
+// The shape of what is found is report's.
+type (
+	// Finding is one result of a check.
+	Finding = report.Finding
+	// Status is how it ended.
+	Status = report.Status
+)
 
-// The statuses, from best to worst. Skip is a check that could not be made.
+// The statuses of report that the checks of this package give.
 const (
-	Pass Status = "pass"
-	Skip Status = "skip"
-	Warn Status = "warn"
-	Fail Status = "fail"
+	Pass = report.Pass
+	Skip = report.Skip
+	Note = report.Note
+	Warn = report.Warn
+	Fail = report.Fail
 )
 
-func statuses() []Status { return []Status{Pass, Skip, Warn, Fail} }
-
-// Finding is one line of a report. The documentation of doctor describes its JSON.
-type Finding struct {
-	Group   string `json:"group"`             // gate, tls, listener or postgresql
-	Subject string `json:"subject,omitempty"` // which listener or PostgreSQL
-	Check   string `json:"check"`
-	Status  Status `json:"status"`
-	Reason  string `json:"reason"`
-	Where   string `json:"where,omitempty"` // a key of the configuration, a parameter or a file
-	Fix     string `json:"fix,omitempty"`
-
-	key string // of the configuration; a warning of the same key is left out
-}
-
-func pass(format string, args ...any) Finding {
-	return Finding{Status: Pass, Reason: fmt.Sprintf(format, args...)}
-}
+func pass(format string, args ...any) Finding { return report.Passed(format, args...) }
 
 // finding returns a finding that is not Pass. fix may be empty if the reason has it.
-func finding(s Status, where, reason, fix string) Finding {
-	return Finding{Status: s, Where: where, Reason: reason, Fix: fix, key: where}
-}
+func finding(s Status, where, reason, fix string) Finding { return report.New(s, where, reason, fix) }
 
 // check examines the state of its group. It returns at least one finding, unless
-// another check has reported the same.
+// another check has reported the same. Its name is its id, which does not change.
 type check[S any] struct {
 	name string
 	run  func(S) []Finding
@@ -53,8 +40,13 @@ type check[S any] struct {
 // runChecks runs all checks of a group.
 func runChecks[S any](group, subject string, state S, checks []check[S]) (all []Finding) {
 	for _, c := range checks {
+		of := subjectOf(c.name)
 		for _, f := range c.run(state) {
 			f.Group, f.Subject, f.Check = group, subject, c.name
+			f.Heading, f.CIS, f.Why = of.heading, of.cis, of.why
+			if f.Severity == "" {
+				f.Severity = f.Status.Severity()
+			}
 			all = append(all, f)
 		}
 	}
@@ -74,11 +66,11 @@ func orPass(findings []Finding, format string, args ...any) []Finding {
 func withWarnings(all []Finding, problems []config.Problem) []Finding {
 	var warnings []Finding
 	for _, p := range problems {
-		if !slices.ContainsFunc(all, func(f Finding) bool { return f.Status != Pass && f.key != "" && isWithin(p.Key, f.key) }) {
-			warnings = append(warnings, Finding{Group: "gate", Check: "check", Status: Warn, Where: p.Key, Reason: p.Text})
+		if !slices.ContainsFunc(all, func(f Finding) bool { return f.Status != Pass && f.Key() != "" && isWithin(p.Key, f.Key()) }) {
+			warnings = append(warnings, finding(Warn, p.Key, p.Text, ""))
 		}
 	}
-	return append(warnings, all...)
+	return append(runChecks("gate", "", 0, []check[int]{{"check", func(int) []Finding { return warnings }}}), all...)
 }
 
 // isWithin reports whether a key is the other one or below it.

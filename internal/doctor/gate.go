@@ -27,6 +27,8 @@ type gateState struct {
 	user          string // the account to become; empty: none
 	root          bool   // this process is root
 	hosts         []*proxy.Host
+	perAccount    int // limits.max_sessions_per_account; 0: none
+	authFailures  int // limits.max_auth_failures; 0: none
 
 	unreachable    []config.Problem // for the account of the gate
 	unreachableErr error            // why that is not known
@@ -48,6 +50,8 @@ func gateStateOf(ctx context.Context, cfg *config.Config) gateState {
 		root:          os.Geteuid() == 0,
 		hosts:         cfg.Policy.Hosts(),
 		groups:        cfg.Groups,
+		perAccount:    cfg.Policy.Limits.PerAccount,
+		authFailures:  cfg.Policy.Limits.AuthFailures,
 	}
 }
 

@@ -4,7 +4,14 @@ package doctor
 func (s *server) checkLog() []Finding {
 	switch v := s.settings["log_connections"]; v {
 	case "", "off", "false", "no", "0":
-		return []Finding{finding(Warn, "log_connections", "is off: a session that bypasses the gate leaves no trace", "log_connections = on")}
+		reason := "is off: a session that bypasses the gate leaves no trace"
+		if s.alone {
+			reason = "is off: sessions leave no trace"
+		}
+		return []Finding{finding(Warn, "log_connections", reason, s.setting("log_connections", "on"))}
+	}
+	if s.alone {
+		return []Finding{pass("PostgreSQL logs its connections")}
 	}
 	return []Finding{pass("PostgreSQL logs its connections, which can be compared with the log of the gate")}
 }

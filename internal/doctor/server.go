@@ -2,9 +2,15 @@ package doctor
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"pgwicket/internal/doctor/postgres"
+	"pgwicket/internal/doctor/report"
 	"pgwicket/internal/pgconf"
 )
 
@@ -21,7 +27,11 @@ type server struct {
 	md5        []string          // roles whose password is stored as MD5
 	unknown    map[string]string // the reason, by what is not known
 
-	gate gateState
+	byFiles bool // it was not asked: its files were read
+
+	gate  gateState
+	alone bool      // there is no gate
+	more  []Finding // of internal/doctor/postgres
 }
 
 // The keys of server.unknown.
@@ -49,12 +59,9 @@ func (t target) servers(ctx context.Context, gate gateState) (all []*server) {
 	}
 	for _, path := range paths {
 		s := &server{name: path, gate: gate, unknown: make(map[string]string)}
-		if conn, err := t.connect(ctx, path); err != nil {
-			s.unexamined = reason(err)
-		} else {
-			s.ask(ctx, conn)
-			_ = conn.Close(ctx)
-		}
+		s.connect(ctx, func(ctx context.Context, database string) (*pgconn.PgConn, error) {
+			return t.connect(ctx, path, database)
+		}, true, t.now)
 		s.readSockets([]string{path})
 		all = append(all, s)
 	}
@@ -64,6 +71,26 @@ func (t target) servers(ctx context.Context, gate gateState) (all []*server) {
 	return all
 }
 
+// connect asks a server, and makes the checks of package postgres. local says that its
+// files are on this machine.
+func (s *server) connect(ctx context.Context, connect func(ctx context.Context, database string) (*pgconn.PgConn, error), local bool, now time.Time) {
+	conn, err := connect(ctx, "")
+	if err != nil {
+		s.unexamined = postgres.Reason(err)
+		return
+	}
+	defer conn.Close(ctx)
+	s.ask(ctx, conn)
+	o := postgres.Options{Connect: connect, Now: now, Local: local, BehindGate: !s.alone}
+	if s.gate.perAccount > 0 {
+		o.GateLimits = fmt.Sprintf("the gate admits %d sessions of an account (limits.max_sessions_per_account)", s.gate.perAccount)
+	}
+	if s.gate.authFailures > 0 {
+		o.GateDelays = fmt.Sprintf("the gate refuses those who guess, after %d failures (limits.max_auth_failures)", s.gate.authFailures)
+	}
+	s.more = postgres.Examine(ctx, conn, o)
+}
+
 // read examines the configuration files.
 func (s *server) read(dir string) {
 	c, err := pgconf.Read(dir)
@@ -71,6 +98,7 @@ func (s *server) read(dir string) {
 		s.unexamined = err.Error()
 		return
 	}
+	s.byFiles = true
 	s.examined = "by its files, which do not have the settings of its command line"
 	s.settings, s.rules, s.mappings = c.Settings, c.Rules, c.Mappings
 	for _, standard := range standardSettings() {
@@ -95,6 +123,15 @@ func standardSettings() [][2]string {
 		{"ssl_ciphers", "HIGH:MEDIUM:+3DES:!aNULL"},
 		{"log_connections", "off"},
 	}
+}
+
+// setting returns the statements, or the line of postgresql.conf, that give a parameter a
+// value, in SQL.
+func (s *server) setting(name, value string) string {
+	if s.byFiles {
+		return name + " = " + value
+	}
+	return "alter system set " + name + " = " + value + ";\nselect pg_reload_conf();"
 }
 
 // list splits a setting that is a list of names.
@@ -122,6 +159,8 @@ func (s *server) checks() []check[*server] {
 		{"pg_hba_network", (*server).checkNetwork},
 		{"pg_hba_trust", (*server).checkTrust},
 		{"pg_hba_method", (*server).checkMethods},
+		{"pg_hba_shadowed", (*server).checkShadowed},
+		{"pg_hba_helpers", (*server).checkHelpers},
 		{"pg_ident", (*server).checkMappings},
 		{"superusers", (*server).checkSuperusers},
 		{"without_password", (*server).checkWithoutPassword},
@@ -133,10 +172,11 @@ func (s *server) checks() []check[*server] {
 
 func (s *server) checkExamined() []Finding {
 	if s.examined == "" {
-		return []Finding{{
-			Status: Skip, Reason: "PostgreSQL could not be examined: " + s.unexamined,
-			Fix: "run doctor on the machine of PostgreSQL, as an account and with a --user that pg_hba.conf allows, or name the directory of its postgresql.conf with --pg-conf",
-		}}
+		fix := "run doctor on the machine of PostgreSQL, as an account and with a --user that pg_hba.conf allows, or name the directory of its postgresql.conf with --pg-conf"
+		if s.alone {
+			fix = "give --postgres a host, port, user and database by which psql can connect"
+		}
+		return []Finding{{Status: Skip, Reason: "PostgreSQL could not be examined: " + s.unexamined, Fix: fix}}
 	}
 	return []Finding{pass("%s", s.examined)}
 }
@@ -147,4 +187,17 @@ func (s *server) skipUnknown(what string) []Finding {
 		Status: Skip, Where: what, Reason: s.unknown[what],
 		Fix: "connect as a superuser (--user), over the socket",
 	}}
+}
+
+// findings makes all checks of a server, sorted by heading.
+func (s *server) findings() []Finding {
+	all := runChecks("postgresql", s.name, s, s.checks())
+	for _, f := range s.more {
+		f.Group, f.Subject = "postgresql", s.name
+		all = append(all, f)
+	}
+	order := report.Headings()
+	// The first one says how the server was asked.
+	slices.SortStableFunc(all[1:], func(a, b Finding) int { return slices.Index(order, a.Heading) - slices.Index(order, b.Heading) })
+	return all
 }

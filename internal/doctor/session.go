@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"pgwicket/internal/doctor/postgres"
 	"pgwicket/internal/pgwire"
 	"pgwicket/tlsconfig"
 )
@@ -97,7 +98,7 @@ func (l listenerScan) checkSession() []Finding {
 	case t.err == nil:
 		return []Finding{pass("PostgreSQL was ready for a session of %q in %q after %v", t.user, t.database, t.took.Round(time.Millisecond))}
 	case !errors.As(t.err, &refusal):
-		return []Finding{finding(Fail, "listen", "a session of "+t.user+" could not be opened: "+reason(t.err), `look at the log of the gate`)}
+		return []Finding{finding(Fail, "listen", "a session of "+t.user+" could not be opened: "+postgres.Reason(t.err), `look at the log of the gate`)}
 	case t.needsCert && !t.sentCert && refusal.Code == pgwire.SQLStateInvalidAuthorization:
 		return []Finding{{Status: Skip, Reason: "no session was tried: the gate requires a client certificate", Fix: "name one with --session-cert and --session-key, and its role with --session-user"}}
 	case strings.HasPrefix(refusal.Code, "28"), refusal.Code == "3D000": // no such database

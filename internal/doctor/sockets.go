@@ -96,7 +96,10 @@ func groupName(gid int) string {
 // directory of a socket and write to the socket.
 func (s *server) checkSockets() (out []Finding) {
 	for _, f := range s.sockets {
-		out = append(out, f.check()...)
+		out = append(out, f.check(s.alone)...)
+	}
+	if s.alone {
+		return orPass(out, "no other account can replace a socket of PostgreSQL")
 	}
 	for i, f := range s.sockets {
 		same := slices.IndexFunc(s.sockets[:i], func(e socketState) bool {
@@ -110,12 +113,17 @@ func (s *server) checkSockets() (out []Finding) {
 	return orPass(out, "only %s access to the socket of PostgreSQL", s.reachableBy())
 }
 
-func (f socketState) check() (out []Finding) {
+func (f socketState) check(alone bool) (out []Finding) {
 	dir, _, _ := strings.Cut(f.path, "/.s.PGSQL.")
 	// systemd-tmpfiles gives /run/postgresql of Debian and Fedora its owner and mode again at each boot.
-	const closed = "create a directory of mode 0750 that belongs to the account of PostgreSQL and the group of pgwicket (in /run by a file in /etc/tmpfiles.d, or it is gone after a boot), " +
+	closed := "create a directory of mode 0750 that belongs to the account of PostgreSQL and the group of pgwicket (in /run by a file in /etc/tmpfiles.d, or it is gone after a boot), " +
 		"and name it in unix_socket_directories and backend.host"
+	if alone {
+		closed = "create a directory that only the account of PostgreSQL can write (in /run by a file in /etc/tmpfiles.d, or it is gone after a boot), and name it in unix_socket_directories"
+	}
 	switch {
+	case strings.HasPrefix(f.path, "@") && alone:
+		return append(out, socketFinding(Warn, f.path+" is an abstract socket, which has no permissions: every account can take its name while PostgreSQL is stopped", closed))
 	case strings.HasPrefix(f.path, "@"):
 		return append(out, socketFinding(Fail, f.path+" is an abstract socket, which has no permissions: every account of this machine can connect", closed))
 	case f.problem != "":
@@ -128,7 +136,7 @@ func (f socketState) check() (out []Finding) {
 	case f.dir.Perm()&0o020 != 0:
 		out = append(out, socketFinding(Warn, mode+" is writable for its group, which can replace the socket", ownDir(dir, "chmod g-w "+dir, closed)))
 	}
-	if f.dir.Perm()&0o001 != 0 && f.socket&0o002 != 0 {
+	if !alone && f.dir.Perm()&0o001 != 0 && f.socket&0o002 != 0 {
 		out = append(out, socketFinding(Fail, fmt.Sprintf("every account of this machine can connect to %s (mode %04o) and bypass the gate", f.path, f.socket),
 			closed+"; or set unix_socket_permissions = 0770 and unix_socket_group"))
 	}
@@ -148,9 +156,7 @@ func ownDir(dir, fix, another string) string {
 }
 
 func socketFinding(status Status, reason, fix string) Finding {
-	f := finding(status, "unix_socket_directories", reason, fix)
-	f.key = "backend.host"
-	return f
+	return finding(status, "unix_socket_directories", reason, fix).WithKey("backend.host")
 }
 
 func (s *server) reachableBy() string {

@@ -3,6 +3,8 @@ package doctor
 import (
 	"fmt"
 	"slices"
+
+	"pgwicket/internal/pgconf"
 )
 
 // tcp reports whether the server listens on TCP anywhere, and on addresses that are
@@ -27,7 +29,9 @@ func (s *server) checkListenAddresses() []Finding {
 	switch {
 	case !anywhere:
 		return []Finding{pass("PostgreSQL listens on no TCP address")}
-	case slices.ContainsFunc(list(setting), func(a string) bool { return slices.Contains([]string{"*", "0.0.0.0", "::"}, a) }):
+	case s.alone:
+		return s.checkAddressesAlone(setting)
+	case everyAddress(setting):
 		return []Finding{finding(Fail, "listen_addresses", fmt.Sprintf("PostgreSQL listens on every network of its machine (%s), so clients can bypass the gate", setting), noTCP)}
 	case remote:
 		return []Finding{finding(Warn, "listen_addresses", fmt.Sprintf("PostgreSQL listens on %s, where clients may bypass the gate", setting), noTCP)}
@@ -35,16 +39,36 @@ func (s *server) checkListenAddresses() []Finding {
 	return []Finding{finding(Warn, "listen_addresses", fmt.Sprintf("PostgreSQL listens on %s, where every account of its machine can bypass the gate", setting), noTCP)}
 }
 
+// checkAddressesAlone is the same for a server without a gate, whose clients need an
+// address.
+func (s *server) checkAddressesAlone(setting string) []Finding {
+	if everyAddress(setting) {
+		return []Finding{finding(Warn, "listen_addresses", fmt.Sprintf("PostgreSQL listens on every network of its machine (%s)", setting), "name the addresses that clients use: alter system set listen_addresses = '127.0.0.1, ...';\n-- then restart PostgreSQL")}
+	}
+	return []Finding{pass("PostgreSQL listens on %s only", setting)}
+}
+
+func everyAddress(setting string) bool {
+	return slices.ContainsFunc(list(setting), func(a string) bool { return slices.Contains([]string{"*", "0.0.0.0", "::"}, a) })
+}
+
+func mistaken(r pgconf.Rule) Finding {
+	return finding(Warn, r.At(), "PostgreSQL cannot use this line: "+r.Mistake, "correct it: PostgreSQL does not load a file with a mistake")
+}
+
 // checkNetwork finds the lines that allow other machines.
 func (s *server) checkNetwork() (out []Finding) {
 	if s.unknown[hbaRules] != "" {
 		return s.skipUnknown(hbaRules)
 	}
+	if s.alone {
+		return s.checkNetworkAlone()
+	}
 	_, remote := s.tcp()
 	for _, r := range s.rules {
 		switch {
 		case r.Mistake != "":
-			out = append(out, finding(Warn, r.At(), "PostgreSQL cannot use this line: "+r.Mistake, "correct it: PostgreSQL does not load a file with a mistake"))
+			out = append(out, mistaken(r))
 		case !r.Remote() || r.Method == "reject":
 		case remote:
 			out = append(out, finding(Fail, r.At(), fmt.Sprintf(`"%s" allows other machines to bypass the gate`, r), "remove the line, and reload PostgreSQL"))

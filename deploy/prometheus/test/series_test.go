@@ -36,6 +36,11 @@ func seriesOf(root string) (k known, err error) {
 	if err != nil {
 		return k, err
 	}
+	doctor, err := os.ReadFile(filepath.Join(root, "internal/doctor/report/testdata/metrics.txt"))
+	if err != nil {
+		return k, err
+	}
+	text = append(text, doctor...)
 	label := regexp.MustCompile(`(\w+)="`)
 	for _, m := range regexp.MustCompile(`(?m)^(\w+)(\{.*\})? \S+$`).FindAllStringSubmatch(string(text), -1) {
 		k.add(m[1], label.FindAllStringSubmatch(m[2], -1))

@@ -1,0 +1,65 @@
+package doctor
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"pgwicket/internal/doctor/report"
+	"pgwicket/internal/printable"
+)
+
+// ExaminePostgres examines a PostgreSQL without a gate. conninfo is a connection string
+// of libpq, which the PG variables complete. An error is about conninfo only.
+func ExaminePostgres(ctx context.Context, conninfo string, now time.Time) (report.Report, error) {
+	cfg, err := pgconn.ParseConfig(conninfo)
+	if err != nil {
+		return report.Report{}, err
+	}
+	network, address := pgconn.NetworkAddress(cfg.Host, cfg.Port)
+	s := &server{name: printable.Text(address), alone: true, unknown: make(map[string]string)}
+	owner := -1
+	if network == "unix" && os.Geteuid() == 0 {
+		if st, err := os.Stat(address); err == nil {
+			owner, _ = ownerOf(st)
+		}
+		// The account of this process is no role that anybody meant.
+		if owner > 0 && os.Getenv("PGUSER") == "" && !namesUser(conninfo) {
+			cfg.User = accountName(owner)
+		}
+	}
+	if cfg.Database == "" {
+		cfg.Database = "postgres"
+	}
+	bound(cfg)
+	s.connect(ctx, func(ctx context.Context, database string) (*pgconn.PgConn, error) {
+		c := cfg.Copy()
+		if database != "" {
+			c.Database = database
+		}
+		return dial(ctx, c, owner)
+	}, network == "unix", now)
+	if network == "unix" {
+		s.readSockets([]string{filepath.Clean(address)})
+	}
+	return report.Report{Time: now, Findings: s.findings()}, nil
+}
+
+// namesUser reports whether a connection string names a role.
+func namesUser(conninfo string) bool {
+	if _, rest, ok := strings.Cut(conninfo, "://"); ok {
+		authority, query, _ := strings.Cut(rest, "?")
+		authority, _, _ = strings.Cut(authority, "/")
+		return strings.Contains(authority, "@") || strings.Contains("&"+query, "&user=")
+	}
+	for word := range strings.FieldsSeq(strings.ReplaceAll(conninfo, " =", "=")) {
+		if strings.HasPrefix(word, "user=") {
+			return true
+		}
+	}
+	return false
+}

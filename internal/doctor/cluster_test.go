@@ -1,0 +1,162 @@
+//go:build unix
+
+package doctor
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+
+	"pgwicket/internal/doctor/report"
+	"pgwicket/internal/pgtest"
+)
+
+// TestFaultsOfReleases makes the same faults in the other releases, which "make interop"
+// installs.
+func TestFaultsOfReleases(t *testing.T) {
+	t.Parallel()
+	store := os.Getenv("INTEROP")
+	if store == "" {
+		store = "../../.interop"
+	}
+	found := false
+	for _, major := range []int{14, 16, 17, 18} {
+		native, err := filepath.Abs(filepath.Join(store, "npm", "node_modules", "pg"+strconv.Itoa(major), "native"))
+		if _, err2 := os.Stat(filepath.Join(native, "bin", "postgres")); err != nil || err2 != nil {
+			continue
+		}
+		found = true
+		t.Run(strconv.Itoa(major), func(t *testing.T) {
+			t.Parallel()
+			testFaultsOfServer(t, pgtest.Options{Settings: []string{"timezone=UTC"}, BinDir: filepath.Join(native, "bin"), LibDir: filepath.Join(native, "lib")}, major)
+		})
+	}
+	if !found {
+		t.Skip("no other release is in " + store + "; make interop-quick installs them")
+	}
+}
+
+// hostileNames are names that could leave their quotes in SQL, in psql, in HTML or in a
+// terminal. The last has 63 bytes.
+func hostileNames() []string {
+	return []string{
+		`a"b`, "it's", "new\nline", "%s%I%n", "🐘 elephant", "esc\x1b[2J\x07", "<script>alert(1)</script>", "host=evil dbname=x", "x; drop role app; --",
+		`\! touch /tmp/owned`, `:var :'var'`, "select", "{} {}", "\u202egnp", "$(reboot)`id`", "a,b c", strings.Repeat("x", 60) + "\u20ac",
+	}
+}
+
+// What hostile names are in comes out whole: the text has no control characters, the page no
+// markup of theirs, and the statements mend exactly these objects.
+func TestHostileNames(t *testing.T) {
+	t.Parallel()
+	l := newFaultLab(t, pgtest.Options{})
+	l.mustSQL(`create database model; \connect model
+		create table open (id int); grant update on open to public`)
+	quote := func(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+	for _, name := range hostileNames() {
+		q := quote(name)
+		l.mustSQL("create database " + q + " template model; create role " + q + " login bypassrls; grant pg_execute_server_program to " + q + "; grant create on database " + q + " to public")
+		l.mustSQL("create schema " + q + "; grant create on schema " + q + " to public; " +
+			"create table " + q + "." + q + " (" + q + " int); grant insert on " + q + "." + q + " to public; grant select (" + q + ") on " + q + "." + q + " to public; " +
+			"create policy " + q + " on " + q + "." + q + " using (true); alter table " + q + "." + q + " owner to " + q + "; " +
+			"create function " + q + "." + q + "(" + q + "." + q + ") returns int security definer language sql as 'select 1'")
+	}
+	r := report.Report{Findings: l.examine()}
+	checks := []string{
+		"role_bypassrls", "role_power", "database_public_create", "schema_public_create", "table_public_write", "table_public_read", "definer_search_path", "definer_public",
+		"row_security_off", "policy_true",
+	}
+	r.Findings = slices.DeleteFunc(r.Findings, func(f Finding) bool { return !slices.Contains(checks, f.Check) })
+	if r.Count(Pass) > 0 || len(r.Findings) != len(checks) {
+		t.Errorf("%d findings, %d passed", len(r.Findings), r.Count(Pass))
+	}
+	var text, page, machine, metrics bytes.Buffer
+	l.must(r.WriteText(&text, true))
+	l.must(r.WriteHTML(&page))
+	l.must(r.WriteJSON(&machine))
+	l.must(r.WriteMetrics(&metrics))
+	for name, out := range map[string]string{"text": text.String(), "page": page.String(), "JSON": machine.String(), "metrics": metrics.String()} {
+		if i := strings.IndexFunc(out, func(c rune) bool { return c != '\n' && c != '€' && !unicode.IsPrint(c) }); i >= 0 {
+			t.Errorf("the %s has %q", name, out[i:min(i+8, len(out))])
+		}
+	}
+	if strings.Contains(page.String(), "<script") {
+		t.Error("the page has a script")
+	}
+	if !strings.Contains(text.String(), `U&"esc\001B[2J\0007".U&"esc\001B[2J\0007"`) {
+		t.Error("a name with control characters is not named:\n" + text.String())
+	}
+	// Ten objects at a time.
+	for range 2*len(hostileNames())/report.MaxNames + 2 {
+		for _, f := range l.examine() {
+			if slices.Contains(checks, f.Check) && f.Status != Pass {
+				l.mustSQL(f.Fix)
+			}
+		}
+	}
+	for _, f := range l.examine() {
+		if slices.Contains(checks, f.Check) && f.Status != Pass {
+			t.Errorf("still there: %+v", f)
+		}
+	}
+	if _, err := os.Stat("/tmp/owned"); err == nil {
+		t.Error("a fix has run a command")
+	}
+}
+
+func (l *faultLab) mustSQL(sql string) {
+	l.Helper()
+	if _, err := l.SQL(sql); err != nil {
+		l.Fatalf("%v\n%s", err, sql)
+	}
+}
+
+// TestBigCluster bounds time and memory where there is much to look at.
+func TestBigCluster(t *testing.T) {
+	if testing.Short() {
+		t.Skip("10,000 tables take a while")
+	}
+	const databases, tables, roles = 20, 500, 1000
+	l := newFaultLab(t, pgtest.Options{Settings: []string{"max_locks_per_transaction=512"}})
+	l.mustSQL(fmt.Sprintf("do $$begin for i in 1..%d loop execute format('create role member_%%s login in role app password %%L', i, i || 'x8Uq0'); end loop; end$$", roles))
+	l.mustSQL(fmt.Sprintf(`create database big; \connect big
+		do $$begin for i in 1..%d loop execute format('create table t_%%s (id int primary key, password text); grant select, insert on t_%%s to public; create view v_%%s as select * from t_%%s; grant select on v_%%s to app', i, i, i, i, i); end loop; end$$`, tables))
+	for i := range databases - 4 { // besides postgres, app, template1 and big
+		l.mustSQL(fmt.Sprintf("create database big_%d template big", i))
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	var took time.Duration
+	var r report.Report
+	var err error
+	for range 3 { // other tests run at the same time
+		start := time.Now()
+		r, err = ExaminePostgres(context.Background(), "host="+l.SocketDir+" port="+strconv.Itoa(l.Port)+" user=postgres dbname=postgres", time.Now())
+		if took = time.Since(start); took < 10*time.Second {
+			break
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if err != nil || r.Count(Skip) > 0 {
+		t.Errorf("%v, %d skipped", err, r.Count(Skip))
+	}
+	allocated := (after.TotalAlloc - before.TotalAlloc) >> 20
+	t.Logf("%v, %d MiB allocated in all", took, allocated)
+	if took > 10*time.Second || allocated > 100 {
+		t.Errorf("%v, %d MiB", took, allocated)
+	}
+	for _, f := range r.Findings {
+		if f.Check == "table_public_write" && (f.Count != (databases-3)*tables || len(f.Objects) != report.MaxNames) {
+			t.Errorf("%d tables, %d names", f.Count, len(f.Objects))
+		}
+	}
+}

@@ -1,0 +1,138 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"pgwicket/internal/doctor/report"
+)
+
+// about is what all findings of a check have in common. Its id does not change.
+type about struct {
+	id      string
+	heading report.Heading
+	cis     string // number in the CIS PostgreSQL 17 Benchmark; empty: none
+	why     string
+}
+
+func (a about) subject() about { return a }
+
+func stamp(a about, f report.Finding) report.Finding {
+	f.Check, f.Heading, f.CIS, f.Why = a.id, a.heading, a.cis, a.why
+	return f
+}
+
+// check is one check of a server. It has at least one finding, unless the release of the
+// server has nothing to check.
+type check interface {
+	subject() about
+	findings(ctx context.Context, s *server) []report.Finding
+}
+
+// checks returns all checks, by heading.
+func checks() (all []check) {
+	for _, of := range [][]check{
+		physicalChecks(), transportChecks(), authenticationChecks(), roleChecks(), grantChecks(), publicChecks(), functionChecks(), nameChecks(), rowChecks(), foreignChecks(),
+		encryptionChecks(), logChecks(), settingsChecks(), versionChecks(),
+	} {
+		all = append(all, of...)
+	}
+	return all
+}
+
+// funcCheck is a check in Go.
+type funcCheck struct {
+	about
+	run func(ctx context.Context, s *server) []report.Finding
+}
+
+func (c funcCheck) findings(ctx context.Context, s *server) (out []report.Finding) {
+	for _, f := range c.run(ctx, s) {
+		out = append(out, stamp(c.about, f))
+	}
+	return out
+}
+
+// listCheck is a query for the objects that are wrong.
+type listCheck struct {
+	about
+	status report.Status
+	// since and before are major releases: the check is for those from since on, and
+	// before before. 0 is no bound.
+	since, before int
+	// everywhere asks each database, and not the cluster as a whole.
+	everywhere bool
+	// sql returns the name of each object and the statement that mends it, both quoted by
+	// the server. It needs no limit.
+	sql string
+	// after is a statement after those of all objects.
+	after string
+	// stopped returns how the gate already prevents it; "": it does not. nil: never.
+	stopped func(Options) string
+	reason  string // with {} for the names
+	passed  string
+}
+
+func (c listCheck) applies(s *server) bool {
+	return s.release >= c.since*10000 && (c.before == 0 || s.release < c.before*10000)
+}
+
+func (c listCheck) findings(_ context.Context, s *server) []report.Finding {
+	f := s.lists[c.id]
+	switch {
+	case !c.applies(s):
+		return nil
+	case c.stopped != nil && c.stopped(s.Options) != "":
+		return []report.Finding{stamp(c.about, report.Passed("%s", c.stopped(s.Options)))}
+	case f == nil:
+		return []report.Finding{stamp(c.about, report.New(report.Skip, "", "no database was asked", ""))}
+	case len(f.objects) > 0:
+		return []report.Finding{stamp(c.about, report.NewList(c.status, report.List{Reason: c.reason, Objects: f.objects, More: f.more, After: c.after}))}
+	case f.failed != "":
+		return []report.Finding{stamp(c.about, report.New(report.Skip, "", f.failed, "connect as a superuser"))}
+	}
+	return []report.Finding{stamp(c.about, report.Passed("%s", c.passed))}
+}
+
+// runLists asks one database.
+func (s *server) runLists(ctx context.Context, conn *pgconn.PgConn, everywhere bool) {
+	rows, err := query(ctx, conn, "select current_database()")
+	if err != nil {
+		return
+	}
+	database := rows[0][0]
+	for _, c := range checks() {
+		if l, ok := c.(listCheck); ok && l.everywhere == everywhere && l.applies(s) {
+			s.runList(ctx, conn, l, database)
+		}
+	}
+}
+
+func (s *server) runList(ctx context.Context, conn *pgconn.PgConn, l listCheck, database string) {
+	f := s.lists[l.id]
+	if f == nil {
+		f = &found{}
+		s.lists[l.id] = f
+	}
+	rows, err := query(ctx, conn, fmt.Sprintf("select *, count(*) over () from (%s) objects (name, fix) limit %d", l.sql, maxObjects))
+	if err != nil {
+		if f.failed == "" {
+			f.failed = Reason(err)
+		}
+		return
+	}
+	for i, row := range rows {
+		o := report.Object{Name: safe(row[0]), Fix: safeStatements(row[1])}
+		if l.everywhere {
+			o.Database, o.Name, o.Connect = database, quoted(database)+"."+o.Name, connectTo(database)
+		}
+		f.objects = append(f.objects, o)
+		if i == 0 {
+			var all int
+			_, _ = fmt.Sscan(row[2], &all)
+			f.more += all - len(rows)
+		}
+	}
+}

@@ -1,0 +1,110 @@
+package postgres
+
+import (
+	"context"
+	"strings"
+
+	"pgwicket/internal/doctor/report"
+	"pgwicket/internal/phrase"
+)
+
+// own is the condition that an object belongs neither to PostgreSQL nor to an extension.
+// Its row has the alias, and its schema the alias n.
+func own(catalog, alias string) string {
+	return `n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+		and not exists (select from pg_depend e where e.classid = '` + catalog + `'::regclass and e.objid = ` + alias + `.oid and e.deptype = 'e')`
+}
+
+// publicOn returns the tables, views and sequences on which PUBLIC has one of the
+// privileges, by themselves or by column.
+func publicOn(privileges string) string {
+	return `select format('%I.%I', n.nspname, c.relname), string_agg(format('revoke %s on %s%I.%I from public;', a.what, case c.relkind when 'S' then 'sequence ' else '' end, n.nspname, c.relname), ' ')
+		from pg_class c join pg_namespace n on n.oid = c.relnamespace, lateral (
+			select string_agg(lower(privilege_type), ', ' order by privilege_type) from aclexplode(c.relacl) where grantee = 0 and privilege_type in ` + privileges + `
+			union all
+			select format('%s (%I)', lower(privilege_type), attname) from pg_attribute t, aclexplode(t.attacl) where t.attrelid = c.oid and grantee = 0 and privilege_type in ` + privileges + `
+		) a (what) where a.what is not null and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S') and ` + own("pg_class", "c") + ` group by n.nspname, c.relname, c.relkind order by 1`
+}
+
+// grantChecks find what every role may do in a database as a whole.
+func grantChecks() []check {
+	return []check{
+		funcCheck{about{"databases", report.DataAccess, "", "What is not examined is not known to be right."}, checkDatabases},
+		listCheck{
+			about:  about{"schema_public_create", report.DataAccess, "4.10", "Every role can put objects there that others then use instead of the right ones (CVE-2018-1058)."},
+			status: report.Warn, everywhere: true,
+			sql: `select quote_ident(n.nspname), format('revoke create on schema %I from public;', n.nspname) from pg_namespace n, aclexplode(n.nspacl) a
+				where a.grantee = 0 and a.privilege_type = 'CREATE' and ` + own("pg_namespace", "n") + ` order by 1`,
+			reason: "every role may create objects in {}",
+			passed: "in no schema every role may create objects",
+		},
+		listCheck{
+			about:  about{"database_public_create", report.DataAccess, "4.6", "Every role can make schemas in it."},
+			status: report.Warn,
+			sql: `select quote_ident(d.datname), format('revoke create on database %I from public;', d.datname) from pg_database d, aclexplode(d.datacl) a
+				where a.grantee = 0 and a.privilege_type = 'CREATE' order by 1`,
+			reason: "every role may create schemas in the database {}",
+			passed: "in no database every role may create schemas",
+		},
+		listCheck{
+			about:  about{"database_public", report.DataAccess, "4.6", "Every role can connect, see the names of all tables, and fill the disk with temporary ones."},
+			status: report.Note,
+			sql: `select quote_ident(d.datname), format('revoke %s on database %I from public;', string_agg(lower(a.privilege_type), ', ' order by a.privilege_type), d.datname)
+				from pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+				where a.grantee = 0 and a.privilege_type in ('CONNECT', 'TEMPORARY') and not d.datistemplate group by d.datname order by 1`,
+			reason: "every role may connect to the database, or make temporary tables in it: {}",
+			passed: "no database is open to every role",
+		},
+	}
+}
+
+// publicChecks find the objects that are open to every role.
+func publicChecks() []check {
+	return []check{
+		listCheck{
+			about:  about{"table_public_write", report.DataAccess, "4.6", "Every role can change these rows, or run code as those who use the table."},
+			status: report.Fail, everywhere: true,
+			sql:    publicOn(`('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER', 'REFERENCES', 'MAINTAIN')`),
+			reason: "every role may write to {}",
+			passed: "no table is open for writing to every role",
+		},
+		listCheck{
+			about:  about{"table_public_read", report.DataAccess, "4.6", "Every role that can connect reads these rows."},
+			status: report.Warn, everywhere: true,
+			sql:    publicOn(`('SELECT', 'USAGE')`),
+			reason: "every role may read {}",
+			passed: "no table is open for reading to every role",
+		},
+		listCheck{
+			about:  about{"large_objects_public", report.DataAccess, "4.6", "Large objects have no schema, so nothing else is between them and every role."},
+			status: report.Warn, everywhere: true,
+			sql: `select 'large object ' || m.oid, format('revoke all on large object %s from public;', m.oid) from pg_largeobject_metadata m
+				where exists (select from aclexplode(m.lomacl) where grantee = 0) order by m.oid`,
+			reason: "every role may use {}",
+			passed: "no large object is open to every role",
+		},
+		listCheck{
+			about:  about{"catalog_public", report.DataAccess, "4.5", "PostgreSQL keeps these for superusers: they read files, hashes, or end the sessions of others."},
+			status: report.Fail, everywhere: true,
+			sql: `select p.oid::regprocedure::text, format('revoke execute on function %s from public;', p.oid::regprocedure) from pg_proc p
+				join pg_init_privs i on i.classoid = 'pg_proc'::regclass and i.objoid = p.oid
+				where not exists (select from aclexplode(i.initprivs) where grantee = 0)
+				and exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) where grantee = 0)
+				union all
+				select c.oid::regclass::text, format('revoke all on table %s from public;', c.oid::regclass) from pg_class c
+				join pg_init_privs i on i.classoid = 'pg_class'::regclass and i.objoid = c.oid and i.objsubid = 0
+				where c.relkind in ('r', 'v') and not exists (select from aclexplode(i.initprivs) where grantee = 0)
+				and exists (select from aclexplode(c.relacl) where grantee = 0) order by 1`,
+			reason: "every role may use what PostgreSQL or an extension keeps from it: {}",
+			passed: "every role has only what PostgreSQL and the extensions give it",
+		},
+	}
+}
+
+// checkDatabases says which databases were examined.
+func checkDatabases(_ context.Context, s *server) []report.Finding {
+	if len(s.skipped) > 0 {
+		return []report.Finding{report.New(report.Skip, "", "databases that were not examined: "+strings.Join(phrase.Shorten(s.skipped), ", "), "connect as a superuser, and allow it in pg_hba.conf")}
+	}
+	return []report.Finding{report.Passed("%s examined", phrase.Count(len(s.databases), "database"))}
+}
