@@ -72,13 +72,14 @@ var layers = map[string][]string{
 	},
 	"internal/doctor/postgres": {"internal/doctor/report", "internal/phrase", "internal/printable"},
 	"internal/doctor/report":   {"internal/phrase"},
+	"internal/upgrade":         {"acl", "metrics", "proxy", "internal/handover", "internal/health", "internal/lock"},
 	"internal/gate": {
-		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/audit", "internal/dn", "internal/filewatch", "internal/group", "internal/handover", "internal/health", "internal/lock", "internal/phrase", "internal/sandbox",
-		"internal/socket", "internal/status", "internal/systemd",
+		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/audit", "internal/dn", "internal/filewatch", "internal/group", "internal/health", "internal/lock", "internal/phrase", "internal/sandbox",
+		"internal/socket", "internal/status", "internal/systemd", "internal/upgrade",
 	},
 	"cmd/pgwicket": {
 		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/outcome", "internal/audit", "internal/budget", "internal/crl", "internal/crlfetch", "internal/doctor", "internal/doctor/report", "internal/filewatch", "internal/gate", "internal/lock", "internal/logwriter",
-		"internal/nearest", "internal/nftables", "internal/phrase", "internal/pki", "internal/printable", "internal/sandbox", "internal/socket", "internal/status", "internal/systemd",
+		"internal/nearest", "internal/nftables", "internal/phrase", "internal/pki", "internal/printable", "internal/sandbox", "internal/socket", "internal/status", "internal/systemd", "internal/upgrade",
 	},
 	"cmd/pgwicket-demo": {"internal/pgtest", "internal/tlstest"}, // runs the binary as its users do
 

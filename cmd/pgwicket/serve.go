@@ -18,6 +18,7 @@ import (
 	"pgwicket/internal/sandbox"
 	"pgwicket/internal/status"
 	"pgwicket/internal/systemd"
+	"pgwicket/internal/upgrade"
 	"pgwicket/metrics"
 	"pgwicket/tlsconfig"
 )
@@ -96,7 +97,7 @@ func serve(s streams, path string, report func(upgradeReport)) int {
 	}
 	if report != nil {
 		var err error
-		if o.Predecessor, err = gate.MeetPredecessor(o.Config.Admin.Socket, o.Build.Version); err != nil {
+		if o.Predecessor, err = upgrade.Meet(o.Config.Admin.Socket, o.Build.Version); err != nil {
 			report(upgradeReport{Error: err.Error()})
 			return exitFailed
 		}
@@ -107,7 +108,7 @@ func serve(s streams, path string, report func(upgradeReport)) int {
 				return exitFailed
 			}
 		}
-		o.Upgraded = func(u gate.Upgraded) { report(upgradeReport{Done: &u}) }
+		o.Upgraded = func(u upgrade.Result) { report(upgradeReport{Done: &u}) }
 	}
 	o.Level.Set(o.Config.LogLevel)
 	o.Metrics = metrics.New(o.Build.Version)

@@ -24,6 +24,7 @@ import (
 	"pgwicket/internal/sandbox"
 	"pgwicket/internal/status"
 	"pgwicket/internal/systemd"
+	"pgwicket/internal/upgrade"
 	"pgwicket/metrics"
 	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
@@ -46,8 +47,8 @@ type Options struct {
 	Sockets systemd.Sockets
 	// Predecessor is the process that this one takes over from; nil: none. Upgraded is called when that is
 	// done.
-	Predecessor *Predecessor
-	Upgraded    func(Upgraded)
+	Predecessor *upgrade.Predecessor
+	Upgraded    func(upgrade.Result)
 	Build       status.Build
 	Log         *slog.Logger
 	// Refusals gets the lines about refused connections. They never displace one of Log.
@@ -105,7 +106,7 @@ func New(o Options) (*Gate, error) {
 		started.Admin.TLS = new(tlsconfig.Server) // only its presence is fixed
 	}
 	g := &Gate{Options: o, started: &started, failures: make(chan error, 1), requests: make(chan chan *status.Reload)}
-	g.admin.upgrade.finished, g.admin.upgrade.drainNow, g.admin.upgrade.program = make(chan *successor), make(chan struct{}), ProgramID()
+	g.admin.upgrade.finished, g.admin.upgrade.drainNow, g.admin.upgrade.program = make(chan *upgrade.Successor), make(chan struct{}), upgrade.ProgramID()
 	var err error
 	if g.server, err = proxy.New(proxy.Options{
 		Policy: o.Config.Policy, Log: o.Log, Refusals: o.Refusals, Metrics: o.Metrics, Now: o.Now,
@@ -164,7 +165,7 @@ func (g *Gate) start() (err error) {
 	if g.Predecessor != nil {
 		defer func() {
 			if err != nil {
-				g.Predecessor.fail(err)
+				g.Predecessor.Fail(err)
 			}
 		}()
 	}
@@ -199,13 +200,14 @@ func (g *Gate) start() (err error) {
 // takeOver is the rest of start for a process that takes over from another one.
 func (g *Gate) takeOver() error {
 	p := g.Predecessor
-	if err := p.switchOver(g); err != nil {
+	if err := p.TakeOver(upgrade.NewGate{Gate: g.shared(), LocksAdded: g.setLocks, Upgraded: g.Upgraded}); err != nil {
 		return err
 	}
-	g.auditStart("upgraded", slog.Int("before", p.pid), slog.String("version_before", p.version))
+	g.auditStart("upgraded", slog.Int("before", p.PID), slog.String("version_before", p.Version))
 	g.serve(g.admin.upgrade.listeners)
 	g.ready.Store(true)
-	return p.serving()
+	g.admin.upgrade.before.Store(p)
+	return p.Serving(func() { g.admin.upgrade.before.Store(nil) })
 }
 
 // wait handles signals, changed files and requests until the gate has ended.
@@ -256,7 +258,7 @@ func (g *Gate) wait(signals <-chan os.Signal) error {
 		case next := <-g.admin.upgrade.finished:
 			drained = g.finishUpgrade(next)
 		case err := <-drained:
-			if errors.Is(err, errSuccessorGone) {
+			if errors.Is(err, upgrade.ErrSuccessorGone) {
 				drained = nil
 				g.resumeAfterUpgrade(err)
 				continue
