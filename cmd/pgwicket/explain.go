@@ -19,6 +19,7 @@ import (
 	"pgwicket/internal/lock"
 	"pgwicket/internal/outcome"
 	"pgwicket/internal/phrase"
+	"pgwicket/internal/policy"
 	"pgwicket/internal/printable"
 	"pgwicket/internal/sandbox"
 	"pgwicket/proxy"
@@ -181,9 +182,9 @@ func told(cfg *config.Config, r *proxy.Refusal) string {
 	sqlstate, text := r.Message()
 	bySource := r.Outcome == outcome.SourceNotAllowed || r.Outcome == outcome.SourceDenied
 	switch {
-	case bySource && cfg.Policy.SourceRefusal == proxy.Close:
+	case bySource && cfg.Policy.SourceRefusal == policy.Close:
 		return "nothing: the connection is closed (acl.refusal: close), and psql says \"server closed the connection unexpectedly\""
-	case bySource && cfg.Policy.SourceRefusal == proxy.Reset:
+	case bySource && cfg.Policy.SourceRefusal == policy.Reset:
 		return "nothing: the connection is reset (acl.refusal: reset), and psql says \"could not receive data from server: Connection reset by peer\""
 	case sqlstate == "":
 		return "nothing: the connection is closed"
