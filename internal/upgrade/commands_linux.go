@@ -68,11 +68,11 @@ func clientOver(conn net.Conn) *http.Client {
 func (p *Predecessor) Ask(method, path string, within time.Duration) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, method, "http://pgwicket"+path, http.NoBody) //nolint:gosec // the connection is there already
+	request, err := http.NewRequestWithContext(ctx, method, "http://pgwicket"+path, http.NoBody)
 	if err != nil {
 		return nil, err
 	}
-	response, err := p.commands.Do(request) //nolint:gosec // likewise
+	response, err := p.commands.Do(request)
 	if err != nil {
 		return nil, err
 	}
