@@ -204,7 +204,11 @@ func (g *Gate) takeOver() error {
 	g.auditStart("upgraded", slog.Int("before", p.pid), slog.String("version_before", p.version))
 	g.serve(g.admin.upgrade.listeners)
 	g.ready.Store(true)
-	return p.serving()
+	if err := p.serving(); err != nil {
+		return err
+	}
+	g.ownSocket()
+	return nil
 }
 
 // wait handles signals, changed files and requests until the gate has ended.
