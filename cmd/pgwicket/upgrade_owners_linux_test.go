@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -19,4 +20,34 @@ func TestFailedUpgradeKeepsTheAdminSocket(t *testing.T) {
 	if p, err := u.plan(); err != nil || p.Problem != "" {
 		t.Errorf("the admin socket after it: %v, %q", err, p.Problem)
 	}
+}
+
+// startStaying starts a gate whose sessions cannot be handed over, and upgrades it while it has one. It returns
+// the process before, the new one, and the session.
+func (u *unit) startStaying() (first *instance, next int, c *talk) {
+	u.t.Helper()
+	u.replace("tls: {", "tls: {max_protocol_version: TLSv1.2, ciphers: [TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA], ")
+	u.replace("drain_timeout: 1m", "drain_timeout: 10m")
+	first = u.startUpgradable()
+	c = u.talk()
+	c.asks("select 1;", "1")
+	if out, err := u.upgrade(); err != nil || !strings.Contains(out, "finishes 1 session") {
+		u.t.Fatalf("%v: %s", err, out)
+	}
+	for _, pid := range u.gates() {
+		if pid != first.cmd.Process.Pid {
+			next = pid
+		}
+	}
+	return first, next, c
+}
+
+// SIGHUP for the new process ends the sessions of the one before that would not be admitted any more.
+func TestReloadOfTheProcessBefore(t *testing.T) {
+	t.Parallel()
+	u := newUnit(t)
+	first, next, _ := u.startStaying()
+	u.replace("127.0.0.0/8", "192.0.2.0/24")
+	u.check(syscall.Kill(next, syscall.SIGHUP))
+	first.ends(0)
 }

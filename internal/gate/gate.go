@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -239,6 +240,7 @@ func (g *Gate) wait(signals <-chan os.Signal) error {
 					trail.Reopen()
 				}
 				g.reload(bySignal, filewatch.Take(g.files(g.Path)))
+				go g.forward(http.MethodPost, ReloadPath, nil, nil)
 			case drained != nil && !g.stopping.Load(): // after an upgrade
 				g.stopping.Store(true)
 				close(g.admin.upgrade.drainNow)
