@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net"
 	"os"
 	"strings"
 	"syscall"
@@ -23,14 +24,13 @@ func TestFailedUpgradeKeepsTheAdminSocket(t *testing.T) {
 }
 
 // startStaying starts a gate whose sessions cannot be handed over, and upgrades it while it has one. It returns
-// the process before, the new one, and the session.
-func (u *unit) startStaying() (first *instance, next int, c *talk) {
+// the process before and the new one.
+func (u *unit) startStaying() (first *instance, next int) {
 	u.t.Helper()
 	u.replace("tls: {", "tls: {max_protocol_version: TLSv1.2, ciphers: [TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA], ")
 	u.replace("drain_timeout: 1m", "drain_timeout: 10m")
 	first = u.startUpgradable()
-	c = u.talk()
-	c.asks("select 1;", "1")
+	u.talk().asks("select 1;", "1")
 	if out, err := u.upgrade(); err != nil || !strings.Contains(out, "finishes 1 session") {
 		u.t.Fatalf("%v: %s", err, out)
 	}
@@ -39,15 +39,28 @@ func (u *unit) startStaying() (first *instance, next int, c *talk) {
 			next = pid
 		}
 	}
-	return first, next, c
+	return first, next
 }
 
 // SIGHUP for the new process ends the sessions of the one before that would not be admitted any more.
 func TestReloadOfTheProcessBefore(t *testing.T) {
 	t.Parallel()
 	u := newUnit(t)
-	first, next, _ := u.startStaying()
+	first, next := u.startStaying()
 	u.replace("127.0.0.0/8", "192.0.2.0/24")
 	u.check(syscall.Kill(next, syscall.SIGHUP))
 	first.ends(0)
+}
+
+// A gate that is told to stop soon after an upgrade stops: the process before does not accept again.
+func TestStopSoonAfterAnUpgrade(t *testing.T) {
+	t.Parallel()
+	u := newUnit(t)
+	first, next := u.startStaying()
+	u.check(syscall.Kill(next, syscall.SIGTERM))
+	first.ends(0)
+	if _, err := net.Dial("tcp", u.address); err == nil {
+		t.Error("somebody still accepts connections")
+	}
+	u.eventually("a gate still runs", func() bool { return len(u.gates()) == 0 })
 }

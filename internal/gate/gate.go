@@ -215,6 +215,7 @@ func (g *Gate) takeOver() error {
 // wait handles signals, changed files and requests until the gate has ended.
 func (g *Gate) wait(signals <-chan os.Signal) error {
 	var drained chan error
+	asked := false // by a signal
 	status := time.NewTicker(statusInterval)
 	defer status.Stop()
 	second := time.NewTicker(time.Second)
@@ -241,14 +242,14 @@ func (g *Gate) wait(signals <-chan os.Signal) error {
 				}
 				g.reload(bySignal, filewatch.Take(g.files(g.Path)))
 				go g.forward(http.MethodPost, ReloadPath, nil, nil)
-			case drained != nil && !g.stopping.Load(): // after an upgrade
-				g.stopping.Store(true)
-				close(g.admin.upgrade.drainNow)
+			case drained != nil && !asked: // after an upgrade
+				asked = true
+				g.stopUpgraded()
 			case drained != nil:
 				g.Log.Warn("second signal, exiting at once", "signal", sig.String(), "sessions", g.server.Sessions())
 				return ErrKilled
 			default:
-				drained = make(chan error, 1)
+				asked, drained = true, make(chan error, 1)
 				g.beginShutdown()
 				go g.drain(sig, drained)
 				g.watch(false)
@@ -318,6 +319,9 @@ func (g *Gate) status() string {
 // beginShutdown tells the service manager of the shutdown and how long it may take.
 func (g *Gate) beginShutdown() {
 	g.stopping.Store(true)
+	if before := g.admin.upgrade.before.Load(); before != nil {
+		before.stop()
+	}
 	const margin = 10 * time.Second // for what follows the drain
 	g.notifier.Stopping(g.status(), g.started.DrainDelay+g.started.DrainTimeout+margin)
 }
