@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -207,12 +208,17 @@ func (g *Gate) takeOver() error {
 	g.serve(g.admin.upgrade.listeners)
 	g.ready.Store(true)
 	g.admin.upgrade.before.Store(p)
-	return p.Serving(func() { g.admin.upgrade.before.Store(nil) })
+	if err := p.Serving(func() { g.admin.upgrade.before.Store(nil) }); err != nil {
+		return err
+	}
+	g.ownSocket()
+	return nil
 }
 
 // wait handles signals, changed files and requests until the gate has ended.
 func (g *Gate) wait(signals <-chan os.Signal) error {
 	var drained chan error
+	asked := false // by a signal
 	status := time.NewTicker(statusInterval)
 	defer status.Stop()
 	second := time.NewTicker(time.Second)
@@ -238,14 +244,15 @@ func (g *Gate) wait(signals <-chan os.Signal) error {
 					trail.Reopen()
 				}
 				g.reload(bySignal, filewatch.Take(g.files(g.Path)))
-			case drained != nil && !g.stopping.Load(): // after an upgrade
-				g.stopping.Store(true)
-				close(g.admin.upgrade.drainNow)
+				go g.forward(http.MethodPost, ReloadPath, nil, nil)
+			case drained != nil && !asked: // after an upgrade
+				asked = true
+				g.stopUpgraded()
 			case drained != nil:
 				g.Log.Warn("second signal, exiting at once", "signal", sig.String(), "sessions", g.server.Sessions())
 				return ErrKilled
 			default:
-				drained = make(chan error, 1)
+				asked, drained = true, make(chan error, 1)
 				g.beginShutdown()
 				go g.drain(sig, drained)
 				g.watch(false)
@@ -315,6 +322,9 @@ func (g *Gate) status() string {
 // beginShutdown tells the service manager of the shutdown and how long it may take.
 func (g *Gate) beginShutdown() {
 	g.stopping.Store(true)
+	if before := g.admin.upgrade.before.Load(); before != nil {
+		before.Stop()
+	}
 	const margin = 10 * time.Second // for what follows the drain
 	g.notifier.Stopping(g.status(), g.started.DrainDelay+g.started.DrainTimeout+margin)
 }

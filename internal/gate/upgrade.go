@@ -24,7 +24,7 @@ type upgrades struct {
 	under    atomic.Bool // an upgrade to another process is under way, or has been made
 	given    atomic.Bool // the other process has the sockets
 	finished chan *upgrade.Successor
-	drainNow chan struct{} // closed by a signal that ends this process after an upgrade
+	drainNow chan struct{} // closed by stopUpgraded
 	program  string        // see upgrade.ProgramID
 }
 
@@ -83,6 +83,13 @@ func (g *Gate) drainUpgraded() <-chan error {
 		done <- g.server.Drain(ctx)
 	}()
 	return done
+}
+
+// stopUpgraded begins drainUpgraded now, and keeps this process from accepting again.
+func (g *Gate) stopUpgraded() {
+	if g.stopping.CompareAndSwap(false, true) {
+		close(g.admin.upgrade.drainNow)
+	}
 }
 
 // resumeAfterUpgrade has this process accept again, as its successor is gone.
@@ -190,6 +197,7 @@ func (g *Gate) oldGate() upgrade.OldGate {
 		Gate: g.shared(), Version: g.Build.Version, DrainTimeout: g.started.DrainTimeout,
 		Commands: &http.Server{ConnContext: withVerdict, Handler: g.socketHandler(), ErrorLog: slog.NewLogLogger(g.Log.Handler(), slog.LevelDebug)}, //nolint:gosec // its one client is a gate of this account
 		Pause:    g.pauseServing, Resume: g.resumeServing, Accepts: g.notifier.MainPID,
+		Stop: g.stopUpgraded, Stopping: g.stopping.Load,
 	}
 	for i, ln := range g.admin.upgrade.listeners {
 		role := upgrade.RoleListener

@@ -95,7 +95,7 @@ func (s *Successor) offer(batch []*proxy.Leaving) (a accepted, err error) {
 // one dies before the drain begins, Finish returns ErrSuccessorGone, and this process has to accept again.
 func (s *Successor) Finish(drain func() <-chan error, drainNow <-chan struct{}) error {
 	g := s.gate
-	if err := s.moveAll(); err != nil {
+	if err := s.moveAll(); err != nil && !g.Stopping() {
 		return err
 	}
 	totals := g.Metrics.Totals()
@@ -127,7 +127,7 @@ func (s *Successor) Finish(drain func() <-chan error, drainNow <-chan struct{}) 
 			if drained != nil {
 				continue
 			}
-			if err := s.moveAll(); err != nil {
+			if err := s.moveAll(); err != nil && !g.Stopping() {
 				return err
 			}
 			if g.Server.Sessions() == 0 {
@@ -141,7 +141,7 @@ func (s *Successor) Finish(drain func() <-chan error, drainNow <-chan struct{}) 
 			return err
 		case err := <-gone:
 			gone = nil
-			if drained == nil {
+			if drained == nil && !g.Stopping() {
 				return fmt.Errorf("%w: %w", ErrSuccessorGone, err)
 			}
 			g.Log.Error("the new process is gone", "pid", s.pid, "error", err.Error())

@@ -102,7 +102,12 @@ func (s *Successor) listen() {
 		f, err := s.conn.Receive()
 		var a accepted
 		if err == nil {
-			if f.Close(); f.Kind != handover.Accepted {
+			f.Close()
+			if f.Kind == handover.End { // it has been told to stop
+				s.gate.Stop()
+				continue
+			}
+			if f.Kind != handover.Accepted {
 				err = fmt.Errorf("%v has come", f.Kind)
 			} else {
 				err = f.Decode(&a)

@@ -3,7 +3,6 @@ package upgrade
 import (
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -196,19 +195,40 @@ func (p *Predecessor) dead() bool {
 }
 
 // Serving says that this process accepts connections, and listens to the old one from now on, until it has ended:
-// ended is called then. With an error it is not called.
+// ended is called then. It fails if the old process goes on as if there had been no upgrade.
 func (p *Predecessor) Serving(ended func()) error {
 	if err := p.conn.Send(handover.Serving, nil, nil); err != nil {
 		return err
 	}
 	p.conn.SetDeadline(time.Time{})
-	first := make(chan struct{})
+	first := make(chan error, 1)
 	go p.follow(first, ended)
 	select {
-	case <-first: // the service manager knows this process by then
+	case err := <-first: // the service manager knows this process by then
+		return err
 	case <-time.After(switchTimeout):
 	}
 	return nil
+}
+
+// takenBack returns why the old process goes on as if there had been no upgrade; nil: it does not. f and err are
+// the first that it has sent since this one serves.
+func (p *Predecessor) takenBack(f *handover.Frame, err error) error {
+	var why failure
+	switch {
+	case err == nil && f.Kind == handover.Failed && f.Decode(&why) == nil:
+		return errors.New(why.Reason)
+	case err != nil && !p.dead():
+		return fmt.Errorf("the process before has ended the upgrade: %w", err)
+	}
+	return nil
+}
+
+// Stop says that this process has been told to stop. The old one must not accept again when it is gone.
+func (p *Predecessor) Stop() {
+	p.conn.SetWriteDeadline(time.Now().Add(time.Second))
+	_ = p.conn.Send(handover.End, nil, nil)
+	p.conn.SetWriteDeadline(time.Time{})
 }
 
 // Fail tells the old process why this one does not take over.
@@ -218,18 +238,24 @@ func (p *Predecessor) Fail(err error) {
 	_ = p.conn.Close()
 }
 
-// follow listens to the old process until it has ended, and calls ended then. It closes first when the first frame has come.
-func (p *Predecessor) follow(first chan struct{}, ended func()) {
+// follow listens to the old process until it has ended, and calls ended then. first gets one error: that of takenBack,
+// or nil when the first frame has come.
+func (p *Predecessor) follow(first chan<- error, ended func()) {
 	g := p.gate
-	heard := sync.OnceFunc(func() { close(first) })
-	defer heard()
+	heard := false
 	defer ended()
 	defer p.conn.Close()
 	defer p.places.ReleaseAll()
 	defer func() { _ = unix.Close(p.process) }()
 	for {
 		f, err := p.conn.Receive()
-		heard()
+		if !heard {
+			heard = true
+			why := p.takenBack(&f, err)
+			if first <- why; why != nil {
+				return
+			}
+		}
 		if err == nil && f.Kind == handover.End {
 			g.Log.Info("the process before has ended in order", "pid", p.PID)
 			return

@@ -39,6 +39,8 @@ type OldGate struct {
 	Pause        func()        // holds up every accept loop
 	Resume       func()        // ends Pause
 	Accepts      func(pid int) // is called when the new process accepts connections
+	Stop         func()        // is called when the new process has been told to stop: this one must not accept again
+	Stopping     func() bool   // after Stop, or a signal
 }
 
 // NewGate is a gate that takes over.

@@ -49,6 +49,9 @@ func (*Predecessor) Serving(func()) error { return ErrSystem }
 // Fail does nothing.
 func (*Predecessor) Fail(error) {}
 
+// Stop does nothing.
+func (*Predecessor) Stop() {}
+
 // Ask fails.
 func (*Predecessor) Ask(string, string, time.Duration) ([]byte, error) { return nil, ErrSystem }
 
