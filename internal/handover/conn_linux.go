@@ -100,7 +100,8 @@ func (c *Conn) SetWriteDeadline(t time.Time) { _ = c.socket.SetWriteDeadline(t) 
 func (c *Conn) SetDeadline(t time.Time) { _ = c.socket.SetDeadline(t) }
 
 // Send sends a frame, with text as JSON (nil: none). The descriptors stay the caller's. When it returns
-// without an error, the kernel has all of it: the other process gets it, also if this one dies.
+// without an error, the kernel has all of it: the other process gets it, also if this one dies. With any error but
+// ErrTooLarge a part of it may have gone, and the channel is of no use any more.
 func (c *Conn) Send(k Kind, text any, data []byte, files ...int) error {
 	var encoded []byte
 	if text != nil {
@@ -110,7 +111,7 @@ func (c *Conn) Send(k Kind, text any, data []byte, files ...int) error {
 		}
 	}
 	if len(encoded)+len(data) > MaxFrame {
-		return fmt.Errorf("%v: %d bytes do not fit into a frame", k, len(encoded)+len(data))
+		return fmt.Errorf("%v: %d bytes: %w", k, len(encoded)+len(data), ErrTooLarge)
 	}
 	header := putHeader(k, len(encoded), len(data))
 	var rights []byte

@@ -88,8 +88,11 @@ func (f *Frame) Decode(v any) error {
 // Wipe clears the data.
 func (f *Frame) Wipe() { clear(f.Data) }
 
-// ErrFormat is of what no frame can be.
-var ErrFormat = errors.New("not a frame of an upgrade")
+// ErrFormat is of what no frame can be, ErrTooLarge of what does not fit into one.
+var (
+	ErrFormat   = errors.New("not a frame of an upgrade")
+	ErrTooLarge = errors.New("too much for a frame")
+)
 
 // putHeader returns the header of a frame.
 func putHeader(k Kind, text, data int) (h [headerLen]byte) {

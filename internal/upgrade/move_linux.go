@@ -32,6 +32,13 @@ func (s *Successor) moveAll() error {
 		} else if !errors.Is(err, ErrSuccessorGone) && s.abort() == nil {
 			s.stuck = true
 		}
+		if err != nil {
+			// From here on this process seals records again: the other one must never go on from the keys and the
+			// record numbers that it has, not even when this one is dead and the abort has not come.
+			if e := s.tookBack.Set(); e != nil {
+				s.gate.Log.Error("cannot mark that sessions stay", "error", e.Error())
+			}
+		}
 		for _, one := range batch {
 			id := one.Session.Place.ID
 			if err != nil || slices.Contains(answer.Refused, id) {
@@ -73,12 +80,15 @@ func (s *Successor) offer(batch []*proxy.Leaving) (a accepted, err error) {
 		data := one.Saved.Split()
 		err := s.conn.Send(handover.Session, one.Session, data, one.Client, one.Backend)
 		clear(data)
-		if err != nil {
+		if errors.Is(err, handover.ErrTooLarge) {
 			return a, err
+		}
+		if err != nil {
+			return a, fmt.Errorf("%w: %w", ErrSuccessorGone, err)
 		}
 	}
 	if err := s.conn.Send(handover.Batch, nil, nil); err != nil {
-		return a, err
+		return a, fmt.Errorf("%w: %w", ErrSuccessorGone, err)
 	}
 	select {
 	case a = <-s.accepted:

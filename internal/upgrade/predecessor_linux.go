@@ -38,6 +38,7 @@ type Predecessor struct {
 	batch    []arrival // that is not committed
 	accepted bool      // this process has accepted the batch
 	handed   handed
+	tookBack handover.Mark // of the other process's
 }
 
 type passedFile struct {

@@ -30,7 +30,8 @@ type Successor struct {
 	commands net.Conn        // on which the new process sends what the admin socket is asked
 	sent     map[string]bool // places, by the ids of their sessions
 	accepted chan accepted
-	gone     chan error // gets one when the new process has closed the channel
+	gone     chan error    // gets one when the new process has closed the channel
+	tookBack handover.Mark // sessions that the new process had were gone on with here
 	moved    int
 	stuck    bool            // no more sessions are offered
 	refused  map[string]bool // sessions that the new process cannot go on with, by their ids
@@ -50,8 +51,13 @@ func Accept(conn net.Conn, g OldGate) (*Successor, error) {
 	if peer.UID != os.Geteuid() {
 		return nil, fmt.Errorf("the new process has the account %d, and this one has %d; both must have the same", peer.UID, os.Geteuid())
 	}
+	mark, err := handover.NewMark()
+	if err != nil {
+		return nil, err
+	}
 	channel, other, err := handover.Pair()
 	if err != nil {
+		mark.Close()
 		return nil, err
 	}
 	defer other.Close()
@@ -60,10 +66,11 @@ func Accept(conn net.Conn, g OldGate) (*Successor, error) {
 		err = handover.With(other, func(fd int) error { return handover.OverSocket(u).Send(handover.Welcome, nil, nil, fd) })
 	}
 	if err != nil {
+		mark.Close()
 		_ = channel.Close()
 		return nil, err
 	}
-	return &Successor{conn: channel, gate: g, pid: peer.PID, sent: make(map[string]bool), refused: make(map[string]bool), accepted: make(chan accepted, 1), gone: make(chan error, 1)}, nil
+	return &Successor{conn: channel, gate: g, pid: peer.PID, tookBack: mark, sent: make(map[string]bool), refused: make(map[string]bool), accepted: make(chan accepted, 1), gone: make(chan error, 1)}, nil
 }
 
 // Run takes the steps of an upgrade until the new process accepts connections, and reports whether it does. If not,
@@ -197,7 +204,7 @@ func (s *Successor) hand() error {
 		return err
 	}
 	totals := s.gate.Metrics.Totals()
-	if err := s.conn.Send(handover.Go, handed{totals.Open, totals.Starting, s.gate.DrainTimeout}, nil); err != nil {
+	if err := s.conn.Send(handover.Go, handed{totals.Open, totals.Starting, s.gate.DrainTimeout}, nil, s.tookBack.Descriptor()); err != nil {
 		return err
 	}
 	return s.expect(handover.Serving, nil)
@@ -205,6 +212,7 @@ func (s *Successor) hand() error {
 
 func (s *Successor) close() {
 	_ = s.conn.Close()
+	s.tookBack.Close()
 	if s.commands != nil {
 		_ = s.commands.Close()
 	}

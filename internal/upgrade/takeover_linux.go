@@ -37,7 +37,7 @@ func (p *Predecessor) TakeOver(g NewGate) error {
 			return fmt.Errorf("the process before has ended the upgrade: %w", err)
 		}
 		if f.Kind == handover.Go {
-			return f.Decode(&p.handed)
+			return p.goOn(&f)
 		}
 		var why failure
 		if f.Kind == handover.Failed && f.Decode(&why) == nil {
@@ -47,6 +47,16 @@ func (p *Predecessor) TakeOver(g NewGate) error {
 			return err
 		}
 	}
+}
+
+// goOn takes the last of what comes before this process accepts.
+func (p *Predecessor) goOn(f *handover.Frame) error {
+	if len(f.Files) != 1 {
+		f.Close()
+		return fmt.Errorf("%w: %v", handover.ErrFormat, f.Kind)
+	}
+	p.tookBack, f.Files = handover.MarkOf(f.Files[0]), nil
+	return f.Decode(&p.handed)
 }
 
 // apply takes over what a frame brings.
@@ -170,9 +180,10 @@ func (p *Predecessor) abort() {
 }
 
 // settle decides on a batch when the channel has ended without a commit. It is this process's only if the
-// kernel says that the other one is dead.
+// kernel says that the other one is dead, and that one has not gone on with its sessions before: two must not
+// seal records with the same keys and numbers.
 func (p *Predecessor) settle() {
-	if p.accepted && p.dead() {
+	if p.accepted && p.dead() && !p.tookBack.IsSet() {
 		p.gate.Log.Warn("the process before has died while it handed sessions over; this one goes on with them", "sessions", len(p.batch))
 		p.commit()
 		return
@@ -247,6 +258,7 @@ func (p *Predecessor) follow(first chan<- error, ended func()) {
 	defer p.conn.Close()
 	defer p.places.ReleaseAll()
 	defer func() { _ = unix.Close(p.process) }()
+	defer p.tookBack.Close()
 	for {
 		f, err := p.conn.Receive()
 		if !heard {
