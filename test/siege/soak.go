@@ -23,7 +23,7 @@ import (
 	"pgwicket/test/harness"
 )
 
-// soak is a run: clients that check every answer, three lanes of actions that disturb
+// soak is a run: clients that check every answer, four lanes of actions that disturb
 // them by a plan, and the counts of all that.
 type soak struct {
 	lab    *lab
@@ -45,6 +45,9 @@ type soak struct {
 	held []heldLock // with turn
 
 	rotations int // of the audit trail, with turn
+	upgrades  int // that have succeeded, with turn
+
+	killedGates map[string]bool // by directory: those with a process that was killed, with turn
 
 	losses      *losses
 	ledger      *ledger
@@ -110,7 +113,7 @@ func runSoak(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	}
 	s := &soak{
 		seed: *seed, length: *length, out: stderr, over: make(chan struct{}), losses: newLosses(), ledger: newLedger(),
-		disturbances: disturbances{terminated: make(map[uint32]time.Time)},
+		disturbances: disturbances{terminated: make(map[uint32]time.Time)}, killedGates: make(map[string]bool),
 	}
 	if err := s.prepare(ctx); err != nil {
 		s.remove()
@@ -280,6 +283,7 @@ func (s *soak) run(ctx context.Context) {
 	wg.Go(func() { s.runLane(operators, operatorStream, s.operate) })
 	wg.Go(func() { s.runLane(environment, environmentStream, s.disturb) })
 	wg.Go(func() { s.runLane(incidents, incidentStream, s.intervene) })
+	wg.Go(func() { s.runLane(upgrades, upgradeStream, s.replace) })
 	wg.Go(s.watch)
 	select {
 	case <-time.After(s.length):

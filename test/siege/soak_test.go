@@ -340,7 +340,7 @@ func TestPlanIsRepeatable(t *testing.T) {
 	if reflect.DeepEqual(short, operators.plan(8, operatorStream, time.Minute)) {
 		t.Error("another seed gives the same plan")
 	}
-	for _, l := range []lane{operators, environment, incidents} {
+	for _, l := range []lane{operators, environment, incidents, upgrades} {
 		for seed := range uint64(100) {
 			done := map[action]bool{}
 			for _, s := range l.plan(seed, 0, time.Minute) {

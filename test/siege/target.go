@@ -54,10 +54,15 @@ func (l *lab) start(ctx context.Context, s setting) (*target, error) {
 	if g == nil {
 		return nil, err
 	}
+	return l.holds(g, s), err
+}
+
+// holds takes a gate that runs. The lab ends it.
+func (l *lab) holds(g *gate.Gate, s setting) *target {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.gates = append(l.gates, g)
-	l.mu.Unlock()
-	return &target{Gate: g, lab: l, setting: s}, err
+	return &target{Gate: g, lab: l, setting: s}
 }
 
 // ready fails unless the gate says that it is.
