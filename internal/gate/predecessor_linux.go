@@ -28,11 +28,12 @@ import (
 // none.
 type Predecessor struct {
 	*handover.Conn
-	log      *os.File // the standard error of that process
-	pid      int
-	version  string
-	sockets  []*passedFile
-	commands *http.Client
+	log         *os.File // the standard error of that process
+	pid         int
+	version     string
+	sockets     []*passedFile
+	commands    *http.Client
+	commandConn net.Conn // of commands
 
 	// The rest is for after the switch.
 	gate     *Gate
@@ -41,6 +42,8 @@ type Predecessor struct {
 	batch    []arrival // that is not committed
 	accepted bool      // this process has accepted the batch
 	handed   handed
+	moved    int  // sessions that have come
+	reported bool // see report
 }
 
 // arrival is a session that has come, with its sockets.
@@ -186,7 +189,7 @@ func (p *Predecessor) receiveSockets() error {
 		if err != nil {
 			return err
 		}
-		p.commands = clientOver(conn)
+		p.commands, p.commandConn = clientOver(conn), conn
 	}
 	for name, value := range map[string]string{"NOTIFY_SOCKET": w.NotifySocket, "WATCHDOG_USEC": w.WatchdogUsec} {
 		if value != "" {
@@ -324,14 +327,24 @@ func (p *Predecessor) applySession(f *handover.Frame) error {
 		if err := f.Decode(&r); err != nil {
 			return err
 		}
-		p.gate.Log.Info("upgraded from another process", "before", p.pid, "version_before", p.version, "moved", r.Moved, "stay", r.Stay)
-		if p.gate.Upgraded != nil {
-			p.gate.Upgraded(Upgraded{PID: p.pid, Version: p.version, Moved: r.Moved, Stay: r.Stay, Starting: p.handed.Starting, Drain: p.handed.Drain})
-		}
+		p.report(Upgraded{Moved: r.Moved, Stay: r.Stay, Starting: p.handed.Starting, Drain: p.handed.Drain})
 	default:
 		return fmt.Errorf("%v has come", f.Kind)
 	}
 	return nil
+}
+
+// report says, once, what the upgrade has done.
+func (p *Predecessor) report(u Upgraded) {
+	if p.reported {
+		return
+	}
+	p.reported = true
+	u.PID, u.Version = p.pid, p.version
+	p.gate.Log.Info("upgraded from another process", "before", u.PID, "version_before", u.Version, "moved", u.Moved, "stay", u.Stay)
+	if p.gate.Upgraded != nil {
+		p.gate.Upgraded(u)
+	}
 }
 
 // prepare has everything ready to go on with a session. One that this process cannot go on with stays in the
@@ -364,6 +377,7 @@ func (p *Predecessor) commit() {
 	for _, one := range p.batch {
 		if one.Arriving != nil {
 			one.Start()
+			p.moved++
 		}
 	}
 	p.batch, p.accepted = nil, false
@@ -430,13 +444,21 @@ func (p *Predecessor) fail(err error) {
 	_ = p.Close()
 }
 
+// close ends the channel and the connection for commands.
+func (p *Predecessor) close() {
+	_ = p.Close()
+	if p.commandConn != nil {
+		_ = p.commandConn.Close()
+	}
+}
+
 // follow listens to the old process until it has ended. It closes first when the first frame has come.
 func (p *Predecessor) follow(first chan struct{}) {
 	g := p.gate
 	heard := sync.OnceFunc(func() { close(first) })
 	defer heard()
 	defer g.admin.upgrade.before.Store(nil)
-	defer p.Close()
+	defer p.close()
 	defer p.places.ReleaseAll()
 	defer func() { _ = unix.Close(p.process) }()
 	for {
@@ -452,6 +474,7 @@ func (p *Predecessor) follow(first chan struct{}) {
 		if err != nil {
 			p.settle()
 			g.Log.Error("the process before is gone; sessions that it still had have ended", "pid", p.pid, "error", err.Error())
+			p.report(Upgraded{Moved: p.moved}) // unless that one had handed everything over: the command waits for it
 			g.Metrics.CarriedEnded()
 			return
 		}

@@ -472,6 +472,14 @@ func (d *disturbances) killed(began, opened, now time.Time) action {
 	return ""
 }
 
+// slowStartup says whether a startup can have taken longer than the old process of an upgrade waits for it. The
+// caller holds mu.
+func (d *disturbances) slowStartup(began, now time.Time) bool {
+	return slices.ContainsFunc(d.outages, func(o outage) bool {
+		return o.action == upgrading && o.touches(began, now) && !now.Before(o.from.Add(drainTimeout/2))
+	})
+}
+
 // excusesRefusal says whether a connect can have failed because the gate was
 // being restarted.
 func (d *disturbances) excusesRefusal(err error, began, now time.Time) bool {
@@ -483,9 +491,7 @@ func (d *disturbances) excusesRefusal(err error, began, now time.Time) bool {
 		}
 	}
 	late := state(err) == "57P01" || state(err) == "57P03"
-	slow := slices.ContainsFunc(d.outages, func(o outage) bool {
-		return o.action == upgrading && o.touches(began, now) && !now.Before(o.from.Add(drainTimeout/2))
-	})
+	slow := d.slowStartup(began, now)
 	return late && (slow || d.met(overlapping, began, now) || d.met(interrupting, began, now)) || slow && cut(err)
 }
 
