@@ -4,11 +4,13 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -105,7 +107,38 @@ func (s *soak) auditTrail(ctx context.Context) error {
 	}
 	s.trail, _, _ = strings.Cut(out, " ")
 	s.trail += fmt.Sprintf(" in %d files", len(files))
-	return err
+	if err != nil {
+		return err
+	}
+	return s.auditUpgrades(files)
+}
+
+// auditUpgrades fails if the trail has fewer upgrades than have succeeded. It may have more: a process may have been
+// killed that had just taken over.
+func (s *soak) auditUpgrades(files []string) error {
+	lines := 0
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err == nil && strings.HasSuffix(name, ".gz") {
+			text, err = unpack(text)
+		}
+		if err != nil {
+			return err
+		}
+		lines += bytes.Count(text, []byte(`"event":"upgraded"`))
+	}
+	if lines < s.upgrades {
+		return fmt.Errorf("the audit trail has %d upgrades, and %d have succeeded", lines, s.upgrades)
+	}
+	return nil
+}
+
+func unpack(packed []byte) ([]byte, error) {
+	z, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(z)
 }
 
 // auditSessions fails unless each session has begun and ended once by the log that all processes of a gate have
