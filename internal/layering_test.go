@@ -76,9 +76,14 @@ var layers = map[string][]string{
 		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/audit", "internal/dn", "internal/filewatch", "internal/group", "internal/handover", "internal/health", "internal/lock", "internal/phrase", "internal/sandbox",
 		"internal/socket", "internal/status", "internal/systemd",
 	},
+	"internal/adminclient": {"config"},
+	"internal/explain":     {"acl", "config", "proxy", "tlsconfig", "internal/gate", "internal/outcome", "internal/phrase", "internal/printable"},
+
+	"cmd/pgwicket/cli": {"config", "internal/nearest"},
+	"cmd/pgwicket/ca":  {"cmd/pgwicket/cli", "config", "internal/adminclient", "internal/gate", "internal/phrase", "internal/pki"},
 	"cmd/pgwicket": {
-		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/outcome", "internal/audit", "internal/budget", "internal/crl", "internal/crlfetch", "internal/doctor", "internal/doctor/report", "internal/filewatch", "internal/gate", "internal/lock", "internal/logwriter",
-		"internal/nearest", "internal/nftables", "internal/phrase", "internal/pki", "internal/printable", "internal/sandbox", "internal/socket", "internal/status", "internal/systemd",
+		"cmd/pgwicket/ca", "cmd/pgwicket/cli", "config", "metrics", "tlsconfig", "internal/adminclient", "internal/audit", "internal/budget", "internal/crl", "internal/crlfetch", "internal/doctor", "internal/doctor/report", "internal/explain",
+		"internal/filewatch", "internal/gate", "internal/lock", "internal/logwriter", "internal/nftables", "internal/phrase", "internal/sandbox", "internal/socket", "internal/status", "internal/systemd",
 	},
 	"cmd/pgwicket-demo": {"internal/pgtest", "internal/tlstest"}, // runs the binary as its users do
 
@@ -96,7 +101,7 @@ var owners = map[string][]string{
 	"github.com/fsnotify/":            {"internal/filewatch"},
 	"github.com/coreos/go-systemd/":   {"internal/systemd"},
 	"github.com/landlock-lsm/":        {"internal/sandbox"},
-	"github.com/spf13/":               {"cmd/pgwicket"},
+	"github.com/spf13/":               {"cmd/pgwicket", "cmd/pgwicket/ca", "cmd/pgwicket/cli"},
 	"github.com/pires/go-proxyproto":  {"internal/proxyheader"},
 	"golang.org/x/time":               {"internal/limit", "internal/refusallog"},
 	"github.com/hashicorp/golang-lru": {"internal/limit", "internal/refusallog"},

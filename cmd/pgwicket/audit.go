@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pgwicket/cmd/pgwicket/cli"
 	"pgwicket/internal/audit"
 	"pgwicket/internal/phrase"
 )
@@ -14,7 +15,7 @@ import (
 const auditHelp = `The audit trail (audit.file) has one line of JSON for each decision of the gate, with a
 sequence number and the SHA-256 of the line before it.`
 
-func auditCommand(s streams) *cobra.Command {
+func auditCommand(s cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{Use: "audit", Short: "Verify the audit trail", Long: auditHelp, Args: cobra.NoArgs}
 	cmd.AddCommand(auditVerifyCommand(s))
 	cmd.RunE = func(*cobra.Command, []string) error { return errors.New("name a command: verify") }
@@ -29,7 +30,7 @@ with what the gate has reported (pgwicket_audit_head, the status page).
 Exit status: 0 nothing is wrong, 1 a line was changed, removed or moved, or a file
 cannot be read, 2 wrong usage.`
 
-func auditVerifyCommand(s streams) *cobra.Command {
+func auditVerifyCommand(s cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "verify FILE...", Short: "Find changed, removed and moved lines", Long: auditVerifyHelp,
 		Example: "  pgwicket audit verify /var/log/pgwicket/audit.log*",
@@ -43,25 +44,25 @@ func auditVerifyCommand(s streams) *cobra.Command {
 	cmd.RunE = func(_ *cobra.Command, files []string) error {
 		v, err := audit.Verify(files)
 		if err != nil {
-			return exitStatus(fail(s, "audit verify", err))
+			return cli.Status(cli.Fail(s, "audit verify", err))
 		}
 		for _, p := range v.Problems {
-			fmt.Fprintln(s.err, p)
+			fmt.Fprintln(s.Err, p)
 		}
 		if n := len(v.Problems); n > 0 {
-			return exitStatus(fail(s, "audit verify", fmt.Errorf("%s in %s", phrase.Count(n, "problem"), phrase.Count(v.Lines, "line"))))
+			return cli.Status(cli.Fail(s, "audit verify", fmt.Errorf("%s in %s", phrase.Count(n, "problem"), phrase.Count(v.Lines, "line"))))
 		}
-		fmt.Fprintf(s.out, "%s, %d to %d: none was changed, removed or moved\n", phrase.Count(v.Lines, "line"), v.First, v.Head.Sequence)
-		fmt.Fprintf(s.out, "newest line  %d, SHA-256 %s\n", v.Head.Sequence, v.Head.Hash)
-		fmt.Fprintln(s.out, "not proved   that no line follows it: compare it with pgwicket_audit_head or the status page")
+		fmt.Fprintf(s.Out, "%s, %d to %d: none was changed, removed or moved\n", phrase.Count(v.Lines, "line"), v.First, v.Head.Sequence)
+		fmt.Fprintf(s.Out, "newest line  %d, SHA-256 %s\n", v.Head.Sequence, v.Head.Hash)
+		fmt.Fprintln(s.Out, "not proved   that no line follows it: compare it with pgwicket_audit_head or the status page")
 		if v.First > 1 {
-			fmt.Fprintf(s.out, "not proved   what the lines before %d were: their file is not here\n", v.First)
+			fmt.Fprintf(s.Out, "not proved   what the lines before %d were: their file is not here\n", v.First)
 		}
 		for _, b := range v.Breaks {
-			fmt.Fprintln(s.out, b)
+			fmt.Fprintln(s.Out, b)
 		}
 		if v.Trails > 1 {
-			fmt.Fprintf(s.out, "not proved   that nothing is missing between %d trails: the file was gone when a gate started\n", v.Trails)
+			fmt.Fprintf(s.Out, "not proved   that nothing is missing between %d trails: the file was gone when a gate started\n", v.Trails)
 		}
 		return nil
 	}

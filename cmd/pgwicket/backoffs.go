@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pgwicket/cmd/pgwicket/cli"
+	"pgwicket/internal/adminclient"
 	"pgwicket/internal/gate"
 	"pgwicket/internal/phrase"
 )
@@ -22,36 +24,36 @@ the certificate, the number of failures in a row, and until when they are refuse
 
 Exit status: 0 done, 1 the gate cannot be asked, 2 wrong usage.`
 
-func backoffsCommand(s streams) *cobra.Command {
+func backoffsCommand(s cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{Use: "backoffs", Short: "List the clients that are held up after failed logins", Long: backoffsHelp}
-	path := configFlag(cmd)
+	path := cli.ConfigFlag(cmd)
 	asJSON := cmd.Flags().Bool("json", false, "print JSON")
 	cmd.AddCommand(liftCommand(s))
-	return runs(cmd, func() int {
-		answer, err := askGate(*path, true, http.MethodGet, gate.BackoffsPath, answerTimeout)
+	return cli.Runs(cmd, func() int {
+		answer, err := adminclient.Ask(*path, http.MethodGet, gate.BackoffsPath, adminclient.Timeout)
 		if err != nil {
-			return fail(s, cmd.Name(), err)
+			return cli.Fail(s, cmd.Name(), err)
 		}
 		if *asJSON {
-			fmt.Fprintf(s.out, "%s", answer)
-			return exitOK
+			fmt.Fprintf(s.Out, "%s", answer)
+			return cli.OK
 		}
 		var all []gate.Backoff
 		if err := json.Unmarshal(answer, &all); err != nil {
-			return fail(s, cmd.Name(), err)
+			return cli.Fail(s, cmd.Name(), err)
 		}
 		printBackoffs(s, all)
-		return exitOK
+		return cli.OK
 	})
 }
 
-func printBackoffs(s streams, all []gate.Backoff) {
+func printBackoffs(s cli.Streams, all []gate.Backoff) {
 	if len(all) == 0 {
-		fmt.Fprintln(s.out, "no client is held up")
+		fmt.Fprintln(s.Out, "no client is held up")
 		return
 	}
 	const keyShown = 16 // digits, enough to tell keys apart
-	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(s.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "USER\tSOURCE\tKEY\tFAILURES\tREFUSED FOR")
 	for _, b := range all {
 		key, left := "none", "not refused"
@@ -72,15 +74,15 @@ goes by admin.socket.
 
 Exit status: 0 done, 1 the gate cannot be asked, 2 wrong usage.`
 
-func liftCommand(s streams) *cobra.Command {
+func liftCommand(s cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "lift", Short: "Forget failed logins", Long: liftHelp,
 		Example: "  pgwicket backoffs lift --user app --source 10.20.0.7",
 	}
-	path := configFlag(cmd)
+	path := cli.ConfigFlag(cmd)
 	var user, source string
-	textFlag(cmd, &user, "user", "", "the `role` of the startup packet")
-	textFlag(cmd, &source, "source", "", "the `address` of the client")
+	cli.TextFlag(cmd, &user, "user", "", "the `role` of the startup packet")
+	cli.TextFlag(cmd, &source, "source", "", "the `address` of the client")
 	all := cmd.Flags().Bool("all", false, "of all users and sources")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		if *all == (user != "" || source != "") {
@@ -91,17 +93,17 @@ func liftCommand(s streams) *cobra.Command {
 		}
 		return nil
 	}
-	return runs(cmd, func() int {
+	return cli.Runs(cmd, func() int {
 		query := url.Values{"user": {user}, "source": {source}}
-		answer, err := askGate(*path, true, http.MethodPost, gate.LiftBackoffsPath+"?"+query.Encode(), answerTimeout)
+		answer, err := adminclient.Ask(*path, http.MethodPost, gate.LiftBackoffsPath+"?"+query.Encode(), adminclient.Timeout)
 		if err != nil {
-			return fail(s, "backoffs lift", err)
+			return cli.Fail(s, "backoffs lift", err)
 		}
 		var l gate.Lifted
 		if err := json.Unmarshal(answer, &l); err != nil {
-			return fail(s, "backoffs lift", err)
+			return cli.Fail(s, "backoffs lift", err)
 		}
-		fmt.Fprintf(s.out, "lifted %s\n", phrase.Count(l.Lifted, "back-off"))
-		return exitOK
+		fmt.Fprintf(s.Out, "lifted %s\n", phrase.Count(l.Lifted, "back-off"))
+		return cli.OK
 	})
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pgwicket/cmd/pgwicket/cli"
 	"pgwicket/config"
 	"pgwicket/internal/audit"
 	"pgwicket/internal/budget"
@@ -26,13 +27,13 @@ that runs is not disturbed.
 
 Exit status: 0 the configuration is valid, 2 wrong usage, 78 it is not.`
 
-func checkCommand(s streams) *cobra.Command {
+func checkCommand(s cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "check [file]", Short: "Check the configuration and every file that it names", Long: checkHelp,
 		Example: "  pgwicket check --config pgwicket.yaml",
 	}
-	path := configFlag(cmd)
-	runs(cmd, func() int { return check(s, *path) })
+	path := cli.ConfigFlag(cmd)
+	cli.Runs(cmd, func() int { return check(s, *path) })
 	cmd.ValidArgsFunction = nil // a file
 	cmd.Args = func(_ *cobra.Command, args []string) error {
 		switch {
@@ -48,7 +49,7 @@ func checkCommand(s streams) *cobra.Command {
 	return cmd
 }
 
-func check(s streams, path string) int {
+func check(s cli.Streams, path string) int {
 	now := time.Now()
 	cfg, problems := config.Load(path, nil, passphrasePrompt(s), now)
 	var account *sandbox.Account
@@ -71,20 +72,20 @@ func check(s streams, path string) int {
 		_, more := gate.TryGroups(context.Background(), cfg, account)
 		problems = append(problems, more...)
 	}
-	printProblems(s.err, problems)
+	printProblems(s.Err, problems)
 	if config.Failed(problems) {
-		return exitConfig
+		return cli.BadConfig
 	}
-	describe(s.out, cfg, now)
+	describe(s.Out, cfg, now)
 	if account != nil {
-		fmt.Fprintf(s.out, "becomes         %s, once it listens\n", account.Name)
+		fmt.Fprintf(s.Out, "becomes         %s, once it listens\n", account.Name)
 	}
-	fmt.Fprintf(s.out, "%s is valid", cmp.Or(path, "the environment"))
+	fmt.Fprintf(s.Out, "%s is valid", cmp.Or(path, "the environment"))
 	if n := len(problems); n > 0 {
-		fmt.Fprintf(s.out, ", with %s", phrase.Count(n, "warning"))
+		fmt.Fprintf(s.Out, ", with %s", phrase.Count(n, "warning"))
 	}
-	fmt.Fprintln(s.out)
-	return exitOK
+	fmt.Fprintln(s.Out)
+	return cli.OK
 }
 
 // memoryProblems warns of a full gate that needs more memory than its control group

@@ -6,9 +6,11 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
+
+	"pgwicket/cmd/pgwicket/cli"
 )
 
-func completionCommand(s streams) *cobra.Command {
+func completionCommand(s cli.Streams) *cobra.Command {
 	return &cobra.Command{
 		Use:   "completion bash|zsh|fish",
 		Short: "Print a completion script for a shell",
@@ -29,13 +31,13 @@ The script for bash needs the package bash-completion.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			root := cmd.Root()
 			err := map[string]func() error{
-				"bash": func() error { return root.GenBashCompletionV2(s.out, true) },
-				"zsh":  func() error { return root.GenZshCompletion(s.out) },
-				"fish": func() error { return root.GenFishCompletion(s.out, true) },
+				"bash": func() error { return root.GenBashCompletionV2(s.Out, true) },
+				"zsh":  func() error { return root.GenZshCompletion(s.Out) },
+				"fish": func() error { return root.GenFishCompletion(s.Out, true) },
 			}[args[0]]()
 			if err != nil {
-				fmt.Fprintf(s.err, "pgwicket completion: %v\n", err)
-				return exitStatus(exitFailed)
+				fmt.Fprintf(s.Err, "pgwicket completion: %v\n", err)
+				return cli.Status(cli.Failed)
 			}
 			return nil
 		},

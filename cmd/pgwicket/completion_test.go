@@ -16,13 +16,15 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"pgwicket/cmd/pgwicket/cli"
 )
 
 // printed runs a command and returns what it prints.
 func printed(t *testing.T, args ...string) string {
 	t.Helper()
 	var out, stderr bytes.Buffer
-	if status := run(args, streams{os.Stdin, &out, &stderr}); status != exitOK || stderr.Len() > 0 {
+	if status := run(args, cli.Streams{In: os.Stdin, Out: &out, Err: &stderr}); status != cli.OK || stderr.Len() > 0 {
 		t.Fatalf("pgwicket %s: status %d, %s", strings.Join(args, " "), status, stderr.String())
 	}
 	return out.String()
@@ -30,7 +32,7 @@ func printed(t *testing.T, args ...string) string {
 
 // commands returns all commands of the program.
 func commands() []*cobra.Command {
-	return rootCommand(streams{os.Stdin, io.Discard, io.Discard}).Commands()
+	return rootCommand(cli.Streams{In: os.Stdin, Out: io.Discard, Err: io.Discard}).Commands()
 }
 
 // The help of each command explains its flags and, where it has any, its exit status.
@@ -84,7 +86,7 @@ func TestComplete(t *testing.T) {
 	t.Parallel()
 	for _, c := range completions {
 		var out bytes.Buffer
-		run(append([]string{"__complete"}, c.words...), streams{os.Stdin, &out, io.Discard})
+		run(append([]string{"__complete"}, c.words...), cli.Streams{In: os.Stdin, Out: &out, Err: io.Discard})
 		var got []string
 		directive, last := "", c.words[len(c.words)-1]
 		for line := range strings.Lines(out.String()) {
@@ -214,7 +216,7 @@ whence -w _pgwicket`
 // complains.
 func TestMan(t *testing.T) {
 	t.Parallel()
-	root := rootCommand(streams{os.Stdin, io.Discard, io.Discard})
+	root := rootCommand(cli.Streams{In: os.Stdin, Out: io.Discard, Err: io.Discard})
 	page, err := renderMan(root, "1.0", time.Date(2026, 1, 31, 0, 0, 0, 0, time.UTC))
 	if err != nil {
 		t.Fatal(err)
@@ -289,13 +291,13 @@ func TestUsageErrors(t *testing.T) {
 		`pgwicket completion: write bash, zsh or fish; see "pgwicket completion --help"`:                                      {"completion"},
 	} {
 		var stderr bytes.Buffer
-		if status := run(args, streams{os.Stdin, io.Discard, &stderr}); status != exitUsage || stderr.String() != want+"\n" {
+		if status := run(args, cli.Streams{In: os.Stdin, Out: io.Discard, Err: &stderr}); status != cli.Usage || stderr.String() != want+"\n" {
 			t.Errorf("%q: status %d, %s", args, status, stderr.String())
 		}
 	}
 	for _, args := range [][]string{{"tcsh"}, {"bash", "zsh"}, {"--bash"}} {
 		var stderr bytes.Buffer
-		if status := run(append([]string{"completion"}, args...), streams{os.Stdin, io.Discard, &stderr}); status != exitUsage || strings.Count(stderr.String(), "\n") != 1 {
+		if status := run(append([]string{"completion"}, args...), cli.Streams{In: os.Stdin, Out: io.Discard, Err: &stderr}); status != cli.Usage || strings.Count(stderr.String(), "\n") != 1 {
 			t.Errorf("%q: status %d, %q", args, status, stderr.String())
 		}
 	}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pgwicket/cmd/pgwicket/cli"
 	"pgwicket/config"
 )
 
@@ -22,16 +23,16 @@ The files that it names are not read; "pgwicket check" reads them.
 
 Exit status: 0 printed, 2 wrong usage, 78 the file or a variable has a wrong form.`
 
-func configCommand(s streams) *cobra.Command {
+func configCommand(s cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{Use: "config", Short: "Print the effective configuration and the source of each value", Long: configHelp}
-	path := configFlag(cmd)
-	return runs(cmd, func() int {
+	path := cli.ConfigFlag(cmd)
+	return cli.Runs(cmd, func() int {
 		text, problems := config.Effective(*path)
-		printProblems(s.err, problems)
+		printProblems(s.Err, problems)
 		if config.Failed(problems) {
-			return exitConfig
+			return cli.BadConfig
 		}
-		fmt.Fprintf(s.out, "%s", text)
-		return exitOK
+		fmt.Fprintf(s.Out, "%s", text)
+		return cli.OK
 	})
 }

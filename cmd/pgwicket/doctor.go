@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pgwicket/cmd/pgwicket/cli"
 	"pgwicket/config"
 	"pgwicket/internal/doctor"
 	"pgwicket/internal/doctor/report"
@@ -43,7 +44,7 @@ Exit status: 0 no warning and no failure, 1 warnings, 2 wrong usage, 3 failures,
 // exitFailures is the status of doctor for failures: 1 means warnings and 2 wrong usage.
 const exitFailures = 3
 
-func doctorCommand(s streams) *cobra.Command {
+func doctorCommand(s cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Examine the gate, its certificates and PostgreSQL", Long: doctorHelp,
 		Example: `  pgwicket doctor --config pgwicket.yaml --user postgres
@@ -56,34 +57,34 @@ func doctorCommand(s streams) *cobra.Command {
 	}
 	var o doctor.Options
 	var forms report.Forms
-	path := configFlag(cmd)
-	textFlag(cmd, &o.User, "user", "", "the `role` to ask PostgreSQL as, without the gate (default $PGUSER, or else the account)")
+	path := cli.ConfigFlag(cmd)
+	cli.TextFlag(cmd, &o.User, "user", "", "the `role` to ask PostgreSQL as, without the gate (default $PGUSER, or else the account)")
 	var cert, key, conninfo, waivers string
 	var waive []string
-	textFlag(cmd, &o.Session.User, "session-user", "", "the `role` of the session through the gate (default: that of --user)")
-	textFlag(cmd, &o.Session.Database, "session-dbname", "", "the `database` of the session (default: the name of the role, or that of --dbname)")
-	fileFlag(cmd, &cert, "session-cert", "a `file` with the client certificate of the session, in PEM")
-	fileFlag(cmd, &key, "session-key", "the `file` of its key")
-	textFlag(cmd, &o.Database, "dbname", "postgres", "the `database` to connect to then")
+	cli.TextFlag(cmd, &o.Session.User, "session-user", "", "the `role` of the session through the gate (default: that of --user)")
+	cli.TextFlag(cmd, &o.Session.Database, "session-dbname", "", "the `database` of the session (default: the name of the role, or that of --dbname)")
+	cli.FileFlag(cmd, &cert, "session-cert", "a `file` with the client certificate of the session, in PEM")
+	cli.FileFlag(cmd, &key, "session-key", "the `file` of its key")
+	cli.TextFlag(cmd, &o.Database, "dbname", "postgres", "the `database` to connect to then")
 	cmd.Flags().StringVar(&o.PGConf, "pg-conf", "", "read postgresql.conf in this `directory` instead of connecting")
 	_ = cmd.MarkFlagDirname("pg-conf") // fails only for a flag that does not exist
-	textFlag(cmd, &conninfo, "postgres", "", "examine the PostgreSQL of this `conninfo`, without a gate")
+	cli.TextFlag(cmd, &conninfo, "postgres", "", "examine the PostgreSQL of this `conninfo`, without a gate")
 	cmd.Flags().StringArrayVar(&waive, "waive", nil, "accept what a check finds: `CHECK[:OBJECT]=REASON[,YYYY-MM-DD]`; may be repeated")
-	completeWords(cmd, "waive")
-	fileFlag(cmd, &waivers, "waivers", "a `file` with one waiver on each line")
+	cli.CompleteWords(cmd, "waive")
+	cli.FileFlag(cmd, &waivers, "waivers", "a `file` with one waiver on each line")
 	formsFlags(cmd, &forms)
-	return runs(cmd, func() int {
+	return cli.Runs(cmd, func() int {
 		o.File, o.Now = *path, time.Now()
 		if err := forms.ReadWaivers(waive, waivers); err != nil {
-			fmt.Fprintf(s.err, "pgwicket doctor: %v; see %q\n", err, "pgwicket doctor --help")
-			return exitUsage
+			fmt.Fprintf(s.Err, "pgwicket doctor: %v; see %q\n", err, "pgwicket doctor --help")
+			return cli.Usage
 		}
 		if conninfo != "" {
 			return examinePostgres(s, conninfo, forms)
 		}
 		if err := loadSessionCert(&o, cert, key); err != nil {
-			fmt.Fprintf(s.err, "pgwicket doctor: %v\n", err)
-			return exitUsage
+			fmt.Fprintf(s.Err, "pgwicket doctor: %v\n", err)
+			return cli.Usage
 		}
 		return examine(s, o, forms)
 	})
@@ -108,16 +109,16 @@ func loadSessionCert(o *doctor.Options, cert, key string) error {
 	return nil
 }
 
-func examinePostgres(s streams, conninfo string, forms report.Forms) int {
+func examinePostgres(s cli.Streams, conninfo string, forms report.Forms) int {
 	r, err := doctor.ExaminePostgres(context.Background(), conninfo, time.Now())
 	if err != nil {
-		fmt.Fprintf(s.err, "pgwicket doctor: --postgres: %v\n", err)
-		return exitUsage
+		fmt.Fprintf(s.Err, "pgwicket doctor: --postgres: %v\n", err)
+		return cli.Usage
 	}
 	return writeReport(s, forms, r)
 }
 
-func examine(s streams, o doctor.Options, forms report.Forms) int {
+func examine(s cli.Streams, o doctor.Options, forms report.Forms) int {
 	o.Config, o.Problems = config.Load(o.File, nil, passphrasePrompt(s), o.Now)
 	var account *sandbox.Account
 	if o.Config != nil {
@@ -126,8 +127,8 @@ func examine(s streams, o doctor.Options, forms report.Forms) int {
 		o.Problems = append(o.Problems, more...)
 	}
 	if config.Failed(o.Problems) {
-		printProblems(s.err, o.Problems)
-		return exitConfig
+		printProblems(s.Err, o.Problems)
+		return cli.BadConfig
 	}
 	access := sandbox.AccessOf(o.Config, o.File, account)
 	o.Unreachable, o.UnreachableError = access.Try(context.Background())

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"pgwicket/cmd/pgwicket/cli"
 	"pgwicket/internal/tlstest"
 )
 
@@ -51,8 +52,8 @@ func stageExplain(t *testing.T) (ca *tlstest.CA, alice *tlstest.Pair) {
 func explained(t *testing.T, args ...string) (status int, out string) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	status = run(append([]string{"explain"}, args...), streams{os.Stdin, &stdout, &stderr})
-	if stderr.Len() > 0 && status != exitConfig && status != exitUsage {
+	status = run(append([]string{"explain"}, args...), cli.Streams{In: os.Stdin, Out: &stdout, Err: &stderr})
+	if stderr.Len() > 0 && status != cli.BadConfig && status != cli.Usage {
 		t.Errorf("on standard error: %s", stderr.String())
 	}
 	return status, stdout.String() + stderr.String()
@@ -79,7 +80,7 @@ func TestDocumentedPolicies(t *testing.T) {
 				command, answer, _ := strings.Cut(ask, "\n")
 				args := strings.Fields(strings.TrimPrefix(command, "pgwicket explain "))
 				status, out := explained(t, args...)
-				if want := strings.HasPrefix(answer, "admitted"); want != (status == exitOK) || status > exitFailed {
+				if want := strings.HasPrefix(answer, "admitted"); want != (status == cli.OK) || status > cli.Failed {
 					t.Errorf("%s: status %d\n%s", command, status, out)
 				}
 				rest := out
@@ -118,23 +119,23 @@ func TestExplain(t *testing.T) {
 		status int
 		says   []string
 	}{
-		{"admitted", []string{"10.1.2.3", "--cert", "alice.crt"}, exitOK, []string{
+		{"admitted", []string{"10.1.2.3", "--cert", "alice.crt"}, cli.OK, []string{
 			`admitted by rule "own" (pgwicket.yaml:6)`, "source      10.1.2.3 is allowed by 10.0.0.0/8 of acl.allow",
 			"cn      alice", "email   alice@example.com", "not revoked", `1 "first" (pgwicket.yaml:5) does not fit: the certificate does not match`,
 			`2 "own" (pgwicket.yaml:6) fits: allow`,
 		}},
-		{"a name that a terminal turns round", []string{"10.1.2.3", "--cert", "rlo.crt"}, exitFailed, []string{`cn      ad\u202enimda`}},
-		{"denied network", []string{"10.66.2.3", "--cert", "alice.crt"}, exitFailed, []string{"refused: source_denied", "denied by 10.66.0.0/16 of acl.deny", `fits: allow`}},
-		{"no network", []string{"192.0.2.1"}, exitFailed, []string{"refused: source_not_allowed", "in no network of acl.allow"}},
-		{"mapped", []string{"::ffff:10.1.2.3", "--cert", "alice.crt"}, exitOK, []string{"source      10.1.2.3 is allowed"}},
-		{"no certificate", []string{"10.1.2.3"}, exitFailed, []string{"refused: no_rule", "certificate none", "it requires a certificate, and the client sent none", "none fits: reject"}},
-		{"expired one day", []string{"10.1.2.3", "--cert", "alice.crt", "--at", "2199-01-01T00:00:00Z"}, exitFailed, []string{"refused: certificate_expired", "the client is told  FATAL 28000"}},
-		{"not ours", []string{"10.1.2.3", "--cert", "stranger.crt"}, exitFailed, []string{"refused: certificate_unknown_ca", "not checked: its chain does not end in ca_file"}},
-		{"no such file", []string{"10.1.2.3", "--cert", "none.crt"}, exitUsage, []string{"--cert: open none.crt"}},
-		{"a key for a certificate", []string{"10.1.2.3", "--cert", "server.key"}, exitUsage, []string{"holds no certificate in PEM"}},
-		{"no address", []string{"db.example.com"}, exitUsage, []string{`--source: "db.example.com" is not an IP address`}},
-		{"no such time", []string{"10.1.2.3", "--at", "tomorrow"}, exitUsage, []string{"tomorrow"}},
-		{"no such replication", []string{"10.1.2.3", "--replication", "yes"}, exitUsage, []string{"must be database or physical"}},
+		{"a name that a terminal turns round", []string{"10.1.2.3", "--cert", "rlo.crt"}, cli.Failed, []string{`cn      ad\u202enimda`}},
+		{"denied network", []string{"10.66.2.3", "--cert", "alice.crt"}, cli.Failed, []string{"refused: source_denied", "denied by 10.66.0.0/16 of acl.deny", `fits: allow`}},
+		{"no network", []string{"192.0.2.1"}, cli.Failed, []string{"refused: source_not_allowed", "in no network of acl.allow"}},
+		{"mapped", []string{"::ffff:10.1.2.3", "--cert", "alice.crt"}, cli.OK, []string{"source      10.1.2.3 is allowed"}},
+		{"no certificate", []string{"10.1.2.3"}, cli.Failed, []string{"refused: no_rule", "certificate none", "it requires a certificate, and the client sent none", "none fits: reject"}},
+		{"expired one day", []string{"10.1.2.3", "--cert", "alice.crt", "--at", "2199-01-01T00:00:00Z"}, cli.Failed, []string{"refused: certificate_expired", "the client is told  FATAL 28000"}},
+		{"not ours", []string{"10.1.2.3", "--cert", "stranger.crt"}, cli.Failed, []string{"refused: certificate_unknown_ca", "not checked: its chain does not end in ca_file"}},
+		{"no such file", []string{"10.1.2.3", "--cert", "none.crt"}, cli.Usage, []string{"--cert: open none.crt"}},
+		{"a key for a certificate", []string{"10.1.2.3", "--cert", "server.key"}, cli.Usage, []string{"holds no certificate in PEM"}},
+		{"no address", []string{"db.example.com"}, cli.Usage, []string{`--source: "db.example.com" is not an IP address`}},
+		{"no such time", []string{"10.1.2.3", "--at", "tomorrow"}, cli.Usage, []string{"tomorrow"}},
+		{"no such replication", []string{"10.1.2.3", "--replication", "yes"}, cli.Usage, []string{"must be database or physical"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if err := os.WriteFile("stranger.crt", tlstest.NewCA("stranger").Client("alice").CertPEM(), 0o600); err != nil {
@@ -155,7 +156,7 @@ func TestExplain(t *testing.T) {
 		t.Fatal(err)
 	}
 	status, out := explained(t, append(ask, "10.1.2.3", "--cert", "alice.crt")...)
-	if status != exitFailed || !strings.Contains(out, "refused: certificate_revoked") || !strings.Contains(out, "revoked on") {
+	if status != cli.Failed || !strings.Contains(out, "refused: certificate_revoked") || !strings.Contains(out, "revoked on") {
 		t.Errorf("revoked: status %d\n%s", status, out)
 	}
 	for refusal, told := range map[string]string{
@@ -170,10 +171,10 @@ func TestExplain(t *testing.T) {
 			t.Errorf("acl.refusal %s:\n%s", refusal, out)
 		}
 	}
-	if status, out := explained(t, "--config", "pgwicket.yaml", "--source", "10.1.2.3"); status != exitUsage {
+	if status, out := explained(t, "--config", "pgwicket.yaml", "--source", "10.1.2.3"); status != cli.Usage {
 		t.Errorf("without a user: status %d\n%s", status, out)
 	}
-	if status, out := explained(t, "--config", "none.yaml", "--source", "10.1.2.3", "--user", "x"); status != exitConfig {
+	if status, out := explained(t, "--config", "none.yaml", "--source", "10.1.2.3", "--user", "x"); status != cli.BadConfig {
 		t.Errorf("without a configuration: status %d\n%s", status, out)
 	}
 }

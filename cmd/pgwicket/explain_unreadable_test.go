@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"pgwicket/cmd/pgwicket/cli"
 	"pgwicket/internal/tlstest"
 )
 
@@ -66,11 +67,11 @@ func TestExplainCertificateThatGoCannotRead(t *testing.T) {
 		status     int
 		says       []string
 	}{
-		{"own.crt", "app_user", exitFailed, append(limit(`certificate 1 of "own.crt"`), "cn      app_user", "not revoked")},
-		{"own.crt", "other", exitFailed, []string{"refused: tls_failed", "refused: no_rule"}},
-		{"surplus.crt", "alice", exitFailed, limit(`certificate 2 of "surplus.crt"`)},
-		{"damaged.crt", "alice", exitFailed, []string{"refused: tls_failed", `certificate 1 of "damaged.crt" (SHA-256`, "signed part that cannot be read"}},
-		{"bom.crt", "alice", exitOK, []string{`admitted by rule "own"`}},
+		{"own.crt", "app_user", cli.Failed, append(limit(`certificate 1 of "own.crt"`), "cn      app_user", "not revoked")},
+		{"own.crt", "other", cli.Failed, []string{"refused: tls_failed", "refused: no_rule"}},
+		{"surplus.crt", "alice", cli.Failed, limit(`certificate 2 of "surplus.crt"`)},
+		{"damaged.crt", "alice", cli.Failed, []string{"refused: tls_failed", `certificate 1 of "damaged.crt" (SHA-256`, "signed part that cannot be read"}},
+		{"bom.crt", "alice", cli.OK, []string{`admitted by rule "own"`}},
 	} {
 		status, out := explained(t, "--config", "pgwicket.yaml", "--source", "10.1.2.3", "--user", c.user, "--cert", c.file)
 		if status != c.status {
@@ -106,7 +107,7 @@ func TestCheckCertificateThatGoCannotRead(t *testing.T) {
 		}
 	}
 	var stdout, stderr bytes.Buffer
-	if status := run([]string{"check", "--config", "pgwicket.yaml"}, streams{os.Stdin, &stdout, &stderr}); status != exitConfig {
+	if status := run([]string{"check", "--config", "pgwicket.yaml"}, cli.Streams{In: os.Stdin, Out: &stdout, Err: &stderr}); status != cli.BadConfig {
 		t.Errorf("status %d", status)
 	}
 	out := stdout.String() + stderr.String()

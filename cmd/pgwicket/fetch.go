@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pgwicket/cmd/pgwicket/cli"
 	"pgwicket/config"
 	"pgwicket/internal/crl"
 	"pgwicket/internal/crlfetch"
@@ -30,26 +31,26 @@ HTTP and HTTPS are supported, with the proxy of HTTP_PROXY and HTTPS_PROXY; LDAP
 Exit status: 0 stopped by a signal, or with --once all lists are fetched; 1 a list was
 not fetched; 2 wrong usage; 78 the configuration is wrong.`
 
-func fetchCommand(s streams) *cobra.Command {
+func fetchCommand(s cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "fetch", Short: "Download revocation lists", Long: fetchHelp,
 		Example: "  pgwicket fetch --once",
 	}
-	path := configFlag(cmd)
+	path := cli.ConfigFlag(cmd)
 	once := cmd.Flags().Bool("once", false, "download every list once, and exit")
 	interval := cmd.Flags().Duration("interval", crlfetch.DefaultInterval, "`time` between two downloads of a list")
-	completeWords(cmd, "interval")
+	cli.CompleteWords(cmd, "interval")
 	var address string
-	textFlag(cmd, &address, "metrics", "", "serve metrics on this `address`, such as 127.0.0.1:10433")
+	cli.TextFlag(cmd, &address, "metrics", "", "serve metrics on this `address`, such as 127.0.0.1:10433")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		if *interval < time.Minute || *interval > 7*24*time.Hour {
 			return errors.New("--interval: it must be from 1m to 168h")
 		}
 		return nil
 	}
-	return runs(cmd, func() int {
+	return cli.Runs(cmd, func() int {
 		sources, status := listSources(s, *path)
-		if status != exitOK {
+		if status != cli.OK {
 			return status
 		}
 		log, _, flush := newLogger(s, "auto", slog.LevelInfo, func() {})
@@ -60,18 +61,18 @@ func fetchCommand(s streams) *cobra.Command {
 		if *once {
 			if n := f.Once(ctx, sources); n > 0 {
 				log.Error("not all revocation lists are fetched", "failed", n)
-				return exitFailed
+				return cli.Failed
 			}
-			return exitOK
+			return cli.OK
 		}
 		if address != "" {
 			if err := serveFetchMetrics(ctx, f, sources, address); err != nil {
-				return fail(s, cmd.Name(), err)
+				return cli.Fail(s, cmd.Name(), err)
 			}
 		}
 		log.Info("ready", "lists", countURLs(sources))
 		f.Run(ctx, sources)
-		return exitOK
+		return cli.OK
 	})
 }
 
@@ -83,30 +84,30 @@ func countURLs(sources []crlfetch.Source) (n int) {
 }
 
 // listSources reads the configuration, and the distribution points of its certificates.
-func listSources(s streams, path string) (sources []crlfetch.Source, status int) {
+func listSources(s cli.Streams, path string) (sources []crlfetch.Source, status int) {
 	all, problems := config.ListSources(path)
 	for _, p := range problems {
-		fmt.Fprintln(s.err, p)
+		fmt.Fprintln(s.Err, p)
 	}
 	switch {
 	case config.Failed(problems):
-		return nil, exitConfig
+		return nil, cli.BadConfig
 	case len(all) == 0:
-		fmt.Fprintln(s.err, "pgwicket fetch: there are no crl_urls to fetch: set tls.crl_urls")
-		return nil, exitConfig
+		fmt.Fprintln(s.Err, "pgwicket fetch: there are no crl_urls to fetch: set tls.crl_urls")
+		return nil, cli.BadConfig
 	}
 	for _, one := range all {
 		urls := slices.DeleteFunc(slices.Clone(one.URLs), func(u string) bool { return u == crl.FromCertificates })
 		if len(urls) < len(one.URLs) {
 			found, unsupported, err := crlfetch.PointsOf(one.CertFiles)
 			if err != nil {
-				return nil, fail(s, "fetch", err)
+				return nil, cli.Fail(s, "fetch", err)
 			}
 			for _, u := range unsupported {
-				fmt.Fprintf(s.err, "pgwicket fetch: the distribution point %q is not by HTTP, and is left out\n", u)
+				fmt.Fprintf(s.Err, "pgwicket fetch: the distribution point %q is not by HTTP, and is left out\n", u)
 			}
 			if len(found) == 0 {
-				fmt.Fprintf(s.err, "pgwicket fetch: %s.crl_urls: no certificate of ca_file and cert_file names a distribution point by HTTP\n", one.Section)
+				fmt.Fprintf(s.Err, "pgwicket fetch: %s.crl_urls: no certificate of ca_file and cert_file names a distribution point by HTTP\n", one.Section)
 			}
 			urls = append(urls, found...)
 		}
@@ -114,9 +115,9 @@ func listSources(s streams, path string) (sources []crlfetch.Source, status int)
 		sources = append(sources, crlfetch.Source{URLs: slices.Compact(urls), Dir: one.Dir, CAFile: one.CAFile})
 	}
 	if countURLs(sources) == 0 {
-		return nil, fail(s, "fetch", fmt.Errorf("%s to fetch", phrase.Count(0, "list")))
+		return nil, cli.Fail(s, "fetch", fmt.Errorf("%s to fetch", phrase.Count(0, "list")))
 	}
-	return sources, exitOK
+	return sources, cli.OK
 }
 
 // serveFetchMetrics serves the metrics until ctx ends.

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"unicode/utf16"
 
+	"pgwicket/cmd/pgwicket/cli"
 	"pgwicket/internal/tlstest"
 )
 
@@ -104,13 +105,13 @@ func TestFilesOfOtherKinds(t *testing.T) {
 			t.Fatal(err)
 		}
 		var stdout, stderr bytes.Buffer
-		status := run([]string{"check", "--config", "pgwicket.yaml"}, streams{os.Stdin, &stdout, &stderr})
+		status := run([]string{"check", "--config", "pgwicket.yaml"}, cli.Streams{In: os.Stdin, Out: &stdout, Err: &stderr})
 		out := stdout.String() + stderr.String()
 		about := strings.Contains(out, "tls."+c.key+": ")
 		switch {
 		case c.want == fine && about:
 			t.Errorf("%s with %s: %s", c.key, c.name, out)
-		case c.want != fine && (status != exitConfig || !about || !strings.Contains(out, c.want)):
+		case c.want != fine && (status != cli.BadConfig || !about || !strings.Contains(out, c.want)):
 			t.Errorf("%s with %s: status %d, want %q: %s", c.key, c.name, status, c.want, out)
 		}
 	}

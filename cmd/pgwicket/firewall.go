@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pgwicket/cmd/pgwicket/cli"
 	"pgwicket/config"
 	"pgwicket/internal/nftables"
 	"pgwicket/internal/systemd"
@@ -31,26 +32,26 @@ configuration, with either action, and prints the differences.
 Exit status: 0 printed, or the kernel has the rules, 1 it has others or cannot be
 asked, 2 wrong usage, 78 the configuration is wrong.`
 
-func firewallCommand(s streams) *cobra.Command {
+func firewallCommand(s cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "firewall", Short: "Print the allowlist as the rules of a firewall", Long: firewallHelp,
 		Example: `  pgwicket firewall --config pgwicket.yaml | nft -f -
   pgwicket firewall --config pgwicket.yaml --check
   pgwicket firewall --format systemd >/etc/systemd/system/pgwicket.service.d/firewall.conf`,
 	}
-	path := configFlag(cmd)
-	format := choiceFlag(cmd, "format", "the firewall", "nftables", "systemd")
-	action := choiceFlag(cmd, "action", "what nftables does with other sources", nftables.Reject, nftables.Drop)
+	path := cli.ConfigFlag(cmd)
+	format := cli.ChoiceFlag(cmd, "format", "the firewall", "nftables", "systemd")
+	action := cli.ChoiceFlag(cmd, "action", "what nftables does with other sources", nftables.Reject, nftables.Drop)
 	check := cmd.Flags().Bool("check", false, "compare nftables in the kernel with the configuration")
-	return runs(cmd, func() int {
+	return cli.Runs(cmd, func() int {
 		if *format == "systemd" && (*check || *action != nftables.Reject) {
-			fmt.Fprintln(s.err, `pgwicket firewall: --check and --action are for nftables: systemd drops, and "systemctl show -p IPAddressAllow" shows what it allows`)
-			return exitUsage
+			fmt.Fprintln(s.Err, `pgwicket firewall: --check and --action are for nftables: systemd drops, and "systemctl show -p IPAddressAllow" shows what it allows`)
+			return cli.Usage
 		}
 		cfg, problems := config.Load(*path, nil, passphrasePrompt(s), time.Now())
 		if cfg == nil {
-			printProblems(s.err, problems)
-			return exitConfig
+			printProblems(s.Err, problems)
+			return cli.BadConfig
 		}
 		switch {
 		case *check:
@@ -58,28 +59,28 @@ func firewallCommand(s streams) *cobra.Command {
 		case *format == "systemd":
 			text, gaps := systemd.AddressFilter(cfg.Policy, cfg.Listen, cfg.Admin.Address)
 			for _, g := range gaps {
-				fmt.Fprintf(s.err, "pgwicket firewall: warning: %s\n", g)
+				fmt.Fprintf(s.Err, "pgwicket firewall: warning: %s\n", g)
 			}
-			fmt.Fprint(s.out, text)
+			fmt.Fprint(s.Out, text)
 		default:
-			fmt.Fprint(s.out, nftables.Rules(cfg.Policy, cfg.Listen, *action))
+			fmt.Fprint(s.Out, nftables.Rules(cfg.Policy, cfg.Listen, *action))
 		}
-		return exitOK
+		return cli.OK
 	})
 }
 
-func checkFirewall(s streams, cfg *config.Config) int {
+func checkFirewall(s cli.Streams, cfg *config.Config) int {
 	differences, err := nftables.Compare(context.Background(), cfg.Policy, cfg.Listen)
 	if err != nil {
-		return fail(s, "firewall", err)
+		return cli.Fail(s, "firewall", err)
 	}
 	for _, d := range differences {
-		fmt.Fprintln(s.out, d)
+		fmt.Fprintln(s.Out, d)
 	}
 	if len(differences) > 0 {
-		fmt.Fprintln(s.out, "\nload the rules of the configuration with: pgwicket firewall --config FILE | nft -f -")
-		return exitFailed
+		fmt.Fprintln(s.Out, "\nload the rules of the configuration with: pgwicket firewall --config FILE | nft -f -")
+		return cli.Failed
 	}
-	fmt.Fprintln(s.out, "the kernel has the rules of the configuration")
-	return exitOK
+	fmt.Fprintln(s.Out, "the kernel has the rules of the configuration")
+	return cli.OK
 }

@@ -6,6 +6,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"pgwicket/cmd/pgwicket/cli"
+	"pgwicket/internal/adminclient"
 )
 
 const healthcheckHelp = `Ask the gate whether it is alive, by admin.socket or else by admin.address. It is
@@ -22,25 +25,29 @@ const (
 	readyPath = "/readyz"
 )
 
-func healthcheckCommand(s streams) *cobra.Command {
+func healthcheckCommand(s cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "healthcheck", Short: "Ask whether the gate is alive", Long: healthcheckHelp,
 		Example: `  pgwicket healthcheck --config pgwicket.yaml
   HEALTHCHECK CMD ["pgwicket", "healthcheck", "--config", "/etc/pgwicket/pgwicket.yaml"]`,
 	}
-	path := configFlag(cmd)
+	path := cli.ConfigFlag(cmd)
 	ready := cmd.Flags().Bool("ready", false, "ask whether it admits clients, which it does not while it shuts down")
-	timeout := timeoutFlag(cmd, 5*time.Second, "how long to wait for the answer")
-	return runs(cmd, func() int {
+	timeout := cli.TimeoutFlag(cmd, 5*time.Second, "how long to wait for the answer")
+	return cli.Runs(cmd, func() int {
 		probe := alivePath
 		if *ready {
 			probe = readyPath
 		}
-		answer, err := askGate(*path, false, http.MethodGet, probe, *timeout)
+		c, err := adminclient.New(*path, false)
 		if err != nil {
-			return fail(s, cmd.Name(), err)
+			return cli.Fail(s, cmd.Name(), err)
 		}
-		fmt.Fprintf(s.out, "%s", answer)
-		return exitOK
+		answer, err := c.Ask(http.MethodGet, probe, *timeout)
+		if err != nil {
+			return cli.Fail(s, cmd.Name(), err)
+		}
+		fmt.Fprintf(s.Out, "%s", answer)
+		return cli.OK
 	})
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pgwicket/cmd/pgwicket/cli"
+	"pgwicket/internal/adminclient"
 	"pgwicket/internal/gate"
 	"pgwicket/internal/lock"
 	"pgwicket/internal/phrase"
@@ -29,18 +31,18 @@ it.
 
 Exit status: 0 locked, 1 not locked, 2 wrong usage.`
 
-func lockCommand(s streams) *cobra.Command {
+func lockCommand(s cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "lock", Short: "Refuse clients, and end their sessions", Long: lockHelp,
 		Example: `  pgwicket lock --cn alice --for 2h --reason "stolen laptop"
   pgwicket lock --serial 1A2B --issuer "CN=Example CA" --forever`,
 	}
-	path := configFlag(cmd)
+	path := cli.ConfigFlag(cmd)
 	query := url.Values{}
 	filterFlags(cmd, query)
 	keep := func(name, usage string) {
 		cmd.Flags().Var(&queryValue{query, name}, name, usage)
-		completeWords(cmd, name)
+		cli.CompleteWords(cmd, name)
 	}
 	keep("for", "how `long`, as in 30m or 2h")
 	keep("until", "the `time` of its end, as in 2027-01-31T12:00:00Z")
@@ -72,16 +74,16 @@ func lockCommand(s streams) *cobra.Command {
 		}
 		return nil
 	}
-	return runs(cmd, func() int {
+	return cli.Runs(cmd, func() int {
 		var l gate.Locked
-		if err := postGate(*path, gate.LockPath, query, &l); err != nil {
-			return fail(s, cmd.Name(), err)
+		if err := adminclient.Post(*path, gate.LockPath, query, &l); err != nil {
+			return cli.Fail(s, cmd.Name(), err)
 		}
-		fmt.Fprintf(s.out, "locked: %s, %s, %s\n", l.Lock.Describe(), lockEnd(l.Lock), endsNow(l.Sessions))
+		fmt.Fprintf(s.Out, "locked: %s, %s, %s\n", l.Lock.Describe(), l.Lock.Ends(), endsNow(l.Sessions))
 		if !l.Persistent {
-			fmt.Fprintln(s.err, "pgwicket lock: there is no state_dir, so this lock ends when the gate stops")
+			fmt.Fprintln(s.Err, "pgwicket lock: there is no state_dir, so this lock ends when the gate stops")
 		}
-		return exitOK
+		return cli.OK
 	})
 }
 
@@ -91,13 +93,6 @@ func endsNow(n int) string {
 		return "1 open session ends"
 	}
 	return phrase.Count(n, "open session") + " end"
-}
-
-func lockEnd(l lock.Lock) string {
-	if l.Until == nil {
-		return "until it is unlocked"
-	}
-	return "until " + l.Until.UTC().Format(time.RFC3339)
 }
 
 // filterFlags adds a flag for each condition of a filter, which writes into query.
@@ -114,7 +109,7 @@ func filterFlags(cmd *cobra.Command, query url.Values) {
 	}
 	for _, name := range lock.Conditions() {
 		cmd.Flags().Var(&queryValue{query, name}, name, usages[name])
-		completeWords(cmd, name)
+		cli.CompleteWords(cmd, name)
 	}
 }
 
@@ -139,28 +134,19 @@ func (v *queryValue) Set(text string) error {
 	return nil
 }
 
-// postGate sends a request by the admin socket, and reads the answer.
-func postGate(config, path string, query url.Values, answer any) error {
-	text, err := askGate(config, true, http.MethodPost, path+"?"+query.Encode(), answerTimeout)
-	if err != nil {
-		return err
-	}
-	return json.Unmarshal(text, answer)
-}
-
 const unlockHelp = `End a lock at once. "pgwicket locks" prints the ids. Sessions that the lock has ended do
 not come back. The request goes by admin.socket; the log names the account that has
 sent it.
 
 Exit status: 0 unlocked, 1 not unlocked, 2 wrong usage.`
 
-func unlockCommand(s streams) *cobra.Command {
+func unlockCommand(s cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "unlock ID", Short: "End a lock", Long: unlockHelp,
 		Example: "  pgwicket unlock 3fa8c01d",
 	}
-	path := configFlag(cmd)
-	runs(cmd, nil)
+	path := cli.ConfigFlag(cmd)
+	cli.Runs(cmd, nil)
 	cmd.Args = func(_ *cobra.Command, args []string) error {
 		if len(args) != 1 || args[0] == "" {
 			return errors.New("name one lock by its id, which \"pgwicket locks\" prints")
@@ -169,10 +155,10 @@ func unlockCommand(s streams) *cobra.Command {
 	}
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		var l lock.Lock
-		if err := postGate(*path, gate.UnlockPath, url.Values{"id": args}, &l); err != nil {
-			return exitStatus(fail(s, cmd.Name(), err))
+		if err := adminclient.Post(*path, gate.UnlockPath, url.Values{"id": args}, &l); err != nil {
+			return cli.Status(cli.Fail(s, cmd.Name(), err))
 		}
-		fmt.Fprintf(s.out, "unlocked: %s\n", l.Describe())
+		fmt.Fprintf(s.Out, "unlocked: %s\n", l.Describe())
 		return nil
 	}
 	return cmd
@@ -183,34 +169,34 @@ request goes by admin.socket.
 
 Exit status: 0 done, 1 the gate cannot be asked, 2 wrong usage.`
 
-func locksCommand(s streams) *cobra.Command {
+func locksCommand(s cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{Use: "locks", Short: "List the locks in force", Long: locksHelp}
-	path := configFlag(cmd)
+	path := cli.ConfigFlag(cmd)
 	asJSON := cmd.Flags().Bool("json", false, "print JSON")
-	return runs(cmd, func() int {
-		answer, err := askGate(*path, true, http.MethodGet, gate.LocksPath, answerTimeout)
+	return cli.Runs(cmd, func() int {
+		answer, err := adminclient.Ask(*path, http.MethodGet, gate.LocksPath, adminclient.Timeout)
 		if err != nil {
-			return fail(s, cmd.Name(), err)
+			return cli.Fail(s, cmd.Name(), err)
 		}
 		if *asJSON {
-			fmt.Fprintf(s.out, "%s", answer)
-			return exitOK
+			fmt.Fprintf(s.Out, "%s", answer)
+			return cli.OK
 		}
 		var all []lock.Lock
 		if err := json.Unmarshal(answer, &all); err != nil {
-			return fail(s, cmd.Name(), err)
+			return cli.Fail(s, cmd.Name(), err)
 		}
 		printLocks(s, all)
-		return exitOK
+		return cli.OK
 	})
 }
 
-func printLocks(s streams, all []lock.Lock) {
+func printLocks(s cli.Streams, all []lock.Lock) {
 	if len(all) == 0 {
-		fmt.Fprintln(s.out, "no lock is in force")
+		fmt.Fprintln(s.Out, "no lock is in force")
 		return
 	}
-	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(s.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ID\tLOCKED\tUNTIL\tBY\tREASON")
 	for _, l := range all {
 		until := "forever"

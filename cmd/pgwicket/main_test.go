@@ -18,6 +18,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"pgwicket/config"
 	"pgwicket/internal/pgtest"
 	"pgwicket/internal/sandbox"
 )
@@ -151,7 +152,7 @@ func condition(name string) (bool, error) {
 	case "netns":
 		return os.Geteuid() == 0 && exec.Command("unshare", "--net", "nft", "list", "ruleset").Run() == nil, nil
 	case "configured": // a machine with a configuration of pgwicket
-		_, err := os.Stat(defaultConfig)
+		_, err := os.Stat(config.DefaultFile)
 		return err == nil, nil
 	case "alone": // for PostgreSQL's account, too
 		cmd := exec.Command("sh", "-c", alone+" true")

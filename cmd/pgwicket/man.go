@@ -10,23 +10,25 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
 	"github.com/spf13/pflag"
+
+	"pgwicket/cmd/pgwicket/cli"
 )
 
-func manCommand(s streams) *cobra.Command {
+func manCommand(s cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "man",
 		Short:   "Print the manual page",
 		Long:    "Print the manual page in roff, with the help of every command.",
 		Example: "  pgwicket man >/usr/share/man/man8/pgwicket.8",
 	}
-	return runs(cmd, func() int {
+	return cli.Runs(cmd, func() int {
 		v, _, _ := buildVersion()
 		page, err := renderMan(cmd.Root(), v, commitDate())
 		if err != nil {
-			return fail(s, cmd.Name(), err)
+			return cli.Fail(s, cmd.Name(), err)
 		}
-		fmt.Fprintf(s.out, "%s", page)
-		return exitOK
+		fmt.Fprintf(s.Out, "%s", page)
+		return cli.OK
 	})
 }
 

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"pgwicket/cmd/pgwicket/cli"
 	"pgwicket/internal/pgtest"
 	"pgwicket/internal/tlstest"
 )
@@ -171,7 +172,7 @@ func (l *mistakeLab) refuses() {
 	for _, command := range []string{"check", "serve"} {
 		cmd := l.command("pgwicket", command, "--config", "pgwicket.yaml")
 		out, _ := cmd.CombinedOutput()
-		if cmd.ProcessState.ExitCode() != exitConfig {
+		if cmd.ProcessState.ExitCode() != cli.BadConfig {
 			l.Errorf("%s: status %d\n%s", command, cmd.ProcessState.ExitCode(), out)
 		}
 		l.said += string(out)

@@ -9,7 +9,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pgwicket/cmd/pgwicket/cli"
 	"pgwicket/config"
+	"pgwicket/internal/adminclient"
 	"pgwicket/internal/gate"
 	"pgwicket/internal/status"
 )
@@ -23,37 +25,37 @@ request goes by admin.socket.
 Exit status: 0 reloaded, 1 the reload failed and the configuration is unchanged, or
 the gate cannot be asked, 2 wrong usage.`
 
-func reloadCommand(s streams) *cobra.Command {
+func reloadCommand(s cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{Use: "reload", Short: "Reload the configuration and print the result", Long: reloadHelp}
-	path := configFlag(cmd)
-	timeout := timeoutFlag(cmd, gate.MaxReload, "how long to wait for the result")
-	return runs(cmd, func() int {
-		answer, err := askGate(*path, true, http.MethodPost, gate.ReloadPath, *timeout)
+	path := cli.ConfigFlag(cmd)
+	timeout := cli.TimeoutFlag(cmd, gate.MaxReload, "how long to wait for the result")
+	return cli.Runs(cmd, func() int {
+		answer, err := adminclient.Ask(*path, http.MethodPost, gate.ReloadPath, *timeout)
 		if err != nil {
-			return fail(s, cmd.Name(), err)
+			return cli.Fail(s, cmd.Name(), err)
 		}
 		var r status.Reload
 		if err := json.Unmarshal(answer, &r); err != nil {
-			return fail(s, cmd.Name(), err)
+			return cli.Fail(s, cmd.Name(), err)
 		}
 		return printReload(s, r)
 	})
 }
 
-func printReload(s streams, r status.Reload) int {
+func printReload(s cli.Streams, r status.Reload) int {
 	for _, p := range r.Problems {
-		fmt.Fprintln(s.err, config.Problem(p))
+		fmt.Fprintln(s.Err, config.Problem(p))
 	}
 	if !r.Successful {
-		return fail(s, "reload", fmt.Errorf("failed; the configuration of %s is unchanged", r.InForceSince.UTC().Format(time.RFC3339)))
+		return cli.Fail(s, "reload", fmt.Errorf("failed; the configuration of %s is unchanged", r.InForceSince.UTC().Format(time.RFC3339)))
 	}
 	changed := "no file has changed"
 	if len(r.Files) > 0 {
 		changed = "changed: " + strings.Join(r.Files, ", ")
 	}
-	fmt.Fprintf(s.out, "reloaded; %s\n", changed)
+	fmt.Fprintf(s.Out, "reloaded; %s\n", changed)
 	for _, c := range r.Changes {
-		fmt.Fprintf(s.out, "  %s\n", c)
+		fmt.Fprintf(s.Out, "  %s\n", c)
 	}
-	return exitOK
+	return cli.OK
 }

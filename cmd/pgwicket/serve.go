@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pgwicket/cmd/pgwicket/cli"
 	"pgwicket/config"
 	"pgwicket/internal/filewatch"
 	"pgwicket/internal/gate"
@@ -43,10 +44,10 @@ Signals:
 Exit status: 0 stopped by a signal, 1 failed, or stopped by a second signal, 2 wrong
 usage, 78 the configuration is wrong.`
 
-func serveCommand(s streams) *cobra.Command {
+func serveCommand(s cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{Use: "serve", Short: "Run the gate", Long: serveHelp}
-	path := configFlag(cmd)
-	return runs(cmd, func() int {
+	path := cli.ConfigFlag(cmd)
+	return cli.Runs(cmd, func() int {
 		if fd, err := strconv.Atoi(os.Getenv(reportVariable)); err == nil && fd > 2 {
 			return serveUpgrade(s, *path, fd)
 		}
@@ -55,7 +56,7 @@ func serveCommand(s streams) *cobra.Command {
 }
 
 // serveUpgrade is serve for the new process of an upgrade, which reports to the command that has started it.
-func serveUpgrade(s streams, path string, fd int) int {
+func serveUpgrade(s cli.Streams, path string, fd int) int {
 	_ = os.Unsetenv(reportVariable)
 	pipe := os.NewFile(uintptr(fd), "report")
 	closeOnExec(fd)
@@ -67,22 +68,22 @@ func serveUpgrade(s streams, path string, fd int) int {
 }
 
 // serve runs a gate. report is for one that takes over from the running gate; nil: it does not.
-func serve(s streams, path string, report func(upgradeReport)) int {
+func serve(s cli.Streams, path string, report func(upgradeReport)) int {
 	signals := make(chan os.Signal, 4)
 	sockets, err := systemd.PassedSockets()
 	if err != nil {
-		fmt.Fprintf(s.err, "pgwicket: %v\n", err)
-		return exitConfig
+		fmt.Fprintf(s.Err, "pgwicket: %v\n", err)
+		return cli.BadConfig
 	}
 	if problems := gate.CheckGODEBUG(os.Getenv("GODEBUG")); len(problems) > 0 {
 		for _, p := range problems {
-			fmt.Fprintf(s.err, "pgwicket: %v\n", p)
+			fmt.Fprintf(s.Err, "pgwicket: %v\n", p)
 		}
-		return exitConfig
+		return cli.BadConfig
 	}
 	if err := sandbox.HideMemory(); err != nil { // before a key is read
-		fmt.Fprintf(s.err, "pgwicket: %v\n", err)
-		return exitFailed
+		fmt.Fprintf(s.Err, "pgwicket: %v\n", err)
+		return cli.Failed
 	}
 	signal.Notify(signals, syscall.SIGHUP) // before the load: an early one must not end the process
 	defer signal.Stop(signals)
@@ -98,13 +99,13 @@ func serve(s streams, path string, report func(upgradeReport)) int {
 		var err error
 		if o.Predecessor, err = gate.MeetPredecessor(o.Config.Admin.Socket, o.Build.Version); err != nil {
 			report(upgradeReport{Error: err.Error()})
-			return exitFailed
+			return cli.Failed
 		}
 		// In a unit of systemd this process has its own connection to the journal, which knows it by that.
 		if os.Getenv("JOURNAL_STREAM") == "" {
 			if err := o.Predecessor.AdoptLog(); err != nil {
 				report(upgradeReport{Error: err.Error()})
-				return exitFailed
+				return cli.Failed
 			}
 		}
 		o.Upgraded = func(u gate.Upgraded) { report(upgradeReport{Done: &u}) }
@@ -116,42 +117,42 @@ func serve(s streams, path string, report func(upgradeReport)) int {
 	defer flush()
 	g, err := gate.New(o)
 	if err != nil {
-		fmt.Fprintf(s.err, "pgwicket: %v\n", err)
-		return exitFailed
+		fmt.Fprintf(s.Err, "pgwicket: %v\n", err)
+		return cli.Failed
 	}
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	if err := g.Run(signals); err != nil {
 		if report != nil {
 			report(upgradeReport{Error: err.Error()}) // nobody reads it if the gate has served
 		}
-		return exitFailed // the log has the reason
+		return cli.Failed // the log has the reason
 	}
-	return exitOK
+	return cli.OK
 }
 
 // loadConfig loads the configuration of a gate. If that fails, it prints why and
 // returns no configuration, and the status.
-func loadConfig(s streams, o gate.Options) (*config.Config, *sandbox.Account, []config.Problem, int) {
+func loadConfig(s cli.Streams, o gate.Options) (*config.Config, *sandbox.Account, []config.Problem, int) {
 	cfg, problems := config.Load(o.Path, nil, o.Prompts.Ask, time.Now())
 	if cfg == nil {
-		printProblems(s.err, problems)
-		return nil, nil, nil, exitConfig
+		printProblems(s.Err, problems)
+		return nil, nil, nil, cli.BadConfig
 	}
 	account, more := sandbox.AccountFor(cfg, o.Path)
 	problems = append(problems, more...)
 	if config.Failed(more) {
-		printProblems(s.err, problems)
-		return nil, nil, nil, exitConfig
+		printProblems(s.Err, problems)
+		return nil, nil, nil, cli.BadConfig
 	}
 	if err := tlsconfig.FixTLS13(cfg.TLS.TLS13); err != nil {
-		fmt.Fprintf(s.err, "pgwicket: %v\n", err)
-		return nil, nil, nil, exitFailed
+		fmt.Fprintf(s.Err, "pgwicket: %v\n", err)
+		return nil, nil, nil, cli.Failed
 	}
 	if err := o.Sockets.CheckUsed(cfg.Listen); err != nil {
-		fmt.Fprintf(s.err, "pgwicket: %v\n", err)
-		return nil, nil, nil, exitConfig
+		fmt.Fprintf(s.Err, "pgwicket: %v\n", err)
+		return nil, nil, nil, cli.BadConfig
 	}
-	return cfg, account, problems, exitOK
+	return cfg, account, problems, cli.OK
 }
 
 // thisBuild describes this process for the status page.

@@ -15,6 +15,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"pgwicket/cmd/pgwicket/cli"
+	"pgwicket/internal/adminclient"
 	"pgwicket/internal/gate"
 	"pgwicket/internal/lock"
 	"pgwicket/internal/phrase"
@@ -27,22 +29,19 @@ account of the gate can open, so it ignores admin.show_clients.
 
 Exit status: 0 done, 1 the gate cannot be asked, 2 wrong usage.`
 
-// answerTimeout is long enough for a busy gate.
-const answerTimeout = 10 * time.Second
-
 // watchInterval is how often sessions --watch refreshes.
 const watchInterval = 2 * time.Second
 
-func sessionsCommand(s streams) *cobra.Command {
+func sessionsCommand(s cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "sessions", Short: "List the open sessions", Long: sessionsHelp,
 		Example: "  pgwicket sessions --user app --sort idle",
 	}
-	path := configFlag(cmd)
+	path := cli.ConfigFlag(cmd)
 	query := url.Values{}
 	filterFlags(cmd, query)
 	asJSON := cmd.Flags().Bool("json", false, "print JSON, with more about the certificates")
-	order := choiceFlag(cmd, "sort", "the `order`, the largest first but for names", "age", "idle", "bytes", "state", "source", "user", "database", "rule", "certificate")
+	order := cli.ChoiceFlag(cmd, "sort", "the `order`, the largest first but for names", "age", "idle", "bytes", "state", "source", "user", "database", "rule", "certificate")
 	watch := cmd.Flags().Bool("watch", false, "print again every 2 seconds")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		if *watch && *asJSON {
@@ -50,29 +49,29 @@ func sessionsCommand(s streams) *cobra.Command {
 		}
 		return checkFilter(query)
 	}
-	return runs(cmd, func() int {
+	return cli.Runs(cmd, func() int {
 		for {
-			answer, err := askGate(*path, true, http.MethodGet, gate.SessionsPath+"?"+query.Encode(), answerTimeout)
+			answer, err := adminclient.Ask(*path, http.MethodGet, gate.SessionsPath+"?"+query.Encode(), adminclient.Timeout)
 			if err != nil {
-				return fail(s, cmd.Name(), err)
+				return cli.Fail(s, cmd.Name(), err)
 			}
 			if *asJSON {
-				fmt.Fprintf(s.out, "%s", answer)
-				return exitOK
+				fmt.Fprintf(s.Out, "%s", answer)
+				return cli.OK
 			}
 			var all []gate.OpenSession
 			if err := json.Unmarshal(answer, &all); err != nil {
-				return fail(s, cmd.Name(), err)
+				return cli.Fail(s, cmd.Name(), err)
 			}
 			sortSessions(all, *order)
 			if *watch {
 				clearScreen(s)
-				fmt.Fprintf(s.out, "%s, %s\n", time.Now().Format(time.DateTime), phrase.Count(len(all), "session"))
+				fmt.Fprintf(s.Out, "%s, %s\n", time.Now().Format(time.DateTime), phrase.Count(len(all), "session"))
 			}
 			printSessions(s, all)
 			printLockCount(s, *path)
 			if !*watch {
-				return exitOK
+				return cli.OK
 			}
 			time.Sleep(watchInterval)
 		}
@@ -88,9 +87,9 @@ func checkFilter(query url.Values) error {
 }
 
 // clearScreen clears a terminal; elsewhere the lines follow each other.
-func clearScreen(s streams) {
-	if f, ok := s.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		fmt.Fprint(s.out, "\x1b[H\x1b[2J")
+func clearScreen(s cli.Streams) {
+	if f, ok := s.Out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		fmt.Fprint(s.Out, "\x1b[H\x1b[2J")
 	}
 }
 
@@ -113,12 +112,12 @@ func sortSessions(all []gate.OpenSession, order string) {
 	}
 }
 
-func printSessions(s streams, all []gate.OpenSession) {
+func printSessions(s cli.Streams, all []gate.OpenSession) {
 	if len(all) == 0 {
-		fmt.Fprintln(s.out, "no session is open")
+		fmt.Fprintln(s.Out, "no session is open")
 		return
 	}
-	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(s.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ID\tAGE\tIDLE\tSTATE\tSOURCE\tUSER\tDATABASE\tRULE\tCERTIFICATE\tFROM CLIENT\tTO CLIENT")
 	for _, one := range all {
 		idle := time.Duration(one.IdleSeconds * float64(time.Second)).Round(time.Second)
@@ -130,10 +129,10 @@ func printSessions(s streams, all []gate.OpenSession) {
 
 // printLockCount reminds of the locks, which are why somebody may be missing. An older
 // gate has none.
-func printLockCount(s streams, path string) {
+func printLockCount(s cli.Streams, path string) {
 	var locks []lock.Lock
-	if answer, err := askGate(path, true, http.MethodGet, gate.LocksPath, answerTimeout); err == nil && json.Unmarshal(answer, &locks) == nil && len(locks) > 0 {
-		fmt.Fprintf(s.out, "%s in force; see \"pgwicket locks\"\n", phrase.Count(len(locks), "lock"))
+	if answer, err := adminclient.Ask(path, http.MethodGet, gate.LocksPath, adminclient.Timeout); err == nil && json.Unmarshal(answer, &locks) == nil && len(locks) > 0 {
+		fmt.Fprintf(s.Out, "%s in force; see \"pgwicket locks\"\n", phrase.Count(len(locks), "lock"))
 	}
 }
 
@@ -144,12 +143,12 @@ goes by admin.socket; the log names the account that has sent it.
 
 Exit status: 0 terminated, 1 none matches, or the gate cannot be asked, 2 wrong usage.`
 
-func terminateCommand(s streams) *cobra.Command {
+func terminateCommand(s cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "terminate", Short: "End open sessions", Long: terminateHelp,
 		Example: "  pgwicket terminate --session 8a0vq2cqj8o3k-1042\n  pgwicket terminate --user app --source 10.20.0.7",
 	}
-	path := configFlag(cmd)
+	path := cli.ConfigFlag(cmd)
 	query := url.Values{}
 	filterFlags(cmd, query)
 	yes := cmd.Flags().Bool("yes", false, "also if it matches all open sessions")
@@ -162,16 +161,16 @@ func terminateCommand(s streams) *cobra.Command {
 		}
 		return checkFilter(query)
 	}
-	return runs(cmd, func() int {
+	return cli.Runs(cmd, func() int {
 		var t gate.Terminated
-		if err := postGate(*path, gate.TerminatePath, query, &t); err != nil {
-			return fail(s, cmd.Name(), err)
+		if err := adminclient.Post(*path, gate.TerminatePath, query, &t); err != nil {
+			return cli.Fail(s, cmd.Name(), err)
 		}
 		if t.Terminated == 0 {
-			return fail(s, cmd.Name(), errors.New("no open session matches"))
+			return cli.Fail(s, cmd.Name(), errors.New("no open session matches"))
 		}
-		fmt.Fprintf(s.out, "terminated %s\n", phrase.Count(t.Terminated, "session"))
-		return exitOK
+		fmt.Fprintf(s.Out, "terminated %s\n", phrase.Count(t.Terminated, "session"))
+		return cli.OK
 	})
 }
 

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"pgwicket/cmd/pgwicket/cli"
 	"pgwicket/internal/pgtest"
 	"pgwicket/internal/tlstest"
 )
@@ -317,7 +318,7 @@ func TestPassedSockets(t *testing.T) {
 		},
 	} {
 		gate := u.launch(name, c.sockets())
-		gate.ends(exitConfig)
+		gate.ends(cli.BadConfig)
 		if text := gate.text(); !strings.Contains(text, c.says) || strings.Count(text, "\n") != 1 {
 			t.Errorf("%s: no %q in: %s", name, c.says, text)
 		}

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/term"
 
+	"pgwicket/cmd/pgwicket/cli"
 	"pgwicket/internal/gate"
 	"pgwicket/internal/logwriter"
 )
@@ -21,17 +22,17 @@ import (
 // newLogger returns a log that never blocks, one for lines about refused connections,
 // which never displace a line of the first, and a function that writes what is queued,
 // which must be called at the end. dropped is called for each dropped line.
-func newLogger(s streams, format string, level slog.Leveler, dropped func()) (log, refusals *slog.Logger, flush func()) {
+func newLogger(s cli.Streams, format string, level slog.Leveler, dropped func()) (log, refusals *slog.Logger, flush func()) {
 	opts := &slog.HandlerOptions{Level: level}
 	handler := func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, opts) }
-	file, isFile := s.err.(*os.File)
+	file, isFile := s.Err.(*os.File)
 	if format == "text" || format == "auto" && isFile && term.IsTerminal(int(file.Fd())) {
 		handler = func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, opts) }
 	}
 	// The Go runtime ends a program whose write to standard error fails with EPIPE,
 	// unless it has asked for SIGPIPE (os/signal, "SIGPIPE").
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	w := logwriter.New(s.err, dropped, func(w io.Writer, n int64) {
+	w := logwriter.New(s.Err, dropped, func(w io.Writer, n int64) {
 		r := slog.NewRecord(time.Now(), slog.LevelWarn, "log lines dropped", 0)
 		r.AddAttrs(slog.Int64("lines", n), slog.String("reason", "the log was not read or could not be written"))
 		_ = handler(w).Handle(context.Background(), r)
@@ -40,8 +41,8 @@ func newLogger(s streams, format string, level slog.Leveler, dropped func()) (lo
 }
 
 // promptsOf returns prompts at the terminal of s; none if it has no terminal.
-func promptsOf(s streams) gate.Prompts {
-	fd := int(s.in.Fd())
+func promptsOf(s cli.Streams) gate.Prompts {
+	fd := int(s.In.Fd())
 	if !term.IsTerminal(fd) {
 		return gate.Prompts{}
 	}
@@ -51,9 +52,9 @@ func promptsOf(s streams) gate.Prompts {
 			if p, ok := typed[text]; ok {
 				return bytes.Clone(p), nil // the caller clears it
 			}
-			fmt.Fprint(s.err, text)
+			fmt.Fprint(s.Err, text)
 			p, err := term.ReadPassword(fd)
-			fmt.Fprintln(s.err)
+			fmt.Fprintln(s.Err)
 			if err == nil {
 				typed[text] = bytes.Clone(p)
 			}
@@ -69,4 +70,4 @@ func promptsOf(s streams) gate.Prompts {
 }
 
 // passphrasePrompt is the prompt of a command that loads once.
-func passphrasePrompt(s streams) func(string) ([]byte, error) { return promptsOf(s).Ask }
+func passphrasePrompt(s cli.Streams) func(string) ([]byte, error) { return promptsOf(s).Ask }

@@ -13,7 +13,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pgwicket/cmd/pgwicket/cli"
 	"pgwicket/config"
+	"pgwicket/internal/adminclient"
 	"pgwicket/internal/sandbox"
 	"pgwicket/internal/socket"
 	"pgwicket/internal/status"
@@ -70,14 +72,14 @@ func tryListen(cfg *config.Config, path string) (problems []config.Problem) {
 // nil.
 func addressesInUse(cfg *config.Config, path string) []string {
 	const within = 2 * time.Second
-	c, err := newClient(path, false)
+	c, err := adminclient.New(path, false)
 	if err != nil {
 		return nil
 	}
 	all := append(slices.Clone(cfg.Listen), cfg.Admin.Address)
-	answer, err := c.ask(http.MethodGet, "/status.json", within)
+	answer, err := c.Ask(http.MethodGet, "/status.json", within)
 	if err != nil {
-		if _, err := c.ask(http.MethodGet, alivePath, within); err != nil {
+		if _, err := c.Ask(http.MethodGet, alivePath, within); err != nil {
 			return nil
 		}
 		return all
@@ -94,12 +96,12 @@ func addressesInUse(cfg *config.Config, path string) []string {
 }
 
 // tryAccessCommand is what sandbox.Access starts to try as another account.
-func tryAccessCommand(s streams) *cobra.Command {
-	return runs(&cobra.Command{Use: sandbox.Subcommand, Short: "Try to read files as another account, for check and doctor", Hidden: true}, func() int {
-		if err := sandbox.Serve(s.in, s.out); err != nil {
-			fmt.Fprintln(s.err, err)
-			return exitFailed
+func tryAccessCommand(s cli.Streams) *cobra.Command {
+	return cli.Runs(&cobra.Command{Use: sandbox.Subcommand, Short: "Try to read files as another account, for check and doctor", Hidden: true}, func() int {
+		if err := sandbox.Serve(s.In, s.Out); err != nil {
+			fmt.Fprintln(s.Err, err)
+			return cli.Failed
 		}
-		return exitOK
+		return cli.OK
 	})
 }

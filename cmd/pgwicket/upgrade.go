@@ -13,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pgwicket/cmd/pgwicket/cli"
+	"pgwicket/internal/adminclient"
 	"pgwicket/internal/gate"
 	"pgwicket/internal/phrase"
 )
@@ -41,81 +43,81 @@ belongs to the unit: it upgrades if the program has been replaced.
 Exit status: 0 the new process serves, 1 it does not and the old one goes on, 2 wrong
 usage.`
 
-func upgradeCommand(s streams) *cobra.Command {
+func upgradeCommand(s cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{Use: "upgrade", Short: "Replace the running process by a new one", Long: upgradeHelp}
-	path := configFlag(cmd)
+	path := cli.ConfigFlag(cmd)
 	var binary string
-	fileFlag(cmd, &binary, "binary", "the `program` to start (default this one)")
+	cli.FileFlag(cmd, &binary, "binary", "the `program` to start (default this one)")
 	dry := cmd.Flags().Bool("dry-run", false, "only print what an upgrade would do")
 	orReload := cmd.Flags().Bool("or-reload", false, "for ExecReload= of a unit: upgrade if this program is another file than the gate runs, and else have $MAINPID reload")
-	timeout := timeoutFlag(cmd, gate.MaxReload, "how long to wait until the new process serves")
-	return runs(cmd, func() int {
+	timeout := cli.TimeoutFlag(cmd, gate.MaxReload, "how long to wait until the new process serves")
+	return cli.Runs(cmd, func() int {
 		if *orReload && !replaced(s, *path, *timeout) {
 			return reloadMain(s)
 		}
-		answer, err := askGate(*path, true, http.MethodGet, gate.UpgradePath, *timeout)
+		answer, err := adminclient.Ask(*path, http.MethodGet, gate.UpgradePath, *timeout)
 		if err != nil {
-			return fail(s, cmd.Name(), err)
+			return cli.Fail(s, cmd.Name(), err)
 		}
 		var plan gate.UpgradePlan
 		if err := json.Unmarshal(answer, &plan); err != nil {
-			return fail(s, cmd.Name(), err)
+			return cli.Fail(s, cmd.Name(), err)
 		}
 		if *dry {
 			return printPlan(s, plan)
 		}
 		if plan.Problem != "" {
-			return fail(s, cmd.Name(), errors.New(plan.Problem))
+			return cli.Fail(s, cmd.Name(), errors.New(plan.Problem))
 		}
 		began := time.Now()
 		done, err := startUpgrade(s, plan, binary, *path, *timeout)
 		if err != nil {
-			return fail(s, cmd.Name(), fmt.Errorf("%w; process %d goes on", err, plan.PID))
+			return cli.Fail(s, cmd.Name(), fmt.Errorf("%w; process %d goes on", err, plan.PID))
 		}
-		fmt.Fprintf(s.out, "upgraded in %v: a new process has taken over from process %d (%s), with %s\n",
+		fmt.Fprintf(s.Out, "upgraded in %v: a new process has taken over from process %d (%s), with %s\n",
 			time.Since(began).Round(time.Millisecond), done.PID, done.Version, phrase.Count(done.Moved, "session"))
 		if done.Stay+done.Starting > 0 {
-			fmt.Fprintf(s.out, "process %d finishes %s and %s in startup, for at most %v\n", done.PID,
+			fmt.Fprintf(s.Out, "process %d finishes %s and %s in startup, for at most %v\n", done.PID,
 				phrase.Count(done.Stay, "session"), phrase.Count(done.Starting, "connection"), done.Drain)
 		}
-		return exitOK
+		return cli.OK
 	})
 }
 
 // replaced reports whether the gate runs another file than this process. Where that cannot be found out, it
 // says why.
-func replaced(s streams, path string, timeout time.Duration) bool {
-	answer, err := askGate(path, true, http.MethodGet, gate.UpgradePath, timeout)
+func replaced(s cli.Streams, path string, timeout time.Duration) bool {
+	answer, err := adminclient.Ask(path, http.MethodGet, gate.UpgradePath, timeout)
 	var plan gate.UpgradePlan
 	if err == nil {
 		err = json.Unmarshal(answer, &plan)
 	}
 	if err != nil {
-		fmt.Fprintf(s.err, "pgwicket upgrade: no upgrade, only a reload: %v\n", err)
+		fmt.Fprintf(s.Err, "pgwicket upgrade: no upgrade, only a reload: %v\n", err)
 		return false
 	}
 	return plan.Program != "" && plan.Program != gate.ProgramID()
 }
 
 // reloadMain sends SIGHUP to the main process of the unit.
-func reloadMain(s streams) int {
+func reloadMain(s cli.Streams) int {
 	pid, err := strconv.Atoi(os.Getenv("MAINPID"))
 	if err != nil || pid <= 1 {
-		return fail(s, "upgrade", errors.New("--or-reload needs the variable MAINPID, which systemd sets"))
+		return cli.Fail(s, "upgrade", errors.New("--or-reload needs the variable MAINPID, which systemd sets"))
 	}
 	if err := hangUp(pid); err != nil {
-		return fail(s, "upgrade", err)
+		return cli.Fail(s, "upgrade", err)
 	}
-	return exitOK
+	return cli.OK
 }
 
-func printPlan(s streams, plan gate.UpgradePlan) int {
-	fmt.Fprintf(s.out, "process %d (%s) would hand %s over; %s and %s in startup would stay, for at most %v\n", plan.PID, plan.Version,
+func printPlan(s cli.Streams, plan gate.UpgradePlan) int {
+	fmt.Fprintf(s.Out, "process %d (%s) would hand %s over; %s and %s in startup would stay, for at most %v\n", plan.PID, plan.Version,
 		phrase.Count(plan.Movable, "session"), phrase.Count(plan.Sessions-plan.Movable, "session"), phrase.Count(plan.Starting, "connection"), plan.DrainTimeout)
 	if plan.Problem != "" {
-		return fail(s, "upgrade", errors.New(plan.Problem))
+		return cli.Fail(s, "upgrade", errors.New(plan.Problem))
 	}
-	return exitOK
+	return cli.OK
 }
 
 // upgradeReport is what the new process writes into its pipe.
@@ -129,7 +131,7 @@ const reportVariable = "UPGRADE_REPORT_FD"
 
 // startUpgrade starts the new process and waits for its report. The process is not ended if that takes too
 // long: it may be about to serve.
-func startUpgrade(s streams, plan gate.UpgradePlan, binary, path string, timeout time.Duration) (*gate.Upgraded, error) {
+func startUpgrade(s cli.Streams, plan gate.UpgradePlan, binary, path string, timeout time.Duration) (*gate.Upgraded, error) {
 	if binary == "" {
 		self, err := os.Executable()
 		if err != nil {
@@ -147,7 +149,7 @@ func startUpgrade(s streams, plan gate.UpgradePlan, binary, path string, timeout
 		args = append(args, "--config", path)
 	}
 	cmd := exec.Command(binary, args...)
-	cmd.Stdin, cmd.Stderr, cmd.ExtraFiles = s.in, s.err, []*os.File{w}
+	cmd.Stdin, cmd.Stderr, cmd.ExtraFiles = s.In, s.Err, []*os.File{w}
 	cmd.Env = append(os.Environ(), reportVariable+"=3") // the first of ExtraFiles
 	if err := detachAs(cmd, plan); err != nil {
 		_ = w.Close()

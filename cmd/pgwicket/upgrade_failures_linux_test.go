@@ -159,7 +159,7 @@ func (u *unit) handOverAndDie(conn *net.UnixConn, ln net.Listener, commands chan
 		}
 		if f.Kind == handover.Serving {
 			commands <- ours
-			return nil
+			return c.Send(handover.Ended, map[string][]string{"ids": nil}, nil) // or it had not known that the new one serves
 		}
 	}
 }

@@ -6,6 +6,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"pgwicket/cmd/pgwicket/cli"
+	"pgwicket/internal/adminclient"
 )
 
 const waitHelp = `Wait until the gate admits clients, by admin.socket or else by admin.address. The
@@ -16,27 +19,27 @@ Exit status: 0 it is ready, 1 it was not in time, 2 wrong usage.`
 // waitInterval is the time between two requests.
 const waitInterval = 100 * time.Millisecond
 
-func waitCommand(s streams) *cobra.Command {
+func waitCommand(s cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "wait", Short: "Wait until the gate is ready", Long: waitHelp,
 		Example: "  pgwicket wait --config pgwicket.yaml && psql ...",
 	}
-	path := configFlag(cmd)
-	timeout := timeoutFlag(cmd, 30*time.Second, "how long to wait")
-	return runs(cmd, func() int {
-		c, err := newClient(*path, false)
+	path := cli.ConfigFlag(cmd)
+	timeout := cli.TimeoutFlag(cmd, 30*time.Second, "how long to wait")
+	return cli.Runs(cmd, func() int {
+		c, err := adminclient.New(*path, false)
 		if err != nil {
-			return fail(s, cmd.Name(), err)
+			return cli.Fail(s, cmd.Name(), err)
 		}
 		end := time.Now().Add(*timeout)
 		for {
 			left := time.Until(end)
-			if _, err = c.ask(http.MethodGet, readyPath, max(left, waitInterval)); err == nil {
-				fmt.Fprintln(s.out, "ready")
-				return exitOK
+			if _, err = c.Ask(http.MethodGet, readyPath, max(left, waitInterval)); err == nil {
+				fmt.Fprintln(s.Out, "ready")
+				return cli.OK
 			}
 			if left <= 0 {
-				return fail(s, cmd.Name(), fmt.Errorf("after %v: %w", *timeout, err))
+				return cli.Fail(s, cmd.Name(), fmt.Errorf("after %v: %w", *timeout, err))
 			}
 			time.Sleep(min(waitInterval, left))
 		}

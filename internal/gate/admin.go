@@ -70,13 +70,20 @@ func (g *Gate) openAdmin(account *sandbox.Account) error {
 			return fmt.Errorf("admin.socket: %w", err)
 		}
 		g.admin.socket = at.Socket
-		if !g.started.ReusePort { // else it may be that of another gate at any moment
-			g.admin.file, _ = os.Lstat(at.Socket)
+		if g.Predecessor == nil { // else the socket is that of the process before until this one serves
+			g.ownSocket()
 		}
 		bounded := boundConns(ln, passedSocket{roleSocket, at.Socket})
 		g.admin.add(bounded, bounded, g.adminServer(g.socketHandler(), bounded, MaxReload))
 	}
 	return nil
+}
+
+// ownSocket has close remove the socket.
+func (g *Gate) ownSocket() {
+	if g.admin.socket != "" && !g.started.ReusePort { // else it may be that of another gate at any moment
+		g.admin.file, _ = os.Lstat(g.admin.socket)
+	}
 }
 
 // MaxReload is how long a request for a reload may take: lists may be large, and a

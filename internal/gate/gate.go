@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -205,12 +206,17 @@ func (g *Gate) takeOver() error {
 	g.auditStart("upgraded", slog.Int("before", p.pid), slog.String("version_before", p.version))
 	g.serve(g.admin.upgrade.listeners)
 	g.ready.Store(true)
-	return p.serving()
+	if err := p.serving(); err != nil {
+		return err
+	}
+	g.ownSocket()
+	return nil
 }
 
 // wait handles signals, changed files and requests until the gate has ended.
 func (g *Gate) wait(signals <-chan os.Signal) error {
 	var drained chan error
+	asked := false // by a signal
 	status := time.NewTicker(statusInterval)
 	defer status.Stop()
 	second := time.NewTicker(time.Second)
@@ -236,14 +242,15 @@ func (g *Gate) wait(signals <-chan os.Signal) error {
 					trail.Reopen()
 				}
 				g.reload(bySignal, filewatch.Take(g.files(g.Path)))
-			case drained != nil && !g.stopping.Load(): // after an upgrade
-				g.stopping.Store(true)
-				close(g.admin.upgrade.drainNow)
+				go g.forward(http.MethodPost, ReloadPath, nil, nil)
+			case drained != nil && !asked: // after an upgrade
+				asked = true
+				g.stopUpgraded()
 			case drained != nil:
 				g.Log.Warn("second signal, exiting at once", "signal", sig.String(), "sessions", g.server.Sessions())
 				return ErrKilled
 			default:
-				drained = make(chan error, 1)
+				asked, drained = true, make(chan error, 1)
 				g.beginShutdown()
 				go g.drain(sig, drained)
 				g.watch(false)
@@ -313,6 +320,9 @@ func (g *Gate) status() string {
 // beginShutdown tells the service manager of the shutdown and how long it may take.
 func (g *Gate) beginShutdown() {
 	g.stopping.Store(true)
+	if before := g.admin.upgrade.before.Load(); before != nil {
+		before.stop()
+	}
 	const margin = 10 * time.Second // for what follows the drain
 	g.notifier.Stopping(g.status(), g.started.DrainDelay+g.started.DrainTimeout+margin)
 }

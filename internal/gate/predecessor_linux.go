@@ -428,13 +428,34 @@ func (p *Predecessor) serving() error {
 	}
 	p.SetDeadline(time.Time{})
 	p.gate.admin.upgrade.before.Store(p)
-	first := make(chan struct{})
+	first := make(chan error, 1)
 	go p.follow(first)
 	select {
-	case <-first: // the service manager knows this process by then
+	case err := <-first: // the service manager knows this process by then
+		return err
 	case <-time.After(switchTimeout):
 	}
 	return nil
+}
+
+// takenBack returns why the old process goes on as if there had been no upgrade; nil: it does not. f and err are
+// the first that it has sent since this one serves.
+func (p *Predecessor) takenBack(f *handover.Frame, err error) error {
+	var why failure
+	switch {
+	case err == nil && f.Kind == handover.Failed && f.Decode(&why) == nil:
+		return errors.New(why.Reason)
+	case err != nil && !p.dead():
+		return fmt.Errorf("the process before has ended the upgrade: %w", err)
+	}
+	return nil
+}
+
+// stop says that this process has been told to stop. The old one must not accept again when it is gone.
+func (p *Predecessor) stop() {
+	p.SetWriteDeadline(time.Now().Add(time.Second))
+	_ = p.Send(handover.End, nil, nil)
+	p.SetWriteDeadline(time.Time{})
 }
 
 // fail tells the old process why this one does not take over.
@@ -452,18 +473,24 @@ func (p *Predecessor) close() {
 	}
 }
 
-// follow listens to the old process until it has ended. It closes first when the first frame has come.
-func (p *Predecessor) follow(first chan struct{}) {
+// follow listens to the old process until it has ended. first gets one error: that of takenBack, or nil when the
+// first frame has come.
+func (p *Predecessor) follow(first chan<- error) {
 	g := p.gate
-	heard := sync.OnceFunc(func() { close(first) })
-	defer heard()
+	heard := false
 	defer g.admin.upgrade.before.Store(nil)
 	defer p.close()
 	defer p.places.ReleaseAll()
 	defer func() { _ = unix.Close(p.process) }()
 	for {
 		f, err := p.Receive()
-		heard()
+		if !heard {
+			heard = true
+			why := p.takenBack(&f, err)
+			if first <- why; why != nil {
+				return
+			}
+		}
 		if err == nil && f.Kind == handover.End {
 			g.Log.Info("the process before has ended in order", "pid", p.pid)
 			return

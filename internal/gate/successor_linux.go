@@ -149,7 +149,12 @@ func (s *successor) listen() {
 		f, err := s.Receive()
 		var a accepted
 		if err == nil {
-			if f.Close(); f.Kind != handover.Accepted {
+			f.Close()
+			if f.Kind == handover.End { // it has been told to stop
+				s.gate.stopUpgraded()
+				continue
+			}
+			if f.Kind != handover.Accepted {
 				err = fmt.Errorf("%v has come", f.Kind)
 			} else {
 				err = f.Decode(&a)
@@ -424,7 +429,7 @@ func (s *successor) offer(batch []*proxy.Leaving) (a accepted, err error) {
 // one dies before the drain begins, finish returns errSuccessorGone, and this process has to accept again.
 func (s *successor) finish(drain func() <-chan error) error {
 	g := s.gate
-	if err := s.moveAll(); err != nil {
+	if err := s.moveAll(); err != nil && !g.stopping.Load() {
 		return err
 	}
 	totals := g.Metrics.Totals()
@@ -456,7 +461,7 @@ func (s *successor) finish(drain func() <-chan error) error {
 			if drained != nil {
 				continue
 			}
-			if err := s.moveAll(); err != nil {
+			if err := s.moveAll(); err != nil && !g.stopping.Load() {
 				return err
 			}
 			if g.server.Sessions() == 0 {
@@ -470,7 +475,7 @@ func (s *successor) finish(drain func() <-chan error) error {
 			return err
 		case err := <-gone:
 			gone = nil
-			if drained == nil {
+			if drained == nil && !g.stopping.Load() {
 				return fmt.Errorf("%w: %w", errSuccessorGone, err)
 			}
 			g.Log.Error("the new process is gone", "pid", s.pid, "error", err.Error())

@@ -112,7 +112,7 @@ type upgrades struct {
 	under    atomic.Bool // an upgrade to another process is under way, or has been made
 	given    atomic.Bool // the other process has the sockets
 	finished chan *successor
-	drainNow chan struct{} // closed by a signal that ends this process after an upgrade
+	drainNow chan struct{} // closed by stopUpgraded
 	program  string        // see ProgramID
 }
 
@@ -173,6 +173,13 @@ func (g *Gate) drainUpgraded() <-chan error {
 		done <- g.server.Drain(ctx)
 	}()
 	return done
+}
+
+// stopUpgraded begins drainUpgraded now, and keeps this process from accepting again.
+func (g *Gate) stopUpgraded() {
+	if g.stopping.CompareAndSwap(false, true) {
+		close(g.admin.upgrade.drainNow)
+	}
 }
 
 // resumeAfterUpgrade has this process accept again, as its successor is gone.

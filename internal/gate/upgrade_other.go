@@ -42,6 +42,8 @@ func (*Predecessor) serving() error { return nil }
 
 func (*Predecessor) fail(error) {}
 
+func (*Predecessor) stop() {}
+
 func (*Predecessor) ask(string, string, time.Duration) ([]byte, error) { return nil, errUpgradeSystem }
 
 func (*Predecessor) terminate(func(*acl.Request) bool, string) {}

@@ -93,6 +93,15 @@ func (h *Conn) Certificates() [][]byte { return h.sent.certificates() }
 // Release ends the counting: the relay has the connection.
 func (h *Conn) Release() { h.free, h.header, h.alert = true, nil, nil }
 
+// Unread puts p before everything that is still to be read. It must begin a record, whose counting
+// begins again when it is read.
+func (h *Conn) Unread(p []byte) {
+	if len(p) > 0 {
+		h.rest, h.header = 0, nil
+	}
+	h.Conn.Unread(p)
+}
+
 func (h *Conn) Read(p []byte) (n int, err error) {
 	if h.free {
 		return h.Conn.Read(p)

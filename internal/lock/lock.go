@@ -37,6 +37,14 @@ func (l *Lock) Describe() string {
 	return text
 }
 
+// Ends returns the end of the lock in words.
+func (l *Lock) Ends() string {
+	if l.Until == nil {
+		return "until it is unlocked"
+	}
+	return "until " + l.Until.UTC().Format(time.RFC3339)
+}
+
 // newID returns an id that is easy to type, and that another gate will hardly give.
 func newID() string {
 	var b [4]byte

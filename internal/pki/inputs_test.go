@@ -145,28 +145,28 @@ func TestBadIndex(t *testing.T) {
 		changed[n] = text
 		return strings.Join(changed, "\t") + "\n"
 	}
-	for text, want := range map[string]string{
-		strings.ReplaceAll(good, "\n", "\r\n"):               "line 1 ends in CR LF",
-		strings.TrimSuffix(good, "\n"):                       "its last line has no newline",
-		with(0, "X"):                                         `line 1 has the unknown status "X"`,
-		with(1, "tomorrow"):                                  `line 1 has the expiry "tomorrow"`,
-		with(2, "270101000000Z"):                             "line 1 has the status R without a time of revocation, or such a time without R",
-		with(3, "xyz"):                                       `line 1 has the serial number "xyz"`,
-		good + good:                                          "line 2 has the serial number of line 1",
-		good + "\n":                                          "line 2 has 1 fields",
-		with(0, "R"):                                         "line 1 has the status R without",
-		"R" + with(2, "270101000000Z,boredom")[1:]:           `line 1 has the reason "boredom"`,
-		"R" + with(2, "270101000000Z,keyTime")[1:]:           `line 1 has the reason "keyTime"`,
-		"R" + with(2, "270101000000Z,keyTime,x")[1:]:         `line 1 has the time "x"`,
-		"R" + with(2, "now")[1:]:                             `line 1 has the time of revocation "now"`,
-		"R" + with(2, "270101000000Z,a,b,c")[1:]:             "line 1 has the reason",
-		"R" + with(2, "270101000000Z,holdInstruction,x")[1:]: "no object identifier",
+	for _, c := range []struct{ text, want string }{
+		{strings.ReplaceAll(good, "\n", "\r\n"), "line 1 ends in CR LF"},
+		{strings.TrimSuffix(good, "\n"), "its last line has no newline"},
+		{with(0, "X"), `line 1 has the unknown status "X"`},
+		{with(1, "tomorrow"), `line 1 has the expiry "tomorrow"`},
+		{with(2, "270101000000Z"), "line 1 has the status R without a time of revocation, or such a time without R"},
+		{with(3, "xyz"), `line 1 has the serial number "xyz"`},
+		{good + good, "line 2 has the serial number of line 1"},
+		{good + "\n", "line 2 has 1 fields"},
+		{with(0, "R"), "line 1 has the status R without"},
+		{"R" + with(2, "270101000000Z,boredom")[1:], `line 1 has the reason "boredom"`},
+		{"R" + with(2, "270101000000Z,keyTime")[1:], `line 1 has the reason "keyTime"`},
+		{"R" + with(2, "270101000000Z,keyTime,x")[1:], `line 1 has the time "x"`},
+		{"R" + with(2, "now")[1:], `line 1 has the time of revocation "now"`},
+		{"R" + with(2, "270101000000Z,a,b,c")[1:], "line 1 has the reason"},
+		{"R" + with(2, "270101000000Z,holdInstruction,x")[1:], "no object identifier"},
 	} {
-		write(t, path, text)
+		write(t, path, c.text)
 		_, err := pki.Open(o)
-		checkError(t, err, want)
-		if read(t, path) != text {
-			t.Errorf("%q was changed", text)
+		checkError(t, err, c.want)
+		if read(t, path) != c.text {
+			t.Errorf("%q was changed", c.text)
 		}
 	}
 	write(t, path, "# a comment\n"+good)

@@ -95,6 +95,7 @@ func (f *flow) step(do func()) {
 	}()
 	do()
 	f.sendRecords() // or what is left would go to the next flow's client
+	f.sendBackend(nil)
 	f.settle()
 	f.activity.Store(uint32(activityOf(&f.tracker)))
 }

@@ -1,4 +1,4 @@
-package main
+package ca
 
 import (
 	"encoding/json"
@@ -13,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pgwicket/cmd/pgwicket/cli"
+	"pgwicket/internal/adminclient"
 	"pgwicket/internal/gate"
 	"pgwicket/internal/phrase"
 	"pgwicket/internal/pki"
@@ -22,35 +24,35 @@ import (
 // second where the gate watches the list.
 const revocationWait = 10 * time.Second
 
-func caRevoke(s streams, f *caFlags) *cobra.Command {
+func revokeCommand(s cli.Streams, f *commonFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "revoke NAME|SERIAL", Short: "Revoke certificates",
 		Long: `Revoke all valid certificates of a name, or the one of a serial number, and make a new
 list. A gate that watches the list ends their sessions within a second; with its
-admin.socket, the command prints how many.` + caExit,
+admin.socket, the command prints how many.` + exitHelp,
 		Example: "  pgwicket ca revoke app --reason keyCompromise",
 	}
 	arguments(cmd, 1, 1, "name the certificate, as \"pgwicket ca list\" prints it")
-	config := configFlag(cmd)
+	config := cli.ConfigFlag(cmd)
 	reason := cmd.Flags().String("reason", "", "why: a `word`, "+strings.Join(pki.Reasons(), ", "))
-	completeWords(cmd, "reason", pki.Reasons()...)
+	cli.CompleteWords(cmd, "reason", pki.Reasons()...)
 	f.withCA(s, cmd, func(c *pki.CA, args []string) error {
 		before, gateErr := sessionsOf(*config, c.Find(args[0]))
 		revoked, err := c.Revoke(args[0], *reason, 0)
 		for _, e := range revoked {
-			fmt.Fprintf(s.out, "revoked %s (%s)\n", e.Serial, e.Subject)
+			fmt.Fprintf(s.Out, "revoked %s (%s)\n", e.Serial, e.Subject)
 		}
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(s.out, "list    %s until %s\n", c.ListFile(), c.ListEnds().Format(time.DateOnly))
+		fmt.Fprintf(s.Out, "list    %s until %s\n", c.ListFile(), c.ListEnds().Format(time.DateOnly))
 		return reportSessions(s, c, *config, args[0], before, gateErr)
 	})
 	return cmd
 }
 
 // reportSessions waits for the sessions to end, and prints how many have.
-func reportSessions(s streams, c *pki.CA, config, name string, before int, err error) error {
+func reportSessions(s cli.Streams, c *pki.CA, config, name string, before int, err error) error {
 	left := before
 	for end := time.Now().Add(revocationWait); err == nil && left > 0; time.Sleep(100 * time.Millisecond) {
 		if left, err = sessionsOf(config, c.Find(name)); time.Now().After(end) {
@@ -59,13 +61,13 @@ func reportSessions(s streams, c *pki.CA, config, name string, before int, err e
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		fmt.Fprintln(s.out, "no gate was asked for open sessions: there is no configuration")
+		fmt.Fprintln(s.Out, "no gate was asked for open sessions: there is no configuration")
 	case err != nil:
-		fmt.Fprintf(s.out, "no gate was asked for open sessions: %v\n", err)
+		fmt.Fprintf(s.Out, "no gate was asked for open sessions: %v\n", err)
 	case left > 0:
 		return fmt.Errorf("%s still open: the gate does not watch the list; \"pgwicket ca crl --publish FILE\" copies it into its crl_file", isOpen(left))
 	default:
-		fmt.Fprintf(s.out, "%s ended\n", phrase.Count(before, "open session"))
+		fmt.Fprintf(s.Out, "%s ended\n", phrase.Count(before, "open session"))
 	}
 	return nil
 }
@@ -86,7 +88,7 @@ func sessionsOf(config string, certs []pki.Entry) (n int, err error) {
 	}
 	for _, e := range certs {
 		query := url.Values{"serial": {e.Serial}}
-		answer, err := askGate(config, true, http.MethodGet, gate.SessionsPath+"?"+query.Encode(), answerTimeout)
+		answer, err := adminclient.Ask(config, http.MethodGet, gate.SessionsPath+"?"+query.Encode(), adminclient.Timeout)
 		if err != nil {
 			return 0, err
 		}

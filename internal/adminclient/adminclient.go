@@ -1,8 +1,10 @@
-package main
+// Package adminclient asks a running gate by its admin socket, or else by its admin address.
+package adminclient
 
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"syscall"
 	"time"
@@ -17,17 +20,21 @@ import (
 	"pgwicket/config"
 )
 
-// client sends the requests of a command to the gate of a configuration.
-type client struct {
+// Timeout is long enough for the answer of a busy gate.
+const Timeout = 10 * time.Second
+
+// Client sends requests to the gate of a configuration.
+type Client struct {
 	name string // for messages
 	base string // of URLs
 	http *http.Client
 }
 
-// newClient prefers the socket. With bySocket there is no other way: the address serves
-// neither actions nor the names of clients.
-func newClient(path string, bySocket bool) (*client, error) {
-	a, overTLS, problems := config.AdminOf(path)
+// New returns a client of the gate with the configuration in file. It prefers the socket.
+// With bySocket there is no other way: the address serves neither actions nor the names
+// of clients.
+func New(file string, bySocket bool) (*Client, error) {
+	a, overTLS, problems := config.AdminOf(file)
 	if len(problems) > 0 {
 		return nil, errors.New(problems[0].String())
 	}
@@ -37,11 +44,11 @@ func newClient(path string, bySocket bool) (*client, error) {
 		dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", a.Socket)
 		}
-		return &client{a.Socket, "http://pgwicket", httpClient(&http.Transport{DialContext: dial})}, nil
+		return &Client{a.Socket, "http://pgwicket", httpClient(&http.Transport{DialContext: dial})}, nil
 	case bySocket:
-		return nil, fmt.Errorf("%s has no admin.socket, which this command needs; %s", path, line)
+		return nil, fmt.Errorf("%s has no admin.socket, which this command needs; %s", file, line)
 	case a.Address == "":
-		return nil, fmt.Errorf("%s has neither admin.address nor admin.socket, so the gate cannot be asked; %s", path, line)
+		return nil, fmt.Errorf("%s has neither admin.address nor admin.socket, so the gate cannot be asked; %s", file, line)
 	}
 	scheme := "http://"
 	// Health is not secret, and the request stays on this machine, so the certificate
@@ -50,7 +57,7 @@ func newClient(path string, bySocket bool) (*client, error) {
 	if overTLS {
 		scheme = "https://"
 	}
-	return &client{a.Address, scheme + reachable(a.Address), httpClient(transport)}, nil
+	return &Client{a.Address, scheme + reachable(a.Address), httpClient(transport)}, nil
 }
 
 func httpClient(t *http.Transport) *http.Client {
@@ -74,8 +81,8 @@ func reachable(address string) string {
 // maxAnswer is far above the sessions of a full gate.
 const maxAnswer = 64 << 20
 
-// ask returns the answer of the gate. A status other than 200 is an error.
-func (c *client) ask(method, path string, within time.Duration) ([]byte, error) {
+// Ask returns the answer of the gate. A status other than 200 is an error.
+func (c *Client) Ask(method, path string, within time.Duration) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, c.base+path, http.NoBody)
@@ -99,7 +106,7 @@ func (c *client) ask(method, path string, within time.Duration) ([]byte, error) 
 	return body, nil
 }
 
-func (c *client) explain(err error, within time.Duration) error {
+func (c *Client) explain(err error, within time.Duration) error {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("nothing listens on %s; is the gate running with this configuration?", c.name)
@@ -111,17 +118,20 @@ func (c *client) explain(err error, within time.Duration) error {
 	return fmt.Errorf("%s: %w", c.name, err)
 }
 
-// fail prints the error of a command and returns its status.
-func fail(s streams, command string, err error) int {
-	fmt.Fprintf(s.err, "pgwicket %s: %v\n", command, err)
-	return exitFailed
-}
-
-// askGate sends one request.
-func askGate(path string, bySocket bool, method, url string, within time.Duration) ([]byte, error) {
-	c, err := newClient(path, bySocket)
+// Ask sends one request by the socket of the gate with the configuration in file.
+func Ask(file, method, path string, within time.Duration) ([]byte, error) {
+	c, err := New(file, true)
 	if err != nil {
 		return nil, err
 	}
-	return c.ask(method, url, within)
+	return c.Ask(method, path, within)
+}
+
+// Post sends an action by the socket, and reads the answer.
+func Post(file, path string, query url.Values, answer any) error {
+	text, err := Ask(file, http.MethodPost, path+"?"+query.Encode(), Timeout)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, answer)
 }
