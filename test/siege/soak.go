@@ -47,8 +47,6 @@ type soak struct {
 	rotations int // of the audit trail, with turn
 	upgrades  int // that have succeeded, with turn
 
-	killedGates map[string]bool // by directory: those with a process that was killed, with turn
-
 	losses      *losses
 	ledger      *ledger
 	outcomes    map[string]bool // that a log may have
@@ -113,7 +111,7 @@ func runSoak(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	}
 	s := &soak{
 		seed: *seed, length: *length, out: stderr, over: make(chan struct{}), losses: newLosses(), ledger: newLedger(),
-		disturbances: disturbances{terminated: make(map[uint32]time.Time)}, killedGates: make(map[string]bool),
+		disturbances: disturbances{terminated: make(map[uint32]time.Time)},
 	}
 	if err := s.prepare(ctx); err != nil {
 		s.remove()

@@ -234,7 +234,7 @@ func (s *soak) restart(ctx context.Context, how action, rnd *rand.Rand) error {
 	var err error
 	if how == crashing {
 		old.Kill()
-		s.killedGates[old.Dir] = true
+		s.lab.kills(old)
 	} else {
 		err = old.Stop()
 	}

@@ -56,9 +56,10 @@ func (s *soak) inspect() {
 		s.recordLoss("the gate", "its log", err.Error())
 	}
 	err := gate.Eventually(context.Background(), "the counters add up", gate.Timeout, func() error {
-		m, err := s.newest().Metrics()
-		if err == nil && m.Unaccounted() != 0 {
-			err = fmt.Errorf("%v connections are counted in and nowhere else", m.Unaccounted())
+		g := s.newest()
+		m, err := g.Metrics()
+		if n := g.unaccounted(m); err == nil && n != 0 {
+			err = fmt.Errorf("%v connections are counted in and nowhere else", n)
 		}
 		return err
 	})
@@ -158,7 +159,7 @@ func (s *soak) auditSessions() error {
 				whole = false
 			}
 		}
-		killed := s.killedGates[g.Dir]
+		killed := s.lab.wasKilled(g)
 		for id, n := range began {
 			if m := ended[id]; n != 1 || m > 1 || m == 0 && whole && !killed {
 				wrong = append(wrong, fmt.Sprintf("session %v of %s has %d beginnings and %d ends", id, g.Dir, n, m))

@@ -71,7 +71,7 @@ func (s *soak) upgrade(ctx context.Context, rnd *rand.Rand) error {
 		// It has handed all sessions over. Only connections in their startup can end with it.
 		s.begin(killingOld)
 		old.Kill()
-		s.killedGates[old.Dir] = true
+		s.lab.kills(old)
 		s.finish()
 		s.faults.add("old process killed after the upgrade", 1)
 	} else if err := old.Expect(gate.Timeout); err != nil {
@@ -284,7 +284,7 @@ func (s *soak) killDuringUpgrade(ctx context.Context, rnd *rand.Rand) error {
 	}
 	time.Sleep(time.Duration(rnd.IntN(30)) * time.Millisecond) // the moment is what is random
 	victim := "new"
-	s.killedGates[old.Dir] = true
+	s.lab.kills(old)
 	if killOld {
 		victim = "old"
 		old.Kill()
