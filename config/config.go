@@ -23,6 +23,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/internal/outcome"
+	"pgwicket/internal/policy"
 	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
 )
@@ -473,9 +474,9 @@ func (l *loader) prefixes(key string, texts []string, warnOpen bool) (out []neti
 	return out
 }
 
-func (l *loader) sourceRefusal(s string) proxy.SourceRefusal {
-	known := []string{proxy.Close: "close", proxy.Reset: "reset", proxy.Explain: "explain"}
-	return proxy.SourceRefusal(max(slices.Index(known, l.oneOf("acl.refusal", s, known...)), 0))
+func (l *loader) sourceRefusal(s string) policy.SourceRefusal {
+	known := []string{policy.Close: "close", policy.Reset: "reset", policy.Explain: "explain"}
+	return policy.SourceRefusal(max(slices.Index(known, l.oneOf("acl.refusal", s, known...)), 0))
 }
 
 // keyOwner returns the user id of the account in user, because the gate reads the keys

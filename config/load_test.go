@@ -12,6 +12,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/internal/golden"
+	"pgwicket/internal/policy"
 	"pgwicket/proxy"
 )
 
@@ -28,22 +29,22 @@ func loadFile(t *testing.T, s *site, name string) *Config {
 func TestLoadDefaults(t *testing.T) {
 	t.Parallel()
 	cfg := loadFile(t, newSite(t), "defaults.good.yaml")
-	policy := *cfg.Policy
-	if policy.TLS != cfg.TLS.Config || policy.Verify == nil || policy.Networks == nil {
-		t.Errorf("policy %+v", policy)
+	got := *cfg.Policy
+	if got.TLS != cfg.TLS.Config || got.Verify == nil || got.Networks == nil {
+		t.Errorf("policy %+v", got)
 	}
-	policy.TLS, policy.Verify, policy.Networks = nil, nil, nil
+	got.TLS, got.Verify, got.Networks = nil, nil, nil
 	if want := (proxy.Policy{
-		SourceRefusal:      proxy.Close,
+		SourceRefusal:      policy.Close,
 		Backend:            &proxy.Backend{Hosts: []proxy.Host{{Network: "unix", Address: "@postgresql/.s.PGSQL.5432"}}, ConnectTimeout: 5 * time.Second},
 		RecheckInterval:    30 * time.Second,
 		ProxyHeaderTimeout: 5 * time.Second,
 		Limits:             proxy.Limits{Startups: 1000, HandshakeBytes: 16 << 10, Sessions: 10_000, PerSource: 1000, Rate: 500, Burst: 1000, AuthFailures: 10, AuthRefusal: time.Minute, UnfinishedTimeout: time.Hour},
 		StartupTimeout:     10 * time.Second, AuthenticationTimeout: 65 * time.Second,
 		MaxCancelRequests: 64,
-		Recording:         proxy.Recording{RefusalLogRate: 50},
-	}); !reflect.DeepEqual(policy, want) {
-		t.Errorf("policy (+) differs from what all-keys.good.yaml says (-); see %s:\n%s", recipe, golden.Diff(golden.Fields(policy), golden.Fields(want)))
+		Recording:         policy.Recording{RefusalLogRate: 50},
+	}); !reflect.DeepEqual(got, want) {
+		t.Errorf("policy (+) differs from what all-keys.good.yaml says (-); see %s:\n%s", recipe, golden.Diff(golden.Fields(got), golden.Fields(want)))
 	}
 	rest := *cfg
 	rest.Policy, rest.TLS, rest.Settings, rest.path = nil, nil, nil, ""
@@ -59,13 +60,13 @@ func TestLoadDefaults(t *testing.T) {
 func TestLoadEveryKey(t *testing.T) {
 	t.Parallel()
 	cfg := loadFile(t, newSite(t), "all-keys.good.yaml")
-	policy := *cfg.Policy
-	networks, rules, proxies, others := policy.Networks, policy.Rules, policy.Proxies, policy.Backends
-	policy.TLS, policy.Verify, policy.Networks, policy.Rules, policy.Proxies, policy.Backends = nil, nil, nil, nil, nil, nil
+	got := *cfg.Policy
+	networks, rules, proxies, others := got.Networks, got.Rules, got.Proxies, got.Backends
+	got.TLS, got.Verify, got.Networks, got.Rules, got.Proxies, got.Backends = nil, nil, nil, nil, nil, nil
 	if want := (proxy.Policy{
-		SourceRefusal: proxy.Explain,
+		SourceRefusal: policy.Explain,
 		Backend:       &proxy.Backend{Hosts: []proxy.Host{{Network: "unix", Address: "@postgresql/.s.PGSQL.6432"}}, ConnectTimeout: 1500 * time.Millisecond},
-		Recheck:       proxy.WhenIdle, OnExpiry: proxy.Off,
+		Recheck:       policy.WhenIdle, OnExpiry: policy.Off,
 		RecheckInterval:    45 * time.Second,
 		ProxyHeaderTimeout: 5 * time.Second,
 		EndOnStaleCRL:      true,
@@ -76,9 +77,9 @@ func TestLoadEveryKey(t *testing.T) {
 		StartupTimeout: time.Minute, AuthenticationTimeout: 70 * time.Second,
 		MaxCancelRequests: 7,
 		KnownCancelsOnly:  true,
-		Recording:         proxy.Recording{RefusalLogRate: 20, LogEndsOnly: true, AuditRequired: true},
-	}); !reflect.DeepEqual(policy, want) {
-		t.Errorf("policy %+v, want %+v", policy, want)
+		Recording:         policy.Recording{RefusalLogRate: 20, LogEndsOnly: true, AuditRequired: true},
+	}); !reflect.DeepEqual(got, want) {
+		t.Errorf("policy %+v, want %+v", got, want)
 	}
 	if got, want := cfg.TLS.Describe(), "TLSv1.2 to TLSv1.3; TLS_AES_256_GCM_SHA384, ECDHE-ECDSA-AES256-GCM-SHA384"; got != want {
 		t.Errorf("offers %s, want %s", got, want)

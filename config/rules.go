@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"pgwicket/acl"
+	"pgwicket/internal/policy"
 	"pgwicket/proxy"
 )
 
@@ -95,15 +96,15 @@ func (l *loader) checkBackends(f file, p *proxy.Policy) []GroupLookup {
 }
 
 // onExpiry is as on_recheck where it is not set.
-func (l *loader) onExpiry(a access) proxy.Recheck {
+func (l *loader) onExpiry(a access) policy.Recheck {
 	if a.OnExpiry != "" {
 		return l.recheck("acl.on_expiry", a.OnExpiry)
 	}
-	known := []string{proxy.Immediate: "immediate", proxy.WhenIdle: "idle", proxy.Off: "off"}
-	return proxy.Recheck(max(slices.Index(known, a.OnRecheck), 0))
+	known := []string{policy.Immediate: "immediate", policy.WhenIdle: "idle", policy.Off: "off"}
+	return policy.Recheck(max(slices.Index(known, a.OnRecheck), 0))
 }
 
-func (l *loader) recheck(key, s string) proxy.Recheck {
-	known := []string{proxy.Immediate: "immediate", proxy.WhenIdle: "idle", proxy.Off: "off"}
-	return proxy.Recheck(max(slices.Index(known, l.oneOf(key, s, known...)), 0))
+func (l *loader) recheck(key, s string) policy.Recheck {
+	known := []string{policy.Immediate: "immediate", policy.WhenIdle: "idle", policy.Off: "off"}
+	return policy.Recheck(max(slices.Index(known, l.oneOf(key, s, known...)), 0))
 }

@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"pgwicket/proxy"
+	"pgwicket/internal/policy"
 )
 
 // stateDir checks the directory of what the gate keeps over a restart.
@@ -56,8 +56,8 @@ func (l *loader) auditFile(dir string, a auditing) string {
 }
 
 // recording returns what is recorded of connections.
-func (l *loader) recording(f file) proxy.Recording {
-	return proxy.Recording{
+func (l *loader) recording(f file) policy.Recording {
+	return policy.Recording{
 		RefusalLogRate: float64(f.Log.RefusalRate),
 		LogEndsOnly:    l.oneOf("log.sessions", f.Log.Sessions, "both", "end") == "end",
 		AuditRequired:  f.Audit.Required,

@@ -37,7 +37,7 @@ var layers = map[string][]string{
 	"internal/tlsrecord": nil,
 	"internal/handover":  nil,
 
-	"internal/outcome":     {"internal/pgwire"},
+	"internal/outcome":     {"internal/pgwire", "internal/relay"},
 	"internal/printable":   nil,
 	"internal/group":       {"acl", "internal/backend", "internal/socket"},
 	"internal/health":      nil,
@@ -49,13 +49,14 @@ var layers = map[string][]string{
 	"internal/statefile":   nil,
 	"internal/backend":     {"internal/limit", "internal/pgwire", "internal/relay", "internal/socket", "internal/tlsrecord"},
 	"internal/clientcert":  {"acl", "internal/certs", "internal/printable"},
-	"internal/handshake":   {"internal/pgwire", "internal/relay"},
+	"internal/handshake":   {"internal/outcome", "internal/pgwire", "internal/relay"},
+	"internal/policy":      {"acl", "internal/backend", "internal/limit", "internal/lock", "internal/outcome"},
 	"internal/proxyheader": {"internal/relay"},
 	"proxy": {
-		"acl", "metrics", "internal/backend", "internal/clientcert", "internal/handshake", "internal/limit", "internal/lock", "internal/outcome", "internal/pgwire", "internal/printable",
+		"acl", "metrics", "internal/backend", "internal/clientcert", "internal/handshake", "internal/limit", "internal/lock", "internal/outcome", "internal/pgwire", "internal/policy", "internal/printable",
 		"internal/proxyheader", "internal/refusallog", "internal/relay", "internal/sessionid", "internal/socket", "internal/tlsrecord",
 	},
-	"config": {"acl", "internal/outcome", "proxy", "tlsconfig", "internal/nearest"},
+	"config": {"acl", "internal/outcome", "internal/policy", "proxy", "tlsconfig", "internal/nearest"},
 
 	"internal/crlfetch": {"internal/certs", "internal/crl", "internal/statefile"},
 	"internal/pki":      {"internal/crl", "internal/privkey", "internal/statefile"},
@@ -68,22 +69,23 @@ var layers = map[string][]string{
 	"internal/nftables":  {"acl", "proxy", "internal/phrase"},
 	"internal/sandbox":   {"config", "proxy", "internal/filewatch"},
 	"internal/doctor": {
-		"acl", "config", "proxy", "tlsconfig", "internal/doctor/postgres", "internal/doctor/report", "internal/nftables", "internal/pgconf", "internal/pgwire", "internal/phrase", "internal/printable", "internal/socket",
+		"acl", "config", "proxy", "tlsconfig", "internal/doctor/postgres", "internal/doctor/report", "internal/nftables", "internal/pgconf", "internal/pgwire", "internal/phrase", "internal/policy", "internal/printable", "internal/socket",
 	},
 	"internal/doctor/postgres": {"internal/doctor/report", "internal/phrase", "internal/printable"},
 	"internal/doctor/report":   {"internal/phrase"},
+	"internal/upgrade":         {"acl", "metrics", "proxy", "internal/handover", "internal/health", "internal/lock"},
 	"internal/gate": {
-		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/audit", "internal/dn", "internal/filewatch", "internal/group", "internal/handover", "internal/health", "internal/lock", "internal/phrase", "internal/sandbox",
-		"internal/socket", "internal/status", "internal/systemd",
+		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/audit", "internal/dn", "internal/filewatch", "internal/group", "internal/health", "internal/lock", "internal/phrase", "internal/policy", "internal/sandbox",
+		"internal/socket", "internal/status", "internal/systemd", "internal/upgrade",
 	},
 	"internal/adminclient": {"config"},
-	"internal/explain":     {"acl", "config", "proxy", "tlsconfig", "internal/gate", "internal/outcome", "internal/phrase", "internal/printable"},
+	"internal/explain":     {"acl", "config", "internal/policy", "proxy", "tlsconfig", "internal/gate", "internal/outcome", "internal/phrase", "internal/printable"},
 
 	"cmd/pgwicket/cli": {"config", "internal/nearest"},
 	"cmd/pgwicket/ca":  {"cmd/pgwicket/cli", "config", "internal/adminclient", "internal/gate", "internal/phrase", "internal/pki"},
 	"cmd/pgwicket": {
 		"cmd/pgwicket/ca", "cmd/pgwicket/cli", "config", "metrics", "tlsconfig", "internal/adminclient", "internal/audit", "internal/budget", "internal/crl", "internal/crlfetch", "internal/doctor", "internal/doctor/report", "internal/explain",
-		"internal/filewatch", "internal/gate", "internal/lock", "internal/logwriter", "internal/nftables", "internal/phrase", "internal/sandbox", "internal/socket", "internal/status", "internal/systemd",
+		"internal/filewatch", "internal/gate", "internal/lock", "internal/logwriter", "internal/nftables", "internal/phrase", "internal/sandbox", "internal/socket", "internal/status", "internal/systemd", "internal/upgrade",
 	},
 	"cmd/pgwicket-demo": {"internal/pgtest", "internal/tlstest"}, // runs the binary as its users do
 

@@ -21,7 +21,7 @@ const (
 )
 
 // maxPackages are the packages with a limit of their own.
-var maxPackages = map[string]int{"cmd/pgwicket": 2500, "internal/gate": 3900, "proxy": 3500}
+var maxPackages = map[string]int{"cmd/pgwicket": 2500}
 
 // testData are packages that are lists of cases for tests. They may be long, and no function of theirs may.
 var testData = []string{"internal/tlstest/chains"}

@@ -36,7 +36,7 @@ func (p *Predecessor) Prepare(saved *SavedSession, client, backend int) (*Arrivi
 		server: p.server, peer: peer, phase: relaying, rule: saved.RuleName, login: saved.Relay.Login, moved: saved.Moved, since: saved.Since,
 		account: limit.Account{User: string(saved.Place.User), Database: string(saved.Place.Database)},
 	}
-	one.host = usedHost{p.server.policy.Load().hostOf(saved.Place.Backend, saved.Place.Address), saved.Place.Backend, saved.HostSince}
+	one.host = usedHost{p.server.policy.Load().HostOf(saved.Place.Backend, saved.Place.Address), saved.Place.Backend, saved.HostSince}
 	if one.host.Host == nil { // the configuration has it no more; nobody can cancel a query there
 		one.host.Host = &Host{Network: "unix", Address: saved.Place.Address}
 	}

@@ -6,6 +6,7 @@ import (
 
 	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgwire"
+	"pgwicket/internal/policy"
 	"pgwicket/internal/relay"
 	"pgwicket/metrics"
 )
@@ -54,4 +55,20 @@ func (s *session) recordLogin(e *end) {
 	case o == outcome.BackendClosed, o == outcome.BackendLost:
 		s.server.metrics.BackendFailed(h, fmt.Sprintf("the connection ended before PostgreSQL was ready (%s)", o))
 	}
+}
+
+// addressesOf names those of every backend for the metrics.
+func addressesOf(p *Policy) (all []metrics.Host) {
+	add := func(name string, b *Backend) {
+		for _, h := range b.Hosts {
+			all = append(all, metrics.Host{Backend: name, Address: h.Address})
+		}
+	}
+	if p.Backend != nil {
+		add(policy.MainBackend, p.Backend)
+	}
+	for name, b := range p.Backends {
+		add(name, b)
+	}
+	return all
 }

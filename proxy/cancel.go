@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"time"
 
@@ -24,18 +23,18 @@ import (
 func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 	c.canSendError = false // no reply, whatever happens
 	policy := c.server.policy.Load()
-	if err := policy.admitsSource(&c.peer.request); err != nil {
+	if err := policy.AdmitsSource(&c.peer.request); err != nil {
 		return err
 	}
 	if c.peer.request.Certificate != nil {
 		if c.verdict.err != nil {
 			return c.verdict.err
 		}
-		if err := policy.admits(&c.peer.request, c.peer.tls, c.server.now()); err != nil {
+		if err := policy.Admits(&c.peer.request, c.peer.tls, c.server.now()); err != nil {
 			return err
 		}
 	}
-	if err := policy.admitsUnlocked(&c.peer.request, c.server.now()); err != nil {
+	if err := policy.AdmitsUnlocked(&c.peer.request, c.server.now()); err != nil {
 		return err
 	}
 	keys, source := &c.server.cancelKeys, limit.SourceOf(c.peer.request.Source)
@@ -74,20 +73,4 @@ type cancelKeys struct {
 	requests *limit.Cancels
 	ownSlots handshake.Slots // for those of sessions that are terminated
 	backend.Keys
-}
-
-// Hosts returns those of every backend.
-func (p *Policy) Hosts() (all []*Host) {
-	add := func(b *Backend) {
-		for i := range b.Hosts {
-			all = append(all, &b.Hosts[i])
-		}
-	}
-	if p.Backend != nil {
-		add(p.Backend)
-	}
-	for _, name := range slices.Sorted(maps.Keys(p.Backends)) {
-		add(p.Backends[name])
-	}
-	return all
 }

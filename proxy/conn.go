@@ -19,6 +19,7 @@ import (
 	"pgwicket/internal/limit"
 	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgwire"
+	"pgwicket/internal/policy"
 	"pgwicket/internal/relay"
 	"pgwicket/internal/tlsrecord"
 	"pgwicket/metrics"
@@ -153,7 +154,7 @@ func (c *conn) serve(ctx context.Context) error {
 	}
 
 	// 5 The backend, which hears of a client only now.
-	c.loginDeadline = policy.loginDeadline()
+	c.loginDeadline = policy.LoginDeadline()
 	backend, err := c.connectBackend(ctx, policy, rule, startup)
 	if err != nil {
 		return err
@@ -165,7 +166,7 @@ func (c *conn) serve(ctx context.Context) error {
 
 // admitSource asks the allowlist, and takes the connection's place in the limiter.
 func (c *conn) admitSource() error {
-	if err := c.policy.admitsSource(&c.peer.request); err != nil && c.policy.SourceRefusal != Explain {
+	if err := c.policy.AdmitsSource(&c.peer.request); err != nil && c.policy.SourceRefusal != policy.Explain {
 		if c.balancer {
 			return c.answerHealthCheck(err)
 		}
@@ -182,15 +183,6 @@ func (c *conn) startupDeadline() time.Time {
 		timeout = min(timeout, limit.OverLimitTimeout)
 	}
 	return c.peer.accepted.Add(timeout)
-}
-
-// loginDeadline is when a connection that is admitted now must be ready for queries.
-func (p *Policy) loginDeadline() time.Time {
-	timeout := p.AuthenticationTimeout
-	if timeout <= 0 {
-		timeout = p.StartupTimeout
-	}
-	return time.Now().Add(timeout)
 }
 
 // overLimit returns the limit that the connection is over; nil: none.
@@ -242,7 +234,7 @@ func (c *conn) verifyCertificate(ctx context.Context) {
 // that no reload slips past it.
 func (c *conn) judge() (*acl.Rule, *Policy, error) {
 	if c.verdict.err != nil {
-		if err := c.server.policy.Load().admitsSource(&c.peer.request); err != nil {
+		if err := c.server.policy.Load().AdmitsSource(&c.peer.request); err != nil {
 			return nil, nil, err
 		}
 		return nil, nil, c.verdict.err // a newer policy has no certificates to judge any more
@@ -401,7 +393,7 @@ func (c *conn) connectBackend(ctx context.Context, p *Policy, rule *acl.Rule, st
 	}
 	bounded, cancel := context.WithDeadline(ctx, c.loginDeadline)
 	defer cancel()
-	name := backendName(rule)
+	name := policy.BackendName(rule)
 	began := time.Now()
 	conn, err := to.Connect(bounded, &c.server.failures, func(h *Host, err error) {
 		if !errors.Is(bounded.Err(), context.Canceled) { // else nobody has waited for the host

@@ -28,6 +28,7 @@ import (
 	"pgwicket/config"
 	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgtest"
+	"pgwicket/internal/policy"
 	"pgwicket/internal/socket"
 	"pgwicket/internal/tlstest"
 	"pgwicket/proxy"
@@ -1107,9 +1108,9 @@ func TestForbiddenSource(t *testing.T) {
 		"source_not_allowed": {{"192.0.2.0/24"}, nil},
 		"source_denied":      {{"127.0.0.0/8"}, {"127.0.0.0/8"}},
 	} {
-		for how, scenes := range map[proxy.SourceRefusal][]scene{
-			proxy.Close: {{"close", outcome, do(eof)}},
-			proxy.Explain: {
+		for how, scenes := range map[policy.SourceRefusal][]scene{
+			policy.Close: {{"close", outcome, do(eof)}},
+			policy.Explain: {
 				{"explain", outcome, do(ssl(), say(alice), fatal("28000", text))},
 				{"explain, direct", outcome, do(directTLS(), say(alice), fatal("28000", text))},
 				{"explain, in clear", "plaintext", do(say(alice), fatal("28000", "requires TLS"))},
@@ -1124,7 +1125,7 @@ func TestForbiddenSource(t *testing.T) {
 	}
 	// A reset may come before the connect is through.
 	b := newBackend(t)
-	g := newGate(t, b.SocketDir, func(p *proxy.Policy) { p.Networks, p.SourceRefusal = networks(nil, nil), proxy.Reset })
+	g := newGate(t, b.SocketDir, func(p *proxy.Policy) { p.Networks, p.SourceRefusal = networks(nil, nil), policy.Reset })
 	conn, err := net.Dial("tcp", g.Addr)
 	if err == nil {
 		defer conn.Close()
@@ -1702,7 +1703,7 @@ func TestPanicIsContained(t *testing.T) {
 
 	accept := g.policy.Verify
 	g.reload(func(p *proxy.Policy) {
-		p.Recheck = proxy.Off // else it would cost the other its session, too: what cannot be judged is refused
+		p.Recheck = policy.Off // else it would cost the other its session, too: what cannot be judged is refused
 		p.Verify = func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) { panic("SECRET\nof the verifier") }
 	})
 	g.play(t, scene{"in Verify", "internal_error", do(ssl(), say(alice), fatal("XX000", "internal error"))})

@@ -17,6 +17,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/internal/outcome"
+	"pgwicket/internal/policy"
 	"pgwicket/internal/tlstest"
 	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
@@ -194,9 +195,9 @@ func TestOnExpiry(t *testing.T) {
 	t.Parallel()
 	db := realPostgres(t)
 	for _, c := range []struct {
-		mode proxy.Recheck
+		mode policy.Recheck
 		name string
-	}{{proxy.Off, "off"}, {proxy.WhenIdle, "idle"}, {proxy.Immediate, "immediate"}} {
+	}{{policy.Off, "off"}, {policy.WhenIdle, "idle"}, {policy.Immediate, "immediate"}} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFiles(t)
 			expiry := time.Now().Add(2 * time.Second)
@@ -209,7 +210,7 @@ func TestOnExpiry(t *testing.T) {
 			if _, err := conn.Exec(t.Context(), "begin"); err != nil {
 				t.Fatal(err)
 			}
-			if c.mode == proxy.Immediate {
+			if c.mode == policy.Immediate {
 				left(t, conn.PgConn(), "57P01", "client certificate expired")
 				g.expect(t, "certificate_expired")
 				return
@@ -218,7 +219,7 @@ func TestOnExpiry(t *testing.T) {
 			if _, err := conn.Exec(t.Context(), "select 1"); err != nil {
 				t.Fatalf("in the transaction: %v", err)
 			}
-			if c.mode == proxy.WhenIdle {
+			if c.mode == policy.WhenIdle {
 				_, _ = conn.Exec(t.Context(), "commit")
 				g.expect(t, "certificate_expired")
 				return

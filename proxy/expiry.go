@@ -20,33 +20,6 @@ func timesOf(rule *acl.Rule) ruleTimes {
 	return ruleTimes{rule.IdleTimeout, rule.SessionLifetime}
 }
 
-// precision is how often the sessions are looked at for the end of their time,
-// so that none has an eighth more than it should.
-func (p *Policy) precision() time.Duration {
-	l, least := p.Limits, time.Duration(0)
-	all := []time.Duration{l.IdleTimeout, l.IdleInTransaction, l.UnfinishedTimeout, l.SessionLifetime}
-	if p.Rules != nil {
-		for _, rule := range p.Rules.All() {
-			times := timesOf(rule)
-			for _, d := range []*time.Duration{times.idle, times.lifetime} {
-				if d != nil {
-					all = append(all, *d)
-				}
-			}
-		}
-	}
-	for _, d := range all {
-		if d > 0 && (least == 0 || d < least) {
-			least = d
-		}
-	}
-	const most = 5 * time.Second // Session.Idle is that precise, whatever the limits
-	if least == 0 {
-		return most
-	}
-	return min(max(least/8, 10*time.Millisecond), most)
-}
-
 // expire ends the sessions that have been idle, or open, for too long.
 func (s *Server) expire(at time.Time) {
 	l := s.policy.Load().Limits

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"pgwicket/internal/pgtest"
+	"pgwicket/internal/policy"
 	"pgwicket/proxy"
 )
 
@@ -83,7 +84,7 @@ func TestLimitsHammer(t *testing.T) {
 			if n%2 == 0 {
 				p.Verify = refuses("bob")
 			}
-			p.Recheck = proxy.Recheck(rand.IntN(3))
+			p.Recheck = policy.Recheck(rand.IntN(3))
 			p.Limits.Startups = 8 + rand.IntN(8)
 		})
 		time.Sleep(20 * time.Millisecond)

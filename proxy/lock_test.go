@@ -14,6 +14,7 @@ import (
 	"pgwicket/internal/lock"
 	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgtest"
+	"pgwicket/internal/policy"
 	"pgwicket/internal/tlstest"
 	"pgwicket/proxy"
 )
@@ -41,7 +42,7 @@ func (g *gate) putLocks(set *lock.Set) { g.reload(func(p *proxy.Policy) { p.Lock
 // ends to the second.
 func TestLockEndsAndRefuses(t *testing.T) {
 	t.Parallel()
-	for _, mode := range []proxy.Recheck{proxy.Immediate, proxy.WhenIdle, proxy.Off} {
+	for _, mode := range []policy.Recheck{policy.Immediate, policy.WhenIdle, policy.Off} {
 		b := newBackend(t)
 		g := newGate(t, b.SocketDir, func(p *proxy.Policy) { p.Recheck = mode })
 		alice, bob := testCA().Client("alice"), testCA().Client("bob")
@@ -110,7 +111,7 @@ func TestLockConditions(t *testing.T) {
 		{"session": {one.ID}},
 		{"cn": {"alice"}, "user": {"app"}, "database": {"shop"}, "source": {"127.0.0.1"}},
 	} {
-		p := proxy.Policy{State: proxy.State{Locks: locked(t, values, now, now.Add(time.Hour))}, Networks: networks([]string{"127.0.0.1"}, nil), Verify: refuses("nobody")}
+		p := proxy.Policy{State: policy.State{Locks: locked(t, values, now, now.Add(time.Hour))}, Networks: networks([]string{"127.0.0.1"}, nil), Verify: refuses("nobody")}
 		_, err := p.Judge(one.Request, first.ConnectionState(), now)
 		var r *proxy.Refusal
 		if !errors.As(err, &r) || r.Outcome != outcome.Locked || strings.Contains(r.Public, "laptop") || !strings.Contains(r.Detail, "stolen laptop") {

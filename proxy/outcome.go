@@ -5,8 +5,6 @@ import (
 
 	"pgwicket/internal/limit"
 	"pgwicket/internal/outcome"
-	"pgwicket/internal/pgwire"
-	"pgwicket/internal/relay"
 	"pgwicket/metrics"
 )
 
@@ -38,50 +36,6 @@ func expected() (e metrics.Outcomes) {
 		}
 	}
 	return e
-}
-
-// outcomeOf returns the outcome of a session that the relay has ended. A session
-// whose backend has refused the login, or has said why it ends the session, is named
-// after that: the client may be faster to leave, once it has read why, than the backend
-// is (pgx closes at once).
-func outcomeOf(r relay.Result) Outcome {
-	o := [...]Outcome{
-		relay.ClientClosed:  outcome.ClientClosed,
-		relay.ClientLost:    outcome.ClientLost,
-		relay.BackendClosed: outcome.BackendClosed,
-		relay.BackendLost:   outcome.BackendLost,
-		relay.LoginTimeout:  outcome.LoginTimeout,
-		relay.Terminated:    Outcome(r.Termination),
-		relay.Failed:        outcome.InternalError,
-		relay.LimitReached:  outcome.TLSRecordLimit,
-	}[r.Cause]
-	switch o {
-	case outcome.BackendClosed, outcome.ClientClosed, outcome.ClientLost:
-	case outcome.BackendLost:
-		if !r.Fatal {
-			return o
-		}
-	default:
-		return o
-	}
-	switch {
-	case r.Login.Ready && r.Fatal:
-		return outcome.BackendClosed
-	case r.Login.Ready || r.Login.SQLSTATE == "" && !r.Login.Discovery:
-		return o
-	}
-	return refusedLogin(r.Login)
-}
-
-// refusedLogin returns the outcome of a login that the backend has refused.
-func refusedLogin(l pgwire.Login) Outcome {
-	switch {
-	case l.Discovery && (l.SQLSTATE == "" || l.SQLSTATE == pgwire.SQLStateInvalidAuthorization):
-		return outcome.OAuthDiscovery // it was no attempt
-	case l.SQLSTATE[:2] == "28": // class 28: invalid authorization specification
-		return outcome.AuthenticationFailed
-	}
-	return outcome.BackendRefused
 }
 
 // asRefusal returns the *Refusal that err is or, if it is a limiter's, stands for. Any

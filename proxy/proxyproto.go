@@ -3,7 +3,6 @@ package proxy
 import (
 	"errors"
 	"io"
-	"net/netip"
 	"os"
 	"time"
 
@@ -19,18 +18,12 @@ import (
 // netbirdio/netbird#5332, pires/go-proxyproto#11 and #131): from a listed load balancer a header
 // is required, from anybody else it is refused.
 
-// trusts reports whether an address may, and must, say for whom it speaks.
-func (p *Policy) trusts(listener string, peer netip.Addr) bool {
-	n := p.Proxies[listener]
-	return n != nil && n.Judge(peer) == acl.Allowed
-}
-
 // readProxyHeader learns where a connection really comes from, if a load balancer has
 // passed it on. What a load balancer opens for itself (LOCAL, UNKNOWN, or its own
 // end of the connection, as HAProxy's checks have it in version 1) is its own:
 // nearly always a health check, which ends here.
 func (c *conn) readProxyHeader() error {
-	if !c.policy.trusts(c.peer.request.Listener, c.peer.request.Source) {
+	if !c.policy.Trusts(c.peer.request.Listener, c.peer.request.Source) {
 		return nil
 	}
 	header, err := c.server.limiter.AwaitHeader(c.policy.Limits, c.peer.request.Source, time.Now(), c.session.evict)
@@ -66,7 +59,7 @@ func (c *conn) readProxyHeader() error {
 //
 // The certificate is judged as of certAt; the zero time says that by has just verified it.
 func (p *peer) judge(by *Policy, at, certAt time.Time) (*acl.Rule, error) {
-	if p.proxy.IsValid() && !by.trusts(p.request.Listener, p.proxy.Addr()) {
+	if p.proxy.IsValid() && !by.Trusts(p.request.Listener, p.proxy.Addr()) {
 		return nil, &Refusal{
 			Outcome: outcome.ProxyHeaderRefused,
 			Public:  "the load balancer that it came by is not allowed any more",
@@ -74,11 +67,11 @@ func (p *peer) judge(by *Policy, at, certAt time.Time) (*acl.Rule, error) {
 		}
 	}
 	if !certAt.IsZero() {
-		if err := by.admits(&p.request, p.tls, certAt); err != nil {
+		if err := by.Admits(&p.request, p.tls, certAt); err != nil {
 			return nil, err
 		}
 	}
-	return by.judgeVerified(&p.request, at)
+	return by.JudgeVerified(&p.request, at)
 }
 
 // unexpectedProxyHeader reports whether a PROXY header comes where a packet

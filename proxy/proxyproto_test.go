@@ -18,6 +18,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/internal/pgtest"
+	"pgwicket/internal/policy"
 	"pgwicket/proxy"
 )
 
@@ -329,7 +330,7 @@ func TestProxyHeaderRefused(t *testing.T) {
 	g.meet(t, direct, "client_closed", directTLS(), say(alice), opened)
 
 	// In words to others does not mean that they may claim to be somebody.
-	g.reload(func(p *proxy.Policy) { p.SourceRefusal = proxy.Explain })
+	g.reload(func(p *proxy.Policy) { p.SourceRefusal = policy.Explain })
 	g.meet(t, stranger, "proxy_header_refused", say(v1Good, sslRequest), eof)
 	g.meet(t, balancer, "source_not_allowed", say(proxyV1("TCP4 198.51.100.7 192.0.2.1 4711 5432")), ssl(), say(alice), fatal("28000", ""))
 

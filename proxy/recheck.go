@@ -7,18 +7,8 @@ import (
 	"pgwicket/acl"
 	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgwire"
+	"pgwicket/internal/policy"
 	"pgwicket/internal/relay"
-)
-
-// Recheck says what happens to a live session that the policy would no longer
-// admit.
-type Recheck uint8
-
-// The values of Recheck.
-const (
-	Immediate Recheck = iota // it is ended, between two messages of the backend's
-	WhenIdle                 // it is ended when its backend is idle, outside of a transaction
-	Off                      // it is counted
 )
 
 // maintenance is how the rest of the server talks to maintain.
@@ -37,7 +27,7 @@ func (s *Server) now() time.Time { return s.maintenance.now() }
 func (s *Server) maintain() {
 	defer close(s.maintenance.done)
 	policy := s.policy.Load()
-	recheck, expire, summary := every(policy.RecheckInterval), every(policy.precision()), every(summaryInterval)
+	recheck, expire, summary := every(policy.RecheckInterval), every(policy.Precision()), every(summaryInterval)
 	change := newNextChange(s.now)
 	change.follow(policy)
 	defer s.logLeftOut()
@@ -54,7 +44,7 @@ func (s *Server) maintain() {
 		case <-s.maintenance.policyChanged:
 			policy = s.policy.Load()
 			reset(recheck, policy.RecheckInterval)
-			reset(expire, policy.precision())
+			reset(expire, policy.Precision())
 			s.recheck()
 			change.follow(policy)
 		case <-recheck.C:
@@ -126,22 +116,22 @@ func (s *session) recheck(p *Policy, at time.Time) (failing bool) {
 	case r.Outcome == outcome.CertExpired:
 		mode = p.OnExpiry
 	case r.Outcome == outcome.Locked:
-		mode = Immediate // whoever locks means now
+		mode = policy.Immediate // whoever locks means now
 	}
 	switch {
 	case r == nil:
 		s.cancelTermination()
 		return false
-	case mode == Off:
+	case mode == policy.Off:
 		s.cancelTermination()
 	case s.phase == judged:
 		// It has not begun, and start will not begin it. Its goroutine waits for
 		// nothing but its turn and the backend, so it is not interrupted: its
 		// client is told why.
 		s.phase, s.refusal = ending, r
-	case s.refusal == nil || s.deferred && mode == Immediate:
+	case s.refusal == nil || s.deferred && mode == policy.Immediate:
 		_, public := r.Message()
-		s.terminate(r, "terminating connection: "+public, mode == WhenIdle)
+		s.terminate(r, "terminating connection: "+public, mode == policy.WhenIdle)
 	}
 	return true
 }
@@ -197,7 +187,7 @@ func (s *session) judgeAgain(p *Policy, at time.Time) (r *Refusal) {
 		s.times = timesOf(rule)
 		return nil
 	}
-	if r = asRefusal(err); r.Outcome != outcome.CertExpired || p.OnExpiry == Immediate {
+	if r = asRefusal(err); r.Outcome != outcome.CertExpired || p.OnExpiry == policy.Immediate {
 		return r
 	}
 	// A session that may go on with a certificate that has expired must not hide

@@ -20,6 +20,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/internal/outcome"
+	"pgwicket/internal/policy"
 	"pgwicket/internal/tlstest"
 	"pgwicket/proxy"
 )
@@ -172,7 +173,7 @@ func TestRecheckModes(t *testing.T) {
 		_, err := conn.Exec(context.Background(), sql)
 		return err
 	}
-	shut := func(mode proxy.Recheck) func(p *proxy.Policy) {
+	shut := func(mode policy.Recheck) func(p *proxy.Policy) {
 		return func(p *proxy.Policy) {
 			p.Recheck, p.Rules = mode, rules(t, acl.RuleOptions{Action: "reject"})
 		}
@@ -183,14 +184,14 @@ func TestRecheckModes(t *testing.T) {
 		g.reload(edit)
 		g.rechecked(t, before)
 	}
-	reload(shut(proxy.Off))
+	reload(shut(policy.Off))
 	if n := g.metric(t, "pgwicket_recheck_failing_sessions"); n != 1 {
 		t.Errorf("%v failing sessions, want 1", n)
 	}
 	if err := query("begin"); err != nil {
 		t.Fatal(err)
 	}
-	reload(shut(proxy.WhenIdle))
+	reload(shut(policy.WhenIdle))
 	if err := query("select 1"); err != nil {
 		t.Fatalf("in a transaction: %v", err)
 	}
@@ -201,7 +202,7 @@ func TestRecheckModes(t *testing.T) {
 	if err := query("begin"); err != nil {
 		t.Fatalf("after the termination was cancelled: %v", err)
 	}
-	reload(shut(proxy.WhenIdle))
+	reload(shut(policy.WhenIdle))
 	if err := query("commit"); err != nil {
 		t.Fatalf("the last of the transaction: %v", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"pgwicket/internal/limit"
 	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgwire"
+	"pgwicket/internal/policy"
 	"pgwicket/internal/printable"
 	"pgwicket/internal/relay"
 )
@@ -46,7 +47,7 @@ func (c *conn) sendFatal(r *Refusal) {
 // end, unless nothing is sent to it.
 func (c *conn) close() {
 	if c.silent {
-		if c.policy.SourceRefusal == Reset {
+		if c.policy.SourceRefusal == policy.Reset {
 			_ = c.socket.Socket.(*net.TCPConn).SetLinger(0)
 		}
 		_ = c.socket.Close()

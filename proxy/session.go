@@ -195,7 +195,7 @@ func (s *session) ready(login pgwire.Login) *relay.Termination {
 // loginRefused takes note that PostgreSQL has refused the login: at once, for the client may
 // keep its connection open, and others open more meanwhile.
 func (s *session) loginRefused(login pgwire.Login) {
-	if refusedLogin(login) == outcome.AuthenticationFailed {
+	if outcome.OfRefusedLogin(login) == outcome.AuthenticationFailed {
 		s.attempt.Failed(s.server.policy.Load().Limits)
 	} else {
 		s.attempt.Abandoned()
@@ -237,7 +237,7 @@ func leftUnseen(o Outcome, r *relay.Result) bool {
 
 // relayEnded accounts for a session that the relay has ended.
 func (s *session) relayEnded(r relay.Result) {
-	e := end{peer: s.peer, admitted: true, outcome: outcomeOf(r), relayed: r}
+	e := end{peer: s.peer, admitted: true, outcome: outcome.OfSession(r), relayed: r}
 	s.mu.Lock()
 	s.phase = ending // there is nothing left for a recheck to end
 	if s.refusal != nil && s.refusal.Outcome == e.outcome {

@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"crypto/x509"
-	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -127,7 +126,7 @@ func (p *Predecessor) Hold(one Place) {
 	if one.Rule != "" {
 		h.rule = l.Rules.Adopt(one.Rule, one.SPKI)
 	}
-	if host := p.server.policy.Load().hostOf(one.Backend, one.Address); host != nil {
+	if host := p.server.policy.Load().HostOf(one.Backend, one.Address); host != nil {
 		p.server.cancelKeys.Add(h.cancelKey, host)
 	}
 	p.places[one.ID] = h
@@ -149,30 +148,4 @@ func (p *Predecessor) ReleaseAll() {
 	for id := range p.places {
 		p.Release(id)
 	}
-}
-
-// hostOf returns where a session of another process is, as this policy would connect to it; nil: it has
-// no such backend any more.
-func (p *Policy) hostOf(name, address string) *Host {
-	b := p.Backends[name]
-	if name == mainBackend && b == nil {
-		b = p.Backend
-	}
-	if b == nil {
-		return nil
-	}
-	for i := range b.Hosts {
-		if b.Hosts[i].Address == address {
-			return &b.Hosts[i]
-		}
-	}
-	_, port, err := net.SplitHostPort(address)
-	for i := range b.Hosts { // the address of a name
-		if _, other, e := net.SplitHostPort(b.Hosts[i].Address); err == nil && e == nil && b.Hosts[i].Network != "unix" && other == port {
-			one := b.Hosts[i]
-			one.Address = address
-			return &one
-		}
-	}
-	return nil
 }

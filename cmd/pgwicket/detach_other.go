@@ -6,11 +6,11 @@ import (
 	"errors"
 	"os/exec"
 
-	"pgwicket/internal/gate"
+	"pgwicket/internal/upgrade"
 )
 
 // detachAs does nothing: no such system has upgrades.
-func detachAs(*exec.Cmd, gate.UpgradePlan) error { return nil }
+func detachAs(*exec.Cmd, upgrade.Plan) error { return nil }
 
 func closeOnExec(int) {}
 

@@ -8,12 +8,12 @@ import (
 	"os/exec"
 	"syscall"
 
-	"pgwicket/internal/gate"
+	"pgwicket/internal/upgrade"
 )
 
 // detachAs has a process run in a session of its own, without a terminal that could end it, as the account
 // of a gate.
-func detachAs(cmd *exec.Cmd, plan gate.UpgradePlan) error {
+func detachAs(cmd *exec.Cmd, plan upgrade.Plan) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	switch euid := os.Geteuid(); euid {
 	case plan.UID:

@@ -19,6 +19,7 @@ import (
 	"pgwicket/internal/sandbox"
 	"pgwicket/internal/status"
 	"pgwicket/internal/systemd"
+	"pgwicket/internal/upgrade"
 	"pgwicket/metrics"
 	"pgwicket/tlsconfig"
 )
@@ -97,7 +98,7 @@ func serve(s cli.Streams, path string, report func(upgradeReport)) int {
 	}
 	if report != nil {
 		var err error
-		if o.Predecessor, err = gate.MeetPredecessor(o.Config.Admin.Socket, o.Build.Version); err != nil {
+		if o.Predecessor, err = upgrade.Meet(o.Config.Admin.Socket, o.Build.Version); err != nil {
 			report(upgradeReport{Error: err.Error()})
 			return cli.Failed
 		}
@@ -108,7 +109,7 @@ func serve(s cli.Streams, path string, report func(upgradeReport)) int {
 				return cli.Failed
 			}
 		}
-		o.Upgraded = func(u gate.Upgraded) { report(upgradeReport{Done: &u}) }
+		o.Upgraded = func(u upgrade.Result) { report(upgradeReport{Done: &u}) }
 	}
 	o.Level.Set(o.Config.LogLevel)
 	o.Metrics = metrics.New(o.Build.Version)

@@ -17,6 +17,7 @@ import (
 	"pgwicket/internal/adminclient"
 	"pgwicket/internal/gate"
 	"pgwicket/internal/phrase"
+	"pgwicket/internal/upgrade"
 )
 
 const upgradeHelp = `Start a new process that takes over from the running gate, without a refused
@@ -55,11 +56,11 @@ func upgradeCommand(s cli.Streams) *cobra.Command {
 		if *orReload && !replaced(s, *path, *timeout) {
 			return reloadMain(s)
 		}
-		answer, err := adminclient.Ask(*path, http.MethodGet, gate.UpgradePath, *timeout)
+		answer, err := adminclient.Ask(*path, http.MethodGet, upgrade.Path, *timeout)
 		if err != nil {
 			return cli.Fail(s, cmd.Name(), err)
 		}
-		var plan gate.UpgradePlan
+		var plan upgrade.Plan
 		if err := json.Unmarshal(answer, &plan); err != nil {
 			return cli.Fail(s, cmd.Name(), err)
 		}
@@ -87,8 +88,8 @@ func upgradeCommand(s cli.Streams) *cobra.Command {
 // replaced reports whether the gate runs another file than this process. Where that cannot be found out, it
 // says why.
 func replaced(s cli.Streams, path string, timeout time.Duration) bool {
-	answer, err := adminclient.Ask(path, http.MethodGet, gate.UpgradePath, timeout)
-	var plan gate.UpgradePlan
+	answer, err := adminclient.Ask(path, http.MethodGet, upgrade.Path, timeout)
+	var plan upgrade.Plan
 	if err == nil {
 		err = json.Unmarshal(answer, &plan)
 	}
@@ -96,7 +97,7 @@ func replaced(s cli.Streams, path string, timeout time.Duration) bool {
 		fmt.Fprintf(s.Err, "pgwicket upgrade: no upgrade, only a reload: %v\n", err)
 		return false
 	}
-	return plan.Program != "" && plan.Program != gate.ProgramID()
+	return plan.Program != "" && plan.Program != upgrade.ProgramID()
 }
 
 // reloadMain sends SIGHUP to the main process of the unit.
@@ -111,7 +112,7 @@ func reloadMain(s cli.Streams) int {
 	return cli.OK
 }
 
-func printPlan(s cli.Streams, plan gate.UpgradePlan) int {
+func printPlan(s cli.Streams, plan upgrade.Plan) int {
 	fmt.Fprintf(s.Out, "process %d (%s) would hand %s over; %s and %s in startup would stay, for at most %v\n", plan.PID, plan.Version,
 		phrase.Count(plan.Movable, "session"), phrase.Count(plan.Sessions-plan.Movable, "session"), phrase.Count(plan.Starting, "connection"), plan.DrainTimeout)
 	if plan.Problem != "" {
@@ -122,8 +123,8 @@ func printPlan(s cli.Streams, plan gate.UpgradePlan) int {
 
 // upgradeReport is what the new process writes into its pipe.
 type upgradeReport struct {
-	Done  *gate.Upgraded `json:"done"`
-	Error string         `json:"error"`
+	Done  *upgrade.Result `json:"done"`
+	Error string          `json:"error"`
 }
 
 // reportVariable is the variable of the environment of a new process that has the descriptor of that pipe.
@@ -131,7 +132,7 @@ const reportVariable = "UPGRADE_REPORT_FD"
 
 // startUpgrade starts the new process and waits for its report. The process is not ended if that takes too
 // long: it may be about to serve.
-func startUpgrade(s cli.Streams, plan gate.UpgradePlan, binary, path string, timeout time.Duration) (*gate.Upgraded, error) {
+func startUpgrade(s cli.Streams, plan upgrade.Plan, binary, path string, timeout time.Duration) (*upgrade.Result, error) {
 	if binary == "" {
 		self, err := os.Executable()
 		if err != nil {

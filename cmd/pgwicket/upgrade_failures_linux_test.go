@@ -16,9 +16,9 @@ import (
 	"testing"
 	"time"
 
-	"pgwicket/internal/gate"
 	"pgwicket/internal/handover"
 	"pgwicket/internal/pgtest"
+	"pgwicket/internal/upgrade"
 )
 
 // candidate is a process that asks for an upgrade, as far as a test lets it come.
@@ -95,7 +95,7 @@ func (u *unit) dying() <-chan net.Conn {
 	ln.(*net.UnixListener).SetUnlinkOnClose(false)
 	u.t.Cleanup(func() { _ = ln.Close() })
 	commands := make(chan net.Conn, 1)
-	plan := gate.UpgradePlan{PID: 1, Version: "old", Format: handover.Version, UID: os.Geteuid(), GID: os.Getegid()}
+	plan := upgrade.Plan{PID: 1, Version: "old", Format: handover.Version, UID: os.Geteuid(), GID: os.Getegid()}
 	go func() {
 		_ = http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { //nolint:gosec // in a test
 			if r.Method == http.MethodGet {

@@ -19,8 +19,8 @@ import (
 	"testing"
 	"time"
 
-	"pgwicket/internal/gate"
 	"pgwicket/internal/pgtest"
+	"pgwicket/internal/upgrade"
 )
 
 // upgrade runs the command, and returns what it prints.
@@ -31,11 +31,11 @@ func (u *unit) upgrade(args ...string) (string, error) {
 }
 
 // plan is what an upgrade would do now.
-func (u *unit) plan() (p gate.UpgradePlan, err error) {
+func (u *unit) plan() (p upgrade.Plan, err error) {
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
 		return net.Dial("unix", u.path("admin.sock"))
 	}}}
-	r, err := client.Get("http://pgwicket" + gate.UpgradePath)
+	r, err := client.Get("http://pgwicket" + upgrade.Path)
 	if err != nil {
 		return p, err
 	}

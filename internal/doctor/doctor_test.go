@@ -32,6 +32,7 @@ import (
 	"pgwicket/internal/nftables"
 	"pgwicket/internal/pgconf"
 	"pgwicket/internal/pgtest"
+	"pgwicket/internal/policy"
 	"pgwicket/internal/tlstest"
 	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
@@ -146,8 +147,8 @@ func TestGate(t *testing.T) {
 			}, Warn, `"two" never decides: "one" before it`,
 		},
 		{"rules", func(g *gateState) { g.rules = nil }, Pass, "there are none"},
-		{"recheck", func(g *gateState) { g.recheck = proxy.Off }, Warn, "stay open"},
-		{"recheck", func(g *gateState) { g.recheck = proxy.WhenIdle }, Pass, ""},
+		{"recheck", func(g *gateState) { g.recheck = policy.Off }, Warn, "stay open"},
+		{"recheck", func(g *gateState) { g.recheck = policy.WhenIdle }, Pass, ""},
 		{"backend", host(proxy.Host{Address: "10.0.0.9:5432"}), Fail, "in clear"},
 		{"backend", host(proxy.Host{Address: "127.0.0.1:5432"}), Warn, "in clear"},
 		{"backend", host(proxy.Host{Address: "db:5432", TLS: &tls.Config{}, Clear: true}), Fail, "may be in clear"},

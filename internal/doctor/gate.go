@@ -10,6 +10,7 @@ import (
 	"pgwicket/acl"
 	"pgwicket/config"
 	"pgwicket/internal/phrase"
+	"pgwicket/internal/policy"
 	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
 )
@@ -19,7 +20,7 @@ type gateState struct {
 	listen        []string
 	allowed       []netip.Prefix
 	rules         *acl.Rules // nil: none
-	recheck       proxy.Recheck
+	recheck       policy.Recheck
 	admin         string // address; empty: none
 	adminVerifies bool   // the admin address requires a certificate
 	firewall      firewallState
@@ -116,7 +117,7 @@ func (g gateState) checkRules() (out []Finding) {
 }
 
 func (g gateState) checkRecheck() []Finding {
-	if g.recheck == proxy.Off {
+	if g.recheck == policy.Off {
 		return []Finding{finding(Warn, "acl.on_recheck", "is off: sessions stay open after their certificate is revoked or their rule removed", "write immediate or idle")}
 	}
 	return []Finding{pass("sessions that would no longer be admitted are terminated")}

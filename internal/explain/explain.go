@@ -18,6 +18,7 @@ import (
 	"pgwicket/internal/gate"
 	"pgwicket/internal/outcome"
 	"pgwicket/internal/phrase"
+	"pgwicket/internal/policy"
 	"pgwicket/internal/printable"
 	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
@@ -140,9 +141,9 @@ func told(cfg *config.Config, r *proxy.Refusal) string {
 	sqlstate, text := r.Message()
 	bySource := r.Outcome == outcome.SourceNotAllowed || r.Outcome == outcome.SourceDenied
 	switch {
-	case bySource && cfg.Policy.SourceRefusal == proxy.Close:
+	case bySource && cfg.Policy.SourceRefusal == policy.Close:
 		return "nothing: the connection is closed (acl.refusal: close), and psql says \"server closed the connection unexpectedly\""
-	case bySource && cfg.Policy.SourceRefusal == proxy.Reset:
+	case bySource && cfg.Policy.SourceRefusal == policy.Reset:
 		return "nothing: the connection is reset (acl.refusal: reset), and psql says \"could not receive data from server: Connection reset by peer\""
 	case sqlstate == "":
 		return "nothing: the connection is closed"

@@ -18,6 +18,7 @@ import (
 	"pgwicket/internal/sandbox"
 	"pgwicket/internal/socket"
 	"pgwicket/internal/status"
+	"pgwicket/internal/upgrade"
 	"pgwicket/tlsconfig"
 )
 
@@ -58,7 +59,7 @@ func (g *Gate) openAdmin(account *sandbox.Account) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", g.where("admin.address", at.Line), socket.Failure(at.Address, err))
 		}
-		bounded := boundConns(ln, passedSocket{roleAdmin, at.Address})
+		bounded := boundConns(ln, upgrade.Socket{Role: upgrade.RoleAdminAddress, Address: at.Address})
 		if ln = bounded; at.TLS != nil {
 			ln = tls.NewListener(ln, &tls.Config{GetConfigForClient: g.adminConfig, MinVersion: tls.VersionTLS12})
 		}
@@ -73,7 +74,7 @@ func (g *Gate) openAdmin(account *sandbox.Account) error {
 		if g.Predecessor == nil { // else the socket is that of the process before until this one serves
 			g.ownSocket()
 		}
-		bounded := boundConns(ln, passedSocket{roleSocket, at.Socket})
+		bounded := boundConns(ln, upgrade.Socket{Role: upgrade.RoleAdminSocket, Address: at.Socket})
 		g.admin.add(bounded, bounded, g.adminServer(g.socketHandler(), bounded, MaxReload))
 	}
 	return nil
@@ -105,7 +106,7 @@ func (g *Gate) adminServer(h http.Handler, conns *adminConns, answerWithin time.
 }
 
 func (g *Gate) openAdminSocket(path string, account *sandbox.Account) (net.Listener, error) {
-	if f := g.Predecessor.take(roleSocket, path); f != nil {
+	if f := g.Predecessor.Take(upgrade.RoleAdminSocket, path); f != nil {
 		defer f.Close()
 		return net.FileListener(f)
 	}
@@ -113,7 +114,7 @@ func (g *Gate) openAdminSocket(path string, account *sandbox.Account) (net.Liste
 }
 
 func (g *Gate) openAdminAddress(address string) (net.Listener, error) {
-	if f := g.Predecessor.take(roleAdmin, address); f != nil {
+	if f := g.Predecessor.Take(upgrade.RoleAdminAddress, address); f != nil {
 		defer f.Close()
 		return net.FileListener(f)
 	}
@@ -229,8 +230,8 @@ func (g *Gate) socketHandler() http.Handler {
 	mux.HandleFunc("GET "+LocksPath, g.serveLocks)
 	mux.HandleFunc("POST "+LockPath, g.serveLock)
 	mux.HandleFunc("POST "+UnlockPath, g.serveUnlock)
-	mux.HandleFunc("GET "+UpgradePath, g.servePlan)
-	mux.HandleFunc("POST "+UpgradePath, g.serveUpgrade)
+	mux.HandleFunc("GET "+upgrade.Path, g.servePlan)
+	mux.HandleFunc("POST "+upgrade.Path, g.serveUpgrade)
 	return mux
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"pgwicket/config"
 	"pgwicket/internal/tlstest"
+	"pgwicket/internal/upgrade"
 	"pgwicket/tlsconfig"
 )
 
@@ -27,7 +28,7 @@ func serveBounded(t *testing.T, h http.Handler, limit int, answerWithin time.Dur
 	if err != nil {
 		t.Fatal(err)
 	}
-	conns = boundConns(ln, passedSocket{})
+	conns = boundConns(ln, upgrade.Socket{})
 	conns.max = limit
 	g := &Gate{Options: Options{Log: slog.New(slog.DiscardHandler)}}
 	s := g.adminServer(h, conns, answerWithin)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"pgwicket/internal/socket"
+	"pgwicket/internal/upgrade"
 )
 
 // The bounds of the admin address, and of the admin socket. Together they are a small
@@ -23,7 +24,7 @@ const (
 type adminConns struct {
 	net.Listener
 	max    int
-	passed passedSocket // to the next process
+	passed upgrade.Socket // to the next process
 	pause  socket.Pause
 
 	mu   sync.Mutex
@@ -35,7 +36,7 @@ type adminConn struct {
 	of *adminConns
 }
 
-func boundConns(ln net.Listener, passed passedSocket) *adminConns {
+func boundConns(ln net.Listener, passed upgrade.Socket) *adminConns {
 	return &adminConns{Listener: ln, max: maxAdminConnections, passed: passed, open: make(map[*adminConn]time.Time)}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"pgwicket/config"
 	"pgwicket/internal/phrase"
+	"pgwicket/internal/policy"
 	"pgwicket/internal/status"
 	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
@@ -35,8 +36,8 @@ func sourcesOf(p *proxy.Policy) string {
 	if denied := phrase.Shorten(texts(p.Networks.Denied())); len(denied) > 0 {
 		text += ", but not from " + strings.Join(denied, ", ")
 	}
-	return text + map[proxy.SourceRefusal]string{
-		proxy.Close: "; others are closed without a word", proxy.Reset: "; others are reset", proxy.Explain: "; others are told so, inside TLS",
+	return text + map[policy.SourceRefusal]string{
+		policy.Close: "; others are closed without a word", policy.Reset: "; others are reset", policy.Explain: "; others are told so, inside TLS",
 	}[p.SourceRefusal]
 }
 
@@ -60,8 +61,8 @@ func recheckOf(p *proxy.Policy) string {
 	if p.RecheckInterval > 0 {
 		text += fmt.Sprintf(" and every %v", p.RecheckInterval)
 	}
-	return text + map[proxy.Recheck]string{
-		proxy.Immediate: ", and ended at once", proxy.WhenIdle: ", and ended when they are idle", proxy.Off: ", but only counted",
+	return text + map[policy.Recheck]string{
+		policy.Immediate: ", and ended at once", policy.WhenIdle: ", and ended when they are idle", policy.Off: ", but only counted",
 	}[p.Recheck]
 }
 

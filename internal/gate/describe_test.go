@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"pgwicket/acl"
+	"pgwicket/internal/policy"
 	"pgwicket/internal/status"
 	"pgwicket/proxy"
 )
@@ -18,14 +19,14 @@ func TestPolicyInWords(t *testing.T) {
 		want string
 	}{
 		{proxy.Policy{Networks: acl.NewNetworks(nil, nil)}, "from nowhere; others are closed without a word"},
-		{proxy.Policy{Networks: acl.NewNetworks(allow, deny), SourceRefusal: proxy.Reset}, "from 10.0.0.0/8, 192.0.2.7, but not from 10.9.0.0/16; others are reset"},
-		{proxy.Policy{Networks: acl.NewNetworks(allow, nil), SourceRefusal: proxy.Explain}, "from 10.0.0.0/8, 192.0.2.7; others are told so, inside TLS"},
+		{proxy.Policy{Networks: acl.NewNetworks(allow, deny), SourceRefusal: policy.Reset}, "from 10.0.0.0/8, 192.0.2.7, but not from 10.9.0.0/16; others are reset"},
+		{proxy.Policy{Networks: acl.NewNetworks(allow, nil), SourceRefusal: policy.Explain}, "from 10.0.0.0/8, 192.0.2.7; others are told so, inside TLS"},
 	} {
 		if got := sourcesOf(&c.p); got != c.want {
 			t.Errorf("%q, want %q", got, c.want)
 		}
 	}
-	for recheck, want := range map[proxy.Recheck]string{proxy.Immediate: "ended at once", proxy.WhenIdle: "when they are idle", proxy.Off: "only counted"} {
+	for recheck, want := range map[policy.Recheck]string{policy.Immediate: "ended at once", policy.WhenIdle: "when they are idle", policy.Off: "only counted"} {
 		if got := recheckOf(&proxy.Policy{Recheck: recheck}); !strings.HasPrefix(got, "judged again after each reload,") || !strings.Contains(got, want) {
 			t.Errorf("%d: %q", recheck, got)
 		}

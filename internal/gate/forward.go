@@ -24,12 +24,12 @@ func (g *Gate) forward(method, path string, query url.Values, v any) {
 	if path == ReloadPath {
 		within = MaxReload
 	}
-	answer, err := before.ask(method, path, within)
+	answer, err := before.Ask(method, path, within)
 	if err == nil && v != nil {
 		err = json.Unmarshal(answer, v)
 	}
 	if err != nil && g.admin.upgrade.before.Load() != nil { // else it has just ended
-		g.Log.Error("the process before has not done what was asked", "pid", before.pid, "path", path, "error", err.Error())
+		g.Log.Error("the process before has not done what was asked", "pid", before.PID, "path", path, "error", err.Error())
 	}
 }
 

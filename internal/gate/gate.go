@@ -25,6 +25,7 @@ import (
 	"pgwicket/internal/sandbox"
 	"pgwicket/internal/status"
 	"pgwicket/internal/systemd"
+	"pgwicket/internal/upgrade"
 	"pgwicket/metrics"
 	"pgwicket/proxy"
 	"pgwicket/tlsconfig"
@@ -47,8 +48,8 @@ type Options struct {
 	Sockets systemd.Sockets
 	// Predecessor is the process that this one takes over from; nil: none. Upgraded is called when that is
 	// done.
-	Predecessor *Predecessor
-	Upgraded    func(Upgraded)
+	Predecessor *upgrade.Predecessor
+	Upgraded    func(upgrade.Result)
 	Build       status.Build
 	Log         *slog.Logger
 	// Refusals gets the lines about refused connections. They never displace one of Log.
@@ -106,7 +107,7 @@ func New(o Options) (*Gate, error) {
 		started.Admin.TLS = new(tlsconfig.Server) // only its presence is fixed
 	}
 	g := &Gate{Options: o, started: &started, failures: make(chan error, 1), requests: make(chan chan *status.Reload)}
-	g.admin.upgrade.finished, g.admin.upgrade.drainNow, g.admin.upgrade.program = make(chan *successor), make(chan struct{}), ProgramID()
+	g.admin.upgrade.finished, g.admin.upgrade.drainNow, g.admin.upgrade.program = make(chan *upgrade.Successor), make(chan struct{}), upgrade.ProgramID()
 	var err error
 	if g.server, err = proxy.New(proxy.Options{
 		Policy: o.Config.Policy, Log: o.Log, Refusals: o.Refusals, Metrics: o.Metrics, Now: o.Now,
@@ -165,7 +166,7 @@ func (g *Gate) start() (err error) {
 	if g.Predecessor != nil {
 		defer func() {
 			if err != nil {
-				g.Predecessor.fail(err)
+				g.Predecessor.Fail(err)
 			}
 		}()
 	}
@@ -200,13 +201,14 @@ func (g *Gate) start() (err error) {
 // takeOver is the rest of start for a process that takes over from another one.
 func (g *Gate) takeOver() error {
 	p := g.Predecessor
-	if err := p.switchOver(g); err != nil {
+	if err := p.TakeOver(upgrade.NewGate{Gate: g.shared(), LocksAdded: g.setLocks, Upgraded: g.Upgraded}); err != nil {
 		return err
 	}
-	g.auditStart("upgraded", slog.Int("before", p.pid), slog.String("version_before", p.version))
+	g.auditStart("upgraded", slog.Int("before", p.PID), slog.String("version_before", p.Version))
 	g.serve(g.admin.upgrade.listeners)
 	g.ready.Store(true)
-	if err := p.serving(); err != nil {
+	g.admin.upgrade.before.Store(p)
+	if err := p.Serving(func() { g.admin.upgrade.before.Store(nil) }); err != nil {
 		return err
 	}
 	g.ownSocket()
@@ -263,7 +265,7 @@ func (g *Gate) wait(signals <-chan os.Signal) error {
 		case next := <-g.admin.upgrade.finished:
 			drained = g.finishUpgrade(next)
 		case err := <-drained:
-			if errors.Is(err, errSuccessorGone) {
+			if errors.Is(err, upgrade.ErrSuccessorGone) {
 				drained = nil
 				g.resumeAfterUpgrade(err)
 				continue
@@ -321,7 +323,7 @@ func (g *Gate) status() string {
 func (g *Gate) beginShutdown() {
 	g.stopping.Store(true)
 	if before := g.admin.upgrade.before.Load(); before != nil {
-		before.stop()
+		before.Stop()
 	}
 	const margin = 10 * time.Second // for what follows the drain
 	g.notifier.Stopping(g.status(), g.started.DrainDelay+g.started.DrainTimeout+margin)

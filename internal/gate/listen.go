@@ -14,6 +14,7 @@ import (
 	"pgwicket/config"
 	"pgwicket/internal/sandbox"
 	"pgwicket/internal/socket"
+	"pgwicket/internal/upgrade"
 	"pgwicket/proxy"
 )
 
@@ -51,10 +52,10 @@ func (g *Gate) open(address string) (net.Listener, error) {
 	if f, ok := g.Sockets[address]; ok {
 		return socket.Inherit(f, timeout)
 	}
-	if f := g.Predecessor.take(roleActivated, address); f != nil {
+	if f := g.Predecessor.Take(upgrade.RoleActivated, address); f != nil {
 		return socket.Inherit(f, timeout)
 	}
-	if f := g.Predecessor.take(roleListener, address); f != nil {
+	if f := g.Predecessor.Take(upgrade.RoleListener, address); f != nil {
 		return socket.Adopt(f, timeout)
 	}
 	if g.started.ReusePort {
@@ -97,8 +98,10 @@ func (g *Gate) confine(a *sandbox.Account, cfg *config.Config) (err error) {
 		g.Log.Info("no longer root", "user", a.Name, "uid", a.UID, "gid", a.GID, "groups", a.Groups)
 		a.WarnUnreadable(g.Log, names, hosts)
 	}
-	if err := g.Predecessor.confineAs(); err != nil {
-		return err
+	if g.Predecessor != nil && os.Geteuid() != 0 { // it has begun as the account that the process before may have become
+		if err := sandbox.NoNewPrivileges(); err != nil {
+			return err
+		}
 	}
 	if !cfg.Landlock {
 		g.Log.Info("no sandbox: landlock is false")

@@ -91,7 +91,7 @@ func (g *Gate) serveTerminate(w http.ResponseWriter, r *http.Request) {
 	by := operator(r.Context())
 	detail := "terminated by " + by
 	if before := g.admin.upgrade.before.Load(); before != nil { // first, for those that are on their way
-		before.terminate(filter.Matches, detail)
+		before.Terminate(filter.Matches, detail)
 	}
 	n := g.server.Terminate(filter.Matches, detail) + g.terminateBefore(query)
 	g.audit("terminated", slog.String("filter", filter.String()), slog.String("by", by), slog.Int("sessions", n))

@@ -3,117 +3,29 @@ package gate
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"sync/atomic"
 	"time"
 
-	"pgwicket/internal/health"
-	"pgwicket/internal/lock"
+	"pgwicket/internal/socket"
 	"pgwicket/internal/status"
-	"pgwicket/proxy"
-)
-
-// UpgradePath is where the admin socket says what an upgrade would do (GET), and where a new process asks
-// for one (POST): the connection then goes on as the channel of internal/handover.
-const UpgradePath = "/upgrade"
-
-// UpgradePlan is the answer at UpgradePath.
-type UpgradePlan struct {
-	PID      int    `json:"pid"`
-	Version  string `json:"version"`
-	Format   int    `json:"format"` // of the channel
-	UID      int    `json:"uid"`    // the account that the new process must have
-	GID      int    `json:"gid"`
-	Groups   []int  `json:"groups"`
-	Sessions int    `json:"sessions"` // open
-	Movable  int    `json:"movable"`  // of them, those that the new process goes on with
-	Starting int    `json:"starting"` // connections that are no sessions yet; they are finished by the old process
-	// DrainTimeout is how long sessions may stay in the old process.
-	DrainTimeout time.Duration `json:"drain_timeout"`
-	Program      string        `json:"program"` // see ProgramID; of the file that it runs
-	Problem      string        `json:"problem"` // why there can be no upgrade now; empty: there can be
-}
-
-// Upgraded is what an upgrade has done.
-type Upgraded struct {
-	PID      int           `json:"pid"` // of the process before
-	Version  string        `json:"version"`
-	Moved    int           `json:"moved"`    // sessions that this process goes on with
-	Stay     int           `json:"stay"`     // sessions that the process before still has
-	Starting int           `json:"starting"` // connections in their startup that it still has
-	Drain    time.Duration `json:"drain"`    // the longest that they may take
-}
-
-// The texts of frames.
-type (
-	// hello is the new process's.
-	hello struct {
-		Format  int    `json:"format"`
-		Version string `json:"version"`
-	}
-	// welcome is the old process's. What systemd has set in its environment is not in that of the new one.
-	welcome struct {
-		Format       int    `json:"format"`
-		Version      string `json:"version"`
-		Sockets      int    `json:"sockets"` // frames that follow
-		NotifySocket string `json:"notify_socket"`
-		WatchdogUsec string `json:"watchdog_usec"`
-	}
-	// passedSocket says what the descriptor of a frame is.
-	passedSocket struct {
-		Role    string `json:"role"`
-		Address string `json:"address"` // of a listener, or the path of the admin socket
-	}
-	// state is a part of what the old process knows.
-	state struct {
-		Server   proxy.ClientState `json:"server"`
-		Places   []proxy.Place     `json:"places"`
-		Locks    []lock.Lock       `json:"locks"` // where no file keeps them
-		Backends []health.State    `json:"backends"`
-	}
-	// handed says what the old process still has when the new one begins to accept.
-	handed struct {
-		Sessions int           `json:"sessions"`
-		Starting int           `json:"starting"`
-		Drain    time.Duration `json:"drain"`
-	}
-	ended struct {
-		IDs []string `json:"ids"`
-	}
-	accepted struct {
-		Refused []string `json:"refused"` // sessions of the batch that stay
-	}
-	rest struct {
-		Moved int `json:"moved"`
-		Stay  int `json:"stay"`
-	}
-	failure struct {
-		Reason string `json:"reason"`
-	}
-)
-
-// The roles of passed sockets.
-const (
-	roleListener  = "listener"
-	roleActivated = "activated" // a listener that the service manager has opened, and keeps open
-	roleAdmin     = "admin address"
-	roleSocket    = "admin socket"
-	roleCommands  = "commands" // a connection to the old process, which answers as its admin socket did
-	roleLog       = "log"
+	"pgwicket/internal/upgrade"
 )
 
 // upgrades is what a gate knows of the processes before and after it.
 type upgrades struct {
-	listeners []net.Listener              // in the order of listen
-	before    atomic.Pointer[Predecessor] // nil: there is none, or it has ended
+	listeners []net.Listener                      // in the order of listen
+	before    atomic.Pointer[upgrade.Predecessor] // nil: there is none, or it has ended
 
 	under    atomic.Bool // an upgrade to another process is under way, or has been made
 	given    atomic.Bool // the other process has the sockets
-	finished chan *successor
+	finished chan *upgrade.Successor
 	drainNow chan struct{} // closed by stopUpgraded
-	program  string        // see ProgramID
+	program  string        // see upgrade.ProgramID
 }
 
 // alive is the probe of the watchdog. While a new process takes over, nothing may be accepted here.
@@ -144,18 +56,16 @@ func (g *Gate) resumeServing() {
 	g.ready.Store(true)
 }
 
-var errUpgradeSystem = errors.New("only Linux has upgrades; restart the gate")
-
 // finishUpgrade has this process finish what it still has, while the new one serves.
-func (g *Gate) finishUpgrade(next *successor) chan error {
+func (g *Gate) finishUpgrade(next *upgrade.Successor) chan error {
 	g.admin.upgrade.given.Store(true)
 	g.server.HandedOver()
 	file := g.admin.file
 	g.admin.file = nil // the socket is the new process's
 	done := make(chan error, 1)
 	go func() {
-		err := next.finish(g.drainUpgraded)
-		if errors.Is(err, errSuccessorGone) {
+		err := next.Finish(g.drainUpgraded, g.admin.upgrade.drainNow)
+		if errors.Is(err, upgrade.ErrSuccessorGone) {
 			g.admin.file = file
 		}
 		done <- err
@@ -192,11 +102,11 @@ func (g *Gate) resumeAfterUpgrade(err error) {
 }
 
 // planUpgrade returns what an upgrade would do now.
-func (g *Gate) planUpgrade() UpgradePlan {
+func (g *Gate) planUpgrade() upgrade.Plan {
 	groups, _ := os.Getgroups()
 	totals := g.Metrics.Totals()
-	p := UpgradePlan{
-		PID: os.Getpid(), Version: g.Build.Version, Format: formatVersion, UID: os.Geteuid(), GID: os.Getegid(), Groups: groups,
+	p := upgrade.Plan{
+		PID: os.Getpid(), Version: g.Build.Version, Format: upgrade.Format, UID: os.Geteuid(), GID: os.Getegid(), Groups: groups,
 		Sessions: totals.Open, Movable: g.server.Movable(), Starting: totals.Starting, DrainTimeout: g.started.DrainTimeout, Program: g.admin.upgrade.program,
 	}
 	if err := g.mayUpgrade(); err != nil {
@@ -208,8 +118,8 @@ func (g *Gate) planUpgrade() UpgradePlan {
 // mayUpgrade returns why there can be no upgrade now.
 func (g *Gate) mayUpgrade() error {
 	switch {
-	case formatVersion == 0:
-		return errUpgradeSystem
+	case upgrade.Format == 0:
+		return upgrade.ErrSystem
 	case os.Getpid() == 1:
 		return errors.New("the gate is process 1 of its container, which ends with it; start another container")
 	case g.stopping.Load():
@@ -228,4 +138,81 @@ func (g *Gate) mayUpgrade() error {
 
 func (g *Gate) servePlan(w http.ResponseWriter, _ *http.Request) {
 	status.WriteJSON(w, g.planUpgrade())
+}
+
+// serveUpgrade lets another process of the same account begin an upgrade. The request's connection only
+// carries the descriptor of the channel.
+func (g *Gate) serveUpgrade(w http.ResponseWriter, r *http.Request) {
+	refuse := func(code int, err error) {
+		g.Log.Warn("upgrade refused", "by", operator(r.Context()), "reason", err.Error())
+		http.Error(w, err.Error(), code)
+	}
+	if err := g.mayUpgrade(); err != nil {
+		refuse(http.StatusConflict, err)
+		return
+	}
+	if !g.admin.upgrade.under.CompareAndSwap(false, true) {
+		refuse(http.StatusConflict, errors.New("an upgrade is under way"))
+		return
+	}
+	begun := false
+	defer func() {
+		if !begun {
+			g.admin.upgrade.under.Store(false)
+		}
+	}()
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		refuse(http.StatusInternalServerError, err)
+		return
+	}
+	defer conn.Close()
+	socket := conn
+	if bounded, ok := conn.(*adminConn); ok {
+		socket = bounded.Conn
+	}
+	s, err := upgrade.Accept(socket, g.oldGate())
+	if err != nil {
+		g.Log.Warn("upgrade refused", "by", operator(r.Context()), "reason", err.Error())
+		_ = conn.SetDeadline(time.Now().Add(refusalTimeout))
+		_, _ = fmt.Fprintf(conn, "HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\n%v\n", err)
+		return
+	}
+	begun = true
+	go func() {
+		if !s.Run() {
+			g.admin.upgrade.under.Store(false)
+			return
+		}
+		g.admin.upgrade.finished <- s
+	}()
+}
+
+// refusalTimeout is how long the other process may take to read why there is no upgrade.
+const refusalTimeout = 10 * time.Second
+
+// oldGate returns what this gate hands over.
+func (g *Gate) oldGate() upgrade.OldGate {
+	old := upgrade.OldGate{
+		Gate: g.shared(), Version: g.Build.Version, DrainTimeout: g.started.DrainTimeout,
+		Commands: &http.Server{ConnContext: withVerdict, Handler: g.socketHandler(), ErrorLog: slog.NewLogLogger(g.Log.Handler(), slog.LevelDebug)}, //nolint:gosec // its one client is a gate of this account
+		Pause:    g.pauseServing, Resume: g.resumeServing, Accepts: g.notifier.MainPID,
+		Stop: g.stopUpgraded, Stopping: g.stopping.Load,
+	}
+	for i, ln := range g.admin.upgrade.listeners {
+		role := upgrade.RoleListener
+		if socket.Activated(ln) {
+			role = upgrade.RoleActivated
+		}
+		old.Sockets = append(old.Sockets, upgrade.OpenSocket{Socket: upgrade.Socket{Role: role, Address: g.started.Listen[i]}, Conn: ln})
+	}
+	for _, conns := range g.admin.conns {
+		old.Sockets = append(old.Sockets, upgrade.OpenSocket{Socket: conns.passed, Conn: conns.Listener})
+	}
+	return old
+}
+
+// shared returns what an upgrade needs on either side.
+func (g *Gate) shared() upgrade.Gate {
+	return upgrade.Gate{Server: g.server, Metrics: g.Metrics, Locks: g.locks.table, Log: g.Log, Now: g.Now}
 }

@@ -1,31 +1,31 @@
-package proxy
+package policy
 
 import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
 	"pgwicket/acl"
 	"pgwicket/internal/outcome"
-	"pgwicket/metrics"
 )
 
 // Judge is the one predicate of the gate: it admits a client, and is asked again
 // for as long as its session lives. It returns the rule that admits, nil where
-// there are no rules, or a *Refusal. The certificate in q is the leaf of
+// there are no rules, or an *outcome.Refusal. The certificate in q is the leaf of
 // state.
 func (p *Policy) Judge(q *acl.Request, state tls.ConnectionState, at time.Time) (*acl.Rule, error) {
-	if err := p.admits(q, state, at); err != nil {
+	if err := p.Admits(q, state, at); err != nil {
 		return nil, err
 	}
 	return p.decide(q, at)
 }
 
-// judgeVerified is Judge for a handshake that p has verified.
-func (p *Policy) judgeVerified(q *acl.Request, at time.Time) (*acl.Rule, error) {
-	if err := p.admitsSource(q); err != nil {
+// JudgeVerified is Judge for a handshake that p has verified.
+func (p *Policy) JudgeVerified(q *acl.Request, at time.Time) (*acl.Rule, error) {
+	if err := p.AdmitsSource(q); err != nil {
 		return nil, err
 	}
 	return p.decide(q, at)
@@ -43,9 +43,9 @@ func (p *Policy) NextChange(after time.Time) time.Time {
 	return next
 }
 
-// admitsUnlocked refuses a client that a lock matches. It is told what one is told that a rule
+// AdmitsUnlocked refuses a client that a lock matches. It is told what one is told that a rule
 // rejects.
-func (p *Policy) admitsUnlocked(q *acl.Request, at time.Time) error {
+func (p *Policy) AdmitsUnlocked(q *acl.Request, at time.Time) error {
 	if l := p.Locks.Find(q, at); l != nil {
 		return ruleRefusal(outcome.Locked, "pgwicket rejects", q, " ("+l.Describe()+")")
 	}
@@ -54,7 +54,7 @@ func (p *Policy) admitsUnlocked(q *acl.Request, at time.Time) error {
 
 // decide asks the locks and the rules.
 func (p *Policy) decide(q *acl.Request, at time.Time) (*acl.Rule, error) {
-	if err := p.admitsUnlocked(q, at); err != nil {
+	if err := p.AdmitsUnlocked(q, at); err != nil {
 		return nil, err
 	}
 	if p.Rules == nil {
@@ -81,79 +81,47 @@ func (p *Policy) unknownGroups(q *acl.Request) string {
 	return " (the members of +" + strings.Join(roles, ", +") + " are not known now)"
 }
 
-// BackendOf returns where a session goes that a rule has admitted; nil: none was
-// asked.
-func (p *Policy) BackendOf(rule *acl.Rule) (*Backend, error) {
-	b := p.Backend
-	if rule != nil && rule.Backend != "" {
-		b = p.Backends[rule.Backend]
-	}
-	if b == nil {
-		return nil, refuse(outcome.InternalError, "the policy has no backend for this session")
-	}
-	return b, nil
-}
-
-// mainBackend is what Policy.Backend, which has no name, is called in the metrics.
-const mainBackend = "default"
-
-// backendName returns what the metrics call the backend of BackendOf.
-func backendName(rule *acl.Rule) string {
-	if rule != nil && rule.Backend != "" {
-		return rule.Backend
-	}
-	return mainBackend
-}
-
-// addresses names those of every backend for the metrics.
-func (p *Policy) addresses() (all []metrics.Host) {
-	add := func(name string, b *Backend) {
-		for _, h := range b.Hosts {
-			all = append(all, metrics.Host{Backend: name, Address: h.Address})
-		}
-	}
-	if p.Backend != nil {
-		add(mainBackend, p.Backend)
-	}
-	for name, b := range p.Backends {
-		add(name, b)
-	}
-	return all
-}
-
-// admits judges what does not depend on the session that is asked for.
-func (p *Policy) admits(q *acl.Request, state tls.ConnectionState, at time.Time) error {
-	if err := p.admitsSource(q); err != nil {
+// Admits judges what does not depend on the session that is asked for. Its error is an *outcome.Refusal.
+func (p *Policy) Admits(q *acl.Request, state tls.ConnectionState, at time.Time) error {
+	if err := p.AdmitsSource(q); err != nil {
 		return err
 	}
-	_, err := p.verify(state, at)
+	_, err := p.VerifyCertificate(state, at)
 	return err
 }
 
-func (p *Policy) verify(state tls.ConnectionState, at time.Time) ([]*x509.Certificate, error) {
+// VerifyCertificate is Verify, which may be nil.
+func (p *Policy) VerifyCertificate(state tls.ConnectionState, at time.Time) ([]*x509.Certificate, error) {
 	if p.Verify == nil {
-		return nil, refuse(outcome.InternalError, "the policy verifies nothing")
+		return nil, outcome.Refuse(outcome.InternalError, "the policy verifies nothing")
 	}
 	return p.Verify(state, at)
 }
 
-func (p *Policy) admitsSource(q *acl.Request) error {
+// AdmitsSource asks the allowlist alone. Its error is an *outcome.Refusal.
+func (p *Policy) AdmitsSource(q *acl.Request) error {
 	switch p.Networks.Judge(q.Source) {
 	case acl.Allowed:
 		return nil
 	case acl.Denied:
-		return refuse(outcome.SourceDenied, "the address is in acl.deny")
+		return outcome.Refuse(outcome.SourceDenied, "the address is in acl.deny")
 	default:
-		return refuse(outcome.SourceNotAllowed, "the address is in no network of acl.allow")
+		return outcome.Refuse(outcome.SourceNotAllowed, "the address is in no network of acl.allow")
 	}
 }
 
 // ruleRefusal speaks as pg_hba.conf does. The client learns what it asked for
 // and not which rule was meant for it.
-func ruleRefusal(o Outcome, what string, q *acl.Request, detail string) error {
+func ruleRefusal(o outcome.Outcome, what string, q *acl.Request, detail string) error {
 	text := fmt.Sprintf("%s host \"%v\", user \"%s\", database \"%s\"", what, q.Source, q.User, q.Database)
 	if q.Replication == acl.PhysicalReplication {
 		text = fmt.Sprintf("%s replication connection from host \"%v\", user \"%s\"", what, q.Source, q.User)
 	}
-	return &Refusal{Outcome: o, Public: text, Detail: text + detail}
+	return &outcome.Refusal{Outcome: o, Public: text, Detail: text + detail}
+}
+
+// Trusts reports whether an address may, and must, say for whom it speaks.
+func (p *Policy) Trusts(listener string, peer netip.Addr) bool {
+	n := p.Proxies[listener]
+	return n != nil && n.Judge(peer) == acl.Allowed
 }

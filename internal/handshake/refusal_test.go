@@ -1,4 +1,4 @@
-package proxy
+package handshake
 
 import (
 	"bytes"
@@ -55,7 +55,7 @@ func failHandshake(t *testing.T, configure func(*tls.Config), client func(*net.T
 		Certificates:           []tls.Certificate{handshakePair()},
 		MinVersion:             tls.VersionTLS12,
 		ClientAuth:             tls.RequestClientCert,
-		NextProtos:             []string{alpn},
+		NextProtos:             []string{"postgresql"},
 		SessionTicketsDisabled: true,
 	}
 	if configure != nil {
@@ -157,7 +157,7 @@ func maxVersion(v uint16) func(*tls.Config) {
 
 // Every way in which a handshake can fail, with a real client or its bytes. The
 // text is crypto/tls's own: where a new release words it differently, this test
-// says which line of handshakeMessages to change. pgbouncer#104: the true reason is
+// says which line of messageOutcomes to change. pgbouncer#104: the true reason is
 // in the log and the metric, for the client can show only an alert.
 func TestHandshakeRefusal(t *testing.T) {
 	provoked := make(map[string]bool)
@@ -165,7 +165,7 @@ func TestHandshakeRefusal(t *testing.T) {
 		name    string
 		server  func(*tls.Config)
 		client  func(*net.TCPConn)
-		outcome Outcome
+		outcome outcome.Outcome
 		text    string // the error begins with it; empty: it is not from crypto/tls
 	}{
 		{"TLS 1.1", nil, goClient(maxVersion(tls.VersionTLS11)), outcome.TLSVersion, "tls: client offered only unsupported versions"},
@@ -234,18 +234,17 @@ func TestHandshakeRefusal(t *testing.T) {
 			if !strings.HasPrefix(err.Error(), c.text) {
 				t.Errorf("crypto/tls says %q, want %q", err, c.text)
 			}
-			for _, m := range handshakeMessages {
+			for _, m := range messageOutcomes {
 				if strings.HasPrefix(err.Error(), m.prefix) {
 					provoked[m.prefix] = true
 				}
 			}
-			var r *Refusal
-			if got := handshakeRefusal(err); !errors.As(got, &r) || r.Outcome != c.outcome {
+			if got, _ := reasonOf(err); got != c.outcome {
 				t.Errorf("%q became %v, want %v", err, got, c.outcome)
 			}
 		})
 	}
-	for _, m := range handshakeMessages {
+	for _, m := range messageOutcomes {
 		if !provoked[m.prefix] {
 			t.Errorf("nothing provokes %q", m.prefix)
 		}
@@ -255,8 +254,8 @@ func TestHandshakeRefusal(t *testing.T) {
 // CVE-2025-58189: the names that a client asks for by ALPN come back in the
 // error, which goes to the log.
 func TestHandshakeRefusalQuotesALPN(t *testing.T) {
-	err := handshakeRefusal(failHandshake(t, nil, goClient(protos("x\n\x1b[2Jy"))))
-	if text := err.Error(); strings.ContainsAny(text, "\n\x1b") || !strings.Contains(text, `x\n\x1b[2Jy`) {
+	_, text := reasonOf(failHandshake(t, nil, goClient(protos("x\n\x1b[2Jy"))))
+	if strings.ContainsAny(text, "\n\x1b") || !strings.Contains(text, `x\n\x1b[2Jy`) {
 		t.Errorf("%q", text)
 	}
 }
@@ -264,13 +263,13 @@ func TestHandshakeRefusalQuotesALPN(t *testing.T) {
 // An error with the texts of a deadline and of a reset inside others, as the
 // net package wraps them.
 func TestHandshakeRefusalUnwraps(t *testing.T) {
-	for err, want := range map[error]Outcome{
+	for err, want := range map[error]outcome.Outcome{
 		&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}: outcome.TLSTimeout,
 		&net.OpError{Op: "read", Err: net.ErrClosed}:          outcome.ClientGone,
 		io.ErrUnexpectedEOF:              outcome.ClientGone,
 		errors.New("tls: something new"): outcome.TLSFailed,
 	} {
-		if o := asRefusal(handshakeRefusal(err)).Outcome; o != want {
+		if o, _ := reasonOf(err); o != want {
 			t.Errorf("%v became %v, want %v", err, o, want)
 		}
 	}

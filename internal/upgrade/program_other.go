@@ -1,6 +1,6 @@
 //go:build !unix
 
-package gate
+package upgrade
 
 // ProgramID is not known on this system.
 func ProgramID() string { return "" }

@@ -1,0 +1,52 @@
+package upgrade
+
+import (
+	"time"
+
+	"pgwicket/internal/health"
+	"pgwicket/internal/lock"
+	"pgwicket/proxy"
+)
+
+// The texts of frames.
+type (
+	// hello is the new process's.
+	hello struct {
+		Format  int    `json:"format"`
+		Version string `json:"version"`
+	}
+	// welcome is the old process's. What systemd has set in its environment is not in that of the new one.
+	welcome struct {
+		Format       int    `json:"format"`
+		Version      string `json:"version"`
+		Sockets      int    `json:"sockets"` // frames that follow
+		NotifySocket string `json:"notify_socket"`
+		WatchdogUsec string `json:"watchdog_usec"`
+	}
+	// state is a part of what the old process knows.
+	state struct {
+		Server   proxy.ClientState `json:"server"`
+		Places   []proxy.Place     `json:"places"`
+		Locks    []lock.Lock       `json:"locks"` // where no file keeps them
+		Backends []health.State    `json:"backends"`
+	}
+	// handed says what the old process still has when the new one begins to accept.
+	handed struct {
+		Sessions int           `json:"sessions"`
+		Starting int           `json:"starting"`
+		Drain    time.Duration `json:"drain"`
+	}
+	ended struct {
+		IDs []string `json:"ids"`
+	}
+	accepted struct {
+		Refused []string `json:"refused"` // sessions of the batch that stay
+	}
+	rest struct {
+		Moved int `json:"moved"`
+		Stay  int `json:"stay"`
+	}
+	failure struct {
+		Reason string `json:"reason"`
+	}
+)

@@ -1,0 +1,298 @@
+package upgrade
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"pgwicket/acl"
+	"pgwicket/internal/handover"
+	"pgwicket/proxy"
+)
+
+// arrival is a session that has come, with its sockets.
+type arrival struct {
+	id              string
+	*proxy.Arriving // nil: it cannot be gone on with here
+	files           []int
+}
+
+// TakeOver says that this process is prepared, and takes over the state of the old one. When it returns,
+// nobody accepts; Serving or Fail must follow.
+func (p *Predecessor) TakeOver(g NewGate) error {
+	for _, s := range p.sockets { // of addresses that the configuration does not have any more
+		g.Log.Info("a socket of the process before is not needed", "role", s.Role, "address", s.Address)
+		_ = s.Close()
+	}
+	p.gate, p.places, p.sockets = g, g.Server.Predecessor(), nil
+	p.conn.SetDeadline(time.Now().Add(switchTimeout))
+	if err := p.conn.Send(handover.Prepared, nil, nil); err != nil {
+		return err
+	}
+	for {
+		f, err := p.conn.Receive()
+		if err != nil {
+			return fmt.Errorf("the process before has ended the upgrade: %w", err)
+		}
+		if f.Kind == handover.Go {
+			return f.Decode(&p.handed)
+		}
+		var why failure
+		if f.Kind == handover.Failed && f.Decode(&why) == nil {
+			return errors.New(why.Reason)
+		}
+		if err := p.apply(&f); err != nil {
+			return err
+		}
+	}
+}
+
+// apply takes over what a frame brings.
+func (p *Predecessor) apply(f *handover.Frame) error {
+	defer f.Close()
+	g := p.gate
+	switch f.Kind {
+	case handover.State:
+		var s state
+		if err := f.Decode(&s); err != nil {
+			return err
+		}
+		g.Server.Restore(s.Server)
+		g.Metrics.RestoreBackends(s.Backends)
+		for _, one := range s.Places {
+			p.places.Hold(one)
+		}
+		for _, l := range s.Locks {
+			if _, _, err := g.Locks.Add(l, g.Now()); err != nil {
+				return fmt.Errorf("lock %s: %w", l.ID, err)
+			}
+		}
+		if len(s.Locks) > 0 {
+			g.LocksAdded()
+		}
+	case handover.Counters:
+		return g.Metrics.Carry(f.Data)
+	case handover.Ended:
+		var e ended
+		if err := f.Decode(&e); err != nil {
+			return err
+		}
+		for _, id := range e.IDs {
+			p.places.Release(id)
+		}
+	default:
+		return p.applySession(f)
+	}
+	return nil
+}
+
+// applySession is apply for what brings sessions.
+func (p *Predecessor) applySession(f *handover.Frame) error {
+	switch {
+	case f.Kind == handover.Session && !p.accepted:
+		return p.prepare(f)
+	case f.Kind == handover.Batch && !p.accepted:
+		p.accepted = true
+		var a accepted
+		for _, one := range p.batch {
+			if one.Arriving == nil {
+				a.Refused = append(a.Refused, one.id)
+			}
+		}
+		return p.conn.Send(handover.Accepted, a, nil)
+	case f.Kind == handover.Commit && p.accepted:
+		p.commit()
+	case f.Kind == handover.Abort:
+		p.abort()
+	case f.Kind == handover.Rest:
+		var r rest
+		if err := f.Decode(&r); err != nil {
+			return err
+		}
+		p.report(Result{Moved: r.Moved, Stay: r.Stay, Starting: p.handed.Starting, Drain: p.handed.Drain})
+	default:
+		return fmt.Errorf("%v has come", f.Kind)
+	}
+	return nil
+}
+
+// report says, once, what the upgrade has done.
+func (p *Predecessor) report(r Result) {
+	if p.reported {
+		return
+	}
+	p.reported = true
+	r.PID, r.Version = p.PID, p.Version
+	p.gate.Log.Info("upgraded from another process", "before", r.PID, "version_before", r.Version, "moved", r.Moved, "stay", r.Stay)
+	if p.gate.Upgraded != nil {
+		p.gate.Upgraded(r)
+	}
+}
+
+// prepare has everything ready to go on with a session. One that this process cannot go on with stays in the
+// other one.
+func (p *Predecessor) prepare(f *handover.Frame) error {
+	defer f.Wipe()
+	var saved proxy.SavedSession
+	if err := f.Decode(&saved); err != nil {
+		return err
+	}
+	if saved.Relay == nil || len(f.Files) != 2 {
+		return fmt.Errorf("%w: %v", handover.ErrFormat, f.Kind)
+	}
+	if err := saved.Relay.Join(f.Data); err != nil {
+		return err
+	}
+	one := arrival{id: saved.Place.ID}
+	arriving, err := p.places.Prepare(&saved, f.Files[0], f.Files[1])
+	if err != nil {
+		p.gate.Log.Error("cannot go on with a session", "session", saved.Place.ID, "error", err.Error())
+	} else {
+		one.Arriving, one.files, f.Files = arriving, f.Files, nil
+	}
+	p.batch = append(p.batch, one)
+	return nil
+}
+
+// commit goes on with the sessions of a batch.
+func (p *Predecessor) commit() {
+	for _, one := range p.batch {
+		if one.Arriving != nil {
+			one.Start()
+			p.moved++
+		}
+	}
+	p.batch, p.accepted = nil, false
+}
+
+// abort forgets the sessions of a batch: they are the other process's.
+func (p *Predecessor) abort() {
+	for _, one := range p.batch {
+		if one.Arriving != nil {
+			one.Discard()
+		}
+		for _, fd := range one.files {
+			_ = unix.Close(fd)
+		}
+	}
+	p.batch, p.accepted = nil, false
+}
+
+// settle decides on a batch when the channel has ended without a commit. It is this process's only if the
+// kernel says that the other one is dead.
+func (p *Predecessor) settle() {
+	if p.accepted && p.dead() {
+		p.gate.Log.Warn("the process before has died while it handed sessions over; this one goes on with them", "sessions", len(p.batch))
+		p.commit()
+		return
+	}
+	p.abort()
+}
+
+// dead waits until the other process is dead, for some seconds: it closes its descriptors a little before.
+func (p *Predecessor) dead() bool {
+	if p.process < 0 {
+		return false
+	}
+	wait := []unix.PollFd{{Fd: int32(p.process), Events: unix.POLLIN}}
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
+		if n, err := unix.Poll(wait, 100); err == nil && n > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// Serving says that this process accepts connections, and listens to the old one from now on, until it has ended:
+// ended is called then. It fails if the old process goes on as if there had been no upgrade.
+func (p *Predecessor) Serving(ended func()) error {
+	if err := p.conn.Send(handover.Serving, nil, nil); err != nil {
+		return err
+	}
+	p.conn.SetDeadline(time.Time{})
+	first := make(chan error, 1)
+	go p.follow(first, ended)
+	select {
+	case err := <-first: // the service manager knows this process by then
+		return err
+	case <-time.After(switchTimeout):
+	}
+	return nil
+}
+
+// takenBack returns why the old process goes on as if there had been no upgrade; nil: it does not. f and err are
+// the first that it has sent since this one serves.
+func (p *Predecessor) takenBack(f *handover.Frame, err error) error {
+	var why failure
+	switch {
+	case err == nil && f.Kind == handover.Failed && f.Decode(&why) == nil:
+		return errors.New(why.Reason)
+	case err != nil && !p.dead():
+		return fmt.Errorf("the process before has ended the upgrade: %w", err)
+	}
+	return nil
+}
+
+// Stop says that this process has been told to stop. The old one must not accept again when it is gone.
+func (p *Predecessor) Stop() {
+	p.conn.SetWriteDeadline(time.Now().Add(time.Second))
+	_ = p.conn.Send(handover.End, nil, nil)
+	p.conn.SetWriteDeadline(time.Time{})
+}
+
+// Fail tells the old process why this one does not take over.
+func (p *Predecessor) Fail(err error) {
+	p.conn.SetDeadline(time.Now().Add(time.Second))
+	_ = p.conn.Send(handover.Failed, failure{err.Error()}, nil)
+	_ = p.conn.Close()
+}
+
+// close ends the channel and the connection for commands.
+func (p *Predecessor) close() {
+	_ = p.conn.Close()
+	if p.commandConn != nil {
+		_ = p.commandConn.Close()
+	}
+}
+
+// follow listens to the old process until it has ended, and calls ended then. first gets one error: that of takenBack,
+// or nil when the first frame has come.
+func (p *Predecessor) follow(first chan<- error, ended func()) {
+	g := p.gate
+	heard := false
+	defer ended()
+	defer p.close()
+	defer p.places.ReleaseAll()
+	defer func() { _ = unix.Close(p.process) }()
+	for {
+		f, err := p.conn.Receive()
+		if !heard {
+			heard = true
+			why := p.takenBack(&f, err)
+			if first <- why; why != nil {
+				return
+			}
+		}
+		if err == nil && f.Kind == handover.End {
+			g.Log.Info("the process before has ended in order", "pid", p.PID)
+			return
+		}
+		if err == nil {
+			err = p.apply(&f)
+		}
+		if err != nil {
+			p.settle()
+			g.Log.Error("the process before is gone; sessions that it still had have ended", "pid", p.PID, "error", err.Error())
+			p.report(Result{Moved: p.moved}) // unless it was made when all had been handed over: the command waits for it
+			g.Metrics.CarriedEnded()
+			return
+		}
+	}
+}
+
+// Terminate has sessions end as they arrive.
+func (p *Predecessor) Terminate(matches func(*acl.Request) bool, detail string) {
+	p.places.Terminate(matches, detail)
+}
