@@ -307,8 +307,13 @@ func (s *soak) killDuringUpgrade(ctx context.Context, rnd *rand.Rand) error {
 		next.Kill()
 		return errors.New("the new process has not ended")
 	}
-	if !killOld && s.goesOn(ctx, old) {
-		return s.mayUpgradeAgain(ctx)
+	if !killOld {
+		if s.goesOn(ctx, old) {
+			return s.mayUpgradeAgain(ctx)
+		}
+		if err := old.Expect(gate.Timeout); err != nil { // it had handed everything over
+			return err
+		}
 	}
 	s.faults.add("gate started again after both processes of an upgrade had ended", 1)
 	g, err := s.lab.start(ctx, s.setting(old.Address))
