@@ -19,7 +19,7 @@ TIME     ?= 10m
 # Builds a program of the module in test and runs it here, so that paths in ARGS are from here.
 RUN = run() { $(GO) build -C test -o "$(CURDIR)/bin/" "./$$1" && "bin/$$1" "$${@:2}"; }; run
 
-.PHONY: help build packages demo test deploy-test ca-test fresh-test lint fuzz soak bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-moments interop-moments-quick interop-replication interop-tools screenshots clean
+.PHONY: help build packages demo test deploy-test ca-test fresh-test lint fuzz soak upgrade-pause bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-moments interop-moments-quick interop-replication interop-tools screenshots clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-23s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,10 @@ fuzz: ## run every fuzz target for FUZZTIME (60s) each
 soak: ## mixed clients, reloads, kills and floods for TIME (10m), every answer checked (ARGS="--seed 7" for the same again)
 	@.ci/need postgresql openssl
 	@$(RUN) siege soak --time $(TIME) $(ARGS)
+
+upgrade-pause: ## how long sessions wait for an answer while the gate is upgraded (ARGS="--sessions 2000")
+	@.ci/need postgresql openssl
+	@$(RUN) siege upgrade-pause $(ARGS)
 
 bench: ## run the Go benchmarks, in the form that benchstat reads
 	$(GO) test -run '^$$' -bench . -benchmem ./...

@@ -10,7 +10,7 @@ import (
 )
 
 // TestLayers lists what the packages of this module import. Of the product they may use the helpers of its tests and the
-// memory that check computes, and the programs do not import each other.
+// memory that check computes and the channel of an upgrade, and the programs do not import each other.
 func TestLayers(t *testing.T) {
 	cmd := exec.Command("go", "list", "-f", `{{$p := .ImportPath}}{{range .Imports}}{{$p}} {{.}}{{"\n"}}{{end}}`, "./...")
 	cmd.Env = append(os.Environ(), "GOFLAGS=")
@@ -19,13 +19,15 @@ func TestLayers(t *testing.T) {
 		t.Fatalf("go list: %v", err)
 	}
 	may := []string{
-		"pgwicket/internal/budget", "pgwicket/internal/pgtest", "pgwicket/internal/tlstest",
+		"pgwicket/internal/budget", "pgwicket/internal/handover", "pgwicket/internal/pgtest", "pgwicket/internal/tlstest",
 		"pgwicket/test/gate", "pgwicket/test/harness", "pgwicket/test/wire",
 	}
 	// owners are the only packages that may import what begins with the key.
 	owners := map[string][]string{
 		"github.com/jackc/pgx": {"pgwicket/test/siege"}, // as a client
 		"testing":              nil,                     // its flags would be those of the programs
+		// as a process that dies in an upgrade
+		"pgwicket/internal/handover": {"pgwicket/test/siege"},
 	}
 	seen := map[string]bool{}
 	for line := range strings.Lines(string(out)) {

@@ -3,10 +3,13 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
+	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -15,6 +18,7 @@ import (
 
 	"pgwicket/internal/handover"
 	"pgwicket/internal/pgtest"
+	"pgwicket/internal/upgrade"
 )
 
 // candidate is a process that asks for an upgrade, as far as a test lets it come.
@@ -79,6 +83,107 @@ func (c *candidate) sockets() {
 	c.u.check(json.Unmarshal(f.Text, &w))
 	for range w.Sockets {
 		c.until(handover.Socket)
+	}
+}
+
+// dying is a test in the part of the old process, which serves an admin socket, hands its place over, and dies before it
+// has said what it has handed over. It returns its end of the connection for commands.
+func (u *unit) dying() <-chan net.Conn {
+	u.t.Helper()
+	ln, err := net.Listen("unix", u.path("admin.sock"))
+	u.check(err)
+	ln.(*net.UnixListener).SetUnlinkOnClose(false)
+	u.t.Cleanup(func() { _ = ln.Close() })
+	commands := make(chan net.Conn, 1)
+	plan := upgrade.Plan{PID: 1, Version: "old", Format: handover.Version, UID: os.Geteuid(), GID: os.Getegid()}
+	go func() {
+		_ = http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { //nolint:gosec // in a test
+			if r.Method == http.MethodGet {
+				_ = json.NewEncoder(w).Encode(plan)
+				return
+			}
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err == nil {
+				err = u.handOverAndDie(conn.(*net.UnixConn), ln, commands)
+			}
+			if err != nil {
+				u.t.Error(err)
+			}
+		}))
+	}()
+	return commands
+}
+
+func (u *unit) handOverAndDie(conn *net.UnixConn, ln net.Listener, commands chan<- net.Conn) error {
+	defer conn.Close()
+	c, other, err := handover.Pair()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	defer other.Close()
+	ours, theirs, err := handover.SocketPair()
+	if err != nil {
+		return err
+	}
+	defer theirs.Close()
+	if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: pgwicket-upgrade\r\n\r\n"); err != nil {
+		return err
+	}
+	err = errors.Join(
+		handover.With(other, func(fd int) error { return handover.OverSocket(conn).Send(handover.Welcome, nil, nil, fd) }),
+		c.Send(handover.Welcome, map[string]any{"format": handover.Version, "version": "old", "sockets": 3, "notify_socket": "", "watchdog_usec": ""}, nil),
+		handover.With(os.Stderr, func(fd int) error {
+			return c.Send(handover.Socket, map[string]string{"role": "log", "address": ""}, nil, fd)
+		}),
+		handover.With(theirs, func(fd int) error {
+			return c.Send(handover.Socket, map[string]string{"role": "commands", "address": ""}, nil, fd)
+		}),
+		handover.With(ln, func(fd int) error {
+			return c.Send(handover.Socket, map[string]string{"role": "admin socket", "address": u.path("admin.sock")}, nil, fd)
+		}),
+		ln.Close(),
+		c.Send(handover.Go, map[string]int{"sessions": 0, "starting": 0, "drain": 0}, nil),
+	)
+	if err != nil {
+		return err
+	}
+	for {
+		f, err := c.Receive()
+		if err != nil {
+			return err
+		}
+		f.Close()
+		if f.Kind == handover.Failed {
+			return fmt.Errorf("failed: %s", f.Text)
+		}
+		if f.Kind == handover.Serving {
+			commands <- ours
+			return c.Send(handover.Ended, map[string][]string{"ids": nil}, nil) // or it had not known that the new one serves
+		}
+	}
+}
+
+// A new process that serves says so even if the old one dies before it has handed everything over, and keeps nothing of
+// it open.
+func TestUpgradeFromDyingProcess(t *testing.T) {
+	t.Parallel()
+	u := newUnit(t)
+	u.replace("admin: {", fmt.Sprintf("admin: {socket: %s, ", u.path("admin.sock")))
+	u.endGates()
+	commands := u.dying()
+	out, err := u.upgrade("--timeout", "30s")
+	if err != nil || !strings.Contains(out, "with 0 sessions") {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if got, err := u.psql("select 'new'"); err != nil || got != "new\n" {
+		t.Errorf("a new client: %v, %s", err, got)
+	}
+	ours := <-commands
+	defer ours.Close()
+	_ = ours.SetReadDeadline(time.Now().Add(deadline))
+	if _, err := ours.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the connection for commands: %v, want its end", err)
 	}
 }
 

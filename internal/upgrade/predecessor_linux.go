@@ -26,10 +26,11 @@ type Predecessor struct {
 	PID     int
 	Version string
 
-	conn     *handover.Conn
-	log      *os.File // the standard error of that process
-	sockets  []*passedFile
-	commands *http.Client
+	conn        *handover.Conn
+	log         *os.File // the standard error of that process
+	sockets     []*passedFile
+	commands    *http.Client
+	commandConn net.Conn // of commands; nil: there is none
 
 	// The rest is for after the switch.
 	gate     NewGate
@@ -39,6 +40,8 @@ type Predecessor struct {
 	accepted bool      // this process has accepted the batch
 	handed   handed
 	tookBack handover.Mark // of the other process's
+	moved    int           // sessions that have come
+	reported bool          // see report
 }
 
 type passedFile struct {
@@ -168,7 +171,7 @@ func (p *Predecessor) receiveSockets() error {
 		if err != nil {
 			return err
 		}
-		p.commands = clientOver(conn)
+		p.commands, p.commandConn = clientOver(conn), conn
 	}
 	for name, value := range map[string]string{"NOTIFY_SOCKET": w.NotifySocket, "WATCHDOG_USEC": w.WatchdogUsec} {
 		if value != "" {

@@ -121,14 +121,24 @@ func (p *Predecessor) applySession(f *handover.Frame) error {
 		if err := f.Decode(&r); err != nil {
 			return err
 		}
-		p.gate.Log.Info("upgraded from another process", "before", p.PID, "version_before", p.Version, "moved", r.Moved, "stay", r.Stay)
-		if p.gate.Upgraded != nil {
-			p.gate.Upgraded(Result{PID: p.PID, Version: p.Version, Moved: r.Moved, Stay: r.Stay, Starting: p.handed.Starting, Drain: p.handed.Drain})
-		}
+		p.report(Result{Moved: r.Moved, Stay: r.Stay, Starting: p.handed.Starting, Drain: p.handed.Drain})
 	default:
 		return fmt.Errorf("%v has come", f.Kind)
 	}
 	return nil
+}
+
+// report says, once, what the upgrade has done.
+func (p *Predecessor) report(r Result) {
+	if p.reported {
+		return
+	}
+	p.reported = true
+	r.PID, r.Version = p.PID, p.Version
+	p.gate.Log.Info("upgraded from another process", "before", r.PID, "version_before", r.Version, "moved", r.Moved, "stay", r.Stay)
+	if p.gate.Upgraded != nil {
+		p.gate.Upgraded(r)
+	}
 }
 
 // prepare has everything ready to go on with a session. One that this process cannot go on with stays in the
@@ -161,6 +171,7 @@ func (p *Predecessor) commit() {
 	for _, one := range p.batch {
 		if one.Arriving != nil {
 			one.Start()
+			p.moved++
 		}
 	}
 	p.batch, p.accepted = nil, false
@@ -249,13 +260,21 @@ func (p *Predecessor) Fail(err error) {
 	_ = p.conn.Close()
 }
 
+// close ends the channel and the connection for commands.
+func (p *Predecessor) close() {
+	_ = p.conn.Close()
+	if p.commandConn != nil {
+		_ = p.commandConn.Close()
+	}
+}
+
 // follow listens to the old process until it has ended, and calls ended then. first gets one error: that of takenBack,
 // or nil when the first frame has come.
 func (p *Predecessor) follow(first chan<- error, ended func()) {
 	g := p.gate
 	heard := false
 	defer ended()
-	defer p.conn.Close()
+	defer p.close()
 	defer p.places.ReleaseAll()
 	defer func() { _ = unix.Close(p.process) }()
 	defer p.tookBack.Close()
@@ -278,6 +297,7 @@ func (p *Predecessor) follow(first chan<- error, ended func()) {
 		if err != nil {
 			p.settle()
 			g.Log.Error("the process before is gone; sessions that it still had have ended", "pid", p.PID, "error", err.Error())
+			p.report(Result{Moved: p.moved}) // unless it was made when all had been handed over: the command waits for it
 			g.Metrics.CarriedEnded()
 			return
 		}

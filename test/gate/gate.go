@@ -89,6 +89,9 @@ func (g *Gate) Configure(more map[string]string) error {
 	return os.WriteFile(filepath.Join(g.Dir, "pgwicket.yaml"), Config(g.Address, keys), 0o600)
 }
 
+// Socket is the path of the admin socket; empty: the options have none.
+func (g *Gate) Socket() string { return g.options.Keys["admin.socket"] }
+
 // Config makes a configuration file. A key is written as in
 // limits.startup_timeout, and a value as YAML: on one line, or on lines below its key
 // that are indented by four.
@@ -115,15 +118,10 @@ func Config(address string, keys map[string]string) []byte {
 // configuration as it stands, and waits until it is ready.
 func (g *Gate) Launch(ctx context.Context) (err error) {
 	o := g.options
-	// Every race is reported, and none ends the gate; a crash shows all goroutines.
-	races := "GORACE=halt_on_error=0 exitcode=66"
-	if o.Stderr != nil {
-		races += " log_path=" + filepath.Join(g.Dir, "race")
-	}
 	g.Process, err = Run(Command{
 		Argv:   append(slices.Clone(o.Before), o.Binary, "serve", "--config", filepath.Join(g.Dir, "pgwicket.yaml")),
 		Dir:    g.Dir,
-		Env:    pgtest.Environ(append([]string{races, "GOTRACEBACK=all", "LC_ALL=C"}, o.Env...)...),
+		Env:    g.environment(),
 		Stderr: o.Stderr,
 	})
 	if err != nil {
@@ -136,6 +134,16 @@ func (g *Gate) Launch(ctx context.Context) (err error) {
 		_, err := g.Get("/readyz")
 		return err
 	})
+}
+
+// environment is that of the gate's processes.
+func (g *Gate) environment() []string {
+	// Every race is reported, and none ends the gate; a crash shows all goroutines.
+	races := "GORACE=halt_on_error=0 exitcode=66"
+	if g.options.Stderr != nil {
+		races += " log_path=" + filepath.Join(g.Dir, "race")
+	}
+	return pgtest.Environ(append([]string{races, "GOTRACEBACK=all", "LC_ALL=C"}, g.options.Env...)...)
 }
 
 // Reload writes the configuration with more keys, sends SIGHUP and waits until it

@@ -8,7 +8,9 @@ import (
 
 // What these programs look for in the log, and in the FATAL errors that clients get.
 const (
+	MessageBegan   = "session began"
 	MessageEnded   = "session ended"
+	MessageDropped = "log lines dropped"
 	MessageRefused = "connection refused"
 	MessagePanic   = "panic in a session; please report this"
 

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -28,40 +29,66 @@ type Command struct {
 type Process struct {
 	Started time.Time
 
-	cmd     *exec.Cmd
+	process *os.Process
 	logFile string
 	exited  chan struct{}
-	stopped bool // Stop or Kill was called
+	state   *os.ProcessState // when it has exited
+	stopped atomic.Bool      // Stop, Kill or Expect was called
+	leaving atomic.Bool      // it is being upgraded
 }
 
 // Run starts a process. The caller must call Stop or Kill.
 func Run(c Command) (*Process, error) {
-	p := &Process{logFile: filepath.Join(c.Dir, "log"), exited: make(chan struct{})}
-	p.cmd = exec.Command(c.Argv[0], c.Argv[1:]...)
-	p.cmd.Dir, p.cmd.Env = c.Dir, c.Env
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.Account, Setpgid: true}
-	p.cmd.Stderr = c.Stderr
+	p := &Process{logFile: filepath.Join(c.Dir, "log")}
+	cmd := exec.Command(c.Argv[0], c.Argv[1:]...)
+	cmd.Dir, cmd.Env = c.Dir, c.Env
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.Account, Setpgid: true}
+	cmd.Stderr = c.Stderr
 	if c.Stderr == nil {
 		log, err := os.OpenFile(p.logFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 		if err != nil {
 			return nil, err
 		}
 		defer log.Close()
-		p.cmd.Stdout, p.cmd.Stderr = log, log
+		cmd.Stdout, cmd.Stderr = log, log
 	}
 	p.Started = time.Now()
-	if err := p.cmd.Start(); err != nil {
+	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	go func() {
-		_ = p.cmd.Wait()
-		close(p.exited)
-	}()
+	p.watch(cmd.Process, func() *os.ProcessState {
+		_ = cmd.Wait()
+		return cmd.ProcessState
+	})
 	return p, nil
 }
 
+// adopt returns a process that another one has started and left. The kernel gives it to this program,
+// which must have called adoptOrphans. Its log is the file "log" in dir, and it leads its process group.
+func adopt(pid int, dir string) (*Process, error) {
+	process, err := os.FindProcess(pid)
+	if err != nil {
+		return nil, err
+	}
+	p := &Process{Started: time.Now(), logFile: filepath.Join(dir, "log")}
+	p.watch(process, func() *os.ProcessState {
+		state, _ := process.Wait()
+		return state
+	})
+	return p, nil
+}
+
+// watch waits for the end of the process.
+func (p *Process) watch(process *os.Process, wait func() *os.ProcessState) {
+	p.process, p.exited = process, make(chan struct{})
+	go func() {
+		p.state = wait()
+		close(p.exited)
+	}()
+}
+
 // PID is the process's id.
-func (p *Process) PID() int { return p.cmd.Process.Pid }
+func (p *Process) PID() int { return p.process.Pid }
 
 // Exited is closed when the process has exited.
 func (p *Process) Exited() <-chan struct{} { return p.exited }
@@ -77,12 +104,12 @@ func (p *Process) HasExited() bool {
 }
 
 // Signal sends a signal to the process, not to its group.
-func (p *Process) Signal(sig syscall.Signal) error { return p.cmd.Process.Signal(sig) }
+func (p *Process) Signal(sig syscall.Signal) error { return p.process.Signal(sig) }
 
 // Kill kills the process group and waits. It may be called more than once.
 func (p *Process) Kill() {
-	p.stopped = true
-	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+	p.stopped.Store(true)
+	_ = syscall.Kill(-p.process.Pid, syscall.SIGKILL)
 	<-p.exited
 }
 
@@ -93,29 +120,39 @@ func (p *Process) Stop(sig syscall.Signal, within time.Duration) error {
 	if p.HasExited() {
 		return nil
 	}
-	p.stopped = true
+	p.stopped.Store(true)
 	if err := p.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
+	if err := p.Expect(within); err != nil {
+		return fmt.Errorf("after %v: %w", sig, err)
+	}
+	return nil
+}
+
+// Expect waits for the end of a process that is about to exit. It fails if the process does not within that
+// time, in which case it is killed, or if its status is not 0.
+func (p *Process) Expect(within time.Duration) error {
+	p.stopped.Store(true)
 	select {
 	case <-p.exited:
 	case <-time.After(within):
 		p.Kill()
-		return p.failure(fmt.Errorf("no exit within %v of %v", within, sig))
+		return p.failure(fmt.Errorf("no exit within %v", within))
 	}
-	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
+	if code := p.state.ExitCode(); code != 0 {
 		return p.failure(fmt.Errorf("exit status %d", code))
 	}
 	return nil
 }
 
 // Unexpected returns an error if the process has exited and neither Stop nor Kill
-// was called.
+// was called, and no upgrade has begun.
 func (p *Process) Unexpected() error {
-	if !p.HasExited() || p.stopped {
+	if !p.HasExited() || p.stopped.Load() || p.leaving.Load() {
 		return nil
 	}
-	return p.failure(fmt.Errorf("unexpected exit: %v", p.cmd.ProcessState))
+	return p.failure(fmt.Errorf("unexpected exit: %v", p.state))
 }
 
 // RawLog returns the log so far.

@@ -36,8 +36,9 @@ type lab struct {
 	racing   bool        // raced has the race detector
 	older    string      // another pgwicket to compare with; empty: none
 
-	mu    sync.Mutex
-	gates []*gate.Gate
+	mu     sync.Mutex
+	gates  []*gate.Gate
+	killed map[string]bool // directories of gates with a process that was killed
 }
 
 // credentials are a client's certificate, for our clients and for libpq's.
@@ -96,6 +97,23 @@ func (l *lab) remove() {
 	if l.dir != "" {
 		_ = os.RemoveAll(l.dir)
 	}
+}
+
+// kills takes note that a process of a gate is killed, of which there may be others.
+func (l *lab) kills(g *target) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.killed == nil {
+		l.killed = make(map[string]bool)
+	}
+	l.killed[g.Dir] = true
+}
+
+// wasKilled says whether a process of the gate was.
+func (l *lab) wasKilled(g *target) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.killed[g.Dir]
 }
 
 // logf writes a line of progress.

@@ -23,7 +23,7 @@ import (
 	"pgwicket/test/harness"
 )
 
-// soak is a run: clients that check every answer, three lanes of actions that disturb
+// soak is a run: clients that check every answer, four lanes of actions that disturb
 // them by a plan, and the counts of all that.
 type soak struct {
 	lab    *lab
@@ -45,6 +45,7 @@ type soak struct {
 	held []heldLock // with turn
 
 	rotations int // of the audit trail, with turn
+	upgrades  int // that have succeeded, with turn
 
 	losses      *losses
 	ledger      *ledger
@@ -280,6 +281,7 @@ func (s *soak) run(ctx context.Context) {
 	wg.Go(func() { s.runLane(operators, operatorStream, s.operate) })
 	wg.Go(func() { s.runLane(environment, environmentStream, s.disturb) })
 	wg.Go(func() { s.runLane(incidents, incidentStream, s.intervene) })
+	wg.Go(func() { s.runLane(upgrades, upgradeStream, s.replace) })
 	wg.Go(s.watch)
 	select {
 	case <-time.After(s.length):

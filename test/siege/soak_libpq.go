@@ -53,8 +53,13 @@ func (s *soak) excusesProgram(err error, began time.Time) bool {
 	if errors.As(err, &wrong) || !restarted.MatchString(err.Error()) {
 		return false
 	}
-	_, ok := s.excuse(ending{err: io.ErrUnexpectedEOF, began: began, opened: began}, time.Now())
-	return ok
+	now := time.Now()
+	if _, ok := s.excuse(ending{err: io.ErrUnexpectedEOF, began: began, opened: began}, now); ok {
+		return true
+	}
+	s.disturbances.mu.Lock()
+	defer s.disturbances.mu.Unlock()
+	return s.slowStartup(began, now)
 }
 
 // psql runs a script, and checks every byte of its output.

@@ -129,7 +129,9 @@ func (s *soak) revokeOne(ctx context.Context, rnd *rand.Rand) error {
 	s.mu.Unlock()
 	err := s.publish()
 	if rnd.IntN(3) == 0 {
-		err = errors.Join(err, s.newest().Signal(syscall.SIGHUP))
+		if failed := s.newest().Signal(syscall.SIGHUP); !errors.Is(failed, os.ErrProcessDone) { // an upgrade may have replaced it
+			err = errors.Join(err, failed)
+		}
 	}
 	if err != nil {
 		return err
@@ -232,6 +234,7 @@ func (s *soak) restart(ctx context.Context, how action, rnd *rand.Rand) error {
 	var err error
 	if how == crashing {
 		old.Kill()
+		s.lab.kills(old)
 	} else {
 		err = old.Stop()
 	}

@@ -26,6 +26,15 @@ const (
 	crashing      action = "gate killed and started again"
 )
 
+// What upgrades do, beside revocations but not beside the other actions of operators.
+const (
+	upgrading       action = "upgrade"
+	upgradingBroken action = "upgrade to a program that does not start"
+	upgradingDying  action = "upgrade to a process that dies in mid-transfer"
+	killingUpgrade  action = "process killed during an upgrade"
+	killingOld      action = "old process killed after an upgrade" // a part of upgrading
+)
+
 // What clients and the network do, beside the operators.
 const (
 	killing      action = "client killed in mid-query"
@@ -57,6 +66,7 @@ type lane struct {
 
 var (
 	operators   = lane{[]action{signalled, fileChanged, fileBroken, revocation, newList, newServerCert, overlapping, interrupting, crashing}, time.Second, 6 * time.Second}
+	upgrades    = lane{[]action{upgrading, upgradingBroken, upgradingDying, killingUpgrade}, time.Second, 6 * time.Second}
 	environment = lane{[]action{killing, resetting, terminating, badFlood, connectFlood, wrongCancels, guessing, stalling}, time.Second, 5 * time.Second}
 	incidents   = lane{[]action{locking, lockRunningOut, unlocking, commanding, ruleEnding, rotating}, time.Second, 8 * time.Second}
 )
@@ -78,6 +88,7 @@ const (
 	operatorStream = 1<<32 + iota
 	environmentStream
 	incidentStream
+	upgradeStream
 )
 
 // plan returns what a lane does in a time. It is the beginning of what it does

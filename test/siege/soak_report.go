@@ -4,11 +4,13 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -54,9 +56,10 @@ func (s *soak) inspect() {
 		s.recordLoss("the gate", "its log", err.Error())
 	}
 	err := gate.Eventually(context.Background(), "the counters add up", gate.Timeout, func() error {
-		m, err := s.newest().Metrics()
-		if err == nil && m.Unaccounted() != 0 {
-			err = fmt.Errorf("%v connections are counted in and nowhere else", m.Unaccounted())
+		g := s.newest()
+		m, err := g.Metrics()
+		if n := g.unaccounted(m); err == nil && n != 0 {
+			err = fmt.Errorf("%v connections are counted in and nowhere else", n)
 		}
 		return err
 	})
@@ -86,6 +89,7 @@ func (s *soak) audit() {
 		check("the sessions and clients that a gate has ended or refused by a lock, a command or the end of a rule", s.auditRestrictions(g.Records()))
 	}
 	check("the audit trail", s.auditTrail(ctx))
+	check("the sessions of gates that were upgraded", s.auditSessions())
 	check("what the gates' logs say of the sessions that were ended", s.auditExcuses(records))
 	if s.peakMemory > mostMemory {
 		check("memory", fmt.Errorf("a gate has taken %s", bytesText(s.peakMemory)))
@@ -104,7 +108,68 @@ func (s *soak) auditTrail(ctx context.Context) error {
 	}
 	s.trail, _, _ = strings.Cut(out, " ")
 	s.trail += fmt.Sprintf(" in %d files", len(files))
-	return err
+	if err != nil {
+		return err
+	}
+	return s.auditUpgrades(files)
+}
+
+// auditUpgrades fails if the trail has fewer upgrades than have succeeded. It may have more: a process may have been
+// killed that had just taken over.
+func (s *soak) auditUpgrades(files []string) error {
+	lines := 0
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err == nil && strings.HasSuffix(name, ".gz") {
+			text, err = unpack(text)
+		}
+		if err != nil {
+			return err
+		}
+		lines += bytes.Count(text, []byte(`"event":"upgraded"`))
+	}
+	if lines < s.upgrades {
+		return fmt.Errorf("the audit trail has %d upgrades, and %d have succeeded", lines, s.upgrades)
+	}
+	return nil
+}
+
+func unpack(packed []byte) ([]byte, error) {
+	z, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(z)
+}
+
+// auditSessions fails unless each session has begun and ended once by the log that all processes of a gate have
+// written. Those of a process that was killed have no end.
+func (s *soak) auditSessions() error {
+	var wrong []string
+	for _, g := range s.gates {
+		began, ended := make(map[any]int), make(map[any]int)
+		whole := true
+		for _, r := range g.Records() {
+			switch id := r["session"]; {
+			case r.Is(gate.MessageBegan):
+				began[id]++
+			case r.Is(gate.MessageEnded):
+				ended[id]++
+			case r.Is(gate.MessageDropped):
+				whole = false
+			}
+		}
+		killed := s.lab.wasKilled(g)
+		for id, n := range began {
+			if m := ended[id]; n != 1 || m > 1 || m == 0 && whole && !killed {
+				wrong = append(wrong, fmt.Sprintf("session %v of %s has %d beginnings and %d ends", id, g.Dir, n, m))
+			}
+		}
+	}
+	if len(wrong) > 0 {
+		return fmt.Errorf("%d sessions: %s", len(wrong), strings.Join(wrong[:min(5, len(wrong))], "; "))
+	}
+	return nil
 }
 
 // allGone fails unless a gate without clients counts none.
@@ -190,6 +255,7 @@ var outcomesOf = map[action][]string{
 	// A session that was opened while a command ran may have been ended by it or by a later restart.
 	overlapping:  {"drained", "drain_timeout", "terminated"},
 	interrupting: {"drained", "drain_timeout", "terminated"},
+	upgrading:    {"drained", "drain_timeout", "terminated"},
 	// The client gets PostgreSQL's message, and may be the first to close. A gate that is
 	// draining may have sent the same message before.
 	terminating: {"backend_closed", "backend_lost", "client_closed", "client_lost", "drained", "drain_timeout", "terminated", "locked", "no_rule"},
@@ -207,7 +273,7 @@ func (d *disturbances) mayLog(e excusal) []string {
 	if e.words == "" {
 		may = append(may, "locked", "no_rule", "terminated", "certificate_revoked")
 	}
-	drained := d.met(overlapping, e.began, e.noticed) || d.met(interrupting, e.began, e.noticed)
+	drained := d.met(overlapping, e.began, e.noticed) || d.met(interrupting, e.began, e.noticed) || d.met(upgrading, e.began, e.noticed)
 	if drained && (e.words == "" || e.words == gate.FatalTerminated) {
 		may = append(may, "drained", "drain_timeout")
 	}
@@ -231,7 +297,7 @@ func (d *disturbances) auditExcuses(records []gate.Record) error {
 	}
 	var wrong []string
 	for _, e := range d.seen {
-		found := d.met(crashing, e.began, e.noticed.Add(lingers)) // it could log nothing
+		found := d.killed(e.began, e.began, e.noticed.Add(lingers)) != "" // it could log nothing
 		for _, outcome := range d.mayLog(e) {
 			found = found || logged[e.client+" "+outcome]
 		}
@@ -283,6 +349,7 @@ func (s *soak) summary() string {
 		{"rows never committed, and not there", s.ledger.count(neverAsked)},
 		{"until the last session of a revoked certificate was over, at most", s.slowest.Round(time.Millisecond)},
 		{"until the last session of a lock or of a rule that was over had ended, at most", s.slowestLock.Round(time.Millisecond)},
+		{"upgrades that sessions went on through", s.upgrades},
 		{"lines of the audit trail, verified", s.trail},
 		{"memory of a gate at the peak", bytesText(s.peakMemory)},
 		{"**losses**", fmt.Sprintf("**%d**", s.losses.count())},

@@ -131,6 +131,11 @@ func TestOnlyWhatWasDoneExcuses(t *testing.T) {
 		"revoked without a message, idle":   {ending{err: lost, clientCert: bad, opened: after(time.Minute), idle: true}, after(time.Hour), ""},
 		"lost in a crash, in a transaction": {ending{err: lost, opened: after(time.Minute), midway: true, idle: true}, after(3 * time.Hour), crashing},
 		"a message in a crash":              {ending{err: told("57P01", command), opened: after(time.Minute)}, after(3 * time.Hour), ""},
+		"moved, and lost with the old one":  {ending{err: lost, opened: after(4 * time.Hour)}, after(5*time.Hour + 7*time.Second), ""},
+		"moved, and told":                   {ending{err: told("57P01", command), opened: after(4 * time.Hour), idle: true}, after(5*time.Hour + 7*time.Second), ""},
+		"opened as the old one was killed":  {ending{err: lost, opened: after(5*time.Hour + 5*time.Second), idle: true}, after(5*time.Hour + 7*time.Second), killingOld},
+		"startup of more than half a drain": {ending{err: told("57P01", command), opened: after(5*time.Hour + 6*time.Second), began: after(5 * time.Hour)}, after(5*time.Hour + 7*time.Second), upgrading},
+		"lost in a killed upgrade":          {ending{err: lost, opened: after(5 * time.Hour)}, after(6*time.Hour + time.Second), killingUpgrade},
 		"begun after a crash":               {ending{err: lost, opened: after(3 * time.Hour)}, after(4 * time.Hour), ""},
 		"another's revoked":                 {ending{err: told("57P01", revoked), clientCert: good, opened: after(time.Minute)}, after(time.Hour), ""},
 		"terminated":                        {ending{err: told("57P01", command), pid: 7, opened: after(time.Minute), midway: true}, after(time.Hour), terminating},
@@ -144,6 +149,9 @@ func TestOnlyWhatWasDoneExcuses(t *testing.T) {
 		d := disturbances{terminated: map[uint32]time.Time{7: after(time.Hour)}, outages: []outage{
 			{overlapping, after(time.Second), after(12 * time.Second)},
 			{crashing, after(2 * time.Hour), after(2*time.Hour + time.Second)},
+			{upgrading, after(5 * time.Hour), after(5*time.Hour + 8*time.Second)},
+			{killingOld, after(5*time.Hour + 6*time.Second), after(5*time.Hour + 7*time.Second)},
+			{killingUpgrade, after(6 * time.Hour), after(6*time.Hour + 2*time.Second)},
 		}}
 		if c.end.began.IsZero() {
 			c.end.began = c.end.opened
@@ -340,7 +348,7 @@ func TestPlanIsRepeatable(t *testing.T) {
 	if reflect.DeepEqual(short, operators.plan(8, operatorStream, time.Minute)) {
 		t.Error("another seed gives the same plan")
 	}
-	for _, l := range []lane{operators, environment, incidents} {
+	for _, l := range []lane{operators, environment, incidents, upgrades} {
 		for seed := range uint64(100) {
 			done := map[action]bool{}
 			for _, s := range l.plan(seed, 0, time.Minute) {

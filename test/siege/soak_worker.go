@@ -369,10 +369,16 @@ func (d *disturbances) begin(what action) {
 	d.outages = append(d.outages, outage{action: what, from: time.Now()})
 }
 
+// finish ends the last one that is under way.
 func (d *disturbances) finish() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.outages[len(d.outages)-1].until = time.Now()
+	for i := range slices.Backward(d.outages) {
+		if d.outages[i].until.IsZero() {
+			d.outages[i].until = time.Now()
+			return
+		}
+	}
 }
 
 func (d *disturbances) terminate(pid uint32) {
@@ -405,8 +411,10 @@ func (d *disturbances) excuse(e ending, now time.Time) (action, bool) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !inWords && ended(e.err) && d.met(crashing, e.began, now) {
-		return crashing, true
+	if !inWords && ended(e.err) {
+		if what := d.killed(e.began, e.opened, now); what != "" {
+			return what, true
+		}
 	}
 	byCommand := inWords && told.Code == "57P01" && told.Message == gate.FatalTerminated
 	if !byCommand && (inWords || e.idle || !ended(e.err)) {
@@ -424,7 +432,11 @@ func (d *disturbances) excuse(e ending, now time.Time) (action, bool) {
 		return r.action, true
 	}
 	for _, o := range slices.Backward(d.outages) {
-		if o.action == crashing || !o.touches(e.began, now) {
+		if kills := o.action == crashing || o.action == killingUpgrade || o.action == killingOld; kills || !o.touches(e.began, now) {
+			continue
+		}
+		// An upgrade ends no session, but one whose startup took longer than the old process waits for.
+		if o.action == upgrading && e.opened.Before(o.from.Add(drainTimeout/2)) {
 			continue
 		}
 		if timely := now.Sub(o.from) >= drainTimeout; e.midway && (byCommand || !timely) {
@@ -444,18 +456,43 @@ func (d *disturbances) met(what action, began, ended time.Time) bool {
 	return slices.ContainsFunc(d.outages, func(o outage) bool { return o.action == what && o.touches(began, ended) })
 }
 
+// movesWithin is how long a session may have been open and still be in the old process of an upgrade, which
+// hands each over as soon as it is logged in. The machine may be slow.
+const movesWithin = 3 * time.Second
+
+// killed returns how a process was killed that may have had a connection; empty: none was. The caller holds mu.
+func (d *disturbances) killed(began, opened, now time.Time) action {
+	for _, o := range slices.Backward(d.outages) {
+		switch {
+		case !o.touches(began, now):
+		case o.action == crashing, o.action == killingUpgrade, o.action == killingOld && !opened.Before(o.from.Add(-movesWithin)):
+			return o.action
+		}
+	}
+	return ""
+}
+
+// slowStartup says whether a startup can have taken longer than the old process of an upgrade waits for it. The
+// caller holds mu.
+func (d *disturbances) slowStartup(began, now time.Time) bool {
+	return slices.ContainsFunc(d.outages, func(o outage) bool {
+		return o.action == upgrading && o.touches(began, now) && !now.Before(o.from.Add(drainTimeout/2))
+	})
+}
+
 // excusesRefusal says whether a connect can have failed because the gate was
 // being restarted.
 func (d *disturbances) excusesRefusal(err error, began, now time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if errors.Is(err, syscall.ECONNREFUSED) || cut(err) && state(err) != "57P01" {
-		if d.met(interrupting, began, now) || d.met(crashing, began, now) {
+		if d.met(interrupting, began, now) || d.killed(began, now, now) != "" {
 			return true
 		}
 	}
 	late := state(err) == "57P01" || state(err) == "57P03"
-	return late && (d.met(overlapping, began, now) || d.met(interrupting, began, now))
+	slow := d.slowStartup(began, now)
+	return late && (slow || d.met(overlapping, began, now) || d.met(interrupting, began, now)) || slow && cut(err)
 }
 
 // ended says whether an error is the end of a connection, and neither an answer nor a
