@@ -232,7 +232,7 @@ func strangeCancels(ctx context.Context, t *trial) (string, error) {
 	})
 }
 
-// honestCancels cancels statements of a session, one after another, for a while.
+// honestCancels cancels statements of a session, one after another, for a while: less often than any one key may be used.
 func (s *scene) honestCancels(ctx context.Context, d time.Duration) (tried, arrived int, err error) {
 	c, err := s.dial(ctx)
 	if err != nil {
@@ -257,6 +257,7 @@ func (s *scene) honestCancels(ctx context.Context, d time.Duration) (tried, arri
 			arrived++
 		}
 		r.Reset()
+		time.Sleep(150 * time.Millisecond)
 	}
 	return tried, arrived, nil
 }

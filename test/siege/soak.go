@@ -29,6 +29,8 @@ type soak struct {
 	lab    *lab
 	seed   uint64
 	length time.Duration
+	// withUpgrades says that upgrades are in the plan.
+	withUpgrades bool
 	began  time.Time
 	out    io.Writer // progress
 	over   chan struct{}
@@ -97,6 +99,7 @@ func runSoak(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	length := f.Duration("time", 10*time.Minute, "how long the load is held")
 	seed := f.Uint64("seed", 0, "what decides the plan: what happens when, who asks for what (default: a random one, which is printed)")
 	into := f.String("into", "", "replace the generated block of this Markdown `file` by the summary")
+	withUpgrades := f.Bool("upgrades", false, "also upgrade the gate at random moments, to programs that fail and with processes killed")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -110,7 +113,7 @@ func runSoak(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		*seed = uint64(rand.Uint32()) //nolint:gosec // it only has to be another one
 	}
 	s := &soak{
-		seed: *seed, length: *length, out: stderr, over: make(chan struct{}), losses: newLosses(), ledger: newLedger(),
+		seed: *seed, length: *length, withUpgrades: *withUpgrades, out: stderr, over: make(chan struct{}), losses: newLosses(), ledger: newLedger(),
 		disturbances: disturbances{terminated: make(map[uint32]time.Time)},
 	}
 	if err := s.prepare(ctx); err != nil {
@@ -281,7 +284,9 @@ func (s *soak) run(ctx context.Context) {
 	wg.Go(func() { s.runLane(operators, operatorStream, s.operate) })
 	wg.Go(func() { s.runLane(environment, environmentStream, s.disturb) })
 	wg.Go(func() { s.runLane(incidents, incidentStream, s.intervene) })
-	wg.Go(func() { s.runLane(upgrades, upgradeStream, s.replace) })
+	if s.withUpgrades {
+		wg.Go(func() { s.runLane(upgrades, upgradeStream, s.replace) })
+	}
 	wg.Go(s.watch)
 	select {
 	case <-time.After(s.length):
