@@ -31,10 +31,10 @@ type soak struct {
 	length time.Duration
 	// withUpgrades says that upgrades are in the plan.
 	withUpgrades bool
-	began  time.Time
-	out    io.Writer // progress
-	over   chan struct{}
-	ends   sync.Once
+	began        time.Time
+	out          io.Writer // progress
+	over         chan struct{}
+	ends         sync.Once
 
 	tally
 	disturbances
