@@ -97,7 +97,7 @@ func (u *unit) dying() <-chan net.Conn {
 	commands := make(chan net.Conn, 1)
 	plan := upgrade.Plan{PID: 1, Version: "old", Format: handover.Version, UID: os.Geteuid(), GID: os.Getegid()}
 	go func() {
-		_ = http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { //nolint:gosec // in a test
+		_ = http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == http.MethodGet {
 				_ = json.NewEncoder(w).Encode(plan)
 				return
