@@ -69,7 +69,11 @@ until pgwicket sessions | grep -q app; do sleep 0.1; done`, l.port))
 			run("pgwicket ca init --dir other")
 		}
 		do(c.does)
-		out := run("timeout -s TERM 3 pgwicket fetch --once 2>&1 || true")
+		patience := 60
+		if c.reason == "" {
+			patience = 3
+		}
+		out := run(fmt.Sprintf("timeout -s TERM %d pgwicket fetch --once 2>&1 || true", patience))
 		if !strings.Contains(out, `"reason":"`+c.reason+`"`) && c.reason != "" {
 			t.Errorf("%s: %s", c.name, out)
 		}

@@ -121,7 +121,8 @@ func (g *guide) follow(page []docpage.Block) {
 		}
 		return g.adapt(b.Text)
 	}, func(b docpage.Block) {
-		if strings.Contains(b.Text, "systemctl restart pgwicket") {
+		// Before either there is no gate here, so a reload cannot hand over.
+		if strings.Contains(b.Text, "systemctl restart pgwicket") || strings.Contains(b.Text, "systemctl reload pgwicket") {
 			g.shell.Run(`$AS_GATE pgwicket serve --config "$ETC/pgwicket.yaml" 2>"$CA/gate.log" &
 until grep -q ready "$CA/gate.log"; do sleep 0.1; done`)
 		}

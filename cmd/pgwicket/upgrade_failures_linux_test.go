@@ -122,6 +122,11 @@ func (u *unit) handOverAndDie(conn *net.UnixConn, ln net.Listener, commands chan
 	}
 	defer c.Close()
 	defer other.Close()
+	mark, err := handover.NewMark()
+	if err != nil {
+		return err
+	}
+	defer mark.Close()
 	ours, theirs, err := handover.SocketPair()
 	if err != nil {
 		return err
@@ -143,7 +148,7 @@ func (u *unit) handOverAndDie(conn *net.UnixConn, ln net.Listener, commands chan
 			return c.Send(handover.Socket, map[string]string{"role": "admin socket", "address": u.path("admin.sock")}, nil, fd)
 		}),
 		ln.Close(),
-		c.Send(handover.Go, map[string]int{"sessions": 0, "starting": 0, "drain": 0}, nil),
+		c.Send(handover.Go, map[string]int{"sessions": 0, "starting": 0, "drain": 0}, nil, mark.Descriptor()),
 	)
 	if err != nil {
 		return err
