@@ -234,7 +234,7 @@ func (l *faultLab) run(change string) {
 		l.shell(`"$BIN/pg_ctl" stop -w -D "$PGDATA"; "$BIN/` + strings.Replace(command, "pg_checksums", `pg_checksums"`, 1))
 		l.must(l.Restart(l.Context()))
 	case isShell:
-		l.shell(strings.ReplaceAll(command, "ELSEWHERE", "/dev/null.gone"))
+		l.shell(strings.ReplaceAll(command, "ELSEWHERE", filepath.Join(l.TempDir(), "gone")))
 	default:
 		_, err := l.SQL(change)
 		l.must(err)
