@@ -72,7 +72,7 @@ var layers = map[string][]string{
 		"acl", "config", "proxy", "tlsconfig", "internal/doctor/postgres", "internal/doctor/report", "internal/nftables", "internal/pgconf", "internal/pgwire", "internal/phrase", "internal/policy", "internal/printable", "internal/socket",
 	},
 	"internal/doctor/postgres": {"internal/doctor/report", "internal/phrase", "internal/printable"},
-	"internal/doctor/report":   {"internal/phrase"},
+	"internal/doctor/report":   {"internal/phrase", "internal/statefile"},
 	"internal/upgrade":         {"acl", "metrics", "proxy", "internal/handover", "internal/health", "internal/lock"},
 	"internal/gate": {
 		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/audit", "internal/dn", "internal/filewatch", "internal/group", "internal/health", "internal/lock", "internal/phrase", "internal/policy", "internal/sandbox",

@@ -281,7 +281,7 @@ func (f *Fetcher) update(ctx context.Context, s Source, u string) (changed bool,
 		return false, next, err
 	}
 	// The gate has another account, and lists are public.
-	if err := statefile.Replace(path, data, 0o644); err != nil {
+	if err := statefile.Replace(path, data, 0o644, nil); err != nil {
 		return false, next, &failure{Local, err}
 	}
 	// The time of the copy is the server's, for the next conditional request. Without one it

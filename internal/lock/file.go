@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 	"unicode"
@@ -182,10 +181,9 @@ func readFile(path string) ([]Lock, error) {
 	return locks, nil
 }
 
-// writeFile replaces the file. It writes a new one beside it, syncs it, reads it back by
-// the parser that will read it after a crash, and only then renames it. After an error
-// the old file is as it was.
-func writeFile(path string, locks []Lock) (err error) {
+// writeFile replaces the file, once the parser that will read it after a crash has read the new one. After an error
+// other than ErrNotSynced the old file is as it was.
+func writeFile(path string, locks []Lock) error {
 	if locks == nil {
 		locks = []Lock{}
 	}
@@ -193,69 +191,14 @@ func writeFile(path string, locks []Lock) (err error) {
 	if err != nil {
 		return err
 	}
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, temporaryName)
-	if err != nil {
+	return statefile.Replace(path, append(text, '\n'), 0o600, func(temporary string) error {
+		_, err := readFile(temporary)
 		return err
-	}
-	temporary := f.Name()
-	defer func() {
-		if err != nil {
-			_ = os.Remove(temporary)
-		}
-	}()
-	_, err = f.Write(append(text, '\n'))
-	if err == nil {
-		err = f.Sync()
-	}
-	if closing := f.Close(); err == nil {
-		err = closing
-	}
-	if err != nil {
-		return err
-	}
-	if _, err = readFile(temporary); err != nil {
-		return err
-	}
-	if err = os.Rename(temporary, path); err != nil {
-		return err
-	}
-	if err := syncDirectory(dir); err != nil {
-		return fmt.Errorf("%w: %w", ErrNotSynced, err)
-	}
-	return nil
+	})
 }
 
-// ErrNotSynced says that a change is in the file and in force, but may be lost if the
-// machine, not only the gate, stops now.
-var ErrNotSynced = errors.New("the change is in force, but its directory could not be synced, so the change may be lost if the machine stops now")
-
-// temporaryName is the pattern of the new file beside the old one.
-const temporaryName = "." + FileName + "-*"
-
-// removeTemporary removes what a gate that was killed has left. The caller holds the lock
-// of the directory.
-func removeTemporary(dir string) {
-	entries, _ := os.ReadDir(dir)
-	for _, e := range entries {
-		if is, _ := filepath.Match(temporaryName, e.Name()); is && e.Type().IsRegular() {
-			_ = os.Remove(filepath.Join(dir, e.Name()))
-		}
-	}
-}
-
-// syncDirectory makes a rename last.
-func syncDirectory(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, fs.ErrInvalid) {
-		return err
-	}
-	return nil
-}
+// ErrNotSynced says that a change is in force, and may be lost if the machine stops now.
+var ErrNotSynced = statefile.ErrNotSynced
 
 // wholeSecond returns the end of a lock, which is kept to the second.
 func wholeSecond(at time.Time) time.Time { return at.UTC().Truncate(time.Second) }

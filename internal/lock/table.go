@@ -72,8 +72,8 @@ func (t *Table) CheckWritable() error {
 		return fmt.Errorf("state_dir: %w%s", err, unlessHeld(err))
 	}
 	defer unlock()
-	removeTemporary(filepath.Dir(t.path))
-	f, err := os.CreateTemp(filepath.Dir(t.path), temporaryName)
+	statefile.RemoveTemporary(t.path)
+	f, err := statefile.CreateTemporary(t.path)
 	if err != nil {
 		return fmt.Errorf("state_dir: %w; give the directory to the account of the gate", err)
 	}

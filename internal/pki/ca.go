@@ -170,7 +170,7 @@ func writeIfOther(path string, data []byte, mode os.FileMode) error {
 	if old, err := readFile(path); err == nil && bytes.Equal(old, data) {
 		return nil
 	}
-	return statefile.Replace(path, data, mode)
+	return statefile.Replace(path, data, mode, nil)
 }
 
 // Published returns the further files that hold the lists.

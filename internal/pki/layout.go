@@ -77,7 +77,7 @@ const (
 )
 
 // write replaces a private file.
-func write(path string, data []byte) error { return statefile.Replace(path, data, privateFile) }
+func write(path string, data []byte) error { return statefile.Replace(path, data, privateFile, nil) }
 
 // writeKeepingOld replaces a file and keeps what it held beside it, as openssl does.
 func writeKeepingOld(path string, data []byte) error {

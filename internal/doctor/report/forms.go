@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
+
+	"pgwicket/internal/statefile"
 )
 
 // Forms say how a report is written. The zero value is text.
@@ -73,20 +74,5 @@ func replaceFile(name string, mode os.FileMode, write func(io.Writer) error) err
 	if err := write(&b); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // fails after the rename
-	_, err = f.Write(b.Bytes())
-	if err == nil {
-		err = f.Chmod(mode)
-	}
-	if err2 := f.Close(); err == nil {
-		err = err2
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), name)
+	return statefile.Replace(name, b.Bytes(), mode, nil)
 }
