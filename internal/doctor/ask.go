@@ -154,19 +154,9 @@ type queries struct {
 }
 
 func (q *queries) rows(what, sql string) (rows [][]string) {
-	results, err := q.conn.Exec(q.ctx, sql).ReadAll()
+	rows, err := postgres.Query(q.ctx, q.conn, sql)
 	if err != nil {
 		q.failed[what] = postgres.Reason(err)
-		return nil
-	}
-	for _, r := range results {
-		for _, values := range r.Rows {
-			row := make([]string, len(values))
-			for i, v := range values {
-				row[i] = string(v)
-			}
-			rows = append(rows, row)
-		}
 	}
 	return rows
 }

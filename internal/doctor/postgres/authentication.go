@@ -89,7 +89,7 @@ type verifier struct {
 }
 
 func (s *server) loadVerifiers(ctx context.Context, conn *pgconn.PgConn) {
-	rows, err := query(ctx, conn, `select rolname, rolpassword, `+newPassword+` from pg_authid where rolcanlogin and rolpassword is not null order by 1`)
+	rows, err := Query(ctx, conn, `select rolname, rolpassword, `+newPassword+` from pg_authid where rolcanlogin and rolpassword is not null order by 1`)
 	if err != nil {
 		s.verifiersErr = Reason(err)
 		return

@@ -98,7 +98,7 @@ func (c listCheck) findings(_ context.Context, s *server) []report.Finding {
 
 // runLists asks one database.
 func (s *server) runLists(ctx context.Context, conn *pgconn.PgConn, everywhere bool) {
-	rows, err := query(ctx, conn, "select current_database()")
+	rows, err := Query(ctx, conn, "select current_database()")
 	if err != nil {
 		return
 	}
@@ -116,7 +116,7 @@ func (s *server) runList(ctx context.Context, conn *pgconn.PgConn, l listCheck, 
 		f = &found{}
 		s.lists[l.id] = f
 	}
-	rows, err := query(ctx, conn, fmt.Sprintf("select *, count(*) over () from (%s) objects (name, fix) limit %d", l.sql, maxObjects))
+	rows, err := Query(ctx, conn, fmt.Sprintf("select *, count(*) over () from (%s) objects (name, fix) limit %d", l.sql, maxObjects))
 	if err != nil {
 		if f.failed == "" {
 			f.failed = Reason(err)

@@ -107,7 +107,7 @@ func (s *server) load(ctx context.Context, conn *pgconn.PgConn) error {
 	if err := bound(ctx, conn); err != nil {
 		return err
 	}
-	rows, err := query(ctx, conn, `select current_database(), current_setting('server_version_num'), rolsuper from pg_roles where rolname = current_user`)
+	rows, err := Query(ctx, conn, `select current_database(), current_setting('server_version_num'), rolsuper from pg_roles where rolname = current_user`)
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func (s *server) load(ctx context.Context, conn *pgconn.PgConn) error {
 	if s.settings, err = loadSettings(ctx, conn); err != nil {
 		return err
 	}
-	rows, err = query(ctx, conn, `select datname, datallowconn, has_database_privilege(oid, 'connect') from pg_database order by datname`)
+	rows, err = Query(ctx, conn, `select datname, datallowconn, has_database_privilege(oid, 'connect') from pg_database order by datname`)
 	if err != nil {
 		return err
 	}
@@ -134,7 +134,7 @@ func (s *server) load(ctx context.Context, conn *pgconn.PgConn) error {
 			s.databases = append(s.databases, row[0])
 		}
 	}
-	rows, err = query(ctx, conn, "select from pg_roles where rolreplication and not rolsuper")
+	rows, err = Query(ctx, conn, "select from pg_roles where rolreplication and not rolsuper")
 	s.replicates = err == nil && len(rows) > 0
 	s.loadVerifiers(ctx, conn)
 	s.loadFiles(ctx, conn)
@@ -173,8 +173,8 @@ func Reason(err error) string {
 	return printable.Text(strings.ReplaceAll(err.Error(), "\n", " "))
 }
 
-// query returns the rows of a statement. A null is "".
-func query(ctx context.Context, conn *pgconn.PgConn, sql string) (rows [][]string, err error) {
+// Query returns the rows of a statement, or of several. A null is "".
+func Query(ctx context.Context, conn *pgconn.PgConn, sql string) (rows [][]string, err error) {
 	results, err := conn.Exec(ctx, sql).ReadAll()
 	if err != nil {
 		return nil, err

@@ -27,24 +27,24 @@ type fileState struct {
 }
 
 func (s *server) loadFiles(ctx context.Context, conn *pgconn.PgConn) {
-	rows, err := query(ctx, conn, `select distinct sourcefile from pg_file_settings where sourcefile is not null order by 1`)
+	rows, err := Query(ctx, conn, `select distinct sourcefile from pg_file_settings where sourcefile is not null order by 1`)
 	if err == nil {
 		for _, r := range rows {
 			s.files.files = append(s.files.files, r[0])
 		}
-		s.files.mistakes, err = query(ctx, conn, `select coalesce(sourcefile || ':' || sourceline, 'pg_file_settings'), coalesce(name, 'mistake'), error from pg_file_settings
+		s.files.mistakes, err = Query(ctx, conn, `select coalesce(sourcefile || ':' || sourceline, 'pg_file_settings'), coalesce(name, 'mistake'), error from pg_file_settings
 			where error is not null and error <> 'setting could not be applied' limit 10`)
 	}
 	if err != nil {
 		s.files.settingsErr = Reason(err)
 	}
-	if rows, err = query(ctx, conn, `select pg_ls_dir('.') order by 1 limit 1000`); err != nil {
+	if rows, err = Query(ctx, conn, `select pg_ls_dir('.') order by 1 limit 1000`); err != nil {
 		s.files.dataErr = Reason(err)
 	}
 	for _, r := range rows {
 		s.files.data = append(s.files.data, r[0])
 	}
-	rows, _ = query(ctx, conn, `select name, setting from pg_config where name in ('PKGLIBDIR', 'SHAREDIR')`)
+	rows, _ = Query(ctx, conn, `select name, setting from pg_config where name in ('PKGLIBDIR', 'SHAREDIR')`)
 	for _, r := range rows {
 		if r[0] == "PKGLIBDIR" {
 			s.files.libraries = r[1]

@@ -67,6 +67,11 @@ func roleChecks() []check {
 	)
 }
 
+// memberships are the member of each role, and the statement that ends it: from 16 on, that of its own grantor.
+const memberships = `select format('%I (of %I)', m.rolname, r.rolname),
+	format('revoke %I from %I', r.rolname, m.rolname) || case when current_setting('server_version_num')::int >= 160000 then format(' granted by %I', g.rolname) else '' end || ';'
+	from pg_auth_members a join pg_roles r on r.oid = a.roleid join pg_roles m on m.oid = a.member left join pg_roles g on g.oid = a.grantor `
+
 // fileRoles are the predefined roles by which a member becomes the account of PostgreSQL.
 const fileRoles = `('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files')`
 
@@ -98,10 +103,7 @@ func powerChecks() []check {
 		listCheck{
 			about:  about{"role_power", report.Roles, "4.9", "A member can run programs, read and write files, or do anything, as the account of PostgreSQL."},
 			status: report.Fail,
-			sql: `select format('%I (of %I)', m.rolname, r.rolname),
-				format('revoke %I from %I', r.rolname, m.rolname) || case when current_setting('server_version_num')::int >= 160000 then format(' granted by %I', g.rolname) else '' end || ';'
-				from pg_auth_members a join pg_roles r on r.oid = a.roleid join pg_roles m on m.oid = a.member left join pg_roles g on g.oid = a.grantor
-				where (r.rolname in ` + fileRoles + ` or r.rolsuper) and not m.rolsuper and m.oid >= 16384
+			sql: memberships + `where (r.rolname in ` + fileRoles + ` or r.rolsuper) and not m.rolsuper and m.oid >= 16384
 				and exists (select from pg_roles l where l.rolcanlogin and not l.rolsuper and pg_has_role(l.oid, m.oid, 'member')) order by 1`,
 			reason: "members, by which login roles get the power of a superuser: {}",
 			passed: "no membership leads to a superuser, to files or to programs of the server",
@@ -112,10 +114,7 @@ func powerChecks() []check {
 		listCheck{
 			about:  about{"role_all_data", report.Roles, "4.9", "It reads or writes every table, whatever is granted; row security aside."},
 			status: report.Note,
-			sql: `select format('%I (of %I)', m.rolname, r.rolname),
-				format('revoke %I from %I', r.rolname, m.rolname) || case when current_setting('server_version_num')::int >= 160000 then format(' granted by %I', g.rolname) else '' end || ';'
-				from pg_auth_members a join pg_roles r on r.oid = a.roleid join pg_roles m on m.oid = a.member left join pg_roles g on g.oid = a.grantor
-				where r.rolname in ('pg_read_all_data', 'pg_write_all_data') and not m.rolsuper order by 1`,
+			sql:    memberships + `where r.rolname in ('pg_read_all_data', 'pg_write_all_data') and not m.rolsuper order by 1`,
 			reason: "members of pg_read_all_data or pg_write_all_data: {}",
 			passed: "no role reads or writes all data",
 		},

@@ -24,7 +24,7 @@ type setting struct {
 // loadSettings reads the parameters. setting has the form of SHOW, and reset_val what the
 // server had before this session changed it.
 func loadSettings(ctx context.Context, conn *pgconn.PgConn) (map[string]setting, error) {
-	rows, err := query(ctx, conn, `select name, coalesce(case source when 'session' then reset_val else setting end, ''), context, source, coalesce(sourcefile || ':' || sourceline, ''), pending_restart from pg_settings`)
+	rows, err := Query(ctx, conn, `select name, coalesce(case source when 'session' then reset_val else setting end, ''), context, source, coalesce(sourcefile || ':' || sourceline, ''), pending_restart from pg_settings`)
 	if err != nil {
 		return nil, err
 	}
