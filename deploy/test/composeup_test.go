@@ -60,21 +60,7 @@ CMD ["postgres"]
 // importPostgres makes an image in the place of the one from a registry that compose.yaml names.
 func (e *engine) importPostgres(t *testing.T, name string) {
 	t.Helper()
-	tar := exec.Command("tar", "-C", debianTree(t), "--exclude=./usr/share/doc", "--exclude=./usr/share/man", "--exclude=./var/cache/*", "-c", ".")
-	into := e.docker("import", "-", "debian")
-	var err error
-	if into.Stdin, err = tar.StdoutPipe(); err != nil {
-		t.Fatal(err)
-	}
-	if err := tar.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := into.CombinedOutput(); err != nil {
-		t.Fatalf("docker import: %v: %s", err, out)
-	}
-	if err := tar.Wait(); err != nil {
-		t.Fatal(err)
-	}
+	e.importTree(t, exec.Command("tar", "-C", debianTree(t), "--exclude=./usr/share/doc", "--exclude=./usr/share/man", "--exclude=./var/cache/*", "-c", "."), "debian")
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "Dockerfile"), postgresImage)
 	write(t, filepath.Join(dir, "entrypoint"), entrypoint)

@@ -127,9 +127,19 @@ rm -rf "$1/usr/local/go/test" "$1/usr/local/go/doc" "$1/usr/local/go/api"
 	if err != nil {
 		t.Fatal(err)
 	}
-	tar := exec.Command("tar", "-C", root, "-c", ".")
-	into := e.docker("import", "--change", "ENV PATH=/usr/local/go/bin:/bin", "--change", "ENV HOME=/tmp",
-		"--change", "ENV GOTOOLCHAIN=local", "--change", "ENV GOPROXY="+strings.TrimSpace(string(proxy)), "-", name)
+	e.importTree(t, exec.Command("tar", "-C", root, "-c", "."), name, "ENV PATH=/usr/local/go/bin:/bin", "ENV HOME=/tmp",
+		"ENV GOTOOLCHAIN=local", "ENV GOPROXY="+strings.TrimSpace(string(proxy)))
+}
+
+// importTree makes an image of what a tar writes, with these changes.
+func (e *engine) importTree(t *testing.T, tar *exec.Cmd, name string, changes ...string) {
+	t.Helper()
+	args := []string{"import"}
+	for _, c := range changes {
+		args = append(args, "--change", c)
+	}
+	into := e.docker(append(args, "-", name)...)
+	var err error
 	if into.Stdin, err = tar.StdoutPipe(); err != nil {
 		t.Fatal(err)
 	}
