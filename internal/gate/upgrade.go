@@ -167,11 +167,11 @@ func (g *Gate) serveUpgrade(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer conn.Close()
-	socket := conn
+	raw := conn
 	if bounded, ok := conn.(*adminConn); ok {
-		socket = bounded.Conn
+		raw = bounded.Conn
 	}
-	s, err := upgrade.Accept(socket, g.oldGate())
+	s, err := upgrade.Accept(raw, g.oldGate())
 	if err != nil {
 		g.Log.Warn("upgrade refused", "by", operator(r.Context()), "reason", err.Error())
 		_ = conn.SetDeadline(time.Now().Add(refusalTimeout))
