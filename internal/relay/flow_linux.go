@@ -480,10 +480,7 @@ func (f *flow) end(c Cause) {
 	f.cause(c)
 	_ = unix.Close(f.client.fd) // which takes it out of epoll: there is no duplicate
 	f.closeBackend()
-	f.client.tls.Wipe()
-	if f.backend.tls != nil {
-		f.backend.tls.Wipe()
-	}
+	f.wipe()
 	f.loop.remove(f)
 	f.result.FromClient, f.result.ToClient = f.Moved()
 	f.result.Busy = f.tracker.Busy()
@@ -510,5 +507,13 @@ func (f *flow) note(c Cause, err error) {
 func (f *flow) cause(c Cause) {
 	if !f.caused {
 		f.caused, f.result.Cause = true, c
+	}
+}
+
+// wipe clears the keys.
+func (f *flow) wipe() {
+	f.client.tls.Wipe()
+	if f.backend.tls != nil {
+		f.backend.tls.Wipe()
 	}
 }

@@ -58,10 +58,7 @@ func (f *flow) forget() {
 	if !f.backendClosed.Swap(true) {
 		_ = unix.Close(f.backend.fd)
 	}
-	f.client.tls.Wipe()
-	if f.backend.tls != nil {
-		f.backend.tls.Wipe()
-	}
+	f.wipe()
 	clear(f.client.queue)
 	clear(f.backend.queue)
 	f.loop.remove(f)
@@ -158,9 +155,4 @@ func (p *Prepared) Start() {
 }
 
 // Discard forgets the session. The sockets stay the caller's.
-func (p *Prepared) Discard() {
-	p.flow.client.tls.Wipe()
-	if p.flow.backend.tls != nil {
-		p.flow.backend.tls.Wipe()
-	}
-}
+func (p *Prepared) Discard() { p.flow.wipe() }
