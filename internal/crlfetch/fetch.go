@@ -412,7 +412,7 @@ func (f *Fetcher) download(ctx context.Context, u string, known conditions) (a a
 	if int64(len(data)) > f.MaxSize {
 		return a, failf(TooLarge, "it has more than %d bytes", f.MaxSize)
 	}
-	a = answer{append([]byte{}, data...), usableTag(response.Header.Get("ETag")), time.Unix(0, 0)}
+	a = answer{data, usableTag(response.Header.Get("ETag")), time.Unix(0, 0)}
 	if at, err := http.ParseTime(response.Header.Get("Last-Modified")); err == nil && at.Before(time.Now()) {
 		a.modified = at
 	}
