@@ -104,6 +104,45 @@ func TestGroupsUnknown(t *testing.T) {
 	}
 }
 
+// Who may have to go to another backend or database goes nowhere, unless the rule has the very name.
+func TestGroupsUnknownElsewhere(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		first, second string
+		want          string // rule of alice while nothing is known; empty: none
+	}{
+		{"users: [+ops], backend: other", "users: [all]", ""},
+		{"users: [+ops], backend: other", "users: ['al*']", ""},
+		{"users: [+ops], backend: other", "action: reject, users: [all]", "rule 2"},
+		{"users: [+ops], backend: other", "users: [bob, alice]", "rule 2"},
+		{"users: [+ops], backend: other", "users: ['al*'], backend: other", "rule 2"},
+		{"users: [+ops], database_as: sandbox", "users: [all]", ""},
+		{"users: [+ops, alice], backend: other", "users: [all]", "rule 1"},
+		{"users: [+ops], databases: [sandbox], backend: other", "users: [all]", "rule 2"},
+		{"users: [+ops], until: '2027-01-31T11:00:00Z', backend: other", "users: [all]", "rule 2"},
+		{"users: [+ops]", "users: [all]", "rule 2"},
+	} {
+		rules := newRules(t, c.first, c.second)
+		q := request(t, "alice/shop")
+		q.At = now
+		got := ""
+		if rule := rules.Decide(q); rule != nil {
+			got = rule.Name
+		}
+		if got != c.want {
+			t.Errorf("%q, %q: %q decides, want %q", c.first, c.second, got, c.want)
+		}
+		steps := rules.Trace(q)
+		if last := steps[len(steps)-1]; (last.Mismatch == "") != (c.want != "") {
+			t.Errorf("%q, %q: %q", c.first, c.second, last.Mismatch)
+		}
+		if c.want == "" && !slices.Equal(rules.Unknown(q), []string{"ops"}) {
+			t.Errorf("%q, %q: %q are not known", c.first, c.second, rules.Unknown(q))
+		}
+	}
+}
+
 func clone(q *acl.Request) *acl.Request { c := *q; return &c }
 
 func with(q *acl.Request, database string) *acl.Request {

@@ -81,15 +81,34 @@ type Rules struct {
 func (r *Rules) All() []*Rule { return r.list }
 
 // Decide returns the first rule that matches the request. It returns nil if none
-// does, which means that the request is refused.
+// does, which means that the request is refused. The same holds if an earlier rule may match, as its
+// role is not known, and would send the session elsewhere: to another backend or database. A rule
+// that names the user literally is not concerned.
 func (r *Rules) Decide(q *Request) *Rule {
 	w := r.query(q)
 	for _, rule := range r.list {
-		if rule.firstMismatch(&w) == noMismatch {
+		switch w.next(rule) {
+		case noMismatch:
 			return rule
+		case mismatchElsewhere:
+			return nil
 		}
 	}
 	return nil
+}
+
+// next is firstMismatch for the rule after those that next has been asked about.
+func (w *query) next(rule *Rule) mismatch {
+	m := rule.firstMismatch(w)
+	switch {
+	case m == mismatchUnknown && !w.superuser && !w.reserved && rule.when.holds(w.At):
+		w.possible = append(w.possible, rule)
+	case m == noMismatch && rule.Allow && !rule.namesUser(w.User) && slices.ContainsFunc(w.possible, func(p *Rule) bool {
+		return p.Backend != rule.Backend || p.DatabaseAs != rule.DatabaseAs
+	}):
+		return mismatchElsewhere
+	}
+	return m
 }
 
 // Step is one rule that Trace has evaluated. Mismatch describes the condition that
@@ -104,9 +123,9 @@ type Step struct {
 func (r *Rules) Trace(q *Request) (steps []Step) {
 	w := r.query(q)
 	for _, rule := range r.list {
-		m := rule.firstMismatch(&w)
+		m := w.next(rule)
 		steps = append(steps, Step{rule, m.describe(q)})
-		if m == noMismatch {
+		if m == noMismatch || m == mismatchElsewhere {
 			break
 		}
 	}
@@ -119,6 +138,7 @@ type query struct {
 	source              netip.Addr // unmapped and without a zone, as netip.Prefix.Contains needs it
 	sni                 string     // in lower case
 	superuser, reserved bool
+	possible            []*Rule // that match if the user is a member of a role that is not known
 }
 
 func (r *Rules) query(q *Request) query {
@@ -145,6 +165,7 @@ const (
 	mismatchDatabase
 	mismatchUser
 	mismatchUnknown
+	mismatchElsewhere
 	mismatchSuperuser
 	mismatchReserved
 	mismatchTime
@@ -171,6 +192,8 @@ func (m mismatch) describe(q *Request) string {
 		return fmt.Sprintf("user %q does not match its users", q.User)
 	case mismatchUnknown:
 		return "the members of a role in its users are not known now"
+	case mismatchElsewhere:
+		return "an earlier rule with another backend or database_as may fit, as the members of a role in its users are not known now"
 	case mismatchReserved:
 		return fmt.Sprintf("%q is the user of groups, and its users do not name it", q.User)
 	case mismatchSuperuser:

@@ -20,11 +20,30 @@ var seed = flag.Uint64("seed", 0, "of the random rules; 0: another one each time
 // written, once more for every question.
 func modelDecides(rules []acl.RuleOptions, superusers []string, q *acl.Request) int {
 	for i, o := range rules {
-		if modelFits(o, superusers, q) {
-			return i
+		if !modelFits(o, superusers, q) {
+			continue
 		}
+		for _, earlier := range rules[:i] {
+			if o.Action == "allow" && o.Backend != earlier.Backend && modelMayFit(earlier, superusers, q) && !modelLiteral(o.Users, q.User) {
+				return -1
+			}
+		}
+		return i
 	}
 	return -1
+}
+
+func modelLiteral(users []string, name string) bool {
+	return slices.Contains(users, name) && name != "all" && name != "samename" && !strings.Contains(name, "*")
+}
+
+// modelMayFit reports whether a rule would fit if everybody were a member of the roles that are not known.
+func modelMayFit(o acl.RuleOptions, superusers []string, q *acl.Request) bool {
+	if slices.Contains(modelKnown[q.Session], o.Backend) || !slices.ContainsFunc(o.Users, func(u string) bool { return u[0] == '+' }) {
+		return false
+	}
+	o.Users = append([]string{"all"}, o.Users...)
+	return modelFits(o, superusers, q)
 }
 
 func modelFits(o acl.RuleOptions, superusers []string, q *acl.Request) bool {

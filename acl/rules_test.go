@@ -123,7 +123,8 @@ func checkTrace(t *testing.T, rules *acl.Rules, q *acl.Request, decided *acl.Rul
 			t.Fatalf("step %d of %+v: %v; %v decides", i, *q, steps, decided)
 		}
 	}
-	if n := len(rules.All()); decided == nil && len(steps) != n {
+	elsewhere := len(steps) > 0 && strings.HasPrefix(steps[len(steps)-1].Mismatch, "an earlier rule with another backend")
+	if n := len(rules.All()); decided == nil && len(steps) != n && !elsewhere {
 		t.Fatalf("%+v: %d steps through %d rules that do not match", *q, len(steps), n)
 	}
 }

@@ -89,9 +89,19 @@ func checkCRLURLs(o Options, r *report) {
 	}
 	for i, u := range o.CRLURLs {
 		if err := crl.CheckURL(u); err != nil {
-			r.errorf(fmt.Sprintf("crl_urls[%d]", i), "%q %v", u, err)
+			r.errorf(fmt.Sprintf("crl_urls[%d]", i), "%q %v", withoutPassword(u), err)
 		}
 	}
+}
+
+// withoutPassword returns a URL for messages. One that cannot be parsed may have a password, too.
+func withoutPassword(text string) string {
+	begin, rest, found := strings.Cut(text, "://")
+	at := strings.LastIndex(rest, "@")
+	if !found || at < 0 {
+		return text
+	}
+	return begin + "://xxxxx@" + rest[at+1:]
 }
 
 func graceText(d time.Duration) string {

@@ -1,6 +1,7 @@
 package crl
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -58,13 +59,20 @@ func Replacement(data, old []byte, cas []*certs.Certificate, at time.Time) (next
 	return next, nil
 }
 
-// parseAll parses every list of a file.
+// parseAll parses every list of a file, one that is there again once: a server can send a list as
+// often as it likes.
 func parseAll(data []byte) (lists []*List, err error) {
 	all, _, err := Split(data)
 	if err != nil {
 		return nil, err
 	}
+	seen := make(map[[sha256.Size]byte]bool)
 	for _, der := range all {
+		sum := sha256.Sum256(der)
+		if seen[sum] {
+			continue
+		}
+		seen[sum] = true
 		l, err := Parse(der)
 		if err != nil {
 			return nil, err

@@ -1,6 +1,7 @@
 package crl
 
 import (
+	"bytes"
 	"crypto/x509"
 	"errors"
 	"math/big"
@@ -46,5 +47,16 @@ func TestReplacement(t *testing.T) {
 	mute := tlstest.NewCA("mute", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCertSign })
 	if _, err := Replacement(of(mute, 1), nil, parsed(mute.Cert), time.Now()); !errors.Is(err, ErrForeign) {
 		t.Errorf("%v", err)
+	}
+}
+
+// What a server sends again and again is judged once: each list costs a signature, and each of the old
+// ones is looked for among the new ones.
+func TestRepeatedListsAreParsedOnce(t *testing.T) {
+	t.Parallel()
+	a, b := tlstest.NewCA("a"), tlstest.NewCA("b")
+	file := append(bytes.Repeat(a.CRL(func(*tlstest.CRL) {}), 1000), bytes.Repeat(b.CRL(func(*tlstest.CRL) {}), 1000)...)
+	if lists, err := parseAll(file); err != nil || len(lists) != 2 {
+		t.Errorf("%d lists, %v", len(lists), err)
 	}
 }

@@ -25,6 +25,8 @@ func CheckURL(text string) error {
 		return errors.New("must begin with http:// or https://")
 	case u.Hostname() == "":
 		return errors.New("names no host")
+	case u.User != nil:
+		return errors.New("has a user name, which the log and the metrics would show: lists are public, so name a URL without")
 	case u.Fragment != "":
 		return errors.New("has a fragment, which no server sees")
 	}

@@ -8,6 +8,7 @@ package crlfetch
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -63,7 +65,9 @@ type Fetcher struct {
 	once  sync.Once
 	slots chan struct{}
 	http  *http.Client
-	etags sync.Map // by URL, of the copies that this process has made
+	etags sync.Map // by the path of a copy that this process has made: two copies may have one URL
+
+	replacing sync.Mutex // guards the copies: two sources may have one directory
 }
 
 // Result is the outcome of one download.
@@ -260,17 +264,29 @@ func reasonOf(err error) Reason {
 // update downloads and replaces.
 func (f *Fetcher) update(ctx context.Context, s Source, u string) (changed bool, next time.Time, err error) {
 	path := filepath.Join(s.Dir, FileName(u))
-	old, modified, err := f.copyOf(path)
-	if err != nil {
-		return false, next, &failure{Local, err}
-	}
 	cas, err := readCAs(s.CAFile)
 	if err != nil {
 		return false, next, &failure{Local, err}
 	}
-	answer, err := f.download(ctx, u, modified)
+	known, err := f.conditionsOf(path, cas)
+	if err != nil {
+		return false, next, &failure{Local, err}
+	}
+	answer, err := f.download(ctx, u, known)
 	if err != nil {
 		return false, next, err
+	}
+	return f.replace(path, answer, cas)
+}
+
+// replace judges an answer by the copy that is there now: the download may have taken long, and
+// another one may have brought a newer list meanwhile.
+func (f *Fetcher) replace(path string, answer answer, cas []*certs.Certificate) (changed bool, next time.Time, err error) {
+	f.replacing.Lock()
+	defer f.replacing.Unlock()
+	old, _, err := f.copyOf(path)
+	if err != nil {
+		return false, next, &failure{Local, err}
 	}
 	data := answer.data
 	unchanged := data == nil // or the same bytes
@@ -290,8 +306,40 @@ func (f *Fetcher) update(ctx context.Context, s Source, u string) (changed bool,
 	if err := os.Chtimes(path, answer.modified, answer.modified); err != nil {
 		return true, next, &failure{Local, err}
 	}
-	f.etags.Store(u, answer.etag)
+	f.etags.Store(path, tag{answer.etag, sha256.Sum256(data)})
 	return true, next, nil
+}
+
+// tag is the ETag of a list.
+type tag struct {
+	etag string
+	of   [sha256.Size]byte // the copy, which somebody else may replace
+}
+
+// conditions are what a server is told of the copy, so that it sends only another list. The zero
+// value has it send its list in any case.
+type conditions struct {
+	modified time.Time
+	etag     string
+}
+
+// conditionsOf reads the copy. One that cannot be used is replaced: its time may be of the moment at
+// which it was damaged, or put there by hand, and would hide the server's list.
+func (f *Fetcher) conditionsOf(path string, cas []*certs.Certificate) (known conditions, err error) {
+	data, modified, err := f.copyOf(path)
+	if err != nil || modified.Unix() <= 0 {
+		return known, err
+	}
+	if _, err := crl.Replacement(data, nil, cas, time.Now()); err != nil {
+		return known, nil //nolint:nilerr // the download goes on without conditions
+	}
+	known.modified = modified
+	if last, ok := f.etags.Load(path); ok {
+		if last, ok := last.(tag); ok && last.of == sha256.Sum256(data) {
+			known.etag = last.etag
+		}
+	}
+	return known, nil
 }
 
 // copyOf reads a copy and its time, which is the server's. There may be none.
@@ -328,8 +376,8 @@ type answer struct {
 	modified time.Time
 }
 
-// download asks for a list that is newer than the copy, whose time is copied.
-func (f *Fetcher) download(ctx context.Context, u string, copied time.Time) (a answer, err error) {
+// download asks for a list that is newer than the copy.
+func (f *Fetcher) download(ctx context.Context, u string, known conditions) (a answer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, f.Timeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u, http.NoBody)
@@ -337,11 +385,11 @@ func (f *Fetcher) download(ctx context.Context, u string, copied time.Time) (a a
 		return a, err
 	}
 	request.Header.Set("User-Agent", "pgwicket-fetch")
-	conditional := copied.Unix() > 0
+	conditional := !known.modified.IsZero()
 	if conditional {
-		request.Header.Set("If-Modified-Since", copied.UTC().Format(http.TimeFormat))
-		if etag, ok := f.etags.Load(u); ok && etag != "" {
-			request.Header.Set("If-None-Match", etag.(string)) //nolint:forcetypeassert // nothing else is stored
+		request.Header.Set("If-Modified-Since", known.modified.UTC().Format(http.TimeFormat))
+		if known.etag != "" {
+			request.Header.Set("If-None-Match", known.etag)
 		}
 	}
 	response, err := f.http.Do(request)
@@ -364,11 +412,21 @@ func (f *Fetcher) download(ctx context.Context, u string, copied time.Time) (a a
 	if int64(len(data)) > f.MaxSize {
 		return a, failf(TooLarge, "it has more than %d bytes", f.MaxSize)
 	}
-	a = answer{append([]byte{}, data...), response.Header.Get("ETag"), time.Unix(0, 0)}
+	a = answer{data, usableTag(response.Header.Get("ETag")), time.Unix(0, 0)}
 	if at, err := http.ParseTime(response.Header.Get("Last-Modified")); err == nil && at.Before(time.Now()) {
 		a.modified = at
 	}
 	return a, nil
+}
+
+// usableTag returns an ETag that can be sent back, and else none (RFC 9110 section 8.8.3): with one
+// that is longer than servers accept, every further download would fail.
+func usableTag(etag string) string {
+	const longest = 256
+	if len(etag) > longest || strings.ContainsFunc(etag, func(c rune) bool { return c <= ' ' || c > '~' }) {
+		return ""
+	}
+	return etag
 }
 
 // withoutURL takes the URL out of an error, which the log has already.

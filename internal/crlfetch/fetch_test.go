@@ -1,6 +1,7 @@
 package crlfetch
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/pem"
@@ -239,7 +240,9 @@ func TestUnchangedAndEnded(t *testing.T) {
 	if err := os.WriteFile(path, ended, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	server.does(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotModified) })
+	server.does(func(w http.ResponseWriter, r *http.Request) {
+		http.ServeContent(w, r, "", time.Now().Add(-time.Hour), bytes.NewReader(ended))
+	})
 	fetch(t, &Fetcher{}, s, server.URL, NotNow, "out of date")
 }
 

@@ -36,12 +36,15 @@ type groupKeeper struct {
 // groupWait is how long a start or a reload waits for members that are not known.
 const groupWait = 5 * time.Second
 
-// keepGroups begins the look-ups of a configuration, and waits for their first answers where nothing
+// keepGroups ends the look-ups so far, begins those of a configuration, and waits for their first answers where nothing
 // is known: else a reload that names a role would end the sessions of its members.
 func (g *Gate) keepGroups(cfg *config.Config) map[string]*groupKeeper {
 	g.locks.mu.Lock()
 	old := g.groups.keepers
 	g.locks.mu.Unlock()
+	for _, k := range old {
+		k.Stop() // else it could read a REVOKE that the one after it does not know
+	}
 	keepers := make(map[string]*groupKeeper)
 	deadline := time.After(groupWait)
 	var awaited []*groupKeeper

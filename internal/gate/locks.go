@@ -68,13 +68,9 @@ func (g *Gate) openLocks() error {
 func (g *Gate) setPolicy(cfg *config.Config) {
 	keepers := g.keepGroups(cfg)
 	g.locks.mu.Lock()
-	old := g.groups.keepers
 	g.locks.policy, g.groups.keepers = cfg.Policy, keepers
 	g.putPolicy(false)
 	g.locks.mu.Unlock()
-	for _, k := range old {
-		k.Stop()
-	}
 	g.Metrics.ForgetGroups()
 	g.followGroups()
 }

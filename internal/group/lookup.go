@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -149,8 +150,8 @@ func array(names []string) string {
 type dialled struct {
 	lookup *Lookup
 	conn   net.Conn
-	err    error // why there is none
-	left   int64 // bytes that the server may still send
+	err    error        // why there is none
+	left   atomic.Int64 // bytes that the server may still send; pgconn may read on in the background
 }
 
 var errAnswerTooLong = fmt.Errorf("the server sends more than %d MiB", maxAnswer>>20)
@@ -168,7 +169,8 @@ func (d *dialled) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	if d.err != nil {
 		return nil, d.err
 	}
-	d.conn, d.left = conn, maxAnswer
+	d.conn = conn
+	d.left.Store(maxAnswer)
 	return &bounded{conn, d}, nil
 }
 
@@ -186,7 +188,7 @@ func (d *dialled) explain(ctx context.Context, err error) error {
 		return errors.New(strings.ReplaceAll(d.err.Error(), "\n", "; "))
 	case errors.As(err, &refusal):
 		return fmt.Errorf("PostgreSQL says: %s (%s)", strings.ReplaceAll(refusal.Message, "\n", " "), refusal.Code)
-	case d.conn != nil && d.left <= 0:
+	case d.conn != nil && d.left.Load() <= 0:
 		return errAnswerTooLong
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return fmt.Errorf("no answer within %v", Timeout)
@@ -209,10 +211,10 @@ type bounded struct {
 
 // Read implements net.Conn.
 func (b *bounded) Read(p []byte) (int, error) {
-	if b.of.left <= 0 {
+	if b.of.left.Load() <= 0 {
 		return 0, errAnswerTooLong
 	}
 	n, err := b.Conn.Read(p)
-	b.of.left -= int64(n)
+	b.of.left.Add(-int64(n))
 	return n, err
 }

@@ -299,3 +299,19 @@ func TestAskByPeer(t *testing.T) {
 		t.Error("this process is not root any more")
 	}
 }
+
+// The background of a failed look-up, which reads to the end, and its error do not race.
+func TestAskEndedByServer(t *testing.T) {
+	t.Parallel()
+	f, err := pgtest.StartFake(func(conn net.Conn) { _, _ = pgproto3.NewBackend(conn, conn).ReceiveStartupMessage() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Stop()
+	l := lookup(f.SocketDir, "dba")
+	for range 20 {
+		if _, err := l.Ask(t.Context()); err == nil || err.Error() != "the server has closed the connection" {
+			t.Error(err)
+		}
+	}
+}
