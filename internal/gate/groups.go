@@ -36,8 +36,9 @@ type groupKeeper struct {
 // groupWait is how long a start or a reload waits for members that are not known.
 const groupWait = 5 * time.Second
 
-// keepGroups ends the look-ups so far, begins those of a configuration, and waits for their first answers where nothing
-// is known: else a reload that names a role would end the sessions of its members.
+// keepGroups ends the look-ups so far, begins those of a configuration, and waits for their first
+// answers where nothing is known: else a reload that names a role would end the sessions of its
+// members.
 func (g *Gate) keepGroups(cfg *config.Config) map[string]*groupKeeper {
 	g.locks.mu.Lock()
 	old := g.groups.keepers

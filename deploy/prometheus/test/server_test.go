@@ -51,6 +51,8 @@ func gate(t *testing.T) (address string) {
 		s.Ended(session, "authentication_failed")
 		s.Rechecked(1, time.Millisecond)
 		now := time.Now()
+		s.GroupLookup(host.Backend, nil)
+		s.Groups(metrics.Groups{Backend: host.Backend, Known: true, LastSuccess: now, Members: map[string]int{"staff": 3}})
 		s.Loaded(now, []metrics.Certificate{{File: "server.crt", NotBefore: now, NotAfter: now.Add(time.Hour), StapledUntil: now.Add(time.Hour)}},
 			[]metrics.CRL{{File: "ca.crl", Issuer: "CN=root", ThisUpdate: now, NextUpdate: now.Add(time.Hour), Number: big.NewInt(7)}})
 	}
