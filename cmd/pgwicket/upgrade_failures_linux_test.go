@@ -274,6 +274,12 @@ func TestFailedUpgrades(t *testing.T) {
 			n.until(handover.Batch)
 		}, "the new process is gone; this process accepts connections again"},
 	}
+	descriptors := func() int {
+		all, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", first.cmd.Process.Pid))
+		u.check(err)
+		return len(all)
+	}
+	open := descriptors()
 	for i, step := range steps {
 		before := strings.Count(first.text(), `"level":"ERROR"`)
 		n := u.candidate()
@@ -294,6 +300,7 @@ func TestFailedUpgrades(t *testing.T) {
 		if out, err := u.psql("select 'new'"); err != nil || out != "new\n" {
 			t.Errorf("%s: a new client: %v, %s", step.name, err, out)
 		}
+		u.eventually("no end of the descriptors of an upgrade: "+step.name, func() bool { return descriptors() <= open })
 	}
 	if out, err := u.upgrade(); err != nil || !strings.Contains(out, "with 1 session\n") {
 		t.Errorf("%v: %s", err, out)

@@ -103,7 +103,12 @@ func (s *Successor) offer(batch []*proxy.Leaving) (a accepted, err error) {
 // Finish ends the old process: it has sessions that stay until they end, and connections in their startup.
 // For half of the time of a drain it leaves them alone. It reports what it does to the new process. If that
 // one dies before the drain begins, Finish returns ErrSuccessorGone, and this process has to accept again.
-func (s *Successor) Finish(drain func() <-chan error, drainNow <-chan struct{}) error {
+func (s *Successor) Finish(drain func() <-chan error, drainNow <-chan struct{}) (err error) {
+	defer func() {
+		if errors.Is(err, ErrSuccessorGone) {
+			s.close()
+		}
+	}()
 	g := s.gate
 	if err := s.moveAll(); err != nil && !g.Stopping() {
 		return err
