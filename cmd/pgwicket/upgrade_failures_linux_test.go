@@ -390,6 +390,12 @@ func TestFailedUpgrades(t *testing.T) {
 		}, "has no claim to it"},
 		{"dies before it says that it serves", func(n *candidate) { n.prepared().Close() }, "the other process has ended before serving"},
 	}
+	descriptors := func() int {
+		all, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", first.cmd.Process.Pid))
+		u.check(err)
+		return len(all)
+	}
+	open := descriptors()
 	for i, step := range steps {
 		before := strings.Count(first.text(), `"level":"ERROR"`)
 		n := u.candidate()
@@ -410,6 +416,7 @@ func TestFailedUpgrades(t *testing.T) {
 		if out, err := u.psql("select 'new'"); err != nil || out != "new\n" {
 			t.Errorf("%s: a new client: %v, %s", step.name, err, out)
 		}
+		u.eventually("no end of the descriptors of an upgrade: "+step.name, func() bool { return descriptors() <= open })
 	}
 	if out, err := u.upgrade(); err != nil || !strings.Contains(out, "with 1 session\n") {
 		t.Errorf("%v: %s", err, out)

@@ -105,8 +105,14 @@ func (s *Successor) offer(batch []*proxy.Leaving) (a accepted, err error) {
 // For half of the time of a drain it leaves them alone. It reports what it does to the new process. If that
 // one dies before the drain begins, Finish returns ErrSuccessorGone, and this process has to accept again. As long as
 // that one lives it accepts the connections, whatever has become of the channel.
-func (s *Successor) Finish(drain func() <-chan error, drainNow <-chan struct{}) error {
-	defer s.close()
+func (s *Successor) Finish(drain func() <-chan error, drainNow <-chan struct{}) (err error) {
+	defer func() {
+		s.close()
+		if errors.Is(err, ErrSuccessorGone) { // else the process ends
+			s.claim.Close()
+			s.process.Close()
+		}
+	}()
 	f := finishing{Successor: s, drain: drain, died: make(chan struct{})}
 	go func() {
 		for !s.process.Ended(time.Minute) {

@@ -30,6 +30,7 @@ type Successor struct {
 	pid      int
 	version  string
 	commands net.Conn        // on which the new process sends what the admin socket is asked
+	served   *oneConn        // commands, as what is served; nil: not yet
 	sent     map[string]bool // places, by the ids of their sessions
 	accepted chan accepted
 	gone     chan error       // gets one when the new process has closed the channel
@@ -299,10 +300,12 @@ func (s *Successor) hand() error {
 
 // close ends the channel.
 func (s *Successor) close() {
-	_ = s.gate.Commands.Close()
 	_ = s.conn.Close()
 	s.tookBack.Close()
 	if s.commands != nil {
 		_ = s.commands.Close()
+	}
+	if s.served != nil {
+		_ = s.served.Close()
 	}
 }
