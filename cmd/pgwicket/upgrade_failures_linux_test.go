@@ -91,6 +91,12 @@ func (c *candidate) prepared() handover.Claim {
 	c.u.t.Helper()
 	c.hello(handover.Version)
 	c.sockets()
+	return c.goes()
+}
+
+// goes is the rest of prepared.
+func (c *candidate) goes() handover.Claim {
+	c.u.t.Helper()
 	c.u.check(c.Send(handover.Prepared, nil, nil))
 	for {
 		f, err := c.Receive()
