@@ -2,7 +2,6 @@ package main
 
 import (
 	"math/rand/v2"
-	"net"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -91,8 +90,7 @@ func TestReloadDuringUpgrade(t *testing.T) {
 	}
 }
 
-// Whenever the processes of an upgrade are told to stop, as a service manager tells all of a service, both end, and
-// nobody accepts connections any more. The same holds for the old process alone, until it has handed over.
+// Whenever the processes of an upgrade are told to stop, as a service manager tells all of a service, both end. The same holds for the old process alone, until it has handed over.
 func TestStoppedUpgrades(t *testing.T) {
 	t.Parallel()
 	for round := range 16 {
@@ -123,9 +121,5 @@ func TestStoppedUpgrades(t *testing.T) {
 			continue
 		}
 		u.eventually("a gate still runs", func() bool { return len(u.gates()) == 0 })
-		if conn, err := net.Dial("tcp", u.address); err == nil {
-			_ = conn.Close()
-			t.Errorf("round %d: somebody still accepts connections", round)
-		}
 	}
 }

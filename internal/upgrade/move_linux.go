@@ -21,8 +21,9 @@ const (
 // moveAll hands over the sessions that can go now. If the channel breaks, those of the last batch are this process's
 // again, and it returns why.
 func (s *Successor) moveAll() error {
+	leavers := s.gate.Server.Leavers()
 	for !s.stuck {
-		batch := s.gate.Server.Freeze(batchSize, s.refused)
+		batch := leavers.Freeze(batchSize, s.refused)
 		if len(batch) == 0 {
 			return nil
 		}
