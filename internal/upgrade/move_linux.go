@@ -204,6 +204,10 @@ func (f *finishing) lost(err error) error {
 		dead, f.died = true, nil
 	case <-time.After(within):
 	}
+	if dead && f.moved > 0 { // it has not said which have ended before
+		f.gate.Log.Error("sessions have ended with the new process", "pid", f.pid, "sessions", f.moved)
+		f.gate.Metrics.Lost(f.moved)
+	}
 	switch {
 	case dead && f.drained == nil && !f.gate.Stopping():
 		return fmt.Errorf("%w: %w", ErrSuccessorGone, err)

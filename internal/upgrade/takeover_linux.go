@@ -175,12 +175,14 @@ func (p *Predecessor) prepare(f *handover.Frame) error {
 
 // commit goes on with the sessions of a batch.
 func (p *Predecessor) commit() {
+	before := p.moved
 	for _, one := range p.batch {
 		if one.Arriving != nil {
 			one.Start()
 			p.moved++
 		}
 	}
+	p.gate.Metrics.CarriedTaken(p.moved - before)
 	p.batch, p.accepted = nil, false
 }
 
