@@ -1,8 +1,11 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -63,4 +66,82 @@ func TestStopSoonAfterAnUpgrade(t *testing.T) {
 		t.Error("somebody still accepts connections")
 	}
 	u.eventually("a gate still runs", func() bool { return len(u.gates()) == 0 })
+}
+
+// run runs a command of pgwicket.
+func (u *unit) run(args ...string) (string, error) {
+	u.t.Helper()
+	out, err := exec.Command("pgwicket", append(args, "--config", u.config)...).CombinedOutput()
+	return string(out), err
+}
+
+// A command that the process before cannot carry out fails in words, though this process has carried it out.
+func TestCommandsForAStuckProcess(t *testing.T) {
+	t.Parallel()
+	u := newUnit(t)
+	first, _ := u.startStaying()
+	first.signal(syscall.SIGSTOP)
+	u.t.Cleanup(func() { first.signal(syscall.SIGCONT) })
+	stuck := fmt.Sprintf("process %d, which finishes sessions after an upgrade, has not done it", first.cmd.Process.Pid)
+	var id string
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"terminate", "--yes", "--user", role}, "0 sessions terminated, but " + stuck},
+		{[]string{"lock", "--yes", "--user", "nobody", "--for", "1h"}, "is in force, but " + stuck},
+		{[]string{"unlock", "ID"}, "has ended, but " + stuck},
+	} {
+		if c.args[1] == "ID" {
+			c.args[1] = id
+		}
+		out, err := u.run(c.args...)
+		var status *exec.ExitError
+		if !errors.As(err, &status) || status.ExitCode() != 1 || !strings.Contains(out, c.want) {
+			t.Errorf("%s: %v: %s", c.args[0], err, out)
+		}
+		if _, after, ok := strings.Cut(out, "lock "); ok {
+			id, _, _ = strings.Cut(strings.TrimPrefix(after, "lock "), " ")
+		}
+	}
+}
+
+// Without a state_dir a lock has one id in both processes of an upgrade, and keeps it in the next one, so that it can
+// be unlocked.
+func TestLocksOfAnUpgrade(t *testing.T) {
+	t.Parallel()
+	u := newUnit(t)
+	first, next := u.startStaying()
+	out, err := u.run("lock", "--yes", "--user", "nobody", "--for", "1h")
+	_, after, _ := strings.Cut(out, "locked: lock ")
+	id, _, _ := strings.Cut(after, " ")
+	if err != nil || id == "" {
+		t.Fatalf("%v: %s", err, out)
+	}
+	logged := func(message string) int {
+		return strings.Count(first.text(), fmt.Sprintf(`"msg":"%s","lock":"%s"`, message, id))
+	}
+	if n := logged("locked"); n != 2 {
+		t.Errorf("%d processes have lock %s", n, id)
+	}
+	if out, err := u.run("unlock", id); err != nil || logged("unlocked") != 2 {
+		t.Errorf("%v: %s: unlocked in %d processes", err, out, logged("unlocked"))
+	}
+	out, err = u.run("lock", "--yes", "--user", "nobody", "--for", "1h")
+	_, after, _ = strings.Cut(out, "locked: lock ")
+	id, _, _ = strings.Cut(after, " ")
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if out, err := u.run("terminate", "--yes", "--user", role); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	first.ends(0)
+	if out, err := u.upgrade(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	u.eventually("the process before still lives", func() bool { all := u.gates(); return len(all) == 1 && all[0] != next })
+	if out, err := u.run("unlock", id); err != nil {
+		t.Errorf("after another upgrade: %v: %s", err, out)
+	}
 }

@@ -268,7 +268,7 @@ func (g *Gate) onSignal(sig os.Signal, e *ending) error {
 		}
 		g.reload(bySignal, filewatch.Take(g.files(g.Path)))
 		g.reloadNext(true)
-		go g.forward(http.MethodPost, ReloadPath, nil, nil)
+		go func() { _ = g.forward(http.MethodPost, ReloadPath, nil, nil) }()
 	case e.asked != nil:
 		g.Log.Warn("second signal, exiting at once", "signal", sig.String(), "sessions", g.server.Sessions())
 		return ErrKilled
