@@ -56,12 +56,8 @@ func upgradeCommand(s cli.Streams) *cobra.Command {
 		if *orReload && !replaced(s, *path, *timeout) {
 			return reloadMain(s)
 		}
-		answer, err := adminclient.Ask(*path, http.MethodGet, upgrade.Path, *timeout)
+		plan, account, err := askPlan(*path, *timeout)
 		if err != nil {
-			return cli.Fail(s, cmd.Name(), err)
-		}
-		var plan upgrade.Plan
-		if err := json.Unmarshal(answer, &plan); err != nil {
 			return cli.Fail(s, cmd.Name(), err)
 		}
 		if *dry {
@@ -71,7 +67,7 @@ func upgradeCommand(s cli.Streams) *cobra.Command {
 			return cli.Fail(s, cmd.Name(), errors.New(plan.Problem))
 		}
 		began := time.Now()
-		done, err := startUpgrade(s, plan, binary, *path, *timeout)
+		done, err := startUpgrade(s, account, binary, *path, *timeout)
 		if err != nil {
 			return cli.Fail(s, cmd.Name(), fmt.Errorf("%w; process %d goes on", err, plan.PID))
 		}
@@ -85,14 +81,31 @@ func upgradeCommand(s cli.Streams) *cobra.Command {
 	})
 }
 
-// replaced reports whether the gate runs another file than this process. Where that cannot be found out, it
-// says why.
-func replaced(s cli.Streams, path string, timeout time.Duration) bool {
-	answer, err := adminclient.Ask(path, http.MethodGet, upgrade.Path, timeout)
-	var plan upgrade.Plan
+// askPlan returns what an upgrade would do, and the account that the new process must have. Root takes the gate's word
+// for that from nobody but the kernel.
+func askPlan(path string, timeout time.Duration) (plan upgrade.Plan, account upgrade.Account, err error) {
+	c, err := adminclient.New(path, true)
+	if err != nil {
+		return plan, account, err
+	}
+	answer, err := c.Ask(http.MethodGet, upgrade.Path, timeout)
 	if err == nil {
 		err = json.Unmarshal(answer, &plan)
 	}
+	if err != nil {
+		return plan, account, err
+	}
+	account.UID = plan.UID
+	if listener, known := c.Listener(); known && os.Geteuid() == 0 {
+		account, err = upgrade.AccountOf(plan.PID, listener)
+	}
+	return plan, account, err
+}
+
+// replaced reports whether the gate runs another file than this process. Where that cannot be found out, it
+// says why.
+func replaced(s cli.Streams, path string, timeout time.Duration) bool {
+	plan, _, err := askPlan(path, timeout)
 	if err != nil {
 		fmt.Fprintf(s.Err, "pgwicket upgrade: no upgrade, only a reload: %v\n", err)
 		return false
@@ -132,7 +145,7 @@ const reportVariable = "UPGRADE_REPORT_FD"
 
 // startUpgrade starts the new process and waits for its report. The process is not ended if that takes too
 // long: it may be about to serve.
-func startUpgrade(s cli.Streams, plan upgrade.Plan, binary, path string, timeout time.Duration) (*upgrade.Result, error) {
+func startUpgrade(s cli.Streams, account upgrade.Account, binary, path string, timeout time.Duration) (*upgrade.Result, error) {
 	if binary == "" {
 		self, err := os.Executable()
 		if err != nil {
@@ -152,7 +165,7 @@ func startUpgrade(s cli.Streams, plan upgrade.Plan, binary, path string, timeout
 	cmd := exec.Command(binary, args...)
 	cmd.Stdin, cmd.Stderr, cmd.ExtraFiles = s.In, s.Err, []*os.File{w}
 	cmd.Env = append(os.Environ(), reportVariable+"=3") // the first of ExtraFiles
-	if err := detachAs(cmd, plan); err != nil {
+	if err := detachAs(cmd, account); err != nil {
 		_ = w.Close()
 		return nil, err
 	}

@@ -209,7 +209,7 @@ func (u *unit) dying() <-chan net.Conn {
 	ln.(*net.UnixListener).SetUnlinkOnClose(false)
 	u.t.Cleanup(func() { _ = ln.Close() })
 	commands := make(chan net.Conn, 1)
-	plan := upgrade.Plan{PID: 1, Version: "old", Format: handover.Version, UID: os.Geteuid(), GID: os.Getegid()}
+	plan := upgrade.Plan{PID: os.Getpid(), Version: "old", Format: handover.Version, UID: os.Geteuid()}
 	go func() {
 		_ = http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == http.MethodGet {

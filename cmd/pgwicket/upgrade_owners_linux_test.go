@@ -1,14 +1,22 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"pgwicket/internal/handover"
+	"pgwicket/internal/upgrade"
 )
 
 // A new process that fails when it has everything but the sessions leaves the admin socket to the old one.
@@ -143,5 +151,62 @@ func TestLocksOfAnUpgrade(t *testing.T) {
 	u.eventually("the process before still lives", func() bool { all := u.gates(); return len(all) == 1 && all[0] != next })
 	if out, err := u.run("unlock", id); err != nil {
 		t.Errorf("after another upgrade: %v: %s", err, out)
+	}
+}
+
+// listenAs listens on a Unix socket as another account.
+func (u *unit) listenAs(uid int, path string) net.Listener {
+	u.t.Helper()
+	var ln net.Listener
+	err := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for ever, if it does not get its account back
+		keep := ^uintptr(0)
+		_, _, e := unix.RawSyscall(unix.SYS_SETRESUID, keep, uintptr(uid), keep)
+		if e != 0 {
+			err <- e
+			return
+		}
+		var listenErr error
+		ln, listenErr = net.Listen("unix", path)
+		if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, keep, 0, keep); e == 0 {
+			runtime.UnlockOSThread()
+		} else {
+			listenErr = errors.Join(listenErr, e)
+		}
+		err <- listenErr
+	}()
+	u.check(<-err)
+	u.t.Cleanup(func() { _ = ln.Close() })
+	return ln
+}
+
+// Root does not start a program with the privileges that a program at the admin socket asks for.
+// It runs alone, since a thread of this process has another account for a moment.
+func TestUpgradeOfAnImpostor(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a process another account")
+	}
+	u := newUnit(t)
+	dir, err := os.MkdirTemp("", "pgw-")
+	u.check(err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	u.check(os.Chmod(dir, 0o777))
+	u.replace("admin: {", fmt.Sprintf("admin: {socket: %s/admin.sock, ", dir))
+	ln := u.listenAs(65534, dir+"/admin.sock")
+	go func() {
+		_ = http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_ = json.NewEncoder(w).Encode(upgrade.Plan{PID: os.Getpid(), UID: 0, Format: handover.Version})
+		}))
+	}()
+	program := u.path("program")
+	u.check(os.WriteFile(program, []byte("#!/bin/sh\nid >"+u.path("started")+"\n"), 0o755))
+	for _, args := range [][]string{{"--dry-run"}, {"--binary", program}} {
+		if out, err := u.upgrade(args...); err == nil || !strings.Contains(out, "the account 65534 listens at admin.socket") {
+			t.Errorf("%v: %v: %s", args, err, out)
+		}
+	}
+	if text, err := os.ReadFile(u.path("started")); err == nil {
+		t.Errorf("the program was started: %s", text)
 	}
 }

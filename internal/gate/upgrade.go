@@ -192,10 +192,9 @@ func (g *Gate) resumeAfterUpgrade(err error) {
 
 // planUpgrade returns what an upgrade would do now.
 func (g *Gate) planUpgrade() upgrade.Plan {
-	groups, _ := os.Getgroups()
 	totals := g.Metrics.Totals()
 	p := upgrade.Plan{
-		PID: os.Getpid(), Version: g.Build.Version, Format: upgrade.Format, UID: os.Geteuid(), GID: os.Getegid(), Groups: groups,
+		PID: os.Getpid(), Version: g.Build.Version, Format: upgrade.Format, UID: os.Geteuid(),
 		Sessions: totals.Open, Movable: g.server.Movable(), Starting: totals.Starting, DrainTimeout: g.started.DrainTimeout, Program: g.admin.upgrade.program,
 	}
 	if err := g.mayUpgrade(); err != nil {

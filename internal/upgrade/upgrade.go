@@ -82,10 +82,8 @@ const Path = "/upgrade"
 type Plan struct {
 	PID      int    `json:"pid"`
 	Version  string `json:"version"`
-	Format   int    `json:"format"` // of the channel
-	UID      int    `json:"uid"`    // the account that the new process must have
-	GID      int    `json:"gid"`
-	Groups   []int  `json:"groups"`
+	Format   int    `json:"format"`   // of the channel
+	UID      int    `json:"uid"`      // the account that the new process must have; root asks AccountOf
 	Sessions int    `json:"sessions"` // open
 	Movable  int    `json:"movable"`  // of them, those that the new process goes on with
 	Starting int    `json:"starting"` // connections that are no sessions yet; they are finished by the old process
@@ -93,6 +91,12 @@ type Plan struct {
 	DrainTimeout time.Duration `json:"drain_timeout"`
 	Program      string        `json:"program"` // see ProgramID; of the file that it runs
 	Problem      string        `json:"problem"` // why there can be no upgrade now; empty: there can be
+}
+
+// Account is the account of a process, and its groups.
+type Account struct {
+	UID, GID int
+	Groups   []int
 }
 
 // Result is what an upgrade has done.

@@ -13,6 +13,9 @@ import (
 // Format is 0: there is none.
 const Format = 0
 
+// AccountOf fails.
+func AccountOf(int, int) (Account, error) { return Account{}, ErrSystem }
+
 // Successor is the new process of an upgrade, which there is on Linux only.
 type Successor struct{}
 
