@@ -66,8 +66,8 @@ lint: ## golangci-lint in every module, go vet for other systems, gofumpt, go.mo
 	linter=$$($(TOOL) -n golangci-lint) && for module in . test test/ca $(DEPLOY); do \
 		echo "$$module" && (cd $$module && "$$linter" run ./...) || exit 1; done
 
-fuzz: ## run every fuzz target for FUZZTIME (60s) each
-	@FUZZTIME=$(FUZZTIME) GO="$(GO)" .ci/fuzz
+fuzz: ## run every fuzz target for FUZZTIME (60s) each (ARGS=internal/tlsrecord for those of one directory, FUZZJOBS=2 for two at a time)
+	@FUZZTIME=$(FUZZTIME) GO="$(GO)" .ci/fuzz $(ARGS)
 
 soak: ## mixed clients, reloads, kills and floods for TIME (10m), every answer checked (ARGS="--seed 7" for the same again)
 	@.ci/need postgresql openssl
