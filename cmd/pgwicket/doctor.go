@@ -25,11 +25,11 @@ examined, each with the reason and the statement or line that mends it. Nothing 
 changed: the sessions are read only, and no query takes longer than five seconds.
 
 Run it on the machine of the gate and PostgreSQL, as root or as the account of the
-gate. It connects to PostgreSQL over the socket in backend.host as libpq does (PGUSER,
-PGPASSWORD, .pgpass). Root connects as the owner of the socket, which peer
-authentication allows. Only a superuser sees everything. With --pg-conf it reads
-postgresql.conf and its files instead. With --postgres there is no gate: it examines
-the PostgreSQL of that connection string.
+gate. It connects to PostgreSQL over the socket in backend.host, or over TCP with the
+TLS of the gate, as libpq does (PGUSER, PGPASSWORD, .pgpass). Root connects as the
+owner of the socket, which peer authentication allows. Only a superuser sees
+everything. With --pg-conf it reads postgresql.conf and its files instead. With
+--postgres there is no gate: it examines the PostgreSQL of that connection string.
 
 The session through the gate is that of --session-user, with the certificate of
 --session-cert where the gate requires one, and PGPASSWORD or .pgpass. It ends when

@@ -42,7 +42,7 @@ func ExaminePostgres(ctx context.Context, conninfo string, now time.Time) (repor
 			c.Database = database
 		}
 		return dial(ctx, c, owner)
-	}, network == "unix", now)
+	}, func(context.Context, *pgconn.PgConn) bool { return network == "unix" }, now)
 	if network == "unix" {
 		s.readSockets([]string{filepath.Clean(address)})
 	}

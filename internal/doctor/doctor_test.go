@@ -533,7 +533,7 @@ func TestChecksAreDocumented(t *testing.T) {
 	for _, c := range listenerChecks() {
 		have = append(have, c.name)
 	}
-	for _, c := range (&server{examined: "yes"}).checks() {
+	for _, c := range (&server{examined: "yes", backend: &tcpBackend{}}).checks() {
 		have = append(have, c.name)
 	}
 	for _, name := range have {
