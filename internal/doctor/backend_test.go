@@ -266,7 +266,7 @@ func TestRemoteDates(t *testing.T) {
 		list   Status
 		reason string
 	}{{pgtest.Superuser, Warn, "the list in ca.crl ends on"}, {"app", Skip, "permission denied"}} {
-		r, err := ExaminePostgres(context.Background(), conninfo(c.user), time.Now())
+		r, err := ExaminePostgres(context.Background(), conninfo(c.user), time.Now(), nil)
 		l.must(err)
 		if has(r.Findings, made{check: "ssl_crl", status: c.list, text: c.reason}) < 0 {
 			for _, f := range r.Findings {

@@ -27,6 +27,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/config"
+	"pgwicket/internal/doctor/machine"
 	"pgwicket/internal/doctor/postgres"
 	"pgwicket/internal/golden"
 	"pgwicket/internal/nftables"
@@ -541,7 +542,7 @@ func TestChecksAreDocumented(t *testing.T) {
 			t.Errorf("%s has no heading, or no reason why it matters", name)
 		}
 	}
-	have = append(append(have, postgres.Names()...), "waivers")
+	have = append(slices.Concat(have, postgres.Names(), machine.Names()), "waivers")
 	slices.Sort(documented)
 	slices.Sort(have)
 	if !slices.Equal(documented, have) {
