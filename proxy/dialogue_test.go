@@ -909,7 +909,7 @@ func TestRefusalOfALaterVersion(t *testing.T) {
 	revoked := fatal("28000", "client certificate was revoked")
 	playRefused(
 		t, func(p *proxy.Policy) {
-			p.Verify = func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
+			p.Verify = func(tls.ConnectionState, [][]byte, time.Time) ([][]byte, error) {
 				return nil, &proxy.Refusal{Outcome: outcome.CertRevoked}
 			}
 		},
@@ -1150,7 +1150,7 @@ func TestForbiddenSource(t *testing.T) {
 func TestDenialHasNoEnd(t *testing.T) {
 	p := &proxy.Policy{
 		Networks: networks([]string{"192.0.2.0/24"}, []string{"192.0.2.7"}),
-		Verify:   func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) { return nil, nil },
+		Verify:   func(tls.ConnectionState, [][]byte, time.Time) ([][]byte, error) { return nil, nil },
 		Rules:    rules(t, acl.RuleOptions{Action: "reject", Users: []string{"mallory"}}, acl.RuleOptions{Action: "allow"}),
 	}
 	for _, at := range []time.Time{{}, time.Unix(0, 0), time.Now(), time.Now().AddDate(200, 0, 0)} {
@@ -1162,7 +1162,7 @@ func TestDenialHasNoEnd(t *testing.T) {
 			{"192.0.2.8", "mallory", outcome.RuleRejected},
 			{"192.0.2.8", "alice", 0}, // nothing against her
 		} {
-			_, err := p.Judge(&acl.Request{Source: netip.MustParseAddr(c.source), User: c.user, Database: "shop"}, tls.ConnectionState{}, at)
+			_, err := p.Judge(&acl.Request{Source: netip.MustParseAddr(c.source), User: c.user, Database: "shop"}, tls.ConnectionState{}, nil, at)
 			var r *proxy.Refusal
 			if errors.As(err, &r) != (c.outcome != 0) || r != nil && r.Outcome != c.outcome {
 				t.Errorf("at %v %s from %s is judged %v", at, c.user, c.source, err)
@@ -1212,7 +1212,7 @@ func TestCancelRequest(t *testing.T) {
 	g := newGate(t, b.SocketDir, func(p *proxy.Policy) {
 		// A client certificate is asked for, but cannot be: the key is the
 		// authorisation.
-		p.Verify = func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
+		p.Verify = func(tls.ConnectionState, [][]byte, time.Time) ([][]byte, error) {
 			return nil, &proxy.Refusal{Outcome: outcome.CertMissing}
 		}
 	})
@@ -1709,7 +1709,7 @@ func TestPanicIsContained(t *testing.T) {
 	accept := g.policy.Verify
 	g.reload(func(p *proxy.Policy) {
 		p.Recheck = policy.Off // else it would cost the other its session, too: what cannot be judged is refused
-		p.Verify = func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) { panic("SECRET\nof the verifier") }
+		p.Verify = func(tls.ConnectionState, [][]byte, time.Time) ([][]byte, error) { panic("SECRET\nof the verifier") }
 	})
 	g.play(t, scene{"in Verify", "internal_error", do(ssl(), say(alice), fatal("XX000", "internal error"))})
 	if log := g.Log.String(); !strings.Contains(log, `SECRET\nof the verifier`) || !strings.Contains(log, "dialogue_test.go") {
@@ -1729,7 +1729,7 @@ func TestPanicIsContained(t *testing.T) {
 
 // A policy that cannot judge admits nobody, and says no more than that.
 func TestVerifyFailsClosed(t *testing.T) {
-	for name, verify := range map[string]func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error){
+	for name, verify := range map[string]func(tls.ConnectionState, [][]byte, time.Time) ([][]byte, error){
 		"nil":           nil,
 		"another error": verifying(func(tls.ConnectionState, time.Time) error { return errors.New("SECRET") }),
 		"a wrapped refusal of something else": verifying(func(tls.ConnectionState, time.Time) error {
@@ -1750,13 +1750,13 @@ func TestVerifyFailsClosed(t *testing.T) {
 func TestReloadDuringStartup(t *testing.T) {
 	var verdicts atomic.Int64
 	refuse := func(p *proxy.Policy) {
-		p.Verify = func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
+		p.Verify = func(tls.ConnectionState, [][]byte, time.Time) ([][]byte, error) {
 			verdicts.Add(1)
 			return nil, &proxy.Refusal{Outcome: outcome.CertRevoked}
 		}
 	}
 	accept := func(p *proxy.Policy) {
-		p.Verify = func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
+		p.Verify = func(tls.ConnectionState, [][]byte, time.Time) ([][]byte, error) {
 			verdicts.Add(1)
 			return nil, nil
 		}

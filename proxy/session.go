@@ -42,14 +42,14 @@ type session struct {
 
 	mu         sync.Mutex
 	phase      phase
+	cancelling bool               // what the backend does is being cancelled
+	deferred   bool               // refusal waits until the backend is idle
 	interrupt  context.CancelFunc // ends what a starting or judged connection waits for
 	rule       string             // that has admitted it
 	times      ruleTimes          // of the rule that admits it now
 	relay      relay.Handle       // from the phase relaying on
 	login      pgwire.Login       // once the backend is ready
-	cancelling bool               // what the backend does is being cancelled
 	refusal    *Refusal           // why it was cut, or why recheck has ended it, or will
-	deferred   bool               // refusal waits until the backend is idle
 	moved      int64              // bytes, when expire last saw that there were more
 	since      time.Time          // then
 }
@@ -272,7 +272,7 @@ func (s *session) snapshot() (Session, bool) {
 		quiet = p.accepted
 	}
 	one := Session{
-		ID: p.id, Client: p.source, Listener: p.request.Listener, Since: p.accepted,
+		ID: p.request.Session, Client: p.source, Listener: p.request.Listener, Since: p.accepted,
 		User: printable.Text(p.request.User), Database: printable.Text(p.request.Database), Rule: s.rule,
 		FromClient: fromClient, ToClient: toClient, Request: &p.request,
 		Idle: now.Sub(quiet), State: s.relay.Activity().String(), Application: printable.Text(p.application), BackendPID: s.login.PID,

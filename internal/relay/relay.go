@@ -104,9 +104,9 @@ type Result struct {
 	FromClient, ToClient int64 // bytes to the backend and to the client, without TLS
 	Cause                Cause
 	Termination          uint8        // the Reason of the Termination, where Cause is Terminated
-	Err                  error        // what broke a connection or has failed, where Cause is one of those
 	Busy                 bool         // the backend had a request to work on
 	Fatal                bool         // the last message of the backend says why it ends the session
+	Err                  error        // what broke a connection or has failed, where Cause is one of those
 	SQLSTATE             string       // of that message; empty: none, or not valid
 	Login                pgwire.Login // what the backend sent before it was ready
 }
