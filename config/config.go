@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -495,9 +494,9 @@ func keyOwner(account string) int {
 }
 
 // verify returns what judges handshakes for proxy.
-func verify(s *tlsconfig.Server) func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
-	return func(state tls.ConnectionState, at time.Time) ([]*x509.Certificate, error) {
-		chain, err := s.Verify(state, at)
+func verify(s *tlsconfig.Server) func(tls.ConnectionState, [][]byte, time.Time) ([][]byte, error) {
+	return func(state tls.ConnectionState, sent [][]byte, at time.Time) ([][]byte, error) {
+		chain, err := s.Verify(state, sent, at)
 		if err != nil {
 			return nil, Refusal(err)
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"pgwicket/acl"
+	"pgwicket/internal/certs"
 )
 
 // BenchmarkRecheck measures a recheck of ten thousand sessions, each with its own
@@ -18,13 +19,17 @@ func BenchmarkRecheck(b *testing.B) {
 	const sessions = 10_000
 	s := newSite(b)
 	_, state, requests := s.clients(b, sessions)
+	sent := make([][][]byte, sessions)
+	for i := range state {
+		sent[i] = certs.DER(state[i].PeerCertificates)
+	}
 	for _, known := range []bool{false, true} {
 		b.Run(fmt.Sprintf("same CAs=%v", known), func(b *testing.B) {
 			b.ReportAllocs()
 			at := time.Now()
 			cfg, _, _ := s.clients(b, 0)
 			for i := range requests {
-				_, _ = cfg.Policy.Judge(&requests[i], state[i], at)
+				_, _ = cfg.Policy.Judge(&requests[i], state[i], sent[i], at)
 			}
 			for b.Loop() {
 				if !known {
@@ -33,7 +38,7 @@ func BenchmarkRecheck(b *testing.B) {
 					b.StartTimer()
 				}
 				for i := range requests {
-					if _, err := cfg.Policy.Judge(&requests[i], state[i], at); err != nil {
+					if _, err := cfg.Policy.Judge(&requests[i], state[i], sent[i], at); err != nil {
 						b.Fatal(err)
 					}
 				}

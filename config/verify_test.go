@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"pgwicket/internal/certs"
 	"pgwicket/internal/outcome"
 	"pgwicket/internal/tlstest"
 	"pgwicket/proxy"
@@ -29,9 +30,9 @@ func handshaken(peer ...*x509.Certificate) tls.ConnectionState {
 }
 
 // errorOf drops the chain that a Verify returns.
-func errorOf(verify func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error)) func(tls.ConnectionState, time.Time) error {
+func errorOf(verify func(tls.ConnectionState, [][]byte, time.Time) ([][]byte, error)) func(tls.ConnectionState, time.Time) error {
 	return func(state tls.ConnectionState, at time.Time) error {
-		_, err := verify(state, at)
+		_, err := verify(state, certs.DER(state.PeerCertificates), at)
 		return err
 	}
 }

@@ -71,8 +71,9 @@ var layers = map[string][]string{
 	"internal/nftables":  {"acl", "proxy", "internal/phrase"},
 	"internal/sandbox":   {"config", "proxy", "internal/account", "internal/filewatch"},
 	"internal/doctor": {
-		"acl", "config", "proxy", "tlsconfig", "internal/doctor/postgres", "internal/doctor/report", "internal/nftables", "internal/pgconf", "internal/pgwire", "internal/phrase", "internal/policy", "internal/printable", "internal/socket",
+		"acl", "config", "proxy", "tlsconfig", "internal/doctor/machine", "internal/doctor/postgres", "internal/doctor/report", "internal/nftables", "internal/pgconf", "internal/pgwire", "internal/phrase", "internal/policy", "internal/printable", "internal/socket",
 	},
+	"internal/doctor/machine":  {"internal/doctor/report", "internal/phrase", "internal/printable", "internal/statefile"},
 	"internal/doctor/postgres": {"internal/doctor/report", "internal/phrase", "internal/printable"},
 	"internal/doctor/report":   {"internal/phrase", "internal/statefile"},
 	"internal/upgrade":         {"acl", "metrics", "proxy", "internal/handover", "internal/health", "internal/lock"},
@@ -86,7 +87,7 @@ var layers = map[string][]string{
 	"cmd/pgwicket/cli": {"config", "internal/nearest"},
 	"cmd/pgwicket/ca":  {"cmd/pgwicket/cli", "config", "internal/adminclient", "internal/gate", "internal/phrase", "internal/pki"},
 	"cmd/pgwicket": {
-		"cmd/pgwicket/ca", "cmd/pgwicket/cli", "config", "metrics", "tlsconfig", "internal/adminclient", "internal/audit", "internal/budget", "internal/crl", "internal/crlfetch", "internal/doctor", "internal/doctor/report", "internal/explain",
+		"cmd/pgwicket/ca", "cmd/pgwicket/cli", "config", "metrics", "tlsconfig", "internal/adminclient", "internal/audit", "internal/budget", "internal/crl", "internal/crlfetch", "internal/doctor", "internal/doctor/machine", "internal/doctor/report", "internal/explain",
 		"internal/filewatch", "internal/gate", "internal/lock", "internal/logwriter", "internal/nftables", "internal/phrase", "internal/sandbox", "internal/socket", "internal/status", "internal/systemd", "internal/upgrade",
 	},
 	"cmd/pgwicket-demo": {"internal/pgtest", "internal/tlstest"}, // runs the binary as its users do

@@ -1,8 +1,9 @@
 package proxy
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"time"
 
@@ -50,40 +51,32 @@ func (p *Predecessor) Prepare(saved *SavedSession, client, backend int) (*Arrivi
 
 func (p *Predecessor) peerOf(s *SavedSession) (*peer, error) {
 	of := &peer{
-		id: s.Place.ID, accepted: s.Accepted, source: s.Client, proxy: s.Proxy, application: string(s.Application), version: s.Version,
-		tls: tls.ConnectionState{
-			Version: s.TLS.Version, HandshakeComplete: true, CipherSuite: s.TLS.Suite, CurveID: tls.CurveID(s.TLS.Group),
-			NegotiatedProtocol: s.TLS.Protocol, ServerName: string(s.TLS.SNI),
-		},
+		accepted: s.Accepted, source: s.Client, proxy: s.Proxy, application: string(s.Application), version: s.Version,
+		tls: tlsFacts{version: s.TLS.Version, suite: s.TLS.Suite, group: tls.CurveID(s.TLS.Group), complete: true, protocol: s.TLS.Protocol},
 		request: acl.Request{
 			Source: s.Place.Source, Listener: s.Listener, Session: s.Place.ID, User: string(s.User), Database: string(s.Database),
 			Replication: s.Replication, SNI: string(s.TLS.SNI),
 		},
 	}
-	var chain []*x509.Certificate
 	for _, der := range s.TLS.Chain {
-		cert, err := p.certificate(der)
-		if err != nil {
+		of.tls.certificates = append(of.tls.certificates, p.certificate(der))
+	}
+	if of.verified = len(s.TLS.Chain) > 0; of.verified {
+		var err error
+		if of.request.Certificate, err = p.server.identities.Parse(s.TLS.Chain[0]); err != nil {
 			return nil, err
 		}
-		chain = append(chain, cert)
-	}
-	if len(chain) > 0 {
-		of.recordCertificate(chain[0], chain)
 	}
 	return of, nil
 }
 
-// certificate returns the same certificate for the same bytes: sessions share CAs and often more.
-func (p *Predecessor) certificate(der []byte) (*x509.Certificate, error) {
-	if cert := p.certs[string(der)]; cert != nil {
-		return cert, nil
+// certificate returns the same memory for the same bytes: sessions share CAs and often more.
+func (p *Predecessor) certificate(der []byte) []byte {
+	digest := sha256.Sum256(der)
+	if p.certs[digest] == nil {
+		p.certs[digest] = bytes.Clone(der)
 	}
-	cert, err := x509.ParseCertificate(der)
-	if err == nil {
-		p.certs[string(der)] = cert
-	}
-	return cert, err
+	return p.certs[digest]
 }
 
 // Start goes on with the session, which is this process's from now on. It is judged by the policy of this

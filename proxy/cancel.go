@@ -30,7 +30,7 @@ func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 		if c.verdict.err != nil {
 			return c.verdict.err
 		}
-		if err := policy.Admits(&c.peer.request, c.peer.tls, c.server.now()); err != nil {
+		if err := policy.Admits(&c.peer.request, c.peer.tls.state(c.peer.request.SNI), c.peer.tls.certificates, c.server.now()); err != nil {
 			return err
 		}
 	}
@@ -57,7 +57,7 @@ func (c *conn) forwardCancel(ctx context.Context, packet pgwire.Packet) error {
 		}
 		for _, one := range all {
 			began := time.Now()
-			err := one.Cancel(ctx, packet.Bytes(), func() { c.server.metrics.BackendConnected(c.peer.id, time.Since(began)) })
+			err := one.Cancel(ctx, packet.Bytes(), func() { c.server.metrics.BackendConnected(c.peer.request.Session, time.Since(began)) })
 			failures = append(failures, err)
 		}
 	}

@@ -14,7 +14,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/internal/backend"
-	"pgwicket/internal/clientcert"
+	"pgwicket/internal/certs"
 	"pgwicket/internal/handshake"
 	"pgwicket/internal/limit"
 	"pgwicket/internal/outcome"
@@ -130,8 +130,8 @@ func (c *conn) serve(ctx context.Context) error {
 	}
 	c.verifyCertificate(ctx)
 	if packet, err = c.readStartup(direct); err != nil {
-		if r := asRefusal(err); r.Outcome == outcome.Probe && handshake.RejectsName(c.policy.TLS, c.peer.tls.ServerName) {
-			c.peer.rejectsName, r.Detail = true, handshake.NameRejected(c.peer.tls.ServerName)
+		if r := asRefusal(err); r.Outcome == outcome.Probe && handshake.RejectsName(c.policy.TLS, c.peer.request.SNI) {
+			c.peer.rejectsName, r.Detail = true, handshake.NameRejected(c.peer.request.SNI)
 		}
 		return err
 	}
@@ -218,10 +218,12 @@ func (c *conn) verifyCertificate(ctx context.Context) {
 	c.state = nil
 	c.peer.recordTLS(state)
 	policy := c.server.policy.Load()
-	chain, err := c.verify(ctx, policy, state)
+	sent := state.PeerCertificates
+	state.PeerCertificates = nil
+	chain, err := c.verify(ctx, policy, state, certs.DER(sent))
 	c.verdict = verdict{policy, err}
-	if sent := state.PeerCertificates; len(sent) > 0 {
-		c.peer.recordCertificate(sent[0], clientcert.Detached(chain, sent))
+	if len(sent) > 0 {
+		c.peer.recordCertificate(sent[0], chain, c.server.identities)
 		clear(sent) // it is crypto/tls's own slice
 	}
 	if c.peer.verified && err == nil {
@@ -404,7 +406,7 @@ func (c *conn) connectBackend(ctx context.Context, p *Policy, rule *acl.Rule, st
 		return nil, refuse(outcome.BackendUnavailable, err.Error())
 	}
 	c.session.host.backend = name
-	c.server.metrics.BackendConnected(c.peer.id, time.Since(began))
+	c.server.metrics.BackendConnected(c.peer.request.Session, time.Since(began))
 	if _, err := conn.Write(packet); err != nil {
 		_ = conn.Close()
 		return nil, refuse(outcome.BackendUnavailable, err.Error())
@@ -419,7 +421,7 @@ func (c *conn) addClientInfo(m *pgwire.StartupMessage) {
 	if p.request.Replication == acl.NoReplication {
 		m.Set("application_name", backend.NameWithAddress(p.application, p.source.String()))
 	}
-	info := backend.ClientInfo{Addr: p.source.Addr().String(), Session: p.id}
+	info := backend.ClientInfo{Addr: p.source.Addr().String(), Session: p.request.Session}
 	if id := p.request.Certificate; id != nil {
 		info.CN, info.Serial = id.CN, id.Serial
 	}

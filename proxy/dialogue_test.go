@@ -542,18 +542,23 @@ func TestPsqlShowsTheRefusal(t *testing.T) {
 // is told in clear that TLS is required, and why TLS has failed stands in the log
 // and is counted.
 func TestPsqlFallsBackWhenTLSFails(t *testing.T) {
-	for mode, outcomes := range map[string][]string{"prefer": {"tls_version", "plaintext"}, "allow": {"plaintext", "tls_version"}, "require": {"tls_version"}} {
+	for mode, outcomes := range map[string][]string{"prefer": {"tls_version", "plaintext"}, "allow": {"tls_version", "plaintext"}, "require": {"tls_version"}} {
 		b := newBackend(t)
 		g := newGate(t, b.SocketDir, func(p *proxy.Policy) { p.TLS.MinVersion = tls.VersionTLS13 })
 		out, err := psql(t, libpq(t, g, "PGSSLMODE="+mode, "PGSSLMAXPROTOCOLVERSION=TLSv1.2"), "select 1")
 		if err == nil || mode != "require" && !strings.Contains(out, "FATAL:  connection requires TLS") {
 			t.Errorf("sslmode=%s: %v: %s", mode, err, out)
 		}
+		lines := make(map[string]logLine) // the second connection may be logged first
+		for range outcomes {
+			line := g.outcome(t)
+			lines[line.get("outcome")] = line
+		}
 		for _, outcome := range outcomes {
-			line := g.expect(t, outcome)
-			if outcome == "tls_version" && !strings.Contains(line.get("reason"), "303") {
-				t.Errorf("sslmode=%s: the log does not say which version was offered: %v", mode, line)
-			}
+			g.check(t, lines[outcome], outcome)
+		}
+		if line := lines["tls_version"]; !strings.Contains(line.get("reason"), "303") {
+			t.Errorf("sslmode=%s: the log does not say which version was offered: %v", mode, line)
 		}
 		if n := g.metric(t, "pgwicket_tls_handshake_failures_total", "reason", "tls_version"); n != 1 {
 			t.Errorf("sslmode=%s: %v handshakes are counted as failed for their version, want 1", mode, n)
@@ -904,7 +909,7 @@ func TestRefusalOfALaterVersion(t *testing.T) {
 	revoked := fatal("28000", "client certificate was revoked")
 	playRefused(
 		t, func(p *proxy.Policy) {
-			p.Verify = func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
+			p.Verify = func(tls.ConnectionState, [][]byte, time.Time) ([][]byte, error) {
 				return nil, &proxy.Refusal{Outcome: outcome.CertRevoked}
 			}
 		},
@@ -1145,7 +1150,7 @@ func TestForbiddenSource(t *testing.T) {
 func TestDenialHasNoEnd(t *testing.T) {
 	p := &proxy.Policy{
 		Networks: networks([]string{"192.0.2.0/24"}, []string{"192.0.2.7"}),
-		Verify:   func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) { return nil, nil },
+		Verify:   func(tls.ConnectionState, [][]byte, time.Time) ([][]byte, error) { return nil, nil },
 		Rules:    rules(t, acl.RuleOptions{Action: "reject", Users: []string{"mallory"}}, acl.RuleOptions{Action: "allow"}),
 	}
 	for _, at := range []time.Time{{}, time.Unix(0, 0), time.Now(), time.Now().AddDate(200, 0, 0)} {
@@ -1157,7 +1162,7 @@ func TestDenialHasNoEnd(t *testing.T) {
 			{"192.0.2.8", "mallory", outcome.RuleRejected},
 			{"192.0.2.8", "alice", 0}, // nothing against her
 		} {
-			_, err := p.Judge(&acl.Request{Source: netip.MustParseAddr(c.source), User: c.user, Database: "shop"}, tls.ConnectionState{}, at)
+			_, err := p.Judge(&acl.Request{Source: netip.MustParseAddr(c.source), User: c.user, Database: "shop"}, tls.ConnectionState{}, nil, at)
 			var r *proxy.Refusal
 			if errors.As(err, &r) != (c.outcome != 0) || r != nil && r.Outcome != c.outcome {
 				t.Errorf("at %v %s from %s is judged %v", at, c.user, c.source, err)
@@ -1207,7 +1212,7 @@ func TestCancelRequest(t *testing.T) {
 	g := newGate(t, b.SocketDir, func(p *proxy.Policy) {
 		// A client certificate is asked for, but cannot be: the key is the
 		// authorisation.
-		p.Verify = func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
+		p.Verify = func(tls.ConnectionState, [][]byte, time.Time) ([][]byte, error) {
 			return nil, &proxy.Refusal{Outcome: outcome.CertMissing}
 		}
 	})
@@ -1704,7 +1709,7 @@ func TestPanicIsContained(t *testing.T) {
 	accept := g.policy.Verify
 	g.reload(func(p *proxy.Policy) {
 		p.Recheck = policy.Off // else it would cost the other its session, too: what cannot be judged is refused
-		p.Verify = func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) { panic("SECRET\nof the verifier") }
+		p.Verify = func(tls.ConnectionState, [][]byte, time.Time) ([][]byte, error) { panic("SECRET\nof the verifier") }
 	})
 	g.play(t, scene{"in Verify", "internal_error", do(ssl(), say(alice), fatal("XX000", "internal error"))})
 	if log := g.Log.String(); !strings.Contains(log, `SECRET\nof the verifier`) || !strings.Contains(log, "dialogue_test.go") {
@@ -1724,7 +1729,7 @@ func TestPanicIsContained(t *testing.T) {
 
 // A policy that cannot judge admits nobody, and says no more than that.
 func TestVerifyFailsClosed(t *testing.T) {
-	for name, verify := range map[string]func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error){
+	for name, verify := range map[string]func(tls.ConnectionState, [][]byte, time.Time) ([][]byte, error){
 		"nil":           nil,
 		"another error": verifying(func(tls.ConnectionState, time.Time) error { return errors.New("SECRET") }),
 		"a wrapped refusal of something else": verifying(func(tls.ConnectionState, time.Time) error {
@@ -1745,13 +1750,13 @@ func TestVerifyFailsClosed(t *testing.T) {
 func TestReloadDuringStartup(t *testing.T) {
 	var verdicts atomic.Int64
 	refuse := func(p *proxy.Policy) {
-		p.Verify = func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
+		p.Verify = func(tls.ConnectionState, [][]byte, time.Time) ([][]byte, error) {
 			verdicts.Add(1)
 			return nil, &proxy.Refusal{Outcome: outcome.CertRevoked}
 		}
 	}
 	accept := func(p *proxy.Policy) {
-		p.Verify = func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
+		p.Verify = func(tls.ConnectionState, [][]byte, time.Time) ([][]byte, error) {
 			verdicts.Add(1)
 			return nil, nil
 		}

@@ -79,9 +79,9 @@ func (f *files) load(t *testing.T, p *proxy.Policy) {
 		t.Fatal(problems)
 	}
 	p.TLS = s.Config
-	p.Verify = func(state tls.ConnectionState, at time.Time) ([]*x509.Certificate, error) {
+	p.Verify = func(state tls.ConnectionState, sent [][]byte, at time.Time) ([][]byte, error) {
 		var refused *tlsconfig.VerifyError
-		chain, err := s.Verify(state, at)
+		chain, err := s.Verify(state, sent, at)
 		outcomes := map[tlsconfig.Reason]proxy.Outcome{
 			tlsconfig.ReasonRevoked: outcome.CertRevoked, tlsconfig.ReasonUnknownCA: outcome.CertUnknownCA, tlsconfig.ReasonExpired: outcome.CertExpired,
 			tlsconfig.ReasonGroup: outcome.TLSGroup,

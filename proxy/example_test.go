@@ -3,7 +3,6 @@ package proxy_test
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net"
@@ -25,7 +24,7 @@ func Example() {
 			NextProtos:             []string{"postgresql"},
 			SessionTicketsDisabled: true,
 		},
-		Verify:         func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) { return nil, nil },
+		Verify:         func(tls.ConnectionState, [][]byte, time.Time) ([][]byte, error) { return nil, nil },
 		Backend:        &proxy.Backend{Hosts: []proxy.Host{{Network: "unix", Address: "/nonexistent/.s.PGSQL.5432"}}, ConnectTimeout: time.Second},
 		StartupTimeout: 10 * time.Second,
 	}

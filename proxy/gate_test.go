@@ -43,12 +43,19 @@ var testServer = sync.OnceValue(func() tls.Certificate { return testCA().Server(
 
 // verifying makes a Policy.Verify of a function that accepts or refuses: what the
 // client has sent is the verified chain.
-func verifying(judge func(tls.ConnectionState, time.Time) error) func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
-	return func(state tls.ConnectionState, at time.Time) ([]*x509.Certificate, error) {
+func verifying(judge func(tls.ConnectionState, time.Time) error) func(tls.ConnectionState, [][]byte, time.Time) ([][]byte, error) {
+	return func(state tls.ConnectionState, sent [][]byte, at time.Time) ([][]byte, error) {
+		for _, der := range sent {
+			cert, err := x509.ParseCertificate(der)
+			if err != nil {
+				return nil, err
+			}
+			state.PeerCertificates = append(state.PeerCertificates, cert)
+		}
 		if err := judge(state, at); err != nil {
 			return nil, err
 		}
-		return state.PeerCertificates, nil
+		return sent, nil
 	}
 }
 

@@ -2,7 +2,6 @@ package proxy_test
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"net/netip"
 	"strings"
@@ -23,7 +22,7 @@ func TestGroupsDecide(t *testing.T) {
 		Rules: rules(t, acl.RuleOptions{Action: "reject", Users: []string{"+locked"}}, acl.RuleOptions{Action: "allow", Users: []string{"+dba"}}),
 	}
 	judge := func(user string, at time.Time) (outcome, detail string) {
-		_, err := p.Judge(&acl.Request{Source: netip.MustParseAddr("127.0.0.1"), User: user, Database: "shop"}, tls.ConnectionState{}, at)
+		_, err := p.Judge(&acl.Request{Source: netip.MustParseAddr("127.0.0.1"), User: user, Database: "shop"}, tls.ConnectionState{}, nil, at)
 		var refusal *proxy.Refusal
 		if errors.As(err, &refusal) {
 			if _, public := refusal.Message(); strings.Contains(public, "+") {
@@ -50,4 +49,4 @@ func TestGroupsDecide(t *testing.T) {
 	}
 }
 
-func nobodyVerifies(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) { return nil, nil }
+func nobodyVerifies(tls.ConnectionState, [][]byte, time.Time) ([][]byte, error) { return nil, nil }

@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"time"
 
 	"pgwicket/internal/clientcert"
@@ -35,7 +34,7 @@ func (c *conn) handshake(ctx context.Context, direct bool) error {
 	c.under.ExpectStartup()
 	state := secured.ConnectionState()
 	c.tls, c.state = secured.Conn(), &state
-	c.server.metrics.Handshake(c.peer.id, state, time.Since(began))
+	c.server.metrics.Handshake(c.peer.request.Session, state, time.Since(began))
 	if direct && state.NegotiatedProtocol != alpn {
 		// As PostgreSQL: without ALPN this may be another protocol's client,
 		// tricked into talking to us.
@@ -48,10 +47,10 @@ func (c *conn) handshake(ctx context.Context, direct bool) error {
 
 // verify has a policy verify a client's certificate when there is a slot for it:
 // there is one budget of CPU for all that unproved clients cost.
-func (c *conn) verify(ctx context.Context, by *Policy, state tls.ConnectionState) ([]*x509.Certificate, error) {
+func (c *conn) verify(ctx context.Context, by *Policy, state tls.ConnectionState, sent [][]byte) ([][]byte, error) {
 	if err := c.server.handshakes.Acquire(ctx); err != nil {
 		return nil, refuse(outcome.ClientGone, "cut before its certificate was verified")
 	}
 	defer c.server.handshakes.Release()
-	return by.VerifyCertificate(state, c.server.now())
+	return by.VerifyCertificate(state, sent, c.server.now())
 }

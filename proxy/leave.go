@@ -81,7 +81,7 @@ func (l *Leavers) freeze(most int, skip map[string]bool) (all []*Leaving) {
 		one := l.left[0]
 		l.left[0], l.left = nil, l.left[1:]
 		one.mu.Lock()
-		if one.phase == relaying && one.login.Ready && one.relay.Movable() && !one.cancelling && !one.terminating() && !skip[one.peer.id] {
+		if one.phase == relaying && one.login.Ready && one.relay.Movable() && !one.cancelling && !one.terminating() && !skip[one.peer.request.Session] {
 			asked++
 			one.relay.Freeze(func(f *relay.Frozen) { answers <- &Leaving{Frozen: f, of: one} })
 		}
@@ -106,11 +106,8 @@ func (s *session) save(r *relay.Saved) *SavedSession {
 		User: []byte(p.request.User), Database: []byte(p.request.Database), Application: []byte(p.application),
 		Replication: p.request.Replication, Version: p.version, RuleName: s.rule, HostSince: s.host.since, Moved: s.moved, Since: s.since, Relay: r,
 		TLS: SavedTLS{
-			Version: p.tls.Version, Suite: p.tls.CipherSuite, Group: uint16(p.tls.CurveID), Protocol: p.tls.NegotiatedProtocol, SNI: []byte(p.tls.ServerName),
+			Version: p.tls.version, Suite: p.tls.suite, Group: uint16(p.tls.group), Protocol: p.tls.protocol, SNI: []byte(p.request.SNI), Chain: p.tls.certificates,
 		},
-	}
-	for _, cert := range p.tls.PeerCertificates {
-		saved.TLS.Chain = append(saved.TLS.Chain, cert.Raw)
 	}
 	return saved
 }

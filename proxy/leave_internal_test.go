@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"pgwicket/acl"
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/relay"
 )
@@ -24,7 +25,7 @@ func TestLeaversAreLookedAtOnce(t *testing.T) {
 	s := &Server{sessions: make(map[*session]struct{})}
 	looks, skip := 0, make(map[string]bool)
 	for i := range n {
-		one := &session{peer: &peer{id: fmt.Sprint(i)}, phase: relaying, login: pgwire.Login{Ready: true}, relay: staying{looks: &looks}}
+		one := &session{peer: &peer{request: acl.Request{Session: fmt.Sprint(i)}}, phase: relaying, login: pgwire.Login{Ready: true}, relay: staying{looks: &looks}}
 		s.sessions[one] = struct{}{}
 		skip[fmt.Sprint(i)] = i%10 == 0
 	}

@@ -112,12 +112,12 @@ func TestLockConditions(t *testing.T) {
 		{"cn": {"alice"}, "user": {"app"}, "database": {"shop"}, "source": {"127.0.0.1"}},
 	} {
 		p := proxy.Policy{State: policy.State{Locks: locked(t, values, now, now.Add(time.Hour))}, Networks: networks([]string{"127.0.0.1"}, nil), Verify: refuses("nobody")}
-		_, err := p.Judge(one.Request, first.ConnectionState(), now)
+		_, err := p.Judge(one.Request, first.ConnectionState(), nil, now)
 		var r *proxy.Refusal
 		if !errors.As(err, &r) || r.Outcome != outcome.Locked || strings.Contains(r.Public, "laptop") || !strings.Contains(r.Detail, "stolen laptop") {
 			t.Errorf("%v: %v", values, err)
 		}
-		if _, err := p.Judge(one.Request, first.ConnectionState(), now.Add(2*time.Hour)); err != nil {
+		if _, err := p.Judge(one.Request, first.ConnectionState(), nil, now.Add(2*time.Hour)); err != nil {
 			t.Errorf("%v, later: %v", values, err)
 		}
 	}

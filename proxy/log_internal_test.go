@@ -25,9 +25,9 @@ func BenchmarkSessionLines(b *testing.B) {
 	id := acl.IdentityOf(leaf)
 	source := netip.MustParseAddrPort("192.0.2.7:40000")
 	client := &peer{
-		id: "8a0vq2cqj8o3k-1042", accepted: time.Now(), source: source, application: "psql", version: 3 << 16, verified: true,
-		tls:     tls.ConnectionState{Version: tls.VersionTLS13, HandshakeComplete: true, CipherSuite: tls.TLS_AES_128_GCM_SHA256, CurveID: tls.X25519, ServerName: "db.example.com", NegotiatedProtocol: "postgresql"},
-		request: acl.Request{Session: "8a0vq2cqj8o3k-1042", Listener: "0.0.0.0:5432", Source: source.Addr(), User: "alice", Database: "shop", Certificate: &id},
+		accepted: time.Now(), source: source, application: "psql", version: 3 << 16, verified: true,
+		tls:     tlsFacts{version: tls.VersionTLS13, complete: true, suite: tls.TLS_AES_128_GCM_SHA256, group: tls.X25519, protocol: "postgresql"},
+		request: acl.Request{Session: "8a0vq2cqj8o3k-1042", Listener: "0.0.0.0:5432", Source: source.Addr(), SNI: "db.example.com", User: "alice", Database: "shop", Certificate: &id},
 	}
 	login := pgwire.Login{PID: 4711, Ready: true}
 	file, err := os.Create(filepath.Join(b.TempDir(), "log"))

@@ -20,11 +20,10 @@ import (
 // serves the connection fills it in; once the connection has been judged it does
 // not change any more, and any goroutine may read it.
 type peer struct {
-	id          string // see internal/sessionid
 	accepted    time.Time
 	source      netip.AddrPort // the client's, or what a trusted load balancer says it is
 	proxy       netip.AddrPort // the load balancer's; invalid: none
-	tls         tls.ConnectionState
+	tls         tlsFacts
 	request     acl.Request
 	application string
 	version     uint32 // of the protocol that the client speaks; 0: not known yet
@@ -35,7 +34,6 @@ type peer struct {
 func newPeer(id string, conn net.Conn, listener string) *peer {
 	source := socket.AddrPort(conn.RemoteAddr())
 	return &peer{
-		id:       id,
 		accepted: time.Now(),
 		source:   source,
 		request:  acl.Request{Session: id, Listener: listener, Source: source.Addr().WithZone("")},
@@ -50,29 +48,37 @@ func (p *peer) proxied(source netip.AddrPort) {
 
 // recordTLS keeps what a judgement and the log need of a handshake, and no more.
 func (p *peer) recordTLS(s tls.ConnectionState) {
-	p.tls = tls.ConnectionState{
-		Version:            s.Version,
-		HandshakeComplete:  s.HandshakeComplete,
-		CipherSuite:        s.CipherSuite,
-		CurveID:            s.CurveID,
-		NegotiatedProtocol: s.NegotiatedProtocol,
-		ServerName:         s.ServerName,
-	}
+	p.tls = tlsFacts{version: s.Version, suite: s.CipherSuite, group: s.CurveID, complete: s.HandshakeComplete, protocol: s.NegotiatedProtocol}
 	p.request.SNI = s.ServerName
+}
+
+// tlsFacts is what is kept of a handshake. A tls.ConnectionState would take five times as much.
+type tlsFacts struct {
+	version, suite uint16
+	group          tls.CurveID
+	complete       bool
+	protocol       string   // by ALPN
+	certificates   [][]byte // of the verified chain, in DER: see policy.Policy.Verify
+}
+
+// state returns the facts as policy.Policy.Verify has them.
+func (f *tlsFacts) state(serverName string) tls.ConnectionState {
+	return tls.ConnectionState{
+		Version: f.version, HandshakeComplete: f.complete, CipherSuite: f.suite, CurveID: f.group, NegotiatedProtocol: f.protocol, ServerName: serverName,
+	}
 }
 
 // recordCertificate keeps what a verified chain, or a leaf that was refused, says of
 // the client. Of one that was refused, only the log needs anything, and it cuts it.
-func (p *peer) recordCertificate(leaf *x509.Certificate, verified []*x509.Certificate) {
-	p.tls.PeerCertificates = verified
+func (p *peer) recordCertificate(leaf *x509.Certificate, verified [][]byte, known clientcert.Identities) {
+	p.tls.certificates = verified
 	p.verified = len(verified) > 0
-	var id acl.Identity
 	if p.verified {
-		id = acl.IdentityOf(leaf)
+		p.request.Certificate = known.Of(leaf)
 	} else {
-		id = clientcert.Refused(leaf)
+		id := clientcert.Refused(leaf)
+		p.request.Certificate = &id
 	}
-	p.request.Certificate = &id
 }
 
 // maxText bounds a client's own texts in a line of the log, as printed.
@@ -106,7 +112,7 @@ func (p *peer) speaksV2() bool { return p.version>>16 == 1 || p.version>>16 == 2
 // idAttrs say which connection a line is about; more goes before the load balancer.
 func (p *peer) idAttrs(more ...slog.Attr) []slog.Attr {
 	attrs := append([]slog.Attr{
-		slog.String("session", p.id),
+		slog.String("session", p.request.Session),
 		slog.String("client", p.source.String()),
 		slog.String("listener", p.request.Listener),
 	}, more...)
@@ -120,13 +126,13 @@ func (p *peer) idAttrs(more ...slog.Attr) []slog.Attr {
 // Nothing of a certificate that was refused is left out: whose it claims to be is
 // what matters then.
 func (p *peer) logAttrs() (attrs []slog.Attr) {
-	if p.tls.Version != 0 {
+	if p.tls.version != 0 {
 		attrs = append(attrs,
-			slog.String("tls_version", tls.VersionName(p.tls.Version)),
-			slog.String("tls_cipher", tls.CipherSuiteName(p.tls.CipherSuite)),
-			slog.String("tls_group", metrics.GroupName(p.tls.CurveID)),
-			slog.String("sni", cut(p.tls.ServerName)),
-			slog.String("alpn", p.tls.NegotiatedProtocol))
+			slog.String("tls_version", tls.VersionName(p.tls.version)),
+			slog.String("tls_cipher", tls.CipherSuiteName(p.tls.suite)),
+			slog.String("tls_group", metrics.GroupName(p.tls.group)),
+			slog.String("sni", cut(p.request.SNI)),
+			slog.String("alpn", p.tls.protocol))
 		if id := p.request.Certificate; id != nil {
 			attrs = append(attrs, clientcert.Attrs(id)...)
 		}

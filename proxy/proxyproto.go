@@ -67,7 +67,7 @@ func (p *peer) judge(by *Policy, at, certAt time.Time) (*acl.Rule, error) {
 		}
 	}
 	if !certAt.IsZero() {
-		if err := by.Admits(&p.request, p.tls, certAt); err != nil {
+		if err := by.Admits(&p.request, p.tls.state(p.request.SNI), p.tls.certificates, certAt); err != nil {
 			return nil, err
 		}
 	}

@@ -193,7 +193,7 @@ func (s *session) judgeAgain(p *Policy, at time.Time) (r *Refusal) {
 	// A session that may go on with a certificate that has expired must not hide
 	// behind that from a revocation or a rule. A list that is current now may not
 	// have been then.
-	if _, err := s.peer.judge(p, at, lastValid(s.peer.tls.PeerCertificates, at)); err != nil {
+	if _, err := s.peer.judge(p, at, lastValid(s.peer.tls.certificates, at)); err != nil {
 		if other := asRefusal(err); other.Outcome != outcome.CertExpired && other.Outcome != outcome.CertNotYetValid && other.Outcome != outcome.CRLStale {
 			return other
 		}
@@ -203,8 +203,12 @@ func (s *session) judgeAgain(p *Policy, at time.Time) (r *Refusal) {
 
 // lastValid returns the last moment, not after at, at which every certificate of a chain
 // had not expired.
-func lastValid(chain []*x509.Certificate, at time.Time) time.Time {
-	for _, c := range chain {
+func lastValid(chain [][]byte, at time.Time) time.Time {
+	for _, der := range chain {
+		c, err := x509.ParseCertificate(der)
+		if err != nil { // which crypto/tls has read
+			continue
+		}
 		// To OpenSSL, and to tlsconfig, it has expired at that second.
 		if last := c.NotAfter.Add(-time.Second); last.Before(at) {
 			at = last

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -36,7 +35,7 @@ func rules(t testing.TB, list ...acl.RuleOptions) *acl.Rules {
 }
 
 // refuses returns a Verify that refuses the certificate of one name, as revoked.
-func refuses(cn string) func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
+func refuses(cn string) func(tls.ConnectionState, [][]byte, time.Time) ([][]byte, error) {
 	return verifying(func(state tls.ConnectionState, _ time.Time) error {
 		if len(state.PeerCertificates) > 0 && state.PeerCertificates[0].Subject.CommonName == cn {
 			return &proxy.Refusal{Outcome: outcome.CertRevoked, Public: "client certificate was revoked on 2026-11-23", Detail: cn}
@@ -144,7 +143,7 @@ func TestRecheckAndStaleLists(t *testing.T) {
 	conn := g.session(t, "app")
 	before := g.metric(t, "pgwicket_rechecks_total")
 	g.reload(func(p *proxy.Policy) {
-		p.Verify = func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error) {
+		p.Verify = func(tls.ConnectionState, [][]byte, time.Time) ([][]byte, error) {
 			return nil, &proxy.Refusal{Outcome: outcome.CRLStale}
 		}
 	})
@@ -373,7 +372,7 @@ func TestReloadHammer(t *testing.T) {
 	b := newBackend(t)
 	g := newGate(t, b.SocketDir)
 	always, sometimes := testCA().Client("always"), testCA().Client("sometimes")
-	verify := []func(tls.ConnectionState, time.Time) ([]*x509.Certificate, error){refuses("nobody"), refuses("sometimes")}
+	verify := []func(tls.ConnectionState, [][]byte, time.Time) ([][]byte, error){refuses("nobody"), refuses("sometimes")}
 	stop := make(chan struct{})
 	var clients sync.WaitGroup
 	stay := g.session(t, "stay", withCert(always))

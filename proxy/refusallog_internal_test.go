@@ -25,8 +25,8 @@ func TestLogLineIsBounded(t *testing.T) {
 	id := acl.Identity{CN: long, DN: long, Issuer: long, Serial: long, SHA256: strings.Repeat("a", 64), DNS: many, Email: many, URI: many, IP: many}
 	p := &peer{
 		source: netip.MustParseAddrPort("[2001:db8::1]:65535"), version: 3 << 16, application: long,
-		tls:     tls.ConnectionState{Version: tls.VersionTLS13, ServerName: long, NegotiatedProtocol: alpn},
-		request: acl.Request{Listener: "[::]:5432", User: long, Database: long, Certificate: &id},
+		tls:     tlsFacts{version: tls.VersionTLS13, protocol: alpn},
+		request: acl.Request{Listener: "[::]:5432", SNI: long, User: long, Database: long, Certificate: &id},
 	}
 	for _, cutBefore := range []bool{false, true} {
 		if cutBefore {

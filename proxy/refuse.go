@@ -82,13 +82,13 @@ func (s *Server) logAndCount(e end) {
 	switch {
 	case e.admitted:
 		message, event = "session ended", "ended"
-		s.metrics.Ended(e.peer.id, o.Label)
+		s.metrics.Ended(e.peer.request.Session, o.Label)
 	case e.outcome >= outcome.CancelForwarded:
 		message, event = "cancel request", "cancel"
 		s.metrics.Cancelled(o.Label)
 	default:
 		message, event = "connection refused", "refused"
-		s.metrics.Refused(e.peer.id, o.Label, o.TLS)
+		s.metrics.Refused(e.peer.request.Session, o.Label, o.TLS)
 	}
 	s.rememberRefusal(e)
 	ctx, log := context.Background(), s.log

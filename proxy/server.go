@@ -24,6 +24,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/internal/backend"
+	"pgwicket/internal/clientcert"
 	"pgwicket/internal/handshake"
 	"pgwicket/internal/limit"
 	"pgwicket/internal/outcome"
@@ -57,6 +58,7 @@ type Server struct {
 	shutdown   shutdown
 
 	ids         sessionid.Sequence
+	identities  clientcert.Identities
 	maintenance maintenance
 	audit       auditor
 
@@ -116,6 +118,7 @@ func New(o Options) (*Server, error) {
 		maintenance: maintenance{policyChanged: make(chan struct{}, 1), done: make(chan struct{}), now: o.Now},
 		audit:       auditor{o.Audit, o.AuditFailing},
 		ids:         sessionid.New(),
+		identities:  clientcert.NewIdentities(),
 	}
 	m.Expect(expected())
 	s.storePolicy(p)

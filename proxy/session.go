@@ -42,14 +42,14 @@ type session struct {
 
 	mu         sync.Mutex
 	phase      phase
+	cancelling bool               // what the backend does is being cancelled
+	deferred   bool               // refusal waits until the backend is idle
 	interrupt  context.CancelFunc // ends what a starting or judged connection waits for
 	rule       string             // that has admitted it
 	times      ruleTimes          // of the rule that admits it now
 	relay      relay.Handle       // from the phase relaying on
 	login      pgwire.Login       // once the backend is ready
-	cancelling bool               // what the backend does is being cancelled
 	refusal    *Refusal           // why it was cut, or why recheck has ended it, or will
-	deferred   bool               // refusal waits until the backend is idle
 	moved      int64              // bytes, when expire last saw that there were more
 	since      time.Time          // then
 }
@@ -202,23 +202,24 @@ func (s *session) loginRefused(login pgwire.Login) {
 	}
 }
 
-// endAttempt closes a connection whose authentication takes long, for another attempt, unless it is
-// PostgreSQL that takes long: contrib/auth_delay reports a wrong password after a time. It
-// reports whether the attempt gives way.
+// endAttempt closes a connection whose client does not answer what PostgreSQL has asked, for another attempt. It
+// reports whether the attempt gives way. Where it is PostgreSQL that takes long it does not: the client can do nothing
+// about a server that is slow to begin a session, or that reports a wrong password after a time (contrib/auth_delay).
 func (s *session) endAttempt() bool {
-	r := &Refusal{Outcome: outcome.AuthBackoff, Detail: "its authentication had no result while others of this user from this source waited for it"}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.phase == starting || s.phase == judged:
-		s.cut(r)
-	case s.phase == relaying && s.relay.Activity() == relay.AwaitsResult:
-		return false
+	case s.phase < relaying:
+		return false // it waits for the backend
 	case s.phase == relaying && !s.login.Ready && !s.terminating():
-		s.refusal, s.deferred = r, false
-		sqlstate, text := r.Message()
+		if s.relay.Activity() != relay.AwaitsClient {
+			return false
+		}
+		s.refusal = &Refusal{Outcome: outcome.AuthBackoff, Detail: "its authentication had no result while others of this user from this source waited for it"}
+		s.deferred = false
+		sqlstate, text := s.refusal.Message()
 		s.relay.Terminate(relay.Termination{
-			Reason: uint8(r.Outcome), Message: pgwire.Fatal(sqlstate, text, ""), Deadline: time.Now().Add(boundaryWait),
+			Reason: uint8(outcome.AuthBackoff), Message: pgwire.Fatal(sqlstate, text, ""), Deadline: time.Now().Add(boundaryWait),
 		})
 	}
 	return true
@@ -271,7 +272,7 @@ func (s *session) snapshot() (Session, bool) {
 		quiet = p.accepted
 	}
 	one := Session{
-		ID: p.id, Client: p.source, Listener: p.request.Listener, Since: p.accepted,
+		ID: p.request.Session, Client: p.source, Listener: p.request.Listener, Since: p.accepted,
 		User: printable.Text(p.request.User), Database: printable.Text(p.request.Database), Rule: s.rule,
 		FromClient: fromClient, ToClient: toClient, Request: &p.request,
 		Idle: now.Sub(quiet), State: s.relay.Activity().String(), Application: printable.Text(p.application), BackendPID: s.login.PID,

@@ -2,7 +2,7 @@ package proxy
 
 import (
 	"context"
-	"crypto/x509"
+	"crypto/sha256"
 	"net/netip"
 	"sync"
 	"time"
@@ -82,7 +82,7 @@ func (s *session) takes() (p Place, ok bool) {
 		return p, false
 	}
 	p = Place{
-		ID: s.peer.id, Source: s.peer.request.Source, User: []byte(s.account.User), Database: []byte(s.account.Database),
+		ID: s.peer.request.Session, Source: s.peer.request.Source, User: []byte(s.account.User), Database: []byte(s.account.Database),
 		Key: []byte(s.login.CancelKey()), Backend: s.host.backend, Address: s.host.Address,
 	}
 	p.Rule, p.SPKI = s.ofRule.Of()
@@ -94,7 +94,7 @@ func (s *session) takes() (p Place, ok bool) {
 type Predecessor struct {
 	server *Server
 	places map[string]heldPlace
-	certs  map[string]*x509.Certificate // of sessions that have come from there, by their DER
+	certs  map[[sha256.Size]byte][]byte // of sessions that have come from there, by their SHA-256
 
 	mu         sync.Mutex
 	terminated []termination
@@ -109,7 +109,7 @@ type heldPlace struct {
 
 // Predecessor returns one without sessions.
 func (s *Server) Predecessor() *Predecessor {
-	return &Predecessor{server: s, places: make(map[string]heldPlace), certs: make(map[string]*x509.Certificate)}
+	return &Predecessor{server: s, places: make(map[string]heldPlace), certs: make(map[[sha256.Size]byte][]byte)}
 }
 
 // Hold counts a session of the process before, once.

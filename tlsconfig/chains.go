@@ -2,7 +2,6 @@ package tlsconfig
 
 import (
 	"bytes"
-	"crypto/x509"
 	"hash/maphash"
 	"math/bits"
 	"slices"
@@ -14,18 +13,19 @@ import (
 // The limits of what is remembered: for how many clients, and how many bytes their certificates have, which take some three
 // times as much when they are read. sharedLimit bounds the CA certificates that they have in common.
 const (
-	chainsLimit    = 16 << 10
-	chainsSize     = 8 << 20
+	chainsLimit    = 512
+	chainsSize     = 512 << 10
 	strangersLimit = 64
 	strangersSize  = 128 << 10
 	sharedLimit    = 256
 )
 
 // chains remembers the chains whose signatures are good, by what a client sent. To read certificates and verify signatures
-// takes most of the time of a verification, and their result does not change. Nothing else is remembered: the chain is
-// looked for each time, and dates, purposes, names and revocation lists are checked each time. A client that is refused
-// for one of these is remembered too. The chains belong to the CAs that they end in, and the next verifier takes them over
-// if it has the same CAs: after a new revocation list every live session is judged again at once.
+// takes most of the time of a verification, and their result does not change. The chain is looked for each time, and dates,
+// purposes, names and revocation lists are checked each time. A client that is refused for one of these is remembered too.
+// The chains belong to the CAs that they end in, and the next verifier takes them over if it has the same CAs: after a new
+// revocation list every live session is judged again at once. Of the clients that it has last read it keeps the
+// certificates, and of many more what has been found out, in a hundred bytes: see facts.
 //
 // Of some strangers, whose chains lead to no CA, the certificates are remembered, apart so that they cannot displace a
 // client. A client of the wrong CA tries again and again.
@@ -35,6 +35,8 @@ type chains struct {
 	mu        sync.Mutex
 	known     paths
 	strangers paths
+	facts     facts
+	epochs    uint32 // how many verifiers have taken them over
 	shared    map[string]*certs.Certificate // CA certificates that clients sent, by their DER
 }
 
@@ -52,9 +54,9 @@ type path struct {
 }
 
 // isOf reports whether the path is of exactly these certificates.
-func (p *path) isOf(peer []*x509.Certificate) bool {
-	return len(peer) == 1+len(p.sent) && bytes.Equal(peer[0].Raw, p.leaf.Raw) &&
-		slices.EqualFunc(peer[1:], p.sent, func(x *x509.Certificate, c *certs.Certificate) bool { return bytes.Equal(x.Raw, c.Raw) })
+func (p *path) isOf(sent [][]byte) bool {
+	return len(sent) == 1+len(p.sent) && bytes.Equal(sent[0], p.leaf.Raw) &&
+		slices.EqualFunc(sent[1:], p.sent, func(der []byte, c *certs.Certificate) bool { return bytes.Equal(der, c.Raw) })
 }
 
 func (p *path) size() int {
@@ -69,42 +71,41 @@ var chainsSeed = maphash.MakeSeed()
 
 // hashOf is only where to look: what is found there is compared byte by byte, which takes less time than a
 // cryptographic hash.
-func hashOf(peer []*x509.Certificate) (key uint64) {
-	for _, c := range peer {
-		key = bits.RotateLeft64(key, 1) ^ maphash.Bytes(chainsSeed, c.Raw)
+func hashOf(sent [][]byte) (key uint64) {
+	for _, der := range sent {
+		key = bits.RotateLeft64(key, 1) ^ maphash.Bytes(chainsSeed, der)
 	}
 	return key
 }
 
 // get returns the path that is remembered for what a client sent; nil if there is none.
-func (s *chains) get(key uint64, peer []*x509.Certificate) *path {
+func (s *chains) get(key uint64, sent [][]byte) *path {
 	s.mu.Lock()
 	p := s.known.byHash[key]
 	if p == nil {
 		p = s.strangers.byHash[key]
 	}
 	s.mu.Unlock()
-	if p == nil || !p.isOf(peer) {
+	if p == nil || !p.isOf(sent) {
 		return nil
 	}
 	return p
 }
 
-// read reads what a client sent. It copies the certificates: those of crypto/tls hold all of the client's message, in
-// which a few bytes of certificate may stand beside kilobytes of extensions (RFC 8446, section 4.4.2) that nobody counts.
-func (s *chains) read(peer []*x509.Certificate) (*path, *VerifyError) {
+// read reads what a client sent.
+func (s *chains) read(sent [][]byte) (*path, *VerifyError) {
 	size := 0
-	for _, c := range peer {
-		size += len(c.Raw)
+	for _, der := range sent {
+		size += len(der)
 	}
 	p := &path{}
-	for i, x := range peer {
+	for i, der := range sent {
 		s.mu.Lock()
-		c := s.shared[string(x.Raw)]
+		c := s.shared[string(der)]
 		s.mu.Unlock()
 		if c == nil {
 			var err error
-			if c, err = certs.Parse(bytes.Clone(x.Raw)); err != nil {
+			if c, err = certs.Parse(der); err != nil {
 				return nil, &VerifyError{Reason: ReasonInvalid, CA: i > 0, Detail: quotedUnless(err)}
 			}
 		}
@@ -116,7 +117,7 @@ func (s *chains) read(peer []*x509.Certificate) (*path, *VerifyError) {
 	}
 	if size > sentLimit {
 		return nil, refuse(ReasonInvalid, &certs.Error{Cert: p.leaf},
-			tooMuch(len(peer)-1, size))
+			tooMuch(len(sent)-1, size))
 	}
 	return p, nil
 }
@@ -172,10 +173,17 @@ func (s *paths) remove(key uint64) {
 	}
 }
 
+func (s *chains) nextEpoch() uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.epochs++
+	return s.epochs
+}
+
 // inherit takes over the chains of the verifier before, if it had the same CAs and the same anchors. The pool is taken over
 // with them, since the chains hold its certificates.
 func (v *verifier) inherit(before *verifier) {
 	if before.pool != nil && v.pool != nil && v.partialChain == before.partialChain && v.pool.Equal(before.pool) {
-		v.chains, v.pool = before.chains, before.pool
+		v.chains, v.pool, v.epoch = before.chains, before.pool, before.chains.nextEpoch()
 	}
 }

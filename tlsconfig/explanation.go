@@ -22,16 +22,16 @@ type Link struct {
 // client's own certificate first, with what the revocation lists say about each. If there is no chain to a trusted CA, it
 // ends where no further issuer is found. The verdict is nil or a *VerifyError.
 func (s *Server) Explain(peer []*x509.Certificate, at time.Time) (chain []Link, verdict error) {
-	return s.verifier.links(peer, at)
+	return s.verifier.links(certs.DER(peer), at)
 }
 
-func (v *verifier) links(peer []*x509.Certificate, at time.Time) (links []Link, verdict error) {
-	chain, anchored, refused := v.judge(peer, at)
+func (v *verifier) links(sent [][]byte, at time.Time) (links []Link, verdict error) {
+	chain, anchored, refused := v.judge(sent, at)
 	if refused != nil {
 		verdict = refused
 	}
-	if chain == nil && len(peer) > 0 {
-		if p, refused := v.chains.read(peer[:1]); refused == nil {
+	if chain == nil && len(sent) > 0 {
+		if p, refused := v.chains.read(sent[:1]); refused == nil {
 			chain = []*certs.Certificate{p.leaf}
 		}
 	}

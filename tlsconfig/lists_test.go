@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"pgwicket/internal/certs"
 	made "pgwicket/internal/tlstest/chains"
 )
 
@@ -104,6 +105,6 @@ func judgeCase(c made.Case, o Options) (err error, readable bool) {
 		}
 		state.PeerCertificates = append(state.PeerCertificates, x)
 	}
-	_, err = s.Verify(state, at)
+	_, err = s.Verify(state, certs.DER(state.PeerCertificates), at)
 	return err, true
 }

@@ -2,7 +2,6 @@ package tlsconfig
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"slices"
 	"time"
@@ -200,6 +199,7 @@ func loadClients(s *Server, o Options, previous *Server, now time.Time, r *repor
 	if previous != nil {
 		s.verifier.inherit(previous.verifier)
 	}
+	s.verifier.steps = s.verifier.stepsOf()
 	s.CRLs, s.EndOnStaleCRL = crls.Infos(), o.CRLStale == CRLStaleEnd
 	// Requested only: Verify judges it after the handshake, when the client can be told why it is refused.
 	s.Config.ClientAuth = tls.RequestClientCert
@@ -207,10 +207,11 @@ func loadClients(s *Server, o Options, previous *Server, now time.Time, r *repor
 }
 
 // Verify judges a finished handshake, and judges it again after a reload or as time passes: the version, the cipher suite
-// and the key exchange, in case a later crypto/tls does not keep to the configuration, then the certificates of the client.
+// and the key exchange, in case a later crypto/tls does not keep to the configuration, then the certificates of the client,
+// which are not those of the state but are given in DER, its own first (see certs.DER). They are kept, and must not be changed.
 // It returns nil or a *VerifyError, and those certificates of the verified chain that the client has sent, its own first;
 // nil if it was asked for none or has sent none. The others that it sent are not needed to judge it again.
-func (s *Server) Verify(state tls.ConnectionState, at time.Time) ([]*x509.Certificate, error) {
+func (s *Server) Verify(state tls.ConnectionState, sent [][]byte, at time.Time) ([][]byte, error) {
 	switch {
 	case !state.HandshakeComplete:
 		return nil, &VerifyError{Reason: ReasonCipher, Detail: "the TLS handshake is not complete"}
@@ -221,7 +222,7 @@ func (s *Server) Verify(state tls.ConnectionState, at time.Time) ([]*x509.Certif
 	case state.CurveID != 0 && !slices.Contains(s.Config.CurvePreferences, state.CurveID): // 0: RSA key exchange
 		return nil, &VerifyError{Reason: ReasonGroup, Detail: fmt.Sprintf("key exchange group %s is not configured", groupName(state.CurveID))}
 	}
-	return s.verifier.verify(state.PeerCertificates, at)
+	return s.verifier.verify(sent, at)
 }
 
 // suites returns the cipher suites that may be negotiated with a version.

@@ -22,6 +22,7 @@ import (
 
 	"github.com/youmark/pkcs8"
 
+	"pgwicket/internal/certs"
 	"pgwicket/internal/privkey"
 	"pgwicket/internal/tlstest"
 )
@@ -421,7 +422,7 @@ func TestServe(t *testing.T) {
 			got := ""
 			if err == nil {
 				got = fmt.Sprint(versionName(state.Version), " ", suiteName(state.CipherSuite), " ", state.CurveID, " ", privkey.Name(seen.PeerCertificates[0].PublicKey))
-				if _, err := server.Verify(state, time.Now()); err != nil {
+				if _, err := server.Verify(state, certs.DER(state.PeerCertificates), time.Now()); err != nil {
 					t.Error(err)
 				}
 			}
@@ -515,7 +516,7 @@ func TestCertificateRequest(t *testing.T) {
 			t.Errorf("%q: asked %v, want %v: %v", c.mode, asked, c.asked, err)
 			continue
 		}
-		_, err = server.Verify(state, time.Now())
+		_, err = server.Verify(state, certs.DER(state.PeerCertificates), time.Now())
 		var refused *VerifyError
 		if (err == nil) != (c.want == "") || err != nil && (!errors.As(err, &refused) || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%q: %v, want %q", c.mode, err, c.want)
@@ -552,7 +553,7 @@ func TestVerifyPolicy(t *testing.T) {
 		{inGroup(state(tls.VersionTLS13, tls.TLS_AES_256_GCM_SHA384), tls.X25519), "", ""},
 		{inGroup(state(tls.VersionTLS13, tls.TLS_AES_256_GCM_SHA384), tls.CurveP521), "key exchange group secp521r1 is not configured", ReasonGroup},
 	} {
-		_, err := server.Verify(c.state, time.Now())
+		_, err := server.Verify(c.state, certs.DER(c.state.PeerCertificates), time.Now())
 		var refused *VerifyError
 		if (err == nil) != (c.want == "") || err != nil && (!errors.As(err, &refused) || refused.Reason != c.why || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%#x %#x: %v, want %q", c.state.Version, c.state.CipherSuite, err, c.want)

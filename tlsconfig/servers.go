@@ -42,7 +42,7 @@ func (v *serverVerifier) verify(peer []*x509.Certificate, host string, at time.T
 	if len(peer) == 0 {
 		return errors.New("the server has sent no certificate")
 	}
-	if _, err := v.verifier.verify(peer, at); err != nil {
+	if _, err := v.verifier.verify(certs.DER(peer), at); err != nil {
 		return fmt.Errorf("the server's certificate: %w", err)
 	}
 	if v.checkHost && !matchesHost(peer[0], host) {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"pgwicket/internal/certs"
 )
 
 var tls13Names = map[string]uint16{
@@ -61,7 +63,7 @@ func TestTLS13Server(t *testing.T) {
 		tlsConn := tls.Server(conn, server.Config)
 		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 		if tlsConn.Handshake() == nil {
-			if _, err := server.Verify(tlsConn.ConnectionState(), time.Now()); err != nil {
+			if _, err := server.Verify(tlsConn.ConnectionState(), nil, time.Now()); err != nil {
 				t.Error(err)
 			}
 			_, _ = tlsConn.Write([]byte("hello\n"))
@@ -203,7 +205,7 @@ func TestFixTLS13(t *testing.T) {
 	server := load(t, s.options())
 	state := tls.ConnectionState{HandshakeComplete: true, Version: tls.VersionTLS13, CipherSuite: tls.TLS_AES_128_GCM_SHA256}
 	server.verifier.mode = ClientCertNone
-	if _, err := server.Verify(state, time.Now()); err != nil {
+	if _, err := server.Verify(state, certs.DER(state.PeerCertificates), time.Now()); err != nil {
 		t.Error("before the list is fixed:", err)
 	}
 	for _, c := range []struct {
@@ -225,7 +227,7 @@ func TestFixTLS13(t *testing.T) {
 	}
 	// What was configured is not enough: Verify uses the fixed list.
 	var refused *VerifyError
-	if _, err := server.Verify(state, time.Now()); !errors.As(err, &refused) || refused.Reason != ReasonCipher || !strings.Contains(err.Error(), aes128) {
+	if _, err := server.Verify(state, certs.DER(state.PeerCertificates), time.Now()); !errors.As(err, &refused) || refused.Reason != ReasonCipher || !strings.Contains(err.Error(), aes128) {
 		t.Error("a suite outside of the fixed list:", err)
 	}
 	state, _, err := connect(t, server.Config, s.client(func(*tls.Config) {}))

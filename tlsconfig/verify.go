@@ -2,7 +2,6 @@ package tlsconfig
 
 import (
 	"bytes"
-	"crypto/x509"
 	"errors"
 	"slices"
 	"time"
@@ -38,69 +37,89 @@ type verifier struct {
 	partialChain bool
 	crls         *crl.Set // nil: no revocation checking
 	chains       *chains
+	epoch        uint32  // tells those apart that have had these chains
+	steps        []int64 // see stepsOf; nil: not known, and no verdict is remembered
 }
 
 // verify returns the certificates of the chain that the peer has sent, and nil or a *VerifyError. The peer's certificates
-// are as crypto/tls gives them: its own first, whose key it has proved to hold, then what else it sent. The time is a
-// parameter because live sessions are judged again.
-func (v *verifier) verify(peer []*x509.Certificate, at time.Time) ([]*x509.Certificate, error) {
-	chain, _, refused := v.judge(peer, at)
-	if refused != nil {
-		return nil, refused
+// are in DER: its own first, whose key it has proved to hold, then what else it sent. They are kept, so they must not be
+// part of anything larger. The time is a parameter because live sessions are judged again.
+func (v *verifier) verify(sent [][]byte, at time.Time) ([][]byte, error) {
+	key := hashOf(sent)
+	known := v.chains.get(key, sent)
+	if known == nil && v.settled(sent, at) {
+		return sent, nil
 	}
-	return sentOf(chain, peer), nil
+	chain, p, _, refused := v.judgeRead(key, known, sent, at)
+	switch {
+	case refused != nil:
+		return nil, refused
+	case p == nil:
+		return nil, nil
+	}
+	keep := p.keep(chain)
+	if p != known {
+		v.settle(sent, keep, p, at)
+	}
+	return keep, nil
 }
 
-// sentOf returns which certificates of a chain were sent, in the chain's order, and after them for each other certificate of
+// keep returns which certificates of a chain were sent, in the chain's order, and after them for each other certificate of
 // the chain one that was sent in its place: with it the chain goes on once the configured one is removed.
-func sentOf(chain []*certs.Certificate, peer []*x509.Certificate) (sent []*x509.Certificate) {
+func (p *path) keep(chain []*certs.Certificate) (keep [][]byte) {
+	sent := append([]*certs.Certificate{p.leaf}, p.sent...)
 	n := 0
-	for n < len(chain) && n < len(peer) && bytes.Equal(chain[n].Raw, peer[n].Raw) {
+	for n < len(chain) && n < len(sent) && chain[n].Equal(sent[n]) {
+		keep = append(keep, sent[n].Raw)
 		n++
 	}
-	if n == len(peer) { // all of them, in order, as nearly always
-		return peer
-	}
-	sent = slices.Clone(peer[:n]) // which does not keep the others in memory
-	var instead []*x509.Certificate
+	var instead [][]byte
 	for _, c := range chain[n:] {
-		if i := slices.IndexFunc(peer[n:], func(p *x509.Certificate) bool { return bytes.Equal(p.Raw, c.Raw) }); i >= 0 {
-			sent = append(sent, peer[n+i])
-		} else if i := slices.IndexFunc(peer[n:], func(p *x509.Certificate) bool { return standsFor(p, c) }); i >= 0 {
-			instead = append(instead, peer[n+i])
+		if i := slices.IndexFunc(sent[n:], c.Equal); i >= 0 {
+			keep = append(keep, sent[n+i].Raw)
+		} else if i := slices.IndexFunc(sent[n:], func(o *certs.Certificate) bool { return standsFor(o, c) }); i >= 0 {
+			instead = append(instead, sent[n+i].Raw)
 		}
 	}
-	return append(sent, instead...)
+	return append(keep, instead...)
 }
 
 // standsFor reports whether a certificate that was sent is of the same CA and key as another. Its size is bounded, since
 // nobody has checked who issued it and the session keeps it.
-func standsFor(sent *x509.Certificate, c *certs.Certificate) bool {
-	return bytes.Equal(sent.RawSubject, c.Subject.Raw) && bytes.Equal(sent.RawSubjectPublicKeyInfo, c.RawSPKI) && len(sent.Raw) <= 2*len(c.Raw)
+func standsFor(sent, c *certs.Certificate) bool {
+	return bytes.Equal(sent.Subject.Raw, c.Subject.Raw) && bytes.Equal(sent.RawSPKI, c.RawSPKI) && len(sent.Raw) <= 2*len(c.Raw)
 }
 
 // judge also returns the chain that decides, as far as there is one, and whether it ends in an anchor by good signatures.
-func (v *verifier) judge(peer []*x509.Certificate, at time.Time) (chain []*certs.Certificate, anchored bool, refused *VerifyError) {
+func (v *verifier) judge(sent [][]byte, at time.Time) (chain []*certs.Certificate, anchored bool, refused *VerifyError) {
+	key := hashOf(sent)
+	chain, _, anchored, refused = v.judgeRead(key, v.chains.get(key, sent), sent, at)
+	return chain, anchored, refused
+}
+
+// judgeRead is judge with what is remembered of the peer, nil if there is nothing. It also returns what has been read of
+// it, nil if that was not asked for.
+func (v *verifier) judgeRead(key uint64, known *path, sent [][]byte, at time.Time) (chain []*certs.Certificate, p *path, anchored bool, refused *VerifyError) {
 	switch {
-	case v.mode == ClientCertNone || v.mode == ClientCertOptional && len(peer) == 0:
-		return nil, false, nil
-	case len(peer) == 0:
-		return nil, false, &VerifyError{Reason: ReasonMissing, Detail: missingDetail}
+	case v.mode == ClientCertNone || v.mode == ClientCertOptional && len(sent) == 0:
+		return nil, nil, false, nil
+	case len(sent) == 0:
+		return nil, nil, false, &VerifyError{Reason: ReasonMissing, Detail: missingDetail}
 	}
-	key := hashOf(peer)
-	p := v.chains.get(key, peer)
-	known := p != nil
-	if !known {
-		if p, refused = v.chains.read(peer); refused != nil {
-			return nil, false, refused
+	if p = known; p == nil {
+		if p, refused = v.chains.read(sent); refused != nil {
+			return nil, nil, false, refused
 		}
 	}
-	chain, err := certs.VerifyAgain(p.chain, p.leaf, p.sent, v.pool, certs.Options{Purpose: v.purpose, Time: at, MinSecurityBits: v.minBits})
+	signed := func(chain []*certs.Certificate) bool {
+		return slices.Equal(chain, p.chain) || known == nil && v.chains.hasSigned(sent, chain)
+	}
+	chain, err := certs.VerifyAgain(signed, p.leaf, p.sent, v.pool, certs.Options{Purpose: v.purpose, Time: at, MinSecurityBits: v.minBits})
 	if err != nil {
 		var e *certs.Error
 		errors.As(err, &e) // it is always one
 		switch {
-		case known:
+		case known != nil:
 		case e.Signed:
 			v.chains.remember(key, &path{p.leaf, p.sent, chain})
 		case chain == nil:
@@ -109,12 +128,13 @@ func (v *verifier) judge(peer []*x509.Certificate, at time.Time) (chain []*certs
 		if chain == nil {
 			chain = e.Path
 		}
-		return chain, e.Reason != certs.UnknownCA && len(chain) > 0 && v.pool.IsAnchor(chain[len(chain)-1], v.purpose), refusal(e)
+		return chain, p, e.Reason != certs.UnknownCA && len(chain) > 0 && v.pool.IsAnchor(chain[len(chain)-1], v.purpose), refusal(e)
 	}
-	if !known || !slices.Equal(chain, p.chain) {
-		v.chains.remember(key, &path{p.leaf, p.sent, chain})
+	if known == nil || !slices.Equal(chain, p.chain) {
+		p = &path{p.leaf, p.sent, chain}
+		v.chains.remember(key, p)
 	}
-	return chain, true, v.checkRevocation(chain, at)
+	return chain, p, true, v.checkRevocation(chain, at)
 }
 
 const missingDetail = "client sent no certificate: it has none, or none that the handshake offers to verify " +

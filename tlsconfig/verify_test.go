@@ -10,6 +10,7 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
+	"maps"
 	"math/big"
 	"os"
 	"os/exec"
@@ -63,14 +64,16 @@ func poolOf(ca []*x509.Certificate, partialChain bool) *certs.Pool {
 }
 
 func newVerifier(mode ClientCert, ca []*x509.Certificate, partialChain bool, crls *crl.Set) *verifier {
-	return &verifier{
+	v := &verifier{
 		mode: mode, minBits: certs.DefaultSecurityBits, pool: poolOf(ca, partialChain), partialChain: partialChain, crls: crls, chains: new(chains),
 	}
+	v.steps = v.stepsOf()
+	return v
 }
 
 // check is verify without the chain.
 func (v *verifier) check(peer []*x509.Certificate, at time.Time) error {
-	_, err := v.verify(peer, at)
+	_, err := v.verify(certs.DER(peer), at)
 	return err
 }
 
@@ -129,7 +132,7 @@ func reasonOf(t testing.TB, v *verifier, at time.Time, peer ...*x509.Certificate
 	t.Helper()
 	err := v.check(peer, at)
 	cold := withoutChains(v)
-	for what, again := range map[string]error{"once more": v.check(peer, at), "without remembered chains": cold.check(peer, at)} {
+	for what, again := range map[string]error{"once more": v.check(peer, at), "by facts": withFacts(v).check(peer, at), "without remembered chains": cold.check(peer, at)} {
 		if fmt.Sprint(again) != fmt.Sprint(err) {
 			t.Errorf("%s: %v, at first %v", what, again, err)
 		}
@@ -602,6 +605,13 @@ func withoutChains(v *verifier) *verifier {
 	return &w
 }
 
+// withFacts returns the same verifier with the facts that it remembers, and without certificates.
+func withFacts(v *verifier) *verifier {
+	w := *v
+	w.chains = &chains{facts: maps.Clone(v.chains.facts)}
+	return &w
+}
+
 // The revocation of every certificate of a remembered chain is checked each time.
 func TestRevocationInRememberedChain(t *testing.T) {
 	t.Parallel()
@@ -635,7 +645,9 @@ func TestRevocationInRememberedChain(t *testing.T) {
 		if len(v.chains.known.byHash) != 2 {
 			t.Fatalf("%d clients are remembered", len(v.chains.known.byHash))
 		}
-		v.crls = c.crls // a reload makes a new verifier; this one keeps its chains
+		before := v
+		v = newVerifier(ClientCertRequire, pki.certs(), false, c.crls)
+		v.inherit(before)
 		if got := reasonOf(t, v, time.Now(), pki.alice.Chain...); got != c.alice {
 			t.Errorf("%s: alice %q, want %q", c.name, got, c.alice)
 		}
@@ -696,10 +708,11 @@ func TestRememberedChains(t *testing.T) {
 		t.Errorf("%d strangers are remembered, want 1", n)
 	}
 	// What is remembered under the same hash for others does not count.
-	p := v.chains.known.byHash[hashOf(pki.alice.Chain)]
+	p := v.chains.known.byHash[hashOf(certs.DER(pki.alice.Chain))]
 	for _, peer := range [][]*x509.Certificate{pki.alice.Chain[:1], append(slices.Clone(pki.alice.Chain), pki.root.Cert), stranger.Chain} {
-		v.chains.known.byHash[hashOf(peer)] = p
-		if v.chains.get(hashOf(peer), peer) != nil {
+		sent := certs.DER(peer)
+		v.chains.known.byHash[hashOf(sent)] = p
+		if v.chains.get(hashOf(sent), sent) != nil {
 			t.Errorf("%d certificates are taken for those of another client", len(peer))
 		}
 	}
@@ -1004,11 +1017,11 @@ func TestSentInPlaceOfConfigured(t *testing.T) {
 		{"large", []*x509.Certificate{leaf, large}, []*x509.Certificate{leaf}},
 	} {
 		now := time.Now()
-		kept, err := both.verify(c.sent, now)
+		kept, err := both.verify(certs.DER(c.sent), now)
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
-		if !slices.Equal(kept, c.kept) {
+		if !slices.EqualFunc(kept, certs.DER(c.kept), bytes.Equal) {
 			t.Errorf("%s: %d are kept of %d, want %d", c.name, len(kept), len(c.sent), len(c.kept))
 		}
 		if len(c.kept) > 1 {

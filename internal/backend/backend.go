@@ -109,6 +109,10 @@ func (h *Host) Addresses(ctx context.Context, failures *Failures, timeout time.D
 	found, err := resolve(ctx, lookup, h.Network, h.Address)
 	failures.Sort(found)
 	for _, address := range found {
+		if address == h.Address { // its sessions share it
+			all = append(all, h)
+			continue
+		}
 		one := *h
 		one.Address = address
 		all = append(all, &one)

@@ -2,6 +2,7 @@ package certs
 
 import (
 	"bytes"
+	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"strings"
@@ -248,6 +249,15 @@ func (c *Certificate) Serial() string {
 		negated = negated[1:]
 	}
 	return clip("-" + strings.ToUpper(hex.EncodeToString(negated)))
+}
+
+// DER returns copies of what crypto/x509 has read. crypto/tls does not copy: each certificate of a peer holds all of its
+// message, in which a few bytes of certificate may stand beside kilobytes of extensions (RFC 8446, section 4.4.2).
+func DER(all []*x509.Certificate) (der [][]byte) {
+	for _, c := range all {
+		der = append(der, bytes.Clone(c.Raw))
+	}
+	return der
 }
 
 // Equal reports whether both are the same certificate, byte by byte.

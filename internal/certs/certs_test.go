@@ -3,6 +3,7 @@ package certs_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,7 +40,7 @@ func TestVerifyAgain(t *testing.T) {
 		{certs.Options{Time: leaf.NotBefore}, "", nil},
 	} {
 		for name, err := range map[string]error{
-			"VerifyAgain": second(certs.VerifyAgain(chain, leaf, []*certs.Certificate{sub}, pool, c.options)),
+			"VerifyAgain": second(certs.VerifyAgain(func(c []*certs.Certificate) bool { return slices.Equal(c, chain) }, leaf, []*certs.Certificate{sub}, pool, c.options)),
 			"Verify":      second(certs.Verify(leaf, []*certs.Certificate{sub}, pool, c.options)),
 		} {
 			var refused *certs.Error

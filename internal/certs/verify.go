@@ -2,7 +2,6 @@ package certs
 
 import (
 	"cmp"
-	"slices"
 	"time"
 )
 
@@ -38,12 +37,13 @@ func (o Options) withDefaults() Options {
 // What it costs is bounded whatever was sent: signatures are checked from the anchor
 // down, and no further than the first that is wrong.
 func Verify(leaf *Certificate, sent []*Certificate, pool *Pool, o Options) ([]*Certificate, error) {
-	return VerifyAgain(nil, leaf, sent, pool, o)
+	return VerifyAgain(func([]*Certificate) bool { return false }, leaf, sent, pool, o)
 }
 
-// VerifyAgain is Verify with a chain whose signatures have been checked before, by
-// Verify. If the search ends in the same chain they are not checked again.
-func VerifyAgain(known []*Certificate, leaf *Certificate, sent []*Certificate, pool *Pool, o Options) ([]*Certificate, error) {
+// VerifyAgain is Verify for a client that may have been verified before. signed reports
+// whether the signatures of a chain, which the search has ended in, have been found good by
+// Verify: then they are not checked again.
+func VerifyAgain(signed func(chain []*Certificate) bool, leaf *Certificate, sent []*Certificate, pool *Pool, o Options) ([]*Certificate, error) {
 	o = o.withDefaults()
 	if e := checkLeaf(leaf, o); e != nil {
 		return nil, e
@@ -57,7 +57,7 @@ func VerifyAgain(known []*Certificate, leaf *Certificate, sent []*Certificate, p
 	if s.pinned { // check_trust in crypto/x509/x509_vfy.c leaves what is above the leaf in its chain
 		judged = append([]*Certificate{chain[0]}, s.path[1:]...)
 	}
-	if e := checkChain(judged, o, slices.Equal(chain, known)); e != nil {
+	if e := checkChain(judged, o, signed(chain)); e != nil {
 		return chain, e
 	}
 	return chain, nil

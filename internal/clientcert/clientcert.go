@@ -3,7 +3,6 @@
 package clientcert
 
 import (
-	"bytes"
 	"crypto/x509"
 	"fmt"
 	"log/slog"
@@ -12,34 +11,6 @@ import (
 	"pgwicket/acl"
 	"pgwicket/internal/printable"
 )
-
-// Detached returns a verified chain that shares no memory with what the client has
-// sent: crypto/x509 does not copy, so each certificate holds the whole message. A
-// client that has sent little else needs no copy.
-func Detached(chain, sent []*x509.Certificate) []*x509.Certificate {
-	size := 0
-	for _, cert := range sent {
-		size += len(cert.Raw)
-	}
-	for _, cert := range chain {
-		size -= len(cert.Raw)
-	}
-	if size < 1<<10 {
-		return slices.Clone(chain) // it may be a part of sent, which the caller clears
-	}
-	copies := slices.Clone(chain)
-	for i, cert := range chain {
-		if !slices.Contains(sent, cert) {
-			continue // it is the gate's own
-		}
-		parsed, err := x509.ParseCertificate(bytes.Clone(cert.Raw))
-		if err != nil { // which it was not the first time
-			return slices.Clone(chain)
-		}
-		copies[i] = parsed
-	}
-	return copies
-}
 
 // maxName is the longest name, in DER, of a refused certificate that is read: a name
 // of 28 KiB costs as much processor time as ten handshakes.

@@ -5,6 +5,8 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"fmt"
+	"math/big"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -45,23 +47,24 @@ func TestRefusedIsBounded(t *testing.T) {
 	}
 }
 
-// The verified chain that a session keeps holds nothing of the rest that was sent.
-func TestDetached(t *testing.T) {
+// The sessions of a pool have one identity in memory, and a certificate that was forgotten has an equal one.
+func TestIdentities(t *testing.T) {
 	t.Parallel()
-	ca := tlstest.NewCA("root")
-	leaf, other := ca.Client("alice").Leaf(), ca.Client("other", func(c *x509.Certificate) {
-		for i := range 200 {
-			c.DNSNames = append(c.DNSNames, fmt.Sprintf("%d.example", i))
-		}
-	}).Leaf()
-	kept := Detached([]*x509.Certificate{leaf, ca.Cert}, []*x509.Certificate{leaf, other})
-	if kept[0] == leaf || !kept[0].Equal(leaf) || kept[1] != ca.Cert {
-		t.Error("with other certificates behind it, the leaf must be a copy and the root must not")
+	ca, known := tlstest.NewCA("root"), NewIdentities()
+	leaf := ca.Client("alice").Leaf()
+	first := known.Of(leaf)
+	again, err := known.Parse(leaf.Raw)
+	if err != nil || again != first {
+		t.Errorf("a certificate in DER has another identity than the same one in a handshake (%v)", err)
 	}
-	if &kept[0].Raw[0] == &leaf.Raw[0] {
-		t.Error("the copy shares memory with the original")
+	for i := range identitiesLimit {
+		known.Of(&x509.Certificate{Raw: []byte{byte(i), byte(i >> 8)}, SerialNumber: new(big.Int)})
 	}
-	if kept := Detached([]*x509.Certificate{leaf, ca.Cert}, []*x509.Certificate{leaf}); kept[0] != leaf {
-		t.Error("a leaf alone was copied")
+	later, err := known.Parse(leaf.Raw)
+	if err != nil || later == first || !reflect.DeepEqual(later, first) || known.recent.Len() != identitiesLimit {
+		t.Errorf("after %d others: %+v, %v, of %d that are remembered", identitiesLimit, later, err, known.recent.Len())
+	}
+	if _, err := known.Parse([]byte("nothing")); err == nil {
+		t.Error("what is no certificate has an identity")
 	}
 }

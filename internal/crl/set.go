@@ -106,6 +106,18 @@ func (s *Set) allOnlyRevoke() (all []*List) {
 	return all
 }
 
+// Dates returns the times at which a finding may change: it is the same at two times with none of these between them.
+// The end of a list's grace is one.
+func (s *Set) Dates() (all []time.Time) {
+	for _, l := range append(slices.Clone(s.lists), s.allOnlyRevoke()...) {
+		all = append(all, l.thisUpdate, l.nextUpdate, l.until)
+		if !l.nextUpdate.IsZero() && s.policy.Grace > 0 {
+			all = append(all, l.nextUpdate.Add(s.policy.Grace))
+		}
+	}
+	return all
+}
+
 // hasNewer reports whether the set has a newer list of the same CA.
 func (s *Set) hasNewer(old *List) bool {
 	return slices.ContainsFunc(s.lists, func(l *List) bool { return l.replaces(old) && l.compare(old) > 0 })

@@ -27,6 +27,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/config"
+	"pgwicket/internal/doctor/machine"
 	"pgwicket/internal/doctor/postgres"
 	"pgwicket/internal/golden"
 	"pgwicket/internal/nftables"
@@ -533,7 +534,7 @@ func TestChecksAreDocumented(t *testing.T) {
 	for _, c := range listenerChecks() {
 		have = append(have, c.name)
 	}
-	for _, c := range (&server{examined: "yes"}).checks() {
+	for _, c := range (&server{examined: "yes", backend: &tcpBackend{}}).checks() {
 		have = append(have, c.name)
 	}
 	for _, name := range have {
@@ -541,7 +542,7 @@ func TestChecksAreDocumented(t *testing.T) {
 			t.Errorf("%s has no heading, or no reason why it matters", name)
 		}
 	}
-	have = append(append(have, postgres.Names()...), "waivers")
+	have = append(slices.Concat(have, postgres.Names(), machine.Names()), "waivers")
 	slices.Sort(documented)
 	slices.Sort(have)
 	if !slices.Equal(documented, have) {

@@ -206,7 +206,7 @@ func newFaultLab(t *testing.T, o pgtest.Options) *faultLab {
 // examine returns all that is found.
 func (l *faultLab) examine() []Finding {
 	l.Helper()
-	r, err := ExaminePostgres(context.Background(), "host="+l.SocketDir+" port="+strconv.Itoa(l.Port)+" user=postgres dbname=postgres", time.Now())
+	r, err := ExaminePostgres(context.Background(), "host="+l.SocketDir+" port="+strconv.Itoa(l.Port)+" user=postgres dbname=postgres", time.Now(), nil)
 	l.must(err)
 	for _, f := range r.Findings {
 		if f.Status == Skip {

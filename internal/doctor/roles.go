@@ -83,7 +83,7 @@ func (s *server) checkWithoutPassword() []Finding {
 			case r == nil || fromNetwork && !remote:
 			case r.Method == "trust":
 				trusted[r.At()] = append(trusted[r.At()], role.name)
-			case r.Method == "peer" && r.Option("map") != "" && !s.alone && s.gate.rules == nil && s.isMapped(r.Option("map"), role.name):
+			case (r.Method == "peer" || r.Method == "cert") && r.Option("map") != "" && !fromNetwork && !s.alone && s.gate.rules == nil && s.isMapped(r.Option("map"), role.name):
 				mapped[r.At()] = append(mapped[r.At()], role.name)
 			}
 		}

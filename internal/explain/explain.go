@@ -15,6 +15,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/config"
+	"pgwicket/internal/certs"
 	"pgwicket/internal/gate"
 	"pgwicket/internal/outcome"
 	"pgwicket/internal/phrase"
@@ -110,7 +111,7 @@ func writeUnreadable(w io.Writer, problems []error) {
 // answer prints the decision and its reasons, and reports whether it is to admit.
 func answer(w io.Writer, cfg *config.Config, q *acl.Request, state tls.ConnectionState, at time.Time) (admitted bool) {
 	admitted = true
-	rule, err := cfg.Policy.Judge(q, state, at)
+	rule, err := cfg.Policy.Judge(q, state, certs.DER(state.PeerCertificates), at)
 	var refusal *proxy.Refusal
 	switch {
 	case errors.As(err, &refusal):

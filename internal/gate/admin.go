@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"pgwicket/config"
+	"pgwicket/internal/certs"
 	"pgwicket/internal/sandbox"
 	"pgwicket/internal/socket"
 	"pgwicket/internal/status"
@@ -201,7 +202,7 @@ func (g *Gate) authorized(next http.Handler) http.Handler {
 		}
 		v := r.Context().Value(verdictKey{}).(*verdict)
 		if server, now := g.published.Load().adminTLS, time.Now(); v.by != server || now.Sub(v.at) >= verdictLifetime {
-			_, err := server.Verify(*r.TLS, now)
+			_, err := server.Verify(*r.TLS, certs.DER(r.TLS.PeerCertificates), now)
 			*v = verdict{by: server, at: now, err: err}
 			if v.err != nil {
 				g.Refusals.Warn("admin request refused", "client", r.RemoteAddr, "path", r.URL.Path, "reason", v.err.Error())

@@ -21,25 +21,26 @@ const maxLogin = 4 + maxCancelKey
 
 // A Login is what the backend has sent before its first ReadyForQuery.
 type Login struct {
-	Authenticated bool   // AuthenticationOk was sent
-	Ready         bool   // ReadyForQuery was sent
-	PID           uint32 // from BackendKeyData; 0: not sent, as by some poolers
-	Key           []byte // the cancel key: 4 bytes in protocol 3.0, up to 256 in 3.2
-	Requested     bool   // the client has sent a request before that
-	SQLSTATE      string // of the last ErrorResponse; empty: none, or not valid
-	Binding       bool   // the backend offered channel binding (SCRAM-SHA-256-PLUS)
-	Asked         bool   // the backend asked for a password, in clear, as MD5 or by SASL
-	Answered      bool   // the client's first answer is complete
+	Authenticated bool // AuthenticationOk was sent
+	Ready         bool // ReadyForQuery was sent
+	Requested     bool // the client has sent a request before that
+	Binding       bool // the backend offered channel binding (SCRAM-SHA-256-PLUS)
+	Asked         bool // the backend asked for a password, in clear, as MD5 or by SASL
+	Answered      bool // the client's first answer is complete
 	// Discovery is a client that has asked with which OAuth provider it must log in
 	// (RFC 7628, section 4.3), and not tried to: PostgreSQL answers with the provider
 	// and ends the session with SQLSTATE 28000, or without an error.
 	Discovery bool
+	oauth     bool // the backend offered OAUTHBEARER
+
+	PID      uint32 // from BackendKeyData; 0: not sent, as by some poolers
+	Key      []byte // the cancel key: 4 bytes in protocol 3.0, up to 256 in 3.2
+	SQLSTATE string // of the last ErrorResponse; empty: none, or not valid
 
 	requests int // messages of the backend that want an answer
 	answers  int // of the client
 	part     []byte
 	reply    []byte // of the client's first answer
-	oauth    bool   // the backend offered OAUTHBEARER
 }
 
 // CancelKey returns the process and the key that a CancelRequest for the session
@@ -55,6 +56,11 @@ func (l *Login) CancelKey() string {
 // backend has not said yet whether it accepts that. The password may have been guessed then.
 func (l *Login) AwaitsResult() bool {
 	return l.answers > 0 && l.answers >= l.requests && !l.Authenticated && !l.Ready && l.SQLSTATE == ""
+}
+
+// AwaitsClient reports whether the backend has asked what the client has not answered yet.
+func (l *Login) AwaitsClient() bool {
+	return l.requests > l.answers && !l.Authenticated && !l.Ready && l.SQLSTATE == ""
 }
 
 // collect keeps a part of the contents of a message.

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -14,10 +13,10 @@ import (
 
 // Judge is the one predicate of the gate: it admits a client, and is asked again
 // for as long as its session lives. It returns the rule that admits, nil where
-// there are no rules, or an *outcome.Refusal. The certificate in q is the leaf of
-// state.
-func (p *Policy) Judge(q *acl.Request, state tls.ConnectionState, at time.Time) (*acl.Rule, error) {
-	if err := p.Admits(q, state, at); err != nil {
+// there are no rules, or an *outcome.Refusal. The certificate in q is the first of
+// those that the client has sent, as for Verify.
+func (p *Policy) Judge(q *acl.Request, state tls.ConnectionState, sent [][]byte, at time.Time) (*acl.Rule, error) {
+	if err := p.Admits(q, state, sent, at); err != nil {
 		return nil, err
 	}
 	return p.decide(q, at)
@@ -82,20 +81,20 @@ func (p *Policy) unknownGroups(q *acl.Request) string {
 }
 
 // Admits judges what does not depend on the session that is asked for. Its error is an *outcome.Refusal.
-func (p *Policy) Admits(q *acl.Request, state tls.ConnectionState, at time.Time) error {
+func (p *Policy) Admits(q *acl.Request, state tls.ConnectionState, sent [][]byte, at time.Time) error {
 	if err := p.AdmitsSource(q); err != nil {
 		return err
 	}
-	_, err := p.VerifyCertificate(state, at)
+	_, err := p.VerifyCertificate(state, sent, at)
 	return err
 }
 
 // VerifyCertificate is Verify, which may be nil.
-func (p *Policy) VerifyCertificate(state tls.ConnectionState, at time.Time) ([]*x509.Certificate, error) {
+func (p *Policy) VerifyCertificate(state tls.ConnectionState, sent [][]byte, at time.Time) ([][]byte, error) {
 	if p.Verify == nil {
 		return nil, outcome.Refuse(outcome.InternalError, "the policy verifies nothing")
 	}
-	return p.Verify(state, at)
+	return p.Verify(state, sent, at)
 }
 
 // AdmitsSource asks the allowlist alone. Its error is an *outcome.Refusal.

@@ -4,7 +4,6 @@ package policy
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"time"
 
 	"pgwicket/acl"
@@ -44,11 +43,12 @@ type Policy struct {
 	// "postgresql".
 	TLS *tls.Config
 	// Verify judges a finished handshake at a time: version, suite, group and the
-	// client's certificates, the client's own first. It returns the certificates
-	// of the verified chain that are worth keeping to judge the session again, the
-	// client's own first; none if no certificate was asked for or sent. Its error
-	// is an *outcome.Refusal. A nil Verify refuses everybody.
-	Verify func(state tls.ConnectionState, at time.Time) ([]*x509.Certificate, error)
+	// certificates that the client has sent, in DER, its own first; state has none.
+	// It may keep them. It returns the certificates of the verified chain that are
+	// worth keeping to judge the session again, the client's own first; none if no
+	// certificate was asked for or sent. Its error is an *outcome.Refusal. A nil
+	// Verify refuses everybody.
+	Verify func(state tls.ConnectionState, sent [][]byte, at time.Time) ([][]byte, error)
 
 	State
 	// Rules decide on what the allowlist, Verify and the locks admit; nil admits all of it.

@@ -25,9 +25,9 @@ type flow struct {
 	slot            uint32
 	over            bool         // both legs are closed
 	caused          bool         // result has its cause
-	termination     *Termination // at the next place for it
-	held            bool         // but not before the queue to the backend has gone
+	held            bool         // termination waits until the queue to the backend has gone
 	frozen          bool         // see Frozen
+	termination     *Termination // at the next place for it
 	postponed       []func()     // commands that came meanwhile
 	result          Result       // but for the bytes
 	login           loginHooks

@@ -82,7 +82,7 @@ func (f *flow) save() (*Saved, error) {
 	from, to := f.Moved()
 	s := &Saved{
 		FromClient: from, ToClient: to, Tracker: f.tracker.State(), Login: f.result.Login,
-		Guard:  SavedGuard{f.guard.read, f.guard.data, f.guard.lowYield},
+		Guard:  SavedGuard{int(f.guard.read), f.guard.data, f.guard.lowYield},
 		Caused: f.caused, Cause: f.result.Cause,
 	}
 	if f.result.Err != nil {
@@ -137,7 +137,7 @@ func (r *Relay) Prepare(s *Saved, client, backend int, done func(Result)) (*Prep
 	}
 	f.fromClient.Store(s.FromClient)
 	f.toClient.Store(s.ToClient)
-	f.guard = keyUpdateGuard{s.Guard.Read, s.Guard.Data, s.Guard.LowYield}
+	f.guard = keyUpdateGuard{read: int32(s.Guard.Read), data: s.Guard.Data, lowYield: s.Guard.LowYield}
 	f.caused, f.result = s.Caused, Result{Cause: s.Cause, Login: s.Login}
 	if s.Err != "" {
 		f.result.Err = errors.New(s.Err)

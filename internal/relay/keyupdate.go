@@ -18,15 +18,15 @@ const (
 // keyUpdateGuard compares what is read of a client with the data in it. The zero
 // value is ready for use.
 type keyUpdateGuard struct {
-	read     int   // bytes since it was last compared
-	data     int64 // all of the client's data, then
+	read     int32 // bytes since it was last compared
 	lowYield bool  // the client has sent many records for very few bytes
+	data     int64 // all of the client's data, when it was last compared
 }
 
 // observe takes note of n bytes read, after which the client's data is so long in
 // all.
 func (g *keyUpdateGuard) observe(n int, data int64) {
-	if g.read += n; g.read < observed {
+	if g.read += int32(n); g.read < observed {
 		return
 	}
 	g.lowYield = g.lowYield || data-g.data < int64(g.read/minYield)

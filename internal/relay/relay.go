@@ -104,9 +104,9 @@ type Result struct {
 	FromClient, ToClient int64 // bytes to the backend and to the client, without TLS
 	Cause                Cause
 	Termination          uint8        // the Reason of the Termination, where Cause is Terminated
-	Err                  error        // what broke a connection or has failed, where Cause is one of those
 	Busy                 bool         // the backend had a request to work on
 	Fatal                bool         // the last message of the backend says why it ends the session
+	Err                  error        // what broke a connection or has failed, where Cause is one of those
 	SQLSTATE             string       // of that message; empty: none, or not valid
 	Login                pgwire.Login // what the backend sent before it was ready
 }
@@ -198,7 +198,7 @@ const (
 	InTransaction
 	InFailedTransaction
 	NotFollowed  // the stream has broken the framing
-	AwaitsResult // of its login: the client has answered what PostgreSQL has asked
+	AwaitsClient // in its login: PostgreSQL has asked what the client has not answered
 )
 
 func (a Activity) String() string {
@@ -207,8 +207,8 @@ func (a Activity) String() string {
 
 func activityOf(t *pgwire.Tracker) Activity {
 	switch {
-	case t.Login != nil && t.Login.AwaitsResult():
-		return AwaitsResult
+	case t.Login != nil && t.Login.AwaitsClient():
+		return AwaitsClient
 	case t.Login != nil:
 		return LoggingIn
 	case !t.Known():

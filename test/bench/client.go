@@ -13,6 +13,7 @@ import (
 
 // credentials are a client's certificate.
 type credentials struct {
+	ca                *tlstest.CA
 	pair              *tlstest.Pair
 	certFile, keyFile string
 }
@@ -23,6 +24,7 @@ type target struct {
 	dialect dialect
 	user    string
 	tls     *tls.Config
+	pair    func() *tlstest.Pair // a certificate for each session; nil: they have that of tls
 }
 
 func (g *endpoint) target() target {
@@ -55,6 +57,10 @@ type session struct {
 
 // dial opens a session. When ctx ends, what it is in the middle of fails.
 func dial(ctx context.Context, t target) (*session, error) {
+	if t.pair != nil {
+		t.tls = t.tls.Clone()
+		t.tls.Certificates = []tls.Certificate{t.pair().TLS()}
+	}
 	c, err := dialTLS(ctx, t)
 	if err != nil {
 		return nil, err

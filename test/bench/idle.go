@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"syscall"
 	"time"
+
+	"pgwicket/internal/tlstest"
 )
 
 // idle measures sessions that have asked once and rest.
@@ -28,7 +30,11 @@ func openIdle(ctx context.Context, g *endpoint, n int, settle time.Duration) (cl
 	if before == 0 {
 		return nil, sample{}, errors.New("no proportional set size in /proc")
 	}
-	c, err := openClients(ctx, g.target(), n, func(s *session) error { return s.query("select 1") })
+	t := g.target()
+	if g.cert != nil {
+		t.pair = func() *tlstest.Pair { return g.cert.ca.Client(certUser) }
+	}
+	c, err := openClients(ctx, t, n, func(s *session) error { return s.query("select 1") })
 	if err != nil {
 		return nil, sample{}, err
 	}

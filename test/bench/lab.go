@@ -78,7 +78,7 @@ func (l *lab) file(name string) string { return filepath.Join(l.dir, name) }
 
 func (l *lab) makeCertificates() error {
 	l.ca = tlstest.NewCA("pgwicket bench CA")
-	l.client = credentials{l.ca.Client(certUser), l.file("client.crt"), l.file("client.key")}
+	l.client = credentials{l.ca, l.ca.Client(certUser), l.file("client.crt"), l.file("client.key")}
 	return errors.Join(
 		l.ca.Server("localhost", "127.0.0.1").WriteFiles(l.file("server.crt"), l.file("server.key")),
 		l.client.pair.WriteFiles(l.client.certFile, l.client.keyFile),

@@ -69,6 +69,9 @@ func scenarios(o options) []scenario {
 	for _, n := range o.idle {
 		all = append(all, idleScenario(n, o))
 	}
+	for _, n := range o.idle {
+		all = append(all, idleWithCertificates(n, o))
+	}
 	return append(
 		all,
 		scenario{
@@ -92,6 +95,14 @@ func idleScenario(n int, o options) scenario {
 		ID: id, Title: fmt.Sprintf("%d idle sessions", n), Unit: "session", Main: "memory", fake: n, burst: idle(n, o.settle),
 		About: fmt.Sprintf("proportional set size for each session, %v after all have asked once; a backend of our own%s", o.settle, less),
 	}
+}
+
+// idleWithCertificates has clients that each have a certificate of their own: equal ones would be in memory once.
+func idleWithCertificates(n int, o options) scenario {
+	s := idleScenario(n, o)
+	s.ID, s.cert = fmt.Sprintf("idle-cert-%d", n), true
+	s.Title += ", each with a client certificate of its own"
+	return s
 }
 
 func plural(n int, word string) string {

@@ -328,6 +328,22 @@ func (s *soak) report(stdout io.Writer, into string) error {
 	return nil
 }
 
+// keepLogs copies the logs of the gates to a directory if there are losses.
+func (s *soak) keepLogs(dir string) error {
+	if dir == "" || s.losses.count() == 0 {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for i, g := range s.gates {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("gate%d.log", i)), g.RawLog(), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // summary is the report, in Markdown.
 func (s *soak) summary() string {
 	var b strings.Builder

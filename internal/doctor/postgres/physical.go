@@ -3,12 +3,14 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -22,8 +24,35 @@ type fileState struct {
 	settingsErr string
 	data        []string // the names in the data directory
 	dataErr     string
-	libraries   string // the directory of its libraries
-	extensions  string // and of its extensions
+	libraries   string                // the directory of its libraries
+	extensions  string                // and of its extensions
+	pem         map[string]remoteFile // by the parameter that names it
+}
+
+// remoteFile is a file that the server has read.
+type remoteFile struct {
+	text []byte
+	err  error
+}
+
+// readBounded reads a regular file of at most limit bytes. As PostgreSQL does, it follows a
+// symbolic link, but not to a device or a pipe.
+func readBounded(path string, limit int64) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !st.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	case st.Size() > limit:
+		return nil, fmt.Errorf("%s has more than %d bytes", path, limit)
+	}
+	return io.ReadAll(io.LimitReader(f, limit))
 }
 
 func (s *server) loadFiles(ctx context.Context, conn *pgconn.PgConn) {
@@ -43,6 +72,9 @@ func (s *server) loadFiles(ctx context.Context, conn *pgconn.PgConn) {
 	}
 	for _, r := range rows {
 		s.files.data = append(s.files.data, r[0])
+	}
+	if !s.Local {
+		s.loadPEM(ctx, conn)
 	}
 	rows, _ = Query(ctx, conn, `select name, setting from pg_config where name in ('PKGLIBDIR', 'SHAREDIR')`)
 	for _, r := range rows {

@@ -1,0 +1,51 @@
+package clientcert
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"pgwicket/acl"
+)
+
+// identitiesLimit is how many identities are remembered, of half a KiB each.
+const identitiesLimit = 512
+
+// Identities returns the same identity for the same certificate as long as few others have come
+// since: the sessions of a pool have one. It may be used by many goroutines at once.
+type Identities struct {
+	recent *lru.Cache[[sha256.Size]byte, *acl.Identity]
+}
+
+// NewIdentities returns one that remembers nothing yet.
+func NewIdentities() Identities {
+	recent, err := lru.New[[sha256.Size]byte, *acl.Identity](identitiesLimit)
+	if err != nil {
+		panic(err) // the limit is not positive
+	}
+	return Identities{recent}
+}
+
+// Of returns the identity in the leaf of a verified chain. It must not be changed.
+func (s Identities) Of(leaf *x509.Certificate) *acl.Identity {
+	digest := sha256.Sum256(leaf.Raw)
+	if known, ok := s.recent.Get(digest); ok {
+		return known
+	}
+	id := acl.IdentityOf(leaf)
+	s.recent.Add(digest, &id)
+	return &id
+}
+
+// Parse is Of for a certificate in DER.
+func (s Identities) Parse(der []byte) (*acl.Identity, error) {
+	if known, ok := s.recent.Get(sha256.Sum256(der)); ok {
+		return known, nil
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	return s.Of(leaf), nil
+}
