@@ -39,7 +39,8 @@ The command needs admin.socket. Run it as root or as the account of the gate, wi
 same environment as the gate if that has part of the configuration. The new process
 has the account and the groups of the old one, and its log goes where that of the old
 one goes. Under systemd, run "systemctl reload pgwicket" instead, so that the process
-belongs to the unit: it upgrades if the program has been replaced.
+belongs to the unit: it upgrades if the program has been replaced. A unit whose key is
+from LoadCredential= can only be restarted, and --dry-run fails.
 
 Exit status: 0 the new process serves, 1 it does not and the old one goes on, 2 wrong
 usage.`
@@ -65,6 +66,13 @@ func upgradeCommand(s cli.Streams) *cobra.Command {
 		}
 		if plan.Problem != "" {
 			return cli.Fail(s, cmd.Name(), errors.New(plan.Problem))
+		}
+		for _, name := range plan.Credentials {
+			f, err := os.Open(name)
+			if err != nil {
+				return cli.Fail(s, cmd.Name(), fmt.Errorf("%w (%w); process %d goes on", ofCredential(name), err, plan.PID))
+			}
+			_ = f.Close()
 		}
 		began := time.Now()
 		done, err := startUpgrade(s, account, binary, *path, *timeout)
@@ -128,10 +136,18 @@ func reloadMain(s cli.Streams) int {
 func printPlan(s cli.Streams, plan upgrade.Plan) int {
 	fmt.Fprintf(s.Out, "process %d (%s) would hand %s over; %s and %s in startup would stay, for at most %v\n", plan.PID, plan.Version,
 		phrase.Count(plan.Movable, "session"), phrase.Count(plan.Sessions-plan.Movable, "session"), phrase.Count(plan.Starting, "connection"), plan.DrainTimeout)
-	if plan.Problem != "" {
+	switch {
+	case plan.Problem != "":
 		return cli.Fail(s, "upgrade", errors.New(plan.Problem))
+	case len(plan.Credentials) > 0:
+		return cli.Fail(s, "upgrade", ofCredential(plan.Credentials[0]))
 	}
 	return cli.OK
+}
+
+// ofCredential is why a unit whose gate has that file cannot upgrade.
+func ofCredential(name string) error {
+	return fmt.Errorf("systemd gives %s, which is from LoadCredential=, to no process that takes over: restart the gate, or give its account a file", name)
 }
 
 // upgradeReport is what the new process writes into its pipe.

@@ -210,3 +210,26 @@ func TestUpgradeOfAnImpostor(t *testing.T) {
 		t.Errorf("the program was started: %s", text)
 	}
 }
+
+// A unit whose key systemd provides cannot be upgraded, and the command fails before anything happens.
+func TestUpgradeWithCredentials(t *testing.T) {
+	t.Parallel()
+	u := newUnit(t)
+	u.check(os.Mkdir(u.path("credentials"), 0o700))
+	u.check(os.Rename(u.path("server.key"), u.path("credentials/server.key")))
+	u.replace("server.key", u.path("credentials/server.key"))
+	u.replace("admin: {", fmt.Sprintf("admin: {socket: %s, ", u.path("admin.sock")))
+	u.endGates()
+	first := u.start("first", nil, "CREDENTIALS_DIRECTORY="+u.path("credentials"))
+	want := "systemd gives " + u.path("credentials/server.key")
+	if out, err := u.upgrade("--dry-run"); err == nil || !strings.Contains(out, want) || strings.Count(out, "systemd gives") != 1 {
+		t.Errorf("%v: %s", err, out)
+	}
+	u.check(os.Rename(u.path("credentials"), u.path("hidden"))) // as for ExecReload=
+	if out, err := u.upgrade(); err == nil || !strings.Contains(out, want) || !strings.Contains(out, fmt.Sprintf("process %d goes on", first.cmd.Process.Pid)) {
+		t.Errorf("%v: %s", err, out)
+	}
+	if text := first.text(); strings.Contains(text, "upgrade begins") {
+		t.Error("an upgrade has begun")
+	}
+}

@@ -45,7 +45,7 @@ var contract = unit{
 	// Type=notify-reload is unknown before 253, and without notify systemd would take the
 	// gate for ready too early.
 	"Type":                     "notify",
-	"NotifyAccess":             "main",
+	"NotifyAccess":             "all",
 	"WatchdogSec":              "30",
 	"User":                     "pgwicket",
 	"Group":                    "pgwicket",

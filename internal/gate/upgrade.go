@@ -8,10 +8,14 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unicode"
 
 	"pgwicket/internal/socket"
 	"pgwicket/internal/status"
@@ -146,6 +150,7 @@ func (g *Gate) resumeServing() {
 // finishUpgrade has this process finish what it still has, while the new one serves.
 func (g *Gate) finishUpgrade(next *upgrade.Successor) chan error {
 	g.admin.upgrade.given.Store(true)
+	g.notifier.Silence(true)
 	g.server.HandedOver()
 	file := g.admin.file
 	g.admin.file = nil // the socket is the new process's
@@ -183,6 +188,7 @@ func (g *Gate) resumeAfterUpgrade(err error) {
 	g.Log.Error("the new process is gone; this process accepts connections again", "error", err)
 	g.server.TakenBack()
 	g.resumeServing()
+	g.notifier.Silence(false)
 	g.notifier.MainPID(os.Getpid()) // the new one has said its own
 	g.notifier.Ready(g.status())
 	g.admin.upgrade.given.Store(false)
@@ -195,12 +201,29 @@ func (g *Gate) planUpgrade() upgrade.Plan {
 	totals := g.Metrics.Totals()
 	p := upgrade.Plan{
 		PID: os.Getpid(), Version: g.Build.Version, Format: upgrade.Format, UID: os.Geteuid(),
-		Sessions: totals.Open, Movable: g.server.Movable(), Starting: totals.Starting, DrainTimeout: g.started.DrainTimeout, Program: g.admin.upgrade.program,
+		Sessions: totals.Open, Movable: g.server.Movable(), Starting: totals.Starting, DrainTimeout: g.started.DrainTimeout, Program: g.admin.upgrade.program, Credentials: g.credentials(),
 	}
 	if err := g.mayUpgrade(); err != nil {
 		p.Problem = err.Error()
 	}
 	return p
+}
+
+// credentials returns the credentials of the unit that the configuration names, in a command, too. systemd mounts them
+// for the processes that start the gate, and for none that ExecReload= starts (systemd.exec(5)).
+func (g *Gate) credentials() (all []string) {
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	if dir == "" {
+		return nil
+	}
+	text, _ := os.ReadFile(g.Path) // without one the environment has all of it, and no command
+	words := strings.FieldsFunc(string(text), func(r rune) bool { return unicode.IsSpace(r) || strings.ContainsRune("\"'[]{},;()", r) })
+	for _, name := range append(g.files(g.Path), words...) {
+		if below, err := filepath.Rel(dir, name); err == nil && filepath.IsAbs(name) && filepath.IsLocal(below) && !slices.Contains(all, name) {
+			all = append(all, name)
+		}
+	}
+	return all
 }
 
 // mayUpgrade returns why there can be no upgrade now.

@@ -90,7 +90,9 @@ type Plan struct {
 	// DrainTimeout is how long sessions may stay in the old process.
 	DrainTimeout time.Duration `json:"drain_timeout"`
 	Program      string        `json:"program"` // see ProgramID; of the file that it runs
-	Problem      string        `json:"problem"` // why there can be no upgrade now; empty: there can be
+	// Credentials are files that systemd has given to the unit of the gate alone (LoadCredential=).
+	Credentials []string `json:"credentials"`
+	Problem     string   `json:"problem"` // why there can be no upgrade now; empty: there can be
 }
 
 // Account is the account of a process, and its groups.
