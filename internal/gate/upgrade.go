@@ -8,7 +8,9 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"pgwicket/internal/socket"
@@ -21,11 +23,96 @@ type upgrades struct {
 	listeners []net.Listener                      // in the order of listen
 	before    atomic.Pointer[upgrade.Predecessor] // nil: there is none, or it has ended
 
-	under    atomic.Bool // an upgrade to another process is under way, or has been made
-	given    atomic.Bool // the other process has the sockets
-	finished chan *upgrade.Successor
+	under    atomic.Bool                       // an upgrade to another process is under way, or has been made
+	next     atomic.Pointer[upgrade.Successor] // its new process, until it has failed; nil: there is none
+	given    atomic.Bool                       // the other process has the sockets
+	finished chan *upgrade.Successor           // gets one when an upgrade has been made or, nil, has failed
+	told     chan os.Signal                    // the process before has got it
+	stop     sync.Once
 	drainNow chan struct{} // closed by stopUpgraded
 	program  string        // see upgrade.ProgramID
+
+	reload bool // the new process may have loaded its files before the last reload; of the goroutine of wait
+}
+
+func (u *upgrades) begin() {
+	u.finished, u.told, u.drainNow, u.program = make(chan *upgrade.Successor), make(chan os.Signal, 4), make(chan struct{}), upgrade.ProgramID()
+}
+
+// takeOver is the rest of start for a process that takes over from another one.
+func (g *Gate) takeOver(signals <-chan os.Signal) error {
+	p := g.Predecessor
+	if err := p.TakeOver(upgrade.NewGate{Gate: g.shared(), LocksAdded: g.setLocks, Upgraded: g.Upgraded, Signal: g.tell}); err != nil {
+		return err
+	}
+	for len(signals) > 0 {
+		sig := <-signals
+		if sig != syscall.SIGHUP {
+			return fmt.Errorf("a signal has come before the new process accepts connections: %v", sig)
+		}
+		g.tell(sig)
+	}
+	if err := p.Claim(); err != nil {
+		return err
+	}
+	g.auditStart("upgraded", slog.Int("before", p.PID), slog.String("version_before", p.Version))
+	g.serve(g.admin.upgrade.listeners)
+	g.ready.Store(true)
+	g.admin.upgrade.before.Store(p)
+	p.Serving(func() { g.admin.upgrade.before.Store(nil) })
+	g.ownSocket()
+	return nil
+}
+
+// tell has wait act on a signal that the process before has got for the gate.
+func (g *Gate) tell(sig os.Signal) {
+	select {
+	case g.admin.upgrade.told <- sig:
+	default: // as for signals
+	}
+}
+
+// reloadNext takes note that this process reloads: a new one that has loaded its files before must do the same. One that
+// serves reloads, too, if it was a signal: it may have been for the gate.
+func (g *Gate) reloadNext(signal bool) {
+	u := &g.admin.upgrade
+	switch {
+	case !u.under.Load():
+	case !u.given.Load():
+		u.reload = true
+	case signal:
+		u.next.Load().Tell(syscall.SIGHUP)
+	}
+}
+
+// withdrawUpgrade ends an upgrade that is under way, and reports whether it has: not if the new process accepts
+// connections. stopping is set, so that none can begin.
+func (g *Gate) withdrawUpgrade() bool {
+	next := g.admin.upgrade.next.Load()
+	return next == nil || next.Withdraw("the gate is shutting down")
+}
+
+// onUpgrade goes on when an upgrade has been made or, without next, has failed.
+func (g *Gate) onUpgrade(next *upgrade.Successor, e *ending) {
+	u := &g.admin.upgrade
+	reload := u.reload
+	u.reload = false
+	if next == nil {
+		u.next.Store(nil)
+		u.under.Store(false)
+		if e.asked != nil && e.drained == nil {
+			g.shutDown(e)
+		}
+		return
+	}
+	if reload {
+		next.Tell(syscall.SIGHUP)
+	}
+	if e.asked != nil {
+		next.Tell(e.asked)
+		g.stopUpgraded()
+	}
+	e.drained = g.finishUpgrade(next)
 }
 
 // alive is the probe of the watchdog. While a new process takes over, nothing may be accepted here.
@@ -53,7 +140,7 @@ func (g *Gate) resumeServing() {
 		conns.pause.End(g.admin.conns[i].Listener)
 	}
 	g.server.ResumeAccepting()
-	g.ready.Store(true)
+	g.ready.Store(!g.stopping.Load())
 }
 
 // finishUpgrade has this process finish what it still has, while the new one serves.
@@ -87,9 +174,8 @@ func (g *Gate) drainUpgraded() <-chan error {
 
 // stopUpgraded begins drainUpgraded now, and keeps this process from accepting again.
 func (g *Gate) stopUpgraded() {
-	if g.stopping.CompareAndSwap(false, true) {
-		close(g.admin.upgrade.drainNow)
-	}
+	g.stopping.Store(true)
+	g.admin.upgrade.stop.Do(func() { close(g.admin.upgrade.drainNow) })
 }
 
 // resumeAfterUpgrade has this process accept again, as its successor is gone.
@@ -97,7 +183,10 @@ func (g *Gate) resumeAfterUpgrade(err error) {
 	g.Log.Error("the new process is gone; this process accepts connections again", "error", err)
 	g.server.TakenBack()
 	g.resumeServing()
+	g.notifier.MainPID(os.Getpid()) // the new one has said its own
+	g.notifier.Ready(g.status())
 	g.admin.upgrade.given.Store(false)
+	g.admin.upgrade.next.Store(nil)
 	g.admin.upgrade.under.Store(false)
 }
 
@@ -179,10 +268,10 @@ func (g *Gate) serveUpgrade(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	begun = true
+	g.admin.upgrade.next.Store(s)
 	go func() {
 		if !s.Run() {
-			g.admin.upgrade.under.Store(false)
-			return
+			s = nil
 		}
 		g.admin.upgrade.finished <- s
 	}()

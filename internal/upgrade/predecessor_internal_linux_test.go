@@ -2,7 +2,6 @@ package upgrade
 
 import (
 	"bytes"
-	"io"
 	"log/slog"
 	"os/exec"
 	"strings"
@@ -34,11 +33,8 @@ func TestUncommittedSessions(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = old.Process.Kill(); _ = old.Wait() })
-			process, err := unix.PidfdOpen(old.Process.Pid, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer unix.Close(process)
+			process := handover.OpenProcess(old.Process.Pid)
+			defer process.Close()
 			ours, err := handover.NewMark()
 			if err != nil {
 				t.Fatal(err)
@@ -68,26 +64,5 @@ func TestUncommittedSessions(t *testing.T) {
 				t.Error("the batch is not settled")
 			}
 		})
-	}
-}
-
-// The first word of the old process decides whether a new one that serves goes on: the old one may have waited
-// too long for it, and accept again.
-func TestUpgradeTakenBack(t *testing.T) {
-	t.Parallel()
-	p := &Predecessor{process: -1} // nobody knows that it is dead
-	for _, c := range []struct {
-		name  string
-		frame handover.Frame
-		err   error
-		back  bool
-	}{
-		{"it hands over", handover.Frame{Kind: handover.Counters}, nil, false},
-		{"it has waited too long", handover.Frame{Kind: handover.Failed, Text: []byte(`{"reason":"timeout"}`)}, nil, true},
-		{"it lives and has closed the channel", handover.Frame{}, io.EOF, true},
-	} {
-		if err := p.takenBack(&c.frame, c.err); (err != nil) != c.back {
-			t.Errorf("%s: %v", c.name, err)
-		}
 	}
 }

@@ -3,6 +3,7 @@ package upgrade
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,7 +21,7 @@ type arrival struct {
 }
 
 // TakeOver says that this process is prepared, and takes over the state of the old one. When it returns,
-// nobody accepts; Serving or Fail must follow.
+// nobody accepts; Claim or Fail must follow.
 func (p *Predecessor) TakeOver(g NewGate) error {
 	for _, s := range p.sockets { // of addresses that the configuration does not have any more
 		g.Log.Info("a socket of the process before is not needed", "role", s.Role, "address", s.Address)
@@ -51,11 +52,11 @@ func (p *Predecessor) TakeOver(g NewGate) error {
 
 // goOn takes the last of what comes before this process accepts.
 func (p *Predecessor) goOn(f *handover.Frame) error {
-	if len(f.Files) != 1 {
+	if len(f.Files) != 2 {
 		f.Close()
 		return fmt.Errorf("%w: %v", handover.ErrFormat, f.Kind)
 	}
-	p.tookBack, f.Files = handover.MarkOf(f.Files[0]), nil
+	p.claim, p.tookBack, f.Files = handover.ClaimOf(f.Files[0]), handover.MarkOf(f.Files[1]), nil
 	return f.Decode(&p.handed)
 }
 
@@ -84,6 +85,12 @@ func (p *Predecessor) apply(f *handover.Frame) error {
 		}
 	case handover.Counters:
 		return g.Metrics.Carry(f.Data)
+	case handover.Signal:
+		var s signalled
+		if err := f.Decode(&s); err != nil {
+			return err
+		}
+		g.Signal(s.Signal)
 	case handover.Ended:
 		var e ended
 		if err := f.Decode(&e); err != nil {
@@ -168,12 +175,14 @@ func (p *Predecessor) prepare(f *handover.Frame) error {
 
 // commit goes on with the sessions of a batch.
 func (p *Predecessor) commit() {
+	before := p.moved
 	for _, one := range p.batch {
 		if one.Arriving != nil {
 			one.Start()
 			p.moved++
 		}
 	}
+	p.gate.Metrics.CarriedTaken(p.moved - before)
 	p.batch, p.accepted = nil, false
 }
 
@@ -194,7 +203,7 @@ func (p *Predecessor) abort() {
 // kernel says that the other one is dead, and that one has not gone on with its sessions before: two must not
 // seal records with the same keys and numbers.
 func (p *Predecessor) settle() {
-	if p.accepted && p.dead() && !p.tookBack.IsSet() {
+	if p.accepted && p.process.Ended(deathTimeout) && !p.tookBack.IsSet() {
 		p.gate.Log.Warn("the process before has died while it handed sessions over; this one goes on with them", "sessions", len(p.batch))
 		p.commit()
 		return
@@ -202,48 +211,39 @@ func (p *Predecessor) settle() {
 	p.abort()
 }
 
-// dead waits until the other process is dead, for some seconds: it closes its descriptors a little before.
-func (p *Predecessor) dead() bool {
-	if p.process < 0 {
-		return false
+// Claim has this process accept connections from now on, and keeps the old one from it as long as this one lives. It
+// fails if the old one has taken everything back: it has waited too long, or was told to stop. Serving must follow.
+func (p *Predecessor) Claim() error {
+	if p.claim.Take() {
+		return nil
 	}
-	wait := []unix.PollFd{{Fd: int32(p.process), Events: unix.POLLIN}}
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
-		if n, err := unix.Poll(wait, 100); err == nil && n > 0 {
-			return true
+	p.conn.SetDeadline(time.Now().Add(time.Second))
+	for {
+		var why failure
+		f, err := p.conn.Receive()
+		if err != nil {
+			return errors.New("the process before has taken everything back")
+		}
+		f.Close()
+		if f.Kind == handover.Failed && f.Decode(&why) == nil {
+			return fmt.Errorf("the process before has taken everything back: %s", why.Reason)
 		}
 	}
-	return false
 }
 
 // Serving says that this process accepts connections, and listens to the old one from now on, until it has ended:
-// ended is called then. It fails if the old process goes on as if there had been no upgrade.
-func (p *Predecessor) Serving(ended func()) error {
-	if err := p.conn.Send(handover.Serving, nil, nil); err != nil {
-		return err
-	}
+// ended is called then. When it returns the service manager knows this process, if the old one has told it.
+func (p *Predecessor) Serving(ended func()) {
 	p.conn.SetDeadline(time.Time{})
-	first := make(chan error, 1)
+	p.conn.SetWriteDeadline(time.Now().Add(switchTimeout))
+	_ = p.conn.Send(handover.Serving, nil, nil) // follow has the error
+	p.conn.SetWriteDeadline(time.Time{})
+	first := make(chan struct{})
 	go p.follow(first, ended)
 	select {
-	case err := <-first: // the service manager knows this process by then
-		return err
+	case <-first:
 	case <-time.After(switchTimeout):
 	}
-	return nil
-}
-
-// takenBack returns why the old process goes on as if there had been no upgrade; nil: it does not. f and err are
-// the first that it has sent since this one serves.
-func (p *Predecessor) takenBack(f *handover.Frame, err error) error {
-	var why failure
-	switch {
-	case err == nil && f.Kind == handover.Failed && f.Decode(&why) == nil:
-		return errors.New(why.Reason)
-	case err != nil && !p.dead():
-		return fmt.Errorf("the process before has ended the upgrade: %w", err)
-	}
-	return nil
 }
 
 // Stop says that this process has been told to stop. The old one must not accept again when it is gone.
@@ -260,33 +260,29 @@ func (p *Predecessor) Fail(err error) {
 	_ = p.conn.Close()
 }
 
-// close ends the channel and the connection for commands.
+// close ends the channel and the connection for commands. Only follow calls it.
 func (p *Predecessor) close() {
 	_ = p.conn.Close()
 	if p.commandConn != nil {
 		_ = p.commandConn.Close()
 	}
+	p.process.Close()
+	p.claim.Close()
+	p.tookBack.Close()
 }
 
-// follow listens to the old process until it has ended, and calls ended then. first gets one error: that of takenBack,
-// or nil when the first frame has come.
-func (p *Predecessor) follow(first chan<- error, ended func()) {
+// follow listens to the old process until it has ended, and calls ended then. It closes first when the old one has said
+// something, or will not.
+func (p *Predecessor) follow(first chan<- struct{}, ended func()) {
 	g := p.gate
-	heard := false
+	heard := sync.OnceFunc(func() { close(first) })
 	defer ended()
 	defer p.close()
 	defer p.places.ReleaseAll()
-	defer func() { _ = unix.Close(p.process) }()
-	defer p.tookBack.Close()
+	defer heard()
 	for {
 		f, err := p.conn.Receive()
-		if !heard {
-			heard = true
-			why := p.takenBack(&f, err)
-			if first <- why; why != nil {
-				return
-			}
-		}
+		heard()
 		if err == nil && f.Kind == handover.End {
 			g.Log.Info("the process before has ended in order", "pid", p.PID)
 			return
@@ -296,12 +292,22 @@ func (p *Predecessor) follow(first chan<- error, ended func()) {
 		}
 		if err != nil {
 			p.settle()
-			g.Log.Error("the process before is gone; sessions that it still had have ended", "pid", p.PID, "error", err.Error())
-			p.report(Result{Moved: p.moved}) // unless it was made when all had been handed over: the command waits for it
-			g.Metrics.CarriedEnded()
+			p.lost(err)
 			return
 		}
 	}
+}
+
+// lost takes note that nothing more will come from the old process.
+func (p *Predecessor) lost(err error) {
+	g := p.gate
+	if p.process.Ended(deathTimeout) {
+		g.Log.Error("the process before is gone; sessions that it still had have ended", "pid", p.PID, "error", err.Error())
+	} else {
+		g.Log.Error("the channel to the process before is closed; that process finishes its sessions, and this one accepts the connections", "pid", p.PID, "error", err.Error())
+	}
+	p.report(Result{Moved: p.moved}) // unless it was made when all had been handed over: the command waits for it
+	g.Metrics.CarriedEnded()
 }
 
 // Terminate has sessions end as they arrive.

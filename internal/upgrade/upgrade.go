@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"os"
 	"time"
 
 	"pgwicket/internal/lock"
@@ -46,8 +47,9 @@ type OldGate struct {
 // NewGate is a gate that takes over.
 type NewGate struct {
 	Gate
-	LocksAdded func()       // is called when Locks has more
-	Upgraded   func(Result) // is called when the old process has handed over what it can; nil: nobody needs it
+	LocksAdded func()          // is called when Locks has more
+	Upgraded   func(Result)    // is called when the old process has handed over what it can; nil: nobody needs it
+	Signal     func(os.Signal) // is called for a signal that the old process has got for the gate; it must not block
 }
 
 // Socket says what a passed descriptor is.

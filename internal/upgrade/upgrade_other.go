@@ -22,6 +22,12 @@ func Accept(net.Conn, OldGate) (*Successor, error) { return nil, ErrSystem }
 // Run reports false.
 func (*Successor) Run() bool { return false }
 
+// Withdraw reports false.
+func (*Successor) Withdraw(string) bool { return false }
+
+// Tell does nothing.
+func (*Successor) Tell(os.Signal) {}
+
 // Finish fails.
 func (*Successor) Finish(func() <-chan error, <-chan struct{}) error { return ErrSystem }
 
@@ -43,8 +49,11 @@ func (*Predecessor) Take(string, string) *os.File { return nil }
 // TakeOver fails.
 func (*Predecessor) TakeOver(NewGate) error { return ErrSystem }
 
-// Serving fails.
-func (*Predecessor) Serving(func()) error { return ErrSystem }
+// Claim fails.
+func (*Predecessor) Claim() error { return ErrSystem }
+
+// Serving does nothing.
+func (*Predecessor) Serving(func()) {}
 
 // Fail does nothing.
 func (*Predecessor) Fail(error) {}
