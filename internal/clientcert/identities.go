@@ -3,6 +3,7 @@ package clientcert
 import (
 	"crypto/sha256"
 	"crypto/x509"
+	"strings"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
@@ -42,6 +43,7 @@ func (s Identities) Of(leaf *x509.Certificate) *acl.Identity {
 	} else {
 		s.issuers.Add(id.Issuer, id.Issuer)
 	}
+	compact(&id)
 	s.recent.Add(digest, &id)
 	return &id
 }
@@ -56,4 +58,23 @@ func (s Identities) Parse(der []byte) (*acl.Identity, error) {
 		return nil, err
 	}
 	return s.Of(leaf), nil
+}
+
+// compact puts the texts of an identity, but the name of its CA, into one piece of memory. In pieces
+// of their own they would lie among the garbage of many handshakes, which could not be given back for them.
+func compact(id *acl.Identity) {
+	texts := []*string{&id.CN, &id.CNText, &id.DN, &id.Serial, &id.SHA256, &id.SPKI}
+	for _, list := range [][]string{id.DNS, id.Email, id.URI, id.IP} {
+		for i := range list {
+			texts = append(texts, &list[i])
+		}
+	}
+	var all strings.Builder
+	for _, text := range texts {
+		all.WriteString(*text)
+	}
+	rest := strings.Clone(all.String())
+	for _, text := range texts {
+		*text, rest = rest[:len(*text)], rest[len(*text):]
+	}
 }
