@@ -167,6 +167,7 @@ func (s *session) start(r relay.Session, host *Host) error {
 // the login, so that a stranger without the password cannot keep the owner out.
 func (s *session) ready(login pgwire.Login) *relay.Termination {
 	s.attempt.Succeeded()
+	s.attempt = nil // it has had its result
 	s.ticket.Prove()
 	s.server.metrics.BackendServed(s.host.label())
 	place, err := s.server.limiter.AdmitAccount(s.server.policy.Load().Limits, s.account)

@@ -51,8 +51,13 @@ func TestRefusedIsBounded(t *testing.T) {
 func TestIdentities(t *testing.T) {
 	t.Parallel()
 	ca, known := tlstest.NewCA("root"), NewIdentities()
-	leaf := ca.Client("alice").Leaf()
+	leaf := ca.Client("alice", func(c *x509.Certificate) {
+		c.DNSNames, c.EmailAddresses = []string{"a.example", "b.example"}, []string{"alice@example.com"}
+	}).Leaf()
 	first := known.Of(leaf)
+	if want := acl.IdentityOf(leaf); !reflect.DeepEqual(*first, want) {
+		t.Errorf("got %+v, want %+v", *first, want)
+	}
 	again, err := known.Parse(leaf.Raw)
 	if err != nil || again != first {
 		t.Errorf("a certificate in DER has another identity than the same one in a handshake (%v)", err)

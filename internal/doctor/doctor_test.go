@@ -364,6 +364,9 @@ func TestPostgres(t *testing.T) {
 	listening := func(name, value string) func(**server) {
 		return func(s **server) { (*s).settings["listen_addresses"], (*s).settings[name] = "10.0.0.9", value }
 	}
+	admitting := func(o acl.RuleOptions) func(**server) {
+		return func(s **server) { (*s).gate.rules = rulesFrom(t, []string{"postgres"}, o) }
+	}
 	broken := func(s **server) { (*s).rules[0].Mistake = "invalid method" }
 	testFaults(t, good, func(s *server) []check[*server] { return s.checks() }, []fault[*server]{
 		{"examined", func(s **server) { (*s).examined, (*s).unexamined = "", "no such file" }, Skip, "no such file"},
@@ -421,6 +424,9 @@ func TestPostgres(t *testing.T) {
 		{"without_password", first("host all app 0.0.0.0/0 trust", "*"), Fail, "app can log in"},
 		{"without_password", first("host all app 0.0.0.0/0 trust"), Pass, ""},
 		{"without_password", func(s **server) { (*s).gate.rules = nil }, Fail, "the gate can log in as bob"},
+		{"without_password", admitting(acl.RuleOptions{Name: "staff", Users: []string{"+staff"}}), Warn, `rule "staff" may admit any client as bob`},
+		{"without_password", admitting(acl.RuleOptions{Users: []string{"app"}}), Pass, ""},
+		{"without_password", admitting(acl.RuleOptions{Users: []string{"bob"}, Certificate: acl.CertificateOptions{CN: "bob's laptop"}}), Pass, ""},
 		{"without_password", refused(roleList), Skip, "permission denied"},
 		{"password_encryption", set("password_encryption", "md5"), Warn, "is md5"},
 		{"password_encryption", func(s **server) { (*s).md5 = []string{"a", "b", "c", "d", "e", "f"} }, Warn, "a, b, c, d, e and 1 more"},

@@ -65,12 +65,14 @@ func (k Key) network() (n Key, ok bool) {
 type Attempts struct {
 	mu sync.Mutex
 	// active are the keys with attempts in flight, or waiting: no more than there are
-	// connections. The other three are apart so that no flood of first failures makes a
+	// connections. The others are apart so that no flood of first failures makes a
 	// refusal forgotten, and none of failures a success.
 	active  map[Key]*authState
 	failing *simplelru.LRU[Key, *authState]
 	refused *simplelru.LRU[Key, *authState]
-	known   *simplelru.LRU[Key, *authState]
+	known   *simplelru.LRU[Key, *authState] // have failed since they succeeded
+	clean   map[Key]time.Duration           // have not: when they succeeded, after start; there is one for each certificate that is in use
+	start   time.Time
 }
 
 // authState is what is known of a Key.
@@ -85,7 +87,7 @@ type authState struct {
 
 // NewAttempts returns the limiter of authentications.
 func NewAttempts() *Attempts {
-	l := &Attempts{active: make(map[Key]*authState)}
+	l := &Attempts{active: make(map[Key]*authState), clean: make(map[Key]time.Duration), start: time.Now()}
 	// The errors are for sizes that are not positive.
 	l.failing, _ = simplelru.NewLRU[Key, *authState](keysKnown, nil)
 	l.refused, _ = simplelru.NewLRU[Key, *authState](keysKnown, nil)
@@ -256,6 +258,10 @@ func (l *Attempts) use(key Key) *authState {
 			s = found
 		}
 	}
+	if after, ok := l.clean[key]; ok {
+		delete(l.clean, key)
+		s.succeeded = l.start.Add(after)
+	}
 	l.active[key] = s
 	return s
 }
@@ -274,6 +280,14 @@ func (l *Attempts) settle(failures int, keys ...Key) {
 		delete(l.active, key)
 		s.inFlight = nil
 		switch {
+		case !s.succeeded.IsZero() && s.failures == 0:
+			for other := range l.clean { // any other, which has succeeded, too
+				if len(l.clean) < sourcesKnown {
+					break
+				}
+				delete(l.clean, other)
+			}
+			l.clean[key] = s.succeeded.Sub(l.start)
 		case !s.succeeded.IsZero() && s.failures < knownFailures*failures:
 			l.known.Add(key, s)
 		case s.failures >= failures:

@@ -249,3 +249,26 @@ func TestAttemptsInFlightAreNotForgotten(t *testing.T) {
 		t.Errorf("more than %d attempts are in flight", maxAttempts)
 	}
 }
+
+// What has succeeded is displaced by others that have, and by nothing else.
+func TestSuccessesAreBounded(t *testing.T) {
+	t.Parallel()
+	l, limits := NewAttempts(), Limits{AuthFailures: 2, AuthRefusal: time.Hour}
+	for i := range uint32(sourcesKnown + 1000) {
+		a, _, err := l.try(limits, guesser(i), gaveWay, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Succeeded()
+	}
+	if n := len(l.clean); n != sourcesKnown {
+		t.Errorf("%d keys that have succeeded are kept, want %d", n, sourcesKnown)
+	}
+	for i := range uint32(2 * sourcesKnown) {
+		a, _, _ := l.try(limits, guesser(1<<24+i), gaveWay, time.Now())
+		a.Failed(limits)
+	}
+	if n := len(l.clean); n != sourcesKnown {
+		t.Errorf("after failures of others %d of them are kept, want %d", n, sourcesKnown)
+	}
+}

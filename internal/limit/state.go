@@ -35,6 +35,9 @@ func (l *Attempts) State() (all []KeyState) {
 			}
 		}
 	}
+	for k, after := range l.clean {
+		add(k, &authState{succeeded: l.start.Add(after)})
+	}
 	for k, s := range l.active {
 		add(k, s)
 	}

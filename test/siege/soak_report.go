@@ -58,7 +58,7 @@ func (s *soak) inspect() {
 	err := gate.Eventually(context.Background(), "the counters add up", gate.Timeout, func() error {
 		g := s.newest()
 		m, err := g.Metrics()
-		if n := g.unaccounted(m); err == nil && n != 0 {
+		if n := m.Unaccounted(); err == nil && n != 0 {
 			err = fmt.Errorf("%v connections are counted in and nowhere else", n)
 		}
 		return err
