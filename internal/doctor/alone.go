@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,6 +42,7 @@ func ExaminePostgres(ctx context.Context, conninfo string, now time.Time) (repor
 		if database != "" {
 			c.Database = database
 		}
+		maps.Copy(c.RuntimeParams, s.parameters)
 		return dial(ctx, c, owner)
 	}, network == "unix", now)
 	if network == "unix" {

@@ -6,12 +6,12 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
 	"pgwicket/internal/doctor/report"
 	"pgwicket/internal/phrase"
+	"pgwicket/internal/statefile"
 )
 
 // transportChecks are those of the certificate and the list of PostgreSQL itself.
@@ -25,6 +25,10 @@ func transportChecks() []check {
 // daysLeft are the days from which on a certificate or a list is about to end.
 const daysLeft = 14
 
+// maxPEM is far above a certificate with its chain. It bounds what a server can make doctor
+// read, which may be root.
+const maxPEM = 16 << 20
+
 const notLocal = "the files of the server are not on this machine"
 
 // pemOf returns the first block of a file that a parameter names.
@@ -34,7 +38,7 @@ func (s *server) pemOf(parameter string) ([]byte, string, error) {
 	if !filepath.IsAbs(file) {
 		file = filepath.Join(data, file)
 	}
-	text, err := os.ReadFile(file)
+	text, err := statefile.Read(file, maxPEM)
 	if err != nil {
 		return nil, file, err
 	}
