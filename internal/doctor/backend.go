@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -111,16 +112,22 @@ func (b *tcpBackend) config(t target, database string) (*pgconn.Config, error) {
 }
 
 // ends records the addresses of a connection, and reports whether the server is on this
-// machine: its process is, and serves this connection. Equal addresses alone may be a tunnel.
+// machine: its process is, and serves this connection. Equal addresses alone may be a tunnel. The
+// port is asked of this end, as the server may lie.
 func (b *tcpBackend) ends(ctx context.Context, conn *pgconn.PgConn) (here bool) {
-	rows, err := postgres.Query(ctx, conn, "select host(inet_client_addr()), host(inet_server_addr()), inet_client_port(), pg_backend_pid()")
+	rows, err := postgres.Query(ctx, conn, "select host(inet_client_addr()), host(inet_server_addr()), pg_backend_pid()")
 	if err != nil || len(rows) != 1 {
 		return false
 	}
 	b.gate, _ = netip.ParseAddr(rows[0][0])
 	b.server, _ = netip.ParseAddr(rows[0][1])
-	title, err := os.ReadFile("/proc/" + rows[0][3] + "/cmdline")
-	return err == nil && strings.HasPrefix(string(title), "postgres") && strings.Contains(string(title), "("+rows[0][2]+")")
+	pid, err := strconv.ParseUint(rows[0][2], 10, 31)
+	local, ok := conn.Conn().LocalAddr().(*net.TCPAddr)
+	if err != nil || !ok {
+		return false
+	}
+	title, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return err == nil && strings.HasPrefix(string(title), "postgres") && strings.Contains(string(title), fmt.Sprintf("(%d)", local.Port))
 }
 
 // loopback reports whether the gate reaches the server on the loopback interface, as it
