@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"pgwicket/internal/handover"
@@ -144,49 +143,8 @@ func (s *Successor) fail(err error) {
 	s.process.Close()
 }
 
-// takeBack reports whether this process goes on to accept connections: not if the new one has the claim, and lives.
-// err is that of hand, and why the reason.
-func (s *Successor) takeBack(err error) (why error, mine bool) {
-	s.mu.Lock()
-	if s.withdrawn != "" {
-		err, mine = errors.New(s.withdrawn), true
-	} else {
-		mine = s.claim.Take()
-	}
-	s.mu.Unlock()
-	if err == nil && mine {
-		err = errors.New("the new process says that it serves, and has no claim to it")
-	}
-	return err, mine || err != nil && s.process.Ended(deathTimeout)
-}
-
 // deathTimeout is how long the end of a process may take that has closed its descriptors, which come first.
 const deathTimeout = 5 * time.Second
-
-// Withdraw has Run fail, and reports whether it does: it does not when the new process accepts connections. Any
-// goroutine may call it.
-func (s *Successor) Withdraw(why string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.withdrawn != "" {
-		return true
-	}
-	if !s.claim.Take() {
-		return false
-	}
-	s.withdrawn = why
-	s.conn.SetWriteDeadline(time.Now().Add(time.Second))
-	_ = s.conn.Send(handover.Failed, failure{why}, nil)
-	s.conn.SetDeadline(time.Now()) // Run waits for nothing more
-	return true
-}
-
-// Tell sends the new process a signal that this one has got for the gate.
-func (s *Successor) Tell(sig os.Signal) {
-	if number, ok := sig.(syscall.Signal); ok {
-		_ = s.conn.Send(handover.Signal, signalled{number}, nil)
-	}
-}
 
 // listen takes the answers of the new process until it is gone.
 func (s *Successor) listen() {

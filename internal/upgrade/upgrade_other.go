@@ -28,8 +28,8 @@ func (*Successor) Run() bool { return false }
 // Withdraw reports false.
 func (*Successor) Withdraw(string) bool { return false }
 
-// Tell does nothing.
-func (*Successor) Tell(os.Signal) {}
+// Signal does nothing.
+func (*Successor) Signal(os.Signal) {}
 
 // Finish fails.
 func (*Successor) Finish(func() <-chan error, <-chan struct{}) error { return ErrSystem }
