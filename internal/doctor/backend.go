@@ -6,10 +6,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -47,7 +49,7 @@ func tcpHosts(hosts []*proxy.Host) (all []*proxy.Host) {
 func (t target) examineBackend(ctx context.Context, h *proxy.Host, gate gateState) *server {
 	s := &server{name: printable.Text(h.Address), gate: gate, unknown: make(map[string]string), backend: &tcpBackend{host: h, now: t.now}}
 	connect := func(ctx context.Context, database string) (*pgconn.PgConn, error) {
-		return s.backend.connect(ctx, t, database)
+		return s.backend.connect(ctx, t, database, s.parameters)
 	}
 	here := false
 	s.connect(ctx, connect, func(ctx context.Context, conn *pgconn.PgConn) bool {
@@ -61,11 +63,12 @@ func (t target) examineBackend(ctx context.Context, h *proxy.Host, gate gateStat
 }
 
 // connect connects as the gate does, with the role and password that libpq would take.
-func (b *tcpBackend) connect(ctx context.Context, t target, database string) (*pgconn.PgConn, error) {
+func (b *tcpBackend) connect(ctx context.Context, t target, database string, parameters map[string]string) (*pgconn.PgConn, error) {
 	cfg, err := b.config(t, database)
 	if err != nil {
 		return nil, err
 	}
+	maps.Copy(cfg.RuntimeParams, parameters)
 	conn, err := pgconn.ConnectConfig(ctx, cfg)
 	var refusal *pgconn.PgError
 	if err != nil && !errors.As(err, &refusal) {
@@ -119,7 +122,12 @@ func (b *tcpBackend) ends(ctx context.Context, conn *pgconn.PgConn) (here bool) 
 	}
 	b.gate, _ = netip.ParseAddr(rows[0][0])
 	b.server, _ = netip.ParseAddr(rows[0][1])
-	title, err := os.ReadFile("/proc/" + rows[0][3] + "/cmdline")
+	// The server could name a file of somebody else, and a port that is not ours.
+	pid, err := strconv.Atoi(rows[0][3])
+	if _, port, _ := net.SplitHostPort(conn.Conn().LocalAddr().String()); err != nil || port != rows[0][2] {
+		return false
+	}
+	title, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	return err == nil && strings.HasPrefix(string(title), "postgres") && strings.Contains(string(title), "("+rows[0][2]+")")
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"pgwicket/internal/doctor/report"
 	"pgwicket/internal/phrase"
+	"pgwicket/internal/statefile"
 )
 
 // transportChecks are those of the certificate and the list of PostgreSQL itself.
@@ -61,7 +62,7 @@ func (s *server) pemOf(parameter string) ([]byte, string, error) {
 	var text []byte
 	var err error
 	if s.Local {
-		text, err = readBounded(file, maxPEM)
+		text, err = statefile.Read(file, maxPEM)
 	} else {
 		text, err = s.files.pem[parameter].text, s.files.pem[parameter].err
 	}
