@@ -55,7 +55,7 @@ func (c *CA) Export(name, format, dir string) (paths []string, err error) {
 	}
 	for _, f := range files {
 		path := filepath.Join(dir, f.name)
-		if err := write(path, f.data); err != nil {
+		if err := replaceKeepingOther(path, f.data); err != nil { // perhaps of another CA
 			return paths, err
 		}
 		paths = append(paths, path)
@@ -66,6 +66,9 @@ func (c *CA) Export(name, format, dir string) (paths []string, err error) {
 func (c *CA) bundle(name string) (*bundle, error) {
 	e, cert, err := c.current(name)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkFileName(e.Name); err != nil { // openssl takes every common name
 		return nil, err
 	}
 	if !isThere(c.KeyFile(e.Name)) {

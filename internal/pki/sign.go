@@ -20,7 +20,7 @@ func SigningRequest(kind Kind, csr []byte) (r Request, notCopied []string, err e
 	der := csr
 	if block, _ := pem.Decode(csr); block != nil {
 		if !strings.HasSuffix(block.Type, "CERTIFICATE REQUEST") {
-			return r, nil, fmt.Errorf("it holds a %s, not a CERTIFICATE REQUEST", block.Type)
+			return r, nil, fmt.Errorf("it holds a %q, not a CERTIFICATE REQUEST", block.Type)
 		}
 		der = block.Bytes
 	}
