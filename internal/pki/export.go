@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/base64"
@@ -139,6 +140,7 @@ func (b *bundle) kubernetes() ([]exported, error) {
 		}
 		return '-'
 	}, strings.ToLower(b.name)), ".-")
+	name = cmp.Or(name, "pgwicket") // of a name without ASCII
 	var text strings.Builder
 	fmt.Fprintf(&text, "apiVersion: v1\nkind: Secret\nmetadata:\n  name: %s\ntype: kubernetes.io/tls\ndata:\n", name)
 	for _, item := range []exported{{"tls.crt", b.certs()}, {"tls.key", key}, {"ca.crt", b.trust}} {

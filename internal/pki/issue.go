@@ -17,6 +17,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"pgwicket/internal/statefile"
 )
 
 // Kind is what a certificate is for.
@@ -298,6 +300,21 @@ func (c *CA) finish(serial string) error {
 	if err := replaceKeepingOther(c.CertFile(name), slices.Concat(cert, c.chain())); err != nil {
 		return err
 	}
+	return c.removePending(serial)
+}
+
+// finished begins the name of a directory of which all files are in their places. It is
+// renamed first, for a process may be killed between the removal of two files.
+const finished = ".finished-"
+
+func (c *CA) removePending(serial string) error {
+	dir := c.pendingDir(finished + serial)
+	if err := os.Rename(c.pendingDir(serial), dir); err != nil {
+		return err
+	}
+	if err := statefile.SyncDirectory(filepath.Dir(dir)); err != nil {
+		return err
+	}
 	return os.RemoveAll(dir)
 }
 
@@ -322,6 +339,12 @@ func (c *CA) recover() error {
 	}
 	for _, e := range entries {
 		serial := e.Name()
+		if strings.HasPrefix(serial, finished) {
+			if err := os.RemoveAll(c.pendingDir(serial)); err != nil {
+				return err
+			}
+			continue
+		}
 		name, _ := readFile(filepath.Join(c.pendingDir(serial), "name"))
 		if c.ca.index.find(serial) == nil {
 			if err := os.RemoveAll(c.pendingDir(serial)); err != nil {
