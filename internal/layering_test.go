@@ -26,7 +26,7 @@ var layers = map[string][]string{
 	"internal/crl":        {"internal/certs", "internal/dn", "internal/signature"},
 	"internal/dn":         nil,
 	"internal/nearest":    nil,
-	"internal/pgconf":     nil,
+	"internal/pgconf":     {"internal/statefile"},
 	"internal/pgtest":     nil,
 	"internal/status":     nil,
 	"internal/pgwire":     nil,
@@ -61,7 +61,7 @@ var layers = map[string][]string{
 	"config": {"acl", "internal/outcome", "internal/policy", "proxy", "tlsconfig", "internal/nearest"},
 
 	"internal/crlfetch": {"internal/certs", "internal/crl", "internal/statefile"},
-	"internal/pki":      {"internal/crl", "internal/passphrase", "internal/privkey", "internal/statefile"},
+	"internal/pki":      {"internal/certs", "internal/crl", "internal/passphrase", "internal/privkey", "internal/statefile"},
 
 	"internal/budget":    nil,
 	"internal/phrase":    nil,
@@ -74,8 +74,8 @@ var layers = map[string][]string{
 		"acl", "config", "proxy", "tlsconfig", "internal/doctor/machine", "internal/doctor/postgres", "internal/doctor/report", "internal/nftables", "internal/pgconf", "internal/pgwire", "internal/phrase", "internal/policy", "internal/printable", "internal/socket",
 	},
 	"internal/doctor/machine":  {"internal/doctor/report", "internal/phrase", "internal/printable", "internal/statefile"},
-	"internal/doctor/postgres": {"internal/doctor/report", "internal/phrase", "internal/printable"},
-	"internal/doctor/report":   {"internal/phrase", "internal/statefile"},
+	"internal/doctor/postgres": {"internal/doctor/report", "internal/phrase", "internal/printable", "internal/statefile"},
+	"internal/doctor/report":   {"internal/phrase", "internal/printable", "internal/statefile"},
 	"internal/upgrade":         {"acl", "metrics", "proxy", "internal/handover", "internal/health", "internal/lock"},
 	"internal/gate": {
 		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/audit", "internal/dn", "internal/filewatch", "internal/group", "internal/health", "internal/lock", "internal/phrase", "internal/policy", "internal/sandbox",
@@ -85,7 +85,7 @@ var layers = map[string][]string{
 	"internal/explain":     {"acl", "config", "internal/policy", "proxy", "tlsconfig", "internal/gate", "internal/outcome", "internal/phrase", "internal/printable"},
 
 	"cmd/pgwicket/cli": {"config", "internal/nearest"},
-	"cmd/pgwicket/ca":  {"cmd/pgwicket/cli", "config", "internal/adminclient", "internal/gate", "internal/phrase", "internal/pki"},
+	"cmd/pgwicket/ca":  {"cmd/pgwicket/cli", "config", "internal/adminclient", "internal/gate", "internal/phrase", "internal/pki", "internal/printable", "internal/sandbox"},
 	"cmd/pgwicket": {
 		"cmd/pgwicket/ca", "cmd/pgwicket/cli", "config", "metrics", "tlsconfig", "internal/adminclient", "internal/audit", "internal/budget", "internal/crl", "internal/crlfetch", "internal/doctor", "internal/doctor/machine", "internal/doctor/report", "internal/explain",
 		"internal/filewatch", "internal/gate", "internal/lock", "internal/logwriter", "internal/nftables", "internal/phrase", "internal/sandbox", "internal/socket", "internal/status", "internal/systemd", "internal/upgrade",

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,6 +44,7 @@ func ExaminePostgres(ctx context.Context, conninfo string, now time.Time, m *mac
 		if database != "" {
 			c.Database = database
 		}
+		maps.Copy(c.RuntimeParams, s.parameters)
 		return dial(ctx, c, owner)
 	}, func(context.Context, *pgconn.PgConn) bool { return network == "unix" }, now)
 	if network == "unix" {

@@ -6,10 +6,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -47,7 +49,7 @@ func tcpHosts(hosts []*proxy.Host) (all []*proxy.Host) {
 func (t target) examineBackend(ctx context.Context, h *proxy.Host, gate gateState) *server {
 	s := &server{name: printable.Text(h.Address), gate: gate, unknown: make(map[string]string), backend: &tcpBackend{host: h, now: t.now}}
 	connect := func(ctx context.Context, database string) (*pgconn.PgConn, error) {
-		return s.backend.connect(ctx, t, database)
+		return s.backend.connect(ctx, t, database, s.parameters)
 	}
 	here := false
 	s.connect(ctx, connect, func(ctx context.Context, conn *pgconn.PgConn) bool {
@@ -61,11 +63,12 @@ func (t target) examineBackend(ctx context.Context, h *proxy.Host, gate gateStat
 }
 
 // connect connects as the gate does, with the role and password that libpq would take.
-func (b *tcpBackend) connect(ctx context.Context, t target, database string) (*pgconn.PgConn, error) {
+func (b *tcpBackend) connect(ctx context.Context, t target, database string, parameters map[string]string) (*pgconn.PgConn, error) {
 	cfg, err := b.config(t, database)
 	if err != nil {
 		return nil, err
 	}
+	maps.Copy(cfg.RuntimeParams, parameters)
 	conn, err := pgconn.ConnectConfig(ctx, cfg)
 	var refusal *pgconn.PgError
 	if err != nil && !errors.As(err, &refusal) {
@@ -111,16 +114,22 @@ func (b *tcpBackend) config(t target, database string) (*pgconn.Config, error) {
 }
 
 // ends records the addresses of a connection, and reports whether the server is on this
-// machine: its process is, and serves this connection. Equal addresses alone may be a tunnel.
+// machine: its process is, and serves this connection. Equal addresses alone may be a tunnel. The
+// port is asked of this end, as the server may lie.
 func (b *tcpBackend) ends(ctx context.Context, conn *pgconn.PgConn) (here bool) {
-	rows, err := postgres.Query(ctx, conn, "select host(inet_client_addr()), host(inet_server_addr()), inet_client_port(), pg_backend_pid()")
+	rows, err := postgres.Query(ctx, conn, "select host(inet_client_addr()), host(inet_server_addr()), pg_backend_pid()")
 	if err != nil || len(rows) != 1 {
 		return false
 	}
 	b.gate, _ = netip.ParseAddr(rows[0][0])
 	b.server, _ = netip.ParseAddr(rows[0][1])
-	title, err := os.ReadFile("/proc/" + rows[0][3] + "/cmdline")
-	return err == nil && strings.HasPrefix(string(title), "postgres") && strings.Contains(string(title), "("+rows[0][2]+")")
+	pid, err := strconv.ParseUint(rows[0][2], 10, 31)
+	local, ok := conn.Conn().LocalAddr().(*net.TCPAddr)
+	if err != nil || !ok {
+		return false
+	}
+	title, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return err == nil && strings.HasPrefix(string(title), "postgres") && strings.Contains(string(title), fmt.Sprintf("(%d)", local.Port))
 }
 
 // loopback reports whether the gate reaches the server on the loopback interface, as it

@@ -571,7 +571,7 @@ func TestAsk(t *testing.T) {
 	ask := func(user string) *server {
 		p := target{user: user, database: "postgres"}
 		s := &server{unknown: make(map[string]string)}
-		conn, err := p.connect(context.Background(), path, "")
+		conn, err := p.connect(context.Background(), path, "", nil)
 		if err != nil {
 			s.unexamined = postgres.Reason(err)
 			return s

@@ -27,6 +27,8 @@ type server struct {
 	md5        []string          // roles whose password is stored as MD5
 	unknown    map[string]string // the reason, by what is not known
 
+	parameters map[string]string // see parametersOf
+
 	byFiles bool // it was not asked: its files were read
 
 	gate    gateState
@@ -61,7 +63,7 @@ func (t target) servers(ctx context.Context, gate gateState) (all []*server) {
 	for _, path := range paths {
 		s := &server{name: path, gate: gate, unknown: make(map[string]string)}
 		s.connect(ctx, func(ctx context.Context, database string) (*pgconn.PgConn, error) {
-			return t.connect(ctx, path, database)
+			return t.connect(ctx, path, database, s.parameters)
 		}, onThisMachine, t.now)
 		s.readSockets([]string{path})
 		all = append(all, s)

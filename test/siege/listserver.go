@@ -46,7 +46,7 @@ func newListServer(listenOn, closed string, old, foreign []byte, ca *tlstest.CA)
 	}
 	l := &listServer{address: listener.Addr().String(), closed: closed}
 	l.honest.Store(true)
-	l.tricks = l.all(old, foreign, ca)
+	l.tricks = append(l.wrong(old, foreign, ca), long(old)...)
 	mux := http.NewServeMux()
 	for _, t := range l.tricks {
 		mux.HandleFunc("/"+t.name, func(w http.ResponseWriter, r *http.Request) {
@@ -64,7 +64,8 @@ func newListServer(listenOn, closed string, old, foreign []byte, ca *tlstest.CA)
 
 func (l *listServer) url(t trick) string { return "http://" + l.address + "/" + t.name }
 
-func (l *listServer) all(old, foreign []byte, ca *tlstest.CA) []trick {
+// wrong are the tricks with something else than the list.
+func (l *listServer) wrong(old, foreign []byte, ca *tlstest.CA) []trick {
 	dated := func(from, to time.Duration) []byte {
 		return ca.CRL(func(c *tlstest.CRL) {
 			c.Number, c.ThisUpdate, c.NextUpdate = big.NewInt(1000), time.Now().Add(from), time.Now().Add(to)
@@ -96,6 +97,12 @@ func (l *listServer) all(old, foreign []byte, ca *tlstest.CA) []trick {
 		{"ended", "out_of_date", send(dated(-48*time.Hour, -24*time.Hour))},
 		{"future", "out_of_date", send(dated(24*time.Hour, 48*time.Hour))},
 		{"replay", "older", send(old)},
+	}
+}
+
+// long are the tricks with more than a list, or for longer than one takes.
+func long(old []byte) []trick {
+	return []trick{
 		{"headers", "unreachable", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("X-Long", strings.Repeat("x", 4<<20))
 		}},

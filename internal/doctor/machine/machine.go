@@ -165,11 +165,8 @@ func readOwn(path string, limit int64) (string, error) {
 
 // readFollowing reads a file of the administrator, which may be a symbolic link to a regular file.
 func readFollowing(path string) (string, error) {
-	real, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return "", err
-	}
-	return readOwn(real, maxFile)
+	text, err := statefile.Read(path, maxFile)
+	return string(text), err
 }
 
 func read(f *os.File, limit int64) (string, error) {

@@ -3,14 +3,12 @@ package postgres
 import (
 	"context"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -33,26 +31,6 @@ type fileState struct {
 type remoteFile struct {
 	text []byte
 	err  error
-}
-
-// readBounded reads a regular file of at most limit bytes. As PostgreSQL does, it follows a
-// symbolic link, but not to a device or a pipe.
-func readBounded(path string, limit int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	switch {
-	case err != nil:
-		return nil, err
-	case !st.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	case st.Size() > limit:
-		return nil, fmt.Errorf("%s has more than %d bytes", path, limit)
-	}
-	return io.ReadAll(io.LimitReader(f, limit))
 }
 
 func (s *server) loadFiles(ctx context.Context, conn *pgconn.PgConn) {

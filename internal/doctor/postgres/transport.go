@@ -14,6 +14,7 @@ import (
 
 	"pgwicket/internal/doctor/report"
 	"pgwicket/internal/phrase"
+	"pgwicket/internal/statefile"
 )
 
 // transportChecks are those of the certificate and the list of PostgreSQL itself.
@@ -27,7 +28,8 @@ func transportChecks() []check {
 // daysLeft are the days from which on a certificate or a list is about to end.
 const daysLeft = 14
 
-// maxPEM is the size up to which a certificate or a list is read.
+// maxPEM is far above a certificate with its chain. It bounds what a server can make doctor
+// read, which may be root.
 const maxPEM = 16 << 20
 
 // loadPEM has the server read the files of its TLS, which are not on this machine. A
@@ -61,7 +63,7 @@ func (s *server) pemOf(parameter string) ([]byte, string, error) {
 	var text []byte
 	var err error
 	if s.Local {
-		text, err = readBounded(file, maxPEM)
+		text, err = statefile.Read(file, maxPEM)
 	} else {
 		text, err = s.files.pem[parameter].text, s.files.pem[parameter].err
 	}
