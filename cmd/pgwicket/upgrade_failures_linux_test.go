@@ -123,6 +123,9 @@ func (c *candidate) serves() {
 // candidateVariable has TestCandidateProcess run, for the gate in that directory.
 const candidateVariable = "TEST_CANDIDATE"
 
+// stoppedVariable has it hear that all sessions were handed over, and be told to stop when its input ends.
+const stoppedVariable = "TEST_CANDIDATE_STOPPED"
+
 // TestCandidateProcess is the process of candidateProcess.
 func TestCandidateProcess(t *testing.T) {
 	dir := os.Getenv(candidateVariable)
@@ -132,33 +135,65 @@ func TestCandidateProcess(t *testing.T) {
 	u := &unit{t: t, dir: dir}
 	n := u.candidate()
 	n.serves()
-	n.until(handover.Batch)
-	u.check(n.Close())
-	fmt.Println("closed")
+	last := handover.Batch
+	if os.Getenv(stoppedVariable) != "" {
+		last = handover.Rest
+	}
+	n.until(last)
+	if last == handover.Batch {
+		u.check(n.Close())
+	}
+	fmt.Println("there")
 	_, _ = io.Copy(io.Discard, os.Stdin)
+	if last == handover.Rest {
+		u.check(n.Send(handover.End, nil, nil))
+	}
 }
 
 // candidateProcess is a new process that has taken over. It has not accepted the first sessions, and has closed the
-// channel. It lives until end is called.
-func (u *unit) candidateProcess() (end func()) {
+// channel, unless env has stoppedVariable. end kills it, or waits until it has ended.
+func (u *unit) candidateProcess(env ...string) (input io.Closer, end func()) {
 	u.t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestCandidateProcess$")
-	cmd.Env, cmd.Stderr = append(os.Environ(), candidateVariable+"="+u.dir), os.Stderr
+	cmd.Env, cmd.Stderr = append(append(os.Environ(), candidateVariable+"="+u.dir), env...), os.Stderr
 	stdin, err := cmd.StdinPipe()
 	u.check(err)
 	stdout, err := cmd.StdoutPipe()
 	u.check(err)
 	u.check(cmd.Start())
 	end = func() {
-		_ = cmd.Process.Kill()
+		if len(env) == 0 {
+			_ = cmd.Process.Kill()
+		}
 		_ = cmd.Wait()
-		_ = stdin.Close()
 	}
 	u.t.Cleanup(end)
-	if line, err := bufio.NewReader(stdout).ReadString('\n'); err != nil || line != "closed\n" {
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); err != nil || line != "there\n" {
 		u.t.Fatalf("the candidate has not come that far: %q, %v", line, err)
 	}
-	return end
+	return stdin, end
+}
+
+// A new process that is told to stop, and ends at once, has told the old one, which must not accept again.
+func TestStopOfANewProcess(t *testing.T) {
+	t.Parallel()
+	for range 5 {
+		u := newUnit(t)
+		first := u.startUpgradable()
+		starting, err := net.Dial("tcp", u.address) // the old process keeps it, and so lives
+		u.check(err)
+		u.eventually("it is not counted", func() bool { return u.metrics()["pgwicket_connections_starting"] == 1 })
+		input, wait := u.candidateProcess(stoppedVariable + "=1")
+		first.signal(syscall.SIGSTOP) // so that it sees the message and the death together
+		u.check(input.Close())
+		wait()
+		first.signal(syscall.SIGCONT)
+		u.check(starting.Close())
+		first.ends(0)
+		if text := first.text(); strings.Contains(text, "accepts connections again") {
+			t.Error("the old process has accepted connections again")
+		}
+	}
 }
 
 // As long as a new process lives that has taken over, the old one does not accept connections, also when it has all
@@ -173,7 +208,7 @@ func TestUpgradeWithoutChannel(t *testing.T) {
 	first := u.start("first", nil, notified.env())
 	c := u.talk()
 	c.asks("begin; select 1;", "1")
-	end := u.candidateProcess()
+	_, end := u.candidateProcess()
 	first.logs("that process accepts the connections, and this one finishes its sessions")
 	c.asks("select 2;", "2")
 	conn, err := net.Dial("tcp", u.address) // the queue of the socket takes it

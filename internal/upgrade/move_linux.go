@@ -95,8 +95,8 @@ func (s *Successor) offer(batch []*proxy.Leaving) (a accepted, err error) {
 	select {
 	case a = <-s.accepted:
 		return a, nil
-	case err := <-s.gone:
-		return a, fmt.Errorf("%w: %w", errChannel, err)
+	case <-s.gone:
+		return a, fmt.Errorf("%w: %w", errChannel, s.goneWhy)
 	case <-time.After(acceptTimeout):
 		return a, fmt.Errorf("it has not accepted %d sessions within %v", len(batch), acceptTimeout)
 	}
@@ -148,6 +148,7 @@ func (f *finishing) run(drainNow <-chan struct{}) error {
 	defer half.Stop()
 	again := time.NewTicker(moveInterval)
 	defer again.Stop()
+	gone := f.gone
 	for {
 		var err error
 		select {
@@ -171,7 +172,8 @@ func (f *finishing) run(drainNow <-chan struct{}) error {
 			_ = f.sendCounters(false)
 			_ = f.conn.Send(handover.End, nil, nil)
 			return err
-		case err = <-f.gone:
+		case <-gone:
+			gone, err = nil, f.goneWhy
 		case <-f.died:
 			err = errors.New("it has ended")
 		}
@@ -193,11 +195,15 @@ func (f *finishing) begin() {
 // lost decides what follows when the channel has broken, or the new process has ended. It returns ErrSuccessorGone if
 // this process has to accept again: only if the kernel says that the new one is dead.
 func (f *finishing) lost(err error) error {
-	_ = f.conn.Close()
 	within := deathTimeout
 	if f.broken {
 		within = 0
 	}
+	select {
+	case <-f.gone: // before it has ended it may have said that it was told to stop
+	case <-time.After(within):
+	}
+	_ = f.conn.Close()
 	dead := false
 	select {
 	case <-f.died:

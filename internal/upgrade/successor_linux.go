@@ -32,7 +32,8 @@ type Successor struct {
 	served   *oneConn        // commands, as what is served; nil: not yet
 	sent     map[string]bool // places, by the ids of their sessions
 	accepted chan accepted
-	gone     chan error       // gets one when the new process has closed the channel
+	gone     chan struct{}    // closed when the new process has closed the channel, and all that it has sent was taken
+	goneWhy  error            // then
 	process  handover.Process // of the new process
 	claim    handover.Claim   // to accept connections; the process that takes it does
 	tookBack handover.Mark    // sessions that the new process had were gone on with here
@@ -59,7 +60,7 @@ func Accept(conn net.Conn, g OldGate) (*Successor, error) {
 		process.Close()
 		return nil, fmt.Errorf("the new process has the account %d, and this one has %d; both must have the same", peer.UID, os.Geteuid())
 	}
-	s := &Successor{gate: g, pid: peer.PID, process: process, sent: make(map[string]bool), refused: make(map[string]bool), accepted: make(chan accepted, 1), gone: make(chan error, 1)}
+	s := &Successor{gate: g, pid: peer.PID, process: process, sent: make(map[string]bool), refused: make(map[string]bool), accepted: make(chan accepted, 1), gone: make(chan struct{})}
 	if err := s.open(u); err != nil {
 		process.Close()
 		return nil, err
@@ -167,7 +168,8 @@ func (s *Successor) listen() {
 			}
 		}
 		if err != nil {
-			s.gone <- err
+			s.goneWhy = err
+			close(s.gone)
 			return
 		}
 		s.accepted <- a
