@@ -110,6 +110,7 @@ func bound(cfg *pgconn.Config) {
 	maps.Copy(cfg.RuntimeParams, map[string]string{
 		"application_name": "pgwicket doctor", "default_transaction_read_only": "on", "statement_timeout": "10s", "search_path": "pg_catalog, pg_temp",
 	})
+	cfg.DialFunc = dialBounded
 	cfg.MaxProtocolMessageBodyLen = maxReceived
 	cfg.AfterConnect = postgres.Prepare
 }

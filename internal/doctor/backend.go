@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -48,7 +49,7 @@ func tcpHosts(hosts []*proxy.Host) (all []*proxy.Host) {
 func (t target) examineBackend(ctx context.Context, h *proxy.Host, gate gateState) *server {
 	s := &server{name: printable.Text(h.Address), gate: gate, unknown: make(map[string]string), backend: &tcpBackend{host: h, now: t.now}}
 	connect := func(ctx context.Context, database string) (*pgconn.PgConn, error) {
-		return s.backend.connect(ctx, t, database)
+		return s.backend.connect(ctx, t, database, s.parameters)
 	}
 	here := false
 	s.connect(ctx, connect, func(ctx context.Context, conn *pgconn.PgConn) bool {
@@ -62,11 +63,12 @@ func (t target) examineBackend(ctx context.Context, h *proxy.Host, gate gateStat
 }
 
 // connect connects as the gate does, with the role and password that libpq would take.
-func (b *tcpBackend) connect(ctx context.Context, t target, database string) (*pgconn.PgConn, error) {
+func (b *tcpBackend) connect(ctx context.Context, t target, database string, parameters map[string]string) (*pgconn.PgConn, error) {
 	cfg, err := b.config(t, database)
 	if err != nil {
 		return nil, err
 	}
+	maps.Copy(cfg.RuntimeParams, parameters)
 	conn, err := pgconn.ConnectConfig(ctx, cfg)
 	var refusal *pgconn.PgError
 	if err != nil && !errors.As(err, &refusal) {
