@@ -72,9 +72,8 @@ func (f *tlsFacts) state(serverName string) tls.ConnectionState {
 // the client. Of one that was refused, only the log needs anything, and it cuts it.
 func (p *peer) recordCertificate(leaf *x509.Certificate, verified [][]byte, known clientcert.Identities) {
 	p.tls.certificates = verified
-	p.verified = len(verified) > 0
-	if p.verified {
-		p.request.Certificate = known.Of(leaf)
+	if p.verified = len(verified) > 0; p.verified {
+		p.request.Certificate, verified[0], _ = known.Of(leaf, verified[0]) // it fails without a leaf only
 	} else {
 		id := clientcert.Refused(leaf)
 		p.request.Certificate = &id

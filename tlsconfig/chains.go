@@ -13,8 +13,8 @@ import (
 // The limits of what is remembered: for how many clients, and how many bytes their certificates have, which take some three
 // times as much when they are read. sharedLimit bounds the CA certificates that they have in common.
 const (
-	chainsLimit    = 512
-	chainsSize     = 512 << 10
+	chainsLimit    = 128
+	chainsSize     = 256 << 10
 	strangersLimit = 64
 	strangersSize  = 128 << 10
 	sharedLimit    = 256
@@ -24,8 +24,9 @@ const (
 // takes most of the time of a verification, and their result does not change. The chain is looked for each time, and dates,
 // purposes, names and revocation lists are checked each time. A client that is refused for one of these is remembered too.
 // The chains belong to the CAs that they end in, and the next verifier takes them over if it has the same CAs: after a new
-// revocation list every live session is judged again at once. Of the clients that it has last read it keeps the
-// certificates, and of many more what has been found out, in a hundred bytes: see facts.
+// revocation list every live session is judged again at once. Of a few clients that come again it keeps the certificates, and of
+// many more what has been found out, in a hundred bytes: see facts. Certificates that are kept for a while and then forgotten
+// would leave holes in the memory that a storm of clients leaves behind.
 //
 // Of some strangers, whose chains lead to no CA, the certificates are remembered, apart so that they cannot displace a
 // client. A client of the wrong CA tries again and again.
@@ -36,7 +37,7 @@ type chains struct {
 	known     paths
 	strangers paths
 	facts     facts
-	epochs    uint32 // how many verifiers have taken them over
+	epochs    uint32                        // how many verifiers have taken them over
 	shared    map[string]*certs.Certificate // CA certificates that clients sent, by their DER
 }
 
@@ -132,6 +133,28 @@ func (s *chains) remember(key uint64, p *path) {
 		return
 	}
 	s.known.put(key, p, chainsLimit, chainsSize)
+}
+
+// shareIn returns what a client sent, with the CA certificates that are in memory already.
+func (s *chains) shareIn(sent [][]byte) [][]byte {
+	if len(sent) == 1 {
+		return sent
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	same := slices.Clone(sent)
+	for i, der := range sent[1:] {
+		if c := s.shared[string(der)]; c != nil {
+			same[1+i] = c.Raw
+		}
+	}
+	return same
+}
+
+// share keeps the CA certificates of a chain that the client has sent.
+func (s *chains) share(p *path) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.shared == nil {
 		s.shared = make(map[string]*certs.Certificate)
 	}

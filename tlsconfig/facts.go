@@ -47,32 +47,42 @@ func chainDigest(chain []*certs.Certificate) [16]byte {
 	return [16]byte(digest[:16])
 }
 
-func (s *chains) fact(digest [sha256.Size]byte) (f fact, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	f, ok = s.facts[digest]
-	return f, ok
+// memory is what is remembered of what a client sent.
+type memory struct {
+	key  uint64 // of path
+	path *path  // nil: it must be read
+	fact fact   // if there is no path
+	seen bool   // there is a fact
 }
 
-// hasSigned reports whether the signatures of a chain have been found good for what a client sent.
-func (s *chains) hasSigned(sent [][]byte, chain []*certs.Certificate) bool {
-	f, ok := s.fact(digestOf(sent))
-	return ok && f.chain == chainDigest(chain)
+func (s *chains) recall(sent [][]byte) memory {
+	m := memory{key: hashOf(sent)}
+	if m.path = s.get(m.key, sent); m.path == nil {
+		digest := digestOf(sent)
+		s.mu.Lock()
+		m.fact, m.seen = s.facts[digest]
+		s.mu.Unlock()
+	}
+	return m
 }
 
-// settled reports whether a client is known to be admitted at a time, with all that it sent.
-func (v *verifier) settled(sent [][]byte, at time.Time) bool {
-	f, ok := v.chains.fact(digestOf(sent))
-	return ok && f.epoch == v.epoch && int64(f.from) <= at.Unix() && at.Unix() < int64(f.until)
+// hasSigned reports whether the signatures of a chain have been found good for the client.
+func (m *memory) hasSigned(chain []*certs.Certificate) bool {
+	return m.seen && m.fact.chain == chainDigest(chain)
 }
 
-// settle remembers that a client is admitted at a time, for as long as that cannot change.
-func (v *verifier) settle(sent, keep [][]byte, p *path, at time.Time) {
+// settled reports whether the verifier of an epoch is known to admit the client at a time, with all that it sent.
+func (m *memory) settled(epoch uint32, at time.Time) bool {
+	return m.seen && m.fact.epoch == epoch && int64(m.fact.from) <= at.Unix() && at.Unix() < int64(m.fact.until)
+}
+
+// settle remembers that a client is admitted at a time, for as long as that cannot change. whole says that all that it sent
+// is in the chain.
+func (v *verifier) settle(digest [sha256.Size]byte, whole bool, p *path, at time.Time) {
 	f := fact{chain: chainDigest(p.chain), epoch: v.epoch}
-	if len(keep) == len(sent) {
+	if whole {
 		f.from, f.until = v.constant(p, at)
 	}
-	digest := digestOf(sent)
 	s := v.chains
 	s.mu.Lock()
 	defer s.mu.Unlock()

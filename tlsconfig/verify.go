@@ -45,12 +45,11 @@ type verifier struct {
 // are in DER: its own first, whose key it has proved to hold, then what else it sent. They are kept, so they must not be
 // part of anything larger. The time is a parameter because live sessions are judged again.
 func (v *verifier) verify(sent [][]byte, at time.Time) ([][]byte, error) {
-	key := hashOf(sent)
-	known := v.chains.get(key, sent)
-	if known == nil && v.settled(sent, at) {
-		return sent, nil
+	m := v.chains.recall(sent)
+	if m.settled(v.epoch, at) {
+		return v.chains.shareIn(sent), nil
 	}
-	chain, p, _, refused := v.judgeRead(key, known, sent, at)
+	chain, p, _, refused := v.judgeRead(m, sent, at)
 	switch {
 	case refused != nil:
 		return nil, refused
@@ -58,8 +57,8 @@ func (v *verifier) verify(sent [][]byte, at time.Time) ([][]byte, error) {
 		return nil, nil
 	}
 	keep := p.keep(chain)
-	if p != known {
-		v.settle(sent, keep, p, at)
+	if p != m.path {
+		v.settle(digestOf(sent), len(keep) == len(sent), p, at)
 	}
 	return keep, nil
 }
@@ -92,47 +91,48 @@ func standsFor(sent, c *certs.Certificate) bool {
 
 // judge also returns the chain that decides, as far as there is one, and whether it ends in an anchor by good signatures.
 func (v *verifier) judge(sent [][]byte, at time.Time) (chain []*certs.Certificate, anchored bool, refused *VerifyError) {
-	key := hashOf(sent)
-	chain, _, anchored, refused = v.judgeRead(key, v.chains.get(key, sent), sent, at)
+	chain, _, anchored, refused = v.judgeRead(v.chains.recall(sent), sent, at)
 	return chain, anchored, refused
 }
 
-// judgeRead is judge with what is remembered of the peer, nil if there is nothing. It also returns what has been read of
-// it, nil if that was not asked for.
-func (v *verifier) judgeRead(key uint64, known *path, sent [][]byte, at time.Time) (chain []*certs.Certificate, p *path, anchored bool, refused *VerifyError) {
+// judgeRead is judge with what is remembered of the peer. It also returns what has been read of it, nil if that was not asked
+// for.
+func (v *verifier) judgeRead(m memory, sent [][]byte, at time.Time) (chain []*certs.Certificate, p *path, anchored bool, refused *VerifyError) {
 	switch {
 	case v.mode == ClientCertNone || v.mode == ClientCertOptional && len(sent) == 0:
 		return nil, nil, false, nil
 	case len(sent) == 0:
 		return nil, nil, false, &VerifyError{Reason: ReasonMissing, Detail: missingDetail}
 	}
-	if p = known; p == nil {
+	if p = m.path; p == nil {
 		if p, refused = v.chains.read(sent); refused != nil {
 			return nil, nil, false, refused
 		}
 	}
 	signed := func(chain []*certs.Certificate) bool {
-		return slices.Equal(chain, p.chain) || known == nil && v.chains.hasSigned(sent, chain)
+		return slices.Equal(chain, p.chain) || m.hasSigned(chain)
 	}
 	chain, err := certs.VerifyAgain(signed, p.leaf, p.sent, v.pool, certs.Options{Purpose: v.purpose, Time: at, MinSecurityBits: v.minBits})
 	if err != nil {
 		var e *certs.Error
 		errors.As(err, &e) // it is always one
 		switch {
-		case known != nil:
+		case m.path != nil:
 		case e.Signed:
-			v.chains.remember(key, &path{p.leaf, p.sent, chain})
+			v.chains.remember(m.key, &path{p.leaf, p.sent, chain})
 		case chain == nil:
-			v.chains.remember(key, p)
+			v.chains.remember(m.key, p)
 		}
 		if chain == nil {
 			chain = e.Path
 		}
 		return chain, p, e.Reason != certs.UnknownCA && len(chain) > 0 && v.pool.IsAnchor(chain[len(chain)-1], v.purpose), refusal(e)
 	}
-	if known == nil || !slices.Equal(chain, p.chain) {
+	if m.path == nil || !slices.Equal(chain, p.chain) {
 		p = &path{p.leaf, p.sent, chain}
-		v.chains.remember(key, p)
+		if v.chains.share(p); m.path != nil || m.seen {
+			v.chains.remember(m.key, p)
+		}
 	}
 	return chain, p, true, v.checkRevocation(chain, at)
 }

@@ -113,7 +113,10 @@ func TestRememberedWithoutTheMessage(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_ = v.check([]*x509.Certificate{leaf}, time.Now())
+			for range 2 { // a client is remembered when it comes again
+				_ = v.check([]*x509.Certificate{leaf}, time.Now())
+				v.epoch = v.chains.nextEpoch()
+			}
 			return weak.Make(message)
 		}()
 		if n := len(v.chains.known.byHash) + len(v.chains.strangers.byHash); n != 1 {
@@ -638,8 +641,11 @@ func TestRevocationInRememberedChain(t *testing.T) {
 	} {
 		v := newVerifier(ClientCertRequire, pki.certs(), false, lists())
 		for _, peer := range [][]*x509.Certificate{pki.alice.Chain, bob.Chain} {
-			if err := v.check(peer, time.Now()); err != nil {
-				t.Fatal(err)
+			for range 2 { // a client is remembered when it comes again
+				if err := v.check(peer, time.Now()); err != nil {
+					t.Fatal(err)
+				}
+				v.epoch = v.chains.nextEpoch()
 			}
 		}
 		if len(v.chains.known.byHash) != 2 {
@@ -663,8 +669,11 @@ func TestChainsAreInherited(t *testing.T) {
 	t.Parallel()
 	pki := newPKI()
 	before := newVerifier(ClientCertRequire, pki.certs(), false, nil)
-	if err := before.check(pki.alice.Chain, time.Now()); err != nil {
-		t.Fatal(err)
+	for range 2 { // a client is remembered when it comes again
+		if err := before.check(pki.alice.Chain, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		before.epoch = before.chains.nextEpoch()
 	}
 	for _, c := range []struct {
 		name string
@@ -700,6 +709,7 @@ func TestRememberedChains(t *testing.T) {
 		_ = v.check(pki.alice.Chain[:1], time.Now())
 		_ = v.check(stranger.Chain, time.Now())
 		_ = v.check(slices.Concat(pki.alice.Chain[:1], stranger.Chain), time.Now())
+		v.epoch = v.chains.nextEpoch() // a client is remembered when it comes again, and its verdict is not known
 	}
 	if n := len(v.chains.known.byHash); n != 3 {
 		t.Errorf("%d clients are remembered, want 3", n)
@@ -1029,5 +1039,53 @@ func TestSentInPlaceOfConfigured(t *testing.T) {
 				t.Errorf("%s: judged again without the configured one: %v", c.name, err)
 			}
 		}
+	}
+}
+
+// A verdict that is remembered ends with the first date at which it could change, and with its verifier. What is not
+// remembered is asked of the lists again.
+func TestVerdictsEnd(t *testing.T) {
+	t.Parallel()
+	pki := newPKI()
+	now := time.Now()
+	lists := func(revoked ...*x509.Certificate) *crl.Set {
+		set, problems := loadList(t, pki.certs(), slices.Concat(pki.root.CRL(nil), pki.inter.CRL(func(l *tlstest.CRL) { l.Revoke(revoked...) })))
+		if hasError(problems) {
+			t.Fatal(problems)
+		}
+		return set
+	}
+	v := newVerifier(ClientCertRequire, pki.certs(), false, lists())
+	sent := certs.DER(pki.alice.Chain)
+	settled := func(v *verifier, at time.Time) bool {
+		m := v.chains.recall(sent)
+		return m.settled(v.epoch, at)
+	}
+	if _, err := v.verify(sent, now); err != nil {
+		t.Fatal(err)
+	}
+	next := slices.MinFunc(v.crls.Infos(), func(a, b crl.Info) int { return a.NextUpdate.Compare(b.NextUpdate) }).NextUpdate
+	for at, want := range map[time.Time]bool{
+		now: true, next.Add(-time.Second): true, next: false, pki.alice.Leaf().NotAfter: false, pki.alice.Leaf().NotBefore.Add(-time.Second): false,
+	} {
+		if got := settled(v, at); got != want {
+			t.Errorf("at %v the verdict is remembered: %t, want %t", at, got, want)
+		}
+	}
+	again := newVerifier(ClientCertRequire, pki.certs(), false, lists(pki.alice.Leaf()))
+	again.inherit(v)
+	if settled(again, now) || !settled(v, now) {
+		t.Error("a verdict is remembered for another verifier than its own")
+	}
+	var refused *VerifyError
+	if _, err := again.verify(sent, now); !errors.As(err, &refused) || refused.Reason != ReasonRevoked {
+		t.Errorf("after a reload that revokes it: %v", err)
+	}
+	junk := append(slices.Clone(sent), tlstest.NewCA("other").Cert.Raw)
+	if keep, err := v.verify(junk, now); err != nil || len(keep) != len(sent) {
+		t.Errorf("with junk behind it %d certificates are kept, %v", len(keep), err)
+	}
+	if m := v.chains.recall(junk); !m.seen || m.settled(v.epoch, now) {
+		t.Error("a verdict is remembered for certificates that are not in the chain")
 	}
 }

@@ -1,6 +1,7 @@
 package clientcert
 
 import (
+	"bytes"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -54,22 +55,27 @@ func TestIdentities(t *testing.T) {
 	leaf := ca.Client("alice", func(c *x509.Certificate) {
 		c.DNSNames, c.EmailAddresses = []string{"a.example", "b.example"}, []string{"alice@example.com"}
 	}).Leaf()
-	first := known.Of(leaf)
+	first, der, err := known.Of(leaf, leaf.Raw)
+	if err != nil || !bytes.Equal(der, leaf.Raw) {
+		t.Errorf("%x, %v", der, err)
+	}
 	if want := acl.IdentityOf(leaf); !reflect.DeepEqual(*first, want) {
 		t.Errorf("got %+v, want %+v", *first, want)
 	}
-	again, err := known.Parse(leaf.Raw)
-	if err != nil || again != first {
-		t.Errorf("a certificate in DER has another identity than the same one in a handshake (%v)", err)
+	again, same, err := known.Of(nil, bytes.Clone(leaf.Raw))
+	if err != nil || again != first || &same[0] != &der[0] {
+		t.Errorf("a certificate in DER has other memory than the same one in a handshake (%v)", err)
 	}
 	for i := range identitiesLimit {
-		known.Of(&x509.Certificate{Raw: []byte{byte(i), byte(i >> 8)}, SerialNumber: new(big.Int)})
+		if _, _, err := known.Of(&x509.Certificate{SerialNumber: new(big.Int)}, []byte{byte(i), byte(i >> 8)}); err != nil {
+			t.Fatal(err)
+		}
 	}
-	later, err := known.Parse(leaf.Raw)
+	later, _, err := known.Of(nil, leaf.Raw)
 	if err != nil || later == first || !reflect.DeepEqual(later, first) || known.recent.Len() != identitiesLimit {
 		t.Errorf("after %d others: %+v, %v, of %d that are remembered", identitiesLimit, later, err, known.recent.Len())
 	}
-	if _, err := known.Parse([]byte("nothing")); err == nil {
+	if _, _, err := known.Of(nil, []byte("nothing")); err == nil {
 		t.Error("what is no certificate has an identity")
 	}
 }

@@ -10,32 +10,46 @@ import (
 	"pgwicket/acl"
 )
 
-// The limits of what is remembered: identities, of half a KiB each, and names of CAs.
+// The limits of what is remembered: certificates, with an identity of half a KiB each, and names
+// of CAs.
 const (
-	identitiesLimit = 512
+	identitiesLimit = 128
 	issuersLimit    = 64
 )
 
-// Identities returns the same identity for the same certificate as long as few others have come
-// since, and the same memory for the name of a CA: the sessions of a pool have one. It may be used by many goroutines at once.
+// Identities returns the same memory for the same certificate as long as few others have come
+// since, and for the name of a CA: the sessions of a pool have one. It may be used by many
+// goroutines at once.
 type Identities struct {
-	recent  *lru.Cache[[sha256.Size]byte, *acl.Identity]
+	recent  *lru.Cache[[sha256.Size]byte, known]
 	issuers *lru.Cache[string, string]
+}
+
+type known struct {
+	id  *acl.Identity
+	der []byte
 }
 
 // NewIdentities returns one that remembers nothing yet.
 func NewIdentities() Identities {
 	// The errors are for limits that are not positive.
-	recent, _ := lru.New[[sha256.Size]byte, *acl.Identity](identitiesLimit)
+	recent, _ := lru.New[[sha256.Size]byte, known](identitiesLimit)
 	issuers, _ := lru.New[string, string](issuersLimit)
 	return Identities{recent, issuers}
 }
 
-// Of returns the identity in the leaf of a verified chain. It must not be changed.
-func (s Identities) Of(leaf *x509.Certificate) *acl.Identity {
-	digest := sha256.Sum256(leaf.Raw)
-	if known, ok := s.recent.Get(digest); ok {
-		return known
+// Of returns the identity in the leaf of a verified chain, and its DER. leaf is that DER as
+// crypto/x509 has read it, or nil; der is kept. Neither must be changed.
+func (s Identities) Of(leaf *x509.Certificate, der []byte) (*acl.Identity, []byte, error) {
+	digest := sha256.Sum256(der)
+	if k, ok := s.recent.Get(digest); ok {
+		return k.id, k.der, nil
+	}
+	if leaf == nil {
+		var err error
+		if leaf, err = x509.ParseCertificate(der); err != nil {
+			return nil, nil, err
+		}
 	}
 	id := acl.IdentityOf(leaf)
 	if same, ok := s.issuers.Get(id.Issuer); ok {
@@ -44,20 +58,8 @@ func (s Identities) Of(leaf *x509.Certificate) *acl.Identity {
 		s.issuers.Add(id.Issuer, id.Issuer)
 	}
 	compact(&id)
-	s.recent.Add(digest, &id)
-	return &id
-}
-
-// Parse is Of for a certificate in DER.
-func (s Identities) Parse(der []byte) (*acl.Identity, error) {
-	if known, ok := s.recent.Get(sha256.Sum256(der)); ok {
-		return known, nil
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, err
-	}
-	return s.Of(leaf), nil
+	s.recent.Add(digest, known{&id, der})
+	return &id, der, nil
 }
 
 // compact puts the texts of an identity, but the name of its CA, into one piece of memory. In pieces
