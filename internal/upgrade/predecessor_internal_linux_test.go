@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pgwicket/internal/handover"
+	"pgwicket/metrics"
 )
 
 // A new process goes on with sessions that were not committed if the old one is dead, but for those with which
@@ -55,7 +56,7 @@ func TestUncommittedSessions(t *testing.T) {
 			var log bytes.Buffer
 			p := &Predecessor{process: process, accepted: c.accepted, batch: []arrival{{id: "a"}}, tookBack: handover.MarkOf(theirs)}
 			defer p.tookBack.Close()
-			p.gate.Log = slog.New(slog.NewTextHandler(&log, nil))
+			p.gate.Log, p.gate.Metrics = slog.New(slog.NewTextHandler(&log, nil)), metrics.New("test")
 			p.settle()
 			if goesOn := strings.Contains(log.String(), "this one goes on with them"); goesOn != c.goesOn {
 				t.Errorf("it goes on: %v, want %v", goesOn, c.goesOn)
