@@ -114,22 +114,23 @@ func (b *tcpBackend) config(t target, database string) (*pgconn.Config, error) {
 }
 
 // ends records the addresses of a connection, and reports whether the server is on this
-// machine: its process is, and serves this connection. Equal addresses alone may be a tunnel. The
-// port is asked of this end, as the server may lie.
+// machine: both ends have one address, and its process is here and serves this connection. An
+// address alone may be that of a tunnel.
 func (b *tcpBackend) ends(ctx context.Context, conn *pgconn.PgConn) (here bool) {
 	rows, err := postgres.Query(ctx, conn, "select host(inet_client_addr()), host(inet_server_addr()), pg_backend_pid()")
-	if err != nil || len(rows) != 1 {
+	if err != nil || len(rows) != 1 || len(rows[0]) != 3 {
 		return false
 	}
 	b.gate, _ = netip.ParseAddr(rows[0][0])
 	b.server, _ = netip.ParseAddr(rows[0][1])
-	pid, err := strconv.ParseUint(rows[0][2], 10, 31)
-	local, ok := conn.Conn().LocalAddr().(*net.TCPAddr)
-	if err != nil || !ok {
+	local, err := netip.ParseAddrPort(conn.Conn().LocalAddr().String())
+	remote, err2 := netip.ParseAddrPort(conn.Conn().RemoteAddr().String())
+	pid, err3 := strconv.ParseUint(rows[0][2], 10, 32) // the server says it
+	if errors.Join(err, err2, err3) != nil || local.Addr() != remote.Addr() {
 		return false
 	}
 	title, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	return err == nil && strings.HasPrefix(string(title), "postgres") && strings.Contains(string(title), fmt.Sprintf("(%d)", local.Port))
+	return err == nil && strings.HasPrefix(string(title), "postgres") && strings.Contains(string(title), fmt.Sprintf("(%d)", local.Port()))
 }
 
 // loopback reports whether the gate reaches the server on the loopback interface, as it

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 	"pgwicket/internal/doctor/report"
 	"pgwicket/internal/pgtest"
 	"pgwicket/internal/printable"
+	"pgwicket/proxy"
 )
 
 func (l *faultLab) alone() report.Report {
@@ -267,6 +269,22 @@ func TestFloodingServer(t *testing.T) {
 		if f := find(r, "examined"); f[0].Status != Skip {
 			t.Errorf("%s: %+v", name, f)
 		}
+	}
+}
+
+// The same holds for a backend of the gate.
+func TestFloodingBackend(t *testing.T) {
+	t.Parallel()
+	var n atomic.Int64
+	conninfo := lyingServer(t, func(conn net.Conn, _ string) {
+		for err := error(nil); err == nil; {
+			_, err = conn.Write(message('S', []byte("p"+strconv.FormatInt(n.Add(1), 10)+"\x00"+strings.Repeat("x", 10000)+"\x00")))
+		}
+	})
+	_, port, _ := strings.Cut(conninfo, "port=")
+	b := &tcpBackend{host: &proxy.Host{Network: "tcp", Address: "127.0.0.1:" + port}}
+	if _, err := b.connect(t.Context(), target{user: "x", database: "x"}, "", nil); err == nil || n.Load()*10000 > 2*maxReceived {
+		t.Errorf("%v after %d MiB", err, n.Load()*10000>>20)
 	}
 }
 

@@ -6,7 +6,6 @@
 package machine
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -187,12 +186,11 @@ func glob(parts ...string) []string {
 	return all[:min(len(all), maxFiles)]
 }
 
-// numbers returns the lines, counted from 1, in which an expression matches.
-func numbers(text string, re *regexp.Regexp) (all []int) {
-	lines := bufio.NewScanner(strings.NewReader(text))
-	lines.Buffer(nil, maxHistory+1)
-	for n := 1; lines.Scan(); n++ {
-		if re.Match(lines.Bytes()) {
+// numbers returns the lines, counted from 1, for which matches returns true.
+func numbers(text string, matches func(line string) bool) (all []int) {
+	n := 0
+	for line := range strings.Lines(text) {
+		if n++; matches(strings.TrimSuffix(line, "\n")) {
 			all = append(all, n)
 		}
 	}

@@ -30,9 +30,9 @@ func profiles() []string {
 // the files that they name, and in the processes of the accounts.
 func (e examination) pgpassword() (out []report.Finding) {
 	found := func(path, text string) {
-		if lines := numbers(text, setsPassword); len(lines) > 0 {
+		if lines := numbers(text, setsPassword.MatchString); len(lines) > 0 {
 			fix := removal(path, lines)
-			if !slices.Equal(lines, numbers(text, setsOnlyPassword)) {
+			if !slices.Equal(lines, numbers(text, setsOnlyPassword.MatchString)) {
 				fix = "# take PGPASSWORD out of the line"
 			}
 			out = append(out, report.New(report.Warn, fmt.Sprintf("%s:%d", printable.Text(path), lines[0]), "PGPASSWORD is set here, in clear",
@@ -176,7 +176,7 @@ func (e examination) passwordFiles() (out []report.Finding) {
 		if err != nil {
 			out = append(out, unread(path, err)...)
 		}
-		if lines := numbers(text, servicePassword); len(lines) > 0 {
+		if lines := numbers(text, servicePassword.MatchString); len(lines) > 0 {
 			out = append(out, report.New(report.Warn, fmt.Sprintf("%s:%d", printable.Text(path), lines[0]), "a service has its password here",
 				removal(path, lines)+"\n# and put it into a .pgpass of mode 0600"))
 		}
@@ -187,6 +187,11 @@ func (e examination) passwordFiles() (out []report.Finding) {
 // historyPassword matches a statement that sets a password, or a connection string with one. psql
 // writes a line end within a statement as control-A.
 var historyPassword = regexp.MustCompile(`(?i)\bpassword(\s|\x01)*(=(\s|\x01)*[^\s\x01]|(e|u&)?['$])`)
+
+// hasPassword looks for the word before it matches: a history is long, and expressions are slow.
+func hasPassword(line string) bool {
+	return strings.Contains(strings.ToLower(line), "password") && historyPassword.MatchString(line)
+}
 
 func (e examination) history() (out []report.Finding) {
 	for _, a := range e.accounts {
@@ -201,7 +206,7 @@ func (e examination) history() (out []report.Finding) {
 			if err != nil {
 				out = append(out, unread(path, err)...)
 			}
-			if lines := numbers(text, historyPassword); len(lines) > 0 {
+			if lines := numbers(text, hasPassword); len(lines) > 0 {
 				out = append(out, report.New(report.Warn, printable.Text(path), fmt.Sprintf("%s with a password, the first is line %d", phrase.Count(len(lines), "statement"), lines[0]),
 					"rm "+quote(path)+" && ln -s /dev/null "+quote(path)+"\n# and change these passwords, with \\password, which leaves no trace"))
 			}

@@ -143,7 +143,7 @@ func TestPEM(t *testing.T) {
 		t.Skip(string(out))
 	}
 	for _, file := range []string{fifo, "/dev/zero", "/dev"} {
-		s := &server{settings: map[string]setting{"ssl_crl_file": {value: file}}}
+		s := &server{Options: Options{Local: true}, settings: map[string]setting{"ssl_crl_file": {value: file}}}
 		if _, _, err := s.pemOf("ssl_crl_file"); err == nil || !strings.Contains(err.Error(), "is not a regular file") {
 			t.Errorf("%s: %v", file, err)
 		}
