@@ -19,7 +19,7 @@ TIME     ?= 10m
 # Builds a program of the module in test and runs it here, so that paths in ARGS are from here.
 RUN = run() { $(GO) build -C test -o "$(CURDIR)/bin/" "./$$1" && "bin/$$1" "$${@:2}"; }; run
 
-.PHONY: help build packages demo test deploy-test ca-test fresh-test lint fuzz soak upgrade-pause bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-moments interop-moments-quick interop-replication interop-tools screenshots clean
+.PHONY: help build packages demo test deploy-test ca-test fresh-test lint fuzz soak upgrade-pause bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-moments interop-moments-quick interop-replication interop-tools interop-upgrades screenshots clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-23s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,8 +66,8 @@ lint: ## golangci-lint in every module, go vet for other systems, gofumpt, go.mo
 	linter=$$($(TOOL) -n golangci-lint) && for module in . test test/ca $(DEPLOY); do \
 		echo "$$module" && (cd $$module && "$$linter" run ./...) || exit 1; done
 
-fuzz: ## run every fuzz target for FUZZTIME (60s) each
-	@FUZZTIME=$(FUZZTIME) GO="$(GO)" .ci/fuzz
+fuzz: ## run every fuzz target for FUZZTIME (60s) each (ARGS=internal/tlsrecord for those of one directory, FUZZJOBS=2 for two at a time)
+	@FUZZTIME=$(FUZZTIME) GO="$(GO)" .ci/fuzz $(ARGS)
 
 soak: ## mixed clients, reloads, kills and floods for TIME (10m), every answer checked (ARGS="--seed 7" for the same again)
 	@.ci/need postgresql openssl
@@ -120,6 +120,10 @@ interop-replication: ## backups, standbys, WAL and logical replication through a
 interop-tools: ## pg_dump, pg_restore, psql -f and pgbench through a gate, by checksum, into docs/results/interop.md
 	@.ci/need postgresql openssl
 	@$(RUN) interop tools --into docs/results/interop.md $(ARGS)
+
+interop-upgrades: ## COPY, JDBC, a pipeline, a backup and replication through ten upgrades each, by checksum, into docs/results/reliability.md
+	@.ci/need postgresql openssl
+	@$(RUN) interop upgrades --into docs/results/reliability.md $(ARGS)
 
 screenshots: ## take the pictures of the status page in docs/img anew
 	@.ci/need chromium

@@ -36,6 +36,33 @@ func (r *Rules) MayAdmit(user string) *Rule {
 	return nil
 }
 
+// MayAdmitUnbound returns a rule that could admit a session of the user for a client whose
+// certificate does not say that it is this user, or nil. A rule binds its users to certificates
+// with samename or \1, or by asking for one name or key in the certificate.
+func (r *Rules) MayAdmitUnbound(user string) *Rule {
+	named := slices.Contains(r.superusers, user) || slices.Contains(r.reserved, user)
+	for _, rule := range r.list {
+		if rule.Allow && !rule.asksForOne() && rule.mayMatchUnbound(user) && (!named || rule.namesUser(user)) {
+			return rule
+		}
+	}
+	return nil
+}
+
+// asksForOne reports whether only certificates with a certain name or key match the rule. The
+// name of a CA is none.
+func (rule *Rule) asksForOne() bool {
+	return slices.ContainsFunc(rule.certificate, func(a attribute) bool { return a.pattern.kind == literal && a.kind != "issuer" })
+}
+
+// mayMatchUnbound reports whether the rule could match the user by a word that has nothing to do
+// with the certificate.
+func (rule *Rule) mayMatchUnbound(user string) bool {
+	return rule.users == nil || slices.ContainsFunc(rule.users, func(p pattern) bool {
+		return p.kind != same && p.kind != template && (p.kind == group || p.matches(user))
+	})
+}
+
 // Names reports whether the rule names the user literally, without a pattern.
 func (rule *Rule) Names(user string) bool { return rule.namesUser(user) }
 

@@ -143,3 +143,32 @@ func narrower(r modelRand, o acl.RuleOptions) acl.RuleOptions {
 	}
 	return o
 }
+
+// A rule that asks for any certificate admits its users for each, unless it takes the user from it.
+func TestMayAdmitUnbound(t *testing.T) {
+	t.Parallel()
+	for rule, want := range map[string]bool{
+		"users: [app]":                         true,
+		"users: ['a*']":                        true,
+		"users: [+staff]":                      true,
+		"":                                     true,
+		"users: [app], certificate: {cn: '*'}": true,
+		"users: [app], certificate: {issuer: 'CN=Staff CA'}": true,
+		"users: [+staff], certificate: {cn: '/^ops-.*$'}":    true,
+		"users: [samename, app]":                             true,
+		"users: [samename]":                                  false,
+		`users: ['\1'], certificate: {cn: '/^(.*)@x$'}`:      false,
+		"users: [app], certificate: {cn: shop}":              false,
+		"users: [+staff], certificate: {dns: a.example.com}": false,
+		"users: [other]":                                     false,
+		"users: [app], action: reject":                       false,
+	} {
+		rules := newRules(t, rule)
+		if got := rules.MayAdmitUnbound("app") != nil; got != want {
+			t.Errorf("%s: %v", rule, got)
+		}
+	}
+	if newRules(t, "users: [all]").MayAdmitUnbound("root") != nil {
+		t.Error("a superuser that no rule names")
+	}
+}

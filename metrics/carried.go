@@ -39,8 +39,8 @@ type sample struct {
 
 // added are the gauges of which the values of two processes add up.
 var added = map[string]bool{
-	namespace + "_connections_starting": true, namespace + "_connections_unproved": true, namespace + "_connections_verified": true,
-	namespace + "_connections_awaiting_proxy_header": true, namespace + "_sessions_open": true,
+	startingName: true, namespace + "_connections_unproved": true, namespace + "_connections_verified": true,
+	namespace + "_connections_awaiting_proxy_header": true, openName: true,
 }
 
 // Counters returns the counters, and what was carried over from the process before, for the next one. With
@@ -91,14 +91,61 @@ func (s *Set) Carry(counters []byte) error {
 	return nil
 }
 
-// CarriedEnded takes note that the process before has ended without its last counters: it has nothing open
-// any more.
-func (s *Set) CarriedEnded() {
-	if before := s.before.Load(); before != nil {
-		counters := slices.DeleteFunc(slices.Clone(*before), func(f family) bool { return added[f.Name] })
-		s.before.Store(&counters)
+// The names of two of them, and the outcome of connections that have ended with a process that could not count them.
+const (
+	openName     = namespace + "_sessions_open"
+	startingName = namespace + "_connections_starting"
+	lostOutcome  = "internal_error"
+)
+
+// CarriedTaken takes note that so many sessions are this process's that the one before had open when it was asked for
+// its counters the last time.
+func (s *Set) CarriedTaken(sessions int) {
+	before := s.before.Load()
+	if before == nil || sessions == 0 {
+		return
 	}
+	counters := slices.Clone(*before)
+	for i, f := range counters {
+		if f.Name == openName && len(f.Samples) == 1 {
+			one := f.Samples[0]
+			one.Value -= float64(sessions)
+			counters[i].Samples = []sample{one}
+		}
+	}
+	s.before.Store(&counters)
 }
+
+// CarriedEnded takes note that the process before has ended without its last counters. What it had open counts as
+// ended with it.
+func (s *Set) CarriedEnded() {
+	before := s.before.Load()
+	if before == nil {
+		return
+	}
+	var open, starting float64
+	for _, f := range *before {
+		if len(f.Samples) != 1 {
+			continue
+		}
+		switch f.Name {
+		case openName:
+			open = f.Samples[0].Value
+		case startingName:
+			starting = f.Samples[0].Value
+		}
+	}
+	if open < 0 { // of the sessions that were taken, some were in their startup
+		open, starting = 0, starting+open
+	}
+	counters := slices.DeleteFunc(slices.Clone(*before), func(f family) bool { return added[f.Name] })
+	s.before.Store(&counters)
+	s.ended.WithLabelValues(lostOutcome).Add(open)
+	s.refused.WithLabelValues(lostOutcome).Add(max(starting, 0))
+}
+
+// Lost counts sessions that were given to another process, and that have ended with it.
+func (s *Set) Lost(sessions int) { s.ended.WithLabelValues(lostOutcome).Add(float64(sessions)) }
 
 // Gather implements prometheus.Gatherer.
 func (c carried) Gather() ([]*dto.MetricFamily, error) {

@@ -65,8 +65,12 @@ func TestCountersOfTheProcessBefore(t *testing.T) {
 func TestGaugesOfTheProcessBefore(t *testing.T) {
 	t.Parallel()
 	before, s := metrics.New("one"), metrics.New("two")
-	before.Started()
-	before.SessionOpened()
+	for range 3 {
+		before.Accepted("127.0.0.1:5432")()
+		before.Started()
+		before.SessionOpened()
+	}
+	before.Accepted("127.0.0.1:5432")()
 	before.Started()
 	counters, err := before.Counters(true)
 	if err == nil {
@@ -75,12 +79,42 @@ func TestGaugesOfTheProcessBefore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if totals := s.Totals(); totals.Open != 1 || totals.Starting != 1 {
+	if totals := s.Totals(); totals.Open != 3 || totals.Starting != 1 {
 		t.Errorf("totals %+v", totals)
 	}
+	s.SessionTaken()
+	s.CarriedTaken(1)
+	if totals := s.Totals(); totals.Open != 3 || totals.Starting != 1 {
+		t.Errorf("totals %+v with a session that was taken", totals)
+	}
 	s.CarriedEnded()
-	if totals := s.Totals(); totals.Open != 0 || totals.Starting != 0 {
+	if totals := s.Totals(); totals.Open != 1 || totals.Starting != 0 || totals.Ended["internal_error"] != 2 || totals.Refused["internal_error"] != 1 || totals.Accepted != 4 {
 		t.Errorf("totals %+v when it has ended", totals)
+	}
+	s.CarriedEnded() // nothing counts twice
+	if totals := s.Totals(); totals.Ended["internal_error"] != 2 || totals.Refused["internal_error"] != 1 {
+		t.Errorf("totals %+v", totals)
+	}
+}
+
+// A session that was in its startup when the process before was last heard of may be taken.
+func TestTakenFromStartup(t *testing.T) {
+	t.Parallel()
+	before, s := metrics.New("one"), metrics.New("two")
+	before.Accepted("127.0.0.1:5432")()
+	before.Started()
+	counters, err := before.Counters(true)
+	if err == nil {
+		err = s.Carry(counters)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.SessionTaken()
+	s.CarriedTaken(1)
+	s.CarriedEnded()
+	if totals := s.Totals(); totals.Accepted != 1 || totals.Open != 1 || totals.Starting != 0 || totals.Ended["internal_error"] != 0 || totals.Refused["internal_error"] != 0 {
+		t.Errorf("totals %+v", totals)
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 // Messages of a backend: the end of a login, and its refusal.
 const (
 	loggedIn      = "R\x00\x00\x00\x08\x00\x00\x00\x00K\x00\x00\x00\x0c\x00\x00\x00\x07key!Z\x00\x00\x00\x05I"
+	askPassword   = "R\x00\x00\x00\x08\x00\x00\x00\x03"
 	wrongPassword = "E\x00\x00\x00\x1eSFATAL\x00VFATAL\x00C28P01\x00Mno\x00\x00"
 )
 
@@ -89,7 +90,7 @@ func TestFailureCountsAtOnce(t *testing.T) {
 // Attempts to log in that are never completed give way to others.
 func TestHeldLoginsGiveWay(t *testing.T) {
 	t.Parallel()
-	fake, _ := cancelBackend(t, func() string { return "" })
+	fake, _ := cancelBackend(t, func() string { return askPassword })
 	g := newGate(t, fake.SocketDir, func(p *proxy.Policy) {
 		p.Limits = proxy.Limits{AuthFailures: 3, AuthRefusal: time.Hour}
 	})
@@ -100,9 +101,37 @@ func TestHeldLoginsGiveWay(t *testing.T) {
 		held = append(held, conn)
 		eventually(t, "PostgreSQL is asked", func() bool { return fake.Accepted.Load() == int64(i+1) })
 	}
+	if kind, _ := readMessage(t, held[0]); kind != 'R' {
+		t.Errorf("got %q", kind)
+	}
 	expectFatal(t, held[0], "28000", "too many failed authentications; try again later")
 	_ = held[0].Close()
 	g.expect(t, "auth_backoff")
+}
+
+// Clients that PostgreSQL has not asked for anything yet wait for it, however slow it is to begin a session: none of
+// them is refused for the others.
+func TestSlowBackendHasNobodyGiveWay(t *testing.T) {
+	t.Parallel()
+	begin := make(chan struct{})
+	fake, _ := cancelBackend(t, func() string { <-begin; return loggedIn })
+	g := newGate(t, fake.SocketDir, func(p *proxy.Policy) {
+		p.Limits = proxy.Limits{AuthFailures: 3, AuthRefusal: time.Hour}
+	})
+	var all []*tls.Conn
+	for range 6 {
+		conn := g.secure(t)
+		send(t, conn, startup(protocol3, "user", "app"))
+		all = append(all, conn)
+	}
+	eventually(t, "PostgreSQL is asked", func() bool { return fake.Accepted.Load() == 3 })
+	time.Sleep(2500 * time.Millisecond) // an attempt gives way after two seconds
+	close(begin)
+	for _, conn := range all {
+		readReady(t, conn)
+		_ = conn.Close()
+		g.expect(t, "client_closed")
+	}
 }
 
 // Where PostgreSQL reports a wrong password late (contrib/auth_delay), a client that has answered
@@ -178,7 +207,7 @@ func delayedFailures(t *testing.T, answers *atomic.Int64, release chan struct{})
 	return rawBackend(t, func(conn net.Conn) {
 		b := make([]byte, 1024)
 		_, _ = conn.Read(b)
-		_, _ = conn.Write([]byte("R\x00\x00\x00\x08\x00\x00\x00\x03"))
+		_, _ = conn.Write([]byte(askPassword))
 		if n, _ := conn.Read(b); n == 0 || b[0] != 'p' {
 			return
 		}

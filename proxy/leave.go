@@ -58,15 +58,28 @@ func (s *Server) Movable() (n int) {
 	return n
 }
 
-// Freeze stops at most so many sessions, for another process to go on with, but none that skip names by its
-// id. It returns fewer, or none, if the others are not logged in yet, are about to end, or cannot leave.
-func (s *Server) Freeze(most int, skip map[string]bool) (all []*Leaving) {
+// Leavers are the sessions that a server has at one moment, on their way to another process. One goroutine may use them.
+type Leavers struct{ left []*session }
+
+// Leavers returns the sessions that are open now.
+func (s *Server) Leavers() *Leavers { return &Leavers{s.all()} }
+
+// Freeze stops at most so many sessions that it has not looked at yet, for another process to go on with, but none that
+// skip names by its id, and none that are not logged in yet, are about to end, or cannot leave. It returns none only
+// when it has looked at all.
+func (l *Leavers) Freeze(most int, skip map[string]bool) (all []*Leaving) {
+	for len(all) == 0 && len(l.left) > 0 {
+		all = l.freeze(most, skip)
+	}
+	return all
+}
+
+func (l *Leavers) freeze(most int, skip map[string]bool) (all []*Leaving) {
 	answers := make(chan *Leaving, most)
 	asked := 0
-	for _, one := range s.all() {
-		if asked == most {
-			break
-		}
+	for asked < most && len(l.left) > 0 {
+		one := l.left[0]
+		l.left[0], l.left = nil, l.left[1:]
 		one.mu.Lock()
 		if one.phase == relaying && one.login.Ready && one.relay.Movable() && !one.cancelling && !one.terminating() && !skip[one.peer.request.Session] {
 			asked++

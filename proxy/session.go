@@ -203,23 +203,24 @@ func (s *session) loginRefused(login pgwire.Login) {
 	}
 }
 
-// endAttempt closes a connection whose authentication takes long, for another attempt, unless it is
-// PostgreSQL that takes long: contrib/auth_delay reports a wrong password after a time. It
-// reports whether the attempt gives way.
+// endAttempt closes a connection whose client does not answer what PostgreSQL has asked, for another attempt. It
+// reports whether the attempt gives way. Where it is PostgreSQL that takes long it does not: the client can do nothing
+// about a server that is slow to begin a session, or that reports a wrong password after a time (contrib/auth_delay).
 func (s *session) endAttempt() bool {
-	r := &Refusal{Outcome: outcome.AuthBackoff, Detail: "its authentication had no result while others of this user from this source waited for it"}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.phase == starting || s.phase == judged:
-		s.cut(r)
-	case s.phase == relaying && s.relay.Activity() == relay.AwaitsResult:
-		return false
+	case s.phase < relaying:
+		return false // it waits for the backend
 	case s.phase == relaying && !s.login.Ready && !s.terminating():
-		s.refusal, s.deferred = r, false
-		sqlstate, text := r.Message()
+		if s.relay.Activity() != relay.AwaitsClient {
+			return false
+		}
+		s.refusal = &Refusal{Outcome: outcome.AuthBackoff, Detail: "its authentication had no result while others of this user from this source waited for it"}
+		s.deferred = false
+		sqlstate, text := s.refusal.Message()
 		s.relay.Terminate(relay.Termination{
-			Reason: uint8(r.Outcome), Message: pgwire.Fatal(sqlstate, text, ""), Deadline: time.Now().Add(boundaryWait),
+			Reason: uint8(outcome.AuthBackoff), Message: pgwire.Fatal(sqlstate, text, ""), Deadline: time.Now().Add(boundaryWait),
 		})
 	}
 	return true

@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"time"
+
+	"pgwicket/internal/passphrase"
 )
 
 // SSLMode is libpq's sslmode: what a server's TLS must prove.
@@ -78,7 +80,7 @@ func LoadClient(o ClientOptions, prompt func(text string) ([]byte, error), now t
 	}}
 	c.setTrust(o, now, r)
 	if o.Cert != "" || o.Key != "" {
-		secrets := passphrases{owner: o.KeyOwner, account: o.Account, command: o.PassphraseCommand, ask: prompt, timeout: passphraseTimeout}
+		secrets := passphrases{owner: o.KeyOwner, account: o.Account, command: o.PassphraseCommand, ask: prompt, timeout: passphrase.Timeout}
 		pair := &report{}
 		cert, chain, ok := loadPair("", Pair{CertFile: o.Cert, KeyFile: o.Key}, secrets, pair)
 		for _, p := range pair.problems {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/youmark/pkcs8"
 
+	"pgwicket/internal/passphrase"
 	"pgwicket/internal/privkey"
 	"pgwicket/internal/tlstest"
 )
@@ -246,40 +247,21 @@ func TestPassphraseCommand(t *testing.T) {
 	t.Parallel()
 	const file = "/etc/pgwicket/server.key"
 	for _, c := range []struct{ command, want, err string }{
-		{"printf s3cret", "s3cret", ""},
 		{"echo s3cret", "s3cret", ""},
-		{`printf 's3cret\n\n'`, "s3cret\n", ""},
-		{`printf 's3cret\r\n'`, "s3cret", ""},
-		{`printf ' s3 cret '`, " s3 cret ", ""},
 		{"echo '%p'", "Enter PEM pass phrase for " + file + ":", ""},
 		{"echo '100%% %%p'", "100% %p", ""},
-		{"cat; echo s3cret", "s3cret", ""}, // standard input is empty
-		{"(sleep 10 & echo s3cret)", "s3cret", ""},
-		{"head -c 1024 /dev/zero | tr '\\0' x", strings.Repeat("x", 1024), ""},
-		{"head -c 1025 /dev/zero | tr '\\0' x", "", "more than 1024 bytes"},
-		{"head -c 9000000 /dev/zero | tr '\\0' x", "", "more than 1024 bytes"},
-		{"true", "", "printed no passphrase"},
-		{"echo", "", "printed no passphrase"},
-		{"echo locked >&2", "", `printed no passphrase on its standard output, saying "locked"`},
-		{"echo s3cret; exit 3", "", "exit status 3"},
-		{"echo the vault is; echo locked >&2; exit 1", "", `exit status 1, saying "locked"`},
-		{"echo s3cret; printf 'a\\nb\\001' >&2; exit 1", "", `saying "a b\x01"`},
-		{"set -x; echo s3cret; exit 1", "", "exit status 1"},
-		{"head -c 9000 /dev/zero | tr '\\0' x >&2; exit 1", "", strings.Repeat("x", stderrLimit) + `"`},
-		{"kill -TERM $$", "", "signal: terminated"},
+		{"exit 3", "", "exit status 3"},
 		{"echo %d s3cret", "", `only "p" (the prompt) and "%" are known`},
 		{"echo s3cret %", "", `only "p"`},
 	} {
-		p := passphrases{command: c.command, timeout: passphraseTimeout}
-		got, err := p.get(file)
+		got, err := passphrases{command: c.command, timeout: passphrase.Timeout}.get(file)
+		fault := &passphraseError{}
 		switch {
 		case c.err == "" && (err != nil || string(got) != c.want):
 			t.Errorf("%s: %q, %v, want %q", c.command, got, err, c.want)
 		case c.err == "":
-		case err == nil || !strings.Contains(err.Error(), c.err):
-			t.Errorf("%s: %q, %v, want an error with %q", c.command, got, err, c.err)
-		case strings.Contains(err.Error(), "s3cret") || strings.Contains(err.Error(), "\n"):
-			t.Errorf("%s: the error is %v", c.command, err)
+		case !errors.As(err, &fault) || !strings.Contains(err.Error(), c.err):
+			t.Errorf("%s: %q, %v, want a passphraseError with %q", c.command, got, err, c.err)
 		}
 	}
 }
@@ -287,7 +269,7 @@ func TestPassphraseCommand(t *testing.T) {
 func TestPromptNeedsNoQuoting(t *testing.T) {
 	t.Parallel()
 	for _, file := range []string{`a"b`, "a'b", "a$(b)", "a`b`", `a\b`, "a\nb"} {
-		p := passphrases{command: `echo "%p"`, timeout: passphraseTimeout}
+		p := passphrases{command: `echo "%p"`, timeout: passphrase.Timeout}
 		if got, err := p.get(file); string(got) != "Enter PEM pass phrase:" {
 			t.Errorf("%q: %q, %v", file, got, err)
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pgwicket/internal/crl"
+	"pgwicket/internal/passphrase"
 )
 
 // Circumstances is what a caller says of a load, beside the keys of the file.
@@ -106,7 +107,7 @@ type Server struct {
 // is no terminal.
 func Load(o Options, previous *Server, prompt func(text string) ([]byte, error), now time.Time) (*Server, []Problem) {
 	r := &report{}
-	secrets := passphrases{owner: o.KeyOwner, account: o.Account, command: o.PassphraseCommand, ask: prompt, timeout: passphraseTimeout}
+	secrets := passphrases{owner: o.KeyOwner, account: o.Account, command: o.PassphraseCommand, ask: prompt, timeout: passphrase.Timeout}
 	certs, infos := loadPairs(o, secrets, now, r)
 	offered, versionsOK := readVersions(o, r)
 	chosen, suitesOK := readSuites(o.Ciphers, r)

@@ -62,7 +62,7 @@ func auditVerifyCommand(s cli.Streams) *cobra.Command {
 			fmt.Fprintln(s.Out, b)
 		}
 		if v.Trails > 1 {
-			fmt.Fprintf(s.Out, "not proved   that nothing is missing between %d trails: the file was gone when a gate started\n", v.Trails)
+			fmt.Fprintf(s.Out, "not proved   that nothing is missing between %d trails: the file and its head were gone when a gate started\n", v.Trails)
 		}
 		return nil
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // detachAs does nothing: no such system has upgrades.
-func detachAs(*exec.Cmd, upgrade.Plan) error { return nil }
+func detachAs(*exec.Cmd, upgrade.Account) error { return nil }
 
 func closeOnExec(int) {}
 

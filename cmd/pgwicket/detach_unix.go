@@ -13,20 +13,20 @@ import (
 
 // detachAs has a process run in a session of its own, without a terminal that could end it, as the account
 // of a gate.
-func detachAs(cmd *exec.Cmd, plan upgrade.Plan) error {
+func detachAs(cmd *exec.Cmd, account upgrade.Account) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	switch euid := os.Geteuid(); euid {
-	case plan.UID:
+	case account.UID:
 		return nil
 	case 0:
-		groups := make([]uint32, len(plan.Groups))
-		for i, g := range plan.Groups {
+		groups := make([]uint32, len(account.Groups))
+		for i, g := range account.Groups {
 			groups[i] = uint32(g)
 		}
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(plan.UID), Gid: uint32(plan.GID), Groups: groups}
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(account.UID), Gid: uint32(account.GID), Groups: groups}
 		return nil
 	default:
-		return fmt.Errorf("the gate has the account %d, and this command has %d; run it as that account or as root", plan.UID, euid)
+		return fmt.Errorf("the gate has the account %d, and this command has %d; run it as that account or as root", account.UID, euid)
 	}
 }
 

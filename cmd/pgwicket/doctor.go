@@ -11,6 +11,7 @@ import (
 	"pgwicket/cmd/pgwicket/cli"
 	"pgwicket/config"
 	"pgwicket/internal/doctor"
+	"pgwicket/internal/doctor/machine"
 	"pgwicket/internal/doctor/report"
 	"pgwicket/internal/gate"
 	"pgwicket/internal/sandbox"
@@ -20,16 +21,17 @@ const doctorHelp = `Examine a deployment: the configuration, its certificates an
 the account of the gate can reach, the handshakes that the listeners accept, one
 session through each of them, and the PostgreSQL behind the gate: every way to bypass
 the gate, authentication, roles, privileges, row security, settings and the release,
-in every database. Failures come first, then warnings, notes, and what could not be
-examined, each with the reason and the statement or line that mends it. Nothing is
-changed: the sessions are read only, and no query takes longer than five seconds.
+in every database, and passwords in the files of the accounts. Failures come first,
+then warnings, notes, and what could not be examined, each with the reason and the
+statement or line that mends it. Nothing is changed: the sessions are read only, and
+no query takes longer than five seconds.
 
 Run it on the machine of the gate and PostgreSQL, as root or as the account of the
-gate. It connects to PostgreSQL over the socket in backend.host as libpq does (PGUSER,
-PGPASSWORD, .pgpass). Root connects as the owner of the socket, which peer
-authentication allows. Only a superuser sees everything. With --pg-conf it reads
-postgresql.conf and its files instead. With --postgres there is no gate: it examines
-the PostgreSQL of that connection string.
+gate. It connects to PostgreSQL over the socket in backend.host, or over TCP with the
+TLS of the gate, as libpq does (PGUSER, PGPASSWORD, .pgpass). Root connects as the
+owner of the socket, which peer authentication allows. Only a superuser sees
+everything. With --pg-conf it reads postgresql.conf and its files instead. With
+--postgres there is no gate: it examines the PostgreSQL of that connection string.
 
 The session through the gate is that of --session-user, with the certificate of
 --session-cert where the gate requires one, and PGPASSWORD or .pgpass. It ends when
@@ -74,7 +76,7 @@ func doctorCommand(s cli.Streams) *cobra.Command {
 	cli.FileFlag(cmd, &waivers, "waivers", "a `file` with one waiver on each line")
 	formsFlags(cmd, &forms)
 	return cli.Runs(cmd, func() int {
-		o.File, o.Now = *path, time.Now()
+		o.File, o.Now, o.Machine = *path, time.Now(), machine.This()
 		if err := forms.ReadWaivers(waive, waivers); err != nil {
 			fmt.Fprintf(s.Err, "pgwicket doctor: %v; see %q\n", err, "pgwicket doctor --help")
 			return cli.Usage
@@ -110,7 +112,7 @@ func loadSessionCert(o *doctor.Options, cert, key string) error {
 }
 
 func examinePostgres(s cli.Streams, conninfo string, forms report.Forms) int {
-	r, err := doctor.ExaminePostgres(context.Background(), conninfo, time.Now())
+	r, err := doctor.ExaminePostgres(context.Background(), conninfo, time.Now(), machine.This())
 	if err != nil {
 		fmt.Fprintf(s.Err, "pgwicket doctor: --postgres: %v\n", err)
 		return cli.Usage

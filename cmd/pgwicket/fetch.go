@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"syscall"
 	"time"
@@ -31,6 +33,10 @@ HTTP and HTTPS are supported, with the proxy of HTTP_PROXY and HTTPS_PROXY; LDAP
 Exit status: 0 stopped by a signal, or with --once all lists are fetched; 1 a list was
 not fetched; 2 wrong usage; 78 the configuration is wrong.`
 
+// fetchMemory is the memory from which on garbage is collected at once. Two downloads of the largest
+// lists, over copies as large, otherwise have more than the 512 MiB of pgwicket-fetch.service.
+const fetchMemory = 320 << 20
+
 func fetchCommand(s cli.Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "fetch", Short: "Download revocation lists", Long: fetchHelp,
@@ -52,6 +58,9 @@ func fetchCommand(s cli.Streams) *cobra.Command {
 		sources, status := listSources(s, *path)
 		if status != cli.OK {
 			return status
+		}
+		if os.Getenv("GOMEMLIMIT") == "" {
+			debug.SetMemoryLimit(fetchMemory)
 		}
 		log, _, flush := newLogger(s, "auto", slog.LevelInfo, func() {})
 		defer flush()

@@ -19,6 +19,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"pgwicket/config"
+	"pgwicket/internal/account"
 	"pgwicket/internal/pgtest"
 	"pgwicket/internal/sandbox"
 )
@@ -156,7 +157,7 @@ func condition(name string) (bool, error) {
 		return err == nil, nil
 	case "alone": // for PostgreSQL's account, too
 		cmd := exec.Command("sh", "-c", alone+" true")
-		if nobody, err := sandbox.FindAccount("nobody"); os.Geteuid() == 0 && err == nil {
+		if nobody, err := account.Find("nobody"); os.Geteuid() == 0 && err == nil {
 			cmd.Dir, cmd.SysProcAttr = "/", &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(nobody.UID), Gid: uint32(nobody.GID)}}
 		}
 		return cmd.Run() == nil, nil

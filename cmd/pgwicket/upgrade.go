@@ -39,7 +39,8 @@ The command needs admin.socket. Run it as root or as the account of the gate, wi
 same environment as the gate if that has part of the configuration. The new process
 has the account and the groups of the old one, and its log goes where that of the old
 one goes. Under systemd, run "systemctl reload pgwicket" instead, so that the process
-belongs to the unit: it upgrades if the program has been replaced.
+belongs to the unit: it upgrades if the program has been replaced. A unit whose key is
+from LoadCredential= can only be restarted, and --dry-run fails.
 
 Exit status: 0 the new process serves, 1 it does not and the old one goes on, 2 wrong
 usage.`
@@ -56,12 +57,8 @@ func upgradeCommand(s cli.Streams) *cobra.Command {
 		if *orReload && !replaced(s, *path, *timeout) {
 			return reloadMain(s)
 		}
-		answer, err := adminclient.Ask(*path, http.MethodGet, upgrade.Path, *timeout)
+		plan, account, err := askPlan(*path, *timeout)
 		if err != nil {
-			return cli.Fail(s, cmd.Name(), err)
-		}
-		var plan upgrade.Plan
-		if err := json.Unmarshal(answer, &plan); err != nil {
 			return cli.Fail(s, cmd.Name(), err)
 		}
 		if *dry {
@@ -70,8 +67,15 @@ func upgradeCommand(s cli.Streams) *cobra.Command {
 		if plan.Problem != "" {
 			return cli.Fail(s, cmd.Name(), errors.New(plan.Problem))
 		}
+		for _, name := range plan.Credentials {
+			f, err := os.Open(name)
+			if err != nil {
+				return cli.Fail(s, cmd.Name(), fmt.Errorf("%w (%w); process %d goes on", ofCredential(name), err, plan.PID))
+			}
+			_ = f.Close()
+		}
 		began := time.Now()
-		done, err := startUpgrade(s, plan, binary, *path, *timeout)
+		done, err := startUpgrade(s, account, binary, *path, *timeout)
 		if err != nil {
 			return cli.Fail(s, cmd.Name(), fmt.Errorf("%w; process %d goes on", err, plan.PID))
 		}
@@ -85,14 +89,31 @@ func upgradeCommand(s cli.Streams) *cobra.Command {
 	})
 }
 
-// replaced reports whether the gate runs another file than this process. Where that cannot be found out, it
-// says why.
-func replaced(s cli.Streams, path string, timeout time.Duration) bool {
-	answer, err := adminclient.Ask(path, http.MethodGet, upgrade.Path, timeout)
-	var plan upgrade.Plan
+// askPlan returns what an upgrade would do, and the account that the new process must have. Root takes the gate's word
+// for that from nobody but the kernel.
+func askPlan(path string, timeout time.Duration) (plan upgrade.Plan, account upgrade.Account, err error) {
+	c, err := adminclient.New(path, true)
+	if err != nil {
+		return plan, account, err
+	}
+	answer, err := c.Ask(http.MethodGet, upgrade.Path, timeout)
 	if err == nil {
 		err = json.Unmarshal(answer, &plan)
 	}
+	if err != nil {
+		return plan, account, err
+	}
+	account.UID = plan.UID
+	if listener, known := c.Listener(); known && os.Geteuid() == 0 {
+		account, err = upgrade.AccountOf(plan.PID, listener)
+	}
+	return plan, account, err
+}
+
+// replaced reports whether the gate runs another file than this process. Where that cannot be found out, it
+// says why.
+func replaced(s cli.Streams, path string, timeout time.Duration) bool {
+	plan, _, err := askPlan(path, timeout)
 	if err != nil {
 		fmt.Fprintf(s.Err, "pgwicket upgrade: no upgrade, only a reload: %v\n", err)
 		return false
@@ -115,10 +136,18 @@ func reloadMain(s cli.Streams) int {
 func printPlan(s cli.Streams, plan upgrade.Plan) int {
 	fmt.Fprintf(s.Out, "process %d (%s) would hand %s over; %s and %s in startup would stay, for at most %v\n", plan.PID, plan.Version,
 		phrase.Count(plan.Movable, "session"), phrase.Count(plan.Sessions-plan.Movable, "session"), phrase.Count(plan.Starting, "connection"), plan.DrainTimeout)
-	if plan.Problem != "" {
+	switch {
+	case plan.Problem != "":
 		return cli.Fail(s, "upgrade", errors.New(plan.Problem))
+	case len(plan.Credentials) > 0:
+		return cli.Fail(s, "upgrade", ofCredential(plan.Credentials[0]))
 	}
 	return cli.OK
+}
+
+// ofCredential is why a unit whose gate has that file cannot upgrade.
+func ofCredential(name string) error {
+	return fmt.Errorf("systemd gives %s, which is from LoadCredential=, to no process that takes over: restart the gate, or give its account a file", name)
 }
 
 // upgradeReport is what the new process writes into its pipe.
@@ -132,7 +161,7 @@ const reportVariable = "UPGRADE_REPORT_FD"
 
 // startUpgrade starts the new process and waits for its report. The process is not ended if that takes too
 // long: it may be about to serve.
-func startUpgrade(s cli.Streams, plan upgrade.Plan, binary, path string, timeout time.Duration) (*upgrade.Result, error) {
+func startUpgrade(s cli.Streams, account upgrade.Account, binary, path string, timeout time.Duration) (*upgrade.Result, error) {
 	if binary == "" {
 		self, err := os.Executable()
 		if err != nil {
@@ -152,7 +181,7 @@ func startUpgrade(s cli.Streams, plan upgrade.Plan, binary, path string, timeout
 	cmd := exec.Command(binary, args...)
 	cmd.Stdin, cmd.Stderr, cmd.ExtraFiles = s.In, s.Err, []*os.File{w}
 	cmd.Env = append(os.Environ(), reportVariable+"=3") // the first of ExtraFiles
-	if err := detachAs(cmd, plan); err != nil {
+	if err := detachAs(cmd, account); err != nil {
 		_ = w.Close()
 		return nil, err
 	}

@@ -86,6 +86,120 @@ func (c *candidate) sockets() {
 	}
 }
 
+// prepared takes the steps of an upgrade until the old process has stopped accepting, and returns the claim to do so.
+func (c *candidate) prepared() handover.Claim {
+	c.u.t.Helper()
+	c.hello(handover.Version)
+	c.sockets()
+	return c.goes()
+}
+
+// goes is the rest of prepared.
+func (c *candidate) goes() handover.Claim {
+	c.u.t.Helper()
+	c.u.check(c.Send(handover.Prepared, nil, nil))
+	for {
+		f, err := c.Receive()
+		c.u.check(err)
+		if f.Kind == handover.Go && len(f.Files) == 2 {
+			claim := handover.ClaimOf(f.Files[0])
+			f.Files = f.Files[1:]
+			f.Close()
+			return claim
+		}
+		f.Close()
+	}
+}
+
+// serves takes the steps of an upgrade until the candidate has taken over.
+func (c *candidate) serves() {
+	c.u.t.Helper()
+	if !c.prepared().Take() {
+		c.u.t.Fatal("the claim is taken")
+	}
+	c.u.check(c.Send(handover.Serving, nil, nil))
+}
+
+// candidateVariable has TestCandidateProcess run, for the gate in that directory.
+const candidateVariable = "TEST_CANDIDATE"
+
+// TestCandidateProcess is the process of candidateProcess.
+func TestCandidateProcess(t *testing.T) {
+	dir := os.Getenv(candidateVariable)
+	if dir == "" {
+		t.Skip("another test runs it")
+	}
+	u := &unit{t: t, dir: dir}
+	n := u.candidate()
+	n.serves()
+	n.until(handover.Batch)
+	u.check(n.Close())
+	fmt.Println("closed")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+}
+
+// candidateProcess is a new process that has taken over. It has not accepted the first sessions, and has closed the
+// channel. It lives until end is called.
+func (u *unit) candidateProcess() (end func()) {
+	u.t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestCandidateProcess$")
+	cmd.Env, cmd.Stderr = append(os.Environ(), candidateVariable+"="+u.dir), os.Stderr
+	stdin, err := cmd.StdinPipe()
+	u.check(err)
+	stdout, err := cmd.StdoutPipe()
+	u.check(err)
+	u.check(cmd.Start())
+	end = func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		_ = stdin.Close()
+	}
+	u.t.Cleanup(end)
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); err != nil || line != "closed\n" {
+		u.t.Fatalf("the candidate has not come that far: %q, %v", line, err)
+	}
+	return end
+}
+
+// As long as a new process lives that has taken over, the old one does not accept connections, also when it has all
+// sessions and the channel is closed: two gates would accept. When the new one has died, it does.
+func TestUpgradeWithoutChannel(t *testing.T) {
+	t.Parallel()
+	u := newUnit(t)
+	u.replace("drain_timeout: 1m", "drain_timeout: 10m")
+	notified := u.notifications()
+	u.replace("admin: {", fmt.Sprintf("admin: {socket: %s, ", u.path("admin.sock")))
+	u.endGates()
+	first := u.start("first", nil, notified.env())
+	c := u.talk()
+	c.asks("begin; select 1;", "1")
+	end := u.candidateProcess()
+	first.logs("that process accepts the connections, and this one finishes its sessions")
+	c.asks("select 2;", "2")
+	conn, err := net.Dial("tcp", u.address) // the queue of the socket takes it
+	u.check(err)
+	defer conn.Close()
+	if _, err := conn.Write([]byte{0, 0, 0, 8, 4, 210, 22, 47}); err != nil { // SSLRequest
+		t.Fatal(err)
+	}
+	answer := make([]byte, 1)
+	_ = conn.SetReadDeadline(time.Now().Add(time.Second))
+	if n, _ := conn.Read(answer); n > 0 {
+		t.Error("the old process accepts connections beside the new one")
+	}
+	end()
+	first.logs("the new process is gone; this process accepts connections again")
+	_ = conn.SetReadDeadline(time.Now().Add(deadline))
+	if _, err := conn.Read(answer); err != nil || answer[0] != 'S' {
+		t.Errorf("the connection that has waited: %q, %v", answer, err)
+	}
+	if out, err := u.psql("select 'new'"); err != nil || out != "new\n" {
+		t.Errorf("a new client: %v, %s", err, out)
+	}
+	notified.wait(fmt.Sprintf("MAINPID=%d", first.cmd.Process.Pid), 1)
+	c.asks("select 3;", "3")
+}
+
 // dying is a test in the part of the old process, which serves an admin socket, hands its place over, and dies before it
 // has said what it has handed over. It returns its end of the connection for commands.
 func (u *unit) dying() <-chan net.Conn {
@@ -95,7 +209,7 @@ func (u *unit) dying() <-chan net.Conn {
 	ln.(*net.UnixListener).SetUnlinkOnClose(false)
 	u.t.Cleanup(func() { _ = ln.Close() })
 	commands := make(chan net.Conn, 1)
-	plan := upgrade.Plan{PID: 1, Version: "old", Format: handover.Version, UID: os.Geteuid(), GID: os.Getegid()}
+	plan := upgrade.Plan{PID: os.Getpid(), Version: "old", Format: handover.Version, UID: os.Geteuid()}
 	go func() {
 		_ = http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == http.MethodGet {
@@ -127,6 +241,11 @@ func (u *unit) handOverAndDie(conn *net.UnixConn, ln net.Listener, commands chan
 		return err
 	}
 	defer mark.Close()
+	claim, err := handover.NewClaim()
+	if err != nil {
+		return err
+	}
+	defer claim.Close()
 	ours, theirs, err := handover.SocketPair()
 	if err != nil {
 		return err
@@ -148,7 +267,7 @@ func (u *unit) handOverAndDie(conn *net.UnixConn, ln net.Listener, commands chan
 			return c.Send(handover.Socket, map[string]string{"role": "admin socket", "address": u.path("admin.sock")}, nil, fd)
 		}),
 		ln.Close(),
-		c.Send(handover.Go, map[string]int{"sessions": 0, "starting": 0, "drain": 0}, nil, mark.Descriptor()),
+		c.Send(handover.Go, map[string]int{"sessions": 0, "starting": 0, "drain": 0}, nil, claim.Descriptor(), mark.Descriptor()),
 	)
 	if err != nil {
 		return err
@@ -163,6 +282,9 @@ func (u *unit) handOverAndDie(conn *net.UnixConn, ln net.Listener, commands chan
 			return fmt.Errorf("failed: %s", f.Text)
 		}
 		if f.Kind == handover.Serving {
+			if claim.Take() {
+				return errors.New("the new process serves without its claim")
+			}
 			commands <- ours
 			return c.Send(handover.Ended, map[string][]string{"ids": nil}, nil) // or it had not known that the new one serves
 		}
@@ -265,15 +387,21 @@ func TestFailedUpgrades(t *testing.T) {
 			say(handover.Prepared)(n)
 			n.until(handover.Go)
 		}, "the other process has ended before serving"},
-		{"dies with sessions that it has not accepted", func(n *candidate) {
-			n.hello(handover.Version)
-			n.sockets()
-			say(handover.Prepared)(n)
-			n.until(handover.Go)
+		{"serves without a claim", func(n *candidate) {
+			n.prepared().Close()
 			say(handover.Serving)(n)
-			n.until(handover.Batch)
-		}, "the new process is gone; this process accepts connections again"},
+			if text := string(n.until(handover.Failed).Text); !strings.Contains(text, "no claim") {
+				t.Error(text)
+			}
+		}, "has no claim to it"},
+		{"dies before it says that it serves", func(n *candidate) { n.prepared().Close() }, "the other process has ended before serving"},
 	}
+	descriptors := func() int {
+		all, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", first.cmd.Process.Pid))
+		u.check(err)
+		return len(all)
+	}
+	open := descriptors()
 	for i, step := range steps {
 		before := strings.Count(first.text(), `"level":"ERROR"`)
 		n := u.candidate()
@@ -294,6 +422,7 @@ func TestFailedUpgrades(t *testing.T) {
 		if out, err := u.psql("select 'new'"); err != nil || out != "new\n" {
 			t.Errorf("%s: a new client: %v, %s", step.name, err, out)
 		}
+		u.eventually("no end of the descriptors of an upgrade: "+step.name, func() bool { return descriptors() <= open })
 	}
 	if out, err := u.upgrade(); err != nil || !strings.Contains(out, "with 1 session\n") {
 		t.Errorf("%v: %s", err, out)

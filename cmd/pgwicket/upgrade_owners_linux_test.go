@@ -1,11 +1,22 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
 	"net"
+	"net/http"
 	"os"
+	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"pgwicket/internal/handover"
+	"pgwicket/internal/upgrade"
 )
 
 // A new process that fails when it has everything but the sessions leaves the admin socket to the old one.
@@ -63,4 +74,162 @@ func TestStopSoonAfterAnUpgrade(t *testing.T) {
 		t.Error("somebody still accepts connections")
 	}
 	u.eventually("a gate still runs", func() bool { return len(u.gates()) == 0 })
+}
+
+// run runs a command of pgwicket.
+func (u *unit) run(args ...string) (string, error) {
+	u.t.Helper()
+	out, err := exec.Command("pgwicket", append(args, "--config", u.config)...).CombinedOutput()
+	return string(out), err
+}
+
+// A command that the process before cannot carry out fails in words, though this process has carried it out.
+func TestCommandsForAStuckProcess(t *testing.T) {
+	t.Parallel()
+	u := newUnit(t)
+	first, _ := u.startStaying()
+	first.signal(syscall.SIGSTOP)
+	u.t.Cleanup(func() { first.signal(syscall.SIGCONT) })
+	stuck := fmt.Sprintf("process %d, which finishes sessions after an upgrade, has not done it", first.cmd.Process.Pid)
+	var id string
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"terminate", "--yes", "--user", role}, "0 sessions terminated, but " + stuck},
+		{[]string{"lock", "--yes", "--user", "nobody", "--for", "1h"}, "is in force, but " + stuck},
+		{[]string{"unlock", "ID"}, "has ended, but " + stuck},
+	} {
+		if c.args[1] == "ID" {
+			c.args[1] = id
+		}
+		out, err := u.run(c.args...)
+		var status *exec.ExitError
+		if !errors.As(err, &status) || status.ExitCode() != 1 || !strings.Contains(out, c.want) {
+			t.Errorf("%s: %v: %s", c.args[0], err, out)
+		}
+		if _, after, ok := strings.Cut(out, "lock "); ok {
+			id, _, _ = strings.Cut(strings.TrimPrefix(after, "lock "), " ")
+		}
+	}
+}
+
+// Without a state_dir a lock has one id in both processes of an upgrade, and keeps it in the next one, so that it can
+// be unlocked.
+func TestLocksOfAnUpgrade(t *testing.T) {
+	t.Parallel()
+	u := newUnit(t)
+	first, next := u.startStaying()
+	out, err := u.run("lock", "--yes", "--user", "nobody", "--for", "1h")
+	_, after, _ := strings.Cut(out, "locked: lock ")
+	id, _, _ := strings.Cut(after, " ")
+	if err != nil || id == "" {
+		t.Fatalf("%v: %s", err, out)
+	}
+	logged := func(message string) int {
+		return strings.Count(first.text(), fmt.Sprintf(`"msg":"%s","lock":"%s"`, message, id))
+	}
+	if n := logged("locked"); n != 2 {
+		t.Errorf("%d processes have lock %s", n, id)
+	}
+	if out, err := u.run("unlock", id); err != nil || logged("unlocked") != 2 {
+		t.Errorf("%v: %s: unlocked in %d processes", err, out, logged("unlocked"))
+	}
+	out, err = u.run("lock", "--yes", "--user", "nobody", "--for", "1h")
+	_, after, _ = strings.Cut(out, "locked: lock ")
+	id, _, _ = strings.Cut(after, " ")
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if out, err := u.run("terminate", "--yes", "--user", role); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	first.ends(0)
+	if out, err := u.upgrade(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	u.eventually("the process before still lives", func() bool { all := u.gates(); return len(all) == 1 && all[0] != next })
+	if out, err := u.run("unlock", id); err != nil {
+		t.Errorf("after another upgrade: %v: %s", err, out)
+	}
+}
+
+// listenAs listens on a Unix socket as another account.
+func (u *unit) listenAs(uid int, path string) net.Listener {
+	u.t.Helper()
+	var ln net.Listener
+	err := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for ever, if it does not get its account back
+		keep := ^uintptr(0)
+		_, _, e := unix.RawSyscall(unix.SYS_SETRESUID, keep, uintptr(uid), keep)
+		if e != 0 {
+			err <- e
+			return
+		}
+		var listenErr error
+		ln, listenErr = net.Listen("unix", path)
+		if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, keep, 0, keep); e == 0 {
+			runtime.UnlockOSThread()
+		} else {
+			listenErr = errors.Join(listenErr, e)
+		}
+		err <- listenErr
+	}()
+	u.check(<-err)
+	u.t.Cleanup(func() { _ = ln.Close() })
+	return ln
+}
+
+// Root does not start a program with the privileges that a program at the admin socket asks for.
+// It runs alone, since a thread of this process has another account for a moment.
+func TestUpgradeOfAnImpostor(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a process another account")
+	}
+	u := newUnit(t)
+	dir, err := os.MkdirTemp("", "pgw-")
+	u.check(err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	u.check(os.Chmod(dir, 0o777))
+	u.replace("admin: {", fmt.Sprintf("admin: {socket: %s/admin.sock, ", dir))
+	ln := u.listenAs(65534, dir+"/admin.sock")
+	go func() {
+		_ = http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_ = json.NewEncoder(w).Encode(upgrade.Plan{PID: os.Getpid(), UID: 0, Format: handover.Version})
+		}))
+	}()
+	program := u.path("program")
+	u.check(os.WriteFile(program, []byte("#!/bin/sh\nid >"+u.path("started")+"\n"), 0o755))
+	for _, args := range [][]string{{"--dry-run"}, {"--binary", program}} {
+		if out, err := u.upgrade(args...); err == nil || !strings.Contains(out, "the account 65534 listens at admin.socket") {
+			t.Errorf("%v: %v: %s", args, err, out)
+		}
+	}
+	if text, err := os.ReadFile(u.path("started")); err == nil {
+		t.Errorf("the program was started: %s", text)
+	}
+}
+
+// A unit whose key systemd provides cannot be upgraded, and the command fails before anything happens.
+func TestUpgradeWithCredentials(t *testing.T) {
+	t.Parallel()
+	u := newUnit(t)
+	u.check(os.Mkdir(u.path("credentials"), 0o700))
+	u.check(os.Rename(u.path("server.key"), u.path("credentials/server.key")))
+	u.replace("server.key", u.path("credentials/server.key"))
+	u.replace("admin: {", fmt.Sprintf("admin: {socket: %s, ", u.path("admin.sock")))
+	u.endGates()
+	first := u.start("first", nil, "CREDENTIALS_DIRECTORY="+u.path("credentials"))
+	want := "systemd gives " + u.path("credentials/server.key")
+	if out, err := u.upgrade("--dry-run"); err == nil || !strings.Contains(out, want) || strings.Count(out, "systemd gives") != 1 {
+		t.Errorf("%v: %s", err, out)
+	}
+	u.check(os.Rename(u.path("credentials"), u.path("hidden"))) // as for ExecReload=
+	if out, err := u.upgrade(); err == nil || !strings.Contains(out, want) || !strings.Contains(out, fmt.Sprintf("process %d goes on", first.cmd.Process.Pid)) {
+		t.Errorf("%v: %s", err, out)
+	}
+	if text := first.text(); strings.Contains(text, "upgrade begins") {
+		t.Error("an upgrade has begun")
+	}
 }

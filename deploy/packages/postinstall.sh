@@ -32,7 +32,8 @@ if ! runuser -u pgwicket -- pgwicket check >/dev/null; then
 	exit 0
 fi
 # With an admin.socket the new version takes over, with the open sessions.
-if runuser -u pgwicket -- pgwicket upgrade --dry-run >/dev/null 2>&1 && systemctl reload pgwicket.service; then
+if why=$(runuser -u pgwicket -- pgwicket upgrade --dry-run 2>&1 >/dev/null) && systemctl reload pgwicket.service; then
 	exit 0
 fi
+echo "pgwicket: the gate restarts, which drains its sessions: ${why:-the new version could not take over; see journalctl -u pgwicket}" >&2
 systemctl --no-block restart pgwicket.service

@@ -204,7 +204,11 @@ func TestMachine(t *testing.T) {
 	m.run(t, "kill", "-KILL", first)
 	m.wait(t, "the restart after its death", func() bool { return m.show(t, "NRestarts") == "1" && m.show(t, "ActiveState") == "active" })
 
-	// A key from systemd is not there for ExecReload= (systemd 252), so an upgrade needs a file.
+	// A key from systemd is not there for ExecReload=, so an upgrade needs a file.
+	if out, err := m.command("runuser", "-u", "pgwicket", "--", "pgwicket", "upgrade", "--dry-run").CombinedOutput(); err == nil ||
+		!strings.Contains(string(out), "systemd gives /run/credentials/pgwicket.service/server.key") {
+		t.Errorf("an upgrade with a key from systemd: %v: %s", err, out)
+	}
 	m.run(t, "install", "-o", "pgwicket", "-m", "0600", "/etc/credstore/pgwicket.key", "/etc/pgwicket/server.key")
 	m.run(t, "sed", "-i", "s|/run/credentials/pgwicket.service/server.key|server.key|", "/etc/pgwicket/pgwicket.yaml")
 	m.run(t, "pgwicket", "reload")

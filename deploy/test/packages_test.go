@@ -125,6 +125,7 @@ const (
 	checked   = "runuser -u pgwicket -- pgwicket check\n"
 	planned   = checked + "runuser -u pgwicket -- pgwicket upgrade --dry-run\n"
 	upgraded  = planned + "systemctl reload pgwicket.service\n"
+	drained   = "pgwicket: the gate restarts, which drains its sessions: "
 	restarted = "systemctl --no-block restart pgwicket.service\n"
 	disabled  = "systemctl --quiet disable --now pgwicket-ca-crl.timer pgwicket-fetch.service pgwicket.socket pgwicket.service\n"
 )
@@ -140,8 +141,9 @@ var scriptCalls = map[string][]call{
 		{args: "configure", without: "systemd-sysusers", offline: true, want: "getent passwd pgwicket\n" + copied},
 		{args: "configure 1.0.0", want: accounted + refreshed + asked + upgraded},
 		{args: "2", want: accounted + refreshed + asked + upgraded},
-		{args: "2", failing: "runuser -u pgwicket -- pgwicket upgrade --dry-run", want: accounted + refreshed + asked + planned + restarted},
-		{args: "2", failing: "systemctl reload pgwicket.service", want: accounted + refreshed + asked + upgraded + restarted},
+		{args: "2", failing: "runuser -u pgwicket -- pgwicket upgrade --dry-run", want: accounted + refreshed + asked + planned + restarted + "says " + drained + "why it fails\n"},
+		{args: "2", failing: "systemctl reload pgwicket.service", want: accounted + refreshed + asked + upgraded + restarted +
+			"says " + drained + "the new version could not take over; see journalctl -u pgwicket\n"},
 		{args: "configure 1.0.0", failing: strings.TrimSpace(asked), want: accounted + refreshed + asked},
 		{args: "configure 1.0.0", failing: strings.TrimSpace(checked), want: accounted + refreshed + asked + checked +
 			"says pgwicket: the new version refuses the configuration; the old version keeps running until you restart it\n"},
@@ -176,7 +178,8 @@ func (c call) check(script string) error {
 		if name == c.without {
 			continue
 		}
-		stub := fmt.Sprintf("#!/bin/sh\necho \"${0##*/} $*\" >>%s/calls\n[ \"${0##*/} $*\" != %q ]\n", dir, strings.ReplaceAll(c.failing, "/etc/pgwicket", dir+"/etc"))
+		stub := fmt.Sprintf("#!/bin/sh\necho \"${0##*/} $*\" >>%s/calls\n[ \"${0##*/} $*\" != %q ] && exit\n"+
+			"case $* in *--dry-run) echo why it fails >&2 ;; esac\nexit 1\n", dir, strings.ReplaceAll(c.failing, "/etc/pgwicket", dir+"/etc"))
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(stub), 0o700); err != nil {
 			return err
 		}

@@ -45,7 +45,7 @@ var contract = unit{
 	// Type=notify-reload is unknown before 253, and without notify systemd would take the
 	// gate for ready too early.
 	"Type":                     "notify",
-	"NotifyAccess":             "main",
+	"NotifyAccess":             "all",
 	"WatchdogSec":              "30",
 	"User":                     "pgwicket",
 	"Group":                    "pgwicket",
@@ -73,6 +73,7 @@ var contract = unit{
 var open = []string{
 	"DeviceAllow",    // what PrivateDevices=yes needs
 	"IPAddressDeny",  // the clients' networks are acl.allow's affair
+	"NotifyAccess",   // the process before an upgrade may be the main one again
 	"PrivateMounts",  // implied by PrivateTmp=yes and others
 	"PrivateNetwork", // there would be no clients
 	"RestrictAddressFamilies_AF_INET_INET6",

@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,9 +26,10 @@ const Timeout = 10 * time.Second
 
 // Client sends requests to the gate of a configuration.
 type Client struct {
-	name string // for messages
-	base string // of URLs
-	http *http.Client
+	name     string // for messages
+	base     string // of URLs
+	http     *http.Client
+	listener atomic.Int64 // the account behind the socket; negative: it is not known
 }
 
 // New returns a client of the gate with the configuration in file. It prefers the socket.
@@ -41,10 +43,16 @@ func New(file string, bySocket bool) (*Client, error) {
 	const line = "set admin.socket to a path such as /run/pgwicket/admin.sock, in a directory that the account of the gate may write to, and restart the gate"
 	switch {
 	case a.Socket != "":
-		dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", a.Socket)
-		}
-		return &Client{a.Socket, "http://pgwicket", httpClient(&http.Transport{DialContext: dial})}, nil
+		c := &Client{name: a.Socket, base: "http://pgwicket"}
+		c.listener.Store(-1)
+		c.http = httpClient(&http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, "unix", a.Socket)
+			if uid, known := listenerOf(conn); err == nil && known {
+				c.listener.Store(int64(uid))
+			}
+			return conn, err
+		}})
+		return c, nil
 	case bySocket:
 		return nil, fmt.Errorf("%s has no admin.socket, which this command needs; %s", file, line)
 	case a.Address == "":
@@ -57,7 +65,15 @@ func New(file string, bySocket bool) (*Client, error) {
 	if overTLS {
 		scheme = "https://"
 	}
-	return &Client{a.Address, scheme + reachable(a.Address), httpClient(transport)}, nil
+	c := &Client{name: a.Address, base: scheme + reachable(a.Address), http: httpClient(transport)}
+	c.listener.Store(-1)
+	return c, nil
+}
+
+// Listener returns the account that has opened the socket, by the kernel, after Ask. Only Linux tells.
+func (c *Client) Listener() (uid int, known bool) {
+	uid = int(c.listener.Load())
+	return uid, uid >= 0
 }
 
 func httpClient(t *http.Transport) *http.Client {

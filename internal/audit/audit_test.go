@@ -115,7 +115,45 @@ func TestTrail(t *testing.T) {
 	}
 }
 
-// Two trails, because the file was gone at a start, are no damage, in whatever order their
+// A gate that starts after a rotation, before there is a line in the new file, goes on with the trail. One that
+// finds a head which is damaged, or none, begins another.
+func TestStartAfterRotation(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path, old, heads := filepath.Join(dir, "audit.log"), filepath.Join(dir, "audit.log.1"), filepath.Join(dir, ".audit.log.head")
+	w := open(t, path)
+	record(t, w, 3)
+	w.Close()
+	if err := os.Rename(path, old); err != nil {
+		t.Fatal(err)
+	}
+	w = open(t, path)
+	record(t, w, 2)
+	w.Close()
+	if v := verify(t, []string{old, path}); v.Lines != 5 || v.Trails != 1 {
+		t.Errorf("%+v", v)
+	}
+	saved, err := os.ReadFile(heads)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, damaged := range []string{"", string(saved[:len(saved)-2]), "x" + string(saved[1:]), strings.Replace(string(saved), " ", "\n", 1), strings.Repeat("z", len(saved))} {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(heads, []byte(damaged), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w = open(t, path)
+		record(t, w, 1)
+		w.Close()
+		if v := verify(t, []string{path}); v.First != 1 {
+			t.Errorf("%q: the first line has number %d", damaged, v.First)
+		}
+	}
+}
+
+// Two trails, because the file and its head were gone at a start, are no damage, in whatever order their
 // files are named, and the break between them has its place.
 func TestTwoTrails(t *testing.T) {
 	t.Parallel()
@@ -133,6 +171,9 @@ func TestTwoTrails(t *testing.T) {
 				t.Fatal(err)
 			}
 			files = append(files, filepath.Join(dir, part))
+		}
+		if err := os.Remove(filepath.Join(dir, ".audit.log.head")); err != nil {
+			t.Fatal(err)
 		}
 	}
 	for _, order := range [][]int{{0, 1, 2, 3, 4}, {4, 3, 2, 1, 0}, {2, 0, 4, 1, 3}} {

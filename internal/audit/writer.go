@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -42,6 +41,7 @@ type Writer struct {
 
 	// Only run uses the rest.
 	file  *os.File
+	heads headFile
 	size  int64 // of the file after the last line that is known
 	stale bool  // there are lines that have not been synced
 }
@@ -64,6 +64,12 @@ func Open(path string, on Observer) (*Writer, error) {
 	if err := w.open(); err != nil {
 		return nil, err
 	}
+	heads, err := openHeads(beside(path, "head"))
+	if err != nil {
+		_ = w.file.Close()
+		return nil, err
+	}
+	w.heads = heads
 	unlock, err := w.lock()
 	if err == nil {
 		err = w.readHead()
@@ -71,6 +77,7 @@ func Open(path string, on Observer) (*Writer, error) {
 	}
 	if err != nil {
 		_ = w.file.Close()
+		_ = heads.Close()
 		return nil, err
 	}
 	go w.run()
@@ -149,6 +156,7 @@ func (w *Writer) signal() {
 // run writes until the Writer is closed and nothing waits, or nothing can be written.
 func (w *Writer) run() {
 	defer close(w.done)
+	defer w.heads.Close()
 	pause := time.NewTicker(syncPause)
 	defer pause.Stop()
 	for {
@@ -248,6 +256,7 @@ func (w *Writer) flush() error {
 		_ = w.file.Truncate(w.size) // a part of a line would be damage
 		return err
 	}
+	w.heads.write(head)
 	w.size, w.stale = w.size+int64(len(text)), true
 	w.mu.Lock()
 	for _, rest := range batch {
@@ -290,8 +299,7 @@ func (w *Writer) renamed() bool {
 // rename (logrotate) that is another one than before; the trail goes on in it. The lock is
 // on a file beside it, which only this account can open.
 func (w *Writer) lock() (unlock func(), err error) {
-	dir, name := filepath.Split(w.path)
-	locked, err := statefile.Lock(dir+"."+name+".lock", statefile.MaxWait)
+	locked, err := statefile.Lock(beside(w.path, "lock"), statefile.MaxWait)
 	if err != nil {
 		return nil, err
 	}
@@ -340,10 +348,13 @@ func (w *Writer) readHead() error {
 		}
 	}
 	w.size = whole
-	if whole > 0 { // an empty one goes on where the one before has ended
-		w.mu.Lock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if whole == 0 { // it goes on where the one before has ended, which this gate may not have seen
+		h = w.heads.read()
+	}
+	if whole > 0 || h.Sequence > w.head.Sequence {
 		w.head = h
-		w.mu.Unlock()
 	}
 	return nil
 }

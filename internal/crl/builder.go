@@ -262,7 +262,9 @@ func (b *Builder) warnOfStale() {
 		}
 		option, why := list.source.option, list.staleness(b.Now)
 		switch {
-		case b.Now.Before(list.thisUpdate), !policy.AllowStale && !list.InDate(b.Now, policy.Grace):
+		case b.Now.Before(list.thisUpdate):
+			b.warnf(option, "%s: certificates of this CA are refused until then; check the clocks of the CA and of this machine", why)
+		case !policy.AllowStale && !list.InDate(b.Now, policy.Grace):
 			b.warnf(option, "%s: certificates of this CA are refused until a newer CRL is installed", why)
 		case policy.AllowStale:
 			b.warnf(option, "%s and is used all the same (crl_stale: allow): certificates revoked since then are admitted until a newer CRL is installed", why)

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,13 +10,15 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"pgwicket/internal/doctor/machine"
 	"pgwicket/internal/doctor/report"
 	"pgwicket/internal/printable"
 )
 
 // ExaminePostgres examines a PostgreSQL without a gate. conninfo is a connection string
-// of libpq, which the PG variables complete. An error is about conninfo only.
-func ExaminePostgres(ctx context.Context, conninfo string, now time.Time) (report.Report, error) {
+// of libpq, which the PG variables complete. m has the files of its account, if it is on this
+// machine; nil: they are not examined. An error is about conninfo only.
+func ExaminePostgres(ctx context.Context, conninfo string, now time.Time, m *machine.System) (report.Report, error) {
 	cfg, err := pgconn.ParseConfig(conninfo)
 	if err != nil {
 		return report.Report{}, err
@@ -41,12 +44,17 @@ func ExaminePostgres(ctx context.Context, conninfo string, now time.Time) (repor
 		if database != "" {
 			c.Database = database
 		}
+		maps.Copy(c.RuntimeParams, s.parameters)
 		return dial(ctx, c, owner)
-	}, network == "unix", now)
+	}, func(context.Context, *pgconn.PgConn) bool { return network == "unix" }, now)
 	if network == "unix" {
 		s.readSockets([]string{filepath.Clean(address)})
 	}
-	return report.Report{Time: now, Findings: s.findings()}, nil
+	all := s.findings()
+	if m != nil && network == "unix" {
+		all = append(all, m.Examine(m.Accounts(s.owner()))...)
+	}
+	return report.Report{Time: now, Findings: all}, nil
 }
 
 // namesUser reports whether a connection string names a role.

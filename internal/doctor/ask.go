@@ -28,7 +28,7 @@ type target struct {
 // connect connects over a socket, to a database or, if it is empty, to that of the
 // target. Root connects as the owner of the socket first,
 // whose peer authentication as the superuser works by default.
-func (t target) connect(ctx context.Context, path, database string) (*pgconn.PgConn, error) {
+func (t target) connect(ctx context.Context, path, database string, parameters map[string]string) (*pgconn.PgConn, error) {
 	owner := -1
 	if st, err := os.Stat(path); err == nil && os.Geteuid() == 0 {
 		owner, _ = ownerOf(st)
@@ -40,6 +40,7 @@ func (t target) connect(ctx context.Context, path, database string) (*pgconn.PgC
 	if database != "" {
 		cfg.Database = database
 	}
+	maps.Copy(cfg.RuntimeParams, parameters)
 	return dial(ctx, cfg, owner)
 }
 
@@ -47,7 +48,7 @@ func (t target) connect(ctx context.Context, path, database string) (*pgconn.PgC
 func dial(ctx context.Context, cfg *pgconn.Config, owner int) (*pgconn.PgConn, error) {
 	if owner > 0 {
 		cfg.DialFunc = func(ctx context.Context, network, address string) (conn net.Conn, err error) {
-			socket.As(socket.Account{UID: owner}, func() { conn, err = new(net.Dialer).DialContext(ctx, network, address) })
+			socket.As(socket.Account{UID: owner}, func() { conn, err = dialBounded(ctx, network, address) })
 			return conn, err
 		}
 		conn, err := pgconn.ConnectConfig(ctx, cfg)
@@ -56,8 +57,35 @@ func dial(ctx context.Context, cfg *pgconn.Config, owner int) (*pgconn.PgConn, e
 			return conn, err
 		}
 	}
-	cfg.DialFunc = new(net.Dialer).DialContext
+	cfg.DialFunc = dialBounded
 	return pgconn.ConnectConfig(ctx, cfg)
+}
+
+// maxReceived bounds what one connection can make doctor keep, notices and parameters that
+// nobody has asked for included.
+const maxReceived = 64 << 20
+
+// boundedConn fails after maxReceived bytes.
+type boundedConn struct {
+	net.Conn
+	left int
+}
+
+func dialBounded(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return &boundedConn{conn, maxReceived}, nil
+}
+
+func (c *boundedConn) Read(p []byte) (int, error) {
+	if c.left <= 0 {
+		return 0, errors.New("the server sends too much")
+	}
+	n, err := c.Conn.Read(p[:min(len(p), c.left)])
+	c.left -= n
+	return n, err
 }
 
 func (t target) config(path string, owner int) (*pgconn.Config, error) {
@@ -80,8 +108,11 @@ func (t target) config(path string, owner int) (*pgconn.Config, error) {
 func bound(cfg *pgconn.Config) {
 	cfg.ConnectTimeout = timeout
 	maps.Copy(cfg.RuntimeParams, map[string]string{
-		"application_name": "pgwicket doctor", "default_transaction_read_only": "on", "statement_timeout": "10s", "search_path": "pg_catalog",
+		"application_name": "pgwicket doctor", "default_transaction_read_only": "on", "statement_timeout": "10s", "search_path": "pg_catalog, pg_temp",
 	})
+	cfg.DialFunc = dialBounded
+	cfg.MaxProtocolMessageBodyLen = maxReceived
+	cfg.AfterConnect = postgres.Prepare
 }
 
 // conninfo joins libpq's parameters; an empty one is left to the environment.
@@ -122,12 +153,30 @@ func (s *server) ask(ctx context.Context, conn *pgconn.PgConn) {
 		})
 	}
 	s.askMappings(q, release)
+	s.parameters = parametersOf(release, len(q.rows(roleList, "select from pg_roles where rolname = current_user and rolsuper")) > 0)
 	for _, row := range q.rows(roleList, "select rolname, rolsuper from pg_roles where rolcanlogin order by 1") {
 		s.roles = append(s.roles, pgRole{name: row[0], super: row[1] == "t"})
 	}
 	for _, row := range q.rows(verifierList, "select rolname from pg_authid where rolcanlogin and rolpassword like 'md5%' order by 1") {
 		s.md5 = append(s.md5, row[0])
 	}
+}
+
+// parametersOf are those of the connections to further databases, against what their owners have set for
+// sessions in them: no timeout ends such a session before it has asked anything, and no login trigger runs
+// as a superuser.
+func parametersOf(release int, super bool) map[string]string {
+	all := make(map[string]string)
+	if release >= 140000 {
+		all["idle_session_timeout"] = "0"
+	}
+	if release >= 170000 {
+		all["transaction_timeout"] = "0"
+		if super {
+			all["event_triggers"] = "off"
+		}
+	}
+	return all
 }
 
 func (s *server) askMappings(q *queries, release int) {

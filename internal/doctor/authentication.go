@@ -110,12 +110,24 @@ func matchesName(text, name string) bool {
 	return err != nil || re.MatchString(name)
 }
 
-// lineFor returns the line that allows a role, from other machines or over the socket;
+// isFor reports whether a line is for other machines, around the gate, or else for the
+// clients of the gate.
+func (s *server) isFor(r *pgconf.Rule, around bool) bool {
+	switch {
+	case around:
+		return r.Remote() && (s.backend == nil || !s.backend.isOnly(r))
+	case s.backend != nil:
+		return s.backend.covers(r)
+	}
+	return r.Type == "local"
+}
+
+// lineFor returns the line that allows a role, from other machines or as the gate connects;
 // nil if there is none. Membership is not known, so +group matches each role.
 func (s *server) lineFor(name string, remote bool) *pgconf.Rule {
 	for i := range s.rules {
 		r := &s.rules[i]
-		if r.Mistake != "" || remote && !r.Remote() || !remote && r.Type != "local" {
+		if r.Mistake != "" || !s.isFor(r, remote) {
 			continue
 		}
 		matches := slices.ContainsFunc(r.Users, func(u string) bool { return u == "all" || strings.HasPrefix(u, "+") || matchesName(u, name) })

@@ -140,7 +140,7 @@ func TestBigCluster(t *testing.T) {
 	var err error
 	for range 3 { // other tests run at the same time
 		start := time.Now()
-		r, err = ExaminePostgres(context.Background(), "host="+l.SocketDir+" port="+strconv.Itoa(l.Port)+" user=postgres dbname=postgres", time.Now())
+		r, err = ExaminePostgres(context.Background(), "host="+l.SocketDir+" port="+strconv.Itoa(l.Port)+" user=postgres dbname=postgres", time.Now(), nil)
 		if took = time.Since(start); took < 10*time.Second {
 			break
 		}

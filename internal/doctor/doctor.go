@@ -4,7 +4,7 @@
 //
 // The checks are sorted by the headings of docs/hardening.md, one file for each:
 // firewall.go, listener.go, certificates.go and revocation.go for the gate,
-// sockets.go, tcp.go, transport.go, authentication.go, roles.go and log.go for
+// sockets.go, tcp.go, backend.go, transport.go, authentication.go, roles.go and log.go for
 // PostgreSQL, and gate.go for the rest of the configuration. A group of checks first
 // collects its state, and each check is a function of that state, so that tests need
 // no deployment.
@@ -16,9 +16,11 @@ package doctor
 
 import (
 	"context"
+	"os"
 	"time"
 
 	"pgwicket/config"
+	"pgwicket/internal/doctor/machine"
 	"pgwicket/internal/doctor/report"
 )
 
@@ -42,6 +44,8 @@ type Options struct {
 	UnreachableError error
 	// GroupProblems are what is wrong with the look-up of the roles that rules name.
 	GroupProblems []config.Problem
+	// Machine is where the files of the accounts and services are; nil: they are not examined.
+	Machine *machine.System
 	// PGConf is the directory of a postgresql.conf that is read instead of
 	// connecting to PostgreSQL; empty: connect.
 	PGConf string
@@ -59,8 +63,27 @@ func Examine(ctx context.Context, o Options) report.Report {
 		all = append(all, runChecks("listener", l.address, l, listenerChecks())...)
 	}
 	t := target{user: o.User, database: o.Database, confDir: o.PGConf, now: o.Now}
+	accounts := []string{gateAccount(o.Config.User)}
 	for _, s := range t.servers(ctx, gate) {
 		all = append(all, s.findings()...)
+		if len(s.sockets) > 0 {
+			accounts = append(accounts, s.owner())
+		}
+	}
+	if o.Machine != nil {
+		all = append(all, o.Machine.Examine(o.Machine.Accounts(accounts...))...)
 	}
 	return report.Report{Config: o.File, Time: o.Now, Findings: withWarnings(all, o.Problems)}
+}
+
+// gateAccount returns the account of the gate: that of the configuration, or of this process. If
+// that is root, a unit starts the gate as the account of the packages.
+func gateAccount(configured string) string {
+	switch {
+	case configured != "":
+		return configured
+	case os.Geteuid() == 0:
+		return "pgwicket"
+	}
+	return accountName(os.Geteuid())
 }

@@ -27,6 +27,7 @@ import (
 
 	"pgwicket/acl"
 	"pgwicket/config"
+	"pgwicket/internal/doctor/machine"
 	"pgwicket/internal/doctor/postgres"
 	"pgwicket/internal/golden"
 	"pgwicket/internal/nftables"
@@ -363,6 +364,9 @@ func TestPostgres(t *testing.T) {
 	listening := func(name, value string) func(**server) {
 		return func(s **server) { (*s).settings["listen_addresses"], (*s).settings[name] = "10.0.0.9", value }
 	}
+	admitting := func(o acl.RuleOptions) func(**server) {
+		return func(s **server) { (*s).gate.rules = rulesFrom(t, []string{"postgres"}, o) }
+	}
 	broken := func(s **server) { (*s).rules[0].Mistake = "invalid method" }
 	testFaults(t, good, func(s *server) []check[*server] { return s.checks() }, []fault[*server]{
 		{"examined", func(s **server) { (*s).examined, (*s).unexamined = "", "no such file" }, Skip, "no such file"},
@@ -420,6 +424,9 @@ func TestPostgres(t *testing.T) {
 		{"without_password", first("host all app 0.0.0.0/0 trust", "*"), Fail, "app can log in"},
 		{"without_password", first("host all app 0.0.0.0/0 trust"), Pass, ""},
 		{"without_password", func(s **server) { (*s).gate.rules = nil }, Fail, "the gate can log in as bob"},
+		{"without_password", admitting(acl.RuleOptions{Name: "staff", Users: []string{"+staff"}}), Warn, `rule "staff" may admit any client as bob`},
+		{"without_password", admitting(acl.RuleOptions{Users: []string{"app"}}), Pass, ""},
+		{"without_password", admitting(acl.RuleOptions{Users: []string{"bob"}, Certificate: acl.CertificateOptions{CN: "bob's laptop"}}), Pass, ""},
 		{"without_password", refused(roleList), Skip, "permission denied"},
 		{"password_encryption", set("password_encryption", "md5"), Warn, "is md5"},
 		{"password_encryption", func(s **server) { (*s).md5 = []string{"a", "b", "c", "d", "e", "f"} }, Warn, "a, b, c, d, e and 1 more"},
@@ -533,7 +540,7 @@ func TestChecksAreDocumented(t *testing.T) {
 	for _, c := range listenerChecks() {
 		have = append(have, c.name)
 	}
-	for _, c := range (&server{examined: "yes"}).checks() {
+	for _, c := range (&server{examined: "yes", backend: &tcpBackend{}}).checks() {
 		have = append(have, c.name)
 	}
 	for _, name := range have {
@@ -541,7 +548,7 @@ func TestChecksAreDocumented(t *testing.T) {
 			t.Errorf("%s has no heading, or no reason why it matters", name)
 		}
 	}
-	have = append(append(have, postgres.Names()...), "waivers")
+	have = append(slices.Concat(have, postgres.Names(), machine.Names()), "waivers")
 	slices.Sort(documented)
 	slices.Sort(have)
 	if !slices.Equal(documented, have) {
@@ -564,7 +571,7 @@ func TestAsk(t *testing.T) {
 	ask := func(user string) *server {
 		p := target{user: user, database: "postgres"}
 		s := &server{unknown: make(map[string]string)}
-		conn, err := p.connect(context.Background(), path, "")
+		conn, err := p.connect(context.Background(), path, "", nil)
 		if err != nil {
 			s.unexamined = postgres.Reason(err)
 			return s

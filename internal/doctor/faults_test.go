@@ -206,7 +206,7 @@ func newFaultLab(t *testing.T, o pgtest.Options) *faultLab {
 // examine returns all that is found.
 func (l *faultLab) examine() []Finding {
 	l.Helper()
-	r, err := ExaminePostgres(context.Background(), "host="+l.SocketDir+" port="+strconv.Itoa(l.Port)+" user=postgres dbname=postgres", time.Now())
+	r, err := ExaminePostgres(context.Background(), "host="+l.SocketDir+" port="+strconv.Itoa(l.Port)+" user=postgres dbname=postgres", time.Now(), nil)
 	l.must(err)
 	for _, f := range r.Findings {
 		if f.Status == Skip {
@@ -335,6 +335,11 @@ func (m made) restarts(wrong []Finding) int {
 	return 0
 }
 
+// breaksFile reports whether the fault is a mistake in postgresql.conf, for which PostgreSQL
+// applies nothing of the file at a reload (ProcessConfigFileInternal in guc.c): no other parameter could
+// be changed beside it.
+func (m made) breaksFile() bool { return m.check == "settings_files" }
+
 // batches returns the faults of a release in groups whose faults can be made at once.
 func batches(release int) (all [][]made) {
 	for _, m := range faultsOfServer() {
@@ -342,7 +347,9 @@ func batches(release int) (all [][]made) {
 			continue
 		}
 		at := slices.IndexFunc(all, func(b []made) bool {
-			return !slices.ContainsFunc(b, func(o made) bool { return o.check == m.check || o.conflict() == m.conflict() })
+			return !slices.ContainsFunc(b, func(o made) bool {
+				return o.check == m.check || o.conflict() == m.conflict() || o.breaksFile() || m.breaksFile()
+			})
 		})
 		if at < 0 {
 			all = append(all, nil)

@@ -130,7 +130,7 @@ func (g gateState) checkBackend() (out []Finding) {
 		case h.TLS == nil || h.Clear:
 			out = append(out, finding(loopbackWarns(h.Address), "backend.sslmode", "the connection to "+h.Address+" may be in clear",
 				"write verify-full, or use PostgreSQL's Unix socket"))
-		case h.TLS.InsecureSkipVerify:
+		case h.TLS.InsecureSkipVerify && h.TLS.VerifyConnection == nil:
 			out = append(out, finding(loopbackWarns(h.Address), "backend.sslmode", "the server at "+h.Address+" is not verified", "write verify-full"))
 		}
 	}

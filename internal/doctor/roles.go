@@ -2,6 +2,8 @@ package doctor
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"pgwicket/internal/pgconf"
@@ -74,7 +76,7 @@ func (s *server) checkWithoutPassword() []Finding {
 			return s.skipUnknown(what)
 		}
 	}
-	trusted, mapped := map[string][]string{}, map[string][]string{}
+	trusted, mapped, unbound := map[string][]string{}, map[string][]string{}, map[string][]string{}
 	_, remote := s.tcp()
 	for _, role := range s.roles {
 		for _, fromNetwork := range []bool{false, true} {
@@ -83,8 +85,12 @@ func (s *server) checkWithoutPassword() []Finding {
 			case r == nil || fromNetwork && !remote:
 			case r.Method == "trust":
 				trusted[r.At()] = append(trusted[r.At()], role.name)
-			case r.Method == "peer" && r.Option("map") != "" && !s.alone && s.gate.rules == nil && s.isMapped(r.Option("map"), role.name):
-				mapped[r.At()] = append(mapped[r.At()], role.name)
+			case (r.Method == "peer" || r.Method == "cert") && r.Option("map") != "" && !fromNetwork && !s.alone && s.isMapped(r.Option("map"), role.name):
+				if s.gate.rules == nil {
+					mapped[r.At()] = append(mapped[r.At()], role.name)
+				} else if rule := s.gate.rules.MayAdmitUnbound(role.name); rule != nil {
+					unbound[rule.Name] = append(unbound[rule.Name], role.name)
+				}
 			}
 		}
 	}
@@ -97,6 +103,10 @@ func (s *server) checkWithoutPassword() []Finding {
 			out = append(out, finding(Fail, r.At(), "the gate can log in as "+firstNames(names)+" without a password, and has no rules that bind them to certificates",
 				`set acl.rules (docs/security.md, "The certificate instead of a password")`))
 		}
+	}
+	for _, rule := range slices.Sorted(maps.Keys(unbound)) {
+		out = append(out, finding(Warn, "acl.rules", fmt.Sprintf("rule %q may admit any client as %s, and PostgreSQL asks the gate for no password (peer or cert with a map)", rule, firstNames(unbound[rule])),
+			`write samename or \1 in users, or one cn, dns, uri or spki in certificate (docs/security.md, "The certificate instead of a password")`))
 	}
 	return orPass(out, "every role needs a password or its own account")
 }

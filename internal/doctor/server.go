@@ -27,11 +27,14 @@ type server struct {
 	md5        []string          // roles whose password is stored as MD5
 	unknown    map[string]string // the reason, by what is not known
 
+	parameters map[string]string // see parametersOf
+
 	byFiles bool // it was not asked: its files were read
 
-	gate  gateState
-	alone bool      // there is no gate
-	more  []Finding // of internal/doctor/postgres
+	gate    gateState
+	backend *tcpBackend // nil: the gate reaches it over a socket, or there is no gate
+	alone   bool        // there is no gate
+	more    []Finding   // of internal/doctor/postgres
 }
 
 // The keys of server.unknown.
@@ -42,8 +45,8 @@ const (
 	verifierList  = "pg_authid"
 )
 
-// servers examines each PostgreSQL whose socket the configuration names, or the one
-// whose files are read.
+// servers examines each PostgreSQL that the configuration names, or the one whose files
+// are read.
 func (t target) servers(ctx context.Context, gate gateState) (all []*server) {
 	var paths []string
 	for _, h := range gate.hosts {
@@ -60,20 +63,23 @@ func (t target) servers(ctx context.Context, gate gateState) (all []*server) {
 	for _, path := range paths {
 		s := &server{name: path, gate: gate, unknown: make(map[string]string)}
 		s.connect(ctx, func(ctx context.Context, database string) (*pgconn.PgConn, error) {
-			return t.connect(ctx, path, database)
-		}, true, t.now)
+			return t.connect(ctx, path, database, s.parameters)
+		}, onThisMachine, t.now)
 		s.readSockets([]string{path})
 		all = append(all, s)
 	}
-	if len(paths) == 0 {
-		all = append(all, &server{name: "on TCP", gate: gate, unexamined: "its backends are on TCP, and doctor connects over Unix sockets only"})
+	for _, h := range tcpHosts(gate.hosts) {
+		all = append(all, t.examineBackend(ctx, h, gate))
 	}
 	return all
 }
 
-// connect asks a server, and makes the checks of package postgres. local says that its
+// onThisMachine says that the files of a server are on this machine.
+func onThisMachine(context.Context, *pgconn.PgConn) bool { return true }
+
+// connect asks a server, and makes the checks of package postgres. local reports whether its
 // files are on this machine.
-func (s *server) connect(ctx context.Context, connect func(ctx context.Context, database string) (*pgconn.PgConn, error), local bool, now time.Time) {
+func (s *server) connect(ctx context.Context, connect func(ctx context.Context, database string) (*pgconn.PgConn, error), local func(context.Context, *pgconn.PgConn) bool, now time.Time) {
 	conn, err := connect(ctx, "")
 	if err != nil {
 		s.unexamined = postgres.Reason(err)
@@ -81,7 +87,7 @@ func (s *server) connect(ctx context.Context, connect func(ctx context.Context, 
 	}
 	defer conn.Close(ctx)
 	s.ask(ctx, conn)
-	o := postgres.Options{Connect: connect, Now: now, Local: local, BehindGate: !s.alone}
+	o := postgres.Options{Connect: connect, Now: now, Local: local(ctx, conn), BehindGate: !s.alone}
 	if s.gate.perAccount > 0 {
 		o.GateLimits = fmt.Sprintf("the gate admits %d sessions of an account (limits.max_sessions_per_account)", s.gate.perAccount)
 	}
@@ -151,6 +157,9 @@ func (s *server) checks() []check[*server] {
 		{"examined", (*server).checkExamined},
 		{"unix_socket", (*server).checkSockets},
 	}
+	if s.backend != nil {
+		asked = append(asked, check[*server]{"backend_tls", (*server).checkBackendTLS}, check[*server]{"backend_firewall", (*server).checkBackendFirewall})
+	}
 	if s.examined == "" {
 		return asked
 	}
@@ -175,6 +184,9 @@ func (s *server) checkExamined() []Finding {
 		fix := "run doctor on the machine of PostgreSQL, as an account and with a --user that pg_hba.conf allows, or name the directory of its postgresql.conf with --pg-conf"
 		if s.alone {
 			fix = "give --postgres a host, port, user and database by which psql can connect"
+		}
+		if s.backend != nil {
+			fix = "name a role that pg_hba.conf allows from this machine with --user, and its password with PGPASSWORD or .pgpass; or run doctor --postgres on the machine of PostgreSQL"
 		}
 		return []Finding{{Status: Skip, Reason: "PostgreSQL could not be examined: " + s.unexamined, Fix: fix}}
 	}

@@ -95,6 +95,9 @@ func groupName(gid int) string {
 // checkSockets finds the accounts that can bypass the gate: those that may enter the
 // directory of a socket and write to the socket.
 func (s *server) checkSockets() (out []Finding) {
+	if s.backend != nil && len(s.sockets) == 0 {
+		return []Finding{{Status: Skip, Where: "unix_socket_directories", Reason: "its sockets are on its own machine", Fix: "run pgwicket doctor --postgres there"}}
+	}
 	for _, f := range s.sockets {
 		out = append(out, f.check(s.alone)...)
 	}

@@ -58,6 +58,8 @@ func serverSubjects() map[string]subject {
 	return map[string]subject{
 		"examined":            {report.Settings, "", "What is not examined is not known to be right."},
 		"unix_socket":         {report.Sockets, "", "The directory of a socket is its only access control besides pg_hba.conf."},
+		"backend_tls":         {report.Transport, "6.8", "Whatever clients send to the gate goes on over this connection."},
+		"backend_firewall":    {report.Firewall, "", "Who reaches the port of PostgreSQL can try passwords without the gate."},
 		"listen_addresses":    {report.TCP, "5.2", "An address that no client needs is only useful to others."},
 		"pg_hba_network":      {report.TCP, "5.4", "Each network that a line admits can try passwords, and what is sent in clear can be read on the way."},
 		"pg_hba_trust":        {report.Authentication, "5.3, 5.4", "With trust the name of a role is all that it takes."},

@@ -21,7 +21,14 @@ func (s *server) tcp() (anywhere, remote bool) {
 	return anywhere, remote
 }
 
-const noTCP = "listen_addresses = '' in postgresql.conf, and restart PostgreSQL"
+// noTCP is the fix of a server whose gate could use its socket.
+func (s *server) noTCP() string {
+	const fix = "listen_addresses = '' in postgresql.conf, and restart PostgreSQL"
+	if s.backend != nil {
+		return "name the directory of its Unix socket in backend.host, reload the gate, and then " + fix
+	}
+	return fix
+}
 
 func (s *server) checkListenAddresses() []Finding {
 	setting := s.settings["listen_addresses"]
@@ -31,12 +38,14 @@ func (s *server) checkListenAddresses() []Finding {
 		return []Finding{pass("PostgreSQL listens on no TCP address")}
 	case s.alone:
 		return s.checkAddressesAlone(setting)
+	case s.backend != nil && !s.backend.loopback():
+		return s.backend.checkAddresses(setting)
 	case everyAddress(setting):
-		return []Finding{finding(Fail, "listen_addresses", fmt.Sprintf("PostgreSQL listens on every network of its machine (%s), so clients can bypass the gate", setting), noTCP)}
+		return []Finding{finding(Fail, "listen_addresses", fmt.Sprintf("PostgreSQL listens on every network of its machine (%s), so clients can bypass the gate", setting), s.noTCP())}
 	case remote:
-		return []Finding{finding(Warn, "listen_addresses", fmt.Sprintf("PostgreSQL listens on %s, where clients may bypass the gate", setting), noTCP)}
+		return []Finding{finding(Warn, "listen_addresses", fmt.Sprintf("PostgreSQL listens on %s, where clients may bypass the gate", setting), s.noTCP())}
 	}
-	return []Finding{finding(Warn, "listen_addresses", fmt.Sprintf("PostgreSQL listens on %s, where every account of its machine can bypass the gate", setting), noTCP)}
+	return []Finding{finding(Warn, "listen_addresses", fmt.Sprintf("PostgreSQL listens on %s, where every account of its machine can bypass the gate", setting), s.noTCP())}
 }
 
 // checkAddressesAlone is the same for a server without a gate, whose clients need an
@@ -63,6 +72,9 @@ func (s *server) checkNetwork() (out []Finding) {
 	}
 	if s.alone {
 		return s.checkNetworkAlone()
+	}
+	if s.backend != nil && !s.backend.loopback() {
+		return s.backend.checkLines(s.rules)
 	}
 	_, remote := s.tcp()
 	for _, r := range s.rules {

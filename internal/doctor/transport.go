@@ -35,8 +35,8 @@ func (s *server) checkSSL() (out []Finding) {
 }
 
 func (s *server) sslFix() string {
-	if s.alone {
+	if s.alone || s.backend != nil {
 		return "put server.crt and server.key into the data directory\nalter system set ssl = on;\nselect pg_reload_conf();"
 	}
-	return noTCP + "; or ssl = on"
+	return s.noTCP() + "; or ssl = on"
 }

@@ -250,8 +250,7 @@ func (g *Gate) serveReload(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, "the gate is shutting down and does not reload", http.StatusConflict)
 			return
 		}
-		g.forward(http.MethodPost, ReloadPath, nil, nil)
-		status.WriteJSON(w, result)
+		status.WriteJSON(w, g.reloadBefore(result))
 	case <-r.Context().Done():
 	}
 }

@@ -57,7 +57,7 @@ func (g *Gate) serveLiftBackoffs(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	g.forward(http.MethodPost, LiftBackoffsPath, query, nil) // else it would hand them over at its end
+	_ = g.forward(http.MethodPost, LiftBackoffsPath, query, nil) // else it would hand them over at its end
 	n := g.server.LiftBackoffs(user, source.Unmap())
 	g.Log.Info("back-offs lifted", "user", user, "source", text, "lifted", n)
 	status.WriteJSON(w, Lifted{n})

@@ -107,7 +107,7 @@ func New(o Options) (*Gate, error) {
 		started.Admin.TLS = new(tlsconfig.Server) // only its presence is fixed
 	}
 	g := &Gate{Options: o, started: &started, failures: make(chan error, 1), requests: make(chan chan *status.Reload)}
-	g.admin.upgrade.finished, g.admin.upgrade.drainNow, g.admin.upgrade.program = make(chan *upgrade.Successor), make(chan struct{}), upgrade.ProgramID()
+	g.admin.upgrade.begin()
 	var err error
 	if g.server, err = proxy.New(proxy.Options{
 		Policy: o.Config.Policy, Log: o.Log, Refusals: o.Refusals, Metrics: o.Metrics, Now: o.Now,
@@ -133,7 +133,7 @@ func (g *Gate) Run(signals <-chan os.Signal) error {
 	g.notifier = systemd.NewNotifier(g.Log)
 	defer g.notifier.Close()
 	defer g.admin.close()
-	if err := g.start(); err != nil {
+	if err := g.start(signals); err != nil {
 		g.Log.Error("cannot start", "error", err)
 		return fmt.Errorf("%w: %w", ErrCannotStart, err)
 	}
@@ -162,7 +162,7 @@ var (
 )
 
 // start opens everything, gives up privileges, and accepts the first connections.
-func (g *Gate) start() (err error) {
+func (g *Gate) start(signals <-chan os.Signal) (err error) {
 	if g.Predecessor != nil {
 		defer func() {
 			if err != nil {
@@ -186,7 +186,7 @@ func (g *Gate) start() (err error) {
 		return fmt.Errorf("audit.file: %w", err)
 	}
 	if g.Predecessor != nil {
-		if err := g.takeOver(); err != nil {
+		if err := g.takeOver(signals); err != nil {
 			return err
 		}
 	} else {
@@ -198,27 +198,9 @@ func (g *Gate) start() (err error) {
 	return nil
 }
 
-// takeOver is the rest of start for a process that takes over from another one.
-func (g *Gate) takeOver() error {
-	p := g.Predecessor
-	if err := p.TakeOver(upgrade.NewGate{Gate: g.shared(), LocksAdded: g.setLocks, Upgraded: g.Upgraded}); err != nil {
-		return err
-	}
-	g.auditStart("upgraded", slog.Int("before", p.PID), slog.String("version_before", p.Version))
-	g.serve(g.admin.upgrade.listeners)
-	g.ready.Store(true)
-	g.admin.upgrade.before.Store(p)
-	if err := p.Serving(func() { g.admin.upgrade.before.Store(nil) }); err != nil {
-		return err
-	}
-	g.ownSocket()
-	return nil
-}
-
 // wait handles signals, changed files and requests until the gate has ended.
 func (g *Gate) wait(signals <-chan os.Signal) error {
-	var drained chan error
-	asked := false // by a signal
+	var e ending
 	status := time.NewTicker(statusInterval)
 	defer status.Stop()
 	second := time.NewTicker(time.Second)
@@ -236,26 +218,12 @@ func (g *Gate) wait(signals <-chan os.Signal) error {
 		case done := <-g.requests:
 			done <- g.reloadByCommand()
 		case sig := <-signals:
-			switch {
-			case sig == syscall.SIGHUP && g.stopping.Load():
-				g.Log.Info("no reload while shutting down")
-			case sig == syscall.SIGHUP:
-				if trail := g.trail.Load(); trail != nil {
-					trail.Reopen()
-				}
-				g.reload(bySignal, filewatch.Take(g.files(g.Path)))
-				go g.forward(http.MethodPost, ReloadPath, nil, nil)
-			case drained != nil && !asked: // after an upgrade
-				asked = true
-				g.stopUpgraded()
-			case drained != nil:
-				g.Log.Warn("second signal, exiting at once", "signal", sig.String(), "sessions", g.server.Sessions())
-				return ErrKilled
-			default:
-				asked, drained = true, make(chan error, 1)
-				g.beginShutdown()
-				go g.drain(sig, drained)
-				g.watch(false)
+			if err := g.onSignal(sig, &e); err != nil {
+				return err
+			}
+		case sig := <-g.admin.upgrade.told:
+			if sig == syscall.SIGHUP || e.asked == nil { // else this process has got it, too
+				_ = g.onSignal(sig, &e)
 			}
 		case <-second.C:
 			g.followLocks()
@@ -263,11 +231,15 @@ func (g *Gate) wait(signals <-chan os.Signal) error {
 		case <-status.C:
 			g.notifier.Status(g.status())
 		case next := <-g.admin.upgrade.finished:
-			drained = g.finishUpgrade(next)
-		case err := <-drained:
+			g.onUpgrade(next, &e)
+		case err := <-e.drained:
 			if errors.Is(err, upgrade.ErrSuccessorGone) {
-				drained = nil
+				e.drained = nil
 				g.resumeAfterUpgrade(err)
+				if g.stopping.Load() { // it was told to stop just now
+					e.asked = syscall.SIGTERM
+					g.shutDown(&e)
+				}
 				continue
 			}
 			g.logStopped(err)
@@ -279,12 +251,58 @@ func (g *Gate) wait(signals <-chan os.Signal) error {
 	}
 }
 
+// ending is how far the end of a gate has come. The goroutine of wait owns it.
+type ending struct {
+	drained chan error // gets one when nothing is open any more; nil: this process serves
+	asked   os.Signal  // the signal that has begun it; nil: none has
+}
+
+// onSignal does what a signal is for. An error ends the gate at once.
+func (g *Gate) onSignal(sig os.Signal, e *ending) error {
+	switch {
+	case sig == syscall.SIGHUP && g.stopping.Load():
+		g.Log.Info("no reload while shutting down")
+	case sig == syscall.SIGHUP:
+		if trail := g.trail.Load(); trail != nil {
+			trail.Reopen()
+		}
+		g.reload(bySignal, filewatch.Take(g.files(g.Path)))
+		g.reloadNext(true)
+		go func() { _ = g.forward(http.MethodPost, ReloadPath, nil, nil) }()
+	case e.asked != nil:
+		g.Log.Warn("second signal, exiting at once", "signal", sig.String(), "sessions", g.server.Sessions())
+		return ErrKilled
+	case e.drained != nil: // after an upgrade
+		e.asked = sig
+		g.stopUpgraded()
+	default:
+		e.asked = sig
+		g.stopping.Store(true)
+		if !g.withdrawUpgrade() {
+			g.Log.Info("the new process has taken over; it is told to stop", "signal", sig.String())
+			return nil // onUpgrade goes on
+		}
+		g.shutDown(e)
+	}
+	return nil
+}
+
+// shutDown begins to end the gate, for a signal.
+func (g *Gate) shutDown(e *ending) {
+	e.drained = make(chan error, 1)
+	g.beginShutdown()
+	go g.drain(e.asked, e.drained)
+	g.watch(false)
+}
+
 // reloadByCommand returns nil while the gate shuts down.
 func (g *Gate) reloadByCommand() *status.Reload {
 	if g.stopping.Load() {
 		return nil
 	}
-	return g.reload(byCommand, filewatch.Take(g.files(g.Path)))
+	result := g.reload(byCommand, filewatch.Take(g.files(g.Path)))
+	g.reloadNext(false)
+	return result
 }
 
 func (g *Gate) logStopped(err error) {

@@ -19,7 +19,8 @@ import (
 
 // The paths of the locks, which only the admin socket serves. LockPath takes a filter
 // (lock.Conditions), reason, yes and one of for, until and forever in its query, and
-// UnlockPath takes id.
+// UnlockPath takes id. From the process after this one LockPath takes id, too, and UnlockPath takes yes:
+// then it is no error if there is no such lock.
 const (
 	LocksPath  = "/locks.json"
 	LockPath   = "/lock"
@@ -153,41 +154,59 @@ func (g *Gate) serveLock(w http.ResponseWriter, r *http.Request) {
 	}
 	l.By = operator(r.Context())
 	l, _, err = g.locks.table.Add(l, g.Now())
+	g.setLocks() // also those of another process, which Add has read
 	if err != nil && !errors.Is(err, lock.ErrNotSynced) {
 		g.Log.Error("cannot lock", "filter", l.String(), "by", l.By, "error", err.Error())
 		http.Error(w, "cannot lock: "+err.Error()+"; nothing has changed", http.StatusInternalServerError)
 		return
 	}
-	g.setLocks()
-	if !g.locks.table.Persistent() { // else the process before reads the file
-		query.Set("yes", "1")
-		g.forward(http.MethodPost, LockPath, query, nil)
-	}
+	here := query.Get("id") == "" // and not in the process after this one
+	query.Set("yes", "1")
+	query.Set("id", l.ID)
+	forwarded := g.forward(http.MethodPost, LockPath, query, nil)
 	g.Log.Warn("locked", "lock", l.ID, "filter", l.String(), "until", untilText(l), "reason", l.Reason, "by", l.By, "sessions", matched)
-	g.audit("locked", append(lockAttrs(l, l.By), slog.Int("sessions", matched))...)
+	if here {
+		g.audit("locked", append(lockAttrs(l, l.By), slog.Int("sessions", matched))...)
+	}
 	if err != nil {
 		g.refuseUnsynced(w, l, err)
+		return
+	}
+	if forwarded != nil {
+		refuseForwarded(w, fmt.Sprintf("lock %s is in force", l.ID), forwarded)
 		return
 	}
 	status.WriteJSON(w, Locked{l, matched, g.locks.table.Persistent()})
 }
 
 func (g *Gate) serveUnlock(w http.ResponseWriter, r *http.Request) {
-	l, _, err := g.locks.table.Remove(r.URL.Query().Get("id"))
+	query := r.URL.Query()
+	l, _, err := g.locks.table.Remove(query.Get("id"))
+	g.setLocks() // also those of another process, which Remove has read
 	switch {
+	case errors.Is(err, lock.ErrNoLock) && query.Get("yes") != "": // the process after this one had it, or another
+		status.WriteJSON(w, l)
+		return
 	case errors.Is(err, lock.ErrNoLock):
 		http.Error(w, err.Error(), http.StatusConflict)
 		return
 	case err != nil && !errors.Is(err, lock.ErrNotSynced):
-		g.Log.Error("cannot unlock", "lock", r.URL.Query().Get("id"), "by", operator(r.Context()), "error", err.Error())
+		g.Log.Error("cannot unlock", "lock", query.Get("id"), "by", operator(r.Context()), "error", err.Error())
 		http.Error(w, "cannot unlock: "+err.Error()+"; the lock is still in force", http.StatusInternalServerError)
 		return
 	}
-	g.setLocks()
-	g.audit("unlocked", lockAttrs(l, operator(r.Context()))...)
+	if query.Get("yes") == "" { // else the process after this one has it in the trail
+		g.audit("unlocked", lockAttrs(l, operator(r.Context()))...)
+	}
+	query.Set("yes", "1")
+	forwarded := g.forward(http.MethodPost, UnlockPath, query, nil)
 	g.Log.Warn("unlocked", "lock", l.ID, "filter", l.String(), "reason", l.Reason, "by", operator(r.Context()))
 	if err != nil {
 		g.refuseUnsynced(w, l, err)
+		return
+	}
+	if forwarded != nil {
+		refuseForwarded(w, fmt.Sprintf("lock %s has ended", l.ID), forwarded)
 		return
 	}
 	status.WriteJSON(w, l)
@@ -207,7 +226,7 @@ func parseLock(query url.Values, now time.Time) (l lock.Lock, err error) {
 	if l.IsZero() {
 		return l, errors.New("there is no condition; name what to lock")
 	}
-	l.Reason = query.Get("reason")
+	l.Reason, l.ID = query.Get("reason"), query.Get("id") // a process that has it already names it
 	ends := 0
 	for _, name := range []string{"for", "until", "forever"} {
 		if query.Has(name) {
@@ -235,7 +254,7 @@ func parseLock(query url.Values, now time.Time) (l lock.Lock, err error) {
 	return l, nil
 }
 
-// matching returns how many of the open sessions a filter matches.
+// matching returns how many of the open sessions a filter matches, with those of the process before.
 func (g *Gate) matching(f *lock.Filter) (matched, open int) {
 	all := g.server.Snapshot()
 	for _, s := range all {
@@ -243,7 +262,10 @@ func (g *Gate) matching(f *lock.Filter) (matched, open int) {
 			matched++
 		}
 	}
-	return matched, len(all)
+	if g.admin.upgrade.before.Load() == nil {
+		return matched, len(all)
+	}
+	return matched + len(g.sessionsBefore(f.Values())), len(all) + len(g.sessionsBefore(nil))
 }
 
 // doubtful returns what makes it likely that a filter is a mistake; empty: nothing.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"pgwicket/internal/lock"
+	"pgwicket/internal/phrase"
 	"pgwicket/internal/status"
 )
 
@@ -93,8 +94,14 @@ func (g *Gate) serveTerminate(w http.ResponseWriter, r *http.Request) {
 	if before := g.admin.upgrade.before.Load(); before != nil { // first, for those that are on their way
 		before.Terminate(filter.Matches, detail)
 	}
-	n := g.server.Terminate(filter.Matches, detail) + g.terminateBefore(query)
+	n := g.server.Terminate(filter.Matches, detail)
+	others, err := g.terminateBefore(query)
+	n += others
 	g.audit("terminated", slog.String("filter", filter.String()), slog.String("by", by), slog.Int("sessions", n))
 	g.Log.Warn("sessions terminated", "filter", filter.String(), "by", by, "sessions", n)
+	if err != nil {
+		refuseForwarded(w, phrase.Count(n, "session")+" terminated", err)
+		return
+	}
 	status.WriteJSON(w, Terminated{n})
 }

@@ -8,8 +8,13 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
+	"unicode"
 
 	"pgwicket/internal/socket"
 	"pgwicket/internal/status"
@@ -21,11 +26,20 @@ type upgrades struct {
 	listeners []net.Listener                      // in the order of listen
 	before    atomic.Pointer[upgrade.Predecessor] // nil: there is none, or it has ended
 
-	under    atomic.Bool // an upgrade to another process is under way, or has been made
-	given    atomic.Bool // the other process has the sockets
-	finished chan *upgrade.Successor
+	under    atomic.Bool                       // an upgrade to another process is under way, or has been made
+	next     atomic.Pointer[upgrade.Successor] // its new process, until it has failed; nil: there is none
+	given    atomic.Bool                       // the other process has the sockets
+	finished chan *upgrade.Successor           // gets one when an upgrade has been made or, nil, has failed
+	told     chan os.Signal                    // the process before has got it
+	stop     sync.Once
 	drainNow chan struct{} // closed by stopUpgraded
 	program  string        // see upgrade.ProgramID
+
+	reload bool // the new process may have loaded its files before the last reload; of the goroutine of wait
+}
+
+func (u *upgrades) begin() {
+	u.finished, u.told, u.drainNow, u.program = make(chan *upgrade.Successor), make(chan os.Signal, 4), make(chan struct{}), upgrade.ProgramID()
 }
 
 // alive is the probe of the watchdog. While a new process takes over, nothing may be accepted here.
@@ -53,12 +67,13 @@ func (g *Gate) resumeServing() {
 		conns.pause.End(g.admin.conns[i].Listener)
 	}
 	g.server.ResumeAccepting()
-	g.ready.Store(true)
+	g.ready.Store(!g.stopping.Load())
 }
 
 // finishUpgrade has this process finish what it still has, while the new one serves.
 func (g *Gate) finishUpgrade(next *upgrade.Successor) chan error {
 	g.admin.upgrade.given.Store(true)
+	g.notifier.Silence(true)
 	g.server.HandedOver()
 	file := g.admin.file
 	g.admin.file = nil // the socket is the new process's
@@ -87,32 +102,38 @@ func (g *Gate) drainUpgraded() <-chan error {
 
 // stopUpgraded begins drainUpgraded now, and keeps this process from accepting again.
 func (g *Gate) stopUpgraded() {
-	if g.stopping.CompareAndSwap(false, true) {
-		close(g.admin.upgrade.drainNow)
-	}
-}
-
-// resumeAfterUpgrade has this process accept again, as its successor is gone.
-func (g *Gate) resumeAfterUpgrade(err error) {
-	g.Log.Error("the new process is gone; this process accepts connections again", "error", err)
-	g.server.TakenBack()
-	g.resumeServing()
-	g.admin.upgrade.given.Store(false)
-	g.admin.upgrade.under.Store(false)
+	g.stopping.Store(true)
+	g.admin.upgrade.stop.Do(func() { close(g.admin.upgrade.drainNow) })
 }
 
 // planUpgrade returns what an upgrade would do now.
 func (g *Gate) planUpgrade() upgrade.Plan {
-	groups, _ := os.Getgroups()
 	totals := g.Metrics.Totals()
 	p := upgrade.Plan{
-		PID: os.Getpid(), Version: g.Build.Version, Format: upgrade.Format, UID: os.Geteuid(), GID: os.Getegid(), Groups: groups,
-		Sessions: totals.Open, Movable: g.server.Movable(), Starting: totals.Starting, DrainTimeout: g.started.DrainTimeout, Program: g.admin.upgrade.program,
+		PID: os.Getpid(), Version: g.Build.Version, Format: upgrade.Format, UID: os.Geteuid(),
+		Sessions: totals.Open, Movable: g.server.Movable(), Starting: totals.Starting, DrainTimeout: g.started.DrainTimeout, Program: g.admin.upgrade.program, Credentials: g.credentials(),
 	}
 	if err := g.mayUpgrade(); err != nil {
 		p.Problem = err.Error()
 	}
 	return p
+}
+
+// credentials returns the credentials of the unit that the configuration names, in a command, too. systemd mounts them
+// for the processes that start the gate, and for none that ExecReload= starts (systemd.exec(5)).
+func (g *Gate) credentials() (all []string) {
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	if dir == "" {
+		return nil
+	}
+	text, _ := os.ReadFile(g.Path) // without one the environment has all of it, and no command
+	words := strings.FieldsFunc(string(text), func(r rune) bool { return unicode.IsSpace(r) || strings.ContainsRune("\"'[]{},;()", r) })
+	for _, name := range append(g.files(g.Path), words...) {
+		if below, err := filepath.Rel(dir, name); err == nil && filepath.IsAbs(name) && filepath.IsLocal(below) && !slices.Contains(all, name) {
+			all = append(all, name)
+		}
+	}
+	return all
 }
 
 // mayUpgrade returns why there can be no upgrade now.
@@ -179,10 +200,10 @@ func (g *Gate) serveUpgrade(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	begun = true
+	g.admin.upgrade.next.Store(s)
 	go func() {
 		if !s.Run() {
-			g.admin.upgrade.under.Store(false)
-			return
+			s = nil
 		}
 		g.admin.upgrade.finished <- s
 	}()

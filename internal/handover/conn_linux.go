@@ -215,6 +215,3 @@ func PeerOf(u *net.UnixConn) (p Peer, err error) {
 	}
 	return Peer{int(cred.Uid), int(cred.Gid), int(cred.Pid)}, nil
 }
-
-// Peer returns the process that has made the channel.
-func (c *Conn) Peer() (Peer, error) { return PeerOf(c.socket) }

@@ -6,7 +6,11 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -137,7 +141,7 @@ func TestPeer(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
 	for _, c := range []*Conn{a, b} {
-		if p, err := c.Peer(); err != nil || p.UID != os.Getuid() || p.PID != os.Getpid() {
+		if _, p, err := c.Process(); err != nil || p.UID != os.Getuid() || p.PID != os.Getpid() {
 			t.Errorf("%+v, %v", p, err)
 		}
 	}
@@ -152,5 +156,60 @@ func TestPeer(t *testing.T) {
 	_ = f.Close()
 	if _, err := NewConn(fd); err == nil {
 		t.Error("a file is a channel")
+	}
+}
+
+// One of two processes takes a claim, and neither a second time.
+func TestClaim(t *testing.T) {
+	t.Parallel()
+	ours, err := NewClaim()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.Close()
+	fd, err := unix.Dup(ours.Descriptor())
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := ClaimOf(fd)
+	defer theirs.Close()
+	var taken atomic.Int64
+	var wg sync.WaitGroup
+	for _, c := range []Claim{ours, theirs, ours, theirs} {
+		wg.Go(func() {
+			if c.Take() {
+				taken.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if n := taken.Load(); n != 1 {
+		t.Errorf("taken %d times", n)
+	}
+	if (Claim{-1}).Take() {
+		t.Error("one that cannot be read is taken")
+	}
+}
+
+// A process has ended when the kernel says so, and not before.
+func TestProcess(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := OpenProcess(cmd.Process.Pid)
+	defer p.Close()
+	known := Process{cmd.Process.Pid, -1} // as where the system has no pidfd
+	if p.Ended(10*time.Millisecond) || known.Ended(10*time.Millisecond) || (Process{0, -1}).Ended(0) {
+		t.Error("it has ended")
+	}
+	_ = cmd.Process.Kill()
+	if !p.Ended(time.Minute) {
+		t.Error("it has not ended")
+	}
+	_ = cmd.Wait()
+	if !known.Ended(time.Minute) {
+		t.Error("without a pidfd it has not ended")
 	}
 }

@@ -38,7 +38,8 @@ const (
 	Rest                     // old: all sessions that can go have gone
 	Counters                 // old: its counters
 	Ended                    // old: sessions that had stayed have ended
-	End                      // old: it has no session any more
+	End                      // old: it has no session any more; new: it has been told to stop
+	Signal                   // old: which signal has come for the gate while the new process took over
 	Failed                   // both: why the upgrade ends here
 	kinds
 )
@@ -46,7 +47,7 @@ const (
 func (k Kind) String() string {
 	names := [...]string{
 		Hello: "hello", Welcome: "welcome", Socket: "socket", Prepared: "prepared", State: "state", Go: "go", Serving: "serving", Session: "session",
-		Batch: "batch", Accepted: "accepted", Commit: "commit", Abort: "abort", Rest: "rest", Counters: "counters", Ended: "ended", End: "end", Failed: "failed",
+		Batch: "batch", Accepted: "accepted", Commit: "commit", Abort: "abort", Rest: "rest", Counters: "counters", Ended: "ended", End: "end", Signal: "signal", Failed: "failed",
 	}
 	if k == 0 || k >= kinds {
 		return fmt.Sprintf("kind %d", uint8(k))
@@ -58,7 +59,7 @@ func (k Kind) String() string {
 // full queues, or a part of the state, which its sender cuts to fit.
 const MaxFrame = 4 << 20
 
-// maxFiles is how many descriptors a frame may bring: a session has two sockets.
+// maxFiles is how many descriptors a frame may bring: a session has two sockets, and Go has a claim and a mark.
 const maxFiles = 2
 
 const headerLen = 9

@@ -41,3 +41,33 @@ func (m Mark) IsSet() bool {
 
 // Close closes the descriptor.
 func (m Mark) Close() { _ = unix.Close(m.fd) }
+
+// Claim is what exactly one of two processes can take. The kernel decides, so that it holds also when the channel between
+// them is gone, and when the one that has taken it is dead. Nobody can give it back.
+type Claim struct{ fd int }
+
+// NewClaim returns a claim that nobody has taken.
+func NewClaim() (Claim, error) {
+	fd, err := unix.Eventfd(1, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	return Claim{fd}, os.NewSyscallError("eventfd", err)
+}
+
+// ClaimOf returns the claim that a descriptor is, which it takes over.
+func ClaimOf(fd int) Claim { return Claim{fd} }
+
+// Descriptor is for Send.
+func (c Claim) Descriptor() int { return c.fd }
+
+// Take takes the claim, and reports whether it has. One that cannot be read counts as taken by the other process.
+func (c Claim) Take() bool {
+	var counter [8]byte // a read sets it back, so there is one that succeeds
+	for {
+		n, err := unix.Read(c.fd, counter[:])
+		if err != unix.EINTR {
+			return err == nil && n == len(counter)
+		}
+	}
+}
+
+// Close closes the descriptor.
+func (c Claim) Close() { _ = unix.Close(c.fd) }

@@ -95,13 +95,15 @@ func unlessHeld(err error) string {
 // Set returns the locks.
 func (t *Table) Set() *Set { return t.set.Load() }
 
-// Add completes a lock with an id and its creation, keeps it, and returns it with the new
-// set. After an error other than ErrNotSynced nothing has changed.
+// Add completes a lock with an id and its creation, unless it has them from another process, keeps it, and returns it
+// with the new set. One that is there already stays as it is. After an error other than ErrNotSynced nothing has changed.
 func (t *Table) Add(l Lock, now time.Time) (Lock, *Set, error) {
 	if err := checkReason(l.Reason); err != nil {
 		return l, nil, err
 	}
-	l.Created = now.UTC().Truncate(time.Millisecond)
+	if l.Created.IsZero() {
+		l.Created = now.UTC().Truncate(time.Millisecond)
+	}
 	if l.Until != nil {
 		until := wholeSecond(*l.Until)
 		if l.Until = &until; !l.HoldsAt(now) {
@@ -109,6 +111,10 @@ func (t *Table) Add(l Lock, now time.Time) (Lock, *Set, error) {
 		}
 	}
 	set, err := t.change(func(all []Lock) ([]Lock, error) {
+		if i := slices.IndexFunc(all, func(old Lock) bool { return old.ID == l.ID }); i >= 0 {
+			l = all[i]
+			return nil, errUnchanged
+		}
 		all = slices.DeleteFunc(all, func(old Lock) bool { return !old.HoldsAt(now.Add(-keptAfter)) })
 		if len(all) >= MaxLocks {
 			all = slices.DeleteFunc(all, func(old Lock) bool { return !old.HoldsAt(now) })
@@ -116,17 +122,25 @@ func (t *Table) Add(l Lock, now time.Time) (Lock, *Set, error) {
 		if len(all) >= MaxLocks {
 			return nil, fmt.Errorf("there are %d locks already, which is the most that are possible; unlock some, or lock a network or an issuer", len(all))
 		}
-		l.ID = newID()
-		for slices.ContainsFunc(all, func(old Lock) bool { return old.ID == l.ID }) {
+		if l.ID == "" {
 			l.ID = newID()
+			for slices.ContainsFunc(all, func(old Lock) bool { return old.ID == l.ID }) {
+				l.ID = newID()
+			}
 		}
 		if err := l.check(); err != nil {
 			return nil, err
 		}
 		return append(all, l), nil
 	})
+	if errors.Is(err, errUnchanged) {
+		return l, t.Set(), nil
+	}
 	return l, set, err
 }
+
+// errUnchanged says that there is nothing to change.
+var errUnchanged = errors.New("it is there already")
 
 // ErrNoLock says that there is no lock with that id.
 var ErrNoLock = errors.New("there is no lock with this id; \"pgwicket locks\" lists them")

@@ -52,6 +52,10 @@ func Read(dir string) (*Cluster, error) {
 	return c, nil
 }
 
+// maxFile is far above any file of PostgreSQL's configuration. The account of PostgreSQL can
+// include what it likes, and root may be reading.
+const maxFile = 16 << 20
+
 // maxDepth is CONF_FILE_MAX_DEPTH of src/include/utils/conffiles.h.
 const maxDepth = 10
 

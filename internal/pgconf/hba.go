@@ -3,9 +3,10 @@ package pgconf
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
+
+	"pgwicket/internal/statefile"
 )
 
 // Rule is a line of pg_hba.conf.
@@ -28,10 +29,15 @@ type Mapping struct {
 	Mistake           string
 }
 
-// String returns the rule as a line of pg_hba.conf.
+// String returns the rule as a line of pg_hba.conf, without the passwords in its options.
 func (r Rule) String() string {
 	words := []string{r.Type, strings.Join(r.Databases, ","), strings.Join(r.Users, ","), r.Address, r.Method}
-	words = append(words, r.Options...)
+	for _, o := range r.Options {
+		if name, _, _ := strings.Cut(o, "="); name == "ldapbindpasswd" || name == "radiussecrets" {
+			o = name + "=..."
+		}
+		words = append(words, o)
+	}
 	return strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), " ")
 }
 
@@ -153,7 +159,7 @@ func readLines(file string, depth int) (lines []line, err error) {
 	if err := tooDeep(file, depth); err != nil {
 		return nil, err
 	}
-	text, err := os.ReadFile(file)
+	text, err := statefile.Read(file, maxFile)
 	if err != nil {
 		return nil, err
 	}

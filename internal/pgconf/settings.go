@@ -2,8 +2,9 @@ package pgconf
 
 import (
 	"fmt"
-	"os"
 	"strings"
+
+	"pgwicket/internal/statefile"
 )
 
 // readSettings reads one file of settings. A later setting overrides an earlier one.
@@ -11,7 +12,7 @@ func (c *Cluster) readSettings(file string, depth int) error {
 	if err := tooDeep(file, depth); err != nil {
 		return err
 	}
-	text, err := os.ReadFile(file)
+	text, err := statefile.Read(file, maxFile)
 	if err != nil {
 		return err
 	}

@@ -58,6 +58,11 @@ func (l *Login) AwaitsResult() bool {
 	return l.answers > 0 && l.answers >= l.requests && !l.Authenticated && !l.Ready && l.SQLSTATE == ""
 }
 
+// AwaitsClient reports whether the backend has asked what the client has not answered yet.
+func (l *Login) AwaitsClient() bool {
+	return l.requests > l.answers && !l.Authenticated && !l.Ready && l.SQLSTATE == ""
+}
+
 // collect keeps a part of the contents of a message.
 func (l *Login) collect(part []byte) {
 	if room := maxLogin - len(l.part); room > 0 {

@@ -283,9 +283,9 @@ func BenchmarkTracker(b *testing.B) {
 	}
 }
 
-// Whether the result of a login is PostgreSQL's to give, after each message of it; the client's are
-// those of kind p. SCRAM asks twice, and an answer may come before it is asked for.
-func TestLoginAwaitsResult(t *testing.T) {
+// Whether the result of a login is PostgreSQL's to give, or an answer the client's, after each message of it; the client's
+// messages are those of kind p. SCRAM asks twice, and an answer may come before it is asked for.
+func TestLoginAwaits(t *testing.T) {
 	t.Parallel()
 	request := func(code byte, more string) string {
 		return "R\x00\x00\x00" + string([]byte{byte(8 + len(more)), 0, 0, 0, code}) + more
@@ -294,16 +294,16 @@ func TestLoginAwaitsResult(t *testing.T) {
 	sasl, sent, final, ok := request(10, "SCRAM-SHA-256\x00\x00"), request(11, "r=1"), request(12, "v=1"), request(0, "")
 	for name, c := range map[string]struct {
 		messages []string
-		want     string // of each: + is yes
+		want     string // of each: + for the result, ? for the client
 	}{
-		"cleartext":             {[]string{request(3, ""), answer, "E\x00\x00\x00\x0cC28P01\x00\x00"}, "-+-"},
-		"md5":                   {[]string{request(5, "salt"), answer, ok}, "-+-"},
-		"scram":                 {[]string{sasl, answer, sent, answer, final, ok}, "-+-++-"},
+		"cleartext":             {[]string{request(3, ""), answer, "E\x00\x00\x00\x0cC28P01\x00\x00"}, "?+-"},
+		"md5":                   {[]string{request(5, "salt"), answer, ok}, "?+-"},
+		"scram":                 {[]string{sasl, answer, sent, answer, final, ok}, "?+?++-"},
 		"answered ahead":        {[]string{answer, request(3, "")}, "++"},
-		"too many answers":      {[]string{sasl, answer, answer, sent}, "-+++"},
-		"a part of an answer":   {[]string{request(3, ""), answer[:5], answer[5:]}, "--+"},
-		"something else":        {[]string{request(3, ""), "Q\x00\x00\x00\x05\x00"}, "--"},
-		"two asks of one login": {[]string{request(3, ""), answer, request(3, ""), answer}, "-+-+"},
+		"too many answers":      {[]string{sasl, answer, answer, sent}, "?+++"},
+		"a part of an answer":   {[]string{request(3, ""), answer[:5], answer[5:]}, "??+"},
+		"something else":        {[]string{request(3, ""), "Q\x00\x00\x00\x05\x00"}, "??"},
+		"two asks of one login": {[]string{request(3, ""), answer, request(3, ""), answer}, "?+?+"},
 	} {
 		login := new(pgwire.Login)
 		tracker, got := pgwire.Tracker{Login: login}, ""
@@ -313,7 +313,16 @@ func TestLoginAwaitsResult(t *testing.T) {
 			} else {
 				tracker.Ask([]byte(m))
 			}
-			got += map[bool]string{true: "+", false: "-"}[login.AwaitsResult()]
+			switch {
+			case login.AwaitsResult() && login.AwaitsClient():
+				got += "both"
+			case login.AwaitsResult():
+				got += "+"
+			case login.AwaitsClient():
+				got += "?"
+			default:
+				got += "-"
+			}
 		}
 		if got != c.want {
 			t.Errorf("%s: %s, want %s", name, got, c.want)

@@ -18,6 +18,9 @@ func Adopt(o Options) (changes []string, err error) {
 	if !isThere(layoutOf(o.Dir).cert) {
 		return nil, fmt.Errorf("%s has neither ca.crt nor cacert.pem, so there is no CA to adopt", o.Dir)
 	}
+	if err := checkForeign(o.Dir); err != nil {
+		return nil, err
+	}
 	unlock, err := lock(o.Dir)
 	if err != nil {
 		return nil, err
@@ -60,11 +63,39 @@ func adoptRoot(o Options, changes []string) ([]string, error) {
 	return root.complete(changes)
 }
 
-func makePrivate(paths ...string) (changes []string, err error) {
-	for _, path := range paths {
-		st, err := os.Stat(path)
+// checkForeign refuses a directory that could make Open write elsewhere, before anything in
+// it is changed: openssl and easy-rsa have no such files, and the directory may be one that
+// somebody has sent.
+func checkForeign(dir string) error {
+	st, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	if owner := ownerOf(st); owner > 0 && owner != os.Geteuid() {
+		return fmt.Errorf("%s belongs to another account (%d): run this as that account, or take it over with chown -R", dir, owner)
+	}
+	for _, name := range []string{"publish", "pending"} {
+		path := filepath.Join(dir, name)
+		st, err := os.Lstat(path)
 		if err != nil {
 			continue
+		}
+		if entries, err := os.ReadDir(path); st.IsDir() && err == nil && len(entries) == 0 {
+			continue
+		}
+		return fmt.Errorf("%s is of a CA that pgwicket ca works in already: use --dir %s; if the directory is from somebody else, look at the file and remove it", path, dir)
+	}
+	return nil
+}
+
+func makePrivate(paths ...string) (changes []string, err error) {
+	for _, path := range paths {
+		st, err := os.Lstat(path)
+		if err != nil {
+			continue
+		}
+		if st.Mode()&os.ModeSymlink != 0 { // its target is not ours to change
+			return changes, fmt.Errorf("%s is a symbolic link: put the directory or file itself there", path)
 		}
 		if mode := st.Mode().Perm(); mode&0o077 != 0 {
 			if err := os.Chmod(path, mode&0o700); err != nil {

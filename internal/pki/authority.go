@@ -163,6 +163,9 @@ func (a *authority) writeList(from, until time.Time) error {
 	if err != nil {
 		return err
 	}
+	if err := a.checkNothingUnrevoked(); err != nil {
+		return err
+	}
 	number, err := a.takeNumber()
 	if err != nil {
 		return err
@@ -174,6 +177,32 @@ func (a *authority) writeList(from, until time.Time) error {
 		return err
 	}
 	return write(a.files.list(), pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der}))
+}
+
+// checkNothingUnrevoked refuses to make a list without a certificate that the last one has: index.txt
+// may be an old copy. The end of certificateHold is meant, and those that have ended may go.
+func (a *authority) checkNothingUnrevoked() error {
+	last := a.readList()
+	if last == nil || last.CheckSignatureFrom(a.cert) != nil {
+		return nil
+	}
+	status := make(map[string]string, len(a.index.rows))
+	for _, row := range a.index.rows {
+		status[strings.TrimLeft(row[fieldSerial], "0")] = row[fieldStatus]
+	}
+	for _, e := range last.RevokedCertificateEntries {
+		serial := serialText(e.SerialNumber)
+		switch s := status[strings.TrimLeft(serial, "0")]; {
+		case s == "R", s == "E", s == "V" && e.ReasonCode == reasons["certificateHold"]:
+		case s == "V":
+			return fmt.Errorf("%s has the certificate %s as valid, and the list in %s has it as revoked, so a new list would take that back: revoke it, or remove the old list if it is to be valid again",
+				a.files.index(), serial, a.files.list())
+		default:
+			return fmt.Errorf("%s lacks the certificate %s, which the list in %s has as revoked, so a new list would take that back: put index.txt.old or another copy back, or remove the old list if the certificate has ended",
+				a.files.index(), serial, a.files.list())
+		}
+	}
+	return nil
 }
 
 // revoked returns the entries of a list in the order of openssl, by serial number.

@@ -2,6 +2,7 @@ package pki
 
 import (
 	"bytes"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"pgwicket/internal/certs"
 	"pgwicket/internal/crl"
 	"pgwicket/internal/statefile"
 )
@@ -133,12 +135,12 @@ func (c *CA) Unlisted() (n int) {
 // writeBundles writes root.crt and root.crl, and the copies that publish names, if they
 // are not as they should be.
 func (c *CA) writeBundles() error {
-	lists, err := readIfThere(c.ca.files.list())
+	lists, err := c.ca.listPEM()
 	if err != nil {
 		return err
 	}
 	if c.root != nil {
-		of, err := readIfThere(c.root.files.list())
+		of, err := c.root.listPEM()
 		if err != nil {
 			return err
 		}
@@ -155,6 +157,9 @@ func (c *CA) writeBundles() error {
 		return err
 	}
 	for _, path := range published {
+		if err := checkPublished(path); err != nil {
+			return err
+		}
 		mode := os.FileMode(0o644) // a list is public, and the gate has another account
 		if st, err := os.Stat(path); err == nil {
 			mode = st.Mode().Perm()
@@ -171,6 +176,18 @@ func writeIfOther(path string, data []byte, mode os.FileMode) error {
 		return nil
 	}
 	return statefile.Replace(path, data, mode, nil)
+}
+
+// checkPublished refuses to replace a file that is not one of lists.
+func checkPublished(path string) error {
+	data, err := readIfThere(path)
+	if err != nil || len(data) == 0 {
+		return err
+	}
+	if _, _, err := crl.Split(data); err != nil {
+		return fmt.Errorf("%s holds no list, and is not replaced: remove it, or remove the line from the file publish of the CA", path)
+	}
+	return nil
 }
 
 // Published returns the further files that hold the lists.
@@ -199,6 +216,9 @@ func (c *CA) Publish(path string) error {
 	if err != nil {
 		return err
 	}
+	if err := checkPublished(path); err != nil {
+		return err
+	}
 	if !slices.Contains(paths, path) {
 		text := strings.Join(append(paths, path), "\n") + "\n"
 		if err := write(filepath.Join(c.dir, "publish"), []byte(text)); err != nil {
@@ -206,6 +226,30 @@ func (c *CA) Publish(path string) error {
 		}
 	}
 	return c.writeBundles()
+}
+
+// errBadList says that crl.pem is not what a CA has signed.
+var errBadList = errors.New("it is no list that this CA has signed")
+
+// listPEM returns the list in crl.pem; nil if there is none. Nothing else gets into the
+// copies, which may be files of root.
+func (a *authority) listPEM() ([]byte, error) {
+	data, err := readIfThere(a.files.list())
+	if data == nil || err != nil {
+		return nil, err
+	}
+	lists, _, err := crl.Split(data)
+	if err != nil || len(lists) != 1 {
+		return nil, inFile(a.files.list(), errBadList)
+	}
+	ca, err := certs.Parse(a.cert.Raw)
+	if err != nil {
+		return nil, inFile(a.files.cert, err)
+	}
+	if list, err := crl.Parse(lists[0]); err != nil || !list.SignedBy(ca) {
+		return nil, inFile(a.files.list(), errBadList)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: lists[0]}), nil
 }
 
 // parsedList reads crl.pem as the gate does, version 1 too; nil if it cannot be read.

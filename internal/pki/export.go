@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/base64"
@@ -55,7 +56,7 @@ func (c *CA) Export(name, format, dir string) (paths []string, err error) {
 	}
 	for _, f := range files {
 		path := filepath.Join(dir, f.name)
-		if err := write(path, f.data); err != nil {
+		if err := replaceKeepingOther(path, f.data); err != nil { // perhaps of another CA
 			return paths, err
 		}
 		paths = append(paths, path)
@@ -66,6 +67,9 @@ func (c *CA) Export(name, format, dir string) (paths []string, err error) {
 func (c *CA) bundle(name string) (*bundle, error) {
 	e, cert, err := c.current(name)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkFileName(e.Name); err != nil { // openssl takes every common name
 		return nil, err
 	}
 	if !isThere(c.KeyFile(e.Name)) {
@@ -136,6 +140,7 @@ func (b *bundle) kubernetes() ([]exported, error) {
 		}
 		return '-'
 	}, strings.ToLower(b.name)), ".-")
+	name = cmp.Or(name, "pgwicket") // of a name without ASCII
 	var text strings.Builder
 	fmt.Fprintf(&text, "apiVersion: v1\nkind: Secret\nmetadata:\n  name: %s\ntype: kubernetes.io/tls\ndata:\n", name)
 	for _, item := range []exported{{"tls.crt", b.certs()}, {"tls.key", key}, {"ca.crt", b.trust}} {

@@ -6,6 +6,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
 )
 
 const gateConfig = `# Written by "pgwicket ca server". config.example.yaml explains every key.
@@ -60,11 +63,20 @@ func (c *CA) WriteGateConfig(path string, r *Request, backend string) (listen st
 
 // Rule returns an entry of acl.rules that admits a client.
 func (r *Request) Rule() string {
-	certificate := "cn: " + quote(r.CommonName)
+	certificate := "cn: " + literal(r.CommonName)
 	if len(r.URIs) > 0 {
-		certificate += ", uri: " + quote(r.URIs[0].String())
+		certificate += ", uri: " + literal(r.URIs[0].String())
 	}
-	return fmt.Sprintf("- {name: %s, action: allow, databases: [all], users: [%s], certificate: {%s}}", quote(r.Name), quote(r.CommonName), certificate)
+	return fmt.Sprintf("- {name: %s, action: allow, databases: [all], users: [%s], certificate: {%s}}", quote(r.Name), literal(r.CommonName), certificate)
+}
+
+// literal writes a name for acl.rules. One that would be a keyword or a pattern there becomes the
+// regular expression that matches it alone.
+func literal(name string) string {
+	if slices.Contains([]string{"all", "samename", "sameuser"}, name) || strings.ContainsAny(name[:1], "/+@") || strings.ContainsAny(name, `*\`) {
+		name = "/^" + regexp.QuoteMeta(name) + "$"
+	}
+	return quote(name)
 }
 
 // quote writes a text as JSON, which is YAML, too.

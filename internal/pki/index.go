@@ -52,10 +52,11 @@ func parseIndex(text string) (*index, error) {
 		if err != nil {
 			return nil, fmt.Errorf("line %d %w", n, err)
 		}
-		if first, twice := seen[row[fieldSerial]]; twice {
+		number := strings.TrimLeft(row[fieldSerial], "0") // 01 and 0001 are one number in a list
+		if first, twice := seen[number]; twice {
 			return nil, fmt.Errorf("line %d has the serial number of line %d, %s", n, first, row[fieldSerial])
 		}
-		seen[row[fieldSerial]] = n
+		seen[number] = n
 		x.rows = append(x.rows, row)
 	}
 	return x, nil
@@ -166,6 +167,9 @@ func oneLine(cn string) string {
 
 // unescape reads the \xHH of oneLine.
 func unescape(text string) string {
+	if !strings.Contains(text, `\x`) {
+		return text
+	}
 	var b strings.Builder
 	for i := 0; i < len(text); i++ {
 		var c byte

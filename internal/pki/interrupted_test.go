@@ -57,6 +57,24 @@ func TestInterruptedIssue(t *testing.T) {
 			t.Errorf("after %d files: %v, %v", done, entries, err)
 		}
 	}
+	// While the directory is removed, in any order.
+	for _, left := range [][]string{{}, {"key"}, {"name"}, {"crt"}, {"key", "crt"}, {"key", "name", "crt"}} {
+		setAside()
+		done := filepath.Join(o.Dir, "pending", ".finished-"+issued.Serial)
+		if err := os.Rename(pending, done); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"key", "name", "crt"} {
+			if !slices.Contains(left, name) {
+				_ = os.Remove(filepath.Join(done, name))
+			}
+		}
+		c := open(t, o)
+		if entries, err := os.ReadDir(filepath.Join(o.Dir, "pending")); err != nil || len(entries) > 0 || len(c.Recovered) > 0 {
+			t.Errorf("%q: %v, %v, %q", left, entries, err, c.Recovered)
+		}
+		c.Close()
+	}
 	// Before index.txt: the certificate was never issued, and its files go.
 	setAside()
 	write(t, index, "")

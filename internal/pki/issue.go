@@ -6,15 +6,19 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
+
+	"pgwicket/internal/statefile"
 )
 
 // Kind is what a certificate is for.
@@ -44,6 +48,18 @@ type Request struct {
 
 	rawSubject []byte // of a certificate that is renewed; nil: the common name alone
 	subject    string // the same in index.txt
+}
+
+// Names returns the names and addresses of the certificate.
+func (r *Request) Names() (names []string) {
+	for _, ip := range r.IPs {
+		names = append(names, ip.String())
+	}
+	names = append(r.DNS[:len(r.DNS):len(r.DNS)], names...)
+	if !slices.Contains(names, r.CommonName) {
+		names = slices.Insert(names, 0, r.CommonName)
+	}
+	return names
 }
 
 const (
@@ -94,9 +110,16 @@ func (c *CA) Issue(r Request) (*Issued, error) {
 			return nil, &IssuedError{r.Name, e.Serial, e.Expires}
 		}
 	}
+	if err := c.checkNameIsFree(r.Name); err != nil {
+		return nil, err
+	}
 	p := pending{name: r.Name}
 	public := r.Public
-	if public == nil {
+	if public != nil {
+		if err := c.checkKeyIsFree(public); err != nil {
+			return nil, err
+		}
+	} else {
 		key, err := newKey(r.KeyType)
 		if err != nil {
 			return nil, err
@@ -123,6 +146,38 @@ func (c *CA) Issue(r Request) (*Issued, error) {
 		issued.KeyFile = ""
 	}
 	return issued, nil
+}
+
+// checkNameIsFree refuses a name that is taken for another one: its files are those of
+// another name, or it is a serial number, which revoke would take for this name.
+func (c *CA) checkNameIsFree(name string) error {
+	for _, row := range c.ca.index.rows {
+		if other := c.nameOf(row); other != name && fileOf(other) == fileOf(name) {
+			return fmt.Errorf("%s would have the files of %s, %s: choose another name", name, other, c.CertFile(other))
+		}
+	}
+	if row := c.ca.index.find(normalSerial(name)); row != nil && c.nameOf(row) != name {
+		return fmt.Errorf("%s is the serial number of a certificate: choose another name, and give the role with --user", name)
+	}
+	return nil
+}
+
+// checkKeyIsFree refuses a key from another machine that is the CA's, or that somebody else
+// has: one of a certificate that was revoked for that reason.
+func (c *CA) checkKeyIsFree(public crypto.PublicKey) error {
+	if samePublicKey(public, c.ca.cert.PublicKey) || c.root != nil && samePublicKey(public, c.root.cert.PublicKey) {
+		return errors.New("its key is that of the CA: make another one")
+	}
+	for _, row := range c.ca.index.rows {
+		if r, err := parseRevocation(row[fieldRevoked]); err != nil || row[fieldStatus] != "R" || r.code != reasons["keyCompromise"] {
+			continue
+		}
+		e := c.describe(row)
+		if cert, err := c.certificate(e); err == nil && samePublicKey(public, cert.PublicKey) {
+			return fmt.Errorf("its key is that of %s, which was revoked with %s: make another one", e.Serial, e.Reason)
+		}
+	}
+	return nil
 }
 
 // template is the certificate without its signature. It ends with its CA at the latest.
@@ -224,6 +279,9 @@ func (c *CA) finish(serial string) error {
 		return err
 	}
 	name := string(nameText)
+	if err := checkFileName(name); err != nil {
+		return err
+	}
 	if err := write(c.ca.files.certOf(serial), cert); err != nil {
 		return err
 	}
@@ -242,6 +300,21 @@ func (c *CA) finish(serial string) error {
 	if err := replaceKeepingOther(c.CertFile(name), slices.Concat(cert, c.chain())); err != nil {
 		return err
 	}
+	return c.removePending(serial)
+}
+
+// finished begins the name of a directory of which all files are in their places. It is
+// renamed first, for a process may be killed between the removal of two files.
+const finished = ".finished-"
+
+func (c *CA) removePending(serial string) error {
+	dir := c.pendingDir(finished + serial)
+	if err := os.Rename(c.pendingDir(serial), dir); err != nil {
+		return err
+	}
+	if err := statefile.SyncDirectory(filepath.Dir(dir)); err != nil {
+		return err
+	}
 	return os.RemoveAll(dir)
 }
 
@@ -255,13 +328,24 @@ func replaceKeepingOther(path string, data []byte) error {
 
 // recover finishes what was issued and removes what was not.
 func (c *CA) recover() error {
-	entries, err := os.ReadDir(filepath.Join(c.dir, "pending"))
+	c.removeTemporary()
+	pending := filepath.Join(c.dir, "pending")
+	if st, err := os.Lstat(pending); err == nil && !st.IsDir() {
+		return fmt.Errorf("%s is not a directory: what it leads to could be removed", pending)
+	}
+	entries, err := os.ReadDir(pending)
 	if err != nil && !os.IsNotExist(err) {
 		return err
 	}
 	for _, e := range entries {
 		serial := e.Name()
-		name, _ := os.ReadFile(filepath.Join(c.pendingDir(serial), "name"))
+		if strings.HasPrefix(serial, finished) {
+			if err := os.RemoveAll(c.pendingDir(serial)); err != nil {
+				return err
+			}
+			continue
+		}
+		name, _ := readFile(filepath.Join(c.pendingDir(serial), "name"))
 		if c.ca.index.find(serial) == nil {
 			if err := os.RemoveAll(c.pendingDir(serial)); err != nil {
 				return err
@@ -274,8 +358,29 @@ func (c *CA) recover() error {
 		}
 		c.Recovered = append(c.Recovered, fmt.Sprintf("an interrupted command had issued the certificate %s for %q, and it is complete now", serial, name))
 	}
-	return c.writeBundles()
+	err = c.writeBundles()
+	if errors.Is(err, errBadList) { // "pgwicket ca crl" makes another one
+		c.Recovered = append(c.Recovered, fmt.Sprintf("%v, so the copies of the list stay as they are: run \"pgwicket ca crl\"", err))
+		return nil
+	}
+	return err
 }
+
+// removeTemporary removes what a killed process has left of the files that it was replacing, which may be keys.
+func (c *CA) removeTemporary() {
+	for _, dir := range []string{"", "private", "issued", "newcerts", "root", "root/private", "root/newcerts"} {
+		dir = filepath.Join(c.dir, dir)
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			if temporary.MatchString(e.Name()) && e.Type().IsRegular() {
+				_ = os.Remove(filepath.Join(dir, e.Name()))
+			}
+		}
+	}
+}
+
+// temporary are the names of statefile.CreateTemporary.
+var temporary = regexp.MustCompile(`^\..+-[0-9]+$`)
 
 // rowsOf returns the certificates that were issued under a name. Those that openssl has
 // issued have their common name.

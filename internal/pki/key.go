@@ -25,7 +25,10 @@ const (
 	RSA   = "rsa"   // of 3072 bits, for clients that know nothing else
 )
 
-const rsaBits = 3072
+const (
+	rsaBits    = 3072
+	maxRSABits = 8192 // of crypto/tls (maxRSAKeySize)
+)
 
 func newKey(kind string) (crypto.Signer, error) {
 	switch kind {
@@ -130,6 +133,9 @@ func keyID(public crypto.PublicKey) ([]byte, error) {
 func checkStrength(public crypto.PublicKey) error {
 	if k, ok := public.(*rsa.PublicKey); ok && k.N.BitLen() < 2048 {
 		return fmt.Errorf("its key, RSA %d, is too weak: make one of at least RSA 2048, or ECDSA on P-256", k.N.BitLen())
+	}
+	if k, ok := public.(*rsa.PublicKey); ok && k.N.BitLen() > maxRSABits {
+		return fmt.Errorf("its key, RSA %d, is too long, and TLS in Go refuses it: make one of RSA 3072, or ECDSA on P-256", k.N.BitLen())
 	}
 	if privkey.Name(public) == "" {
 		return errors.New("its key is of a kind that TLS in Go cannot use: make one of ECDSA on P-256, or of RSA 3072")

@@ -93,7 +93,8 @@ func writeKeepingOld(path string, data []byte) error {
 	return write(path, data)
 }
 
-// checkPrivate refuses what other accounts can read.
+// checkPrivate refuses what other accounts can read, or own. Root's files are as good as
+// those of this account.
 func checkPrivate(paths ...string) error {
 	for _, path := range paths {
 		st, err := os.Stat(path)
@@ -102,6 +103,9 @@ func checkPrivate(paths ...string) error {
 		}
 		if err != nil {
 			return err
+		}
+		if owner := ownerOf(st); owner > 0 && owner != os.Geteuid() {
+			return fmt.Errorf("%s belongs to another account (%d), which can read and replace what is in it: run this as that account, or take it over with chown", path, owner)
 		}
 		if mode := st.Mode().Perm(); mode&0o077 != 0 {
 			return fmt.Errorf("%s has mode %04o, so other accounts can use it: chmod go= %s", path, mode, path)

@@ -164,6 +164,9 @@ func readNames(dir string) (map[string]string, error) {
 		if !ok {
 			return nil, fmt.Errorf("%s: %q is not a serial number, a tab and a name", path, line)
 		}
+		if err := checkFileName(name); err != nil {
+			return nil, inFile(path, err)
+		}
 		names[serial] = name
 	}
 	return names, nil

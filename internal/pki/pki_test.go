@@ -258,7 +258,7 @@ func TestPassphraseCommand(t *testing.T) {
 	}
 	must(t, o.Dir, "openssl pkey -in root/private/ca.key -passin pass:root-secret -noout")
 	must(t, o.Dir, "openssl pkey -in private/ca.key -passin pass:other-secret -noout")
-	for command, want := range map[string]string{"exit 3": "exit status 3", "true": "printed nothing", "echo short": "shorter than 8", "": "no terminal"} {
+	for command, want := range map[string]string{"exit 3": "exit status 3", "true": "printed no passphrase", "echo short": "shorter than 8", "": "no terminal"} {
 		err := pki.Init(pki.InitOptions{Options: pki.Options{Dir: filepath.Join(t.TempDir(), "ca"), Secrets: pki.Secrets{Command: command}}, Name: "x"})
 		checkError(t, err, want)
 	}

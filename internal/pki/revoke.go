@@ -49,6 +49,20 @@ func (c *CA) Find(text string) (all []Entry) {
 	return all
 }
 
+// rowsFor is find for what changes something: a text that is the name of some certificates and the serial number of
+// another one is an error.
+func (c *CA) rowsFor(text string) ([][]string, error) {
+	rows := c.find(text)
+	if len(rows) == 0 {
+		return nil, fmt.Errorf("no certificate has the name or the serial number %q: \"pgwicket ca list\" shows them", text)
+	}
+	if other := c.ca.index.find(normalSerial(text)); other != nil && !slices.ContainsFunc(rows, func(row []string) bool { return row[fieldSerial] == other[fieldSerial] }) {
+		return nil, fmt.Errorf("%q is the name of the certificate %s and the serial number of %s (%q): give %[2]s, or that name",
+			text, rows[len(rows)-1][fieldSerial], other[fieldSerial], c.nameOf(other))
+	}
+	return rows, nil
+}
+
 func (c *CA) find(text string) [][]string {
 	if rows := c.rowsOf(text); len(rows) > 0 {
 		return rows
@@ -66,9 +80,9 @@ func (c *CA) Revoke(text, reason string, days int) (revoked []Entry, err error) 
 	if reason != "" && !slices.Contains(Reasons(), reason) {
 		return nil, fmt.Errorf("the reason %q is unknown", reason)
 	}
-	rows := c.find(text)
-	if len(rows) == 0 {
-		return nil, fmt.Errorf("no certificate has the name or the serial number %q: \"pgwicket ca list\" shows them", text)
+	rows, err := c.rowsFor(text)
+	if err != nil {
+		return nil, err
 	}
 	if _, err := c.ca.key(); err != nil { // before index.txt is changed
 		return nil, err

@@ -2,12 +2,10 @@ package pki
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"time"
+
+	"pgwicket/internal/passphrase"
 )
 
 // Secrets say where passphrases come from. The zero value has none.
@@ -21,11 +19,7 @@ type Secrets struct {
 	Command string
 }
 
-const (
-	minPassphrase  = 8    // bytes, of a new one
-	maxPassphrase  = 1024 // OpenSSL's PEM_BUFSIZE
-	commandTimeout = 30 * time.Second
-)
+const minPassphrase = 8 // bytes, of a new one
 
 // passphrase returns the passphrase of a key file, which the caller clears. A new one is
 // typed twice.
@@ -34,7 +28,10 @@ func (s Secrets) passphrase(file string, isNew bool) ([]byte, error) {
 	var err error
 	switch {
 	case s.Command != "":
-		secret, err = s.run(file)
+		command := passphrase.Command{Line: s.Command, Env: []string{"PGWICKET_CA_KEY=" + file}, Timeout: passphrase.Timeout}
+		if secret, err = command.Run(); err != nil {
+			err = fmt.Errorf("--passphrase-command: %w", err)
+		}
 	case s.Ask == nil:
 		return nil, errors.New("there is no terminal to ask for its passphrase: give --passphrase-command")
 	default:
@@ -43,8 +40,8 @@ func (s Secrets) passphrase(file string, isNew bool) ([]byte, error) {
 	switch {
 	case err != nil:
 		return nil, err
-	case len(secret) > maxPassphrase:
-		return nil, fmt.Errorf("the passphrase is longer than %d bytes", maxPassphrase)
+	case len(secret) > passphrase.MaxSize:
+		return nil, fmt.Errorf("the passphrase is longer than %d bytes", passphrase.MaxSize)
 	case !isNew:
 		return secret, nil
 	case len(secret) < minPassphrase:
@@ -58,24 +55,4 @@ func (s Secrets) passphrase(file string, isNew bool) ([]byte, error) {
 	}
 	clear(again)
 	return secret, err
-}
-
-// run runs the command. Its errors hold nothing of the passphrase.
-func (s Secrets) run(file string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", s.Command)
-	cmd.Env = append(os.Environ(), "PGWICKET_CA_KEY="+file)
-	cmd.WaitDelay = time.Second
-	out, err := cmd.Output()
-	secret := bytes.TrimRight(out, "\r\n")
-	switch {
-	case ctx.Err() != nil:
-		return nil, fmt.Errorf("the passphrase command did not end within %v", commandTimeout)
-	case err != nil:
-		return nil, fmt.Errorf("the passphrase command failed: %w", err)
-	case len(secret) == 0:
-		return nil, errors.New("the passphrase command printed nothing")
-	}
-	return secret, nil
 }

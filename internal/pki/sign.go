@@ -20,7 +20,7 @@ func SigningRequest(kind Kind, csr []byte) (r Request, notCopied []string, err e
 	der := csr
 	if block, _ := pem.Decode(csr); block != nil {
 		if !strings.HasSuffix(block.Type, "CERTIFICATE REQUEST") {
-			return r, nil, fmt.Errorf("it holds a %s, not a CERTIFICATE REQUEST", block.Type)
+			return r, nil, fmt.Errorf("it holds a %q, not a CERTIFICATE REQUEST", block.Type)
 		}
 		der = block.Bytes
 	}
@@ -93,9 +93,9 @@ func left(kind Kind, parsed *x509.CertificateRequest) (all []string) {
 // Renew issues the certificate of a name again, with a new key or, if its key is not
 // here, for the same key. The old one stays valid until it ends or is revoked.
 func (c *CA) Renew(name string, days int) (*Issued, error) {
-	rows := c.find(name)
-	if len(rows) == 0 {
-		return nil, fmt.Errorf("no certificate has the name or the serial number %q: \"pgwicket ca list\" shows them", name)
+	rows, err := c.rowsFor(name)
+	if err != nil {
+		return nil, err
 	}
 	newest := rows[len(rows)-1]
 	e := c.describe(newest)

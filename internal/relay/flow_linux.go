@@ -478,7 +478,7 @@ func (f *flow) end(c Cause) {
 	}
 	f.over = true
 	f.cause(c)
-	_ = unix.Close(f.client.fd) // which takes it out of epoll: there is no duplicate
+	f.close(&f.client)
 	f.closeBackend()
 	f.wipe()
 	f.loop.remove(f)
@@ -487,6 +487,19 @@ func (f *flow) end(c Cause) {
 	f.result.SQLSTATE, f.result.Fatal = f.tracker.Fatal()
 	f.loop.reportMoved() // before done: its reader finds the session's bytes counted
 	go f.done(f.result)
+}
+
+// close ends a leg, also where another process has duplicates of its descriptor, as one has to which it was offered in
+// an upgrade: then close(2) alone neither takes it out of epoll, which goes on to report it (Q6 of epoll(7)), nor tells
+// the peer. What was written before is still sent, and close(2) resets a peer whose input was not read, as without
+// the shutdown.
+func (f *flow) close(l *leg) {
+	if l.interest != 0 {
+		_ = f.loop.watch(l.fd, l.interest, 0, 0, 0)
+		l.interest = 0
+	}
+	_ = unix.Shutdown(l.fd, unix.SHUT_RDWR)
+	_ = unix.Close(l.fd)
 }
 
 // fail is end, for a cause that has an error.

@@ -1,8 +1,12 @@
 package relay
 
 import (
+	"fmt"
 	"io"
+	"os"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -69,5 +73,59 @@ func TestAnswerToABackendEndsWithItsSession(t *testing.T) {
 	<-over
 	for _, fd := range far[1:] {
 		_ = unix.Close(fd)
+	}
+}
+
+// A session that another process was offered, and that has come back, ends like any other, though that process still
+// has its sockets: the peers hear of it, and epoll does not report what nobody reads.
+func TestEndWithDuplicates(t *testing.T) {
+	t.Parallel()
+	l, err := newLoop(Observer{Moved: func(int, int) {}, Panicked: func(any) {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.stop()
+	ended := make(chan Result, 1)
+	f := &flow{loop: l, done: func(r Result) { ended <- r }}
+	f.client.tls = scriptedTLS{}
+	var client, backend int
+	f.client.fd, client = rawPair(t)
+	f.backend.fd, backend = rawPair(t)
+	for _, fd := range []int{f.client.fd, f.backend.fd} {
+		duplicate, err := unix.Dup(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(duplicate)
+	}
+	registered := func() int {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", l.epoll))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Count(string(text), "tfd:")
+	}
+	none := registered()
+	l.post(func() {
+		l.add(f)
+		f.step(func() { f.forward([]byte("query")) })
+		if n := registered(); n != none+2 {
+			t.Errorf("%d descriptors in epoll, want %d", n, none+2)
+		}
+		f.end(Failed)
+		if n := registered(); n != none {
+			t.Errorf("%d descriptors in epoll after the end, want %d", n, none)
+		}
+	})
+	<-ended
+	for fd, want := range map[int]string{client: "", backend: "query"} {
+		file := os.NewFile(uintptr(fd), "peer")
+		if err := file.SetReadDeadline(time.Now().Add(testTimeout)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(file); err != nil || string(got) != want {
+			t.Errorf("a peer got %q, %v, want %q and the end", got, err, want)
+		}
+		_ = file.Close()
 	}
 }

@@ -33,6 +33,10 @@ func (f *flow) freeze() *Frozen {
 	f.frozen = true
 	f.watch(&f.client, clientSide, false, false)
 	f.watch(&f.backend, backendSide, false, false)
+	if f.over { // epoll_ctl has failed
+		saved.Wipe()
+		return nil
+	}
 	return &Frozen{
 		Saved: saved, Client: f.client.fd, Backend: f.backend.fd,
 		Thaw:   func() { f.loop.post(f.thaw) },
@@ -51,7 +55,8 @@ func (f *flow) thaw() {
 	}
 }
 
-// forget drops the flow. Its descriptors are out of epoll already: the other process has duplicates.
+// forget drops the flow, without a word to the peers: the other process has duplicates. The descriptors are out of
+// epoll already.
 func (f *flow) forget() {
 	f.over, f.postponed = true, nil
 	_ = unix.Close(f.client.fd)

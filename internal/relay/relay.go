@@ -198,7 +198,7 @@ const (
 	InTransaction
 	InFailedTransaction
 	NotFollowed  // the stream has broken the framing
-	AwaitsResult // of its login: the client has answered what PostgreSQL has asked
+	AwaitsClient // in its login: PostgreSQL has asked what the client has not answered
 )
 
 func (a Activity) String() string {
@@ -207,8 +207,8 @@ func (a Activity) String() string {
 
 func activityOf(t *pgwire.Tracker) Activity {
 	switch {
-	case t.Login != nil && t.Login.AwaitsResult():
-		return AwaitsResult
+	case t.Login != nil && t.Login.AwaitsClient():
+		return AwaitsClient
 	case t.Login != nil:
 		return LoggingIn
 	case !t.Known():

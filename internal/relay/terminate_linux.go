@@ -110,8 +110,7 @@ func (f *flow) closeBackend() {
 		// src/backend/libpq/pqcomm.c).
 		_ = unix.SetsockoptLinger(f.backend.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	}
-	_ = unix.Close(f.backend.fd) // which takes it out of epoll
-	f.backend.interest = 0
+	f.close(&f.backend)
 }
 
 // dropTermination takes back a termination that has not begun.

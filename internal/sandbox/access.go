@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"pgwicket/config"
+	"pgwicket/internal/account"
 )
 
 // Access is what a gate has to reach as the account that it runs as.
@@ -118,10 +119,11 @@ func Serve(in io.Reader, out io.Writer) error {
 	if err := json.NewDecoder(in).Decode(&t); err != nil {
 		return fmt.Errorf("this command is for pgwicket itself: %w", err)
 	}
-	a, err := FindAccount(t.Account)
+	found, err := account.Find(t.Account)
 	if err != nil {
 		return err
 	}
+	a := (*Account)(found)
 	if err := a.Become(); err != nil {
 		return err
 	}

@@ -3,19 +3,13 @@ package sandbox
 import (
 	"fmt"
 	"os"
-	"os/user"
-	"strconv"
 
 	"pgwicket/config"
+	"pgwicket/internal/account"
 )
 
 // Account is one that a process started as root can become.
-type Account struct {
-	Name     string
-	Group    string // its first
-	UID, GID int
-	Groups   []int // all of them
-}
+type Account account.Account
 
 // AccountFor returns the account that this process must become by the configuration
 // in file, nil for none. A problem that is not a warning means that it cannot.
@@ -33,7 +27,8 @@ func AccountFor(cfg *config.Config, file string) (*Account, []config.Problem) {
 		}
 		return nil, problem(true, "is missing, so a gate that root starts stays root; name an unprivileged account, or start it as one (User= of a systemd unit)")
 	}
-	a, err := FindAccount(cfg.User)
+	found, err := account.Find(cfg.User)
+	a := (*Account)(found)
 	switch {
 	case err != nil:
 		return nil, problem(false, "%v; make one with useradd --system, or name another", err)
@@ -45,31 +40,4 @@ func AccountFor(cfg *config.Config, file string) (*Account, []config.Problem) {
 		return nil, problem(false, "is %s (%d), but this process runs as %d, and only root can become another account; start it as root or as that account, or remove the line user", cfg.User, a.UID, euid)
 	}
 	return nil, nil
-}
-
-// FindAccount returns the account of that name. Without cgo, as in a release, it
-// reads /etc/passwd and /etc/group only.
-func FindAccount(name string) (*Account, error) {
-	u, err := user.Lookup(name)
-	if err != nil {
-		return nil, fmt.Errorf("there is no account %q in /etc/passwd", name)
-	}
-	a := &Account{Name: name, Group: u.Gid}
-	if g, err := user.LookupGroupId(u.Gid); err == nil {
-		a.Group = g.Name
-	}
-	ids, err := u.GroupIds()
-	if err != nil {
-		return nil, fmt.Errorf("the groups of %q cannot be found: %w", name, err)
-	}
-	numbers := make([]int, 0, 2+len(ids))
-	for _, id := range append([]string{u.Uid, u.Gid}, ids...) {
-		n, err := strconv.Atoi(id)
-		if err != nil {
-			return nil, fmt.Errorf("the account %q has no number: %w", name, err)
-		}
-		numbers = append(numbers, n)
-	}
-	a.UID, a.GID, a.Groups = numbers[0], numbers[1], numbers[2:]
-	return a, nil
 }

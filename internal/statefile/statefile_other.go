@@ -7,6 +7,8 @@ import (
 	"os"
 )
 
+const nonblock = 0
+
 // Open is os.OpenFile for a regular file. A symbolic link is an error.
 func Open(path string, flag int, perm os.FileMode) (*os.File, error) {
 	if st, err := os.Lstat(path); err == nil && !st.Mode().IsRegular() {

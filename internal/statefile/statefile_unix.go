@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+const nonblock = unix.O_NONBLOCK
+
 // Open is os.OpenFile for a regular file. A symbolic link is an error, and so is a pipe,
 // which would make the caller wait, or a device.
 func Open(path string, flag int, perm os.FileMode) (*os.File, error) {

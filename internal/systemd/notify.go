@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -21,6 +22,7 @@ type Notifier struct {
 	messages chan string
 	done     chan struct{}
 	status   string // the last one
+	silent   atomic.Bool
 }
 
 // NewNotifier returns a Notifier, which must be closed.
@@ -79,6 +81,10 @@ func (n *Notifier) MainPID(pid int) {
 	}
 }
 
+// Silence has everything but MainPID dropped from now on, or no more: another process speaks for the service. Any
+// goroutine may call it.
+func (n *Notifier) Silence(on bool) { n.silent.Store(on) }
+
 // Status tells the status line, if it has changed.
 func (n *Notifier) Status(status string) { n.sendStatus(status) }
 
@@ -93,7 +99,7 @@ func (n *Notifier) sendStatus(status string, lines ...string) {
 }
 
 func (n *Notifier) send(lines ...string) {
-	if n.messages == nil {
+	if n.messages == nil || n.silent.Load() {
 		return
 	}
 	select {

@@ -82,3 +82,29 @@ func TestWatchdogNeedsProbe(t *testing.T) {
 	stop()
 	n.Close()
 }
+
+// A process that is not the main one any more does not keep the service alive.
+func TestSilence(t *testing.T) {
+	pings := manager(t)
+	t.Setenv("WATCHDOG_USEC", "40000")
+	n := NewNotifier(slog.New(slog.DiscardHandler))
+	var probes atomic.Int64
+	stop := n.Watchdog(func(context.Context) error { probes.Add(1); return nil })
+	eventually(t, "pings", func() bool { return pings.Load() >= 3 })
+	n.Silence(true)
+	more := func() {
+		t.Helper()
+		before := probes.Load()
+		eventually(t, "probes", func() bool { return probes.Load() >= before+5 })
+	}
+	more() // what was on its way has come
+	before := pings.Load()
+	more()
+	if got := pings.Load(); got != before {
+		t.Errorf("%d pings of a silent process", got-before)
+	}
+	n.Silence(false)
+	eventually(t, "pings again", func() bool { return pings.Load() > before })
+	stop()
+	n.Close()
+}

@@ -13,7 +13,8 @@ import (
 
 // serveCommands answers the new process as the admin socket did.
 func (s *Successor) serveCommands() {
-	go func() { _ = s.gate.Commands.Serve(&oneConn{conn: s.commands, closed: make(chan struct{})}) }()
+	s.served = &oneConn{conn: s.commands, closed: make(chan struct{})}
+	go func() { _ = s.gate.Commands.Serve(s.served) }()
 }
 
 // oneConn is a listener that accepts one connection.

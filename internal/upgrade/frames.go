@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"syscall"
 	"time"
 
 	"pgwicket/internal/health"
@@ -45,6 +46,9 @@ type (
 	rest struct {
 		Moved int `json:"moved"`
 		Stay  int `json:"stay"`
+	}
+	signalled struct {
+		Signal syscall.Signal `json:"signal"`
 	}
 	failure struct {
 		Reason string `json:"reason"`

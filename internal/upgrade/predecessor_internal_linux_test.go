@@ -2,7 +2,6 @@ package upgrade
 
 import (
 	"bytes"
-	"io"
 	"log/slog"
 	"os/exec"
 	"strings"
@@ -11,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pgwicket/internal/handover"
+	"pgwicket/metrics"
 )
 
 // A new process goes on with sessions that were not committed if the old one is dead, but for those with which
@@ -34,11 +34,8 @@ func TestUncommittedSessions(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = old.Process.Kill(); _ = old.Wait() })
-			process, err := unix.PidfdOpen(old.Process.Pid, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer unix.Close(process)
+			process := handover.OpenProcess(old.Process.Pid)
+			defer process.Close()
 			ours, err := handover.NewMark()
 			if err != nil {
 				t.Fatal(err)
@@ -59,7 +56,7 @@ func TestUncommittedSessions(t *testing.T) {
 			var log bytes.Buffer
 			p := &Predecessor{process: process, accepted: c.accepted, batch: []arrival{{id: "a"}}, tookBack: handover.MarkOf(theirs)}
 			defer p.tookBack.Close()
-			p.gate.Log = slog.New(slog.NewTextHandler(&log, nil))
+			p.gate.Log, p.gate.Metrics = slog.New(slog.NewTextHandler(&log, nil)), metrics.New("test")
 			p.settle()
 			if goesOn := strings.Contains(log.String(), "this one goes on with them"); goesOn != c.goesOn {
 				t.Errorf("it goes on: %v, want %v", goesOn, c.goesOn)
@@ -68,26 +65,5 @@ func TestUncommittedSessions(t *testing.T) {
 				t.Error("the batch is not settled")
 			}
 		})
-	}
-}
-
-// The first word of the old process decides whether a new one that serves goes on: the old one may have waited
-// too long for it, and accept again.
-func TestUpgradeTakenBack(t *testing.T) {
-	t.Parallel()
-	p := &Predecessor{process: -1} // nobody knows that it is dead
-	for _, c := range []struct {
-		name  string
-		frame handover.Frame
-		err   error
-		back  bool
-	}{
-		{"it hands over", handover.Frame{Kind: handover.Counters}, nil, false},
-		{"it has waited too long", handover.Frame{Kind: handover.Failed, Text: []byte(`{"reason":"timeout"}`)}, nil, true},
-		{"it lives and has closed the channel", handover.Frame{}, io.EOF, true},
-	} {
-		if err := p.takenBack(&c.frame, c.err); (err != nil) != c.back {
-			t.Errorf("%s: %v", c.name, err)
-		}
 	}
 }

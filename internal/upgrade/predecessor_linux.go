@@ -35,13 +35,14 @@ type Predecessor struct {
 	// The rest is for after the switch.
 	gate     NewGate
 	places   *proxy.Predecessor
-	process  int       // a descriptor that tells when that process has ended; -1: the system has none
+	process  handover.Process
 	batch    []arrival // that is not committed
 	accepted bool      // this process has accepted the batch
 	handed   handed
-	tookBack handover.Mark // of the other process's
-	moved    int           // sessions that have come
-	reported bool          // see report
+	claim    handover.Claim // to accept connections
+	tookBack handover.Mark  // of the other process's
+	moved    int            // sessions that have come
+	reported bool           // see report
 }
 
 type passedFile struct {
@@ -53,14 +54,11 @@ type passedFile struct {
 // configuration: all that can fail without having asked is to have succeeded. version is that of this
 // process.
 func Meet(adminSocket, version string) (*Predecessor, error) {
-	c, peer, err := openChannel(adminSocket)
+	c, process, peer, err := openChannel(adminSocket)
 	if err != nil {
 		return nil, err
 	}
-	p := &Predecessor{conn: c, PID: peer.PID, process: -1}
-	if fd, err := unix.PidfdOpen(peer.PID, 0); err == nil {
-		p.process = fd
-	}
+	p := &Predecessor{conn: c, PID: peer.PID, process: process}
 	c.SetDeadline(time.Now().Add(meetTimeout))
 	if err = c.Send(handover.Hello, hello{handover.Version, version}, nil); err == nil {
 		err = p.receiveSockets()
@@ -74,41 +72,40 @@ func Meet(adminSocket, version string) (*Predecessor, error) {
 }
 
 // openChannel connects to the admin socket, and has a channel opened. The kernel says whose it is.
-func openChannel(adminSocket string) (*handover.Conn, handover.Peer, error) {
-	var none handover.Peer
+func openChannel(adminSocket string) (c *handover.Conn, process handover.Process, peer handover.Peer, err error) {
 	conn, err := new(net.Dialer).Dial("unix", adminSocket)
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
-		return nil, none, fmt.Errorf("nothing listens on %s; is the gate running with this configuration?", adminSocket)
+		return nil, process, peer, fmt.Errorf("nothing listens on %s; is the gate running with this configuration?", adminSocket)
 	case err != nil:
-		return nil, none, err
+		return nil, process, peer, err
 	}
 	defer conn.Close()
 	u := conn.(*net.UnixConn)
 	_ = u.SetDeadline(time.Now().Add(meetTimeout))
 	if _, err := fmt.Fprintf(u, "POST %s HTTP/1.1\r\nHost: pgwicket\r\nConnection: Upgrade\r\nUpgrade: pgwicket-upgrade\r\nContent-Length: 0\r\n\r\n", Path); err != nil {
-		return nil, none, err
+		return nil, process, peer, err
 	}
 	if err := readSwitch(u); err != nil {
-		return nil, none, fmt.Errorf("%s: %w", adminSocket, err)
+		return nil, process, peer, fmt.Errorf("%s: %w", adminSocket, err)
 	}
 	f, err := handover.OverSocket(u).Receive()
 	if err != nil || len(f.Files) != 1 {
 		f.Close()
-		return nil, none, fmt.Errorf("%s: no channel has come: %w", adminSocket, err)
+		return nil, process, peer, fmt.Errorf("%s: no channel has come: %w", adminSocket, err)
 	}
-	c, err := handover.NewConn(f.Files[0])
-	if err != nil {
-		return nil, none, err
+	if c, err = handover.NewConn(f.Files[0]); err != nil {
+		return nil, process, peer, err
 	}
-	peer, err := c.Peer()
+	process, peer, err = c.Process()
 	if err == nil && peer.UID != os.Geteuid() {
 		err = fmt.Errorf("the process at %s has the account %d, and this one has %d", adminSocket, peer.UID, os.Geteuid())
 	}
 	if err != nil {
+		process.Close()
 		_ = c.Close()
 	}
-	return c, peer, err
+	return c, process, peer, err
 }
 
 // readSwitch reads the answer to the request, and not a byte behind it: the descriptor comes with the

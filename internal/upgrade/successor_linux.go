@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"pgwicket/internal/handover"
@@ -28,13 +29,19 @@ type Successor struct {
 	pid      int
 	version  string
 	commands net.Conn        // on which the new process sends what the admin socket is asked
+	served   *oneConn        // commands, as what is served; nil: not yet
 	sent     map[string]bool // places, by the ids of their sessions
 	accepted chan accepted
-	gone     chan error    // gets one when the new process has closed the channel
-	tookBack handover.Mark // sessions that the new process had were gone on with here
+	gone     chan error       // gets one when the new process has closed the channel
+	process  handover.Process // of the new process
+	claim    handover.Claim   // to accept connections; the process that takes it does
+	tookBack handover.Mark    // sessions that the new process had were gone on with here
 	moved    int
 	stuck    bool            // no more sessions are offered
 	refused  map[string]bool // sessions that the new process cannot go on with, by their ids
+
+	mu        sync.Mutex
+	withdrawn string // why this process has taken the claim; empty: it has not
 }
 
 // Accept opens the channel to the process that has asked for an upgrade on a connection to the admin socket, if the
@@ -44,33 +51,47 @@ func Accept(conn net.Conn, g OldGate) (*Successor, error) {
 	if !ok {
 		return nil, errors.New("an upgrade needs the admin socket")
 	}
-	peer, err := handover.PeerOf(u)
+	process, peer, err := handover.ProcessOf(u)
 	if err != nil {
 		return nil, err
 	}
 	if peer.UID != os.Geteuid() {
+		process.Close()
 		return nil, fmt.Errorf("the new process has the account %d, and this one has %d; both must have the same", peer.UID, os.Geteuid())
 	}
-	mark, err := handover.NewMark()
-	if err != nil {
+	s := &Successor{gate: g, pid: peer.PID, process: process, sent: make(map[string]bool), refused: make(map[string]bool), accepted: make(chan accepted, 1), gone: make(chan error, 1)}
+	if err := s.open(u); err != nil {
+		process.Close()
 		return nil, err
 	}
-	channel, other, err := handover.Pair()
+	return s, nil
+}
+
+// open opens the channel, and what decides without it.
+func (s *Successor) open(u *net.UnixConn) (err error) {
+	if s.tookBack, err = handover.NewMark(); err != nil {
+		return err
+	}
+	if s.claim, err = handover.NewClaim(); err != nil {
+		s.tookBack.Close()
+		return err
+	}
+	var other *os.File
+	if s.conn, other, err = handover.Pair(); err == nil {
+		defer other.Close()
+		_ = u.SetDeadline(time.Now().Add(meetTimeout))
+		if _, err = io.WriteString(u, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: pgwicket-upgrade\r\n\r\n"); err == nil {
+			err = handover.With(other, func(fd int) error { return handover.OverSocket(u).Send(handover.Welcome, nil, nil, fd) })
+		}
+		if err != nil {
+			_ = s.conn.Close()
+		}
+	}
 	if err != nil {
-		mark.Close()
-		return nil, err
+		s.tookBack.Close()
+		s.claim.Close()
 	}
-	defer other.Close()
-	_ = u.SetDeadline(time.Now().Add(meetTimeout))
-	if _, err = io.WriteString(u, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: pgwicket-upgrade\r\n\r\n"); err == nil {
-		err = handover.With(other, func(fd int) error { return handover.OverSocket(u).Send(handover.Welcome, nil, nil, fd) })
-	}
-	if err != nil {
-		mark.Close()
-		_ = channel.Close()
-		return nil, err
-	}
-	return &Successor{conn: channel, gate: g, pid: peer.PID, tookBack: mark, sent: make(map[string]bool), refused: make(map[string]bool), accepted: make(chan accepted, 1), gone: make(chan error, 1)}, nil
+	return err
 }
 
 // Run takes the steps of an upgrade until the new process accepts connections, and reports whether it does. If not,
@@ -78,21 +99,23 @@ func Accept(conn net.Conn, g OldGate) (*Successor, error) {
 func (s *Successor) Run() bool {
 	g := s.gate
 	began := time.Now()
-	fail := func(err error) {
-		g.Log.Error("upgrade failed; this process goes on", "pid", s.pid, "error", err.Error())
-		s.conn.SetDeadline(time.Now().Add(time.Second))
-		_ = s.conn.Send(handover.Failed, failure{err.Error()}, nil)
-		s.close()
+	err := s.prepare()
+	if err == nil && g.Stopping() {
+		err = errors.New(shuttingDown)
 	}
-	if err := s.prepare(); err != nil {
-		fail(err)
+	if err != nil {
+		s.fail(err)
 		return false
 	}
 	g.Pause()
-	if err := s.hand(); err != nil {
+	err = s.hand()
+	if why, mine := s.takeBack(err); mine {
 		g.Resume()
-		fail(err)
+		s.fail(why)
 		return false
+	}
+	if err != nil {
+		g.Log.Error("the new process has taken over without a word", "pid", s.pid, "error", err.Error())
 	}
 	s.conn.SetDeadline(time.Time{})
 	g.Log.Info("upgraded: a new process accepts the connections", "pid", s.pid, "version", s.version, "took", time.Since(began).String(), "sessions", g.Server.Sessions())
@@ -103,6 +126,26 @@ func (s *Successor) Run() bool {
 	return true
 }
 
+const shuttingDown = "the gate is shutting down"
+
+// fail ends the upgrade.
+func (s *Successor) fail(err error) {
+	s.gate.Log.Error("upgrade failed; this process goes on", "pid", s.pid, "error", err.Error())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.withdrawn == "" {
+		s.withdrawn = err.Error()
+	}
+	s.conn.SetDeadline(time.Now().Add(time.Second))
+	_ = s.conn.Send(handover.Failed, failure{err.Error()}, nil)
+	s.close()
+	s.claim.Close()
+	s.process.Close()
+}
+
+// deathTimeout is how long the end of a process may take that has closed its descriptors, which come first.
+const deathTimeout = 5 * time.Second
+
 // listen takes the answers of the new process until it is gone.
 func (s *Successor) listen() {
 	for {
@@ -110,6 +153,9 @@ func (s *Successor) listen() {
 		var a accepted
 		if err == nil {
 			f.Close()
+			if f.Kind == handover.Serving { // hand has not waited for it
+				continue
+			}
 			if f.Kind == handover.End { // it has been told to stop
 				s.gate.Stop()
 				continue
@@ -204,16 +250,20 @@ func (s *Successor) hand() error {
 		return err
 	}
 	totals := s.gate.Metrics.Totals()
-	if err := s.conn.Send(handover.Go, handed{totals.Open, totals.Starting, s.gate.DrainTimeout}, nil, s.tookBack.Descriptor()); err != nil {
+	if err := s.conn.Send(handover.Go, handed{totals.Open, totals.Starting, s.gate.DrainTimeout}, nil, s.claim.Descriptor(), s.tookBack.Descriptor()); err != nil {
 		return err
 	}
 	return s.expect(handover.Serving, nil)
 }
 
+// close ends the channel.
 func (s *Successor) close() {
 	_ = s.conn.Close()
 	s.tookBack.Close()
 	if s.commands != nil {
 		_ = s.commands.Close()
+	}
+	if s.served != nil {
+		_ = s.served.Close()
 	}
 }

@@ -7,7 +7,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"pgwicket/acl"
 	"pgwicket/internal/handover"
 	"pgwicket/proxy"
 )
@@ -20,7 +19,7 @@ type arrival struct {
 }
 
 // TakeOver says that this process is prepared, and takes over the state of the old one. When it returns,
-// nobody accepts; Serving or Fail must follow.
+// nobody accepts; Claim or Fail must follow.
 func (p *Predecessor) TakeOver(g NewGate) error {
 	for _, s := range p.sockets { // of addresses that the configuration does not have any more
 		g.Log.Info("a socket of the process before is not needed", "role", s.Role, "address", s.Address)
@@ -51,11 +50,11 @@ func (p *Predecessor) TakeOver(g NewGate) error {
 
 // goOn takes the last of what comes before this process accepts.
 func (p *Predecessor) goOn(f *handover.Frame) error {
-	if len(f.Files) != 1 {
+	if len(f.Files) != 2 {
 		f.Close()
 		return fmt.Errorf("%w: %v", handover.ErrFormat, f.Kind)
 	}
-	p.tookBack, f.Files = handover.MarkOf(f.Files[0]), nil
+	p.claim, p.tookBack, f.Files = handover.ClaimOf(f.Files[0]), handover.MarkOf(f.Files[1]), nil
 	return f.Decode(&p.handed)
 }
 
@@ -84,6 +83,12 @@ func (p *Predecessor) apply(f *handover.Frame) error {
 		}
 	case handover.Counters:
 		return g.Metrics.Carry(f.Data)
+	case handover.Signal:
+		var s signalled
+		if err := f.Decode(&s); err != nil {
+			return err
+		}
+		g.Signal(s.Signal)
 	case handover.Ended:
 		var e ended
 		if err := f.Decode(&e); err != nil {
@@ -168,12 +173,14 @@ func (p *Predecessor) prepare(f *handover.Frame) error {
 
 // commit goes on with the sessions of a batch.
 func (p *Predecessor) commit() {
+	before := p.moved
 	for _, one := range p.batch {
 		if one.Arriving != nil {
 			one.Start()
 			p.moved++
 		}
 	}
+	p.gate.Metrics.CarriedTaken(p.moved - before)
 	p.batch, p.accepted = nil, false
 }
 
@@ -194,117 +201,10 @@ func (p *Predecessor) abort() {
 // kernel says that the other one is dead, and that one has not gone on with its sessions before: two must not
 // seal records with the same keys and numbers.
 func (p *Predecessor) settle() {
-	if p.accepted && p.dead() && !p.tookBack.IsSet() {
+	if p.accepted && p.process.Ended(deathTimeout) && !p.tookBack.IsSet() {
 		p.gate.Log.Warn("the process before has died while it handed sessions over; this one goes on with them", "sessions", len(p.batch))
 		p.commit()
 		return
 	}
 	p.abort()
-}
-
-// dead waits until the other process is dead, for some seconds: it closes its descriptors a little before.
-func (p *Predecessor) dead() bool {
-	if p.process < 0 {
-		return false
-	}
-	wait := []unix.PollFd{{Fd: int32(p.process), Events: unix.POLLIN}}
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
-		if n, err := unix.Poll(wait, 100); err == nil && n > 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// Serving says that this process accepts connections, and listens to the old one from now on, until it has ended:
-// ended is called then. It fails if the old process goes on as if there had been no upgrade.
-func (p *Predecessor) Serving(ended func()) error {
-	if err := p.conn.Send(handover.Serving, nil, nil); err != nil {
-		return err
-	}
-	p.conn.SetDeadline(time.Time{})
-	first := make(chan error, 1)
-	go p.follow(first, ended)
-	select {
-	case err := <-first: // the service manager knows this process by then
-		return err
-	case <-time.After(switchTimeout):
-	}
-	return nil
-}
-
-// takenBack returns why the old process goes on as if there had been no upgrade; nil: it does not. f and err are
-// the first that it has sent since this one serves.
-func (p *Predecessor) takenBack(f *handover.Frame, err error) error {
-	var why failure
-	switch {
-	case err == nil && f.Kind == handover.Failed && f.Decode(&why) == nil:
-		return errors.New(why.Reason)
-	case err != nil && !p.dead():
-		return fmt.Errorf("the process before has ended the upgrade: %w", err)
-	}
-	return nil
-}
-
-// Stop says that this process has been told to stop. The old one must not accept again when it is gone.
-func (p *Predecessor) Stop() {
-	p.conn.SetWriteDeadline(time.Now().Add(time.Second))
-	_ = p.conn.Send(handover.End, nil, nil)
-	p.conn.SetWriteDeadline(time.Time{})
-}
-
-// Fail tells the old process why this one does not take over.
-func (p *Predecessor) Fail(err error) {
-	p.conn.SetDeadline(time.Now().Add(time.Second))
-	_ = p.conn.Send(handover.Failed, failure{err.Error()}, nil)
-	_ = p.conn.Close()
-}
-
-// close ends the channel and the connection for commands.
-func (p *Predecessor) close() {
-	_ = p.conn.Close()
-	if p.commandConn != nil {
-		_ = p.commandConn.Close()
-	}
-}
-
-// follow listens to the old process until it has ended, and calls ended then. first gets one error: that of takenBack,
-// or nil when the first frame has come.
-func (p *Predecessor) follow(first chan<- error, ended func()) {
-	g := p.gate
-	heard := false
-	defer ended()
-	defer p.close()
-	defer p.places.ReleaseAll()
-	defer func() { _ = unix.Close(p.process) }()
-	defer p.tookBack.Close()
-	for {
-		f, err := p.conn.Receive()
-		if !heard {
-			heard = true
-			why := p.takenBack(&f, err)
-			if first <- why; why != nil {
-				return
-			}
-		}
-		if err == nil && f.Kind == handover.End {
-			g.Log.Info("the process before has ended in order", "pid", p.PID)
-			return
-		}
-		if err == nil {
-			err = p.apply(&f)
-		}
-		if err != nil {
-			p.settle()
-			g.Log.Error("the process before is gone; sessions that it still had have ended", "pid", p.PID, "error", err.Error())
-			p.report(Result{Moved: p.moved}) // unless it was made when all had been handed over: the command waits for it
-			g.Metrics.CarriedEnded()
-			return
-		}
-	}
-}
-
-// Terminate has sessions end as they arrive.
-func (p *Predecessor) Terminate(matches func(*acl.Request) bool, detail string) {
-	p.places.Terminate(matches, detail)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"os"
 	"time"
 
 	"pgwicket/internal/lock"
@@ -46,8 +47,9 @@ type OldGate struct {
 // NewGate is a gate that takes over.
 type NewGate struct {
 	Gate
-	LocksAdded func()       // is called when Locks has more
-	Upgraded   func(Result) // is called when the old process has handed over what it can; nil: nobody needs it
+	LocksAdded func()          // is called when Locks has more
+	Upgraded   func(Result)    // is called when the old process has handed over what it can; nil: nobody needs it
+	Signal     func(os.Signal) // is called for a signal that the old process has got for the gate; it must not block
 }
 
 // Socket says what a passed descriptor is.
@@ -80,17 +82,23 @@ const Path = "/upgrade"
 type Plan struct {
 	PID      int    `json:"pid"`
 	Version  string `json:"version"`
-	Format   int    `json:"format"` // of the channel
-	UID      int    `json:"uid"`    // the account that the new process must have
-	GID      int    `json:"gid"`
-	Groups   []int  `json:"groups"`
+	Format   int    `json:"format"`   // of the channel
+	UID      int    `json:"uid"`      // the account that the new process must have; root asks AccountOf
 	Sessions int    `json:"sessions"` // open
 	Movable  int    `json:"movable"`  // of them, those that the new process goes on with
 	Starting int    `json:"starting"` // connections that are no sessions yet; they are finished by the old process
 	// DrainTimeout is how long sessions may stay in the old process.
 	DrainTimeout time.Duration `json:"drain_timeout"`
 	Program      string        `json:"program"` // see ProgramID; of the file that it runs
-	Problem      string        `json:"problem"` // why there can be no upgrade now; empty: there can be
+	// Credentials are files that systemd has given to the unit of the gate alone (LoadCredential=).
+	Credentials []string `json:"credentials"`
+	Problem     string   `json:"problem"` // why there can be no upgrade now; empty: there can be
+}
+
+// Account is the account of a process, and its groups.
+type Account struct {
+	UID, GID int
+	Groups   []int
 }
 
 // Result is what an upgrade has done.

@@ -13,6 +13,9 @@ import (
 // Format is 0: there is none.
 const Format = 0
 
+// AccountOf fails.
+func AccountOf(int, int) (Account, error) { return Account{}, ErrSystem }
+
 // Successor is the new process of an upgrade, which there is on Linux only.
 type Successor struct{}
 
@@ -21,6 +24,12 @@ func Accept(net.Conn, OldGate) (*Successor, error) { return nil, ErrSystem }
 
 // Run reports false.
 func (*Successor) Run() bool { return false }
+
+// Withdraw reports false.
+func (*Successor) Withdraw(string) bool { return false }
+
+// Signal does nothing.
+func (*Successor) Signal(os.Signal) {}
 
 // Finish fails.
 func (*Successor) Finish(func() <-chan error, <-chan struct{}) error { return ErrSystem }
@@ -43,8 +52,11 @@ func (*Predecessor) Take(string, string) *os.File { return nil }
 // TakeOver fails.
 func (*Predecessor) TakeOver(NewGate) error { return ErrSystem }
 
-// Serving fails.
-func (*Predecessor) Serving(func()) error { return ErrSystem }
+// Claim fails.
+func (*Predecessor) Claim() error { return ErrSystem }
+
+// Serving does nothing.
+func (*Predecessor) Serving(func()) {}
 
 // Fail does nothing.
 func (*Predecessor) Fail(error) {}

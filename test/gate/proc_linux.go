@@ -25,13 +25,18 @@ func (p *Process) Descriptors() (int, error) {
 }
 
 // Resident is the memory that the process has, in bytes.
-func (p *Process) Resident() (int64, error) {
+func (p *Process) Resident() (int64, error) { return p.memory("VmRSS:") }
+
+// PeakResident is the most memory that the process has had, in bytes.
+func (p *Process) PeakResident() (int64, error) { return p.memory("VmHWM:") }
+
+func (p *Process) memory(line string) (int64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
 	if err != nil {
 		return 0, err
 	}
-	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) > 1 && f[0] == "VmRSS:" {
+	for text := range strings.Lines(string(b)) {
+		if f := strings.Fields(text); len(f) > 1 && f[0] == line {
 			kib, err := strconv.ParseInt(f[1], 10, 64)
 			return kib << 10, err
 		}

@@ -21,7 +21,7 @@ func TestResults(t *testing.T) {
 	}
 	for page, commands := range map[string][]string{
 		"performance.md": {"make bench-peers", "make bench-scale", "make bench-scale, profiles"},
-		"reliability.md": {"make faults", "make soak"},
+		"reliability.md": {"make faults", "make soak", "make interop-upgrades"},
 		"interop.md":     {"make interop", "make interop-moments", "make interop-replication", "make interop-tools"},
 	} {
 		text, err := os.ReadFile(filepath.Join(root, "docs", "results", page))

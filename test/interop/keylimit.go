@@ -22,16 +22,21 @@ const (
 	recordsOut = "tls_record_limit"
 )
 
+// changingKeys has a driver of Java change its keys after 64 MiB.
+func (l *lab) changingKeys(d driver) (driver, error) {
+	security := l.file("java.security")
+	d.argv = slices.Concat(d.argv[:1], []string{"-Djava.security.properties=" + security}, d.argv[1:])
+	return d, os.WriteFile(security, []byte(keyLimits), 0o600)
+}
+
 // keyUpdates runs a COPY across the JDK's limit of its TLS 1.3 keys, and returns what
 // JDBC and the log say. The JDK repeats KeyUpdate until it is answered, and crypto/tls gives
 // up after 16 records without data (golang/go#80528, pgjdbc/pgjdbc#2879), which must not
 // be called the client's end.
 func (l *lab) keyUpdates(ctx context.Context, d driver, r release) (rows []string, err error) {
-	security := l.file("java.security")
-	if err := os.WriteFile(security, []byte(keyLimits), 0o600); err != nil {
+	if d, err = l.changingKeys(d); err != nil {
 		return nil, err
 	}
-	d.argv = slices.Concat(d.argv[:1], []string{"-Djava.security.properties=" + security}, d.argv[1:])
 	server, err := l.startServer(ctx, r, nil)
 	if err != nil {
 		return nil, err

@@ -7,6 +7,7 @@
 //	make interop-moments        limits, drains, revocations and restarts, as each client sees them
 //	make interop-replication    backups, standbys, WAL and logical replication
 //	make interop-tools          PostgreSQL's own tools
+//	make interop-upgrades       long works that live through upgrades
 package main
 
 import (
@@ -21,6 +22,7 @@ func commands() []harness.Command {
 		{Name: "moments", Args: "[--only CLIENTS] [--server RELEASE] [--into FILE]", Summary: "what each client sees of a limit, a drain, a revocation and a restart", Run: runMoments},
 		{Name: "replication", Args: "[--quick] [--into FILE]", Summary: "backups, standbys, WAL and logical replication through a gate, by checksum", Run: runReplication},
 		{Name: "tools", Args: "[--quick] [--source DIR] [--into FILE]", Summary: "PostgreSQL's own tools through a gate, by checksum", Run: runTools},
+		{Name: "upgrades", Args: "[--quick] [--into FILE]", Summary: "COPY, a pipeline, a backup and replication while the gate is upgraded, by checksum", Run: runUpgrades},
 	}
 }
 

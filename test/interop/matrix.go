@@ -364,7 +364,12 @@ func clients(all []release) (rows []client) {
 		err := l.need(ctx, "libdbd-pg-perl", "/usr/lib/*/perl5/*/DBD/Pg.pm")
 		return []string{"/usr/bin/perl", l.script("dbd-pg.pl")}, release{}.environ(), err
 	}})
-	return append(rows, client{"JDBC", func(ctx context.Context, l *lab) ([]string, []string, error) {
+	return append(rows, jdbc())
+}
+
+// jdbc is PostgreSQL's driver for Java.
+func jdbc() client {
+	return client{"JDBC", func(ctx context.Context, l *lab) ([]string, []string, error) {
 		const jar = "/usr/share/java/postgresql.jar"
 		if _, err := exec.LookPath("javac"); err != nil {
 			return nil, nil, errors.New("javac is missing; install it with \"apt-get install default-jdk-headless\"")
@@ -379,5 +384,5 @@ func clients(all []release) (rows []client) {
 		classes := filepath.Join(l.store, "java")
 		_, err := harness.Output(ctx, "", os.Environ(), "javac", "-cp", jar, "-d", classes, l.script("Jdbc.java"))
 		return []string{"java", "-Xmx4g", "-cp", jar + ":" + classes, "Jdbc"}, pgtest.Environ(), err
-	}})
+	}}
 }

@@ -19,7 +19,7 @@ import (
 )
 
 // reply is what a client says of a command: state is ok or error, code the SQLSTATE if
-// the client tells it.
+// the client tells it. A command that takes long may say mark before, and waits for a line then.
 type reply struct{ state, code, text string }
 
 func (r reply) String() string {
@@ -98,7 +98,7 @@ func (t *talker) say(command string) (reply, error) {
 		return reply{}, fmt.Errorf("%s: the driver has ended: %s", command, t.error.String())
 	}
 	fields := strings.SplitN(t.out.Text(), "\t", 3)
-	if len(fields) != 3 || fields[0] != "ok" && fields[0] != "error" {
+	if len(fields) != 3 || fields[0] != "ok" && fields[0] != "error" && fields[0] != "mark" {
 		return reply{}, fmt.Errorf("%s: the driver says %q", command, t.out.Text())
 	}
 	return reply{fields[0], fields[1], fields[2]}, nil

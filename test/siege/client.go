@@ -39,11 +39,16 @@ func (l *lab) tlsConfig(c credentials) *tls.Config {
 
 // dial opens a session of appUser through the gate, by pgx.
 func (g *target) dial(ctx context.Context) (*pgconn.PgConn, error) {
+	return g.dialWith(ctx, g.lab.client)
+}
+
+// dialWith does the same with another certificate.
+func (g *target) dialWith(ctx context.Context, who credentials) (*pgconn.PgConn, error) {
 	config, err := pgconn.ParseConfig("host=" + g.Host + " port=" + strconv.Itoa(g.Port) + " user=" + appUser + " database=postgres sslmode=require connect_timeout=60")
 	if err != nil {
 		return nil, err
 	}
-	config.TLSConfig, config.Fallbacks = g.lab.tlsConfig(g.lab.client), nil
+	config.TLSConfig, config.Fallbacks = g.lab.tlsConfig(who), nil
 	return pgconn.ConnectConfig(ctx, config)
 }
 
@@ -119,10 +124,15 @@ type observers struct {
 // observe opens that many sessions, each with a question every 10 ms or so,
 // large and small ones.
 func (g *target) observe(ctx context.Context, n int) (*observers, error) {
+	return g.observeWith(ctx, n, g.lab.client)
+}
+
+// observeWith does the same with another certificate.
+func (g *target) observeWith(ctx context.Context, n int, who credentials) (*observers, error) {
 	ctx, stop := context.WithCancel(ctx)
 	b := &observers{stop: stop}
 	for i := range n {
-		c, err := g.dial(ctx)
+		c, err := g.dialWith(ctx, who)
 		if err != nil {
 			b.end()
 			return nil, fmt.Errorf("an observer: %w", err)

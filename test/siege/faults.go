@@ -45,6 +45,7 @@ func scenarios() []scenario {
 		{"half-close", "A client closes its sending side", halfClose},
 		{"gate-stopped", "The gate is stopped for a while", gateStopped},
 		{"network-cut", "The network is cut", networkCut},
+		{"list-server", "The server of the revocation lists is hostile", listServerHostile},
 		{"silent-clients", "Clients that send nothing", silentClients},
 		{"handshake-flood", "A flood of handshakes", handshakeFlood},
 		{"junk-certificates", "Certificates that nobody asked for, then silence", junkCertificates},

@@ -18,6 +18,7 @@ func commands() []harness.Command {
 	return []harness.Command{
 		{Name: "faults", Args: "[--only NAMES] [--quick] [--for DURATION] [--list] [--before PGWICKET] [--into FILE]", Summary: "every fault once, with a table", Run: faults},
 		{Name: "soak", Args: "[--time 10m] [--seed N] [--into FILE]", Summary: "mixed clients, reloads, revocations, kills and floods by a seeded plan; every answer is checked", Run: runSoak},
+		{Name: "successor", Args: "SOCKET STEPS", Summary: "for soak: the first steps of an upgrade of a gate, by a process that ends then", Run: runSuccessor},
 		{Name: "upgrade-pause", Args: "[--sessions 10000] [--busy 100] [--rounds 5]", Summary: "how long sessions wait for an answer while the gate is upgraded", Run: runPause},
 	}
 }

@@ -99,7 +99,8 @@ func runSoak(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	length := f.Duration("time", 10*time.Minute, "how long the load is held")
 	seed := f.Uint64("seed", 0, "what decides the plan: what happens when, who asks for what (default: a random one, which is printed)")
 	into := f.String("into", "", "replace the generated block of this Markdown `file` by the summary")
-	withUpgrades := f.Bool("upgrades", false, "also upgrade the gate at random moments, to programs that fail and with processes killed")
+	keep := f.String("keep", "", "copy the logs of the gates to this `directory` if there are losses")
+	withUpgrades := f.Bool("upgrades", true, "also upgrade the gate at random moments, to programs that fail and with processes killed")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -122,7 +123,7 @@ func runSoak(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	}
 	defer s.remove()
 	s.run(ctx)
-	return s.report(stdout, *into)
+	return errors.Join(s.report(stdout, *into), s.keepLogs(*keep))
 }
 
 // prepare starts everything but the clients.

@@ -333,8 +333,7 @@ func (s *soak) terminateSome(ctx context.Context, rnd *rand.Rand) error {
 }
 
 // rotateTrail renames the file of the audit trail, as logrotate does, packs the one before at times, and
-// waits until a gate goes on with the trail in a new file. The caller holds turn: a gate that
-// starts while there is no file begins another trail.
+// waits until a gate goes on with the trail in a new file. The caller holds turn.
 func (s *soak) rotateTrail(ctx context.Context, rnd *rand.Rand) error {
 	s.rotations++
 	rotated := func(n int) string { return fmt.Sprintf("%s.%d", s.auditFile(), n) }

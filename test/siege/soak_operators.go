@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -270,21 +271,26 @@ func (s *soak) expectRefused(revoked ...credentials) error {
 	return nil
 }
 
-// expectPsqlRefused is expectRefused with psql.
+// expectPsqlRefused is expectRefused with psql. Beside an upgrade of which a process is killed, it tries again.
 func (s *soak) expectPsqlRefused(ctx context.Context, c credentials) error {
 	ctx, cancel := context.WithTimeout(ctx, gate.Timeout)
 	defer cancel()
-	cmd, err := s.lab.libpq(ctx, s.newest(), "psql", "-XAtqc", "select 1")
-	if err != nil {
-		return err
+	for {
+		began := time.Now()
+		cmd, err := s.lab.libpq(ctx, s.newest(), "psql", "-XAtqc", "select 1")
+		if err != nil {
+			return err
+		}
+		cmd.Env = append(cmd.Env, "PGUSER="+role(c), "PGSSLCERT="+c.certFile, "PGSSLKEY="+c.keyFile)
+		out, err := cmd.CombinedOutput()
+		switch {
+		case err != nil && strings.Contains(string(out), "revoked"):
+			s.bad.add("revoked certificate", 1)
+			return nil
+		case err == nil || ctx.Err() != nil || !s.during(began, io.EOF):
+			return fmt.Errorf("psql with the revoked certificate %s: %w: %s", c.certFile, err, out)
+		}
 	}
-	cmd.Env = append(cmd.Env, "PGUSER="+role(c), "PGSSLCERT="+c.certFile, "PGSSLKEY="+c.keyFile)
-	out, err := cmd.CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "revoked") {
-		return fmt.Errorf("psql with the revoked certificate %s: %w: %s", c.certFile, err, out)
-	}
-	s.bad.add("revoked certificate", 1)
-	return nil
 }
 
 // role is the role of a certificate.

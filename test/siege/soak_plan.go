@@ -57,8 +57,8 @@ const (
 	rotating       action = "audit trail rotated"
 )
 
-// lane is a list of actions of which one is under way at a time. Each is drawn once
-// before any is drawn again, so that a short run has all of them.
+// lane is a list of actions of which one is under way at a time. All are drawn, each as often as it
+// is listed, before any is drawn again, so that a short run has all of them.
 type lane struct {
 	actions  []action
 	min, max time.Duration // from one to the next, at least
@@ -66,7 +66,7 @@ type lane struct {
 
 var (
 	operators   = lane{[]action{signalled, fileChanged, fileBroken, revocation, newList, newServerCert, overlapping, interrupting, crashing}, time.Second, 6 * time.Second}
-	upgrades    = lane{[]action{upgrading, upgradingBroken, upgradingDying, killingUpgrade}, time.Second, 6 * time.Second}
+	upgrades    = lane{[]action{upgrading, upgrading, upgradingBroken, upgradingDying, killingUpgrade}, time.Second, 6 * time.Second}
 	environment = lane{[]action{killing, resetting, terminating, badFlood, connectFlood, wrongCancels, guessing, stalling}, time.Second, 5 * time.Second}
 	incidents   = lane{[]action{locking, lockRunningOut, unlocking, commanding, ruleEnding, rotating}, time.Second, 8 * time.Second}
 )

@@ -58,7 +58,7 @@ func (s *soak) inspect() {
 	err := gate.Eventually(context.Background(), "the counters add up", gate.Timeout, func() error {
 		g := s.newest()
 		m, err := g.Metrics()
-		if n := g.unaccounted(m); err == nil && n != 0 {
+		if n := m.Unaccounted(); err == nil && n != 0 {
 			err = fmt.Errorf("%v connections are counted in and nowhere else", n)
 		}
 		return err
@@ -324,6 +324,22 @@ func (s *soak) report(stdout io.Writer, into string) error {
 		return errors.New("interrupted")
 	case into != "":
 		return renew(into, "soak", summary)
+	}
+	return nil
+}
+
+// keepLogs copies the logs of the gates to a directory if there are losses.
+func (s *soak) keepLogs(dir string) error {
+	if dir == "" || s.losses.count() == 0 {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for i, g := range s.gates {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("gate%d.log", i)), g.RawLog(), 0o600); err != nil {
+			return err
+		}
 	}
 	return nil
 }

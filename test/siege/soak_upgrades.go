@@ -12,6 +12,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -175,20 +177,36 @@ func (s *soak) upgradeToBroken(ctx context.Context, rnd *rand.Rand) error {
 var stepsOfUpgrade = []handover.Kind{handover.Hello, handover.Welcome, handover.Prepared, handover.Go, handover.Serving, handover.Session, handover.Batch}
 
 // upgradeToDying is a new process that dies in mid-transfer, before it has answered for the first sessions. The old
-// one goes on with all of them, and no client may notice. This program is that new process.
+// one goes on with all of them, and no client may notice. This program is that new process, too: see runSuccessor.
 func (s *soak) upgradeToDying(ctx context.Context, rnd *rand.Rand) error {
-	steps := stepsOfUpgrade[:rnd.IntN(len(stepsOfUpgrade)+1)]
-	c, err := openUpgrade(s.newest().Socket())
+	steps := rnd.IntN(len(stepsOfUpgrade) + 1)
+	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	err = takeSteps(c, steps)
-	_ = c.Close()
-	if err != nil {
-		return fmt.Errorf("an upgrade with the steps %v: %w", steps, err)
+	ctx, cancel := context.WithTimeout(ctx, gate.Timeout)
+	defer cancel()
+	if out, err := exec.CommandContext(ctx, self, "successor", s.newest().Socket(), strconv.Itoa(steps)).CombinedOutput(); err != nil {
+		return fmt.Errorf("an upgrade with the steps %v: %w: %s", stepsOfUpgrade[:steps], err, out)
 	}
-	s.logf("a new process has died after the steps %v of an upgrade", steps)
+	s.logf("a new process has died after the steps %v of an upgrade", stepsOfUpgrade[:steps])
 	return errors.Join(s.mayUpgradeAgain(ctx), s.expectAdmitted(s.app.current().credentials))
+}
+
+// runSuccessor takes the first steps of an upgrade, and ends: the gate must go on as if it had not been asked.
+func runSuccessor(_ context.Context, args []string, _, _ io.Writer) error {
+	if len(args) != 2 {
+		return errors.New("name the admin socket and how many steps to take")
+	}
+	n, err := strconv.Atoi(args[1])
+	if err != nil || n < 0 || n > len(stepsOfUpgrade) {
+		return fmt.Errorf("%q steps", args[1])
+	}
+	c, err := openUpgrade(args[0])
+	if err != nil {
+		return err
+	}
+	return takeSteps(c, stepsOfUpgrade[:n])
 }
 
 // openUpgrade asks a gate for an upgrade to this program.
@@ -228,15 +246,25 @@ func openUpgrade(socket string) (*handover.Conn, error) {
 }
 
 // takeSteps does the part of the new process in some steps.
-func takeSteps(c *handover.Conn, steps []handover.Kind) (err error) {
+func takeSteps(c *handover.Conn, steps []handover.Kind) error {
+	var claim handover.Claim
 	for _, step := range steps {
+		var err error
 		switch step {
 		case handover.Hello:
 			err = c.Send(step, map[string]any{"format": handover.Version, "version": "soak"}, nil)
-		case handover.Prepared, handover.Serving:
+		case handover.Serving:
+			if !claim.Take() {
+				return errors.New("the old process has taken everything back")
+			}
+			err = c.Send(step, nil, nil)
+		case handover.Prepared:
 			err = c.Send(step, nil, nil)
 		default:
-			err = receiveUntil(c, step)
+			var files []int
+			if files, err = receiveUntil(c, step); step == handover.Go && len(files) > 0 {
+				claim = handover.ClaimOf(files[0])
+			}
 		}
 		if err != nil {
 			return err
@@ -245,22 +273,22 @@ func takeSteps(c *handover.Conn, steps []handover.Kind) (err error) {
 	return nil
 }
 
-// receiveUntil takes frames up to one of a kind.
-func receiveUntil(c *handover.Conn, k handover.Kind) error {
+// receiveUntil takes frames up to one of a kind, and returns its descriptors.
+func receiveUntil(c *handover.Conn, k handover.Kind) ([]int, error) {
 	for {
 		f, err := c.Receive()
 		if err != nil {
-			return err
+			return nil, err
 		}
-		f.Close()
 		switch f.Kind {
 		case k:
-			return nil
+			return f.Files, nil
 		case handover.Failed:
-			return fmt.Errorf("failed: %s", f.Text)
+			return nil, fmt.Errorf("failed: %s", f.Text)
 		case handover.Rest: // no session was there to hand over
-			return nil
+			return nil, nil
 		}
+		f.Close()
 	}
 }
 

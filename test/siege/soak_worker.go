@@ -460,11 +460,12 @@ func (d *disturbances) met(what action, began, ended time.Time) bool {
 // hands each over as soon as it is logged in. The machine may be slow.
 const movesWithin = 3 * time.Second
 
-// killed returns how a process was killed that may have had a connection; empty: none was. The caller holds mu.
+// killed returns how a process was killed that may have had a connection; empty: none was. A connection that is
+// there long after the kill was another process's, and its end has another cause. The caller holds mu.
 func (d *disturbances) killed(began, opened, now time.Time) action {
 	for _, o := range slices.Backward(d.outages) {
 		switch {
-		case !o.touches(began, now):
+		case !o.touches(began, now), !o.until.IsZero() && now.After(o.until.Add(grace)):
 		case o.action == crashing, o.action == killingUpgrade, o.action == killingOld && !opened.Before(o.from.Add(-movesWithin)):
 			return o.action
 		}

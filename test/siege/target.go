@@ -90,16 +90,6 @@ func (g *target) level() (n level, err error) {
 	return n, err
 }
 
-// unaccounted is how many connections are counted in and nowhere else. Those of a process that was killed have no
-// end, and the other process of its upgrade counts on.
-func (g *target) unaccounted(m gate.Metrics) float64 {
-	n := m.Unaccounted()
-	if g.lab.wasKilled(g) {
-		return min(n, 0)
-	}
-	return n
-}
-
 // settles waits until the gate holds no more than before and every connection
 // is accounted for. A loss of backends is an error, too.
 func (g *target) settles(ctx context.Context, before level, within time.Duration) error {
@@ -115,7 +105,7 @@ func (g *target) settles(ctx context.Context, before level, within time.Duration
 		if now.goroutines > before.goroutines || now.descriptors > before.descriptors || now.backends != before.backends {
 			return fmt.Errorf("%+v, was %+v", now, before)
 		}
-		if n := g.unaccounted(m); n != 0 {
+		if n := m.Unaccounted(); n != 0 {
 			return fmt.Errorf("%v connections are counted in and nowhere else", n)
 		}
 		return nil

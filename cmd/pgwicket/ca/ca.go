@@ -16,6 +16,7 @@ import (
 	"pgwicket/config"
 	"pgwicket/internal/phrase"
 	"pgwicket/internal/pki"
+	"pgwicket/internal/sandbox"
 )
 
 const help = `A certificate authority for one team: certificates for servers and clients, and
@@ -49,7 +50,9 @@ func Command(s cli.Streams) *cobra.Command {
 	return cmd
 }
 
+// options are for every command: keys and passphrases are in its memory from then on.
 func (f *commonFlags) options(s cli.Streams) pki.Options {
+	_ = sandbox.HideMemory() // a filter of system calls may forbid it
 	return pki.Options{Dir: f.dir, Secrets: pki.Secrets{Command: f.command, Ask: askAt(s), Attempts: 3}}
 }
 

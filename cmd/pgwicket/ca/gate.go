@@ -18,6 +18,7 @@ import (
 	"pgwicket/internal/gate"
 	"pgwicket/internal/phrase"
 	"pgwicket/internal/pki"
+	"pgwicket/internal/printable"
 )
 
 // revocationWait is how long a revocation waits for the gate to end sessions. It takes a
@@ -40,7 +41,7 @@ admin.socket, the command prints how many.` + exitHelp,
 		before, gateErr := sessionsOf(*config, c.Find(args[0]))
 		revoked, err := c.Revoke(args[0], *reason, 0)
 		for _, e := range revoked {
-			fmt.Fprintf(s.Out, "revoked %s (%s)\n", e.Serial, e.Subject)
+			fmt.Fprintf(s.Out, "revoked %s (%s)\n", e.Serial, printable.Escape(e.Subject))
 		}
 		if err != nil {
 			return err

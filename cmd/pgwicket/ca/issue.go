@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
@@ -135,7 +136,8 @@ func signCommand(s cli.Streams, f *commonFlags) *cobra.Command {
 		Use: "sign FILE", Short: "Issue a certificate for a key on another machine",
 		Long: `Issue a certificate for a certificate request (CSR), so that the key never leaves its
 machine. Of a client the common name is used, of a server also the names and addresses in
-subjectAltName. Other extensions are not copied, and are printed.` + exitHelp,
+subjectAltName. They are printed: the author of the request has chosen them. Other
+extensions are not copied, and are printed, too. FILE may be - for the standard input.` + exitHelp,
 		Example: "  pgwicket ca sign app.csr --for client",
 	}
 	arguments(cmd, 1, 1, "name the file of the certificate request")
@@ -144,7 +146,7 @@ subjectAltName. Other extensions are not copied, and are printed.` + exitHelp,
 	issueFlags(cmd, &flags)
 	kind := cli.ChoiceFlag(cmd, "for", "what the certificate is `for`", string(pki.Client), string(pki.Server))
 	f.withCA(s, cmd, func(c *pki.CA, args []string) error {
-		csr, err := os.ReadFile(args[0])
+		csr, err := readRequest(s, args[0])
 		if err != nil {
 			return err
 		}
@@ -155,12 +157,30 @@ subjectAltName. Other extensions are not copied, and are printed.` + exitHelp,
 		if err := issue(s, c, r, flags, ""); err != nil {
 			return err
 		}
+		fmt.Fprintf(s.Out, "names        %s\n", strings.Join(r.Names(), ", "))
 		for _, what := range notCopied {
 			fmt.Fprintf(s.Out, "not copied   %s\n", what)
 		}
 		return nil
 	})
 	return cmd
+}
+
+// maxRequest is far above a request with a hundred names.
+const maxRequest = 1 << 20
+
+// readRequest reads a file, or the standard input: /dev/stdin is out of reach of a process that hides its memory.
+func readRequest(s cli.Streams, path string) ([]byte, error) {
+	var from io.Reader = s.In
+	if path != "-" && path != "/dev/stdin" {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		from = f
+	}
+	return io.ReadAll(io.LimitReader(from, maxRequest))
 }
 
 func renewCommand(s cli.Streams, f *commonFlags) *cobra.Command {

@@ -13,6 +13,7 @@ import (
 
 	"pgwicket/cmd/pgwicket/cli"
 	"pgwicket/internal/pki"
+	"pgwicket/internal/printable"
 )
 
 func crlCommand(s cli.Streams, f *commonFlags) *cobra.Command {
@@ -104,7 +105,7 @@ func listCommand(s cli.Streams, f *commonFlags) *cobra.Command {
 			if e.Reason != "" {
 				status += " (" + e.Reason + ")"
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", e.Serial, status, e.Expires.Format(time.DateOnly), e.Name, e.Subject)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", e.Serial, status, e.Expires.Format(time.DateOnly), printable.Escape(e.Name), printable.Escape(e.Subject))
 		}
 		return w.Flush()
 	})

@@ -88,21 +88,28 @@ func (c listCheck) findings(_ context.Context, s *server) []report.Finding {
 		return []report.Finding{stamp(c.about, report.Passed("%s", c.stopped(s.Options)))}
 	case f == nil:
 		return []report.Finding{stamp(c.about, report.New(report.Skip, "", "no database was asked", ""))}
-	case len(f.objects) > 0:
-		return []report.Finding{stamp(c.about, report.NewList(c.status, report.List{Reason: c.reason, Objects: f.objects, More: f.more, After: c.after}))}
-	case f.failed != "":
-		return []report.Finding{stamp(c.about, report.New(report.Skip, "", f.failed, "connect as a superuser"))}
 	}
-	return []report.Finding{stamp(c.about, report.Passed("%s", c.passed))}
+	var all []report.Finding
+	if len(f.objects) > 0 {
+		all = append(all, report.NewList(c.status, report.List{Reason: c.reason, Objects: f.objects, More: f.more, After: c.after}))
+	}
+	if f.failed != "" {
+		all = append(all, report.New(report.Skip, "", f.failed, "connect as a superuser"))
+	}
+	if all == nil {
+		all = append(all, report.Passed("%s", c.passed))
+	}
+	for i := range all {
+		all[i] = stamp(c.about, all[i])
+	}
+	return all
 }
 
-// runLists asks one database.
-func (s *server) runLists(ctx context.Context, conn *pgconn.PgConn, everywhere bool) {
-	rows, err := Query(ctx, conn, "select current_database()")
-	if err != nil {
-		return
-	}
-	database := rows[0][0]
+// runLists asks one database. A server that does not keep to statement_timeout has no more
+// than databaseTimeout.
+func (s *server) runLists(ctx context.Context, conn *pgconn.PgConn, database string, everywhere bool) {
+	ctx, cancel := context.WithTimeout(ctx, databaseTimeout)
+	defer cancel()
 	for _, c := range checks() {
 		if l, ok := c.(listCheck); ok && l.everywhere == everywhere && l.applies(s) {
 			s.runList(ctx, conn, l, database)
@@ -119,7 +126,9 @@ func (s *server) runList(ctx context.Context, conn *pgconn.PgConn, l listCheck, 
 	rows, err := Query(ctx, conn, fmt.Sprintf("select *, count(*) over () from (%s) objects (name, fix) limit %d", l.sql, maxObjects))
 	if err != nil {
 		if f.failed == "" {
-			f.failed = Reason(err)
+			if f.failed = Reason(err); l.everywhere {
+				f.failed = "in " + quoted(database) + ": " + f.failed
+			}
 		}
 		return
 	}

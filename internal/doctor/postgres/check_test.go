@@ -2,6 +2,8 @@ package postgres
 
 import (
 	"context"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -129,6 +131,21 @@ func TestSafe(t *testing.T) {
 	} {
 		if got := connectTo(in); got != want {
 			t.Errorf("%q: %s, not %s", in, got, want)
+		}
+	}
+}
+
+// The files are those that a server names: one that is none must not stop doctor.
+func TestPEM(t *testing.T) {
+	t.Parallel()
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if out, err := exec.Command("mkfifo", fifo).CombinedOutput(); err != nil {
+		t.Skip(string(out))
+	}
+	for _, file := range []string{fifo, "/dev/zero", "/dev"} {
+		s := &server{Options: Options{Local: true}, settings: map[string]setting{"ssl_crl_file": {value: file}}}
+		if _, _, err := s.pemOf("ssl_crl_file"); err == nil || !strings.Contains(err.Error(), "is not a regular file") {
+			t.Errorf("%s: %v", file, err)
 		}
 	}
 }

@@ -28,6 +28,8 @@ const (
 	databaseTimeout  = 15 * time.Second // for all queries in one database
 	maxDatabases     = 100
 	maxObjects       = 200 // that one query returns; it counts the others
+	maxAnswer        = 32 << 20
+	maxReason        = 500 // bytes of an error
 )
 
 // Options say what is known of a server besides what it answers.
@@ -51,8 +53,8 @@ func Examine(ctx context.Context, conn *pgconn.PgConn, o Options) []report.Findi
 	if err := s.load(ctx, conn); err != nil {
 		return []report.Finding{stamp(about{"databases", report.DataAccess, "", ""}, report.New(report.Skip, "", "PostgreSQL could not be examined by SQL: "+Reason(err), "connect as a superuser"))}
 	}
-	s.runLists(ctx, conn, false)
-	s.runLists(ctx, conn, true)
+	s.runLists(ctx, conn, s.database, false)
+	s.runLists(ctx, conn, s.database, true)
 	for _, d := range s.databases {
 		if d != s.database {
 			s.examineDatabase(ctx, d)
@@ -104,7 +106,7 @@ type found struct {
 func (s *server) load(ctx context.Context, conn *pgconn.PgConn) error {
 	ctx, cancel := context.WithTimeout(ctx, databaseTimeout)
 	defer cancel()
-	if err := bound(ctx, conn); err != nil {
+	if err := Prepare(ctx, conn); err != nil {
 		return err
 	}
 	rows, err := Query(ctx, conn, `select current_database(), current_setting('server_version_num'), rolsuper from pg_roles where rolname = current_user`)
@@ -141,13 +143,6 @@ func (s *server) load(ctx context.Context, conn *pgconn.PgConn) error {
 	return nil
 }
 
-// bound makes a session read only and bounds its statements.
-func bound(ctx context.Context, conn *pgconn.PgConn) error {
-	_, err := conn.Exec(ctx, "set default_transaction_read_only = on; set statement_timeout = '"+statementTimeout+"'; set lock_timeout = '"+lockTimeout+
-		"'; set client_encoding = 'UTF8'; set search_path = pg_catalog; set quote_all_identifiers = off; set standard_conforming_strings = on").ReadAll()
-	return err
-}
-
 // examineDatabase makes the queries that each database is asked.
 func (s *server) examineDatabase(ctx context.Context, database string) {
 	ctx, cancel := context.WithTimeout(ctx, databaseTimeout)
@@ -155,38 +150,20 @@ func (s *server) examineDatabase(ctx context.Context, database string) {
 	conn, err := s.Connect(ctx, database)
 	if err == nil {
 		defer conn.Close(ctx)
-		err = bound(ctx, conn)
+		err = Prepare(ctx, conn)
 	}
 	if err != nil {
 		s.skipped = append(s.skipped, quoted(database)+" ("+Reason(err)+")")
 		return
 	}
-	s.runLists(ctx, conn, true)
+	s.runLists(ctx, conn, database, true)
 }
 
 // Reason returns the message of PostgreSQL without what pgx adds to it, fit for a terminal.
 func Reason(err error) string {
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) {
-		return printable.Text(pgErr.Message)
+		return printable.Short(pgErr.Message, maxReason)
 	}
-	return printable.Text(strings.ReplaceAll(err.Error(), "\n", " "))
-}
-
-// Query returns the rows of a statement, or of several. A null is "".
-func Query(ctx context.Context, conn *pgconn.PgConn, sql string) (rows [][]string, err error) {
-	results, err := conn.Exec(ctx, sql).ReadAll()
-	if err != nil {
-		return nil, err
-	}
-	for _, r := range results {
-		for _, values := range r.Rows {
-			row := make([]string, len(values))
-			for i, v := range values {
-				row[i] = string(v)
-			}
-			rows = append(rows, row)
-		}
-	}
-	return rows, nil
+	return printable.Short(strings.ReplaceAll(err.Error(), "\n", " "), maxReason)
 }

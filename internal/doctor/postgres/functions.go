@@ -3,9 +3,14 @@ package postgres
 import "pgwicket/internal/doctor/report"
 
 // definers are the functions that run with the rights of their owner, and whose names are
-// looked up when they run: a body in standard SQL is bound when it is made.
+// looked up when they run: a body in standard SQL is bound when it is made. words are the
+// schemas in their search_path (SplitIdentifierString in src/backend/utils/adt/varlena.c). The
+// setting itself must not get into a statement: SET search_path FROM CURRENT can make it
+// pg_catalog;drop/**/table/**/x.
 const definers = `pg_proc p join pg_namespace n on n.oid = p.pronamespace join pg_language l on l.oid = p.prolang
 	left join lateral (select substr(c, 13) from unnest(p.proconfig) c where c like 'search_path=%') s (path) on true
+	left join lateral (select array_agg(coalesce(replace(m[2], '""', '"'), lower(m[1])) order by i)
+		from regexp_matches(s.path, '\s*("((?:[^"]|"")*)"|[^",\s][^,\s]*)\s*(?:,|$)', 'g') with ordinality x (m, i)) w (words) on true
 	where p.prosecdef and p.prosqlbody is null and l.lanname not in ('c', 'internal') and `
 
 // publicExecute is the condition that every role may execute the function p.
@@ -18,15 +23,16 @@ func functionChecks() []check {
 			about:  about{"definer_search_path", report.DataAccess, "4.5", "The caller chooses which tables and functions it uses, and it uses them with the rights of its owner."},
 			status: report.Fail, everywhere: true,
 			sql: `select p.oid::regprocedure::text, format('alter routine %s set search_path = pg_catalog, %I, pg_temp;', p.oid::regprocedure, n.nspname)
-				from ` + definers + own("pg_proc", "p") + ` and (s.path is null or s.path ~ '"\$user"') order by 1`,
+				from ` + definers + own("pg_proc", "p") + ` and (s.path is null or '$user' = any (w.words)) order by 1`,
 			reason: "security definer without a fixed search_path: {}",
 			passed: "every security definer function has a fixed search_path",
 		},
 		listCheck{
 			about:  about{"definer_pg_temp", report.DataAccess, "4.5", "If the list does not end with pg_temp, temporary tables of the caller are found before all others (\"Writing SECURITY DEFINER Functions Safely\" in PostgreSQL's documentation)."},
 			status: report.Warn, everywhere: true,
-			sql: `select p.oid::regprocedure::text, format('alter routine %s set search_path = %s, pg_temp;', p.oid::regprocedure, s.path)
-				from ` + definers + own("pg_proc", "p") + ` and s.path !~ '"\$user"' and s.path !~ '^(""|pg_catalog)?$' and s.path !~ 'pg_temp"?$' order by 1`,
+			sql: `select p.oid::regprocedure::text, format('alter routine %s set search_path = %s, pg_temp;', p.oid::regprocedure,
+				(select string_agg(case word when '' then '''''' else quote_ident(word) end, ', ' order by i) from unnest(w.words) with ordinality x (word, i)))
+				from ` + definers + own("pg_proc", "p") + ` and w.words <> '{""}' and w.words <> '{pg_catalog}' and '$user' <> all (w.words) and w.words[cardinality(w.words)] <> 'pg_temp' order by 1`,
 			reason: "security definer with a search_path that does not end with pg_temp: {}",
 			passed: "temporary tables are last in the search_path of every security definer function",
 		},

@@ -22,8 +22,15 @@ type fileState struct {
 	settingsErr string
 	data        []string // the names in the data directory
 	dataErr     string
-	libraries   string // the directory of its libraries
-	extensions  string // and of its extensions
+	libraries   string                // the directory of its libraries
+	extensions  string                // and of its extensions
+	pem         map[string]remoteFile // by the parameter that names it
+}
+
+// remoteFile is a file that the server has read.
+type remoteFile struct {
+	text []byte
+	err  error
 }
 
 func (s *server) loadFiles(ctx context.Context, conn *pgconn.PgConn) {
@@ -43,6 +50,9 @@ func (s *server) loadFiles(ctx context.Context, conn *pgconn.PgConn) {
 	}
 	for _, r := range rows {
 		s.files.data = append(s.files.data, r[0])
+	}
+	if !s.Local {
+		s.loadPEM(ctx, conn)
 	}
 	rows, _ = Query(ctx, conn, `select name, setting from pg_config where name in ('PKGLIBDIR', 'SHAREDIR')`)
 	for _, r := range rows {

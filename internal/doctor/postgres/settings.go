@@ -89,8 +89,15 @@ func checkPrimary(_ context.Context, s *server) []report.Finding {
 	if m == nil {
 		right += " sslmode=verify-full"
 	}
-	return []report.Finding{report.New(report.Warn, "primary_conninfo", "the primary is not verified: sslmode is not verify-full", safeStatements(s.set("primary_conninfo", "'"+strings.ReplaceAll(right, "'", "''")+"'")))}
+	fix := safeStatements(s.set("primary_conninfo", "'"+strings.ReplaceAll(right, "'", "''")+"'"))
+	if mayHavePassword.MatchString(v) {
+		fix = "write sslmode=verify-full into primary_conninfo, and passfile instead of its password\nselect pg_reload_conf();"
+	}
+	return []report.Finding{report.New(report.Warn, "primary_conninfo", "the primary is not verified: sslmode is not verify-full", fix)}
 }
+
+// mayHavePassword finds a connection string that no report may have: with a password, or a URI.
+var mayHavePassword = regexp.MustCompile(`password|://`)
 
 func checkPending(_ context.Context, s *server) []report.Finding {
 	var list []report.Object

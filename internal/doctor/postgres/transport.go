@@ -3,15 +3,18 @@ package postgres
 import (
 	"context"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"pgwicket/internal/doctor/report"
 	"pgwicket/internal/phrase"
+	"pgwicket/internal/statefile"
 )
 
 // transportChecks are those of the certificate and the list of PostgreSQL itself.
@@ -25,7 +28,30 @@ func transportChecks() []check {
 // daysLeft are the days from which on a certificate or a list is about to end.
 const daysLeft = 14
 
-const notLocal = "the files of the server are not on this machine"
+// maxPEM is far above a certificate with its chain. It bounds what a server can make doctor
+// read, which may be root.
+const maxPEM = 16 << 20
+
+// loadPEM has the server read the files of its TLS, which are not on this machine. A
+// superuser may; others get the reason why not.
+func (s *server) loadPEM(ctx context.Context, conn *pgconn.PgConn) {
+	s.files.pem = make(map[string]remoteFile)
+	if v, _ := s.value("ssl"); v != "on" {
+		return
+	}
+	for _, parameter := range []string{"ssl_cert_file", "ssl_crl_file"} {
+		if v, _ := s.value(parameter); v == "" {
+			continue
+		}
+		rows, err := Query(ctx, conn, fmt.Sprintf("select encode(pg_read_binary_file(current_setting('%s'), 0, %d), 'base64')", parameter, maxPEM))
+		if err != nil || len(rows) != 1 {
+			s.files.pem[parameter] = remoteFile{err: err}
+			continue
+		}
+		text, err := base64.StdEncoding.DecodeString(rows[0][0]) // which passes over line ends
+		s.files.pem[parameter] = remoteFile{text, err}
+	}
+}
 
 // pemOf returns the first block of a file that a parameter names.
 func (s *server) pemOf(parameter string) ([]byte, string, error) {
@@ -34,15 +60,29 @@ func (s *server) pemOf(parameter string) ([]byte, string, error) {
 	if !filepath.IsAbs(file) {
 		file = filepath.Join(data, file)
 	}
-	text, err := os.ReadFile(file)
+	var text []byte
+	var err error
+	if s.Local {
+		text, err = statefile.Read(file, maxPEM)
+	} else {
+		text, err = s.files.pem[parameter].text, s.files.pem[parameter].err
+	}
 	if err != nil {
-		return nil, file, err
+		return nil, file, errors.New(Reason(err))
 	}
 	block, _ := pem.Decode(text)
 	if block == nil {
 		return nil, file, errors.New("no PEM in " + file)
 	}
 	return block.Bytes, file, nil
+}
+
+// readAs says who can read the files of the server.
+func (s *server) readAs() string {
+	if s.Local {
+		return "run doctor as root or as the account of PostgreSQL"
+	}
+	return "connect as a superuser, or run doctor on the machine of PostgreSQL"
 }
 
 // ends judges the end of a certificate or a list.
@@ -61,12 +101,9 @@ func checkCertificate(_ context.Context, s *server) []report.Finding {
 	if v, _ := s.value("ssl"); v != "on" {
 		return []report.Finding{report.Passed("PostgreSQL has no TLS of its own, so it needs none")}
 	}
-	if !s.Local {
-		return []report.Finding{report.New(report.Skip, "ssl_cert_file", notLocal, "run doctor on the machine of PostgreSQL")}
-	}
 	der, file, err := s.pemOf("ssl_cert_file")
 	if err != nil {
-		return []report.Finding{report.New(report.Skip, "ssl_cert_file", safe(err.Error()), "run doctor as root or as the account of PostgreSQL")}
+		return []report.Finding{report.New(report.Skip, "ssl_cert_file", safe(err.Error()), s.readAs())}
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
@@ -80,12 +117,9 @@ func checkList(_ context.Context, s *server) []report.Finding {
 	if v, _ := s.value("ssl_crl_file"); v == "" || tls != "on" {
 		return []report.Finding{report.Passed("ssl_crl_file is empty, or not used")}
 	}
-	if !s.Local {
-		return []report.Finding{report.New(report.Skip, "ssl_crl_file", notLocal, "run doctor on the machine of PostgreSQL")}
-	}
 	der, file, err := s.pemOf("ssl_crl_file")
 	if err != nil {
-		return []report.Finding{report.New(report.Skip, "ssl_crl_file", safe(err.Error()), "run doctor as root or as the account of PostgreSQL")}
+		return []report.Finding{report.New(report.Skip, "ssl_crl_file", safe(err.Error()), s.readAs())}
 	}
 	list, err := x509.ParseRevocationList(der)
 	switch {

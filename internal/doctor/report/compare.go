@@ -31,6 +31,7 @@ func (f Finding) place() string {
 // WriteChanges writes what has changed since an older report: what is new, what is gone,
 // and which objects came and went. The whole summary follows.
 func (r Report) WriteChanges(w io.Writer, old Report) error {
+	r, old = r.printable(), old.printable()
 	var b strings.Builder
 	before := make(map[string][]Finding)
 	for _, f := range old.Findings {

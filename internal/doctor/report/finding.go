@@ -63,7 +63,7 @@ const MaxNames = 10
 
 // Finding is one result of a check. docs/doctor.md describes its JSON.
 type Finding struct {
-	Group    string   `json:"group"`             // gate, tls, listener, postgresql or doctor
+	Group    string   `json:"group"`             // gate, tls, listener, postgresql, machine or doctor
 	Subject  string   `json:"subject,omitempty"` // which listener or PostgreSQL
 	Check    string   `json:"check"`             // the id of the check; it does not change
 	Heading  Heading  `json:"heading"`

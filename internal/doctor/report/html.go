@@ -40,6 +40,7 @@ type view struct {
 // WriteHTML writes one page that needs nothing else: no script, no font and no picture of
 // another server. It can be printed.
 func (r Report) WriteHTML(w io.Writer) error {
+	r = r.printable()
 	t, err := template.New("page").Funcs(template.FuncMap{"upper": func(s Status) string { return strings.ToUpper(string(s)) }}).Parse(page)
 	if err != nil {
 		return err

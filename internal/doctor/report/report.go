@@ -3,7 +3,11 @@ package report
 import (
 	"encoding/json"
 	"io"
+	"slices"
+	"strings"
 	"time"
+
+	"pgwicket/internal/printable"
 )
 
 // Report is the result of an examination.
@@ -44,6 +48,29 @@ func (r Report) with(s Status) (out []Finding) {
 	return out
 }
 
+// printable returns the report as people and programs may read it: whatever a server, a file
+// or an older report has put into it, nothing in it is more than text. Only a fix has several
+// lines.
+func (r Report) printable() Report {
+	r.Config = printable.Escape(r.Config)
+	r.Findings = slices.Clone(r.Findings)
+	for i := range r.Findings {
+		f := &r.Findings[i]
+		f.Subject, f.Where, f.Reason, f.Waiver = printable.Escape(f.Subject), printable.Escape(f.Where), printable.Escape(f.Reason), printable.Escape(f.Waiver)
+		f.Group, f.Check = printable.Escape(f.Group), printable.Escape(f.Check)
+		f.Objects = slices.Clone(f.Objects)
+		for j, o := range f.Objects {
+			f.Objects[j] = printable.Escape(o)
+		}
+		lines := strings.Split(f.Fix, "\n")
+		for j, l := range lines {
+			lines[j] = printable.Escape(l)
+		}
+		f.Fix = strings.Join(lines, "\n")
+	}
+	return r
+}
+
 // worstFirst returns the statuses of findings in the order of a report for people.
 func worstFirst() []Status { return []Status{Fail, Warn, Note, Skip} }
 
@@ -58,6 +85,7 @@ type document struct {
 
 // WriteJSON writes one object for programs.
 func (r Report) WriteJSON(w io.Writer) error {
+	r = r.printable()
 	counts := make(map[Status]int)
 	for _, s := range Statuses() {
 		counts[s] = r.Count(s)

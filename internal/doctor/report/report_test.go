@@ -171,7 +171,7 @@ func TestParseWaiver(t *testing.T) {
 			t.Errorf("%s: %s, %v", text, got, err)
 		}
 	}
-	for _, text := range []string{"", "five", "five=", "five= ", "=reason", "five=,2027-01-31"} {
+	for _, text := range []string{"", "five", "five=", "five= ", "=reason", "five=,2027-01-31", "five:=reason", "five:=reason,2027-01-31"} {
 		if w, err := report.ParseWaiver(text); err == nil {
 			t.Errorf("%q: %+v", text, w)
 		}

@@ -14,6 +14,7 @@ const indent = 28
 // WriteText writes a checklist for people: failures first, then warnings, notes and
 // what could not be examined. Without all, it only counts the checks that passed.
 func (r Report) WriteText(w io.Writer, all bool) error {
+	r = r.printable()
 	var b strings.Builder
 	order := worstFirst()
 	if all {

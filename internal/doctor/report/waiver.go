@@ -22,7 +22,10 @@ func ParseWaiver(text string) (w Waiver, err error) {
 	if !ok || strings.TrimSpace(reason) == "" {
 		return w, fmt.Errorf("%q has no reason: write CHECK[:OBJECT]=REASON[,YYYY-MM-DD]", text)
 	}
-	w.Check, w.Object, _ = strings.Cut(head, ":")
+	w.Check, w.Object, ok = strings.Cut(head, ":")
+	if ok && w.Object == "" { // the variable of a script, perhaps: it must not become the whole check
+		return w, fmt.Errorf("%q names no object after the colon: write CHECK[:OBJECT]=REASON[,YYYY-MM-DD]", text)
+	}
 	w.Reason = strings.TrimSpace(reason)
 	if i := strings.LastIndexByte(reason, ','); i >= 0 {
 		if until, err := time.Parse(time.DateOnly, strings.TrimSpace(reason[i+1:])); err == nil {

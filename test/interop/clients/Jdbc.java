@@ -1,10 +1,13 @@
 // PostgreSQL's JDBC driver as a client.
 
 import java.io.BufferedReader;
+import java.io.IOException;
 import java.io.InputStreamReader;
 import java.io.OutputStream;
 import java.io.StringReader;
 import java.io.StringWriter;
+import java.nio.charset.StandardCharsets;
+import java.security.MessageDigest;
 import java.sql.Connection;
 import java.sql.DriverManager;
 import java.sql.PreparedStatement;
@@ -12,6 +15,7 @@ import java.sql.ResultSet;
 import java.sql.SQLException;
 import java.sql.SQLWarning;
 import java.sql.Statement;
+import java.util.HexFormat;
 import java.util.Map;
 import java.util.Properties;
 import java.util.TreeMap;
@@ -21,6 +25,8 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import org.postgresql.PGConnection;
 import org.postgresql.PGNotification;
+import org.postgresql.copy.CopyIn;
+import org.postgresql.copy.CopyOut;
 import org.postgresql.largeobject.LargeObject;
 import org.postgresql.largeobject.LargeObjectManager;
 
@@ -204,6 +210,46 @@ public final class Jdbc {
         }
     }
 
+    /** mark says that a part of a long command is done, and waits until the next may begin. */
+    static void mark(BufferedReader in) throws IOException {
+        System.out.println("mark\t\t");
+        in.readLine();
+    }
+
+    /** rowsOut copies rows out, with a mark after each so many bytes, and returns the SHA-256 of what has come. */
+    static String rowsOut(Connection c, BufferedReader in, long rows, long part) throws Exception {
+        MessageDigest digest = MessageDigest.getInstance("SHA-256");
+        long done = 0;
+        CopyOut copy = c.unwrap(PGConnection.class).getCopyAPI().copyOut(
+            "copy (select n, repeat(md5(n::text), 31) from generate_series(1, " + rows + ") n) to stdout");
+        for (byte[] row = copy.readFromCopy(); row != null; row = copy.readFromCopy()) {
+            digest.update(row);
+            if ((done + row.length) / part > done / part) {
+                mark(in);
+            }
+            done += row.length;
+        }
+        return HexFormat.of().formatHex(digest.digest());
+    }
+
+    /** rowsIn copies the same rows into the table copied. */
+    static String rowsIn(Connection c, BufferedReader in, long rows, long part) throws Exception {
+        MessageDigest digest = MessageDigest.getInstance("MD5");
+        long done = 0;
+        CopyIn copy = c.unwrap(PGConnection.class).getCopyAPI().copyIn("copy copied from stdin");
+        for (long n = 1; n <= rows; n++) {
+            String number = String.valueOf(n);
+            String sum = HexFormat.of().formatHex(digest.digest(number.getBytes(StandardCharsets.US_ASCII)));
+            byte[] row = (number + "\t" + sum.repeat(31) + "\n").getBytes(StandardCharsets.US_ASCII);
+            copy.writeToCopy(row, 0, row.length);
+            if ((done + row.length) / part > done / part) {
+                mark(in);
+            }
+            done += row.length;
+        }
+        return String.valueOf(copy.endCopy());
+    }
+
     /**
      * moments obeys the commands that come on standard input, a line each, and answers each
      * with a line: ok or error, the SQLSTATE and the text.
@@ -231,6 +277,8 @@ public final class Jdbc {
                 case "ask" -> seen = one(session, "select 'in'");
                 case "copy" -> seen = String.valueOf(session.unwrap(PGConnection.class).getCopyAPI()
                     .copyOut("copy (select repeat('x', 8000) from generate_series(1, " + words[1] + ")) to stdout", OutputStream.nullOutputStream()));
+                case "copy-out" -> seen = rowsOut(session, in, Long.parseLong(words[1]), Long.parseLong(words[2]));
+                case "copy-in" -> seen = rowsIn(session, in, Long.parseLong(words[1]), Long.parseLong(words[2]));
                 case "sleep" -> {
                     Statement s = session.createStatement();
                     sleeping = s;

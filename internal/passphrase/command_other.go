@@ -1,6 +1,6 @@
 //go:build !unix
 
-package tlsconfig
+package passphrase
 
 import "os/exec"
 
@@ -8,4 +8,4 @@ import "os/exec"
 func killWithChildren(*exec.Cmd) {}
 
 // runAs does nothing: other systems than Unix have no root.
-func runAs(*exec.Cmd, string) error { return nil }
+func (Command) runAs(*exec.Cmd) error { return nil }

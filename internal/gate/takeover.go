@@ -1,0 +1,99 @@
+package gate
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"syscall"
+
+	"pgwicket/internal/upgrade"
+)
+
+// takeOver is the rest of start for a process that takes over from another one.
+func (g *Gate) takeOver(signals <-chan os.Signal) error {
+	p := g.Predecessor
+	if err := p.TakeOver(upgrade.NewGate{Gate: g.shared(), LocksAdded: g.setLocks, Upgraded: g.Upgraded, Signal: g.queueSignal}); err != nil {
+		return err
+	}
+	for len(signals) > 0 {
+		sig := <-signals
+		if sig != syscall.SIGHUP {
+			return fmt.Errorf("a signal has come before the new process accepts connections: %v", sig)
+		}
+		g.queueSignal(sig)
+	}
+	if err := p.Claim(); err != nil {
+		return err
+	}
+	g.auditStart("upgraded", slog.Int("before", p.PID), slog.String("version_before", p.Version))
+	g.serve(g.admin.upgrade.listeners)
+	g.ready.Store(true)
+	g.admin.upgrade.before.Store(p)
+	p.Serving(func() { g.admin.upgrade.before.Store(nil) })
+	g.ownSocket()
+	return nil
+}
+
+// queueSignal has wait act on a signal that the process before has got for the gate.
+func (g *Gate) queueSignal(sig os.Signal) {
+	select {
+	case g.admin.upgrade.told <- sig:
+	default: // as for signals
+	}
+}
+
+// reloadNext takes note that this process reloads: a new one that has loaded its files before must do the same. One that
+// serves reloads, too, if it was a signal: it may have been for the gate.
+func (g *Gate) reloadNext(signal bool) {
+	u := &g.admin.upgrade
+	switch {
+	case !u.under.Load():
+	case !u.given.Load():
+		u.reload = true
+	case signal:
+		u.next.Load().Signal(syscall.SIGHUP)
+	}
+}
+
+// withdrawUpgrade ends an upgrade that is under way, and reports whether it has: not if the new process accepts
+// connections. stopping is set, so that none can begin.
+func (g *Gate) withdrawUpgrade() bool {
+	next := g.admin.upgrade.next.Load()
+	return next == nil || next.Withdraw("the gate is shutting down")
+}
+
+// onUpgrade goes on when an upgrade has been made or, without next, has failed.
+func (g *Gate) onUpgrade(next *upgrade.Successor, e *ending) {
+	u := &g.admin.upgrade
+	reload := u.reload
+	u.reload = false
+	if next == nil {
+		u.next.Store(nil)
+		u.under.Store(false)
+		if e.asked != nil && e.drained == nil {
+			g.shutDown(e)
+		}
+		return
+	}
+	if reload {
+		next.Signal(syscall.SIGHUP)
+	}
+	if e.asked != nil {
+		next.Signal(e.asked)
+		g.stopUpgraded()
+	}
+	e.drained = g.finishUpgrade(next)
+}
+
+// resumeAfterUpgrade has this process accept again, as its successor is gone.
+func (g *Gate) resumeAfterUpgrade(err error) {
+	g.Log.Error("the new process is gone; this process accepts connections again", "error", err)
+	g.server.TakenBack()
+	g.resumeServing()
+	g.notifier.Silence(false)
+	g.notifier.MainPID(os.Getpid()) // the new one has said its own
+	g.notifier.Ready(g.status())
+	g.admin.upgrade.given.Store(false)
+	g.admin.upgrade.next.Store(nil)
+	g.admin.upgrade.under.Store(false)
+}
