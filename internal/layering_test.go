@@ -33,11 +33,12 @@ var layers = map[string][]string{
 	"internal/tlstest":    nil,
 	"internal/account":    nil,
 	"internal/passphrase": {"internal/account"},
-	"tlsconfig":           {"internal/certs", "internal/crl", "internal/dn", "internal/nearest", "internal/passphrase", "internal/privkey"},
+	"tlsconfig":           {"internal/certs", "internal/crl", "internal/dn", "internal/nearest", "internal/passphrase", "internal/privkey", "internal/verdicts"},
 	"internal/relay":      {"internal/pgwire", "internal/tlsrecord"},
 	"internal/socket":     nil,
 	"internal/tlsrecord":  nil,
 	"internal/handover":   nil,
+	"internal/verdicts":   {"internal/certs"},
 
 	"internal/outcome":     {"internal/pgwire", "internal/relay"},
 	"internal/printable":   nil,
@@ -55,7 +56,7 @@ var layers = map[string][]string{
 	"internal/policy":      {"acl", "internal/backend", "internal/limit", "internal/lock", "internal/outcome"},
 	"internal/proxyheader": {"internal/relay"},
 	"proxy": {
-		"acl", "metrics", "internal/backend", "internal/clientcert", "internal/handshake", "internal/limit", "internal/lock", "internal/outcome", "internal/pgwire", "internal/policy", "internal/printable",
+		"acl", "metrics", "internal/backend", "internal/certs", "internal/clientcert", "internal/handshake", "internal/limit", "internal/lock", "internal/outcome", "internal/pgwire", "internal/policy", "internal/printable",
 		"internal/proxyheader", "internal/refusallog", "internal/relay", "internal/sessionid", "internal/socket", "internal/tlsrecord",
 	},
 	"config": {"acl", "internal/outcome", "internal/policy", "proxy", "tlsconfig", "internal/nearest"},
@@ -78,11 +79,12 @@ var layers = map[string][]string{
 	"internal/doctor/report":   {"internal/phrase", "internal/printable", "internal/statefile"},
 	"internal/upgrade":         {"acl", "metrics", "proxy", "internal/handover", "internal/health", "internal/lock"},
 	"internal/gate": {
+		"internal/certs",
 		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/audit", "internal/dn", "internal/filewatch", "internal/group", "internal/health", "internal/lock", "internal/phrase", "internal/policy", "internal/sandbox",
 		"internal/socket", "internal/status", "internal/systemd", "internal/upgrade",
 	},
 	"internal/adminclient": {"config"},
-	"internal/explain":     {"acl", "config", "internal/policy", "proxy", "tlsconfig", "internal/gate", "internal/outcome", "internal/phrase", "internal/printable"},
+	"internal/explain":     {"acl", "config", "internal/certs", "internal/policy", "proxy", "tlsconfig", "internal/gate", "internal/outcome", "internal/phrase", "internal/printable"},
 
 	"cmd/pgwicket/cli": {"config", "internal/nearest"},
 	"cmd/pgwicket/ca":  {"cmd/pgwicket/cli", "config", "internal/adminclient", "internal/gate", "internal/phrase", "internal/pki", "internal/printable", "internal/sandbox"},
@@ -109,7 +111,7 @@ var owners = map[string][]string{
 	"github.com/spf13/":               {"cmd/pgwicket", "cmd/pgwicket/ca", "cmd/pgwicket/cli"},
 	"github.com/pires/go-proxyproto":  {"internal/proxyheader"},
 	"golang.org/x/time":               {"internal/limit", "internal/refusallog"},
-	"github.com/hashicorp/golang-lru": {"internal/limit", "internal/refusallog"},
+	"github.com/hashicorp/golang-lru": {"internal/clientcert", "internal/limit", "internal/refusallog"},
 	"flag":                            {"cmd/pgwicket-demo", "internal/golden"},
 	"os/signal":                       {"cmd/pgwicket", "cmd/pgwicket-demo"},
 	"testing":                         {"internal/docpage", "internal/golden"},                           // its flags would be ours, and nothing that ships may need it

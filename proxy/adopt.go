@@ -63,7 +63,7 @@ func (p *Predecessor) peerOf(s *SavedSession) (*peer, error) {
 	}
 	if of.verified = len(s.TLS.Chain) > 0; of.verified {
 		var err error
-		if of.request.Certificate, _, err = p.server.identities.Of(nil, of.tls.certificates[0]); err != nil {
+		if of.request.Certificate, _, err = p.server.names.identities.Of(nil, of.tls.certificates[0]); err != nil {
 			return nil, err
 		}
 	}

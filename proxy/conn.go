@@ -51,7 +51,7 @@ type conn struct {
 }
 
 func newConn(s *Server, tcp *net.TCPConn, listener string, interrupt context.CancelFunc) *conn {
-	p := newPeer(s.ids.Next(), tcp, listener)
+	p := newPeer(s.names.ids.Next(), tcp, listener)
 	return &conn{
 		server:  s,
 		session: &session{server: s, peer: p, interrupt: interrupt},
@@ -223,7 +223,7 @@ func (c *conn) verifyCertificate(ctx context.Context) {
 	chain, err := c.verify(ctx, policy, state, certs.DER(sent))
 	c.verdict = verdict{policy, err}
 	if len(sent) > 0 {
-		c.peer.recordCertificate(sent[0], chain, c.server.identities)
+		c.peer.recordCertificate(sent[0], chain, c.server.names.identities)
 		clear(sent) // it is crypto/tls's own slice
 	}
 	if c.peer.verified && err == nil {

@@ -57,8 +57,7 @@ type Server struct {
 	refusals   *refusals
 	shutdown   shutdown
 
-	ids         sessionid.Sequence
-	identities  clientcert.Identities
+	names       names
 	maintenance maintenance
 	audit       auditor
 
@@ -67,6 +66,12 @@ type Server struct {
 	sessions  map[*session]struct{}
 	wg        sync.WaitGroup // one for each session
 	accepts   sync.WaitGroup // one for each Serve
+}
+
+// names are what connections and clients are called.
+type names struct {
+	ids        sessionid.Sequence
+	identities clientcert.Identities
 }
 
 // Options are what a server is made of.
@@ -117,8 +122,7 @@ func New(o Options) (*Server, error) {
 		cancelKeys:  cancelKeys{requests: limit.NewCancels(), ownSlots: make(handshake.Slots, cancelsAtOnce)},
 		maintenance: maintenance{policyChanged: make(chan struct{}, 1), done: make(chan struct{}), now: o.Now},
 		audit:       auditor{o.Audit, o.AuditFailing},
-		ids:         sessionid.New(),
-		identities:  clientcert.NewIdentities(),
+		names:       names{sessionid.New(), clientcert.NewIdentities()},
 	}
 	m.Expect(expected())
 	s.storePolicy(p)

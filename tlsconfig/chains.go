@@ -8,16 +8,16 @@ import (
 	"sync"
 
 	"pgwicket/internal/certs"
+	"pgwicket/internal/verdicts"
 )
 
 // The limits of what is remembered: for how many clients, and how many bytes their certificates have, which take some three
-// times as much when they are read. sharedLimit bounds the CA certificates that they have in common.
+// times as much when they are read.
 const (
 	chainsLimit    = 128
 	chainsSize     = 256 << 10
 	strangersLimit = 64
 	strangersSize  = 128 << 10
-	sharedLimit    = 256
 )
 
 // chains remembers the chains whose signatures are good, by what a client sent. To read certificates and verify signatures
@@ -25,21 +25,23 @@ const (
 // purposes, names and revocation lists are checked each time. A client that is refused for one of these is remembered too.
 // The chains belong to the CAs that they end in, and the next verifier takes them over if it has the same CAs: after a new
 // revocation list every live session is judged again at once. Of a few clients that come again it keeps the certificates, and of
-// many more what has been found out, in a hundred bytes: see facts. Certificates that are kept for a while and then forgotten
+// many more what has been found out, in a hundred bytes: see verdicts.Facts. Certificates that are kept for a while and then forgotten
 // would leave holes in the memory that a storm of clients leaves behind.
 //
 // Of some strangers, whose chains lead to no CA, the certificates are remembered, apart so that they cannot displace a
 // client. A client of the wrong CA tries again and again.
 //
-// The zero value is empty. It may be used by many sessions at once.
+// It may be used by many sessions at once.
 type chains struct {
 	mu        sync.Mutex
 	known     paths
 	strangers paths
-	facts     facts
-	epochs    uint32                        // how many verifiers have taken them over
-	shared    map[string]*certs.Certificate // CA certificates that clients sent, by their DER
+	facts     *verdicts.Facts
+	epochs    uint32 // how many verifiers have taken them over
+	shared    verdicts.Shared
 }
+
+func newChains() *chains { return &chains{facts: new(verdicts.Facts)} }
 
 // paths are some paths, by the hash of what was sent.
 type paths struct {
@@ -79,6 +81,21 @@ func hashOf(sent [][]byte) (key uint64) {
 	return key
 }
 
+// memory is what is remembered of what a client sent.
+type memory struct {
+	key  uint64        // of path
+	path *path         // nil: it must be read
+	fact verdicts.Fact // if there is no path
+}
+
+func (s *chains) recall(sent [][]byte) memory {
+	m := memory{key: hashOf(sent)}
+	if m.path = s.get(m.key, sent); m.path == nil {
+		m.fact = s.facts.Find(sent)
+	}
+	return m
+}
+
 // get returns the path that is remembered for what a client sent; nil if there is none.
 func (s *chains) get(key uint64, sent [][]byte) *path {
 	s.mu.Lock()
@@ -101,9 +118,7 @@ func (s *chains) read(sent [][]byte) (*path, *VerifyError) {
 	}
 	p := &path{}
 	for i, der := range sent {
-		s.mu.Lock()
-		c := s.shared[string(der)]
-		s.mu.Unlock()
+		c := s.shared.Find(der)
 		if c == nil {
 			var err error
 			if c, err = certs.Parse(der); err != nil {
@@ -133,43 +148,6 @@ func (s *chains) remember(key uint64, p *path) {
 		return
 	}
 	s.known.put(key, p, chainsLimit, chainsSize)
-}
-
-// shareIn returns what a client sent, with the CA certificates that are in memory already.
-func (s *chains) shareIn(sent [][]byte) [][]byte {
-	if len(sent) == 1 {
-		return sent
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	same := slices.Clone(sent)
-	for i, der := range sent[1:] {
-		if c := s.shared[string(der)]; c != nil {
-			same[1+i] = c.Raw
-		}
-	}
-	return same
-}
-
-// share keeps the CA certificates of a chain that the client has sent.
-func (s *chains) share(p *path) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.shared == nil {
-		s.shared = make(map[string]*certs.Certificate)
-	}
-	for i, c := range p.chain {
-		if i == 0 || !slices.Contains(p.sent, c) {
-			continue
-		}
-		for other := range s.shared {
-			if len(s.shared) < sharedLimit {
-				break
-			}
-			delete(s.shared, other)
-		}
-		s.shared[string(c.Raw)] = c
-	}
 }
 
 // put adds a path within the limits.

@@ -170,7 +170,7 @@ func loadClients(s *Server, o Options, previous *Server, now time.Time, r *repor
 		if o.CAFile != "" {
 			r.warnf("ca_file", "has no effect with client_cert: none: remove it, or set client_cert to require or optional")
 		}
-		s.verifier = &verifier{mode: ClientCertNone, chains: new(chains)}
+		s.verifier = &verifier{mode: ClientCertNone, chains: newChains()}
 		return
 	}
 	ca := loadCA(o, now, r)
@@ -194,7 +194,7 @@ func loadClients(s *Server, o Options, previous *Server, now time.Time, r *repor
 		return
 	}
 	s.verifier = &verifier{
-		mode: o.ClientCert, minBits: bitsOf(o.MinSecurityBits), pool: ca, partialChain: o.PartialChain, crls: crls, chains: new(chains),
+		mode: o.ClientCert, minBits: bitsOf(o.MinSecurityBits), pool: ca, partialChain: o.PartialChain, crls: crls, chains: newChains(),
 	}
 	if previous != nil {
 		s.verifier.inherit(previous.verifier)

@@ -33,7 +33,7 @@ func loadServers(o ClientOptions, now time.Time, r *report) *serverVerifier {
 	})
 	r.problems = append(r.problems, problems...)
 	return &serverVerifier{&verifier{
-		mode: ClientCertRequire, purpose: certs.Server, minBits: bitsOf(o.MinSecurityBits), pool: pool, crls: crls, chains: new(chains),
+		mode: ClientCertRequire, purpose: certs.Server, minBits: bitsOf(o.MinSecurityBits), pool: pool, crls: crls, chains: newChains(),
 	}, o.Mode == SSLVerifyFull}
 }
 

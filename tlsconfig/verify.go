@@ -8,6 +8,7 @@ import (
 
 	"pgwicket/internal/certs"
 	"pgwicket/internal/crl"
+	"pgwicket/internal/verdicts"
 )
 
 // ClientCert is whether a client must present a certificate.
@@ -46,8 +47,8 @@ type verifier struct {
 // part of anything larger. The time is a parameter because live sessions are judged again.
 func (v *verifier) verify(sent [][]byte, at time.Time) ([][]byte, error) {
 	m := v.chains.recall(sent)
-	if m.settled(v.epoch, at) {
-		return v.chains.shareIn(sent), nil
+	if m.fact.Admitted(v.epoch, at) {
+		return v.chains.shared.Replace(sent), nil
 	}
 	chain, p, _, refused := v.judgeRead(m, sent, at)
 	switch {
@@ -58,9 +59,25 @@ func (v *verifier) verify(sent [][]byte, at time.Time) ([][]byte, error) {
 	}
 	keep := p.keep(chain)
 	if p != m.path {
-		v.settle(digestOf(sent), len(keep) == len(sent), p, at)
+		from, until := uint32(0), uint32(0)
+		if v.steps != nil && len(keep) == len(sent) { // else another verdict is about less
+			from, until = verdicts.Between(at, v.steps, verdicts.AppendDates(nil, append(p.sent[:len(p.sent):len(p.sent)], p.leaf)))
+		}
+		v.chains.facts.Add(sent, p.chain, v.epoch, from, until)
 	}
 	return keep, nil
+}
+
+// stepsOf returns the seconds at which a verdict of the verifier may change, whatever the client. They are not nil.
+func (v *verifier) stepsOf() []int64 {
+	steps := []int64{}
+	if v.pool != nil {
+		steps = verdicts.AppendDates(steps, v.pool.Certificates())
+	}
+	if v.crls != nil {
+		steps = verdicts.AppendSteps(steps, v.crls.Dates()...)
+	}
+	return steps
 }
 
 // keep returns which certificates of a chain were sent, in the chain's order, and after them for each other certificate of
@@ -110,7 +127,7 @@ func (v *verifier) judgeRead(m memory, sent [][]byte, at time.Time) (chain []*ce
 		}
 	}
 	signed := func(chain []*certs.Certificate) bool {
-		return slices.Equal(chain, p.chain) || m.hasSigned(chain)
+		return slices.Equal(chain, p.chain) || m.fact.Signed(chain)
 	}
 	chain, err := certs.VerifyAgain(signed, p.leaf, p.sent, v.pool, certs.Options{Purpose: v.purpose, Time: at, MinSecurityBits: v.minBits})
 	if err != nil {
@@ -130,7 +147,7 @@ func (v *verifier) judgeRead(m memory, sent [][]byte, at time.Time) (chain []*ce
 	}
 	if m.path == nil || !slices.Equal(chain, p.chain) {
 		p = &path{p.leaf, p.sent, chain}
-		if v.chains.share(p); m.path != nil || m.seen {
+		if v.chains.shared.Add(p.chain, p.sent); m.path != nil || m.fact.Known {
 			v.chains.remember(m.key, p)
 		}
 	}

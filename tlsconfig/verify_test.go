@@ -10,7 +10,6 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
-	"maps"
 	"math/big"
 	"os"
 	"os/exec"
@@ -65,7 +64,7 @@ func poolOf(ca []*x509.Certificate, partialChain bool) *certs.Pool {
 
 func newVerifier(mode ClientCert, ca []*x509.Certificate, partialChain bool, crls *crl.Set) *verifier {
 	v := &verifier{
-		mode: mode, minBits: certs.DefaultSecurityBits, pool: poolOf(ca, partialChain), partialChain: partialChain, crls: crls, chains: new(chains),
+		mode: mode, minBits: certs.DefaultSecurityBits, pool: poolOf(ca, partialChain), partialChain: partialChain, crls: crls, chains: newChains(),
 	}
 	v.steps = v.stepsOf()
 	return v
@@ -604,14 +603,14 @@ func TestVerifyAsTimePasses(t *testing.T) {
 // withoutChains returns the same verifier without remembered chains.
 func withoutChains(v *verifier) *verifier {
 	w := *v
-	w.chains = new(chains)
+	w.chains = newChains()
 	return &w
 }
 
 // withFacts returns the same verifier with the facts that it remembers, and without certificates.
 func withFacts(v *verifier) *verifier {
 	w := *v
-	w.chains = &chains{facts: maps.Clone(v.chains.facts)}
+	w.chains = &chains{facts: v.chains.facts}
 	return &w
 }
 
@@ -730,7 +729,7 @@ func TestRememberedChains(t *testing.T) {
 	for _, sent := range []int{0, 50} {
 		known := &path{leaf: p.leaf, sent: slices.Repeat([]*certs.Certificate{p.leaf}, sent), chain: p.chain}
 		stranger := &path{leaf: known.leaf, sent: known.sent}
-		v.chains = new(chains)
+		v.chains = newChains()
 		for i := range uint64(chainsLimit + 1000) {
 			v.chains.remember(i, known)
 			v.chains.remember(i, stranger)
@@ -1059,7 +1058,7 @@ func TestVerdictsEnd(t *testing.T) {
 	sent := certs.DER(pki.alice.Chain)
 	settled := func(v *verifier, at time.Time) bool {
 		m := v.chains.recall(sent)
-		return m.settled(v.epoch, at)
+		return m.fact.Admitted(v.epoch, at)
 	}
 	if _, err := v.verify(sent, now); err != nil {
 		t.Fatal(err)
@@ -1085,7 +1084,7 @@ func TestVerdictsEnd(t *testing.T) {
 	if keep, err := v.verify(junk, now); err != nil || len(keep) != len(sent) {
 		t.Errorf("with junk behind it %d certificates are kept, %v", len(keep), err)
 	}
-	if m := v.chains.recall(junk); !m.seen || m.settled(v.epoch, now) {
+	if m := v.chains.recall(junk); !m.fact.Known || m.fact.Admitted(v.epoch, now) {
 		t.Error("a verdict is remembered for certificates that are not in the chain")
 	}
 }
