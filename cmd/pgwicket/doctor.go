@@ -55,7 +55,7 @@ func doctorCommand(s cli.Streams) *cobra.Command {
   pgwicket doctor --config pgwicket.yaml --pg-conf /etc/postgresql/15/main
   pgwicket doctor --postgres "host=/run/postgresql user=postgres" --html report.html
   pgwicket doctor --postgres "host=/run/postgresql user=postgres" \
-                  --waive "secret_columns:shop.public.users.password=bcrypt hashes,2027-06-30"`,
+                  --waive "secret_columns:shop.public.users.password=bcrypt,2027-06-30"`,
 	}
 	var o doctor.Options
 	var forms report.Forms

@@ -47,7 +47,7 @@ func lockCommand(s cli.Streams) *cobra.Command {
 	keep("for", "the `duration` of the lock, as in 30m or 2h")
 	keep("until", "the `time` at which the lock ends, as in 2027-01-31T12:00:00Z")
 	forever := cmd.Flags().Bool("forever", false, "no end, until pgwicket unlock")
-	keep("reason", "why, for the log: a `text`")
+	keep("reason", "the reason, a `text` for the log")
 	yes := cmd.Flags().Bool("yes", false, "lock also if no open session matches, or all of them do")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		if *forever {
