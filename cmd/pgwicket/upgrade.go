@@ -192,7 +192,7 @@ func startUpgrade(s cli.Streams, account upgrade.Account, binary, path string, t
 	err = cmd.Start()
 	_ = w.Close()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cannot start the new program: %w", err)
 	}
 	_ = r.SetReadDeadline(time.Now().Add(timeout))
 	text, err := io.ReadAll(r)
