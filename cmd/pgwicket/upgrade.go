@@ -17,6 +17,7 @@ import (
 	"pgwicket/internal/adminclient"
 	"pgwicket/internal/gate"
 	"pgwicket/internal/phrase"
+	"pgwicket/internal/printable"
 	"pgwicket/internal/upgrade"
 )
 
@@ -72,11 +73,9 @@ func upgradeCommand(s cli.Streams) *cobra.Command {
 			return cli.Fail(s, cmd.Name(), errors.New(plan.Problem))
 		}
 		for _, name := range plan.Credentials {
-			f, err := os.Open(name)
-			if err != nil {
-				return cli.Fail(s, cmd.Name(), fmt.Errorf("%w (%w); process %d goes on", ofCredential(name), err, plan.PID))
+			if _, err := os.Stat(name); err != nil { // opening a device or a FIFO that a gate names would do more
+				return cli.Fail(s, cmd.Name(), fmt.Errorf("%w (%w); process %d goes on", ofCredential(name), errors.Unwrap(err), plan.PID))
 			}
-			_ = f.Close()
 		}
 		began := time.Now()
 		done, err := startUpgrade(s, account, binary, *path, *timeout)
@@ -84,7 +83,7 @@ func upgradeCommand(s cli.Streams) *cobra.Command {
 			return cli.Fail(s, cmd.Name(), fmt.Errorf("%w; process %d goes on", err, plan.PID))
 		}
 		fmt.Fprintf(s.Out, "upgraded in %v: a new process has taken over from process %d (%s), with %s\n",
-			time.Since(began).Round(time.Millisecond), done.PID, done.Version, phrase.Count(done.Moved, "session"))
+			time.Since(began).Round(time.Millisecond), done.PID, printable.Escape(done.Version), phrase.Count(done.Moved, "session"))
 		if done.Stay+done.Starting > 0 {
 			fmt.Fprintf(s.Out, "process %d finishes %s and %s in startup, for at most %v\n", done.PID,
 				phrase.Count(done.Stay, "session"), phrase.Count(done.Starting, "connection"), done.Drain)
@@ -107,6 +106,7 @@ func askPlan(path string, timeout time.Duration) (plan upgrade.Plan, account upg
 	if err != nil {
 		return plan, account, err
 	}
+	plan.Version, plan.Problem = printable.Escape(plan.Version), printable.Escape(plan.Problem)
 	account.UID = plan.UID
 	if listener, known := c.Listener(); known && os.Geteuid() == 0 {
 		account, err = upgrade.AccountOf(plan.PID, listener)
@@ -151,7 +151,7 @@ func printPlan(s cli.Streams, plan upgrade.Plan) int {
 
 // ofCredential is why a unit whose gate has that file cannot upgrade.
 func ofCredential(name string) error {
-	return fmt.Errorf("systemd gives %s, which is from LoadCredential=, to no process that takes over: restart the gate, or give its account a file", name)
+	return fmt.Errorf("systemd gives %s, which is from LoadCredential=, to no process that takes over: restart the gate, or give its account a file", printable.Escape(name))
 }
 
 // upgradeReport is what the new process writes into its pipe.
