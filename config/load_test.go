@@ -39,7 +39,7 @@ func TestLoadDefaults(t *testing.T) {
 		Backend:            &proxy.Backend{Hosts: []proxy.Host{{Network: "unix", Address: "@postgresql/.s.PGSQL.5432"}}, ConnectTimeout: 5 * time.Second},
 		RecheckInterval:    30 * time.Second,
 		ProxyHeaderTimeout: 5 * time.Second,
-		Limits:             proxy.Limits{Startups: 1000, HandshakeBytes: 18 << 10, Sessions: 10_000, PerSource: 1000, Rate: 500, Burst: 1000, AuthFailures: 10, AuthRefusal: time.Minute, UnfinishedTimeout: time.Hour},
+		Limits:             proxy.Limits{Startups: 1000, HandshakeBytes: 16 << 10, Sessions: 10_000, PerSource: 1000, Rate: 500, Burst: 1000, AuthFailures: 10, AuthRefusal: time.Minute, UnfinishedTimeout: time.Hour},
 		StartupTimeout:     10 * time.Second, AuthenticationTimeout: 65 * time.Second,
 		MaxCancelRequests: 64,
 		Recording:         policy.Recording{RefusalLogRate: 50},
