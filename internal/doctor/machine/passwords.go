@@ -98,8 +98,9 @@ func (e examination) unitFiles() (all []string) {
 	return all
 }
 
-// processes looks for PGPASSWORD in the processes of the accounts. Those that this process
-// may not read have another account, and so this is no finding.
+// processes looks for PGPASSWORD in the services of the accounts: processes whose parent is the
+// first one. A command of a moment, such as psql in a backup, is none. Those that this process may
+// not read have another account, and so this is no finding.
 func (e examination) processes() (out []report.Finding) {
 	if e.Proc == "" {
 		return nil
@@ -110,8 +111,8 @@ func (e examination) processes() (out []report.Finding) {
 		if err != nil || pid == os.Getpid() {
 			continue
 		}
-		account, command := e.accountOf(entry.Name())
-		if account == "" {
+		account, command, parent := e.process(entry.Name())
+		if account == "" || pid != 1 && parent != "1" {
 			continue
 		}
 		environ, _ := readProc(filepath.Join(e.Proc, entry.Name(), "environ"))
@@ -123,14 +124,16 @@ func (e examination) processes() (out []report.Finding) {
 	return out[:min(len(out), report.MaxNames)]
 }
 
-// accountOf returns which of the accounts a process has, and its command; "" if none.
-func (e examination) accountOf(pid string) (account, command string) {
+// process returns which of the accounts a process has, "" if none, its command and its parent.
+func (e examination) process(pid string) (account, command, parent string) {
 	status, _ := readProc(filepath.Join(e.Proc, pid, "status"))
 	uid := ""
 	for line := range strings.Lines(status) {
 		switch f := strings.Fields(line); {
 		case len(f) > 1 && f[0] == "Name:":
 			command = f[1]
+		case len(f) > 1 && f[0] == "PPid:":
+			parent = f[1]
 		case len(f) > 1 && f[0] == "Uid:":
 			uid = f[1]
 		}
@@ -140,7 +143,7 @@ func (e examination) accountOf(pid string) (account, command string) {
 			account = a.Name
 		}
 	}
-	return account, command
+	return account, command, parent
 }
 
 // readProc reads a file of /proc, whose size is 0 by stat.
