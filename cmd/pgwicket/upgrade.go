@@ -21,11 +21,12 @@ import (
 	"pgwicket/internal/upgrade"
 )
 
-const upgradeHelp = `Start a new process that takes over from the running gate, without a refused
-connection: this program, or the one that --binary names. It loads the configuration
-first, with every file that it names. Then it gets the listening sockets, what limits
-and back-offs know of clients, the locks and the counters, and accepts connections.
-Then it gets the sessions, whatever they are doing, and goes on with them.
+const upgradeHelp = `Start a new process that takes over from the running gate, without ending a session or
+refusing a connection: this program, or the one that --binary names. It loads the
+configuration of --config first, with every file that it names. Then it gets the
+listening sockets, what limits and back-offs know of clients, the locks and the
+counters, and accepts connections. Then it gets the sessions, whatever they are doing,
+and goes on with them.
 
 Some sessions cannot be handed over: those over TLS 1.2 with a CBC cipher suite, and all
 of them in FIPS 140-3 mode. The old process keeps them, and the connections in their
@@ -47,7 +48,10 @@ Exit status: 0 the new process serves, 1 it does not and the old one goes on, 2 
 usage.`
 
 func upgradeCommand(s cli.Streams) *cobra.Command {
-	cmd := &cobra.Command{Use: "upgrade", Short: "Replace the running process by a new one", Long: upgradeHelp}
+	cmd := &cobra.Command{
+		Use: "upgrade", Short: "Replace the running process by a new one", Long: upgradeHelp,
+		Example: "  pgwicket upgrade --dry-run\n  pgwicket upgrade --binary /usr/local/bin/pgwicket",
+	}
 	path := cli.ConfigFlag(cmd)
 	var binary string
 	cli.FileFlag(cmd, &binary, "binary", "the `program` to start (default this one)")
@@ -188,7 +192,7 @@ func startUpgrade(s cli.Streams, account upgrade.Account, binary, path string, t
 	err = cmd.Start()
 	_ = w.Close()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cannot start the new program: %w", err)
 	}
 	_ = r.SetReadDeadline(time.Now().Add(timeout))
 	text, err := io.ReadAll(r)

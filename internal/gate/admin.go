@@ -15,10 +15,12 @@ import (
 	"time"
 
 	"pgwicket/config"
+	"pgwicket/internal/account"
 	"pgwicket/internal/certs"
 	"pgwicket/internal/sandbox"
 	"pgwicket/internal/socket"
 	"pgwicket/internal/status"
+	"pgwicket/internal/unixsocket"
 	"pgwicket/internal/upgrade"
 	"pgwicket/tlsconfig"
 )
@@ -106,12 +108,12 @@ func (g *Gate) adminServer(h http.Handler, conns *adminConns, answerWithin time.
 	}
 }
 
-func (g *Gate) openAdminSocket(path string, account *sandbox.Account) (net.Listener, error) {
+func (g *Gate) openAdminSocket(path string, owner *sandbox.Account) (net.Listener, error) {
 	if f := g.Predecessor.Take(upgrade.RoleAdminSocket, path); f != nil {
 		defer f.Close()
 		return net.FileListener(f)
 	}
-	return listenSocket(path, account, g.started.ReusePort)
+	return unixsocket.Listen(path, (*account.Account)(owner), g.started.ReusePort)
 }
 
 func (g *Gate) openAdminAddress(address string) (net.Listener, error) {

@@ -26,8 +26,11 @@ func TestBetween(t *testing.T) {
 		at          time.Time
 		from, until uint32
 	}{
-		{time.Unix(99, 0), 0, 100}, {time.Unix(100, 0), 100, 200}, {time.Unix(199, 999), 100, 200},
-		{time.Unix(200, 0), 200, 201}, {time.Unix(201, 0), 201, 1<<32 - 1},
+		{time.Unix(99, 0), 0, 100},
+		{time.Unix(100, 0), 100, 200},
+		{time.Unix(199, 999), 100, 200},
+		{time.Unix(200, 0), 200, 201},
+		{time.Unix(201, 0), 201, 1<<32 - 1},
 	} {
 		if from, until := Between(c.at, steps); from != c.from || until != c.until {
 			t.Errorf("at %v: from %d until %d, want %d and %d", c.at.Unix(), from, until, c.from, c.until)
