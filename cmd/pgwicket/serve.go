@@ -99,7 +99,7 @@ func serve(s cli.Streams, path string, report func(upgradeReport)) int {
 	}
 	if report != nil {
 		var err error
-		if o.Predecessor, err = upgrade.Meet(o.Config.Admin.Socket, o.Build.Version); err != nil {
+		if o.Predecessor, err = upgrade.Meet(o.Config.Admin.Socket, o.Config.StateDir, o.Build.Version); err != nil {
 			report(upgradeReport{Error: err.Error()})
 			return cli.Failed
 		}

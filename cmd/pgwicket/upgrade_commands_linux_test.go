@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -162,6 +163,59 @@ func TestUpgradeWithHostileAnswers(t *testing.T) {
 		out, err := exec.CommandContext(ctx, "pgwicket", append([]string{"upgrade", "--config", u.config}, args...)...).CombinedOutput()
 		if ctx.Err() != nil || err == nil || bytes.ContainsAny(out, "\x1b\a") {
 			t.Errorf("%v: %v: %q", args, err, out)
+		}
+	}
+}
+
+// A new process that may open fewer files than the sessions need raises its limit, or does not take over: their
+// descriptors would be lost on their way.
+func TestUpgradeWithFewFiles(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can raise a limit")
+	}
+	u := newUnit(t)
+	u.startUpgradable()
+	few := func(program ...string) (string, error) {
+		out, err := exec.Command("prlimit", append(append([]string{"--nofile=500:500"}, program...), "pgwicket", "upgrade", "--config", u.config)...).CombinedOutput()
+		return string(out), err
+	}
+	if out, err := few("setpriv", "--bounding-set=-sys_resource"); err == nil || !strings.Contains(out, "the new process may open 500 files, and needs 1000") {
+		t.Errorf("%v: %s", err, out)
+	}
+	if out, err := few(); err != nil {
+		if !strings.Contains(out, "the new process may open 500 files") {
+			t.Fatalf("%v: %s", err, out)
+		}
+		t.Skip("this root cannot raise a limit")
+	}
+	u.onlyOne()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", u.gates()[0]))
+	u.check(err)
+	if !regexp.MustCompile(`Max open files +1000 `).Match(text) {
+		t.Errorf("%s", text)
+	}
+}
+
+// Locks go along where the new process has another state_dir, or none.
+func TestUpgradeWithAnotherStateDir(t *testing.T) {
+	t.Parallel()
+	u := newUnit(t)
+	u.write("state_dir: " + u.dir)
+	u.startUpgradable()
+	out, err := u.run("lock", "--yes", "--user", "nobody", "--for", "1h")
+	_, after, _ := strings.Cut(out, "locked: lock ")
+	id, _, _ := strings.Cut(after, " ")
+	u.check(err)
+	u.check(os.Mkdir(u.path("other"), 0o700))
+	for _, change := range [][2]string{{"state_dir: " + u.dir, "state_dir: " + u.path("other")}, {"state_dir: " + u.path("other"), ""}} {
+		u.replace(change[0], change[1])
+		if out, err := u.upgrade(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		u.onlyOne()
+		if out, err := u.run("locks"); err != nil || !strings.Contains(out, id) {
+			t.Errorf("%q: %v: %s", change[1], err, out)
 		}
 	}
 }

@@ -227,12 +227,12 @@ func (g *Gate) socketHandler() http.Handler {
 	mux.Handle("GET /status.json", status.JSON(g.show))
 	mux.HandleFunc("GET "+SessionsPath, g.serveSessions)
 	mux.HandleFunc("GET "+BackoffsPath, g.serveBackoffs)
-	mux.HandleFunc("POST "+LiftBackoffsPath, g.command(g.serveLiftBackoffs))
+	mux.HandleFunc("POST "+LiftBackoffsPath, g.admin.upgrade.commands.Serve(g.serveLiftBackoffs))
 	mux.HandleFunc("POST "+ReloadPath, g.serveReload)
-	mux.HandleFunc("POST "+TerminatePath, g.command(g.serveTerminate))
+	mux.HandleFunc("POST "+TerminatePath, g.admin.upgrade.commands.Serve(g.serveTerminate))
 	mux.HandleFunc("GET "+LocksPath, g.serveLocks)
-	mux.HandleFunc("POST "+LockPath, g.command(g.serveLock))
-	mux.HandleFunc("POST "+UnlockPath, g.command(g.serveUnlock))
+	mux.HandleFunc("POST "+LockPath, g.admin.upgrade.commands.Serve(g.serveLock))
+	mux.HandleFunc("POST "+UnlockPath, g.admin.upgrade.commands.Serve(g.serveUnlock))
 	mux.HandleFunc("GET "+upgrade.Path, g.servePlan)
 	mux.HandleFunc("POST "+upgrade.Path, g.serveUpgrade)
 	return mux
@@ -241,7 +241,7 @@ func (g *Gate) socketHandler() http.Handler {
 // serveReload makes wait reload, as a signal does, and answers with the result.
 func (g *Gate) serveReload(w http.ResponseWriter, r *http.Request) {
 	if g.admin.upgrade.given.Load() && !isForwarded(r.Context()) { // until then reloadNext has the new process do it, too
-		http.Error(w, elsewhere, http.StatusServiceUnavailable)
+		http.Error(w, upgrade.Elsewhere, http.StatusServiceUnavailable)
 		return
 	}
 	done := make(chan *status.Reload, 1)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"pgwicket/internal/status"
+	"pgwicket/internal/upgrade"
 )
 
 // forwardTimeout is how long the process before may take for a command: half of what the client of this one waits
@@ -42,53 +43,10 @@ func (g *Gate) forward(method, path string, query url.Values, v any) error {
 	return fmt.Errorf("process %d, which finishes sessions after an upgrade, has not done it: %w", before.PID, err)
 }
 
-type forwardedKey struct{}
-
-// forwardedHandler serves what the process after this one forwards. It has asked for the account that sends a command.
-func forwardedHandler(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx := context.WithValue(r.Context(), forwardedKey{}, true)
-		if by := r.URL.Query().Get(byParameter); by != "" {
-			ctx = context.WithValue(ctx, operatorKey{}, by)
-		}
-		next.ServeHTTP(w, r.WithContext(ctx))
-	})
-}
-
-// byParameter is who has sent a command that is forwarded.
-const byParameter = "by"
-
-// isForwarded reports whether the process after this one has sent a request. It records the command in the audit trail.
-func isForwarded(ctx context.Context) bool { return ctx.Value(forwardedKey{}) != nil }
-
-// elsewhere is the answer to a command that has come to this process and belongs to the one that takes over.
-const elsewhere = "another process of the gate is taking over; nothing has been done: repeat the command"
-
-// command serves a command that changes what a new process gets. From the moment when that begins, the connections that
-// this process has accepted before get an error: the new process would know nothing of the command.
-func (g *Gate) command(serve http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if isForwarded(r.Context()) {
-			serve(w, r)
-			return
-		}
-		u := &g.admin.upgrade
-		u.commands.RLock()
-		defer u.commands.RUnlock()
-		if u.paused {
-			http.Error(w, elsewhere, http.StatusServiceUnavailable)
-			return
-		}
-		serve(w, r)
-	}
-}
-
-// pauseCommands waits for the commands that are carried out, and has those after them get an error, or not any more.
-func (g *Gate) pauseCommands(on bool) {
-	u := &g.admin.upgrade
-	u.commands.Lock()
-	u.paused = on
-	u.commands.Unlock()
+// isForwarded reports whether the process after this one has sent a request.
+func isForwarded(ctx context.Context) bool {
+	_, forwarded := upgrade.ForwardedBy(ctx)
+	return forwarded
 }
 
 // refuseForwarded answers a command that was carried out here alone. done says what has happened.
@@ -106,7 +64,7 @@ func (g *Gate) sessionsBefore(query url.Values) (all []OpenSession) {
 func (g *Gate) terminateBefore(query url.Values, by string) (int, error) {
 	var t Terminated
 	query.Set("yes", "1") // it was asked here
-	query.Set(byParameter, by)
+	query.Set(upgrade.ByParameter, by)
 	err := g.forward(http.MethodPost, TerminatePath, query, &t)
 	return t.Terminated, err
 }

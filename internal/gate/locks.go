@@ -14,6 +14,7 @@ import (
 	"pgwicket/internal/lock"
 	"pgwicket/internal/phrase"
 	"pgwicket/internal/status"
+	"pgwicket/internal/upgrade"
 	"pgwicket/proxy"
 )
 
@@ -166,7 +167,7 @@ func (g *Gate) serveLock(w http.ResponseWriter, r *http.Request) {
 	}
 	query.Set("yes", "1")
 	query.Set("id", l.ID)
-	query.Set(byParameter, l.By)
+	query.Set(upgrade.ByParameter, l.By)
 	forwarded := g.forward(http.MethodPost, LockPath, query, nil)
 	g.Log.Warn("locked", "lock", l.ID, "filter", l.String(), "until", untilText(l), "reason", l.Reason, "by", l.By, "sessions", matched)
 	if here {
@@ -202,7 +203,7 @@ func (g *Gate) serveUnlock(w http.ResponseWriter, r *http.Request) {
 	if !isForwarded(r.Context()) { // else the process after this one has it in the trail
 		g.audit("unlocked", lockAttrs(l, operator(r.Context()))...)
 	}
-	query.Set(byParameter, operator(r.Context()))
+	query.Set(upgrade.ByParameter, operator(r.Context()))
 	forwarded := g.forward(http.MethodPost, UnlockPath, query, nil)
 	g.Log.Warn("unlocked", "lock", l.ID, "filter", l.String(), "reason", l.Reason, "by", operator(r.Context()))
 	if err != nil {

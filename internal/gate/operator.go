@@ -3,6 +3,8 @@ package gate
 import (
 	"context"
 	"net"
+
+	"pgwicket/internal/upgrade"
 )
 
 type operatorKey struct{}
@@ -18,6 +20,9 @@ func withOperator(ctx context.Context, conn net.Conn) context.Context {
 
 // operator returns who has sent a request, for the log and the locks.
 func operator(ctx context.Context) string {
+	if by, forwarded := upgrade.ForwardedBy(ctx); forwarded && by != "" {
+		return by
+	}
 	if text, ok := ctx.Value(operatorKey{}).(string); ok {
 		return text
 	}

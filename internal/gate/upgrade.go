@@ -8,13 +8,9 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode"
 
 	"pgwicket/internal/socket"
 	"pgwicket/internal/status"
@@ -35,8 +31,7 @@ type upgrades struct {
 	drainNow chan struct{} // closed by stopUpgraded
 	program  string        // see upgrade.ProgramID
 
-	commands sync.RWMutex // is held for reading while a command changes what a new process gets
-	paused   bool         // by pauseServing; of commands
+	commands upgrade.Commands
 
 	reload bool // the new process may have loaded its files before the last reload; of the goroutine of wait
 }
@@ -55,7 +50,7 @@ func (g *Gate) alive(ctx context.Context) error {
 
 // pauseServing holds up every accept loop, and commands. Connections wait in the queues of the sockets.
 func (g *Gate) pauseServing() {
-	g.pauseCommands(true)
+	g.admin.upgrade.commands.Pause(true)
 	g.ready.Store(false)
 	g.server.PauseAccepting()
 	for i, conns := range g.admin.conns {
@@ -70,7 +65,7 @@ func (g *Gate) resumeServing() {
 		g.admin.servers[i].SetKeepAlivesEnabled(true)
 		conns.pause.End(g.admin.conns[i].Listener)
 	}
-	g.pauseCommands(false)
+	g.admin.upgrade.commands.Pause(false)
 	g.server.ResumeAccepting()
 	g.ready.Store(!g.stopping.Load())
 }
@@ -116,29 +111,12 @@ func (g *Gate) planUpgrade() upgrade.Plan {
 	totals := g.Metrics.Totals()
 	p := upgrade.Plan{
 		PID: os.Getpid(), Version: g.Build.Version, Format: upgrade.Format, UID: os.Geteuid(),
-		Sessions: totals.Open, Movable: g.server.Movable(), Starting: totals.Starting, DrainTimeout: g.started.DrainTimeout, Program: g.admin.upgrade.program, Credentials: g.credentials(),
+		Sessions: totals.Open, Movable: g.server.Movable(), Starting: totals.Starting, DrainTimeout: g.started.DrainTimeout, Program: g.admin.upgrade.program, Credentials: upgrade.Credentials(g.Path, g.files(g.Path)),
 	}
 	if err := g.mayUpgrade(); err != nil {
 		p.Problem = err.Error()
 	}
 	return p
-}
-
-// credentials returns the credentials of the unit that the configuration names, in a command, too. systemd mounts them
-// for the processes that start the gate, and for none that ExecReload= starts (systemd.exec(5)).
-func (g *Gate) credentials() (all []string) {
-	dir := os.Getenv("CREDENTIALS_DIRECTORY")
-	if dir == "" {
-		return nil
-	}
-	text, _ := os.ReadFile(g.Path) // without one the environment has all of it, and no command
-	words := strings.FieldsFunc(string(text), func(r rune) bool { return unicode.IsSpace(r) || strings.ContainsRune("\"'[]{},;()", r) })
-	for _, name := range append(g.files(g.Path), words...) {
-		if below, err := filepath.Rel(dir, name); err == nil && filepath.IsAbs(name) && filepath.IsLocal(below) && !slices.Contains(all, name) {
-			all = append(all, name)
-		}
-	}
-	return all
 }
 
 // mayUpgrade returns why there can be no upgrade now.
@@ -221,7 +199,7 @@ const refusalTimeout = 10 * time.Second
 func (g *Gate) oldGate() upgrade.OldGate {
 	old := upgrade.OldGate{
 		Gate: g.shared(), Version: g.Build.Version, DrainTimeout: g.started.DrainTimeout,
-		Commands: &http.Server{ConnContext: withVerdict, Handler: forwardedHandler(g.socketHandler()), ErrorLog: slog.NewLogLogger(g.Log.Handler(), slog.LevelDebug)}, //nolint:gosec // its one client is a gate of this account
+		Commands: &http.Server{ConnContext: withVerdict, Handler: upgrade.Forwarded(g.socketHandler()), ErrorLog: slog.NewLogLogger(g.Log.Handler(), slog.LevelDebug)}, //nolint:gosec // its one client is a gate of this account
 		Pause:    g.pauseServing, Resume: g.resumeServing, Accepts: g.notifier.MainPID,
 		Stop: g.stopUpgraded, Stopping: g.stopping.Load,
 	}

@@ -64,6 +64,14 @@ func Open(dir string) (*Table, error) {
 // Persistent reports whether the locks survive the process.
 func (t *Table) Persistent() bool { return t.path != "" }
 
+// Directory returns where the file is; empty: there is none.
+func (t *Table) Directory() string {
+	if t.path == "" {
+		return ""
+	}
+	return filepath.Dir(t.path)
+}
+
 // CheckWritable returns an error if a lock could not be kept now. It removes what a gate
 // that was killed has left in the directory.
 func (t *Table) CheckWritable() error {

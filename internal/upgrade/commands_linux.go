@@ -100,7 +100,7 @@ func (p *Predecessor) Ask(method, path string, within time.Duration) ([]byte, er
 	}
 	done := make(chan result, 1)
 	go func() {
-		body, err := c.do(method, path)
+		body, err := c.request(method, path)
 		c.late.Store(false)
 		c.free <- struct{}{}
 		done <- result{body, err}
@@ -114,8 +114,8 @@ func (p *Predecessor) Ask(method, path string, within time.Duration) ([]byte, er
 	}
 }
 
-// do returns when the answer has come, or the connection is closed.
-func (c *commandClient) do(method, path string) ([]byte, error) {
+// request returns when the answer has come, or the connection is closed.
+func (c *commandClient) request(method, path string) ([]byte, error) {
 	request, err := http.NewRequestWithContext(context.Background(), method, "http://pgwicket"+path, http.NoBody)
 	if err != nil {
 		return nil, err

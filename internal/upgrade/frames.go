@@ -13,14 +13,16 @@ import (
 type (
 	// hello is the new process's.
 	hello struct {
-		Format  int    `json:"format"`
-		Version string `json:"version"`
+		Format   int    `json:"format"`
+		Version  string `json:"version"`
+		StateDir string `json:"state_dir"` // see directoryID
 	}
 	// welcome is the old process's. What systemd has set in its environment is not in that of the new one.
 	welcome struct {
 		Format       int    `json:"format"`
 		Version      string `json:"version"`
 		Sockets      int    `json:"sockets"` // frames that follow
+		Files        uint64 `json:"files"`   // that the new process must be able to open at a time
 		NotifySocket string `json:"notify_socket"`
 		WatchdogUsec string `json:"watchdog_usec"`
 	}
@@ -28,7 +30,7 @@ type (
 	state struct {
 		Server   proxy.ClientState `json:"server"`
 		Places   []proxy.Place     `json:"places"`
-		Locks    []lock.Lock       `json:"locks"` // where no file keeps them
+		Locks    []lock.Lock       `json:"locks"` // that the file of the new process has not
 		Backends []health.State    `json:"backends"`
 	}
 	// handed says what the old process still has when the new one begins to accept.

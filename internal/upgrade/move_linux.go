@@ -29,6 +29,7 @@ func (s *Successor) moveAll() error {
 		}
 		answer, err := s.offer(batch)
 		if err == nil {
+			s.conn.SetWriteDeadline(time.Now().Add(acceptTimeout)) // offer may have used up its own
 			err = s.conn.Send(handover.Commit, nil, nil)
 		} else if !errors.Is(err, errChannel) && s.abort() == nil {
 			s.stuck = true

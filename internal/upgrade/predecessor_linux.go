@@ -52,15 +52,15 @@ type passedFile struct {
 
 // Meet asks the gate at an admin socket for an upgrade to this process, which must have loaded its
 // configuration: all that can fail without having asked is to have succeeded. version is that of this
-// process.
-func Meet(adminSocket, version string) (*Predecessor, error) {
+// process, and stateDir where its locks are.
+func Meet(adminSocket, stateDir, version string) (*Predecessor, error) {
 	c, process, peer, err := openChannel(adminSocket)
 	if err != nil {
 		return nil, err
 	}
 	p := &Predecessor{conn: c, PID: peer.PID, process: process}
 	c.SetDeadline(time.Now().Add(meetTimeout))
-	if err = c.Send(handover.Hello, hello{handover.Version, version}, nil); err == nil {
+	if err = c.Send(handover.Hello, hello{handover.Version, version, directoryID(stateDir)}, nil); err == nil {
 		err = p.receiveSockets()
 	}
 	if err != nil {
@@ -146,6 +146,9 @@ func (p *Predecessor) receiveSockets() error {
 	const most = 1000 // far more than anybody has listeners
 	if w.Format != handover.Version || w.Sockets > most {
 		return fmt.Errorf("the gate hands over in format %d, and this release in format %d", w.Format, handover.Version)
+	}
+	if err := allowFiles(w.Files); err != nil {
+		return err
 	}
 	for range w.Sockets {
 		f, err := p.conn.Receive()

@@ -1,7 +1,10 @@
 package upgrade
 
 import (
+	"fmt"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"pgwicket/internal/handover"
 	"pgwicket/internal/lock"
@@ -17,7 +20,7 @@ func (s *Successor) sendState() error {
 	if err := s.sendKeysAndRates(); err != nil {
 		return err
 	}
-	if table := g.Locks; !table.Persistent() {
+	if table := g.Locks; s.stateDir == "" || s.stateDir != directoryID(table.Directory()) {
 		for _, l := range table.Set().At(g.Now()) {
 			if err := s.conn.Send(handover.State, state{Locks: []lock.Lock{l}}, nil); err != nil {
 				return err
@@ -28,6 +31,15 @@ func (s *Successor) sendState() error {
 		return err
 	}
 	return s.sendPlaces()
+}
+
+// directoryID is the same for two processes that have the same directory; empty: there is none.
+func directoryID(dir string) string {
+	var st unix.Stat_t
+	if dir == "" || unix.Stat(dir, &st) != nil {
+		return ""
+	}
+	return fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 }
 
 func (s *Successor) sendKeysAndRates() error {

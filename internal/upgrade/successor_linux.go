@@ -28,6 +28,7 @@ type Successor struct {
 	gate     OldGate
 	pid      int
 	version  string
+	stateDir string          // of the new process
 	commands net.Conn        // on which the new process sends what the admin socket is asked
 	served   *oneConn        // commands, as what is served; nil: not yet
 	sent     map[string]bool // places, by the ids of their sessions
@@ -187,7 +188,7 @@ func (s *Successor) prepare() error {
 	if h.Format != Format {
 		return fmt.Errorf("%s hands over in format %d, and %s in format %d; restart the gate", h.Version, h.Format, g.Version, Format)
 	}
-	s.version = h.Version
+	s.version, s.stateDir = h.Version, h.StateDir
 	g.Log.Info("upgrade begins", "pid", s.pid, "version", h.Version)
 	if err := s.sendSockets(); err != nil {
 		return err
@@ -230,7 +231,8 @@ func (s *Successor) sendSockets() error {
 	defer theirs.Close()
 	s.commands = ours
 	all := append([]OpenSocket{{Socket{Role: roleLog}, os.Stderr}, {Socket{Role: roleCommands}, theirs}}, g.Sockets...)
-	w := welcome{Format, g.Version, len(all), os.Getenv("NOTIFY_SOCKET"), os.Getenv("WATCHDOG_USEC")}
+	totals := g.Metrics.Totals()
+	w := welcome{Format, g.Version, len(all), neededFiles(totals.Open + totals.Starting), os.Getenv("NOTIFY_SOCKET"), os.Getenv("WATCHDOG_USEC")}
 	if err := s.conn.Send(handover.Welcome, w, nil); err != nil {
 		return err
 	}

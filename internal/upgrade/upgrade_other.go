@@ -41,7 +41,7 @@ type Predecessor struct {
 }
 
 // Meet fails.
-func Meet(string, string) (*Predecessor, error) { return nil, ErrSystem }
+func Meet(string, string, string) (*Predecessor, error) { return nil, ErrSystem }
 
 // AdoptLog fails.
 func (*Predecessor) AdoptLog() error { return ErrSystem }
