@@ -204,6 +204,10 @@ func (l *loader) checkSocket(key, socket string) {
 		l.warnf(key+".host", "%s is the socket; write its directory, %s", dir, filepath.Dir(dir))
 		return
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		l.warnf(key+".host", "the directory %s is not accessible (%v); the account of the gate needs permission for it and for each one above", dir, errors.Unwrap(err))
+		return
+	}
 	if err != nil || !directory.IsDir() {
 		l.warnf(key+".host", "there is no directory %s; is PostgreSQL installed, and is this one of its unix_socket_directories?", dir)
 		return

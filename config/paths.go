@@ -61,6 +61,28 @@ func (f *file) backendNames(lines map[string]int) (names []Name) {
 	return names
 }
 
+// Written returns the directories that a gate with this configuration writes to, by the keys that name them or
+// something in them: state_dir, audit.file and admin.socket. After a syntax error there are none.
+func Written(path string) (names []Name) {
+	s, problems := readSettings(path, os.Environ())
+	if len(problems) > 0 {
+		return nil
+	}
+	dir := filepath.Dir(path)
+	add := func(key, path string) {
+		if path != "" && path[0] != '@' {
+			names = append(names, Name{Key: key, Line: lineOf(s.lines, key), Path: absolute(dir, path)})
+		}
+	}
+	add("state_dir", s.StateDir)
+	for _, n := range []struct{ key, file string }{{"audit.file", s.Audit.File}, {"admin.socket", s.Admin.Socket}} {
+		if n.file != "" {
+			add(n.key, filepath.Dir(absolute(dir, n.file)))
+		}
+	}
+	return names
+}
+
 // Files returns the paths of Names that are files or directories, each once.
 func Files(path string) (files []string) {
 	for _, n := range Names(path) {

@@ -32,6 +32,7 @@ var layers = map[string][]string{
 	"internal/pgwire":     nil,
 	"internal/tlstest":    nil,
 	"internal/account":    nil,
+	"internal/unixsocket": {"internal/account"},
 	"internal/passphrase": {"internal/account"},
 	"tlsconfig":           {"internal/certs", "internal/crl", "internal/dn", "internal/nearest", "internal/passphrase", "internal/privkey", "internal/verdicts"},
 	"internal/relay":      {"internal/pgwire", "internal/tlsrecord"},
@@ -80,17 +81,17 @@ var layers = map[string][]string{
 	"internal/upgrade":         {"acl", "metrics", "proxy", "internal/handover", "internal/health", "internal/lock"},
 	"internal/gate": {
 		"internal/certs",
-		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/audit", "internal/dn", "internal/filewatch", "internal/group", "internal/health", "internal/lock", "internal/phrase", "internal/policy", "internal/sandbox",
-		"internal/socket", "internal/status", "internal/systemd", "internal/upgrade",
+		"acl", "config", "metrics", "proxy", "tlsconfig", "internal/account", "internal/audit", "internal/dn", "internal/filewatch", "internal/group", "internal/health", "internal/lock", "internal/phrase", "internal/policy", "internal/sandbox",
+		"internal/socket", "internal/status", "internal/systemd", "internal/upgrade", "internal/unixsocket",
 	},
-	"internal/adminclient": {"config"},
+	"internal/adminclient": {"config", "internal/printable"},
 	"internal/explain":     {"acl", "config", "internal/certs", "internal/policy", "proxy", "tlsconfig", "internal/gate", "internal/outcome", "internal/phrase", "internal/printable"},
 
 	"cmd/pgwicket/cli": {"config", "internal/nearest"},
 	"cmd/pgwicket/ca":  {"cmd/pgwicket/cli", "config", "internal/adminclient", "internal/gate", "internal/phrase", "internal/pki", "internal/printable", "internal/sandbox"},
 	"cmd/pgwicket": {
 		"cmd/pgwicket/ca", "cmd/pgwicket/cli", "config", "metrics", "tlsconfig", "internal/adminclient", "internal/audit", "internal/budget", "internal/crl", "internal/crlfetch", "internal/doctor", "internal/doctor/machine", "internal/doctor/report", "internal/explain",
-		"internal/filewatch", "internal/gate", "internal/lock", "internal/logwriter", "internal/nftables", "internal/phrase", "internal/sandbox", "internal/socket", "internal/status", "internal/systemd", "internal/upgrade",
+		"internal/filewatch", "internal/gate", "internal/lock", "internal/logwriter", "internal/nftables", "internal/phrase", "internal/printable", "internal/sandbox", "internal/socket", "internal/status", "internal/systemd", "internal/upgrade",
 	},
 	"cmd/pgwicket-demo": {"internal/pgtest", "internal/tlstest"}, // runs the binary as its users do
 

@@ -12,10 +12,9 @@ import (
 )
 
 // DefaultHandshakeBytes is Limits.HandshakeBytes where that is 0. Five certificates of Active Directory with RSA keys of
-// 4096 bits need 14.6 KiB with the rest of the handshake, and leave a sixth of it for longer names. crypto/tls parses what a
-// client sends before anybody can refuse it, and twice as much would cost up to three times the processor time of an ordinary
-// handshake.
-const DefaultHandshakeBytes = 18 << 10
+// 4096 bits need 14.6 KiB with the rest of the handshake. crypto/tls parses what a client sends before anybody can refuse it:
+// 18 KiB would cost more than twice the processor time of an ordinary handshake, and 32 KiB up to three times.
+const DefaultHandshakeBytes = 16 << 10
 
 // handshake does TLS. The certificate that the client may have sent is not
 // judged in it: a refusal inside TLS reaches psql in words, a failed handshake

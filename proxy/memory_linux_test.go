@@ -26,8 +26,8 @@ func TestMemoryOfIdleSessions(t *testing.T) {
 		cert bool
 		most int // bytes a session
 	}{
-		{"without a certificate", false, 5 << 10}, // crypto/tls alone would hold 4 KiB
-		{"with a certificate each", true, 9 << 10},
+		{"without a certificate", false, 4 << 10},
+		{"with a certificate each", true, 6 << 10},
 	} {
 		t.Run(c.name, func(t *testing.T) { testMemoryOfIdleSessions(t, c.cert, c.most) })
 	}

@@ -32,7 +32,7 @@ func keyFileRule(name string, st fs.FileInfo, reader int, becomes bool) error {
 		return fmt.Errorf("%q belongs to %s: it must belong to %s, the account in user, or to root: chown %s %[1]q",
 			name, ownerText(owner), ownerText(reader), nameOf(reader))
 	case owner != reader && owner != 0:
-		return fmt.Errorf("%q belongs to %s, and this process runs as %s: run it as the account of the gate, to which the key must belong, unless root owns it",
+		return fmt.Errorf("%q belongs to %s, and this process runs as %s: run it as the account of the gate; the key must belong to that account or to root",
 			name, ownerText(owner), ownerText(reader))
 	case owner == 0 && mode&0o037 != 0:
 		return fmt.Errorf("%q has mode %04o: only root may write it and only its group may read it: chmod 0640 %[1]q", name, mode)

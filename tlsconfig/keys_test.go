@@ -218,7 +218,7 @@ func TestKeyFileRule(t *testing.T) {
 		{0o640, 4711, 4711, "chmod 0600"},
 		{0o604, 4711, 4711, "chmod 0600"},
 		{0o666, 4711, 4711, "chmod 0600"},
-		{0o600, 4711, 4712, "belongs to user 4711, and this process runs as user 4712: run it as the account of the gate"},
+		{0o600, 4711, 4712, "belongs to user 4711, and this process runs as user 4712: run it as the account of the gate; the key must belong to that account or to root"},
 		{0o600, 4711, 0, "this process runs as root (0)"},
 		{0o600, me, me, ""},
 		{0o604, me, me, ": only "},

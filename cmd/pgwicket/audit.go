@@ -16,16 +16,25 @@ const auditHelp = `The audit trail (audit.file) has one line of JSON for each de
 sequence number and the SHA-256 of the line before it.`
 
 func auditCommand(s cli.Streams) *cobra.Command {
-	cmd := &cobra.Command{Use: "audit", Short: "Verify the audit trail", Long: auditHelp, Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "audit", Short: "Verify the audit trail", Long: auditHelp}
 	cmd.AddCommand(auditVerifyCommand(s))
-	cmd.RunE = func(*cobra.Command, []string) error { return errors.New("name a command: verify") }
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) == 0:
+			return errors.New("name a command: verify")
+		case strings.ContainsAny(args[0], "./"):
+			return fmt.Errorf("unknown command %q (did you mean verify %[1]s?)", args[0])
+		}
+		return cli.UnknownCommand(cmd, args[0])
+	}
+	cmd.RunE = func(*cobra.Command, []string) error { return nil }
 	return cmd
 }
 
 const auditVerifyHelp = `Read the files of an audit trail, the rotated ones included (.gz unpacked), in any order,
 and print each line that was changed, removed or moved. What the files cannot prove is
-printed, too: lines that were cut off at the end are missing without a trace, so compare the newest line
-with what the gate has reported (pgwicket_audit_head, the status page).
+printed, too: lines that were cut off at the end leave no trace, so compare the newest
+line with what the gate has reported (pgwicket_audit_head, the status page).
 
 Exit status: 0 nothing is wrong, 1 a line was changed, removed or moved, or a file
 cannot be read, 2 wrong usage.`

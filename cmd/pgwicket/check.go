@@ -20,10 +20,11 @@ import (
 
 const checkHelp = `Read the configuration and every file that it names, as serve does, and print each
 mistake and each warning with its line. Then try what serve does next: open each
-address, read the files and connect to the sockets of PostgreSQL as the account of the
-gate, and look up the roles that rules name with +. As root that is the account in user.
-What cannot be done now is a warning. A summary of a valid configuration follows. Nothing is changed, and a gate
-that runs is not disturbed.
+address, and as the account of the gate (if root runs it: the account in user) read the
+files, write to the directories of state_dir, audit.file and admin.socket, connect to the
+sockets of PostgreSQL, and look up the roles that rules name with +. What fails there is
+a warning. A summary of a valid configuration follows. Nothing is changed, and a gate that
+runs is not disturbed.
 
 Exit status: 0 the configuration is valid, 2 wrong usage, 78 it is not.`
 

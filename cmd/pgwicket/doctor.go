@@ -55,19 +55,19 @@ func doctorCommand(s cli.Streams) *cobra.Command {
   pgwicket doctor --config pgwicket.yaml --pg-conf /etc/postgresql/15/main
   pgwicket doctor --postgres "host=/run/postgresql user=postgres" --html report.html
   pgwicket doctor --postgres "host=/run/postgresql user=postgres" \
-                  --waive "secret_columns:shop.public.users.password=bcrypt hashes,2027-06-30"`,
+                  --waive "secret_columns:shop.public.users.password=bcrypt,2027-06-30"`,
 	}
 	var o doctor.Options
 	var forms report.Forms
 	path := cli.ConfigFlag(cmd)
-	cli.TextFlag(cmd, &o.User, "user", "", "the `role` to ask PostgreSQL as, without the gate (default $PGUSER, or else the account)")
+	cli.TextFlag(cmd, &o.User, "user", "", "the `role` to connect to PostgreSQL as, without the gate (default $PGUSER, or else the account)")
 	var cert, key, conninfo, waivers string
 	var waive []string
 	cli.TextFlag(cmd, &o.Session.User, "session-user", "", "the `role` of the session through the gate (default: that of --user)")
 	cli.TextFlag(cmd, &o.Session.Database, "session-dbname", "", "the `database` of the session (default: the name of the role, or that of --dbname)")
 	cli.FileFlag(cmd, &cert, "session-cert", "a `file` with the client certificate of the session, in PEM")
-	cli.FileFlag(cmd, &key, "session-key", "the `file` of its key")
-	cli.TextFlag(cmd, &o.Database, "dbname", "postgres", "the `database` to connect to then")
+	cli.FileFlag(cmd, &key, "session-key", "a `file` with the key of --session-cert")
+	cli.TextFlag(cmd, &o.Database, "dbname", "postgres", "the `database` to connect to as --user, without the gate")
 	cmd.Flags().StringVar(&o.PGConf, "pg-conf", "", "read postgresql.conf in this `directory` instead of connecting")
 	_ = cmd.MarkFlagDirname("pg-conf") // fails only for a flag that does not exist
 	cli.TextFlag(cmd, &conninfo, "postgres", "", "examine the PostgreSQL of this `conninfo`, without a gate")

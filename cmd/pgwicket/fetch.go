@@ -25,9 +25,10 @@ import (
 )
 
 const fetchHelp = `Keep copies of the revocation lists of tls.crl_urls in tls.crl_dir, where the gate
-watches them. This is a process of its own, and the gate opens no connection for its
-lists. A list replaces its copy only if a CA of ca_file has signed it, it is in force,
-and it is not older than the copy. Otherwise the copy stays, and the log has the reason.
+watches them. The gate itself downloads nothing. Run this beside it, under an account
+that may write to tls.crl_dir: as pgwicket-fetch.service, or from cron with --once. A
+list replaces its copy only if a CA of ca_file has signed it, it is in force, and it is
+not older than the copy. Otherwise the copy stays, and the log has the reason.
 HTTP and HTTPS are supported, with the proxy of HTTP_PROXY and HTTPS_PROXY; LDAP is not.
 
 Exit status: 0 stopped by a signal, or with --once all lists are fetched; 1 a list was

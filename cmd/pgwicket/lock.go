@@ -21,8 +21,8 @@ import (
 const lockHelp = `Refuse clients at once, and end their open sessions within a second, whatever the
 rules and the certificates say: by the common name, serial number, issuer or public
 key of the certificate, by user, database, network or session. A client must meet all
-conditions that are given. The client is told what one is told that a rule rejects;
-the reason is only in the log.
+conditions that are given. It gets the same error as a client that a rule rejects; the
+reason is only in the log. A lock needs an end: --for, --until or --forever.
 
 The gate keeps its locks in state_dir, so they survive a restart, a reload and an
 upgrade. A lock that would match no open session now, or all of them, is made only
@@ -44,11 +44,11 @@ func lockCommand(s cli.Streams) *cobra.Command {
 		cmd.Flags().Var(&queryValue{query, name}, name, usage)
 		cli.CompleteWords(cmd, name)
 	}
-	keep("for", "how `long`, as in 30m or 2h")
-	keep("until", "the `time` of its end, as in 2027-01-31T12:00:00Z")
-	forever := cmd.Flags().Bool("forever", false, "until it is unlocked")
-	keep("reason", "why, for the log: a `text`")
-	yes := cmd.Flags().Bool("yes", false, "also if it matches no open session, or all of them")
+	keep("for", "the `duration` of the lock, as in 30m or 2h")
+	keep("until", "the `time` at which the lock ends, as in 2027-01-31T12:00:00Z")
+	forever := cmd.Flags().Bool("forever", false, "no end, until pgwicket unlock")
+	keep("reason", "the reason, a `text` for the log")
+	yes := cmd.Flags().Bool("yes", false, "lock also if no open session matches, or all of them do")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		if *forever {
 			query.Set("forever", "1")
@@ -99,12 +99,12 @@ func endsNow(n int) string {
 func filterFlags(cmd *cobra.Command, query url.Values) {
 	usages := map[string]string{
 		"cn":       "the common `name` of the certificate",
-		"serial":   "its serial number in `hexadecimal`",
-		"issuer":   "its issuer, a `name` in the form of RFC 2253",
-		"spki":     "the `SHA-256` of its public key, as explain prints it",
+		"serial":   "the serial number of the certificate in `hexadecimal`",
+		"issuer":   "the issuer of the certificate, a `name` in the form of RFC 2253",
+		"spki":     "the `SHA-256` of the public key of the certificate, as explain prints it",
 		"user":     "the `role` that the client asks for",
-		"database": "the `database` that it asks for",
-		"source":   "its address, or a `network`",
+		"database": "the `database` that the client asks for",
+		"source":   "the `network` that the client comes from, or one address",
 		"session":  "the `id` of a session",
 	}
 	for _, name := range lock.Conditions() {

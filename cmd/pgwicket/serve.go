@@ -25,7 +25,8 @@ import (
 )
 
 const serveHelp = `Run the gate until a signal ends it. The log goes to standard error, with two lines
-for each session, one for each other connection, as JSON unless standard error is a terminal (log.format).
+for each session and one for each other connection. It is JSON, unless standard error is
+a terminal (log.format).
 
 The configuration and every file that it names are loaded again when one of them
 changes (watch_files) and on SIGHUP. If anything is wrong, the error is logged and

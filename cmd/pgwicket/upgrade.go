@@ -17,14 +17,16 @@ import (
 	"pgwicket/internal/adminclient"
 	"pgwicket/internal/gate"
 	"pgwicket/internal/phrase"
+	"pgwicket/internal/printable"
 	"pgwicket/internal/upgrade"
 )
 
-const upgradeHelp = `Start a new process that takes over from the running gate, without a refused
-connection: this program, or the one that --binary names. It loads the configuration
-first, with every file that it names. Then it gets the listening sockets, what limits
-and back-offs know of clients, the locks and the counters, and accepts connections.
-Then it gets the sessions, whatever they are doing, and goes on with them.
+const upgradeHelp = `Start a new process that takes over from the running gate, without ending a session or
+refusing a connection: this program, or the one that --binary names. It loads the
+configuration of --config first, with every file that it names. Then it gets the
+listening sockets, what limits and back-offs know of clients, the locks and the
+counters, and accepts connections. Then it gets the sessions, whatever they are doing,
+and goes on with them.
 
 Some sessions cannot be handed over: those over TLS 1.2 with a CBC cipher suite, and all
 of them in FIPS 140-3 mode. The old process keeps them, and the connections in their
@@ -46,7 +48,10 @@ Exit status: 0 the new process serves, 1 it does not and the old one goes on, 2 
 usage.`
 
 func upgradeCommand(s cli.Streams) *cobra.Command {
-	cmd := &cobra.Command{Use: "upgrade", Short: "Replace the running process by a new one", Long: upgradeHelp}
+	cmd := &cobra.Command{
+		Use: "upgrade", Short: "Replace the running process by a new one", Long: upgradeHelp,
+		Example: "  pgwicket upgrade --dry-run\n  pgwicket upgrade --binary /usr/local/bin/pgwicket",
+	}
 	path := cli.ConfigFlag(cmd)
 	var binary string
 	cli.FileFlag(cmd, &binary, "binary", "the `program` to start (default this one)")
@@ -68,11 +73,9 @@ func upgradeCommand(s cli.Streams) *cobra.Command {
 			return cli.Fail(s, cmd.Name(), errors.New(plan.Problem))
 		}
 		for _, name := range plan.Credentials {
-			f, err := os.Open(name)
-			if err != nil {
-				return cli.Fail(s, cmd.Name(), fmt.Errorf("%w (%w); process %d goes on", ofCredential(name), err, plan.PID))
+			if _, err := os.Stat(name); err != nil { // opening a device or a FIFO that a gate names would do more
+				return cli.Fail(s, cmd.Name(), fmt.Errorf("%w (%w); process %d goes on", ofCredential(name), errors.Unwrap(err), plan.PID))
 			}
-			_ = f.Close()
 		}
 		began := time.Now()
 		done, err := startUpgrade(s, account, binary, *path, *timeout)
@@ -80,7 +83,7 @@ func upgradeCommand(s cli.Streams) *cobra.Command {
 			return cli.Fail(s, cmd.Name(), fmt.Errorf("%w; process %d goes on", err, plan.PID))
 		}
 		fmt.Fprintf(s.Out, "upgraded in %v: a new process has taken over from process %d (%s), with %s\n",
-			time.Since(began).Round(time.Millisecond), done.PID, done.Version, phrase.Count(done.Moved, "session"))
+			time.Since(began).Round(time.Millisecond), done.PID, printable.Escape(done.Version), phrase.Count(done.Moved, "session"))
 		if done.Stay+done.Starting > 0 {
 			fmt.Fprintf(s.Out, "process %d finishes %s and %s in startup, for at most %v\n", done.PID,
 				phrase.Count(done.Stay, "session"), phrase.Count(done.Starting, "connection"), done.Drain)
@@ -103,6 +106,7 @@ func askPlan(path string, timeout time.Duration) (plan upgrade.Plan, account upg
 	if err != nil {
 		return plan, account, err
 	}
+	plan.Version, plan.Problem = printable.Escape(plan.Version), printable.Escape(plan.Problem)
 	account.UID = plan.UID
 	if listener, known := c.Listener(); known && os.Geteuid() == 0 {
 		account, err = upgrade.AccountOf(plan.PID, listener)
@@ -147,7 +151,7 @@ func printPlan(s cli.Streams, plan upgrade.Plan) int {
 
 // ofCredential is why a unit whose gate has that file cannot upgrade.
 func ofCredential(name string) error {
-	return fmt.Errorf("systemd gives %s, which is from LoadCredential=, to no process that takes over: restart the gate, or give its account a file", name)
+	return fmt.Errorf("systemd gives %s, which is from LoadCredential=, to no process that takes over: restart the gate, or give its account a file", printable.Escape(name))
 }
 
 // upgradeReport is what the new process writes into its pipe.
@@ -188,7 +192,7 @@ func startUpgrade(s cli.Streams, account upgrade.Account, binary, path string, t
 	err = cmd.Start()
 	_ = w.Close()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cannot start the new program: %w", err)
 	}
 	_ = r.SetReadDeadline(time.Now().Add(timeout))
 	text, err := io.ReadAll(r)

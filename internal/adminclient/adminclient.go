@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"pgwicket/config"
+	"pgwicket/internal/printable"
 )
 
 // Timeout is long enough for the answer of a busy gate.
@@ -117,7 +118,11 @@ func (c *Client) Ask(method, path string, within time.Duration) ([]byte, error) 
 	case response.StatusCode == http.StatusNotFound:
 		return nil, fmt.Errorf("the server on %s has no %s; is it another release of pgwicket?", c.name, path)
 	case response.StatusCode != http.StatusOK:
-		return nil, errors.New(strings.TrimSpace(string(body)))
+		lines := strings.Split(strings.TrimSpace(string(body)), "\n")
+		for i, line := range lines {
+			lines[i] = printable.Escape(line) // root may read it on a terminal
+		}
+		return nil, errors.New(strings.Join(lines, "\n"))
 	}
 	return body, nil
 }

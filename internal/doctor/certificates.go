@@ -77,7 +77,7 @@ func besides(key string, files []string) string {
 	owner, group := ownerOf(st)
 	for _, f := range files {
 		other, err := os.Stat(f)
-		if err != nil || filepath.Dir(f) != filepath.Dir(key) {
+		if err != nil || !sameDirectory(f, key) {
 			continue
 		}
 		if o, g := ownerOf(other); o == owner && g == group && other.Mode().Perm() == st.Mode().Perm() {
@@ -85,6 +85,18 @@ func besides(key string, files []string) string {
 		}
 	}
 	return ""
+}
+
+// sameDirectory reports whether two files are in one directory, however they are named: a key is
+// relative to a configuration with a relative path, and a passphrase_command most often names an
+// absolute one.
+func sameDirectory(a, b string) bool {
+	first, err := os.Stat(filepath.Dir(a))
+	if err != nil {
+		return false
+	}
+	second, err := os.Stat(filepath.Dir(b))
+	return err == nil && os.SameFile(first, second)
 }
 
 func tlsChecks() []check[tlsFiles] {

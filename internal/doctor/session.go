@@ -107,7 +107,7 @@ func (l listenerScan) checkSession() []Finding {
 			Fix: "name a role that may come in with --session-user, its database with --session-dbname, and its password with PGPASSWORD or .pgpass; pgwicket explain shows the gate's decision",
 		}}
 	case pgwire.Unavailable(refusal.Code):
-		return []Finding{finding(Fail, "backend.host", "no session can start: "+refusal.Message, "start PostgreSQL; the reason is in the log of the gate, and on its status page")}
+		return []Finding{finding(Fail, "backend.host", "no session can start: "+refusal.Message, "start PostgreSQL, or let the account of the gate reach it; the reason is in the log of the gate, and on its status page")}
 	}
 	return []Finding{finding(Warn, "listen", fmt.Sprintf("the session of %q was refused: %s (%s)", t.user, refusal.Message, refusal.Code), "look at the log of the gate")}
 }

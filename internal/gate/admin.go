@@ -15,10 +15,12 @@ import (
 	"time"
 
 	"pgwicket/config"
+	"pgwicket/internal/account"
 	"pgwicket/internal/certs"
 	"pgwicket/internal/sandbox"
 	"pgwicket/internal/socket"
 	"pgwicket/internal/status"
+	"pgwicket/internal/unixsocket"
 	"pgwicket/internal/upgrade"
 	"pgwicket/tlsconfig"
 )
@@ -106,12 +108,12 @@ func (g *Gate) adminServer(h http.Handler, conns *adminConns, answerWithin time.
 	}
 }
 
-func (g *Gate) openAdminSocket(path string, account *sandbox.Account) (net.Listener, error) {
+func (g *Gate) openAdminSocket(path string, owner *sandbox.Account) (net.Listener, error) {
 	if f := g.Predecessor.Take(upgrade.RoleAdminSocket, path); f != nil {
 		defer f.Close()
 		return net.FileListener(f)
 	}
-	return listenSocket(path, account, g.started.ReusePort)
+	return unixsocket.Listen(path, (*account.Account)(owner), g.started.ReusePort)
 }
 
 func (g *Gate) openAdminAddress(address string) (net.Listener, error) {
@@ -225,12 +227,12 @@ func (g *Gate) socketHandler() http.Handler {
 	mux.Handle("GET /status.json", status.JSON(g.show))
 	mux.HandleFunc("GET "+SessionsPath, g.serveSessions)
 	mux.HandleFunc("GET "+BackoffsPath, g.serveBackoffs)
-	mux.HandleFunc("POST "+LiftBackoffsPath, g.serveLiftBackoffs)
+	mux.HandleFunc("POST "+LiftBackoffsPath, g.command(g.serveLiftBackoffs))
 	mux.HandleFunc("POST "+ReloadPath, g.serveReload)
-	mux.HandleFunc("POST "+TerminatePath, g.serveTerminate)
+	mux.HandleFunc("POST "+TerminatePath, g.command(g.serveTerminate))
 	mux.HandleFunc("GET "+LocksPath, g.serveLocks)
-	mux.HandleFunc("POST "+LockPath, g.serveLock)
-	mux.HandleFunc("POST "+UnlockPath, g.serveUnlock)
+	mux.HandleFunc("POST "+LockPath, g.command(g.serveLock))
+	mux.HandleFunc("POST "+UnlockPath, g.command(g.serveUnlock))
 	mux.HandleFunc("GET "+upgrade.Path, g.servePlan)
 	mux.HandleFunc("POST "+upgrade.Path, g.serveUpgrade)
 	return mux
@@ -238,6 +240,10 @@ func (g *Gate) socketHandler() http.Handler {
 
 // serveReload makes wait reload, as a signal does, and answers with the result.
 func (g *Gate) serveReload(w http.ResponseWriter, r *http.Request) {
+	if g.admin.upgrade.given.Load() && !isForwarded(r.Context()) { // until then reloadNext has the new process do it, too
+		http.Error(w, elsewhere, http.StatusServiceUnavailable)
+		return
+	}
 	done := make(chan *status.Reload, 1)
 	select {
 	case g.requests <- done:

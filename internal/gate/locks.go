@@ -19,8 +19,8 @@ import (
 
 // The paths of the locks, which only the admin socket serves. LockPath takes a filter
 // (lock.Conditions), reason, yes and one of for, until and forever in its query, and
-// UnlockPath takes id. From the process after this one LockPath takes id, too, and UnlockPath takes yes:
-// then it is no error if there is no such lock.
+// UnlockPath takes id. From the process after this one LockPath takes id, too, both take by, and it is no error if
+// there is no lock to end.
 const (
 	LocksPath  = "/locks.json"
 	LockPath   = "/lock"
@@ -152,6 +152,10 @@ func (g *Gate) serveLock(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	here := !isForwarded(r.Context())
+	if here {
+		l.ID = ""
+	}
 	l.By = operator(r.Context())
 	l, _, err = g.locks.table.Add(l, g.Now())
 	g.setLocks() // also those of another process, which Add has read
@@ -160,9 +164,9 @@ func (g *Gate) serveLock(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "cannot lock: "+err.Error()+"; nothing has changed", http.StatusInternalServerError)
 		return
 	}
-	here := query.Get("id") == "" // and not in the process after this one
 	query.Set("yes", "1")
 	query.Set("id", l.ID)
+	query.Set(byParameter, l.By)
 	forwarded := g.forward(http.MethodPost, LockPath, query, nil)
 	g.Log.Warn("locked", "lock", l.ID, "filter", l.String(), "until", untilText(l), "reason", l.Reason, "by", l.By, "sessions", matched)
 	if here {
@@ -184,7 +188,7 @@ func (g *Gate) serveUnlock(w http.ResponseWriter, r *http.Request) {
 	l, _, err := g.locks.table.Remove(query.Get("id"))
 	g.setLocks() // also those of another process, which Remove has read
 	switch {
-	case errors.Is(err, lock.ErrNoLock) && query.Get("yes") != "": // the process after this one had it, or another
+	case errors.Is(err, lock.ErrNoLock) && isForwarded(r.Context()): // the process after this one had it, or another
 		status.WriteJSON(w, l)
 		return
 	case errors.Is(err, lock.ErrNoLock):
@@ -195,10 +199,10 @@ func (g *Gate) serveUnlock(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "cannot unlock: "+err.Error()+"; the lock is still in force", http.StatusInternalServerError)
 		return
 	}
-	if query.Get("yes") == "" { // else the process after this one has it in the trail
+	if !isForwarded(r.Context()) { // else the process after this one has it in the trail
 		g.audit("unlocked", lockAttrs(l, operator(r.Context()))...)
 	}
-	query.Set("yes", "1")
+	query.Set(byParameter, operator(r.Context()))
 	forwarded := g.forward(http.MethodPost, UnlockPath, query, nil)
 	g.Log.Warn("unlocked", "lock", l.ID, "filter", l.String(), "reason", l.Reason, "by", operator(r.Context()))
 	if err != nil {

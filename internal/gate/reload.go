@@ -124,7 +124,8 @@ func (g *Gate) reloadFiles(trigger string, before filewatch.Snapshot) {
 	}
 	cfg, problems := config.LoadFiles(g.inForce, g.Prompts.Recall, time.Now())
 	if cfg == nil {
-		g.Log.Warn("files not reloaded", "reason", problems[0].String(), "files", phrase.Shorten(changed))
+		mistake := slices.IndexFunc(problems, func(p config.Problem) bool { return !p.Warning }) // they are in the order of their lines
+		g.Log.Warn("files not reloaded", "reason", problems[max(mistake, 0)].String(), "files", phrase.Shorten(changed))
 		if g.watcher == nil {
 			g.loaded.Store(&before)
 		}

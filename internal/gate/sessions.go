@@ -95,9 +95,11 @@ func (g *Gate) serveTerminate(w http.ResponseWriter, r *http.Request) {
 		before.Terminate(filter.Matches, detail)
 	}
 	n := g.server.Terminate(filter.Matches, detail)
-	others, err := g.terminateBefore(query)
+	others, err := g.terminateBefore(query, by)
 	n += others
-	g.audit("terminated", slog.String("filter", filter.String()), slog.String("by", by), slog.Int("sessions", n))
+	if !isForwarded(r.Context()) {
+		g.audit("terminated", slog.String("filter", filter.String()), slog.String("by", by), slog.Int("sessions", n))
+	}
 	g.Log.Warn("sessions terminated", "filter", filter.String(), "by", by, "sessions", n)
 	if err != nil {
 		refuseForwarded(w, phrase.Count(n, "session")+" terminated", err)

@@ -25,10 +25,10 @@ func (g *Gate) takeOver(signals <-chan os.Signal) error {
 	if err := p.Claim(); err != nil {
 		return err
 	}
+	g.admin.upgrade.before.Store(p) // the first command may wait in the queue of the admin socket
 	g.auditStart("upgraded", slog.Int("before", p.PID), slog.String("version_before", p.Version))
 	g.serve(g.admin.upgrade.listeners)
 	g.ready.Store(true)
-	g.admin.upgrade.before.Store(p)
 	p.Serving(func() { g.admin.upgrade.before.Store(nil) })
 	g.ownSocket()
 	return nil

@@ -35,6 +35,9 @@ type upgrades struct {
 	drainNow chan struct{} // closed by stopUpgraded
 	program  string        // see upgrade.ProgramID
 
+	commands sync.RWMutex // is held for reading while a command changes what a new process gets
+	paused   bool         // by pauseServing; of commands
+
 	reload bool // the new process may have loaded its files before the last reload; of the goroutine of wait
 }
 
@@ -50,8 +53,9 @@ func (g *Gate) alive(ctx context.Context) error {
 	return nil
 }
 
-// pauseServing holds up every accept loop. Connections wait in the queues of the sockets.
+// pauseServing holds up every accept loop, and commands. Connections wait in the queues of the sockets.
 func (g *Gate) pauseServing() {
+	g.pauseCommands(true)
 	g.ready.Store(false)
 	g.server.PauseAccepting()
 	for i, conns := range g.admin.conns {
@@ -66,6 +70,7 @@ func (g *Gate) resumeServing() {
 		g.admin.servers[i].SetKeepAlivesEnabled(true)
 		conns.pause.End(g.admin.conns[i].Listener)
 	}
+	g.pauseCommands(false)
 	g.server.ResumeAccepting()
 	g.ready.Store(!g.stopping.Load())
 }
@@ -216,7 +221,7 @@ const refusalTimeout = 10 * time.Second
 func (g *Gate) oldGate() upgrade.OldGate {
 	old := upgrade.OldGate{
 		Gate: g.shared(), Version: g.Build.Version, DrainTimeout: g.started.DrainTimeout,
-		Commands: &http.Server{ConnContext: withVerdict, Handler: g.socketHandler(), ErrorLog: slog.NewLogLogger(g.Log.Handler(), slog.LevelDebug)}, //nolint:gosec // its one client is a gate of this account
+		Commands: &http.Server{ConnContext: withVerdict, Handler: forwardedHandler(g.socketHandler()), ErrorLog: slog.NewLogLogger(g.Log.Handler(), slog.LevelDebug)}, //nolint:gosec // its one client is a gate of this account
 		Pause:    g.pauseServing, Resume: g.resumeServing, Accepts: g.notifier.MainPID,
 		Stop: g.stopUpgraded, Stopping: g.stopping.Load,
 	}

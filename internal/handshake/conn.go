@@ -28,7 +28,7 @@ const (
 // bounds a read, and thereby what can come too much.
 const (
 	startupBytes   = pgwire.MaxStartupPacket + 4<<10
-	startupRecords = 16
+	startupRecords = 8
 	startupRead    = 256
 )
 

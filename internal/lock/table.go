@@ -51,7 +51,10 @@ func Open(dir string) (*Table, error) {
 	if _, err := os.Stat(dir); err != nil {
 		return nil, fmt.Errorf("state_dir: %w; make the directory, and give it to the account of the gate", err)
 	}
-	if err := t.read(); err != nil {
+	switch err := t.read(); {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("state_dir: %w; give the directory, and the files in it, to the account of the gate", err)
+	case err != nil:
 		return nil, fmt.Errorf("state_dir: %w; some lock may be lost, so the gate does not start: restore the file from a backup, "+
 			"or move it away and lock again what must stay locked (the log has every lock)", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -27,14 +28,17 @@ type Access struct {
 	File    string
 	Files   []config.Name
 	Sockets []config.Name // PostgreSQL's, by their full paths
+	Written []config.Name // the directories that it writes to
 }
 
 // AccessOf returns what the configuration in file names. a is nil for the account of
 // this process.
 func AccessOf(cfg *config.Config, file string, a *Account) Access {
-	t := Access{File: file}
+	t := Access{File: file, Written: config.Written(file)}
 	if a != nil {
 		t.Account = a.Name
+		// Root makes the socket before it becomes the account.
+		t.Written = slices.DeleteFunc(t.Written, func(n config.Name) bool { return n.Key == "admin.socket" })
 	}
 	for _, n := range config.Names(file) {
 		switch {
@@ -59,8 +63,8 @@ const Subcommand = "try-access"
 // accessTimeout is far above the time that opening files and sockets takes.
 const accessTimeout = 30 * time.Second
 
-// Try tries to read every file and to connect to every socket, and returns a warning
-// for each that fails. What is not there is left to config, which has warned of it. If
+// Try tries to read every file, to write to every directory of Written and to connect to every
+// socket, and returns a warning for each that fails. What is not there is left to config, which has warned of it. If
 // an account is named, another process of this program becomes that first, as the gate
 // does, because a process cannot become root again.
 func (t Access) Try(ctx context.Context) ([]config.Problem, error) {
@@ -145,6 +149,11 @@ func (a *Account) problems(t Access) []config.Problem {
 		if path, fix := a.denied(n.Path); fix != "" && !denied[path] {
 			denied[path] = true
 			warn(n, "the account %s cannot read %s, so a reload fails: %s", a.Name, path, fix)
+		}
+	}
+	for _, n := range t.Written {
+		if err := cannotWrite(n.Path); err != nil {
+			warn(n, "the account %s may not write to %s (%v), so serve does not start: make a directory that belongs to this account, and name it here", a.Name, n.Path, err)
 		}
 	}
 	for _, n := range t.Sockets {

@@ -25,7 +25,7 @@ func AccountFor(cfg *config.Config, file string) (*Account, []config.Problem) {
 		if euid != 0 {
 			return nil, nil
 		}
-		return nil, problem(true, "is missing, so a gate that root starts stays root; name an unprivileged account, or start it as one (User= of a systemd unit)")
+		return nil, problem(true, "a gate that root starts stays root, as no account is named; name an unprivileged one, or start it as one (User= of a systemd unit)")
 	}
 	found, err := account.Find(cfg.User)
 	a := (*Account)(found)

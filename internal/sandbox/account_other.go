@@ -21,4 +21,6 @@ func (*Account) WarnUnreadable(*slog.Logger, []config.Name, []*proxy.Host) {}
 // current returns nil: files have no owners here that an Account could describe.
 func current() *Account { return nil }
 
+func cannotWrite(string) error { return nil }
+
 func (*Account) denied(string) (path, fix string) { return "", "" }

@@ -92,7 +92,17 @@ func current() *Account {
 	return a
 }
 
-const writable = 2 // W_OK of access(2)
+const writable, enterable = 2, 1 // W_OK and X_OK of access(2)
+
+// cannotWrite returns why this process can make no files in a directory; nil if it can, or if
+// there is no such directory.
+func cannotWrite(dir string) error {
+	err := syscall.Access(dir, writable|enterable)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
 
 // denied returns the file or directory that denies the account reading name, and a
 // command that allows it; nothing if it can be read, or fails for another reason.

@@ -3,11 +3,13 @@ package upgrade
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -52,28 +54,73 @@ func (l *oneConn) Close() error {
 // Addr implements net.Listener.
 func (l *oneConn) Addr() net.Addr { return &net.UnixAddr{Name: "upgrade", Net: "unix"} }
 
+// commandClient asks on one connection, one request after another.
+type commandClient struct {
+	http *http.Client
+	free chan struct{} // has one while no request is under way
+	late atomic.Bool   // somebody has waited in vain for the request that is under way
+}
+
 // clientOver returns a client that has one connection.
-func clientOver(conn net.Conn) *http.Client {
+func clientOver(conn net.Conn) *commandClient {
 	var once sync.Once
-	return &http.Client{Transport: &http.Transport{
-		MaxConnsPerHost: 1,
+	c := &commandClient{free: make(chan struct{}, 1), http: &http.Client{Transport: &http.Transport{
 		DialContext: func(context.Context, string, string) (net.Conn, error) {
 			err := net.ErrClosed
 			once.Do(func() { err = nil })
 			return conn, err
 		},
-	}}
+	}}}
+	c.free <- struct{}{}
+	return c
 }
 
-// Ask has the old process do what the admin socket is asked, and returns the answer.
+// Ask has the old process do what the admin socket is asked, and returns the answer. If that takes too long, the old one
+// may still do it. The connection stays, so the next command can succeed.
 func (p *Predecessor) Ask(method, path string, within time.Duration) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), within)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, method, "http://pgwicket"+path, http.NoBody)
+	c := p.commands
+	timeout := time.NewTimer(within)
+	defer timeout.Stop()
+	select {
+	case <-c.free:
+	default:
+		if c.late.Load() { // a command may ask several times, and its client waits once
+			return nil, errors.New("it has not answered an earlier command yet")
+		}
+		select {
+		case <-c.free:
+		case <-timeout.C:
+			c.late.Store(true)
+			return nil, fmt.Errorf("it has not answered an earlier command for %v", within)
+		}
+	}
+	type result struct {
+		body []byte
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		body, err := c.do(method, path)
+		c.late.Store(false)
+		c.free <- struct{}{}
+		done <- result{body, err}
+	}()
+	select {
+	case r := <-done:
+		return r.body, r.err
+	case <-timeout.C:
+		c.late.Store(true)
+		return nil, fmt.Errorf("no answer within %v", within)
+	}
+}
+
+// do returns when the answer has come, or the connection is closed.
+func (c *commandClient) do(method, path string) ([]byte, error) {
+	request, err := http.NewRequestWithContext(context.Background(), method, "http://pgwicket"+path, http.NoBody)
 	if err != nil {
 		return nil, err
 	}
-	response, err := p.commands.Do(request)
+	response, err := c.http.Do(request)
 	if err != nil {
 		return nil, err
 	}

@@ -29,7 +29,7 @@ type Predecessor struct {
 	conn        *handover.Conn
 	log         *os.File // the standard error of that process
 	sockets     []*passedFile
-	commands    *http.Client
+	commands    *commandClient
 	commandConn net.Conn // of commands; nil: there is none
 
 	// The rest is for after the switch.
@@ -162,14 +162,16 @@ func (p *Predecessor) receiveSockets() error {
 	if p.log = p.Take(roleLog, ""); p.log == nil {
 		return errors.New("the gate passes no log")
 	}
-	if f := p.Take(roleCommands, ""); f != nil {
-		conn, err := net.FileConn(f)
-		_ = f.Close()
-		if err != nil {
-			return err
-		}
-		p.commands, p.commandConn = clientOver(conn), conn
+	f := p.Take(roleCommands, "")
+	if f == nil {
+		return errors.New("the gate passes no connection for commands")
 	}
+	conn, err := net.FileConn(f)
+	_ = f.Close()
+	if err != nil {
+		return err
+	}
+	p.commands, p.commandConn = clientOver(conn), conn
 	for name, value := range map[string]string{"NOTIFY_SOCKET": w.NotifySocket, "WATCHDOG_USEC": w.WatchdogUsec} {
 		if value != "" {
 			_ = os.Setenv(name, value)

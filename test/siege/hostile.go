@@ -153,7 +153,7 @@ func padded(c tls.Certificate, size int) tls.Certificate {
 }
 
 // junkSize is what still passes limits.max_handshake_bytes.
-const junkSize = 15 << 10
+const junkSize = 13 << 10
 
 // parsingFactor is what a certificate of junkSize may cost: crypto/tls parses it in the
 // handshake, before anybody can refuse it. limits.max_handshake_bytes bounds it.

@@ -32,7 +32,13 @@ type commonFlags struct{ dir, command string }
 
 // Command is "pgwicket ca".
 func Command(s cli.Streams) *cobra.Command {
-	cmd := &cobra.Command{Use: "ca", Short: "Make certificates and revocation lists", Long: help}
+	cmd := &cobra.Command{
+		Use: "ca", Short: "Make certificates and revocation lists", Long: help,
+		Example: `  pgwicket ca init
+  pgwicket ca server db.example.com --write-config pgwicket.yaml
+  pgwicket ca client app
+  pgwicket ca revoke app`,
+	}
 	f := &commonFlags{dir: cmp.Or(os.Getenv(config.CADirVariable), "ca"), command: os.Getenv(config.CAPassphraseVariable)}
 	cmd.PersistentFlags().Var((*cli.FileName)(&f.dir), "dir", "the `directory` of the CA (default $PGWICKET_CA_DIR, or else ca)")
 	cmd.PersistentFlags().StringVar(&f.command, "passphrase-command", f.command,

@@ -35,7 +35,7 @@ admin.socket, the command prints how many.` + exitHelp,
 	}
 	arguments(cmd, 1, 1, "name the certificate, as \"pgwicket ca list\" prints it")
 	config := cli.ConfigFlag(cmd)
-	reason := cmd.Flags().String("reason", "", "why: a `word`, "+strings.Join(pki.Reasons(), ", "))
+	reason := cmd.Flags().String("reason", "", "the reason, a `word`: "+strings.Join(pki.Reasons(), ", "))
 	cli.CompleteWords(cmd, "reason", pki.Reasons()...)
 	f.withCA(s, cmd, func(c *pki.CA, args []string) error {
 		before, gateErr := sessionsOf(*config, c.Find(args[0]))

@@ -144,7 +144,7 @@ extensions are not copied, and are printed, too. FILE may be - for the standard 
 	cmd.ValidArgsFunction = nil
 	var flags pki.Request
 	issueFlags(cmd, &flags)
-	kind := cli.ChoiceFlag(cmd, "for", "what the certificate is `for`", string(pki.Client), string(pki.Server))
+	kind := cli.ChoiceFlag(cmd, "for", "the `kind` of the certificate", string(pki.Client), string(pki.Server))
 	f.withCA(s, cmd, func(c *pki.CA, args []string) error {
 		csr, err := readRequest(s, args[0])
 		if err != nil {

@@ -28,7 +28,6 @@ when half of its year is over, if the root's key is there.` + exitHelp,
 	cmd.ValidArgsFunction = cobra.NoFileCompletions
 	days := cmd.Flags().Int("days", 0, "how many `days` it is valid (default as many as the last one, at first 7)")
 	cli.CompleteWords(cmd, "days")
-	cmd.Flags().Lookup("days").DefValue = ""
 	var older ageFlag
 	cmd.Flags().Var(&older, "if-older", "only if the list is older than this `age`, such as 1d or 12h, or lacks a revoked certificate")
 	cli.CompleteWords(cmd, "if-older")

@@ -87,7 +87,7 @@ type check struct {
 
 func checks() []check {
 	return []check{
-		{"pgpassword", report.Authentication, "1.6, 1.7", "Every program of the account, and its children, get the password, and so does who reads the file.", examination.pgpassword, "no PGPASSWORD in profiles, services and their processes"},
+		{"pgpassword", report.Authentication, "1.6, 1.7", "Every program of the account and its children get the password, and everybody who can read the file.", examination.pgpassword, "no PGPASSWORD in profiles, services and their processes"},
 		{"password_files", report.Authentication, "2.4", "A password that other accounts can read is theirs, too.", examination.passwordFiles, "password files are for their account alone, and service files have no password"},
 		{"psql_history", report.Authentication, "2.3", "A password in a statement stays in the history of psql, in clear.", examination.history, "no history of psql has a password"},
 		{"sudo_accounts", report.Roles, "4.2", "Who becomes this account without a password has all that it has: the data, or the keys of the gate.", examination.sudo, "nobody becomes these accounts by sudo without a password"},

@@ -1,11 +1,11 @@
 //go:build unix && !linux
 
-package gate
+package unixsocket
 
 import (
 	"golang.org/x/sys/unix"
 
-	"pgwicket/internal/sandbox"
+	"pgwicket/internal/account"
 )
 
 const openPath = unix.O_RDONLY
@@ -15,7 +15,7 @@ func (d *directory) link() string { return "" }
 
 // restrict gives a socket that this process has just made to the account, and to nobody
 // else.
-func (d *directory) restrict(name string, a *sandbox.Account) error {
+func (d *directory) restrict(name string, a *account.Account) error {
 	err := unix.Fchmodat(d.fd, name, ownerOnly, unix.AT_SYMLINK_NOFOLLOW)
 	if err == nil && a != nil {
 		err = unix.Fchownat(d.fd, name, a.UID, a.GID, unix.AT_SYMLINK_NOFOLLOW)

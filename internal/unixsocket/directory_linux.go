@@ -1,4 +1,4 @@
-package gate
+package unixsocket
 
 import (
 	"errors"
@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"pgwicket/internal/sandbox"
+	"pgwicket/internal/account"
 )
 
 // openPath opens a directory that need not be readable.
@@ -17,7 +17,7 @@ const openPath = unix.O_PATH
 func (d *directory) link() string { return fmt.Sprintf("/proc/self/fd/%d", d.fd) }
 
 // restrict gives a socket that this process has just made to the account.
-func (d *directory) restrict(name string, a *sandbox.Account) error {
+func (d *directory) restrict(name string, a *account.Account) error {
 	if a == nil {
 		return nil
 	}

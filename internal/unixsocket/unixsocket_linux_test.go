@@ -1,4 +1,4 @@
-package gate
+package unixsocket
 
 import (
 	"io/fs"
@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"testing"
 
-	"pgwicket/internal/sandbox"
+	"pgwicket/internal/account"
 )
 
 // An account that replaces the socket by a link to another file, while root makes it, does
@@ -50,7 +50,7 @@ func TestSocketFollowsNoLink(t *testing.T) {
 	}()
 	path := filepath.Join(run, "admin.sock")
 	for range 3000 {
-		if ln, err := listenSocket(path, &sandbox.Account{UID: 65534, GID: 65534}, true); err == nil {
+		if ln, err := Listen(path, &account.Account{UID: 65534, GID: 65534}, true); err == nil {
 			_ = ln.Close()
 		}
 		_ = os.Remove(path)
@@ -93,7 +93,7 @@ func TestSocketIsOurs(t *testing.T) {
 		}
 	}
 	for _, file := range []string{"linked", "symlink", "file"} {
-		if err := dir.restrict(file, &sandbox.Account{UID: 65534, GID: 65534}); err == nil || !strings.Contains(err.Error(), "another process has replaced") {
+		if err := dir.restrict(file, &account.Account{UID: 65534, GID: 65534}); err == nil || !strings.Contains(err.Error(), "another process has replaced") {
 			t.Errorf("%s: %v", file, err)
 		}
 		if st, err := os.Stat(at(file)); err != nil || st.Sys().(*syscall.Stat_t).Uid != 0 {

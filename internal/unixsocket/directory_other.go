@@ -1,13 +1,13 @@
 //go:build !unix
 
-package gate
+package unixsocket
 
 import (
 	"net"
 	"os"
 	"path/filepath"
 
-	"pgwicket/internal/sandbox"
+	"pgwicket/internal/account"
 )
 
 // directory is a directory by its name: other systems than Unix have no accounts to
@@ -28,4 +28,4 @@ func (d *directory) listen(name string) (net.Listener, error) {
 	return net.Listen("unix", filepath.Join(d.path, name))
 }
 
-func (*directory) restrict(string, *sandbox.Account) error { return nil }
+func (*directory) restrict(string, *account.Account) error { return nil }

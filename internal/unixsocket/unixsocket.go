@@ -1,4 +1,5 @@
-package gate
+// Package unixsocket makes Unix sockets that one account alone can open, such as the admin socket.
+package unixsocket
 
 import (
 	"errors"
@@ -10,17 +11,17 @@ import (
 	"syscall"
 	"time"
 
-	"pgwicket/internal/sandbox"
+	"pgwicket/internal/account"
 )
 
-// listenSocket makes a Unix socket that only the account (nil: this one) can open. A
+// Listen makes a Unix socket that only the account (nil: this one) can open. A
 // rename puts it in place, so it never has another mode there, it replaces one that a
 // killed gate has left, and with shared it takes over from another gate without a gap.
 //
 // The account may write to the directory while root still works in it, and so replace any
 // name there at any moment. Root therefore works on the directory that it has opened, and
 // changes the owner of a descriptor or of a name that it does not follow.
-func listenSocket(path string, a *sandbox.Account, shared bool) (ln net.Listener, err error) {
+func Listen(path string, a *account.Account, shared bool) (ln net.Listener, err error) {
 	if err := checkVacant(path, shared); err != nil {
 		return nil, err
 	}
