@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -84,7 +85,7 @@ func (f *files) load(t *testing.T, p *proxy.Policy) {
 		chain, err := s.Verify(state, sent, at)
 		outcomes := map[tlsconfig.Reason]proxy.Outcome{
 			tlsconfig.ReasonRevoked: outcome.CertRevoked, tlsconfig.ReasonUnknownCA: outcome.CertUnknownCA, tlsconfig.ReasonExpired: outcome.CertExpired,
-			tlsconfig.ReasonGroup: outcome.TLSGroup,
+			tlsconfig.ReasonGroup: outcome.TLSGroup, tlsconfig.ReasonCRLStale: outcome.CRLStale,
 		}
 		if errors.As(err, &refused) {
 			return nil, outcome.RefuseCertificate(outcomes[refused.Reason], refused.CA, refused.Date, refused.Detail)
@@ -230,6 +231,69 @@ func TestOnExpiry(t *testing.T) {
 			})
 			left(t, conn.PgConn(), "57P01", "client certificate was revoked")
 			g.expect(t, "certificate_revoked")
+		})
+	}
+}
+
+// With on_expiry off neither a certificate nor a CA that has expired hides what else there is against a session: whatever
+// has become of the lists since then.
+func TestOnExpiryHidesNothing(t *testing.T) {
+	t.Parallel()
+	db := realPostgres(t)
+	newLists := func(t *testing.T, f *files, revoked ...*x509.Certificate) {
+		t.Helper()
+		edit := func(l *tlstest.CRL) {
+			l.ThisUpdate = time.Now().Truncate(time.Second)
+			l.Revoke(revoked...)
+		}
+		lists := slices.Concat(f.root.CRL(edit), f.one.CRL(edit), f.two.CRL(edit))
+		if err := os.WriteFile(f.at("ca.crl"), lists, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lockAlice := func(t *testing.T, p *proxy.Policy) {
+		t.Helper()
+		now := time.Now()
+		p.Locks = locked(t, url.Values{"cn": {"alice"}}, now, now.Add(time.Hour))
+	}
+	for _, c := range []struct {
+		name   string
+		caOnly bool // of ca_file, which the client does not send
+		take   func(t *testing.T, f *files, p *proxy.Policy)
+		want   string
+	}{
+		{"a lock, with newer lists", false, func(t *testing.T, f *files, p *proxy.Policy) { newLists(t, f); lockAlice(t, p) }, "locked"},
+		{"a lock, and a CA has expired", true, func(t *testing.T, _ *files, p *proxy.Policy) { lockAlice(t, p) }, "locked"},
+		{"a revocation, with newer lists", false, func(t *testing.T, f *files, _ *proxy.Policy) { newLists(t, f, f.alice.Leaf()) }, "certificate_revoked"},
+		{"a revocation, and a CA has expired", true, func(t *testing.T, f *files, _ *proxy.Policy) { f.revoke(t, f.alice.Leaf()) }, "certificate_revoked"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			f := newFiles(t)
+			expire := func(c *x509.Certificate) { c.NotAfter = time.Now().Add(3 * time.Second) }
+			if c.caOnly {
+				f.one = f.root.Intermediate("one", expire)
+				f.trust(t, f.root, f.one, f.two)
+				f.revoke(t)
+				f.alice = f.one.Client("alice")
+				f.alice.Chain = f.alice.Chain[:1]
+			} else {
+				f.alice = f.one.Client("alice", expire)
+			}
+			g := newGate(t, db.SocketDir, func(p *proxy.Policy) {
+				f.load(t, p)
+				p.OnExpiry, p.RecheckInterval = policy.Off, 20*time.Millisecond
+			})
+			conn := pgxTo(t, g, "app", withCert(f.alice))
+			eventually(t, "the certificate has expired", func() bool { return g.metric(t, "pgwicket_recheck_failing_sessions") == 1 })
+			if _, err := conn.Exec(t.Context(), "select 1"); err != nil {
+				t.Fatalf("with the certificate that has expired: %v", err)
+			}
+			g.reload(func(p *proxy.Policy) {
+				c.take(t, f, p)
+				f.load(t, p)
+			})
+			g.expect(t, c.want)
 		})
 	}
 }

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"crypto/x509"
 	"time"
 
 	"pgwicket/acl"
@@ -190,31 +189,35 @@ func (s *session) judgeAgain(p *Policy, at time.Time) (r *Refusal) {
 	if r = asRefusal(err); r.Outcome != outcome.CertExpired || p.OnExpiry == policy.Immediate {
 		return r
 	}
-	// A session that may go on with a certificate that has expired must not hide
-	// behind that from a revocation or a rule. A list that is current now may not
-	// have been then.
-	if _, err := s.peer.judge(p, at, lastValid(s.peer.tls.certificates, at)); err != nil {
-		if other := asRefusal(err); other.Outcome != outcome.CertExpired && other.Outcome != outcome.CertNotYetValid && other.Outcome != outcome.CRLStale {
-			return other
-		}
-	}
-	return r
+	return s.peer.besidesExpiry(p, r, at)
 }
 
-// lastValid returns the last moment, not after at, at which every certificate of a chain
-// had not expired.
-func lastValid(chain [][]byte, at time.Time) time.Time {
-	for _, der := range chain {
-		c, err := x509.ParseCertificate(der)
-		if err != nil { // which crypto/tls has read
-			continue
-		}
+// besidesExpiry returns what p holds against a client besides a certificate of its chain that has expired; the same refusal
+// if there is nothing else. A session that may go on with that certificate must not hide behind it from a revocation, a rule
+// or a lock.
+func (p *peer) besidesExpiry(by *Policy, expired *Refusal, at time.Time) *Refusal {
+	other, certAt := expired, at
+	for other.Outcome == outcome.CertExpired {
 		// To OpenSSL, and to tlsconfig, it has expired at that second.
-		if last := c.NotAfter.Add(-time.Second); last.Before(at) {
-			at = last
+		last := other.Expired.Add(-time.Second)
+		if other.Expired.IsZero() || !last.Before(certAt) {
+			break
 		}
+		certAt = last
+		_, err := p.judge(by, at, certAt)
+		if err == nil {
+			return expired
+		}
+		other = asRefusal(err)
 	}
-	return at
+	switch other.Outcome {
+	case outcome.CertExpired, outcome.CertNotYetValid, outcome.CRLStale: // a list that is current now may not have been then
+		if _, err := p.judge(by, at, time.Time{}); err != nil {
+			return asRefusal(err)
+		}
+		return expired
+	}
+	return other
 }
 
 // cancelTermination takes back a termination that waits for the session to be

@@ -38,8 +38,8 @@ type verifier struct {
 	partialChain bool
 	crls         *crl.Set // nil: no revocation checking
 	chains       *chains
-	epoch        uint32  // tells those apart that have had these chains
-	steps        []int64 // see stepsOf; nil: not known, and no verdict is remembered
+	epoch        uint32      // tells those apart that have had these chains
+	steps        []time.Time // see stepsOf; nil: not known, and no verdict is remembered
 }
 
 // verify returns the certificates of the chain that the peer has sent, and nil or a *VerifyError. The peer's certificates
@@ -60,7 +60,7 @@ func (v *verifier) verify(sent [][]byte, at time.Time) ([][]byte, error) {
 	keep := p.keep(chain)
 	if p != m.path {
 		from, until := uint32(0), uint32(0)
-		if v.steps != nil && len(keep) == len(sent) { // else another verdict is about less
+		if v.steps != nil && slices.EqualFunc(keep, sent, bytes.Equal) { // else the session is judged again by something else
 			from, until = verdicts.Between(at, v.steps, verdicts.AppendDates(nil, append(p.sent[:len(p.sent):len(p.sent)], p.leaf)))
 		}
 		v.chains.facts.Add(sent, p.chain, v.epoch, from, until)
@@ -68,14 +68,14 @@ func (v *verifier) verify(sent [][]byte, at time.Time) ([][]byte, error) {
 	return keep, nil
 }
 
-// stepsOf returns the seconds at which a verdict of the verifier may change, whatever the client. They are not nil.
-func (v *verifier) stepsOf() []int64 {
-	steps := []int64{}
+// stepsOf returns the times at which a verdict of the verifier may change, whatever the client. They are not nil.
+func (v *verifier) stepsOf() []time.Time {
+	steps := []time.Time{}
 	if v.pool != nil {
 		steps = verdicts.AppendDates(steps, v.pool.Certificates())
 	}
 	if v.crls != nil {
-		steps = verdicts.AppendSteps(steps, v.crls.Dates()...)
+		steps = append(steps, v.crls.Dates()...)
 	}
 	return steps
 }

@@ -41,8 +41,9 @@ func Verify(leaf *Certificate, sent []*Certificate, pool *Pool, o Options) ([]*C
 }
 
 // VerifyAgain is Verify for a client that may have been verified before. signed reports
-// whether the signatures of a chain, which the search has ended in, have been found good by
-// Verify: then they are not checked again.
+// whether the signatures of a chain have been found good by Verify: then they are not checked
+// again. It is asked about what is judged. With a leaf that is an anchor itself that may be
+// more than the chain.
 func VerifyAgain(signed func(chain []*Certificate) bool, leaf *Certificate, sent []*Certificate, pool *Pool, o Options) ([]*Certificate, error) {
 	o = o.withDefaults()
 	if e := checkLeaf(leaf, o); e != nil {
@@ -57,7 +58,7 @@ func VerifyAgain(signed func(chain []*Certificate) bool, leaf *Certificate, sent
 	if s.pinned { // check_trust in crypto/x509/x509_vfy.c leaves what is above the leaf in its chain
 		judged = append([]*Certificate{chain[0]}, s.path[1:]...)
 	}
-	if e := checkChain(judged, o, signed(chain)); e != nil {
+	if e := checkChain(judged, o, signed(judged)); e != nil {
 		return chain, e
 	}
 	return chain, nil

@@ -223,8 +223,9 @@ func (o Outcome) MayEnd() bool {
 // would not be admitted any more.
 type Refusal struct {
 	Outcome Outcome
-	Public  string // what the client is told; empty: the words of the outcome
-	Detail  string // what the log says besides; may name what the client must not learn
+	Public  string    // what the client is told; empty: the words of the outcome
+	Detail  string    // what the log says besides; may name what the client must not learn
+	Expired time.Time // of CertExpired: when the certificate, or the CA above it, expired; zero: not known
 }
 
 func (r *Refusal) Error() string {
@@ -254,6 +255,9 @@ func RefuseCertificate(o Outcome, isCA bool, date time.Time, detail string) *Ref
 	r := &Refusal{Outcome: o, Detail: detail}
 	if date.IsZero() {
 		return r
+	}
+	if o == CertExpired {
+		r.Expired = date
 	}
 	day := date.UTC().Format(time.DateOnly)
 	r.Public = outcomes[o].Public + " on " + day

@@ -3,6 +3,7 @@ package verdicts
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"math"
 	"sync"
 	"time"
@@ -67,13 +68,14 @@ func (f Fact) Admitted(epoch uint32, at time.Time) bool {
 	return f.Known && f.epoch == epoch && int64(f.from) <= at.Unix() && at.Unix() < int64(f.until)
 }
 
-// digestOf returns the SHA-256 of certificates in DER, which has their ends.
+// digestOf returns the SHA-256 of some certificates, with the length of each: the same bytes that are divided otherwise are
+// other certificates.
 func digestOf(sent [][]byte) (digest [sha256.Size]byte) {
-	if len(sent) == 1 {
-		return sha256.Sum256(sent[0])
-	}
 	h := sha256.New()
 	for _, der := range sent {
+		var length [8]byte
+		binary.BigEndian.PutUint64(length[:], uint64(len(der)))
+		h.Write(length[:])
 		h.Write(der)
 	}
 	h.Sum(digest[:0])
@@ -89,39 +91,35 @@ func chainDigest(chain []*certs.Certificate) [16]byte {
 	return [16]byte(digest[:16])
 }
 
-// Between returns the last of the steps that is not after a time and the first that is, in seconds.
-func Between(at time.Time, steps ...[]int64) (from, until uint32) {
-	first, last := int64(0), int64(math.MaxUint32)
+// Between returns the first whole second and the one behind the last between which no step lies but the time does: from the
+// last step that is not after the time to the first that is. Both are zero if there is no such second. The zero time is no step.
+func Between(at time.Time, steps ...[]time.Time) (from, until uint32) {
+	first, last := time.Unix(0, 0), time.Unix(math.MaxUint32, 0)
 	for _, some := range steps {
 		for _, step := range some {
-			if step <= at.Unix() {
-				first = max(first, step)
-			} else {
-				last = min(last, step)
+			switch {
+			case step.IsZero():
+			case !step.After(at) && step.After(first):
+				first = step
+			case step.After(at) && step.Before(last):
+				last = step
 			}
 		}
 	}
-	return uint32(first), uint32(last)
-}
-
-// AppendSteps appends the seconds that begin at or around times; the zero time has none.
-func AppendSteps(steps []int64, times ...time.Time) []int64 {
-	for _, t := range times {
-		switch {
-		case t.IsZero():
-		case t.Nanosecond() == 0:
-			steps = append(steps, t.Unix())
-		default: // the second in which it is counts for neither side
-			steps = append(steps, t.Unix(), t.Unix()+1)
-		}
+	begin, end := first.Unix(), last.Unix()
+	if first.Nanosecond() > 0 {
+		begin++
 	}
-	return steps
+	if begin >= end { // the second of a step that is in the middle of it, too
+		return 0, 0
+	}
+	return uint32(begin), uint32(end)
 }
 
-// AppendDates appends the steps of certificates: the seconds at which a verdict about them may change by itself.
-func AppendDates(steps []int64, all []*certs.Certificate) []int64 {
+// AppendDates appends the dates of certificates: the times at which a verdict about them may change.
+func AppendDates(steps []time.Time, all []*certs.Certificate) []time.Time {
 	for _, c := range all {
-		steps = AppendSteps(steps, c.NotBefore, c.NotAfter)
+		steps = append(steps, c.NotBefore, c.NotAfter)
 	}
 	return steps
 }
