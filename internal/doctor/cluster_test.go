@@ -138,7 +138,7 @@ func TestBigCluster(t *testing.T) {
 	var took time.Duration
 	var r report.Report
 	var err error
-	for range 3 { // other tests run at the same time
+	for range 8 { // other tests run at the same time
 		start := time.Now()
 		r, err = ExaminePostgres(context.Background(), "host="+l.SocketDir+" port="+strconv.Itoa(l.Port)+" user=postgres dbname=postgres", time.Now(), nil)
 		if took = time.Since(start); took < 10*time.Second {
