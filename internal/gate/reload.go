@@ -81,17 +81,19 @@ func (g *Gate) reload(trigger string, files filewatch.Snapshot) *status.Reload {
 		g.reloadFiles(trigger, before)
 		g.Metrics.LoadFailed(blamesCRL(problems))
 		g.outcome = "the last reload failed (" + timestamp() + "), the configuration before it is in force"
+		result := g.record(status.Reload{Trigger: trigger, Files: changed}, problems) // who has read the log finds it in the status
 		g.Log.Error("reload failed, configuration unchanged", about...)
-		return g.record(status.Reload{Trigger: trigger, Files: changed}, problems)
+		return result
 	}
 	if gone := cfg.Settings.Gone(g.inForce.Settings); trigger == byFiles && len(gone) > 0 {
 		gone = phrase.Shorten(gone)
 		g.reloadFiles(trigger, before)
 		g.Metrics.LoadFailed(false)
 		g.outcome = "a reload was put off (" + timestamp() + "), as it would allow more; pgwicket reload loads it"
+		result := g.record(status.Reload{Trigger: trigger, Files: changed, PutOff: gone}, problems)
 		g.Log.Warn("reload put off, configuration unchanged: it would allow more, because something is gone; if that is intended, run pgwicket reload or send SIGHUP",
 			append(about, "gone", gone)...)
-		return g.record(status.Reload{Trigger: trigger, Files: changed, PutOff: gone}, problems)
+		return result
 	}
 	changes := phrase.Shorten(cfg.Settings.Differences(g.inForce.Settings))
 	g.warnOfRestart(cfg)
@@ -100,8 +102,9 @@ func (g *Gate) reload(trigger string, files filewatch.Snapshot) *status.Reload {
 	g.setInForce(cfg)
 	g.watch(cfg.WatchFiles)
 	g.audit("reloaded", slog.String("trigger", trigger), slog.Any("changes", append([]string{}, changes...)), slog.String("digest", cfg.Settings.Digest()))
+	result := g.record(status.Reload{Trigger: trigger, Successful: true, Files: changed, Changes: changes}, problems)
 	g.Log.Info("configuration reloaded", append(about, "changes", changes)...)
-	return g.record(status.Reload{Trigger: trigger, Successful: true, Files: changed, Changes: changes}, problems)
+	return result
 }
 
 // reloadFiles loads the files of the configuration in force again, if others than the configuration
