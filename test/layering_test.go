@@ -24,8 +24,8 @@ func TestLayers(t *testing.T) {
 	}
 	// owners are the only packages that may import what begins with the key.
 	owners := map[string][]string{
-		"github.com/jackc/pgx": {"pgwicket/test/siege"}, // as a client
-		"testing":              nil,                     // its flags would be those of the programs
+		"github.com/jackc/pgx": {"pgwicket/test/interop", "pgwicket/test/siege"}, // as a client
+		"testing":              nil,                                              // its flags would be those of the programs
 		// as a process that dies in an upgrade
 		"pgwicket/internal/handover": {"pgwicket/test/siege"},
 	}

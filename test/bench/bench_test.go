@@ -336,7 +336,7 @@ func TestScenariosAndBarsAgree(t *testing.T) {
 			t.Errorf("a goal for %s, which is no metric", b.metric)
 		}
 	}
-	for names, want := range map[string]int{"select-1": 1, "select": 4, "connect": 1, "copy": 2, "idle,storm": 3} {
+	for names, want := range map[string]int{"select-1": 1, "select": 4, "connect": 1, "copy": 2, "idle,storm": 5} {
 		o.scenarios = names
 		if got, err := chooseScenarios(o); err != nil || len(got) != want {
 			t.Errorf("%q: %d scenarios, %v; want %d", names, len(got), err, want)
