@@ -137,3 +137,35 @@ func TestUnusableETag(t *testing.T) {
 		wantCopy(t, s, server.URL, list)
 	}
 }
+
+// A list that changes twice in one second is not missed. When the second is over, what is asked for is only another
+// list again.
+func TestListOfTheSameSecond(t *testing.T) {
+	t.Parallel()
+	ca := tlstest.NewCA("ca")
+	for _, etag := range []string{"", `"of the time"`} {
+		server := serve(t)
+		s := source(t, ca, server.URL)
+		list, modified, date := der(ca, 1), time.Now().Add(-time.Hour).Truncate(time.Second), time.Now().Add(-time.Hour)
+		conditional := false
+		server.does(func(w http.ResponseWriter, r *http.Request) {
+			conditional = r.Header.Get("If-Modified-Since") != ""
+			w.Header().Set("Date", date.UTC().Format(http.TimeFormat))
+			if etag != "" {
+				w.Header().Set("ETag", etag)
+			}
+			http.ServeContent(w, r, "", modified, bytes.NewReader(list))
+		})
+		f := &Fetcher{}
+		fetch(t, f, s, server.URL, "", "")
+		list = der(ca, 2)
+		fetch(t, f, s, server.URL, "", "")
+		wantCopy(t, s, server.URL, list)
+		date = modified.Add(time.Second)
+		for _, want := range []bool{false, true} {
+			if fetch(t, f, s, server.URL, "", ""); conditional != want {
+				t.Errorf("ETag %s: a conditional request: %t, want %t", etag, conditional, want)
+			}
+		}
+	}
+}

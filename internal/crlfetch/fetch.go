@@ -284,30 +284,34 @@ func (f *Fetcher) update(ctx context.Context, s Source, u string) (changed bool,
 func (f *Fetcher) replace(path string, answer answer, cas []*certs.Certificate) (changed bool, next time.Time, err error) {
 	f.replacing.Lock()
 	defer f.replacing.Unlock()
-	old, _, err := f.copyOf(path)
+	old, modified, err := f.copyOf(path)
 	if err != nil {
 		return false, next, &failure{Local, err}
 	}
 	data := answer.data
-	unchanged := data == nil // or the same bytes
+	unchanged := data == nil
 	if unchanged {
 		data = old
 	}
-	if next, err = crl.Replacement(data, old, cas, time.Now()); err != nil || unchanged || string(data) == string(old) {
+	if next, err = crl.Replacement(data, old, cas, time.Now()); err != nil || unchanged {
 		return false, next, err
 	}
-	// The gate has another account, and lists are public.
-	if err := statefile.Replace(path, data, 0o644, nil); err != nil {
-		return false, next, &failure{Local, err}
+	if changed = string(data) != string(old); changed {
+		// The gate has another account, and lists are public.
+		if err := statefile.Replace(path, data, 0o644, nil); err != nil {
+			return false, next, &failure{Local, err}
+		}
+	} else if answer.modified.Equal(modified) {
+		return false, next, nil
 	}
 	// The time of the copy is the server's, for the next conditional request. Without one it
 	// is 1970: a time of this machine could hide a list that a server with another clock has
 	// made later.
 	if err := os.Chtimes(path, answer.modified, answer.modified); err != nil {
-		return true, next, &failure{Local, err}
+		return changed, next, &failure{Local, err}
 	}
 	f.etags.Store(path, tag{answer.etag, sha256.Sum256(data)})
-	return true, next, nil
+	return changed, next, nil
 }
 
 // tag is the ETag of a list.
@@ -413,7 +417,15 @@ func (f *Fetcher) download(ctx context.Context, u string, known conditions) (a a
 		return a, failf(TooLarge, "it has more than %d bytes", f.MaxSize)
 	}
 	a = answer{data, usableTag(response.Header.Get("ETag")), time.Unix(0, 0)}
-	if at, err := http.ParseTime(response.Header.Get("Last-Modified")); err == nil && at.Before(time.Now()) {
+	at, err := http.ParseTime(response.Header.Get("Last-Modified"))
+	if err != nil {
+		return a, nil //nolint:nilerr // it has none
+	}
+	// A list that changes again in the same second keeps its time, and its ETag where that is made of the time, as
+	// nginx does (RFC 9110 section 8.8.2.2). By the server's own clock, the second must be over.
+	if sent, err := http.ParseTime(response.Header.Get("Date")); err != nil || sent.Sub(at) < time.Second {
+		a.etag = ""
+	} else if at.Before(time.Now()) {
 		a.modified = at
 	}
 	return a, nil
