@@ -204,7 +204,7 @@ func lyingServer(t *testing.T, answer func(conn net.Conn, sql string)) (conninfo
 		}
 	}()
 	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	return "host=127.0.0.1 sslmode=disable user=x dbname=x port=" + port
+	return "host=127.0.0.1 sslmode=disable sslrootcert='' user=x dbname=x port=" + port // a file in the home directory may be damaged
 }
 
 func lie(conn net.Conn, answer func(conn net.Conn, sql string)) {
@@ -266,7 +266,7 @@ func TestFloodingServer(t *testing.T) {
 		if allocated := (after.TotalAlloc - before.TotalAlloc) >> 20; err != nil || allocated > 1000 || time.Since(start) > 30*time.Second {
 			t.Errorf("%s: %d MiB, %v, %v", name, allocated, time.Since(start), err)
 		}
-		if f := find(r, "examined"); f[0].Status != Skip {
+		if f := find(r, "examined"); len(f) != 1 || f[0].Status != Skip {
 			t.Errorf("%s: %+v", name, f)
 		}
 	}
