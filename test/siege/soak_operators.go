@@ -171,9 +171,9 @@ func (s *soak) renewList(ctx context.Context) error {
 	if err := s.publish(); err != nil {
 		return err
 	}
-	g, want := s.newest(), float64(s.list)
+	want := float64(s.list)
 	return gate.Eventually(ctx, "the new list is in force", gate.Timeout, func() error {
-		m, err := g.Metrics()
+		m, err := s.newest().Metrics() // an upgrade may have failed, and another gate begun
 		if got := m.Sum("pgwicket_crl_number"); err == nil && got != want {
 			err = fmt.Errorf("it is still list %v, not %v", got, want)
 		}
