@@ -203,25 +203,15 @@ func TestSeveralHosts(t *testing.T) {
 // answering is a server on TCP that sends something to each client.
 func answering(t *testing.T, script func(net.Conn)) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	f, err := pgtest.StartFakeTCP(func(conn net.Conn) {
+		_ = conn.SetDeadline(time.Now().Add(patience))
+		script(conn)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = ln.Close() })
-	go func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				_ = conn.SetDeadline(time.Now().Add(patience))
-				script(conn)
-			}()
-		}
-	}()
-	return ln.Addr().String()
+	t.Cleanup(f.Stop)
+	return f.Address
 }
 
 // What a server may answer to an SSLRequest is told apart (envoy#31762), and what

@@ -23,28 +23,18 @@ import (
 // the certificate.
 func shownServer(t *testing.T, pair *tlstest.Pair) (port string) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	f, err := pgtest.StartFakeTCP(func(raw net.Conn) { refuseInTLS(raw, pair.TLS()) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = ln.Close() })
-	go func() {
-		for {
-			raw, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go refuseInTLS(raw, pair.TLS())
-		}
-	}()
-	_, port, _ = net.SplitHostPort(ln.Addr().String())
+	t.Cleanup(f.Stop)
+	_, port, _ = net.SplitHostPort(f.Address)
 	return port
 }
 
 const heard = "believed"
 
 func refuseInTLS(raw net.Conn, certificate tls.Certificate) {
-	defer raw.Close()
 	_ = raw.SetDeadline(time.Now().Add(time.Minute))
 	var request [8]byte
 	if _, err := io.ReadFull(raw, request[:]); err != nil {

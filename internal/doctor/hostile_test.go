@@ -186,24 +186,12 @@ func TestLoginTrigger(t *testing.T) {
 // lyingServer accepts sessions, and answers each query as told.
 func lyingServer(t *testing.T, answer func(conn net.Conn, sql string)) (conninfo string) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	f, err := pgtest.StartFakeTCP(func(conn net.Conn) { lie(conn, answer) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = ln.Close() })
-	go func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				lie(conn, answer)
-			}()
-		}
-	}()
-	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	t.Cleanup(f.Stop)
+	_, port, _ := net.SplitHostPort(f.Address)
 	return "host=127.0.0.1 sslmode=disable sslrootcert='' user=x dbname=x port=" + port // a file in the home directory may be damaged
 }
 

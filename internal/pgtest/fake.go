@@ -8,10 +8,10 @@ import (
 	"sync/atomic"
 )
 
-// Fake is a scripted backend on a Unix socket, for behaviour that a real PostgreSQL does
-// not show.
+// Fake is a scripted backend, for behaviour that a real PostgreSQL does not show.
 type Fake struct {
-	SocketDir string
+	SocketDir string       // empty on TCP
+	Address   string       // on TCP
 	Accepted  atomic.Int64 // connections so far
 
 	ln   net.Listener
@@ -28,11 +28,22 @@ func StartFake(script func(net.Conn)) (*Fake, error) {
 	if err != nil {
 		return nil, err
 	}
-	ln, err := net.Listen("unix", filepath.Join(dir, ".s.PGSQL.5432"))
-	if err != nil {
+	return start(&Fake{SocketDir: dir}, "unix", filepath.Join(dir, ".s.PGSQL.5432"), script)
+}
+
+// StartFakeTCP is StartFake on a free port of 127.0.0.1.
+func StartFakeTCP(script func(net.Conn)) (*Fake, error) {
+	return start(&Fake{}, "tcp", "127.0.0.1:0", script)
+}
+
+func start(f *Fake, network, address string, script func(net.Conn)) (_ *Fake, err error) {
+	if f.ln, err = net.Listen(network, address); err != nil {
 		return nil, err
 	}
-	f := &Fake{SocketDir: dir, ln: ln, open: make(map[net.Conn]bool)}
+	if network == "tcp" {
+		f.Address = f.ln.Addr().String()
+	}
+	f.open = make(map[net.Conn]bool)
 	f.wg.Go(func() { f.accept(script) })
 	return f, nil
 }

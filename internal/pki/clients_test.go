@@ -12,7 +12,26 @@ import (
 	"testing"
 
 	"pgwicket/internal/pgtest"
+	"pgwicket/internal/pki"
 )
+
+// startTLS starts a PostgreSQL with the files of a CA and of a server's certificate.
+func startTLS(t *testing.T, c *pki.CA, db *pki.Issued, sql string) *pgtest.Server {
+	t.Helper()
+	files := map[string][]byte{}
+	for name, path := range map[string]string{"server.crt": db.CertFile, "server.key": db.KeyFile, "root.crt": c.TrustFile(), "root.crl": c.ListFile()} {
+		files[name] = []byte(read(t, path))
+	}
+	s, err := pgtest.Start(context.Background(), pgtest.Options{
+		Host: "127.0.0.1", Files: files, HBA: "local all all trust\nhostssl all all 127.0.0.1/32 cert",
+		Settings: []string{"ssl=on", "ssl_ca_file=root.crt", "ssl_crl_file=root.crl"}, SQL: sql,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	return s
+}
 
 // PostgreSQL's own TLS takes the same files: certificate, key, CA and lists.
 func TestPostgreSQL(t *testing.T) {
@@ -23,18 +42,7 @@ func TestPostgreSQL(t *testing.T) {
 	if _, err := c.Revoke("stolen", "", 0); err != nil {
 		t.Fatal(err)
 	}
-	files := map[string][]byte{}
-	for name, path := range map[string]string{"server.crt": db.CertFile, "server.key": db.KeyFile, "root.crt": c.TrustFile(), "root.crl": c.ListFile()} {
-		files[name] = []byte(read(t, path))
-	}
-	s, err := pgtest.Start(context.Background(), pgtest.Options{
-		Host: "127.0.0.1", Files: files, HBA: "local all all trust\nhostssl all all 127.0.0.1/32 cert",
-		Settings: []string{"ssl=on", "ssl_ca_file=root.crt", "ssl_crl_file=root.crl"}, SQL: "create role app login; create role stolen login",
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Stop)
+	s := startTLS(t, c, db, "create role app login; create role stolen login")
 	psql, err := pgtest.Program("psql")
 	if err != nil {
 		t.Fatal(err)

@@ -1,7 +1,6 @@
 package pki_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os/exec"
@@ -96,18 +95,7 @@ func askGate(t *testing.T, ca *pki.CA, db, app *pki.Issued, reason tlsconfig.Rea
 
 func askPostgreSQL(t *testing.T, ca *pki.CA, db, app *pki.Issued, accepts bool) {
 	t.Helper()
-	files := map[string][]byte{}
-	for name, path := range map[string]string{"server.crt": db.CertFile, "server.key": db.KeyFile, "root.crt": ca.TrustFile(), "root.crl": ca.ListFile()} {
-		files[name] = []byte(read(t, path))
-	}
-	s, err := pgtest.Start(context.Background(), pgtest.Options{
-		Host: "127.0.0.1", Files: files, HBA: "local all all trust\nhostssl all all 127.0.0.1/32 cert",
-		Settings: []string{"ssl=on", "ssl_ca_file=root.crt", "ssl_crl_file=root.crl"}, SQL: "create role app login",
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Stop)
+	s := startTLS(t, ca, db, "create role app login")
 	psql, err := pgtest.Program("psql")
 	if err != nil {
 		t.Fatal(err)

@@ -34,7 +34,7 @@ const (
 
 // Options say what is known of a server besides what it answers.
 type Options struct {
-	// Connect opens a connection to a database of the server.
+	// Connect opens a connection to a database of the server, which Prepare has prepared.
 	Connect func(ctx context.Context, database string) (*pgconn.PgConn, error)
 	Now     time.Time
 	// Local is set if the files of the server are on this machine.
@@ -47,7 +47,7 @@ type Options struct {
 }
 
 // Examine makes all checks that SQL can make. conn is a connection to one database of the
-// server; it stays open.
+// server, which Prepare has prepared; it stays open.
 func Examine(ctx context.Context, conn *pgconn.PgConn, o Options) []report.Finding {
 	s := &server{Options: o, lists: make(map[string]*found)}
 	if err := s.load(ctx, conn); err != nil {
@@ -106,9 +106,6 @@ type found struct {
 func (s *server) load(ctx context.Context, conn *pgconn.PgConn) error {
 	ctx, cancel := context.WithTimeout(ctx, databaseTimeout)
 	defer cancel()
-	if err := Prepare(ctx, conn); err != nil {
-		return err
-	}
 	rows, err := Query(ctx, conn, `select current_database(), current_setting('server_version_num'), rolsuper from pg_roles where rolname = current_user`)
 	if err != nil {
 		return err
@@ -148,14 +145,11 @@ func (s *server) examineDatabase(ctx context.Context, database string) {
 	ctx, cancel := context.WithTimeout(ctx, databaseTimeout)
 	defer cancel()
 	conn, err := s.Connect(ctx, database)
-	if err == nil {
-		defer conn.Close(ctx)
-		err = Prepare(ctx, conn)
-	}
 	if err != nil {
 		s.skipped = append(s.skipped, quoted(database)+" ("+Reason(err)+")")
 		return
 	}
+	defer conn.Close(ctx)
 	s.runLists(ctx, conn, database, true)
 }
 
