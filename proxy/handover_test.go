@@ -222,3 +222,26 @@ func TestInheritWrongSocket(t *testing.T) {
 		t.Errorf("a connection was taken: %v", err)
 	}
 }
+
+// A server may be told to stop while an upgrade that has failed gives it its accept loops back.
+func TestShutdownWhileAcceptingResumes(t *testing.T) {
+	f := fakeBackend(t, echo)
+	for range 20 {
+		g := newGate(t, f.SocketDir)
+		g.Server.PauseAccepting()
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		done := shutdown(ctx, g)
+		for resumed := time.Now().Add(20 * time.Millisecond); time.Now().Before(resumed); {
+			g.Server.ResumeAccepting() // at every moment of the shutdown
+		}
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error("Shutdown: ", err)
+			}
+		case <-time.After(patience):
+			t.Fatal("the server goes on accepting")
+		}
+		cancel()
+	}
+}

@@ -239,8 +239,8 @@ func (s *Server) Serve(ln net.Listener) error {
 		case err == nil:
 			delay = 0
 			take(conn.(*net.TCPConn))
-		case s.shutdown.pause.Wait():
-		case s.shutdown.refusesConns.Load():
+		case s.shutdown.accepting.Wait(err):
+		case s.shutdown.accepting.Stopped():
 			if !s.shutdown.upgraded.Load() { // else they are the new process's
 				socket.AcceptQueued(ln, take)
 			}
@@ -359,9 +359,7 @@ func (s *Server) drain() {
 // still accepted: to close a listener resets those that wait in its queue, so it is
 // only interrupted here, and Serve closes it when it has accepted them.
 func (s *Server) stopAccepting() {
-	s.shutdown.refusesConns.Store(true)
-	s.shutdown.pause.End()
-	socket.Interrupt(s.open()...)
+	s.shutdown.accepting.Stop(s.open()...)
 	s.accepts.Wait()
 }
 

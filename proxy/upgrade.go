@@ -18,10 +18,10 @@ type ClientState struct {
 
 // PauseAccepting holds up the accept loops until ResumeAccepting or Shutdown. Connections wait in the
 // queues of the listening sockets.
-func (s *Server) PauseAccepting() { s.shutdown.pause.Begin(s.open()...) }
+func (s *Server) PauseAccepting() { s.shutdown.accepting.Begin(s.open()...) }
 
 // ResumeAccepting ends PauseAccepting.
-func (s *Server) ResumeAccepting() { s.shutdown.pause.End(s.open()...) }
+func (s *Server) ResumeAccepting() { s.shutdown.accepting.End(s.open()...) }
 
 // HandedOver says that a successor has the listening sockets of a server whose accept loops are held up, and the
 // connections in their queues. It goes on with its sessions, and with those that have been accepted. Drain must

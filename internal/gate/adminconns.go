@@ -43,7 +43,7 @@ func boundConns(ln net.Listener, passed upgrade.Socket) *adminConns {
 func (l *adminConns) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.Listener.Accept()
-		if err != nil && l.pause.Wait() {
+		if err != nil && l.pause.Wait(err) {
 			continue
 		}
 		if err != nil {
@@ -80,7 +80,7 @@ func (l *adminConns) admit(c *adminConn) bool {
 
 // Close implements net.Listener: it ends a pause, too.
 func (l *adminConns) Close() error {
-	l.pause.End()
+	l.pause.Stop()
 	return l.Listener.Close()
 }
 
