@@ -1,5 +1,7 @@
 package tlsconfig
 
+import "time"
+
 // Authority is a certificate of ca_file: a root, or an intermediate that clients need not send.
 type Authority struct {
 	Origin        string // its file and its place there
@@ -9,6 +11,7 @@ type Authority struct {
 	KeyBits       int    // of security, as OpenSSL counts them
 	Signature     string // the algorithm
 	SignatureBits int    // likewise; -1: not known to OpenSSL
+	NotAfter      time.Time
 	Root          bool   // it is trusted for its key, and its signature does not count
 }
 
@@ -19,7 +22,7 @@ func (s *Server) Authorities() (all []Authority) {
 	}
 	for _, c := range s.verifier.pool.Certificates() {
 		all = append(all, Authority{
-			Origin: c.Origin, Subject: nameText(c.Subject.Raw), Serial: c.Serial(), Root: c.SelfSigned(),
+			Origin: c.Origin, Subject: nameText(c.Subject.Raw), Serial: c.Serial(), Root: c.SelfSigned(), NotAfter: c.NotAfter,
 			Key: c.Key.Name, KeyBits: c.Key.Bits, Signature: c.Algorithm.Name, SignatureBits: c.Algorithm.Bits,
 		})
 	}

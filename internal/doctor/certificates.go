@@ -227,18 +227,30 @@ func (t tlsFiles) checkDays() (out []Finding) {
 		for _, link := range c.Chain {
 			left := link.NotAfter.Sub(t.now)
 			least = min(least, left)
-			name := link.Subject.String()
-			switch days := left.Hours() / 24; {
-			case t.now.Before(link.NotBefore):
-				out = append(out, finding(Fail, c.File, fmt.Sprintf("%q is not valid before %s", name, link.NotBefore.UTC().Format(time.RFC3339)), "check the clock, or wait"))
-			case days < daysFail:
-				out = append(out, finding(Fail, c.File, fmt.Sprintf("%q ends on %s", name, phrase.Until(link.NotAfter, t.now)), "have it issued again"))
-			case days < daysWarn:
-				out = append(out, finding(Warn, c.File, fmt.Sprintf("%q ends on %s", name, phrase.Until(link.NotAfter, t.now)), "have it issued again"))
+			name := fmt.Sprintf("%q", link.Subject)
+			if t.now.Before(link.NotBefore) {
+				out = append(out, finding(Fail, c.File, fmt.Sprintf("%s is not valid before %s", name, link.NotBefore.UTC().Format(time.RFC3339)), "check the clock, or wait"))
+				continue
 			}
+			out = append(out, t.ends(c.File, name, link.NotAfter)...)
 		}
 	}
+	for _, ca := range t.authorities {
+		out = append(out, t.ends(ca.Origin, fmt.Sprintf("the CA %q (serial %s)", ca.Subject, ca.Serial), ca.NotAfter)...)
+	}
 	return orPass(out, "the whole chain is valid for %s more", phrase.Count(int(least.Hours()/24), "day"))
+}
+
+// ends is a finding about a certificate that ends soon.
+func (t tlsFiles) ends(where, name string, end time.Time) []Finding {
+	status := Warn
+	switch days := end.Sub(t.now).Hours() / 24; {
+	case days < daysFail:
+		status = Fail
+	case days >= daysWarn:
+		return nil
+	}
+	return []Finding{finding(status, where, name+" ends on "+phrase.Until(end, t.now), "have it issued again")}
 }
 
 func (t tlsFiles) checkChain() (out []Finding) {

@@ -228,6 +228,9 @@ func TestTLS(t *testing.T) {
 	}
 	authority := func(ca tlsconfig.Authority) func(*tlsFiles) {
 		ca.Origin, ca.Subject, ca.Serial = `certificate 2 of "ca.crt"`, "CN=clients", "0A"
+		if ca.NotAfter.IsZero() {
+			ca.NotAfter = now.AddDate(1, 0, 0)
+		}
 		return func(f *tlsFiles) { f.authorities = []tlsconfig.Authority{ca} }
 	}
 	sha1 := keyed(t, rsaKey(4096))
@@ -257,6 +260,8 @@ func TestTLS(t *testing.T) {
 		{"certificate_days", days(29), Warn, "(29 days)"},
 		{"certificate_days", days(6), Fail, "(6 days)"},
 		{"certificate_days", days(-2), Fail, "ends on"},
+		{"certificate_days", authority(tlsconfig.Authority{KeyBits: 128, SignatureBits: 128, NotAfter: now.AddDate(0, 0, 29)}), Warn, `the CA "CN=clients" (serial 0A) ends on`},
+		{"certificate_days", authority(tlsconfig.Authority{KeyBits: 128, SignatureBits: 128, NotAfter: now.AddDate(0, 0, 6)}), Fail, "ends on"},
 		{"certificate_days", with(chain(t, func(c *x509.Certificate) { c.NotBefore = now.Add(time.Hour) })...), Fail, "not valid before"},
 		{"certificate_chain", with(chain(t, asIs, asIs)...), Fail, "not issued by the next one"},
 		{"certificate_chain", with(chain(t, asIs)[:1]...), Pass, ""},

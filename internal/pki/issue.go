@@ -184,8 +184,12 @@ func (c *CA) checkKeyIsFree(public crypto.PublicKey) error {
 func (c *CA) template(r Request, public crypto.PublicKey) (*x509.Certificate, error) {
 	now := c.now().UTC().Truncate(time.Second)
 	if !now.Before(c.ca.cert.NotAfter) || now.Before(c.ca.cert.NotBefore) {
-		return nil, fmt.Errorf("%s is valid from %s to %s, and this machine's clock has %s", c.ca.files.cert,
-			c.ca.cert.NotBefore.UTC().Format(time.RFC3339), c.ca.cert.NotAfter.UTC().Format(time.RFC3339), now.Format(time.RFC3339))
+		remedy := ""
+		if c.root != nil && !now.Before(c.ca.cert.NotAfter) {
+			remedy = `; "pgwicket ca renew --intermediate" renews it`
+		}
+		return nil, fmt.Errorf("%s is valid from %s to %s, and this machine's clock has %s%s", c.ca.files.cert,
+			c.ca.cert.NotBefore.UTC().Format(time.RFC3339), c.ca.cert.NotAfter.UTC().Format(time.RFC3339), now.Format(time.RFC3339), remedy)
 	}
 	from := now.Add(-backdate)
 	until := from.Add(time.Duration(r.Days) * day)

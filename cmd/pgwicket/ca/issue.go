@@ -41,17 +41,20 @@ func issue(s cli.Streams, c *pki.CA, r pki.Request, flags pki.Request, kind stri
 		}
 	}
 	if err == nil {
-		printIssued(s, issued)
+		printIssued(s, c, issued)
 	}
 	return err
 }
 
-func printIssued(s cli.Streams, i *pki.Issued) {
+func printIssued(s cli.Streams, c *pki.CA, i *pki.Issued) {
 	fmt.Fprintf(s.Out, "serial       %s, until %s\ncertificate  %s\n", i.Serial, i.Expires.Format(time.DateOnly), i.CertFile)
 	if i.KeyFile != "" {
 		fmt.Fprintf(s.Out, "key          %s\n", i.KeyFile)
 	}
-	if i.Shortened {
+	switch {
+	case i.Shortened && c.HasIntermediate():
+		fmt.Fprintln(s.Out, `it ends with its CA, before the days that were asked for; "pgwicket ca renew --intermediate" renews that`)
+	case i.Shortened:
 		fmt.Fprintln(s.Out, "it ends with its CA, before the days that were asked for")
 	}
 }
@@ -188,21 +191,56 @@ func renewCommand(s cli.Streams, f *commonFlags) *cobra.Command {
 		Use: "renew NAME...", Short: "Issue certificates again",
 		Long: `Issue the certificate of a name again, with the same names and a new key. If its key is
 on another machine, it is for the same key. The old certificate stays valid until it ends
-or is revoked. A revoked one is not renewed.` + exitHelp,
+or is revoked. A revoked one is not renewed.
+
+With --intermediate and no name, the root issues the certificate of the intermediate
+again, for the same key. What it has issued stays valid. The new root.crt must be at every
+gate and client before the old certificate ends.` + exitHelp,
 		Example: "  pgwicket ca renew db.example.com",
 	}
-	arguments(cmd, 1, 0, "name the certificate, as \"pgwicket ca list\" prints it")
 	days := cmd.Flags().Int("days", pki.DefaultDays, "how many `days` it is valid")
 	cli.CompleteWords(cmd, "days")
+	above := cmd.Flags().Bool("intermediate", false, "renew the intermediate, with the root's key")
+	arguments(cmd, 1, 0, "name the certificate, as \"pgwicket ca list\" prints it")
+	named := cmd.Args
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		switch {
+		case !*above:
+			return named(cmd, args)
+		case len(args) > 0:
+			return fmt.Errorf("unexpected argument %q: --intermediate takes no name", args[0])
+		case cmd.Flags().Changed("days"):
+			return errors.New("--days is not for the intermediate")
+		}
+		return nil
+	}
 	f.withCA(s, cmd, func(c *pki.CA, names []string) error {
+		if *above {
+			return renewIntermediate(s, c)
+		}
 		for _, name := range names {
 			issued, err := c.Renew(name, *days)
 			if err != nil {
 				return err
 			}
-			printIssued(s, issued)
+			printIssued(s, c, issued)
 		}
 		return nil
 	})
 	return cmd
+}
+
+func renewIntermediate(s cli.Streams, c *pki.CA) error {
+	all := c.Authorities()
+	before := all[len(all)-1].Expires
+	issued, err := c.RenewIntermediate()
+	if issued == nil {
+		return err
+	}
+	fmt.Fprintf(s.Out, "serial       %s, until %s\ncertificate  %s\n", issued.Serial, issued.Expires.Format(time.DateOnly), issued.CertFile)
+	if issued.Shortened {
+		fmt.Fprintln(s.Out, "it ends with the root")
+	}
+	fmt.Fprintf(s.Out, "copy         %s to each ca_file and sslrootcert before %s\n", c.TrustFile(), before.Format(time.DateOnly))
+	return err
 }

@@ -45,7 +45,7 @@ when half of its year is over, if the root's key is there.` + exitHelp,
 			}
 		}
 		fmt.Fprintf(s.Out, "%s until %s\n", c.ListFile(), c.ListEnds().Format(time.RFC3339))
-		return c.CheckRootList()
+		return errors.Join(c.CheckRootList(), c.CheckEnds())
 	})
 	return cmd
 }
@@ -77,7 +77,8 @@ func (a *ageFlag) Set(text string) error {
 func listCommand(s cli.Streams, f *commonFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list", Short: "List the certificates",
-		Long: "List the certificates that were issued: serial number, status, end, name and subject." + exitHelp,
+		Long: `List the certificates that were issued: serial number, status, end, name and subject. With
+--expiring, those of the CA itself are among them.` + exitHelp,
 	}
 	cmd.Args = cobra.NoArgs
 	cmd.ValidArgsFunction = cobra.NoFileCompletions
@@ -87,6 +88,11 @@ func listCommand(s cli.Streams, f *commonFlags) *cobra.Command {
 	asJSON := cmd.Flags().Bool("json", false, "print JSON")
 	f.withCA(s, cmd, func(c *pki.CA, _ []string) error {
 		all := []pki.Entry{}
+		for _, e := range c.Authorities() {
+			if expiring > 0 && time.Until(e.Expires) < time.Duration(expiring) {
+				all = append(all, e)
+			}
+		}
 		for _, e := range c.List() {
 			if expiring == 0 || e.Status == pki.StatusValid && time.Until(e.Expires) < time.Duration(expiring) {
 				all = append(all, e)
