@@ -87,10 +87,11 @@ var layers = map[string][]string{
 	"internal/adminclient": {"config", "internal/printable"},
 	"internal/explain":     {"acl", "config", "internal/certs", "internal/policy", "proxy", "tlsconfig", "internal/gate", "internal/outcome", "internal/phrase", "internal/printable"},
 
-	"cmd/pgwicket/cli": {"config", "internal/nearest"},
-	"cmd/pgwicket/ca":  {"cmd/pgwicket/cli", "config", "internal/adminclient", "internal/gate", "internal/phrase", "internal/pki", "internal/printable", "internal/sandbox"},
+	"cmd/pgwicket/cli":    {"config", "internal/nearest"},
+	"cmd/pgwicket/prompt": nil,
+	"cmd/pgwicket/ca":     {"cmd/pgwicket/cli", "cmd/pgwicket/prompt", "config", "internal/adminclient", "internal/gate", "internal/phrase", "internal/pki", "internal/printable", "internal/sandbox"},
 	"cmd/pgwicket": {
-		"cmd/pgwicket/ca", "cmd/pgwicket/cli", "config", "metrics", "tlsconfig", "internal/adminclient", "internal/audit", "internal/budget", "internal/crl", "internal/crlfetch", "internal/doctor", "internal/doctor/machine", "internal/doctor/report", "internal/explain",
+		"cmd/pgwicket/ca", "cmd/pgwicket/cli", "cmd/pgwicket/prompt", "config", "metrics", "tlsconfig", "internal/adminclient", "internal/audit", "internal/budget", "internal/crl", "internal/crlfetch", "internal/doctor", "internal/doctor/machine", "internal/doctor/report", "internal/explain",
 		"internal/filewatch", "internal/gate", "internal/lock", "internal/logwriter", "internal/nftables", "internal/phrase", "internal/printable", "internal/sandbox", "internal/socket", "internal/status", "internal/systemd", "internal/upgrade",
 	},
 	"cmd/pgwicket-demo": {"internal/pgtest", "internal/tlstest"}, // runs the binary as its users do
@@ -114,7 +115,7 @@ var owners = map[string][]string{
 	"golang.org/x/time":               {"internal/limit", "internal/refusallog"},
 	"github.com/hashicorp/golang-lru": {"internal/clientcert", "internal/limit", "internal/refusallog"},
 	"flag":                            {"cmd/pgwicket-demo", "internal/golden"},
-	"os/signal":                       {"cmd/pgwicket", "cmd/pgwicket-demo"},
+	"os/signal":                       {"cmd/pgwicket", "cmd/pgwicket/prompt", "cmd/pgwicket-demo"},
 	"testing":                         {"internal/docpage", "internal/golden"},                           // its flags would be ours, and nothing that ships may need it
 	"github.com/jackc/pgx":            {"internal/doctor", "internal/doctor/postgres", "internal/group"}, // and the tests, as the second implementation
 	"github.com/youmark/pkcs8":        {"cmd/pgwicket-demo", "internal/pki"},

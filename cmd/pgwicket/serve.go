@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pgwicket/cmd/pgwicket/cli"
+	"pgwicket/cmd/pgwicket/prompt"
 	"pgwicket/config"
 	"pgwicket/internal/filewatch"
 	"pgwicket/internal/gate"
@@ -133,11 +134,11 @@ func serve(s cli.Streams, path string, report func(upgradeReport)) int {
 	return cli.OK
 }
 
-// raiseUnless is raise for a gate that handles signals itself once it is running.
+// raiseUnless is prompt.Raise for a gate that handles signals itself once it is running.
 func raiseUnless(running *bool) func(os.Signal) {
 	return func(sig os.Signal) {
 		if !*running || sig == syscall.SIGQUIT {
-			raise(sig)
+			prompt.Raise(sig)
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/term"
 
 	"pgwicket/cmd/pgwicket/cli"
+	"pgwicket/cmd/pgwicket/prompt"
 	"pgwicket/internal/gate"
 	"pgwicket/internal/logwriter"
 )
@@ -39,27 +40,9 @@ func newLogger(s cli.Streams, format string, level slog.Leveler, dropped func())
 	return slog.New(handler(w)), slog.New(handler(w.LowPriority())), w.Close
 }
 
-// errInterrupted says that a signal came at a prompt.
-var errInterrupted = errors.New("interrupted by a signal")
-
-// askAt asks at the terminal of s for a secret; nil if s has none. raise gets a signal that
-// would end the process, when the terminal has its echo back.
-func askAt(s cli.Streams, raise func(os.Signal)) func(text string) ([]byte, error) {
-	if !term.IsTerminal(int(s.In.Fd())) {
-		return nil
-	}
-	return func(text string) ([]byte, error) {
-		secret, err := readSecret(s.In, s.Err, text, raise)
-		if errors.Is(err, io.EOF) {
-			err = errors.New("the terminal has ended before a line was typed")
-		}
-		return secret, err
-	}
-}
-
 // promptsOf returns prompts at the terminal of s; none if it has no terminal.
 func promptsOf(s cli.Streams, raise func(os.Signal)) gate.Prompts {
-	ask := askAt(s, raise)
+	ask := prompt.At(s.In, s.Err, raise)
 	if ask == nil {
 		return gate.Prompts{}
 	}
@@ -85,4 +68,6 @@ func promptsOf(s cli.Streams, raise func(os.Signal)) gate.Prompts {
 }
 
 // passphrasePrompt is the prompt of a command that loads once.
-func passphrasePrompt(s cli.Streams) func(string) ([]byte, error) { return promptsOf(s, raise).Ask }
+func passphrasePrompt(s cli.Streams) func(string) ([]byte, error) {
+	return promptsOf(s, prompt.Raise).Ask
+}

@@ -1,6 +1,6 @@
 //go:build unix
 
-package main
+package prompt
 
 import (
 	"bytes"
@@ -15,21 +15,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// secretPrompt asks for one line at a terminal, without echo.
-type secretPrompt struct {
+// reader asks for one line at a terminal, without echo.
+type reader struct {
 	fd     int
 	out    io.Writer
 	text   string
 	before unix.Termios
 	ends   chan os.Signal // those that end or stop the process, while the echo is off
-	shown  bool
+	silent bool
 }
 
-// readSecret prints a text and reads a line from a terminal without echo. Before a signal
+// read prints a text and reads a line from a terminal without echo. Before a signal
 // ends or stops the process, the terminal has its echo back. One that would end it is given
-// to raise, and errInterrupted is returned if raise returns.
-func readSecret(tty *os.File, out io.Writer, text string, raise func(os.Signal)) ([]byte, error) {
-	p := &secretPrompt{fd: int(tty.Fd()), out: out, text: text, ends: make(chan os.Signal, 8)}
+// to raise, and ErrInterrupted is returned if raise returns.
+func read(tty *os.File, out io.Writer, text string, raise func(os.Signal)) ([]byte, error) {
+	p := &reader{fd: int(tty.Fd()), out: out, text: text, ends: make(chan os.Signal, 8)}
 	before, err := unix.IoctlGetTermios(p.fd, getTermios)
 	if err != nil {
 		return nil, err
@@ -45,14 +45,14 @@ func readSecret(tty *os.File, out io.Writer, text string, raise func(os.Signal))
 		secret []byte
 		err    error
 	}
-	read := make(chan line, 1)
+	lines := make(chan line, 1)
 	go func() {
 		secret, err := readLine(p.fd)
-		read <- line{secret, err}
+		lines <- line{secret, err}
 	}()
 	for {
 		select {
-		case l := <-read:
+		case l := <-lines:
 			p.hide(setTermios)
 			return l.secret, l.err
 		case <-continued:
@@ -66,24 +66,24 @@ func readSecret(tty *os.File, out io.Writer, text string, raise func(os.Signal))
 			}
 			p.hide(setTermiosFlush) // half a passphrase is not for the shell
 			raise(sig)
-			return nil, errInterrupted
+			return nil, ErrInterrupted
 		}
 	}
 }
 
 // show turns the echo off and prints the text. It does nothing in the background, where the
 // system stops a process that reads, with SIGTTIN, until it is continued in the foreground.
-func (p *secretPrompt) show() error {
+func (p *reader) show() error {
 	if group, err := unix.IoctlGetInt(p.fd, unix.TIOCGPGRP); err == nil && group != unix.Getpgrp() {
 		return nil
 	}
 	signals := slices.DeleteFunc([]os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGTSTP}, signal.Ignored)
 	signal.Notify(p.ends, signals...)
-	p.shown = true
-	silent := p.before
-	silent.Lflag = silent.Lflag&^unix.ECHO | unix.ICANON | unix.ISIG
-	silent.Iflag |= unix.ICRNL
-	if err := unix.IoctlSetTermios(p.fd, setTermios, &silent); err != nil {
+	p.silent = true
+	settings := p.before
+	settings.Lflag = settings.Lflag&^unix.ECHO | unix.ICANON | unix.ISIG
+	settings.Iflag |= unix.ICRNL
+	if err := unix.IoctlSetTermios(p.fd, setTermios, &settings); err != nil {
 		p.hide(setTermios)
 		return err
 	}
@@ -92,19 +92,19 @@ func (p *secretPrompt) show() error {
 }
 
 // hide turns the echo on again.
-func (p *secretPrompt) hide(request uint) {
-	if p.shown {
+func (p *reader) hide(request uint) {
+	if p.silent {
 		_ = unix.IoctlSetTermios(p.fd, request, &p.before) // the terminal may be gone
 		fmt.Fprintln(p.out)
 		signal.Stop(p.ends)
-		p.shown = false
+		p.silent = false
 	}
 }
 
 // suspend stops the process as SIGTSTP does, which os/signal cannot give back to the system.
 // A leader of its session has no shell that could continue it, so the system would not stop
 // it either.
-func (p *secretPrompt) suspend() {
+func (p *reader) suspend() {
 	if session, err := unix.Getsid(0); err != nil || session == unix.Getpgrp() {
 		return
 	}
@@ -112,8 +112,8 @@ func (p *secretPrompt) suspend() {
 	_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
 }
 
-// raise ends the process as the signal does by default.
-func raise(sig os.Signal) {
+// Raise ends the process as the signal does by default.
+func Raise(sig os.Signal) {
 	if s, ok := sig.(syscall.Signal); ok {
 		_ = syscall.Kill(os.Getpid(), s)
 		time.Sleep(time.Second) // another thread may get it
