@@ -131,7 +131,7 @@ func (p *peer) appendLogAttrs(attrs []slog.Attr) []slog.Attr {
 	if p.tls.version != 0 {
 		attrs = append(attrs,
 			slog.String("tls_version", tls.VersionName(p.tls.version)),
-			slog.String("tls_cipher", tls.CipherSuiteName(p.tls.suite)),
+			slog.String("tls_cipher", metrics.SuiteName(p.tls.suite)),
 			slog.String("tls_group", metrics.GroupName(p.tls.group)),
 			slog.String("sni", cut(p.request.SNI)),
 			slog.String("alpn", p.tls.protocol))
