@@ -143,6 +143,7 @@ func (g *Gate) Run(signals <-chan os.Signal) error {
 	}
 	defer g.watch(false)
 	defer g.stopGroups()
+	defer gatherGarbage()()
 	defer returnMemory(g.server.Sessions)()
 	g.notifier.Ready(g.status())
 	defer g.notifier.Watchdog(g.alive)()
