@@ -122,10 +122,10 @@ func (h *Conn) Read(p []byte) (n int, err error) {
 		return 0, e
 	}
 	h.left -= n
-	if h.slots != nil {
+	h.count(p[:n])
+	if h.slots != nil && (len(h.hello) == 0 || !h.sent.ended) { // else it is behind the ClientHello
 		h.hello = append(h.hello, p[:min(n, maxHello-len(h.hello))]...)
 	}
-	h.count(p[:n])
 	return n, err
 }
 
