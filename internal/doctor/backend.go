@@ -62,7 +62,9 @@ func (t target) examineBackend(ctx context.Context, h *proxy.Host, gate gateStat
 	return s
 }
 
-// connect connects as the gate does, with the role and password that libpq would take.
+// connect connects as the gate does, with the role and password that libpq would take. What is
+// found out about the connection is that of the first one, which names no database: several may follow
+// at the same time.
 func (b *tcpBackend) connect(ctx context.Context, t target, database string, parameters map[string]string) (*pgconn.PgConn, error) {
 	cfg, err := b.config(t, database)
 	if err != nil {
@@ -71,7 +73,7 @@ func (b *tcpBackend) connect(ctx context.Context, t target, database string, par
 	maps.Copy(cfg.RuntimeParams, parameters)
 	conn, err := pgconn.ConnectConfig(ctx, cfg)
 	var refusal *pgconn.PgError
-	if err != nil && !errors.As(err, &refusal) {
+	if err != nil && database == "" && !errors.As(err, &refusal) {
 		b.failed = postgres.Reason(err)
 	}
 	return conn, err
@@ -82,7 +84,8 @@ func (b *tcpBackend) config(t target, database string) (*pgconn.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	if database == "" {
+	first := database == ""
+	if first {
 		database = t.database
 	}
 	// TLS is the gate's. The files of this account, which pgconn would read in every mode, are for its own servers.
@@ -98,7 +101,9 @@ func (b *tcpBackend) config(t target, database string) (*pgconn.Config, error) {
 	cfg.TLSConfig = b.host.TLS.Clone()
 	verify := cfg.TLSConfig.VerifyConnection
 	cfg.TLSConfig.VerifyConnection = func(state tls.ConnectionState) error {
-		b.tls = &state
+		if first {
+			b.tls = &state
+		}
 		if verify != nil {
 			return verify(state)
 		}
@@ -117,6 +122,8 @@ func (b *tcpBackend) config(t target, database string) (*pgconn.Config, error) {
 // machine: both ends have one address, and its process is here and serves this connection. An
 // address alone may be that of a tunnel.
 func (b *tcpBackend) ends(ctx context.Context, conn *pgconn.PgConn) (here bool) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
 	rows, err := postgres.Query(ctx, conn, "select host(inet_client_addr()), host(inet_server_addr()), pg_backend_pid()")
 	if err != nil || len(rows) != 1 || len(rows[0]) != 3 {
 		return false
