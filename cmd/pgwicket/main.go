@@ -86,7 +86,7 @@ func rootCommand(s cli.Streams) *cobra.Command {
 	root.SetHelpCommand(helpCommand())
 	root.AddCommand(
 		serveCommand(s), checkCommand(s), explainCommand(s), doctorCommand(s), healthcheckCommand(s), waitCommand(s),
-		sessionsCommand(s), terminateCommand(s), lockCommand(s), unlockCommand(s), locksCommand(s), auditCommand(s), backoffsCommand(s), reloadCommand(s), upgradeCommand(s), configCommand(s), firewallCommand(s), ca.Command(s), fetchCommand(s), completionCommand(s), manCommand(s), versionCommand(s), tryAccessCommand(s),
+		sessionsCommand(s), terminateCommand(s), lockCommand(s), unlockCommand(s), locksCommand(s), auditCommand(s), backoffsCommand(s), reloadCommand(s), upgradeCommand(s), configCommand(s), firewallCommand(s), ca.Command(s, askAt(s, raise)), fetchCommand(s), completionCommand(s), manCommand(s), versionCommand(s), tryAccessCommand(s),
 	)
 	return root
 }

@@ -71,7 +71,7 @@ func serveUpgrade(s cli.Streams, path string, fd int) int {
 
 // serve runs a gate. report is for one that takes over from the running gate; nil: it does not.
 func serve(s cli.Streams, path string, report func(upgradeReport)) int {
-	signals := make(chan os.Signal, 4)
+	signals, running := make(chan os.Signal, 4), false
 	sockets, err := systemd.PassedSockets()
 	if err != nil {
 		fmt.Fprintf(s.Err, "pgwicket: %v\n", err)
@@ -90,7 +90,7 @@ func serve(s cli.Streams, path string, report func(upgradeReport)) int {
 	signal.Notify(signals, syscall.SIGHUP) // before the load: an early one must not end the process
 	defer signal.Stop(signals)
 	o := gate.Options{
-		Path: path, Prompts: promptsOf(s), Sockets: sockets, Level: new(slog.LevelVar), Build: thisBuild(path),
+		Path: path, Prompts: promptsOf(s, raiseUnless(&running)), Sockets: sockets, Level: new(slog.LevelVar), Build: thisBuild(path),
 		Files: filewatch.Take(config.Files(path)),
 	}
 	var status int
@@ -123,6 +123,7 @@ func serve(s cli.Streams, path string, report func(upgradeReport)) int {
 		return cli.Failed
 	}
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	running = true
 	if err := g.Run(signals); err != nil {
 		if report != nil {
 			report(upgradeReport{Error: err.Error()}) // nobody reads it if the gate has served
@@ -130,6 +131,15 @@ func serve(s cli.Streams, path string, report func(upgradeReport)) int {
 		return cli.Failed // the log has the reason
 	}
 	return cli.OK
+}
+
+// raiseUnless is raise for a gate that handles signals itself once it is running.
+func raiseUnless(running *bool) func(os.Signal) {
+	return func(sig os.Signal) {
+		if !*running || sig == syscall.SIGQUIT {
+			raise(sig)
+		}
+	}
 }
 
 // loadConfig loads the configuration of a gate. If that fails, it prints why and

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -40,10 +39,28 @@ func newLogger(s cli.Streams, format string, level slog.Leveler, dropped func())
 	return slog.New(handler(w)), slog.New(handler(w.LowPriority())), w.Close
 }
 
+// errInterrupted says that a signal came at a prompt.
+var errInterrupted = errors.New("interrupted by a signal")
+
+// askAt asks at the terminal of s for a secret; nil if s has none. raise gets a signal that
+// would end the process, when the terminal has its echo back.
+func askAt(s cli.Streams, raise func(os.Signal)) func(text string) ([]byte, error) {
+	if !term.IsTerminal(int(s.In.Fd())) {
+		return nil
+	}
+	return func(text string) ([]byte, error) {
+		secret, err := readSecret(s.In, s.Err, text, raise)
+		if errors.Is(err, io.EOF) {
+			err = errors.New("the terminal has ended before a line was typed")
+		}
+		return secret, err
+	}
+}
+
 // promptsOf returns prompts at the terminal of s; none if it has no terminal.
-func promptsOf(s cli.Streams) gate.Prompts {
-	fd := int(s.In.Fd())
-	if !term.IsTerminal(fd) {
+func promptsOf(s cli.Streams, raise func(os.Signal)) gate.Prompts {
+	ask := askAt(s, raise)
+	if ask == nil {
 		return gate.Prompts{}
 	}
 	typed := make(map[string][]byte)
@@ -52,9 +69,7 @@ func promptsOf(s cli.Streams) gate.Prompts {
 			if p, ok := typed[text]; ok {
 				return bytes.Clone(p), nil // the caller clears it
 			}
-			fmt.Fprint(s.Err, text)
-			p, err := term.ReadPassword(fd)
-			fmt.Fprintln(s.Err)
+			p, err := ask(text)
 			if err == nil {
 				typed[text] = bytes.Clone(p)
 			}
@@ -70,4 +85,4 @@ func promptsOf(s cli.Streams) gate.Prompts {
 }
 
 // passphrasePrompt is the prompt of a command that loads once.
-func passphrasePrompt(s cli.Streams) func(string) ([]byte, error) { return promptsOf(s).Ask }
+func passphrasePrompt(s cli.Streams) func(string) ([]byte, error) { return promptsOf(s, raise).Ask }

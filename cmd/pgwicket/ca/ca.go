@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"pgwicket/cmd/pgwicket/cli"
 	"pgwicket/config"
@@ -28,10 +27,13 @@ One command works in a directory at a time. An interrupted command loses nothing
 next one finishes or undoes it and prints which.`
 
 // commonFlags are those of every command below ca.
-type commonFlags struct{ dir, command string }
+type commonFlags struct {
+	dir, command string
+	ask          func(prompt string) ([]byte, error)
+}
 
-// Command is "pgwicket ca".
-func Command(s cli.Streams) *cobra.Command {
+// Command is "pgwicket ca". ask asks at the terminal for a passphrase; nil: there is none.
+func Command(s cli.Streams, ask func(prompt string) ([]byte, error)) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "ca", Short: "Make certificates and revocation lists", Long: help,
 		Example: `  pgwicket ca init
@@ -39,7 +41,7 @@ func Command(s cli.Streams) *cobra.Command {
   pgwicket ca client app
   pgwicket ca revoke app`,
 	}
-	f := &commonFlags{dir: cmp.Or(os.Getenv(config.CADirVariable), "ca"), command: os.Getenv(config.CAPassphraseVariable)}
+	f := &commonFlags{dir: cmp.Or(os.Getenv(config.CADirVariable), "ca"), command: os.Getenv(config.CAPassphraseVariable), ask: ask}
 	cmd.PersistentFlags().Var((*cli.FileName)(&f.dir), "dir", "the `directory` of the CA (default $PGWICKET_CA_DIR, or else ca)")
 	cmd.PersistentFlags().StringVar(&f.command, "passphrase-command", f.command,
 		"a `command` that prints the passphrase of the key file in $PGWICKET_CA_KEY (default $PGWICKET_CA_PASSPHRASE_COMMAND, or else the terminal)")
@@ -57,23 +59,9 @@ func Command(s cli.Streams) *cobra.Command {
 }
 
 // options are for every command: keys and passphrases are in its memory from then on.
-func (f *commonFlags) options(s cli.Streams) pki.Options {
+func (f *commonFlags) options() pki.Options {
 	_ = sandbox.HideMemory() // a filter of system calls may forbid it
-	return pki.Options{Dir: f.dir, Secrets: pki.Secrets{Command: f.command, Ask: askAt(s), Attempts: 3}}
-}
-
-// askAt asks at the terminal of s; nil if it has none.
-func askAt(s cli.Streams) func(string) ([]byte, error) {
-	fd := int(s.In.Fd())
-	if !term.IsTerminal(fd) {
-		return nil
-	}
-	return func(prompt string) ([]byte, error) {
-		fmt.Fprint(s.Err, prompt)
-		secret, err := term.ReadPassword(fd)
-		fmt.Fprintln(s.Err)
-		return secret, err
-	}
+	return pki.Options{Dir: f.dir, Secrets: pki.Secrets{Command: f.command, Ask: f.ask, Attempts: 3}}
 }
 
 // arguments has a command take between low and high of them; 0 is no limit.
@@ -93,7 +81,7 @@ func arguments(cmd *cobra.Command, low, high int, missing string) {
 // withCA opens the CA for a command.
 func (f *commonFlags) withCA(s cli.Streams, cmd *cobra.Command, run func(c *pki.CA, args []string) error) {
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
-		c, err := pki.Open(f.options(s))
+		c, err := pki.Open(f.options())
 		if err != nil {
 			return cli.Status(cli.Fail(s, "ca "+cmd.Name(), err))
 		}
@@ -129,11 +117,11 @@ the root's list.` + exitHelp,
 	kind := keyTypeFlag(cmd)
 	cmd.Flags().BoolVar(&o.OfflineRoot, "offline-root", false, "another passphrase for the root's key")
 	cmd.RunE = func(*cobra.Command, []string) error {
-		o.Options, o.KeyType = f.options(s), *kind
+		o.Options, o.KeyType = f.options(), *kind
 		if err := pki.Init(o); err != nil {
 			return cli.Status(cli.Fail(s, "ca init", err))
 		}
-		c, err := pki.Open(f.options(s))
+		c, err := pki.Open(f.options())
 		if err != nil {
 			return cli.Status(cli.Fail(s, "ca init", err))
 		}
@@ -180,7 +168,7 @@ program can go on.` + exitHelp,
 	arguments(cmd, 1, 1, "name the directory of the CA")
 	cmd.ValidArgsFunction = nil
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
-		o := f.options(s)
+		o := f.options()
 		o.Dir = args[0]
 		changes, err := pki.Adopt(o)
 		for _, change := range changes {
