@@ -54,3 +54,16 @@ func TestRecordsBehindOnePutBackAreCounted(t *testing.T) {
 		t.Errorf("after %d records: %v, want %v", 1+10*startupRecords, err, ErrTooManyRecords)
 	}
 }
+
+// Data earns records only up to a bound: each could come with a KeyUpdate.
+func TestDataEarnsRecords(t *testing.T) {
+	t.Parallel()
+	h := new(Conn)
+	h.ExpectStartup()
+	if _, err := io.Copy(io.Discard, Reader{TLS: bytes.NewReader(make([]byte, 9000)), Under: h}); err != nil {
+		t.Fatal(err)
+	}
+	if want := startupRecords + startupEarned; h.records != want {
+		t.Errorf("9,000 bytes allow %d records, want %d", h.records, want)
+	}
+}
