@@ -82,3 +82,16 @@ func TestHelloIsKeptAlone(t *testing.T) {
 		}
 	}
 }
+
+// Data earns records only up to a bound: each could come with a KeyUpdate.
+func TestDataEarnsRecords(t *testing.T) {
+	t.Parallel()
+	h := new(Conn)
+	h.ExpectStartup()
+	if _, err := io.Copy(io.Discard, Reader{TLS: bytes.NewReader(make([]byte, 9000)), Under: h}); err != nil {
+		t.Fatal(err)
+	}
+	if want := startupRecords + startupEarned; h.records != want {
+		t.Errorf("9,000 bytes allow %d records, want %d", h.records, want)
+	}
+}
