@@ -333,8 +333,26 @@ func (s *Set) Cancelled(outcome string) {
 
 // Handshake counts a finished TLS handshake and its duration.
 func (s *Set) Handshake(session string, state tls.ConnectionState, d time.Duration) {
-	s.handshakes.WithLabelValues(tls.VersionName(state.Version), tls.CipherSuiteName(state.CipherSuite), GroupName(state.CurveID)).Inc()
+	s.handshakes.WithLabelValues(tls.VersionName(state.Version), SuiteName(state.CipherSuite), GroupName(state.CurveID)).Inc()
 	observe(s.handshakeTime, d, session)
+}
+
+// suiteNames are the names of the cipher suites of crypto/tls.
+var suiteNames = sync.OnceValue(func() map[uint16]string {
+	names := make(map[uint16]string)
+	for _, suite := range slices.Concat(tls.CipherSuites(), tls.InsecureCipherSuites()) {
+		names[suite.ID] = suite.Name
+	}
+	return names
+})
+
+// SuiteName returns the name of a cipher suite for a label or a log line. It is that of
+// tls.CipherSuiteName, which allocates a list of all suites at each call.
+func SuiteName(id uint16) string {
+	if name, ok := suiteNames()[id]; ok {
+		return name
+	}
+	return tls.CipherSuiteName(id)
 }
 
 // GroupName returns the name of a key exchange group for a label or a log line. It

@@ -461,3 +461,19 @@ func TestLoadedWhileScraped(t *testing.T) {
 	wg.Wait()
 	expect(t, s, "crl_entries", `crl_entries{file="ca.crl",issuer="CN=a"} 1`)
 }
+
+// Every suite has the name that crypto/tls gives it, and none is allocated for a connection.
+func TestSuiteName(t *testing.T) {
+	ids := []uint16{0, 0x00ff, 0x1399}
+	for _, suite := range slices.Concat(tls.CipherSuites(), tls.InsecureCipherSuites()) {
+		ids = append(ids, suite.ID)
+	}
+	for _, id := range ids {
+		if got, want := SuiteName(id), tls.CipherSuiteName(id); got != want {
+			t.Errorf("suite %#04x is called %q, want %q", id, got, want)
+		}
+	}
+	if n := testing.AllocsPerRun(100, func() { SuiteName(tls.TLS_AES_128_GCM_SHA256) }); n > 0 {
+		t.Errorf("%v allocations for a name", n)
+	}
+}

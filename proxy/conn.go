@@ -375,8 +375,8 @@ func (c *conn) readStartup(direct bool) (pgwire.Packet, error) {
 // connectBackend connects to the backend that the rule chooses, if there is one,
 // and opens the session there with what was checked.
 func (c *conn) connectBackend(ctx context.Context, p *Policy, rule *acl.Rule, startup pgwire.StartupMessage) (*backend.Conn, error) {
-	if c.server.drains() {
-		return nil, refuse(outcome.ShuttingDown, "")
+	if c.server.drains() || c.session.hasEnded() {
+		return nil, refuse(outcome.ShuttingDown, "") // endStartup knows better of one that has ended
 	}
 	to, err := p.BackendOf(rule)
 	if err != nil {
@@ -407,6 +407,10 @@ func (c *conn) connectBackend(ctx context.Context, p *Policy, rule *acl.Rule, st
 	}
 	c.session.host.backend = name
 	c.server.metrics.BackendConnected(c.peer.request.Session, time.Since(began))
+	if c.session.hasEnded() { // by a recheck, while the backend was slow to accept
+		_ = conn.Close()
+		return nil, refuse(outcome.ShuttingDown, "")
+	}
 	if _, err := conn.Write(packet); err != nil {
 		_ = conn.Close()
 		return nil, refuse(outcome.BackendUnavailable, err.Error())

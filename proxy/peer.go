@@ -108,27 +108,30 @@ func (p *peer) recordStartup(m pgwire.StartupMessage) {
 // speaksV2 reports whether the client would not understand a message of protocol 3.
 func (p *peer) speaksV2() bool { return p.version>>16 == 1 || p.version>>16 == 2 }
 
+// lineAttrs is how many attributes a line about a session has, so that they are put into one piece of memory.
+const lineAttrs = 32
+
 // idAttrs say which connection a line is about; more goes before the load balancer.
 func (p *peer) idAttrs(more ...slog.Attr) []slog.Attr {
-	attrs := append([]slog.Attr{
+	attrs := append(make([]slog.Attr, 0, lineAttrs),
 		slog.String("session", p.request.Session),
 		slog.String("client", p.source.String()),
-		slog.String("listener", p.request.Listener),
-	}, more...)
+		slog.String("listener", p.request.Listener))
+	attrs = append(attrs, more...)
 	if p.proxy.IsValid() {
 		attrs = append(attrs, slog.String("proxy", p.proxy.String()))
 	}
 	return attrs
 }
 
-// logAttrs are what an auditor asks of a connection, as far as it is known.
+// appendLogAttrs appends what an auditor asks of a connection, as far as it is known.
 // Nothing of a certificate that was refused is left out: whose it claims to be is
 // what matters then.
-func (p *peer) logAttrs() (attrs []slog.Attr) {
+func (p *peer) appendLogAttrs(attrs []slog.Attr) []slog.Attr {
 	if p.tls.version != 0 {
 		attrs = append(attrs,
 			slog.String("tls_version", tls.VersionName(p.tls.version)),
-			slog.String("tls_cipher", tls.CipherSuiteName(p.tls.suite)),
+			slog.String("tls_cipher", metrics.SuiteName(p.tls.suite)),
 			slog.String("tls_group", metrics.GroupName(p.tls.group)),
 			slog.String("sni", cut(p.request.SNI)),
 			slog.String("alpn", p.tls.protocol))

@@ -93,7 +93,8 @@ func (s *Server) logAndCount(e end) {
 	s.rememberRefusal(e)
 	ctx, log := context.Background(), s.log
 	level := e.level()
-	if !log.Enabled(ctx, level) && level < slog.LevelInfo { // a port scan is no decision for the audit trail
+	audited := s.audit.kept() && level >= slog.LevelInfo // a port scan is no decision for the audit trail
+	if !audited && !log.Enabled(ctx, level) {
 		return
 	}
 	if e.byStranger() {
@@ -102,7 +103,7 @@ func (s *Server) logAndCount(e end) {
 		}
 	}
 	attrs := e.logAttrs()
-	if level >= slog.LevelInfo {
+	if audited {
 		s.audit.record(event, attrs)
 	}
 	log.LogAttrs(ctx, level, message, attrs...) //nolint:sloglint // it is one of three
@@ -111,15 +112,19 @@ func (s *Server) logAndCount(e end) {
 // logBegin writes the line of a session that begins, with all that is known of it by now. The
 // caller holds the session's mutex.
 func (s *Server) logBegin(one *session) {
+	ctx, logged := context.Background(), !s.policy.Load().LogEndsOnly
+	if logged = logged && s.log.Enabled(ctx, slog.LevelInfo); !logged && !s.audit.kept() {
+		return
+	}
 	p := one.peer
-	attrs := append(p.idAttrs(), p.logAttrs()...)
+	attrs := p.appendLogAttrs(p.idAttrs())
 	if one.rule != "" {
 		attrs = append(attrs, slog.String("rule", one.rule))
 	}
 	attrs = append(attrs, slog.String("backend", one.host.Address), slog.Uint64("backend_pid", uint64(one.login.PID)))
 	s.audit.record("admitted", attrs)
-	if !s.policy.Load().LogEndsOnly {
-		s.log.LogAttrs(context.Background(), slog.LevelInfo, "session began", attrs...)
+	if logged {
+		s.log.LogAttrs(ctx, slog.LevelInfo, "session began", attrs...)
 	}
 }
 
@@ -164,7 +169,7 @@ func (e *end) logAttrs() []slog.Attr {
 	if reason := e.reason(); reason != "" {
 		attrs = append(attrs, slog.String("reason", printable.Clip(printable.Text(reason), maxReason, len(reason))))
 	}
-	attrs = append(attrs, p.logAttrs()...)
+	attrs = p.appendLogAttrs(attrs)
 	if e.rule != "" {
 		attrs = append(attrs, slog.String("rule", e.rule))
 	}

@@ -98,9 +98,6 @@ func New(o Options) (*Server, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	if o.Audit == nil {
-		o.Audit = func(string, []slog.Attr) {}
-	}
 	if o.AuditFailing == nil {
 		o.AuditFailing = func() error { return nil }
 	}

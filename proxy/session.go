@@ -120,6 +120,14 @@ func (s *session) setJudged() {
 	}
 }
 
+// hasEnded reports whether the connection has been refused while its goroutine waited: no byte of it
+// may go to the backend any more.
+func (s *session) hasEnded() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.phase == ending
+}
+
 func (s *session) setRule(rule *acl.Rule) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -248,7 +248,7 @@ func TestRestartWithSocketActivation(t *testing.T) {
 	socket := u.socket(u.address)
 	gate := u.start("first", []*os.File{socket})
 	come := u.bench("-C", "-c", "4", "-j", "4", "-T", "600")
-	stay := u.bench("-c", "2", "-j", "2", "-T", "4")
+	stay := u.bench("-c", "2", "-j", "2", "-R", "100", "-t", "200") // for four seconds at least
 	gate.served(20)
 	for n := range 3 {
 		gate.signal(syscall.SIGTERM)
@@ -272,7 +272,7 @@ func TestRestartWithReusePort(t *testing.T) {
 	migrates := err != nil || strings.TrimSpace(string(sysctl)) != "0"
 	gate := u.start("first", nil)
 	come := u.bench("-C", "-c", "4", "-j", "4", "-T", "600")
-	stay := u.bench("-c", "2", "-j", "2", "-T", "4")
+	stay := u.bench("-c", "2", "-j", "2", "-R", "100", "-t", "200") // for four seconds at least
 	gate.served(20)
 	for n := range 3 {
 		next := u.start(fmt.Sprintf("next%d", n), nil)

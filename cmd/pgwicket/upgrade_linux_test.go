@@ -184,7 +184,7 @@ func TestUpgradesUnderLoad(t *testing.T) {
 	first := u.startUpgradable()
 	stop := u.upgrades()
 	defer stop()
-	const rows = 3_000_000
+	const rows = 2_000_000
 	var wg sync.WaitGroup
 	run := func(name, script, want string) {
 		wg.Go(func() {
@@ -201,8 +201,8 @@ select count(*), sum(x) from t;
 	pipeline := u.path("pipeline.sql")
 	u.check(os.WriteFile(pipeline, []byte("\\startpipeline\n"+strings.Repeat("select 1;\n", 200)+"\\endpipeline\n"), 0o600))
 	for _, args := range [][]string{
-		{"-M", "extended", "-f", pipeline, "-c", "2", "-j", "2", "-T", "8"},
-		{"-c", "8", "-j", "2", "-T", "8"},
+		{"-M", "extended", "-f", pipeline, "-c", "2", "-j", "2", "-t", "100"},
+		{"-c", "8", "-j", "2", "-t", "3000"},
 	} {
 		b := u.bench(args...)
 		wg.Go(b.succeeds)
@@ -325,15 +325,14 @@ func TestUpgradeWithSessionsThatStay(t *testing.T) {
 	t.Parallel()
 	u := newUnit(t)
 	u.replace("tls: {", "tls: {max_protocol_version: TLSv1.2, ciphers: [TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA], ")
-	u.replace("drain_timeout: 1m", "drain_timeout: 8s")
 	first := u.startUpgradable()
 	c := u.talk()
 	c.asks("select 1;", "1")
-	if out, err := u.upgrade("--dry-run"); err != nil || !strings.Contains(out, "would hand 0 sessions over; 1 session and 0 connections in startup would stay, for at most 8s\n") {
+	if out, err := u.upgrade("--dry-run"); err != nil || !strings.Contains(out, "would hand 0 sessions over; 1 session and 0 connections in startup would stay, for at most 1m0s\n") {
 		t.Errorf("%v: %s", err, out)
 	}
 	out, err := u.upgrade()
-	if err != nil || !strings.Contains(out, "with 0 sessions\n") || !strings.Contains(out, "finishes 1 session and 0 connections in startup, for at most 8s\n") {
+	if err != nil || !strings.Contains(out, "with 0 sessions\n") || !strings.Contains(out, "finishes 1 session and 0 connections in startup, for at most 1m0s\n") {
 		t.Errorf("%v: %s", err, out)
 	}
 	c.asks("select 2;", "2")

@@ -21,8 +21,8 @@ func Resolve(ctx context.Context, name string) ([]netip.Addr, error) {
 }
 
 // resolve returns every address, as net.Dial takes it, that a host name stands for.
-// What has no name to look up is returned as it is.
-func resolve(ctx context.Context, lookup Lookup, network, address string) ([]string, error) {
+// What has no name to look up is returned as it is. timeout is for the look-up.
+func resolve(ctx context.Context, timeout time.Duration, lookup Lookup, network, address string) ([]string, error) {
 	if network == "unix" {
 		return []string{address}, nil
 	}
@@ -33,6 +33,8 @@ func resolve(ctx context.Context, lookup Lookup, network, address string) ([]str
 	if _, err := netip.ParseAddr(name); err == nil {
 		return []string{address}, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
 	found, err := lookup(ctx, name)
 	if err != nil {
 		return nil, err

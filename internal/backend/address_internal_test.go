@@ -34,7 +34,7 @@ func TestResolve(t *testing.T) {
 		{"tcp", "empty.example:5432", nil},
 		{"tcp", "other.example:5432", nil},
 	} {
-		got, err := resolve(t.Context(), lookup, c.network, c.address)
+		got, err := resolve(t.Context(), time.Minute, lookup, c.network, c.address)
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q, want %q", c.address, got, c.want)
 		}
@@ -79,4 +79,18 @@ func TestFailures(t *testing.T) {
 			t.Error("the last failure is forgotten")
 		}
 	})
+}
+
+// An address with no name in it takes no timer: every session asks for its addresses.
+func TestAddressesWithoutName(t *testing.T) {
+	for _, h := range []*Host{{Network: "unix", Address: "/run/postgresql/.s.PGSQL.5432"}, {Network: "tcp", Address: "192.0.2.7:5432"}} {
+		n := testing.AllocsPerRun(100, func() {
+			if all, err := h.Addresses(t.Context(), new(Failures), time.Minute); len(all) != 1 || err != nil {
+				t.Fatal(all, err)
+			}
+		})
+		if n > 3 { // the lists, and the Failures
+			t.Errorf("%s: %v allocations", h.Address, n)
+		}
+	}
 }

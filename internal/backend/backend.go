@@ -100,13 +100,11 @@ func (b *Backend) Connect(ctx context.Context, failures *Failures, tried func(*H
 // Addresses returns the host once for each of its addresses, those last that have failed
 // lately.
 func (h *Host) Addresses(ctx context.Context, failures *Failures, timeout time.Duration) (all []*Host, err error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
 	lookup := h.Lookup
 	if lookup == nil {
 		lookup = Resolve
 	}
-	found, err := resolve(ctx, lookup, h.Network, h.Address)
+	found, err := resolve(ctx, timeout, lookup, h.Network, h.Address)
 	failures.Sort(found)
 	for _, address := range found {
 		if address == h.Address { // its sessions share it

@@ -62,7 +62,9 @@ func (t target) examineBackend(ctx context.Context, h *proxy.Host, gate gateStat
 	return s
 }
 
-// connect connects as the gate does, with the role and password that libpq would take.
+// connect connects as the gate does, with the role and password that libpq would take. What is
+// found out about the connection is that of the first one, which names no database: several may follow
+// at the same time.
 func (b *tcpBackend) connect(ctx context.Context, t target, database string, parameters map[string]string) (*pgconn.PgConn, error) {
 	cfg, err := b.config(t, database)
 	if err != nil {
@@ -71,7 +73,7 @@ func (b *tcpBackend) connect(ctx context.Context, t target, database string, par
 	maps.Copy(cfg.RuntimeParams, parameters)
 	conn, err := pgconn.ConnectConfig(ctx, cfg)
 	var refusal *pgconn.PgError
-	if err != nil && !errors.As(err, &refusal) {
+	if err != nil && database == "" && !errors.As(err, &refusal) {
 		b.failed = postgres.Reason(err)
 	}
 	return conn, err
@@ -82,7 +84,8 @@ func (b *tcpBackend) config(t target, database string) (*pgconn.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	if database == "" {
+	first := database == ""
+	if first {
 		database = t.database
 	}
 	// TLS is the gate's. The files of this account, which pgconn would read in every mode, are for its own servers.
@@ -98,7 +101,9 @@ func (b *tcpBackend) config(t target, database string) (*pgconn.Config, error) {
 	cfg.TLSConfig = b.host.TLS.Clone()
 	verify := cfg.TLSConfig.VerifyConnection
 	cfg.TLSConfig.VerifyConnection = func(state tls.ConnectionState) error {
-		b.tls = &state
+		if first {
+			b.tls = &state
+		}
 		if verify != nil {
 			return verify(state)
 		}
@@ -117,6 +122,8 @@ func (b *tcpBackend) config(t target, database string) (*pgconn.Config, error) {
 // machine: both ends have one address, and its process is here and serves this connection. An
 // address alone may be that of a tunnel.
 func (b *tcpBackend) ends(ctx context.Context, conn *pgconn.PgConn) (here bool) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
 	rows, err := postgres.Query(ctx, conn, "select host(inet_client_addr()), host(inet_server_addr()), pg_backend_pid()")
 	if err != nil || len(rows) != 1 || len(rows[0]) != 3 {
 		return false
@@ -151,56 +158,14 @@ func (b *tcpBackend) covers(r *pgconf.Rule) bool {
 	if err != nil { // all, samenet, samehost or a name
 		return r.Address != "samehost" || b.loopback()
 	}
-	return p.Contains(b.gate)
+	return !b.gate.IsValid() || p.Contains(b.gate)
 }
 
-// isOnly reports whether a line applies to the gate alone.
+// isOnly reports whether a line applies to the gate alone; where its address is not known, to one
+// address.
 func (b *tcpBackend) isOnly(r *pgconf.Rule) bool {
 	p, err := netip.ParsePrefix(r.Address)
-	return err == nil && p.IsSingleIP() && p.Addr() == b.gate
-}
-
-// setAddress returns the statements that let the server listen where the gate connects to.
-func (b *tcpBackend) setAddress() string {
-	return "alter system set listen_addresses = '" + b.server.String() + "';\n-- then restart PostgreSQL"
-}
-
-// checkAddresses checks where the server listens besides the address that the gate uses.
-func (b *tcpBackend) checkAddresses(setting string) (out []Finding) {
-	if everyAddress(setting) {
-		return []Finding{finding(Warn, "listen_addresses", fmt.Sprintf("PostgreSQL listens on every network of its machine (%s), and the gate needs %v", setting, b.server), b.setAddress())}
-	}
-	for _, a := range list(setting) {
-		if ip, err := netip.ParseAddr(a); err == nil && ip != b.server && !ip.IsLoopback() {
-			out = append(out, finding(Warn, "listen_addresses", fmt.Sprintf("PostgreSQL also listens on %v, and the gate needs %v only", ip, b.server), b.setAddress()))
-		}
-	}
-	return orPass(out, "PostgreSQL listens on %s, where the gate connects to it", setting)
-}
-
-// checkLines finds the lines of pg_hba.conf that let others than the gate in, or the gate
-// in clear.
-func (b *tcpBackend) checkLines(rules []pgconf.Rule) (out []Finding) {
-	for _, r := range rules {
-		own := r
-		own.Type, own.Address = "hostssl", netip.PrefixFrom(b.gate, b.gate.BitLen()).String()
-		p, err := netip.ParsePrefix(r.Address)
-		switch {
-		case r.Mistake != "":
-			out = append(out, mistaken(r))
-		case !r.Remote() || r.Method == "reject":
-		case b.isOnly(&r) && r.Type != "host" && r.Type != "hostnossl":
-		case b.isOnly(&r):
-			out = append(out, finding(Warn, r.At(), fmt.Sprintf(`"%s" also accepts connections in clear`, publicPart(r)), correct(own)))
-		case err == nil && p.IsSingleIP():
-			out = append(out, finding(Warn, r.At(), fmt.Sprintf(`"%s" allows another machine than this gate (%v)`, publicPart(r), b.gate), "remove the line, unless it is for another gate\nselect pg_reload_conf();"))
-		case err != nil && r.Address != "all" && r.Address != "samenet":
-			out = append(out, finding(Warn, r.At(), fmt.Sprintf(`"%s" allows what the DNS says, not the address of the gate (%v)`, publicPart(r), b.gate), correct(own)))
-		default:
-			out = append(out, finding(Fail, r.At(), fmt.Sprintf(`"%s" allows other machines than the gate (%v), which bypass it`, publicPart(r), b.gate), correct(own)))
-		}
-	}
-	return orPass(out, "no line allows another machine than the gate (%v), or the gate in clear", b.gate)
+	return err == nil && p.IsSingleIP() && (p.Addr() == b.gate || !b.gate.IsValid())
 }
 
 // checkBackendTLS checks the connection of the gate to the server: whether there is one,
@@ -210,6 +175,8 @@ func (s *server) checkBackendTLS() (out []Finding) {
 	switch {
 	case b == nil:
 		return nil
+	case s.byFiles:
+		return []Finding{finding(Skip, "backend.host", "with --pg-conf the connection of the gate to PostgreSQL is not tried", "run doctor on the machine of the gate, without --pg-conf")}
 	case b.failed != "":
 		return []Finding{finding(Fail, "backend.host", "no session can start: "+b.failed, "start PostgreSQL, or correct backend.host, backend.port and the backend.ssl keys")}
 	case b.host.TLS == nil:
@@ -254,8 +221,12 @@ func (s *server) checkBackendFirewall() []Finding {
 		return []Finding{pass("not needed for the gate: it connects on the loopback interface")}
 	}
 	_, port, _ := net.SplitHostPort(b.host.Address)
+	source := "ADDRESS_OF_THE_GATE"
+	if b.gate.IsValid() {
+		source = b.gate.String()
+	}
 	return []Finding{{
-		Status: Skip, Where: "firewall", Reason: fmt.Sprintf("the firewall of %v cannot be seen from the gate", b.server),
-		Fix: fmt.Sprintf("see on its machine that only the gate reaches the port: tcp dport %s ip saddr %v accept, and tcp dport %s drop (docs/hardening.md, \"Firewall\")", port, b.gate, port),
+		Status: Skip, Where: "firewall", Reason: fmt.Sprintf("the firewall of %s cannot be seen from the gate", b.serverName()),
+		Fix: fmt.Sprintf("see on its machine that only the gate reaches the port: tcp dport %s ip saddr %s accept, and tcp dport %s drop (docs/hardening.md, \"Firewall\")", port, source, port),
 	}}
 }

@@ -4,7 +4,7 @@
 //
 // The checks are sorted by the headings of docs/hardening.md, one file for each:
 // firewall.go, listener.go, certificates.go and revocation.go for the gate,
-// sockets.go, tcp.go, backend.go, transport.go, authentication.go, roles.go and log.go for
+// sockets.go, tcp.go, backend.go, network.go, transport.go, authentication.go, roles.go and log.go for
 // PostgreSQL, and gate.go for the rest of the configuration. A group of checks first
 // collects its state, and each check is a function of that state, so that tests need
 // no deployment.

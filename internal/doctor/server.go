@@ -55,10 +55,7 @@ func (t target) servers(ctx context.Context, gate gateState) (all []*server) {
 		}
 	}
 	if t.confDir != "" {
-		s := &server{name: t.confDir, gate: gate, unknown: make(map[string]string)}
-		s.read(t.confDir)
-		s.readSockets(paths)
-		return []*server{s}
+		return []*server{t.readServer(ctx, gate, paths)}
 	}
 	for _, path := range paths {
 		s := &server{name: path, gate: gate, unknown: make(map[string]string)}
@@ -95,40 +92,6 @@ func (s *server) connect(ctx context.Context, connect func(ctx context.Context, 
 		o.GateDelays = fmt.Sprintf("the gate refuses those who guess, after %d failures (limits.max_auth_failures)", s.gate.authFailures)
 	}
 	s.more = postgres.Examine(ctx, conn, o)
-}
-
-// read examines the configuration files.
-func (s *server) read(dir string) {
-	c, err := pgconf.Read(dir)
-	if err != nil {
-		s.unexamined = err.Error()
-		return
-	}
-	s.byFiles = true
-	s.examined = "by its files, which do not have the settings of its command line"
-	s.settings, s.rules, s.mappings = c.Settings, c.Rules, c.Mappings
-	for _, standard := range standardSettings() {
-		if _, ok := s.settings[standard[0]]; !ok {
-			s.settings[standard[0]] = standard[1]
-		}
-	}
-	for _, what := range []string{roleList, verifierList} {
-		s.unknown[what] = "its files do not have the roles"
-	}
-}
-
-// standardSettings are the defaults of releases 14 to 18
-// (src/backend/utils/misc/guc_tables.c).
-func standardSettings() [][2]string {
-	return [][2]string{
-		{"listen_addresses", "localhost"},
-		{"unix_socket_permissions", "0777"},
-		{"password_encryption", "scram-sha-256"},
-		{"ssl", "off"},
-		{"ssl_min_protocol_version", "TLSv1.2"},
-		{"ssl_ciphers", "HIGH:MEDIUM:+3DES:!aNULL"},
-		{"log_connections", "off"},
-	}
 }
 
 // setting returns the statements, or the line of postgresql.conf, that give a parameter a
@@ -204,6 +167,22 @@ func (s *server) skipUnknown(what string) []Finding {
 // findings makes all checks of a server, sorted by heading.
 func (s *server) findings() []Finding {
 	all := runChecks("postgresql", s.name, s, s.checks())
+	lines := make(map[string]string)
+	for _, r := range s.rules {
+		if r.Mistake == "" {
+			lines[r.At()] = r.String()
+		}
+	}
+	for _, m := range s.mappings {
+		if m.Mistake == "" {
+			lines[m.At()] = strings.Join([]string{m.Map, m.System, m.Role}, " ")
+		}
+	}
+	for i, f := range all {
+		if line, ok := lines[f.Where]; ok {
+			all[i] = f.WithName(line)
+		}
+	}
 	for _, f := range s.more {
 		f.Group, f.Subject = "postgresql", s.name
 		all = append(all, f)

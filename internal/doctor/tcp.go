@@ -39,7 +39,7 @@ func (s *server) checkListenAddresses() []Finding {
 	case s.alone:
 		return s.checkAddressesAlone(setting)
 	case s.backend != nil && !s.backend.loopback():
-		return s.backend.checkAddresses(setting)
+		return s.checkGateAddress(setting)
 	case everyAddress(setting):
 		return []Finding{finding(Fail, "listen_addresses", fmt.Sprintf("PostgreSQL listens on every network of its machine (%s), so clients can bypass the gate", setting), s.noTCP())}
 	case remote:

@@ -108,10 +108,14 @@ func New(o Options) (*Gate, error) {
 	}
 	g := &Gate{Options: o, started: &started, failures: make(chan error, 1), requests: make(chan chan *status.Reload)}
 	g.admin.upgrade.begin()
+	var audit func(string, []slog.Attr)
+	if started.AuditFile != "" {
+		audit = g.recordDecision
+	}
 	var err error
 	if g.server, err = proxy.New(proxy.Options{
 		Policy: o.Config.Policy, Log: o.Log, Refusals: o.Refusals, Metrics: o.Metrics, Now: o.Now,
-		Audit: g.recordDecision, AuditFailing: g.auditFailing,
+		Audit: audit, AuditFailing: g.auditFailing,
 	}); err != nil {
 		return nil, err
 	}
@@ -139,6 +143,7 @@ func (g *Gate) Run(signals <-chan os.Signal) error {
 	}
 	defer g.watch(false)
 	defer g.stopGroups()
+	defer gatherGarbage()()
 	defer returnMemory(g.server.Sessions)()
 	g.notifier.Ready(g.status())
 	defer g.notifier.Watchdog(g.alive)()

@@ -23,12 +23,17 @@ const (
 // Bounds of what may come between the handshake and the end of the startup packet:
 // bytes, and records, each of which could be a KeyUpdate that costs us a new key for
 // 27 bytes (RFC 8446, section 4.6.3). A client may send a record for each byte of its
-// startup packet, and startupRecords more. They are judged before each read, when crypto/tls
-// has opened all that was read before and Reader has counted what it brought; startupRead
-// bounds a read, and thereby what can come too much.
+// startup packet, up to startupEarned, and startupRecords more. They are judged before each
+// read, when crypto/tls has opened all that was read before and Reader has counted what it
+// brought; startupRead bounds a read that goes beyond the current record, and thereby what
+// can come too much.
+//
+// OpenSSL pads a record to 16 KiB if it is told to (RecordPadding), and record_size_limit
+// can ask for records of 64 bytes (RFC 8449), 157 for the longest packet.
 const (
-	startupBytes   = pgwire.MaxStartupPacket + 4<<10
+	startupBytes   = pgwire.MaxStartupPacket + 3*(16<<10+256)
 	startupRecords = 8
+	startupEarned  = 512
 	startupRead    = 256
 )
 
@@ -50,6 +55,7 @@ type Conn struct {
 	left    int             // bytes that may still come
 	startup bool            // the handshake is over, and records are counted
 	records int             // that may still come
+	earned  int             // that data may still add to them
 	rest    int             // bytes of the current record, its header included, still to come
 	header  []byte          // of the next record, as far as it has come
 	hello   []byte          // what the client sent first; until the handshake is done
@@ -68,7 +74,7 @@ func NewConn(ctx context.Context, socket *relay.Conn, slots Slots, most int) *Co
 
 // ExpectStartup begins to count what comes after the handshake.
 func (h *Conn) ExpectStartup() {
-	h.startup, h.left, h.records = true, startupBytes, startupRecords
+	h.startup, h.left, h.records, h.earned = true, startupBytes, startupRecords, startupEarned
 }
 
 // Silent reports of a handshake that has failed whether the client has sent nothing for it.
@@ -114,7 +120,7 @@ func (h *Conn) Read(p []byte) (n int, err error) {
 		if h.records < 0 {
 			return 0, ErrTooManyRecords
 		}
-		p = p[:min(len(p), startupRead)]
+		p = p[:min(len(p), max(startupRead, h.rest))]
 	}
 	h.pause()
 	n, err = h.Conn.Read(p)
@@ -122,10 +128,10 @@ func (h *Conn) Read(p []byte) (n int, err error) {
 		return 0, e
 	}
 	h.left -= n
-	if h.slots != nil {
+	h.count(p[:n])
+	if h.slots != nil && (len(h.hello) == 0 || !h.sent.ended) { // else it is behind the ClientHello
 		h.hello = append(h.hello, p[:min(n, maxHello-len(h.hello))]...)
 	}
-	h.count(p[:n])
 	return n, err
 }
 
@@ -218,6 +224,8 @@ type Reader struct {
 // Read reads from the TLS connection.
 func (r Reader) Read(p []byte) (int, error) {
 	n, err := r.TLS.Read(p)
-	r.Under.records += n
+	earned := min(n, r.Under.earned)
+	r.Under.records += earned
+	r.Under.earned -= earned
 	return n, err
 }

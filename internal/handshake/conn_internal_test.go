@@ -54,3 +54,44 @@ func TestRecordsBehindOnePutBackAreCounted(t *testing.T) {
 		t.Errorf("after %d records: %v, want %v", 1+10*startupRecords, err, ErrTooManyRecords)
 	}
 }
+
+// Of what the client sends the beginning is kept, and nothing of what it encrypts later.
+func TestHelloIsKeptAlone(t *testing.T) {
+	t.Parallel()
+	hello := record(RecordHandshake, message(1, make([]byte, 200)))
+	encrypted := slices.Concat(record(recordChangeCipherSpec, []byte{1}), record(0x17, make([]byte, 1000)))
+	for _, c := range []struct {
+		name  string
+		reads [][]byte
+		want  []byte
+	}{
+		{"one read", [][]byte{hello, encrypted}, hello},
+		{"in parts", [][]byte{hello[:7], hello[7:], encrypted}, hello},
+		{"behind it at once", [][]byte{slices.Concat(hello, encrypted), encrypted}, slices.Concat(hello, encrypted)},
+	} {
+		under := relay.NewConn(nil)
+		h := NewConn(t.Context(), under, NewSlots(), 16<<10)
+		for _, sent := range c.reads {
+			under.Unread(sent)
+			if n, err := h.Read(make([]byte, len(sent))); n != len(sent) || err != nil {
+				t.Fatal(n, err)
+			}
+		}
+		if !bytes.Equal(h.hello, c.want) {
+			t.Errorf("%s: %d bytes are kept, want %d", c.name, len(h.hello), len(c.want))
+		}
+	}
+}
+
+// Data earns records only up to a bound: each could come with a KeyUpdate.
+func TestDataEarnsRecords(t *testing.T) {
+	t.Parallel()
+	h := new(Conn)
+	h.ExpectStartup()
+	if _, err := io.Copy(io.Discard, Reader{TLS: bytes.NewReader(make([]byte, 9000)), Under: h}); err != nil {
+		t.Fatal(err)
+	}
+	if want := startupRecords + startupEarned; h.records != want {
+		t.Errorf("9,000 bytes allow %d records, want %d", h.records, want)
+	}
+}

@@ -30,12 +30,14 @@ func (c *Cache) add(l *Layer) {
 	}
 }
 
-// Use puts the Layer into a cache, or takes it out of the one it is in (nil). Its ciphers
-// are made again.
+// Use puts the Layer into a cache, with the ciphers that it has, or takes it out of the one
+// it is in (nil).
 func (l *Layer) Use(c *Cache) {
 	if l.cache != nil && l.slot >= 0 {
 		l.cache.slots[l.slot] = nil
 	}
 	l.cache, l.slot = c, -1
-	l.in.cipher, l.out.cipher = nil, nil
+	if c != nil && (l.in.cipher != nil || l.out.cipher != nil) {
+		c.add(l)
+	}
 }

@@ -373,6 +373,23 @@ func TestCache(t *testing.T) {
 	}
 }
 
+// A Layer keeps the ciphers that it has when it comes into a cache, which counts them.
+func TestCacheKeepsCiphers(t *testing.T) {
+	c, l := NewCache(1), aes13.layers(t, false)
+	out, err := l.peer.Seal(nil, []byte("data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _, err := l.Open(nil, out, nil); string(got) != "data" || err != nil {
+		t.Fatalf("%q, %v", got, err)
+	}
+	before := l.in.cipher
+	l.Use(c)
+	if before == nil || l.in.cipher != before || c.slots[0] != l.Layer {
+		t.Error("the cipher was dropped, or is not counted")
+	}
+}
+
 // The byte behind what is sealed is the caller's again.
 func TestSealBorrowsAByte(t *testing.T) {
 	for _, k := range []kind{aes13, aes12} {

@@ -36,7 +36,7 @@ func (e examination) pgpassword() (out []report.Finding) {
 				fix = "# take PGPASSWORD out of the line"
 			}
 			out = append(out, report.New(report.Warn, fmt.Sprintf("%s:%d", printable.Text(path), lines[0]), "PGPASSWORD is set here, in clear",
-				fix+"\n# and name a file of mode 0600 with PGPASSFILE, or use peer or a certificate; then start what has read it again"))
+				fix+"\n# and name a file of mode 0600 with PGPASSFILE, or use peer or a certificate; then start what has read it again").WithName(path))
 		}
 	}
 	for _, a := range e.accounts {
@@ -181,7 +181,7 @@ func (e examination) passwordFiles() (out []report.Finding) {
 		}
 		if lines := numbers(text, servicePassword.MatchString); len(lines) > 0 {
 			out = append(out, report.New(report.Warn, fmt.Sprintf("%s:%d", printable.Text(path), lines[0]), "a service has its password here",
-				removal(path, lines)+"\n# and put it into a .pgpass of mode 0600"))
+				removal(path, lines)+"\n# and put it into a .pgpass of mode 0600").WithName(path))
 		}
 	}
 	return out

@@ -114,9 +114,16 @@ const (
 	maxIterations = 20000
 )
 
-// checkGuesses tries a few passwords against the verifiers, the likeliest for all roles
-// first.
-func checkGuesses(ctx context.Context, s *server) []report.Finding {
+// startGuessing guesses while the server answers queries.
+func (s *server) startGuessing(ctx context.Context) {
+	s.guesses = make(chan []report.Finding, 1)
+	go func() { s.guesses <- s.guess(ctx) }()
+}
+
+func checkGuesses(_ context.Context, s *server) []report.Finding { return <-s.guesses }
+
+// guess tries a few passwords against the verifiers, the likeliest for all roles first.
+func (s *server) guess(ctx context.Context) []report.Finding {
 	if s.verifiersErr != "" {
 		return s.skipVerifiers()
 	}

@@ -3,6 +3,8 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -105,32 +107,79 @@ func (c listCheck) findings(_ context.Context, s *server) []report.Finding {
 	return all
 }
 
-// runLists asks one database. A server that does not keep to statement_timeout has no more
-// than databaseTimeout.
-func (s *server) runLists(ctx context.Context, conn *pgconn.PgConn, database string, everywhere bool) {
-	ctx, cancel := context.WithTimeout(ctx, databaseTimeout)
-	defer cancel()
-	for _, c := range checks() {
-		if l, ok := c.(listCheck); ok && l.everywhere == everywhere && l.applies(s) {
-			s.runList(ctx, conn, l, database)
+// found is what a query has returned, in one database or in all.
+type found struct {
+	objects []report.Object
+	more    int    // how many there are besides objects
+	failed  string // the reason of the first failure
+}
+
+// lists are the answers to the queries, by the id of the check.
+type lists map[string]*found
+
+// add adds what was found in another database. What is more than maxListed objects of a check, or
+// maxKept bytes of all, is only counted.
+func (s *server) add(more lists) {
+	for id, f := range more {
+		sum := s.lists[id]
+		if sum == nil {
+			sum = &found{}
+			s.lists[id] = sum
+		}
+		for _, o := range f.objects {
+			if size := len(o.Name) + len(o.Fix); len(sum.objects) < maxListed && s.kept+size <= maxKept {
+				sum.objects = append(sum.objects, o)
+				s.kept += size
+			} else {
+				sum.more++
+			}
+		}
+		sum.more += f.more
+		if sum.failed == "" {
+			sum.failed = f.failed
 		}
 	}
 }
 
-func (s *server) runList(ctx context.Context, conn *pgconn.PgConn, l listCheck, database string) {
-	f := s.lists[l.id]
-	if f == nil {
-		f = &found{}
-		s.lists[l.id] = f
+// sort sorts what was found: that of the first connection, and then by database.
+func (s *server) sort() {
+	for _, f := range s.lists {
+		slices.SortStableFunc(f.objects, func(a, b report.Object) int {
+			switch {
+			case a.Database == b.Database:
+				return 0
+			case a.Database == s.database:
+				return -1
+			case b.Database == s.database:
+				return 1
+			}
+			return strings.Compare(a.Database, b.Database)
+		})
 	}
+}
+
+// runLists asks one database. A server that does not keep to statement_timeout has no more
+// than databaseTimeout.
+func (s *server) runLists(ctx context.Context, conn *pgconn.PgConn, database string, everywhere bool) lists {
+	ctx, cancel := context.WithTimeout(ctx, databaseTimeout)
+	defer cancel()
+	all := make(lists)
+	for _, c := range checks() {
+		if l, ok := c.(listCheck); ok && l.everywhere == everywhere && l.applies(s) {
+			all[l.id] = l.ask(ctx, conn, database)
+		}
+	}
+	return all
+}
+
+func (l listCheck) ask(ctx context.Context, conn *pgconn.PgConn, database string) *found {
+	f := &found{}
 	rows, err := Query(ctx, conn, fmt.Sprintf("select *, count(*) over () from (%s) objects (name, fix) limit %d", l.sql, maxObjects))
 	if err != nil {
-		if f.failed == "" {
-			if f.failed = Reason(err); l.everywhere {
-				f.failed = "in " + quoted(database) + ": " + f.failed
-			}
+		if f.failed = Reason(err); l.everywhere {
+			f.failed = "in " + quoted(database) + ": " + f.failed
 		}
-		return
+		return f
 	}
 	for i, row := range rows {
 		o := report.Object{Name: safe(row[0]), Fix: safeStatements(row[1])}
@@ -144,4 +193,5 @@ func (s *server) runList(ctx context.Context, conn *pgconn.PgConn, l listCheck, 
 			f.more += all - len(rows)
 		}
 	}
+	return f
 }

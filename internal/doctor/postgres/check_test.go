@@ -4,11 +4,16 @@ import (
 	"context"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"pgwicket/internal/doctor/report"
+	"pgwicket/internal/pgtest"
 )
 
 // Parameters that a temporary server cannot have, or not without a log collector.
@@ -147,5 +152,79 @@ func TestPEM(t *testing.T) {
 		if _, _, err := s.pemOf("ssl_crl_file"); err == nil || !strings.Contains(err.Error(), "is not a regular file") {
 			t.Errorf("%s: %v", file, err)
 		}
+	}
+}
+
+// Databases that do not answer are named, and do not keep doctor waiting one after the other.
+func TestSlowDatabases(t *testing.T) {
+	t.Parallel()
+	db, err := pgtest.Start(t.Context(), pgtest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Stop()
+	names := []string{"a first", "z last"}
+	for i := range 4 {
+		names = append(names, "slow_"+strconv.Itoa(i))
+	}
+	for _, name := range names {
+		if _, err := db.SQL(`create database "` + name + `"`); err != nil {
+			t.Fatal(err)
+		}
+	}
+	connect := func(ctx context.Context, database string) (*pgconn.PgConn, error) {
+		if strings.HasPrefix(database, "slow_") {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		return pgconn.Connect(ctx, "host="+db.SocketDir+" port="+strconv.Itoa(db.Port)+" user=postgres dbname='"+database+"'")
+	}
+	conn, err := connect(t.Context(), "postgres")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	began := time.Now()
+	all := Examine(t.Context(), conn, Options{Connect: connect, Now: began, Timeout: 10 * time.Second})
+	if took := time.Since(began); took < 10*time.Second || took > 20*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	want := `databases that were not examined: slow_0, slow_1, slow_2, slow_3, template1, "z last" (the 10s for all databases were over)`
+	at := slices.IndexFunc(all, func(f report.Finding) bool { return f.Check == "databases" })
+	if f := all[at]; f.Status != report.Skip || f.Reason != want {
+		t.Errorf("%+v", f)
+	}
+	for _, f := range all {
+		if f.Status == report.Skip && f.Check != "databases" && f.Check != "config_files" && f.Check != "library_files" {
+			t.Errorf("%+v", f)
+		}
+	}
+}
+
+// What a server of many databases returns is bounded, and all of it is counted.
+func TestManyObjects(t *testing.T) {
+	t.Parallel()
+	s := &server{database: "m", lists: make(lists)}
+	one := func(database string, n int) lists {
+		f := &found{more: 1}
+		for i := range n {
+			f.objects = append(f.objects, report.Object{Database: database, Name: database + "." + strconv.Itoa(i)})
+		}
+		return lists{"x": f}
+	}
+	for _, d := range []string{"m", "z", "a"} {
+		s.add(one(d, maxListed/2-1))
+	}
+	s.add(lists{"y": {objects: []report.Object{{Name: strings.Repeat("x", maxKept)}}}})
+	s.sort()
+	x := s.lists["x"]
+	if len(x.objects) != maxListed || x.more != 3+3*(maxListed/2-1)-maxListed {
+		t.Errorf("%d objects and %d more", len(x.objects), x.more)
+	}
+	if got := []string{x.objects[0].Name, x.objects[maxListed/2-1].Name, x.objects[maxListed/2+1].Name}; !slices.Equal(got, []string{"m.0", "a.0", "z.0"}) {
+		t.Error(got)
+	}
+	if y := s.lists["y"]; len(y.objects) != 0 || y.more != 1 {
+		t.Errorf("%d objects and %d more", len(y.objects), y.more)
 	}
 }

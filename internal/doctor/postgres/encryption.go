@@ -18,7 +18,7 @@ func encryptionChecks() []check {
 			about:  about{"secret_columns", report.Encryption, "6.9", "Only their names tell; if they hold hashes or encrypted values, waive this."},
 			status: report.Note, everywhere: true,
 			sql: `select format('%I.%I.%I', n.nspname, c.relname, a.attname), '' from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace
-				where c.relkind in ('r', 'p') and a.attnum > 0 and not a.attisdropped and a.atttypid in ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype)
+				where c.relkind in ('r', 'p') and a.attrelid >= 16384 and a.attnum > 0 and not a.attisdropped and a.atttypid in ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype)
 				and a.attname ~* '(^|_)(password|passwd|passphrase|secret|api_?key|(access|refresh|api|auth)_?token|private_?key|(credit_?)?card_?(number|no)|cvv|ssn|iban)$'
 				and ` + own("pg_class", "c") + ` order by 1`,
 			after:  "-- store a hash, or encrypt in the application, and rename the column",

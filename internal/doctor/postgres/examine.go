@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -26,8 +27,12 @@ const (
 	statementTimeout = "5s"
 	lockTimeout      = "1s"
 	databaseTimeout  = 15 * time.Second // for all queries in one database
-	maxDatabases     = 100
-	maxObjects       = 200 // that one query returns; it counts the others
+	examineTimeout   = 2 * time.Minute  // for all databases
+	workers          = 2                // databases that are asked at the same time; superuser_reserved_connections is 3
+	maxDatabases     = 1000
+	maxObjects       = 200   // that one query returns; it counts the others
+	maxListed        = 20000 // that all databases return for one check
+	maxKept          = 64 << 20
 	maxAnswer        = 32 << 20
 	maxReason        = 500 // bytes of an error
 )
@@ -44,22 +49,26 @@ type Options struct {
 	// empty: it does not.
 	BehindGate             bool
 	GateLimits, GateDelays string
+	// Timeout bounds the whole; 0 is two minutes. The databases that are left then are named.
+	Timeout time.Duration
 }
 
 // Examine makes all checks that SQL can make. conn is a connection to one database of the
 // server, which Prepare has prepared; it stays open.
 func Examine(ctx context.Context, conn *pgconn.PgConn, o Options) []report.Finding {
-	s := &server{Options: o, lists: make(map[string]*found)}
+	if o.Timeout == 0 {
+		o.Timeout = examineTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
+	defer cancel()
+	s := &server{Options: o, lists: make(lists)}
 	if err := s.load(ctx, conn); err != nil {
 		return []report.Finding{stamp(about{"databases", report.DataAccess, "", ""}, report.New(report.Skip, "", "PostgreSQL could not be examined by SQL: "+Reason(err), "connect as a superuser"))}
 	}
-	s.runLists(ctx, conn, s.database, false)
-	s.runLists(ctx, conn, s.database, true)
-	for _, d := range s.databases {
-		if d != s.database {
-			s.examineDatabase(ctx, d)
-		}
-	}
+	s.startGuessing(ctx)
+	s.add(s.runLists(ctx, conn, s.database, false))
+	s.add(s.runLists(ctx, conn, s.database, true))
+	s.examineOthers(ctx)
 	var all []report.Finding
 	for _, c := range checks() {
 		all = append(all, c.findings(ctx, s)...)
@@ -86,21 +95,19 @@ type server struct {
 	database   string // of the first connection
 	settings   map[string]setting
 	databases  []string
-	skipped    []string // databases that are not examined, and why
-	lists      map[string]*found
+	skipped    []skipped
+	lists      lists
+	kept       int  // bytes of the objects in lists
 	replicates bool // a role that is no superuser may replicate
 
 	verifiers    []verifier // of the roles that can log in
 	verifiersErr string     // why they are not known
+	guesses      chan []report.Finding
 	files        fileState
 }
 
-// found is what a query has returned, in all databases.
-type found struct {
-	objects []report.Object
-	more    int
-	failed  string // the reason of the first failure
-}
+// skipped is a database that is not examined.
+type skipped struct{ name, reason string }
 
 // load reads what all checks need.
 func (s *server) load(ctx context.Context, conn *pgconn.PgConn) error {
@@ -126,9 +133,9 @@ func (s *server) load(ctx context.Context, conn *pgconn.PgConn) error {
 		switch {
 		case row[1] != "t": // template0: nobody can connect
 		case row[2] != "t":
-			s.skipped = append(s.skipped, quoted(row[0])+" (this role may not connect)")
+			s.skipped = append(s.skipped, skipped{row[0], "this role may not connect"})
 		case len(s.databases) == maxDatabases:
-			s.skipped = append(s.skipped, quoted(row[0])+" (only "+fmt.Sprint(maxDatabases)+" are examined)")
+			s.skipped = append(s.skipped, skipped{row[0], fmt.Sprintf("only %d are examined", maxDatabases)})
 		default:
 			s.databases = append(s.databases, row[0])
 		}
@@ -140,17 +147,50 @@ func (s *server) load(ctx context.Context, conn *pgconn.PgConn) error {
 	return nil
 }
 
-// examineDatabase makes the queries that each database is asked.
-func (s *server) examineDatabase(ctx context.Context, database string) {
-	ctx, cancel := context.WithTimeout(ctx, databaseTimeout)
-	defer cancel()
-	conn, err := s.Connect(ctx, database)
-	if err != nil {
-		s.skipped = append(s.skipped, quoted(database)+" ("+Reason(err)+")")
-		return
+// examineOthers asks the databases besides that of the first connection, some at a time, until
+// the time is over.
+func (s *server) examineOthers(ctx context.Context) {
+	var group sync.WaitGroup
+	var mu sync.Mutex
+	free := make(chan struct{}, workers)
+	for _, d := range s.databases {
+		if d == s.database {
+			continue
+		}
+		free <- struct{}{}
+		group.Go(func() {
+			all, reason := s.examineDatabase(ctx, d)
+			mu.Lock()
+			defer mu.Unlock()
+			if reason != "" {
+				s.skipped = append(s.skipped, skipped{d, reason})
+			}
+			s.add(all)
+			<-free
+		})
 	}
-	defer conn.Close(ctx)
-	s.runLists(ctx, conn, database, true)
+	group.Wait()
+	s.sort()
+	slices.SortStableFunc(s.skipped, func(a, b skipped) int { return strings.Compare(a.name, b.name) })
+}
+
+// examineDatabase makes the queries that each database is asked, or returns why it cannot.
+func (s *server) examineDatabase(ctx context.Context, database string) (lists, string) {
+	late := fmt.Sprintf("the %v for all databases were over", s.Timeout)
+	if ctx.Err() != nil {
+		return nil, late
+	}
+	one, cancel := context.WithTimeout(ctx, databaseTimeout)
+	defer cancel()
+	conn, err := s.Connect(one, database)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, late
+	case err != nil:
+		return nil, Reason(err)
+	}
+	defer conn.Close(one)
+	return s.runLists(one, conn, database, true), ""
 }
 
 // Reason returns the message of PostgreSQL without what pgx adds to it, fit for a terminal.

@@ -2,6 +2,8 @@ package postgres
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 
 	"pgwicket/internal/doctor/report"
@@ -9,21 +11,29 @@ import (
 )
 
 // own is the condition that an object belongs neither to PostgreSQL nor to an extension.
-// Its row has the alias, and its schema the alias n.
+// Its row has the alias, and its schema the alias n. What initdb makes has oids below 16384
+// (FirstNormalObjectId in src/include/access/transam.h); of that, only the schema public is for others.
 func own(catalog, alias string) string {
-	return `n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+	made := ""
+	if catalog != "pg_namespace" {
+		made = alias + ".oid >= 16384 and "
+	}
+	return made + `not starts_with(n.nspname, 'pg_') and n.nspname <> 'information_schema'
 		and not exists (select from pg_depend e where e.classid = '` + catalog + `'::regclass and e.objid = ` + alias + `.oid and e.deptype = 'e')`
 }
 
 // publicOn returns the tables, views and sequences on which PUBLIC has one of the
-// privileges, by themselves or by column.
+// privileges, by themselves or by column. It looks for the privileges first: most tables have none
+// for PUBLIC.
 func publicOn(privileges string) string {
 	return `select format('%I.%I', n.nspname, c.relname), string_agg(format('revoke %s on %s%I.%I from public;', a.what, case c.relkind when 'S' then 'sequence ' else '' end, n.nspname, c.relname), ' ')
-		from pg_class c join pg_namespace n on n.oid = c.relnamespace, lateral (
-			select string_agg(lower(privilege_type), ', ' order by privilege_type) from aclexplode(c.relacl) where grantee = 0 and privilege_type in ` + privileges + `
+		from (
+			select r.oid, string_agg(lower(privilege_type), ', ' order by privilege_type) from pg_class r, aclexplode(r.relacl)
+				where r.oid >= 16384 and grantee = 0 and privilege_type in ` + privileges + ` group by r.oid
 			union all
-			select format('%s (%I)', lower(privilege_type), attname) from pg_attribute t, aclexplode(t.attacl) where t.attrelid = c.oid and grantee = 0 and privilege_type in ` + privileges + `
-		) a (what) where a.what is not null and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S') and ` + own("pg_class", "c") + ` group by n.nspname, c.relname, c.relkind order by 1`
+			select t.attrelid, format('%s (%I)', lower(privilege_type), attname) from pg_attribute t, aclexplode(t.attacl)
+				where t.attrelid >= 16384 and t.attacl is not null and grantee = 0 and privilege_type in ` + privileges + `
+		) a (oid, what) join pg_class c on c.oid = a.oid join pg_namespace n on n.oid = c.relnamespace where c.relkind in ('r', 'p', 'v', 'm', 'f', 'S') and ` + own("pg_class", "c") + ` group by n.nspname, c.relname, c.relkind order by 1`
 }
 
 // grantChecks find what every role may do in a database as a whole.
@@ -104,7 +114,30 @@ func publicChecks() []check {
 // checkDatabases says which databases were examined.
 func checkDatabases(_ context.Context, s *server) []report.Finding {
 	if len(s.skipped) > 0 {
-		return []report.Finding{report.New(report.Skip, "", "databases that were not examined: "+strings.Join(phrase.Shorten(s.skipped), ", "), "connect as a superuser, and allow it in pg_hba.conf")}
+		return []report.Finding{report.New(report.Skip, "", "databases that were not examined: "+s.namesSkipped(), "connect as a superuser, and allow it in pg_hba.conf; for slow databases, run doctor when the server has less to do")}
 	}
 	return []report.Finding{report.Passed("%s examined", phrase.Count(len(s.databases), "database"))}
+}
+
+// maxSkipped is how many databases that were not examined are named for each reason.
+const maxSkipped = 250
+
+// namesSkipped returns the databases that were not examined, by reason.
+func (s *server) namesSkipped() string {
+	var reasons []string
+	names := make(map[string][]string)
+	for _, d := range s.skipped {
+		if !slices.Contains(reasons, d.reason) {
+			reasons = append(reasons, d.reason)
+		}
+		names[d.reason] = append(names[d.reason], quoted(d.name))
+	}
+	for i, reason := range reasons {
+		list := names[reason]
+		if more := len(list) - maxSkipped; more > 0 {
+			list = append(list[:maxSkipped], fmt.Sprintf("and %d more", more))
+		}
+		reasons[i] = strings.Join(list, ", ") + " (" + reason + ")"
+	}
+	return strings.Join(reasons, "; ")
 }

@@ -25,6 +25,9 @@ func Read(text []byte) (Report, error) {
 
 // place is what makes two findings of two reports the same one.
 func (f Finding) place() string {
+	if f.Name != "" {
+		f.Where = f.Name
+	}
 	return strings.Join([]string{f.Group, f.Subject, f.Check, f.Where}, "\x00")
 }
 

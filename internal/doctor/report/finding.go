@@ -5,6 +5,8 @@ package report
 import (
 	"fmt"
 	"strings"
+
+	"pgwicket/internal/printable"
 )
 
 // Status is the result of a check.
@@ -73,6 +75,7 @@ type Finding struct {
 	Why      string   `json:"why,omitempty"`
 	CIS      string   `json:"cis,omitempty"`     // number in the CIS PostgreSQL 17 Benchmark
 	Where    string   `json:"where,omitempty"`   // a key of the configuration, a parameter or a file
+	Name     string   `json:"name,omitempty"`    // what a waiver calls the place, if Where has the number of a line: see WithName
 	Objects  []string `json:"objects,omitempty"` // the first MaxNames
 	Count    int      `json:"count,omitempty"`   // of all objects
 	Fix      string   `json:"fix,omitempty"`
@@ -96,6 +99,13 @@ func New(s Status, where, reason, fix string) Finding {
 // that is not its place.
 func (f Finding) WithKey(key string) Finding {
 	f.key = key
+	return f
+}
+
+// WithName returns the finding with what a waiver calls its place: the text of a line, whose number
+// changes when other lines come and go.
+func (f Finding) WithName(name string) Finding {
+	f.Name = printable.Text(name)
 	return f
 }
 

@@ -198,6 +198,12 @@ func TestWaive(t *testing.T) {
 		{"four:pg_hba.conf:2=because", report.Fail, 0, "the waiver of four:pg_hba.conf:2 matches nothing (because)"},
 		{"four=because,2026-11-25", report.Fail, 0, "the waiver of four ended on 2026-11-25 (because)"},
 		{"five:shop.public.a=because", report.Fail, 1, "every role may read shop.public.b\n"},
+		{"seven:host all all 10.0.0.0/8 trust=because", report.Fail, 1, "because"},
+		{`seven:"host all ""a=b"" 10.0.0.0/8 trust"=because`, report.Fail, 1, "because"},
+		{"seven:pg_hba.conf:8=because", report.Fail, 0, "names a line by its number"},
+		{"seven:pg_hba.conf:9=because", report.Fail, 0, `write seven:"host all ""a=b"" 10.0.0.0/8 trust"=because`},
+		{"seven:host all all 10.0.0.0/9 trust=because", report.Fail, 0, "matches nothing"},
+		{"seven=because", report.Fail, 2, "because"},
 		{"one=because", report.Fail, 0, "matches nothing"},
 		{"three=because", report.Fail, 0, "matches nothing"},
 	} {
@@ -206,6 +212,13 @@ func TestWaive(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := sample(object("public.a"), object("public.b"))
+		for line, text := range map[string]string{"8": "host all all 10.0.0.0/8 trust", "9": `host all "a=b" 10.0.0.0/8 trust`} {
+			f := report.New(report.Fail, "pg_hba.conf:"+line, text, "").WithName(text)
+			f.Group, f.Check = "postgresql", "seven"
+			if w.Check == f.Check {
+				r.Findings = append(r.Findings, f)
+			}
+		}
 		r.Waive([]report.Waiver{w})
 		var out bytes.Buffer
 		if err := r.WriteText(&out, false); err != nil {

@@ -10,7 +10,7 @@ import (
 // Waiver accepts a finding, for a reason and perhaps for some time.
 type Waiver struct {
 	Check  string
-	Object string // a name of an object, or the place of a finding; empty: the whole check
+	Object string // a name of an object, or the place of a finding (its name if it has one); empty: the whole check
 	Reason string
 	Until  time.Time // the last day; zero: no end
 }
@@ -92,25 +92,40 @@ func (w Waiver) text() string {
 // a finding itself. It must be called once.
 func (r *Report) Waive(waivers []Waiver) {
 	var problems []Finding
-	problem := func(w Waiver, reason string) {
-		f := New(Warn, w.String(), "the waiver of "+w.String()+" "+reason, "remove it, or give it a new date")
+	problem := func(w Waiver, reason, fix string) {
+		f := New(Warn, w.String(), "the waiver of "+w.String()+" "+reason, fix)
 		f.Group, f.Check, f.Heading, f.Why = "doctor", "waivers", Settings, "A waiver that nobody looks after hides the next fault."
 		problems = append(problems, f)
 	}
 	for _, w := range waivers {
 		if w.over(r.Time) {
-			problem(w, "ended on "+w.Until.Format(time.DateOnly)+" ("+w.Reason+")")
+			problem(w, "ended on "+w.Until.Format(time.DateOnly)+" ("+w.Reason+")", "remove it, or give it a new date")
 			continue
 		}
-		if !r.waive(w) {
-			problem(w, "matches nothing ("+w.Reason+")")
+		switch matched, name := r.waive(w); {
+		case matched:
+		case name != "":
+			problem(w, "names a line by its number, which may be another line tomorrow ("+w.Reason+")", "if it is this line, write "+w.named(name)+"="+w.Reason)
+		default:
+			problem(w, "matches nothing ("+w.Reason+")", "remove it, or correct it")
 		}
 	}
 	r.Findings = append(r.Findings, problems...)
 }
 
-// waive reports whether the waiver accepts anything.
-func (r *Report) waive(w Waiver) (matched bool) {
+// named returns the waiver with the name of a line, as it is written.
+func (w Waiver) named(name string) string {
+	if strings.ContainsAny(name, `="`) {
+		name = quoted(name)
+	}
+	return w.Check + ":" + name
+}
+
+func quoted(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
+// waive reports whether the waiver accepts anything. If not, and it has the number of a line, name is
+// what it should have.
+func (r *Report) waive(w Waiver) (matched bool, name string) {
 	var split []Finding
 	for i := range r.Findings {
 		f := &r.Findings[i]
@@ -118,7 +133,9 @@ func (r *Report) waive(w Waiver) (matched bool) {
 			continue
 		}
 		switch {
-		case w.Object == "" || w.Object == f.Where:
+		case f.Name != "" && w.Object == f.Where:
+			name = f.Name
+		case w.Object == "" || f.Name == "" && w.Object == f.Where || f.Name != "" && (w.Object == f.Name || w.Object == quoted(f.Name)):
 			f.Status, f.Severity, f.Waiver = Waived, "", w.text()
 			matched = true
 		case f.list != nil:
@@ -128,7 +145,7 @@ func (r *Report) waive(w Waiver) (matched bool) {
 		}
 	}
 	r.Findings = append(r.Findings, split...)
-	return matched
+	return matched, name
 }
 
 // without takes an object from the finding, and returns a waived finding for it. If it is
