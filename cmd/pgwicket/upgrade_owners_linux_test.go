@@ -35,13 +35,13 @@ func TestFailedUpgradeKeepsTheAdminSocket(t *testing.T) {
 }
 
 // startStaying starts a gate whose sessions cannot be handed over, and upgrades it while it has one. It returns
-// the process before and the new one.
-func (u *unit) startStaying() (first *instance, next int) {
+// the process before and the new one. The session does something first.
+func (u *unit) startStaying(something ...string) (first *instance, next int) {
 	u.t.Helper()
 	u.replace("tls: {", "tls: {max_protocol_version: TLSv1.2, ciphers: [TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA], ")
 	u.replace("drain_timeout: 1m", "drain_timeout: 10m")
 	first = u.startUpgradable()
-	u.talk().asks("select 1;", "1")
+	u.talk().asks(strings.Join(something, "")+"select 1;", "1")
 	if out, err := u.upgrade(); err != nil || !strings.Contains(out, "finishes 1 session") {
 		u.t.Fatalf("%v: %s", err, out)
 	}
