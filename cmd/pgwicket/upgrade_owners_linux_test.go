@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -181,29 +182,44 @@ func (u *unit) listenAs(uid int, path string) net.Listener {
 	return ln
 }
 
-// Root does not start a program with the privileges that a program at the admin socket asks for.
+// Root does not start a program with the privileges that a program at the admin socket asks for, nor with those of an
+// account that has put its socket where every account may.
 // It runs alone, since a thread of this process has another account for a moment.
 func TestUpgradeOfAnImpostor(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give a process another account")
 	}
+	const nobody = 65534
 	u := newUnit(t)
 	dir, err := os.MkdirTemp("", "pgw-")
 	u.check(err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	u.check(os.Chmod(dir, 0o777))
 	u.replace("admin: {", fmt.Sprintf("admin: {socket: %s/admin.sock, ", dir))
-	ln := u.listenAs(65534, dir+"/admin.sock")
+	own := exec.Command("sleep", "600")
+	own.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	u.check(own.Start())
+	t.Cleanup(func() { _ = own.Process.Kill(); _ = own.Wait() })
+	var plan atomic.Pointer[upgrade.Plan]
+	ln := u.listenAs(nobody, dir+"/admin.sock")
 	go func() {
-		_ = http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			_ = json.NewEncoder(w).Encode(upgrade.Plan{PID: os.Getpid(), UID: 0, Format: handover.Version})
-		}))
+		_ = http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(plan.Load()) }))
 	}()
 	program := u.path("program")
 	u.check(os.WriteFile(program, []byte("#!/bin/sh\nid >"+u.path("started")+"\n"), 0o755))
-	for _, args := range [][]string{{"--dry-run"}, {"--binary", program}} {
-		if out, err := u.upgrade(args...); err == nil || !strings.Contains(out, "the account 65534 listens at admin.socket") {
-			t.Errorf("%v: %v: %s", args, err, out)
+	u.check(os.Chmod(u.dir, 0o777))
+	for _, c := range []struct {
+		names upgrade.Plan
+		want  string
+	}{
+		{upgrade.Plan{PID: os.Getpid(), UID: 0, Format: handover.Version}, "the account 65534 listens at admin.socket"},
+		{upgrade.Plan{PID: own.Process.Pid, UID: nobody, Format: handover.Version}, "another account than root and 65534 can write to"},
+	} {
+		plan.Store(&c.names)
+		for _, args := range [][]string{{"--dry-run"}, {"--binary", program}} {
+			if out, err := u.upgrade(args...); err == nil || !strings.Contains(out, c.want) {
+				t.Errorf("%v: %v: %s", args, err, out)
+			}
 		}
 	}
 	if text, err := os.ReadFile(u.path("started")); err == nil {
