@@ -196,6 +196,17 @@ const (
 // acceptLoop is what is known of the accept loop of a listener.
 type acceptLoop struct {
 	rounds atomic.Uint64
+	held   atomic.Bool // it has no connection, and gets none before a pause is over
+}
+
+// holdsUp is pause.Wait for the loop.
+func (l *acceptLoop) holdsUp(pause *socket.Pause, err error) bool {
+	l.held.Store(true)
+	again := pause.Wait(err)
+	if again {
+		l.held.Store(false)
+	}
+	return again
 }
 
 // HandOver is for a server whose successor listens on the same sockets or
@@ -236,7 +247,7 @@ func (s *Server) Serve(ln net.Listener) error {
 		case err == nil:
 			delay = 0
 			take(conn.(*net.TCPConn))
-		case s.shutdown.accepting.Wait(err):
+		case loop.holdsUp(&s.shutdown.accepting, err):
 		case s.shutdown.accepting.Stopped():
 			if !s.shutdown.upgraded.Load() { // else they are the new process's
 				socket.AcceptQueued(ln, take)
@@ -245,6 +256,7 @@ func (s *Server) Serve(ln net.Listener) error {
 		case errors.Is(err, net.ErrClosed):
 			return err
 		default:
+			loop.held.Store(false)
 			delay = min(max(2*delay, minAcceptDelay), maxAcceptDelay)
 			s.metrics.AcceptFailed()
 			s.log.Error("accept failed", "listener", name, "error", err, "retry_in", delay.String())

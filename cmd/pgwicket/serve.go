@@ -72,7 +72,8 @@ func serveUpgrade(s cli.Streams, path string, fd int) int {
 
 // serve runs a gate. report is for one that takes over from the running gate; nil: it does not.
 func serve(s cli.Streams, path string, report func(upgradeReport)) int {
-	signals, running := make(chan os.Signal, 4), false
+	reloads, stops := make(chan os.Signal, 1), make(chan os.Signal, 2) // see gate.Signals
+	running := false
 	sockets, err := systemd.PassedSockets()
 	if err != nil {
 		fmt.Fprintf(s.Err, "pgwicket: %v\n", err)
@@ -88,8 +89,8 @@ func serve(s cli.Streams, path string, report func(upgradeReport)) int {
 		fmt.Fprintf(s.Err, "pgwicket: %v\n", err)
 		return cli.Failed
 	}
-	signal.Notify(signals, syscall.SIGHUP) // before the load: an early one must not end the process
-	defer signal.Stop(signals)
+	signal.Notify(reloads, syscall.SIGHUP) // before the load: an early one must not end the process
+	defer signal.Stop(reloads)
 	o := gate.Options{
 		Path: path, Prompts: promptsOf(s, raiseUnless(&running)), Sockets: sockets, Level: new(slog.LevelVar), Build: thisBuild(path),
 		Files: filewatch.Take(config.Files(path)),
@@ -123,9 +124,10 @@ func serve(s cli.Streams, path string, report func(upgradeReport)) int {
 		fmt.Fprintf(s.Err, "pgwicket: %v\n", err)
 		return cli.Failed
 	}
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	signal.Notify(stops, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(stops)
 	running = true
-	if err := g.Run(signals); err != nil {
+	if err := g.Run(gate.Signals{Reload: reloads, Stop: stops}); err != nil {
 		if report != nil {
 			report(upgradeReport{Error: err.Error()}) // nobody reads it if the gate has served
 		}
