@@ -432,6 +432,12 @@ func (c *conn) addClientInfo(m *pgwire.StartupMessage) {
 	info.Set(m)
 }
 
+// What clients get whose login takes too long. All sessions have the same, and nobody changes it.
+var (
+	loginTimeout  = pgwire.Fatal(pgwire.SQLStateQueryCanceled, "canceling authentication due to timeout", "")
+	backendSilent = pgwire.Fatal(pgwire.SQLStateCannotConnectNow, "the database does not answer", "") // libpq tries its next host
+)
+
 // startRelay gives the session to the relay, or closes backend.
 func (c *conn) startRelay(backend *backend.Conn, rule *acl.Rule) error {
 	_ = c.socket.SetDeadline(time.Time{})
@@ -447,8 +453,8 @@ func (c *conn) startRelay(backend *backend.Conn, rule *acl.Rule) error {
 		Backend:       backend.Conn,
 		BackendTLS:    backend.TLS,
 		LoginDeadline: c.loginDeadline,
-		LoginMessage:  pgwire.Fatal(pgwire.SQLStateQueryCanceled, "canceling authentication due to timeout", ""),
-		SilentMessage: pgwire.Fatal(pgwire.SQLStateCannotConnectNow, "the database does not answer", ""), // libpq tries its next host
+		LoginMessage:  loginTimeout,
+		SilentMessage: backendSilent,
 		Ready:         session.ready,
 		Refused:       session.loginRefused,
 		Done:          session.relayEnded,
