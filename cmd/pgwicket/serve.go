@@ -100,17 +100,9 @@ func serve(s cli.Streams, path string, report func(upgradeReport)) int {
 		return status
 	}
 	if report != nil {
-		var err error
-		if o.Predecessor, err = upgrade.Meet(o.Config.Admin.Socket, o.Config.StateDir, o.Build.Version); err != nil {
+		if err := meet(&o); err != nil {
 			report(upgradeReport{Error: err.Error()})
 			return cli.Failed
-		}
-		// In a unit of systemd this process has its own connection to the journal, which knows it by that.
-		if os.Getenv("JOURNAL_STREAM") == "" {
-			if err := o.Predecessor.AdoptLog(); err != nil {
-				report(upgradeReport{Error: err.Error()})
-				return cli.Failed
-			}
 		}
 		o.Upgraded = func(u upgrade.Result) { report(upgradeReport{Done: &u}) }
 	}
@@ -143,6 +135,17 @@ func raiseUnless(running *bool) func(os.Signal) {
 			prompt.Raise(sig)
 		}
 	}
+}
+
+// meet asks the gate that runs for an upgrade to this process.
+func meet(o *gate.Options) (err error) {
+	if o.Predecessor, err = upgrade.Meet(o.Config.Admin.Socket, o.Config.StateDir, o.Build.Version); err != nil {
+		return err
+	}
+	if os.Getenv("JOURNAL_STREAM") != "" { // in a unit of systemd the journal knows this process by its own connection
+		return nil
+	}
+	return o.Predecessor.AdoptLog()
 }
 
 // loadConfig loads the configuration of a gate. If that fails, it prints why and
