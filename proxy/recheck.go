@@ -25,10 +25,10 @@ func (s *Server) now() time.Time { return s.maintenance.now() }
 // expire and lists go stale, and ends those whose own time is over.
 func (s *Server) maintain() {
 	defer close(s.maintenance.done)
-	policy := s.policy.Load()
-	recheck, expire, summary := every(policy.RecheckInterval), every(policy.Precision()), every(summaryInterval)
-	change := newNextChange(s.now)
-	change.follow(policy)
+	p := s.policy.Load()
+	recheck, expire, summary := every(p.RecheckInterval), every(p.Precision()), every(summaryInterval)
+	changes := policy.NewChanges(s.now)
+	changes.Follow(p)
 	defer s.logLeftOut()
 	for {
 		select {
@@ -36,21 +36,21 @@ func (s *Server) maintain() {
 			recheck.Stop()
 			expire.Stop()
 			summary.Stop()
-			change.timer.Stop()
+			changes.Timer.Stop()
 			return
 		case <-summary.C:
 			s.logLeftOut()
 		case <-s.maintenance.policyChanged:
-			policy = s.policy.Load()
-			reset(recheck, policy.RecheckInterval)
-			reset(expire, policy.Precision())
+			p = s.policy.Load()
+			reset(recheck, p.RecheckInterval)
+			reset(expire, p.Precision())
 			s.recheck()
-			change.follow(policy)
+			changes.Follow(p)
 		case <-recheck.C:
 			s.recheck()
-		case <-change.timer.C:
-			policy = s.policy.Load() // RenewPolicy does not wake this
-			if change.follow(policy) {
+		case <-changes.Timer.C:
+			p = s.policy.Load() // RenewPolicy does not wake this
+			if changes.Follow(p) {
 				s.recheck()
 			}
 		case at := <-expire.C:
@@ -183,7 +183,7 @@ func (s *session) judgeAgain(p *Policy, at time.Time) (r *Refusal) {
 	}()
 	rule, err := s.peer.judge(p, at, at)
 	if err == nil {
-		s.times = timesOf(rule)
+		s.times = policy.TimesOf(rule)
 		return nil
 	}
 	if r = asRefusal(err); r.Outcome != outcome.CertExpired || p.OnExpiry == policy.Immediate {

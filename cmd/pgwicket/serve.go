@@ -99,20 +99,8 @@ func serve(s cli.Streams, path string, report func(upgradeReport)) int {
 	if o.Config, o.Account, o.Problems, status = loadConfig(s, o); o.Config == nil {
 		return status
 	}
-	if report != nil {
-		var err error
-		if o.Predecessor, err = upgrade.Meet(o.Config.Admin.Socket, o.Config.StateDir, o.Build.Version); err != nil {
-			report(upgradeReport{Error: err.Error()})
-			return cli.Failed
-		}
-		// In a unit of systemd this process has its own connection to the journal, which knows it by that.
-		if os.Getenv("JOURNAL_STREAM") == "" {
-			if err := o.Predecessor.AdoptLog(); err != nil {
-				report(upgradeReport{Error: err.Error()})
-				return cli.Failed
-			}
-		}
-		o.Upgraded = func(u upgrade.Result) { report(upgradeReport{Done: &u}) }
+	if report != nil && !meetPredecessor(&o, report) {
+		return cli.Failed
 	}
 	o.Level.Set(o.Config.LogLevel)
 	o.Metrics = metrics.New(o.Build.Version)
@@ -134,6 +122,22 @@ func serve(s cli.Streams, path string, report func(upgradeReport)) int {
 		return cli.Failed // the log has the reason
 	}
 	return cli.OK
+}
+
+// meetPredecessor reports whether the process to be taken over has answered.
+func meetPredecessor(o *gate.Options, report func(upgradeReport)) bool {
+	var err error
+	o.Predecessor, err = upgrade.Meet(o.Config.Admin.Socket, o.Config.StateDir, o.Build.Version)
+	// In a unit of systemd this process has its own connection to the journal, which knows it by that.
+	if err == nil && os.Getenv("JOURNAL_STREAM") == "" {
+		err = o.Predecessor.AdoptLog()
+	}
+	if err != nil {
+		report(upgradeReport{Error: err.Error()})
+		return false
+	}
+	o.Upgraded = func(u upgrade.Result) { report(upgradeReport{Done: &u}) }
+	return true
 }
 
 // raiseUnless is prompt.Raise for a gate that handles signals itself once it is running.
