@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -42,11 +43,29 @@ type System struct {
 	Etc   string   // /etc
 	Units []string // directories of systemd's units, /etc/systemd/system first
 	Proc  string   // /proc; empty: processes are not examined
+	Hosts []string // the names and addresses of this machine, the short name first; empty: not known
 }
 
 // This returns the System of this machine.
 func This() *System {
-	return &System{Etc: "/etc", Units: []string{"/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"}, Proc: "/proc"}
+	return &System{Etc: "/etc", Units: []string{"/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"}, Proc: "/proc", Hosts: hosts()}
+}
+
+// hosts returns the names and addresses of this machine.
+func hosts() (all []string) {
+	name, err := os.Hostname()
+	if err != nil || name == "" {
+		return nil
+	}
+	short, _, _ := strings.Cut(name, ".")
+	all = append(all, short, name)
+	addresses, _ := net.InterfaceAddrs() // without them, rules for addresses are not for this machine
+	for _, a := range addresses {
+		if n, ok := a.(*net.IPNet); ok {
+			all = append(all, n.IP.String())
+		}
+	}
+	return all
 }
 
 // Accounts looks up names, each once. One that does not exist is left out.

@@ -2,89 +2,122 @@ package machine
 
 import (
 	"fmt"
+	"net/netip"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
 	"pgwicket/internal/doctor/report"
+	"pgwicket/internal/phrase"
 	"pgwicket/internal/printable"
 )
 
-// sudoRule is a line of sudoers that asks for no password.
-type sudoRule struct {
-	file        string
-	first, last int // lines
-	who         string
-	runAs       []string
-	all         bool // every command
-}
-
 // sudo finds the rules by which others become one of the accounts without a password.
-// Aliases are not resolved.
 func (e examination) sudo() (out []report.Finding) {
-	for _, path := range append([]string{filepath.Join(e.Etc, "sudoers")}, glob(e.Etc, "sudoers.d", "*")...) {
-		if name := filepath.Base(path); filepath.Base(filepath.Dir(path)) == "sudoers.d" && (strings.Contains(name, ".") || strings.HasSuffix(name, "~")) {
-			continue // sudo passes over them (sudoers(5), "Including other files from within sudoers")
+	s := &sudoers{aliases: make(map[string][]sudoItem)}
+	out = e.readSudoers(s)
+	done := make(map[string]bool)
+	for _, status := range []report.Status{report.Warn, report.Note} {
+		for _, r := range s.rules {
+			if f, ok := e.judge(s, r); ok && f.Status == status && !done[f.Where] {
+				done[f.Where] = true
+				out = append(out, f)
+			}
 		}
-		text, err := readFollowing(path)
-		if err != nil {
-			out = append(out, unread(path, err)...)
-			continue
+	}
+	for _, r := range s.rules {
+		byGroup := func(n string) bool { return n[0] == '%' || n[0] == '+' }
+		seen := slices.ContainsFunc(s.unread, func(l unreadLine) bool { return l.sudoLine == r.line })
+		if !seen && r.tag != "PASSWD" && slices.ContainsFunc(s.expand(r.runAs), byGroup) {
+			s.unread = append(s.unread, unreadLine{r.line, "it has the accounts of a group"})
 		}
-		for _, r := range sudoRules(path, text) {
-			out = append(out, e.judge(r)...)
+	}
+	fix := "see what others may do on this machine: sudo -l -U NAME"
+	for _, l := range s.unread {
+		out = append(out, report.New(report.Skip, l.at(), "a line of sudoers that is not looked at: "+l.reason, fix).WithName(l.text))
+	}
+	if text, err := readFollowing(filepath.Join(e.Etc, "nsswitch.conf")); err == nil {
+		for line := range strings.Lines(text) {
+			sources, ok := strings.CutPrefix(strings.TrimSpace(line), "sudoers:")
+			if ok && slices.ContainsFunc(strings.Fields(sources), func(w string) bool { return w != "files" && w[0] != '[' }) {
+				out = append(out, report.New(report.Skip, printable.Text(filepath.Join(e.Etc, "nsswitch.conf")), "rules of sudo that are not looked at: those of"+printable.Text(strings.TrimRight(sources, "\n")), fix))
+			}
 		}
 	}
 	return out
 }
 
-func (e examination) judge(r sudoRule) []report.Finding {
-	where := fmt.Sprintf("%s:%d", printable.Text(r.file), r.first)
-	fix := fmt.Sprintf("sed -i '%d,%ds/NOPASSWD:[[:space:]]*//' %s && visudo -c", r.first, r.last, quote(r.file))
-	for _, a := range e.accounts {
-		if r.who == a.Name || r.who == "root" {
+// readSudoers reads sudoers, sudoers.d and what they include, and returns findings about what cannot be
+// read.
+func (e examination) readSudoers(s *sudoers) (out []report.Finding) {
+	paths := append([]string{filepath.Join(e.Etc, "sudoers")}, inDirectory(filepath.Join(e.Etc, "sudoers.d"))...)
+	for i := 0; i < len(paths) && i <= 2*maxFiles; i++ {
+		if slices.Contains(paths[:i], paths[i]) {
 			continue
 		}
-		switch {
-		case slices.Contains(r.runAs, a.Name) || slices.Contains(r.runAs, "#"+a.UID):
-			return []report.Finding{report.New(report.Warn, where, fmt.Sprintf("%s becomes %s without a password", printable.Text(r.who), a.Name), fix)}
-		case r.all && (slices.Contains(r.runAs, "ALL") || slices.Contains(r.runAs, "root")):
-			return []report.Finding{report.New(report.Note, where, fmt.Sprintf("%s becomes every account without a password, and so %s", printable.Text(r.who), a.Name), fix)}
+		text, err := readFollowing(paths[i])
+		if err != nil {
+			out = append(out, unread(paths[i], err)...)
+			continue
 		}
+		s.parse(paths[i], text)
+		paths = append(paths, e.included(paths[i], text)...)
 	}
-	return nil
+	return out
 }
 
-var (
-	sudoLine   = regexp.MustCompile(`^\s*(\S+)\s+[^=]+=\s*(.*NOPASSWD:.*)$`)
-	sudoTarget = regexp.MustCompile(`\(([^:)]*)[^)]*\)`)
-	sudoAll    = regexp.MustCompile(`NOPASSWD:(\s*[A-Z_]+:)*\s*ALL\b`)
-)
-
-// sudoRules returns the rules of a file with NOPASSWD.
-func sudoRules(file, text string) (all []sudoRule) {
-	lines := strings.Split(text, "\n")
-	for i := 0; i < len(lines); i++ {
-		first, line := i+1, lines[i]
-		for strings.HasSuffix(line, `\`) && i+1 < len(lines) {
-			i++
-			line = strings.TrimSuffix(line, `\`) + lines[i]
-		}
-		m := sudoLine.FindStringSubmatch(line)
-		if m == nil || strings.HasPrefix(m[1], "#") || strings.HasPrefix(m[1], "Defaults") || strings.HasSuffix(m[1], "_Alias") {
+// judge returns a finding about a rule by which others become one of the accounts.
+func (e examination) judge(s *sudoers, r sudoRule) (f report.Finding, found bool) {
+	at, fix := r.line, fmt.Sprintf("sed -i '%d,%ds/NOPASSWD[[:space:]]*:[[:space:]]*//g' %s && visudo -c", r.line.first, r.line.last, quote(r.line.file))
+	switch {
+	case r.command.not || r.tag == "PASSWD" || !e.isHere(s, r.hosts):
+		return f, false
+	case r.tag == "" && s.free == nil:
+		return f, false
+	case r.tag == "":
+		at, fix = *s.free, fmt.Sprintf("sed -i '%d,%ds/![[:space:]]*authenticate/authenticate/g' %s && visudo -c", s.free.first, s.free.last, quote(s.free.file))
+	}
+	everything, _ := s.contains([]sudoItem{r.command}, func(name string) bool { return name == "ALL" })
+	for _, a := range e.accounts {
+		others := slices.DeleteFunc(s.expand(r.users), func(n string) bool { return slices.Contains([]string{a.Name, "#" + a.UID, "root", "#0"}, n) })
+		if len(others) == 0 {
 			continue
 		}
-		r := sudoRule{file: file, first: first, last: i + 1, who: m[1], all: sudoAll.MatchString(m[2])}
-		for _, t := range sudoTarget.FindAllStringSubmatch(m[2], -1) {
-			for name := range strings.SplitSeq(t[1], ",") {
-				r.runAs = append(r.runAs, strings.TrimSpace(name))
-			}
+		who, verb := printable.Text(strings.Join(phrase.Shorten(others), ", ")), "become"
+		if len(others) == 1 {
+			verb = "becomes"
 		}
-		if r.runAs == nil {
-			r.runAs = []string{"root"}
+		its := func(n string) bool { return n == a.Name || n == "#"+a.UID }
+		direct, named := s.contains(r.runAs, its)
+		anybody, _ := s.contains(r.runAs, func(n string) bool { return n == "ALL" || n == "root" || n == "#0" || its(n) })
+		switch {
+		case direct:
+			return report.New(report.Warn, at.at(), fmt.Sprintf("%s %s %s without a password", who, verb, a.Name), fix).WithName(at.text), true
+		case anybody && everything && !named:
+			return report.New(report.Note, at.at(), fmt.Sprintf("%s %s every account without a password, and so %s", who, verb, a.Name), fix).WithName(at.text), true
 		}
-		all = append(all, r)
 	}
-	return all
+	return f, false
+}
+
+// isHere reports whether a rule may be for this machine.
+func (e examination) isHere(s *sudoers, hosts []sudoItem) bool {
+	if len(e.Hosts) == 0 {
+		return true
+	}
+	here, _ := s.contains(hosts, func(name string) bool {
+		network, err := netip.ParsePrefix(name)
+		if name == "ALL" || name[0] == '+' || err != nil && strings.Contains(name, "/") {
+			return true
+		}
+		return slices.ContainsFunc(e.Hosts, func(own string) bool {
+			if address, err2 := netip.ParseAddr(own); err == nil && err2 == nil {
+				return network.Contains(address)
+			}
+			short, _, _ := strings.Cut(name, ".")
+			matches, _ := filepath.Match(name, own)
+			return matches || short == own
+		})
+	})
+	return here
 }
