@@ -301,13 +301,13 @@ func (l *faultLab) examineUntil(batch []made, found bool) (all []Finding) {
 // mend runs the fix of a finding, as a DBA would paste it.
 func (l *faultLab) mend(f Finding) {
 	l.Helper()
-	line, ok := strings.CutPrefix(f.Fix, "write instead: ")
+	_, lines, ok := strings.Cut(f.Fix, "write instead: ")
 	if !ok {
 		l.run(f.Fix)
 		return
 	}
-	line, _, _ = strings.Cut(line, "\n")
-	l.write(l.hba + line + "\n")
+	lines, _, _ = strings.Cut(lines, "\nselect ")
+	l.write(l.hba + lines + "\n")
 }
 
 func has(findings []Finding, m made) int {
