@@ -39,6 +39,8 @@ func faultsOfServer() []made {
 		{check: "config_files", status: Fail, wrong: `sh: chmod o+w "$PGDATA/pg_hba.conf"`, text: "every account of this machine can write"},
 		{check: "config_files", status: Warn, wrong: `sh: chmod g+w "$PGDATA/pg_ident.conf"`, text: "its group can write"},
 		{check: "library_files", status: Fail, wrong: `sh: mkdir -m 777 "$PGDATA/../libraries"; echo "alter system set dynamic_library_path = '\$libdir:$PGDATA/../libraries'; select pg_reload_conf()" | psql -X -U postgres -d postgres`, text: "mode 0777"},
+		{check: "library_files", status: Fail, wrong: `sh: printf '#!/bin/sh\n' > "$PGDATA/../clean.sh"; chmod 777 "$PGDATA/../clean.sh"; echo "alter system set archive_cleanup_command = '$(readlink -f "$PGDATA/../clean.sh") \"%r\"'; select pg_reload_conf()" | psql -X -U postgres -d postgres`, text: "mode 0777"},
+		{check: "config_files", status: Fail, wrong: `sh: mkdir -m 777 "$PGDATA/conf.d" && echo "work_mem = 4MB" > "$PGDATA/conf.d/a.conf" && chmod 600 "$PGDATA/conf.d/a.conf" && chown -R --reference="$PGDATA" "$PGDATA/conf.d" && echo "include_dir 'conf.d'" >> "$PGDATA/postgresql.conf"`, text: "put other files in the place"},
 	}, transportFaults(), authenticationFaults(), roleFaults(), []made{
 		{check: "schema_public_create", status: Warn, text: "postgres.public", before: 15},
 		{check: "schema_public_create", status: Warn, wrong: "grant create on schema public to public", text: "postgres.public", since: 15},
