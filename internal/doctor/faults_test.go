@@ -73,6 +73,7 @@ func faultsOfServer() []made {
 		{check: "policy_true", status: Warn, wrong: fmt.Sprintf(table, "p4") + "alter table p4 enable row level security; create policy every on p4 using (true)", text: "every on public.p4"},
 		{check: "view_row_security", status: Warn, wrong: fmt.Sprintf(table, "p5") + "alter table p5 enable row level security; create view v5 as select * from p5; grant select on v5 to app", text: "public.v5"},
 		{check: "view_row_security", status: Warn, wrong: fmt.Sprintf(table, "p6") + "alter table p6 enable row level security; create materialized view m6 as select * from p6; grant select on m6 to app, public", text: "public.m6"},
+		{check: "view_row_security", status: Warn, wrong: fmt.Sprintf(table, "p7") + "alter table p7 enable row level security; create view v7 as select * from p7; create view w7 as select * from v7; create view x7 as select * from w7; grant select on x7 to app", text: "public.x7"},
 		{check: "foreign_server_public", status: Warn, wrong: "create extension postgres_fdw; create server one foreign data wrapper postgres_fdw; grant usage on foreign server one to public", text: "server one"},
 		{check: "foreign_server_public", status: Warn, wrong: "create server two foreign data wrapper postgres_fdw; grant usage on foreign server two to app with grant option; set role app; grant usage on foreign server two to public", text: "server two"},
 		{check: "user_mapping_public", status: Fail, wrong: "create user mapping for public server one options (user 'x', password 'y')", text: "postgres.one"},
@@ -84,6 +85,9 @@ func faultsOfServer() []made {
 		{check: "subscription_password", status: Note, wrong: "create subscription uri connection 'postgresql://x:hidden@nowhere/x' publication p with (connect = false)", text: "uri"},
 		{check: "subscription_password", status: Note, wrong: "create subscription uri2 connection 'postgres://x@nowhere/x?password=hidden&sslmode=require' publication p with (connect = false)", text: "uri2"},
 		{check: "key_in_source", status: Warn, wrong: "create function k1(bytea) returns text language plpgsql as $$begin return pgp_sym_decrypt($1, 'secret key'); end$$", text: "public.k1(bytea)", mend: "drop function k1"},
+		{check: "key_in_source", status: Warn, wrong: "create function k2(bytea) returns text language plpgsql as 'begin return pgp_sym_decrypt($1, $k$secret key$k$); end'", text: "public.k2(bytea)", mend: "drop function k2"},
+		{check: "key_in_source", status: Warn, wrong: "create extension if not exists pgcrypto; create function k3(t text) returns bytea return pgp_sym_encrypt(t, 'secret key')", text: "public.k3(text)", mend: "drop function k3"},
+		{check: "secret_columns", status: Note, wrong: "create domain word as text; create table c2 (\"apiKey\" word)", text: "public.c2.\"apiKey\"", mend: "drop table c2"},
 		{check: "secret_columns", status: Note, wrong: "create table c1 (customer text, card_number text)", text: "public.c1.card_number", mend: "alter table c1 rename card_number to card_number_hash"},
 		{check: "extension_outdated", status: Note, wrong: "create extension pg_stat_statements version '1.4'", text: "pg_stat_statements 1.4"},
 	}, settingFaults())

@@ -2,6 +2,16 @@ package postgres
 
 import "pgwicket/internal/doctor/report"
 
+// hasBarrier is the condition that a view has security_barrier, which somebody has thought about.
+func hasBarrier(alias string) string {
+	return `coalesce(` + alias + `.reloptions && array['security_barrier=true', 'security_barrier=on', 'security_barrier=1'], false)`
+}
+
+// readsAsOwner is the condition that a view reads with the rights of its owner, and nobody has thought about it.
+func readsAsOwner(alias string) string {
+	return `not coalesce(` + alias + `.reloptions && array['security_invoker=true', 'security_invoker=on', 'security_invoker=1'], false) and not ` + hasBarrier(alias)
+}
+
 // rowChecks find row security that does not hold.
 func rowChecks() []check {
 	return []check{
@@ -46,13 +56,19 @@ func rowChecks() []check {
 			status: report.Warn, everywhere: true,
 			sql: `select format('%I.%I', n.nspname, v.relname), case when v.relkind = 'v' and current_setting('server_version_num')::int >= 150000
 					then format('alter view %I.%I set (security_invoker = true);', n.nspname, v.relname)
-					else format('revoke all on %I.%I from %s;', n.nspname, v.relname, g.who) end
+					else g.revokes end
 				from pg_class v join pg_namespace n on n.oid = v.relnamespace,
-				lateral (select string_agg(distinct case when grantee = 0 then 'public' else quote_ident(pg_get_userbyid(grantee)) end, ', ') from aclexplode(v.relacl) where grantee <> v.relowner) g (who)
-				where v.relkind in ('v', 'm') and g.who is not null
-				and not coalesce(v.reloptions && array['security_invoker=true', 'security_invoker=on', 'security_invoker=1', 'security_barrier=true', 'security_barrier=on', 'security_barrier=1'], false)
-				and exists (select from pg_rewrite w join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid and d.refclassid = 'pg_class'::regclass
-					join pg_class t on t.oid = d.refobjid where w.ev_class = v.oid and t.relrowsecurity) order by 1`,
+				lateral (select string_agg(` + byGrantor("i.grantor", "v.relowner", "format('revoke all on %I.%I from %s;', n.nspname, v.relname, i.who)") + `, ' ') from (
+					select grantor, string_agg(distinct case when grantee = 0 then 'public' else quote_ident(pg_get_userbyid(grantee)) end, ', ')
+					from aclexplode(v.relacl) where grantee <> v.relowner group by grantor) i (grantor, who)) g (revokes)
+				where v.relkind in ('v', 'm') and g.revokes is not null and ` + readsAsOwner("v") + ` and exists (select from pg_class where relrowsecurity)
+				and exists (with recursive below (oid) as (
+						select v.oid
+					union
+						select d.refobjid from below join pg_class b on b.oid = below.oid and (b.oid = v.oid or not ` + hasBarrier("b") + `)
+						join pg_rewrite w on w.ev_class = b.oid
+						join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid and d.refclassid = 'pg_class'::regclass
+					) select from below join pg_class t on t.oid = below.oid where t.relrowsecurity) order by 1`,
 			reason: "views of tables with row security, granted to others, without security_invoker or security_barrier: {}",
 			passed: "no view goes around row security",
 		},
