@@ -86,7 +86,7 @@ func (p *sudoParser) command() sudoItem {
 			item.text, p.rest = item.text+" "+p.rest[:end+1], p.rest[end+1:]
 			p.space()
 		}
-		if p.rest == "" || strings.Contains(",:=", p.rest[:1]) {
+		if p.rest == "" || strings.IndexByte(",:=", p.rest[0]) >= 0 {
 			return item
 		}
 		item.text += " "

@@ -19,9 +19,9 @@ func encryptionChecks() []check {
 			status: report.Note, everywhere: true,
 			sql: `select format('%I.%I.%I', n.nspname, c.relname, a.attname), '' from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace
 				join pg_type y on y.oid = a.atttypid
-				where c.relkind in ('r', 'p') and a.attrelid >= 16384 and a.attnum > 0 and not a.attisdropped
-				and coalesce(nullif(y.typbasetype, 0), y.oid) in ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype)
-				and regexp_replace(a.attname, '([a-z0-9])([A-Z])', '\1_\2', 'g') ~* '(^|_)(password|passwd|pwd|passphrase|secret|secret_?key|api_?key|(access|refresh|api|auth)_?token|private_?key|(credit_?)?card_?(number|no)|cvv|ssn|iban)$'
+				where a.attrelid >= 16384 and a.attnum > 0 and not a.attisdropped
+				and case when c.relkind in ('r', 'p') and coalesce(nullif(y.typbasetype, 0), y.oid) in ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype)
+				then regexp_replace(a.attname, '([a-z0-9])([A-Z])', '\1_\2', 'g') ~* '(^|_)(password|passwd|pwd|passphrase|secret|secret_?key|api_?key|(access|refresh|api|auth)_?token|private_?key|(credit_?)?card_?(number|no)|cvv|ssn|iban)$' end
 				and ` + own("pg_class", "c") + ` order by 1`,
 			after:  "-- store a hash, or encrypt in the application, and rename the column",
 			reason: "text columns that seem to hold secrets: {}",

@@ -40,6 +40,12 @@ func roleChecks() []check {
 			reason: "privileges on parameters of the server: {}",
 			passed: "only superusers may change parameters of the server",
 		},
+	)
+}
+
+// ownerChecks find who owns tables, and what becomes open when they make objects.
+func ownerChecks() []check {
+	return []check{
 		listCheck{
 			about:  about{"default_privileges", report.Roles, "4.6", "Every object that is made from now on is open to every role."},
 			status: report.Warn, everywhere: true,
@@ -67,7 +73,7 @@ func roleChecks() []check {
 			reason: "roles that can log in own tables: {}",
 			passed: "no role that can log in owns a table, superusers aside",
 		},
-	)
+	}
 }
 
 // memberships are the member of each role, and the statement that ends it: from 16 on, that of its own grantor.
