@@ -25,10 +25,10 @@ func (s *Server) now() time.Time { return s.maintenance.now() }
 // expire and lists go stale, and ends those whose own time is over.
 func (s *Server) maintain() {
 	defer close(s.maintenance.done)
-	p := s.policy.Load()
-	recheck, expire, summary := every(p.RecheckInterval), every(p.Precision()), every(summaryInterval)
-	changes := policy.NewChanges(s.now)
-	changes.Follow(p)
+	change := policy.NewTimer(s.now)
+	policy := s.policy.Load()
+	recheck, expire, summary := every(policy.RecheckInterval), every(policy.Precision()), every(summaryInterval)
+	change.Follow(policy)
 	defer s.logLeftOut()
 	for {
 		select {
@@ -36,21 +36,21 @@ func (s *Server) maintain() {
 			recheck.Stop()
 			expire.Stop()
 			summary.Stop()
-			changes.Timer.Stop()
+			change.Stop()
 			return
 		case <-summary.C:
 			s.logLeftOut()
 		case <-s.maintenance.policyChanged:
-			p = s.policy.Load()
-			reset(recheck, p.RecheckInterval)
-			reset(expire, p.Precision())
+			policy = s.policy.Load()
+			reset(recheck, policy.RecheckInterval)
+			reset(expire, policy.Precision())
 			s.recheck()
-			changes.Follow(p)
+			change.Follow(policy)
 		case <-recheck.C:
 			s.recheck()
-		case <-changes.Timer.C:
-			p = s.policy.Load() // RenewPolicy does not wake this
-			if changes.Follow(p) {
+		case <-change.C:
+			policy = s.policy.Load() // RenewPolicy does not wake this
+			if change.Follow(policy) {
 				s.recheck()
 			}
 		case at := <-expire.C:

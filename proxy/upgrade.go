@@ -37,7 +37,7 @@ func (s *Server) Idle() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, loop := range s.listeners {
-		if !loop.held.Load() {
+		if !loop.Held() {
 			return false
 		}
 	}

@@ -99,8 +99,12 @@ func serve(s cli.Streams, path string, report func(upgradeReport)) int {
 	if o.Config, o.Account, o.Problems, status = loadConfig(s, o); o.Config == nil {
 		return status
 	}
-	if report != nil && !meetPredecessor(&o, report) {
-		return cli.Failed
+	if report != nil {
+		if err := meet(&o); err != nil {
+			report(upgradeReport{Error: err.Error()})
+			return cli.Failed
+		}
+		o.Upgraded = func(u upgrade.Result) { report(upgradeReport{Done: &u}) }
 	}
 	o.Level.Set(o.Config.LogLevel)
 	o.Metrics = metrics.New(o.Build.Version)
@@ -124,22 +128,6 @@ func serve(s cli.Streams, path string, report func(upgradeReport)) int {
 	return cli.OK
 }
 
-// meetPredecessor reports whether the process to be taken over has answered.
-func meetPredecessor(o *gate.Options, report func(upgradeReport)) bool {
-	var err error
-	o.Predecessor, err = upgrade.Meet(o.Config.Admin.Socket, o.Config.StateDir, o.Build.Version)
-	// In a unit of systemd this process has its own connection to the journal, which knows it by that.
-	if err == nil && os.Getenv("JOURNAL_STREAM") == "" {
-		err = o.Predecessor.AdoptLog()
-	}
-	if err != nil {
-		report(upgradeReport{Error: err.Error()})
-		return false
-	}
-	o.Upgraded = func(u upgrade.Result) { report(upgradeReport{Done: &u}) }
-	return true
-}
-
 // raiseUnless is prompt.Raise for a gate that handles signals itself once it is running.
 func raiseUnless(running *bool) func(os.Signal) {
 	return func(sig os.Signal) {
@@ -147,6 +135,17 @@ func raiseUnless(running *bool) func(os.Signal) {
 			prompt.Raise(sig)
 		}
 	}
+}
+
+// meet asks the gate that runs for an upgrade to this process.
+func meet(o *gate.Options) (err error) {
+	if o.Predecessor, err = upgrade.Meet(o.Config.Admin.Socket, o.Config.StateDir, o.Build.Version); err != nil {
+		return err
+	}
+	if os.Getenv("JOURNAL_STREAM") != "" { // in a unit of systemd the journal knows this process by its own connection
+		return nil
+	}
+	return o.Predecessor.AdoptLog()
 }
 
 // loadConfig loads the configuration of a gate. If that fails, it prints why and
