@@ -183,7 +183,7 @@ func (s *session) judgeAgain(p *Policy, at time.Time) (r *Refusal) {
 	}()
 	rule, err := s.peer.judge(p, at, at)
 	if err == nil {
-		s.times = timesOf(rule)
+		s.times = policy.TimesOf(rule)
 		return nil
 	}
 	if r = asRefusal(err); r.Outcome != outcome.CertExpired || p.OnExpiry == policy.Immediate {

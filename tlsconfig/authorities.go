@@ -12,7 +12,7 @@ type Authority struct {
 	Signature     string // the algorithm
 	SignatureBits int    // likewise; -1: not known to OpenSSL
 	NotAfter      time.Time
-	Root          bool   // it is trusted for its key, and its signature does not count
+	Root          bool // it is trusted for its key, and its signature does not count
 }
 
 // Authorities returns the certificates of ca_file, in its order; nil if clients need no certificate.

@@ -119,7 +119,7 @@ func (h *Handshake) layer() *Layer {
 	if h.refused || s == nil || h.tap.in.rest+h.tap.in.have+h.tap.out.rest+h.tap.out.have > 0 {
 		return nil
 	}
-	l := &Layer{suite: s, version: state.Version, id: state.CipherSuite, client: h.keys.client}
+	l := &Layer{suite: s, version: state.Version, id: state.CipherSuite, client: h.keys.client, budget: firstBudget}
 	ours, theirs := &l.out, &l.in
 	if !l.client {
 		ours, theirs = theirs, ours
