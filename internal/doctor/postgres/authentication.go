@@ -72,7 +72,7 @@ func authenticationChecks() []check {
 			about:   about{"connection_limit", report.Authentication, "5.5", "One account that runs wild takes all connections."},
 			stopped: func(o Options) string { return o.GateLimits },
 			status:  report.Note,
-			sql:     `select quote_ident(rolname), format('alter role %I connection limit 50;', rolname) from pg_roles where rolcanlogin and rolconnlimit = -1 and not rolsuper order by 1`,
+			sql:     `select quote_ident(rolname), format('alter role %I connection limit %s;', rolname, greatest(50, 2 * (select count(*) from pg_stat_activity where usesysid = r.oid))) from pg_roles r where rolcanlogin and rolconnlimit = -1 and not rolsuper order by 1`,
 			reason:  "login roles without a connection limit: {}",
 			passed:  "every login role has a connection limit, superusers aside",
 		},

@@ -101,8 +101,17 @@ func TestSet(t *testing.T) {
 			t.Errorf("%+v: %q", c, got)
 		}
 	}
+	directory := &server{super: true, settings: map[string]setting{"logging_collector": {value: "on"}, "log_directory": {value: "log", context: "sighup"}}}
+	for _, c := range logChecks() {
+		if c.subject().id != "log_directory" {
+			continue
+		}
+		if f := c.findings(context.Background(), directory)[0]; !strings.HasPrefix(f.Fix, "-- make the directory for the account of PostgreSQL first") {
+			t.Errorf("%+v", f)
+		}
+	}
 	s := &server{super: true, settings: map[string]setting{"shared_preload_libraries": {value: `pg_stat_statements, "$libdir/it's"`, context: "postmaster"}}}
-	if got := s.preload("pgaudit"); !strings.HasPrefix(got, `alter system set shared_preload_libraries = 'pg_stat_statements', '$libdir/it''s', 'pgaudit';`) {
+	if got := s.preload("pgaudit"); !strings.Contains(got, `alter system set shared_preload_libraries = 'pg_stat_statements', '$libdir/it''s', 'pgaudit';`) {
 		t.Error(got)
 	}
 }

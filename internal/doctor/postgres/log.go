@@ -66,13 +66,17 @@ func logChecks() []check {
 		})},
 		note("log_truncate_on_rotation", "3.1.7", "on", "A file name that comes again would grow without bound.", onlyIf(reusesNames, is("off", "log_filename comes again, and its old lines stay"))),
 		funcCheck{logAbout("log_rotation", "3.1.8, 3.1.9", "One file grows until the disk is full."), checkRotation},
-		note("log_directory", "3.1.4", "'/var/log/postgresql'", "A base backup copies the log, and a full disk of the log stops the database.", onlyIf(collects, func(s *server, v string) string {
-			data, _ := s.value("data_directory")
-			if !strings.HasPrefix(v, "/") || data != "" && strings.HasPrefix(v+"/", data+"/") {
-				return "is " + display(v) + ", inside the data directory"
-			}
-			return ""
-		})),
+		settingCheck{
+			about: logAbout("log_directory", "3.1.4", "A base backup copies the log, and a full disk of the log stops the database."), name: "log_directory", status: report.Note,
+			want: "'/var/log/postgresql'", first: "-- make the directory for the account of PostgreSQL first, which does not start without it: install -d -m 0700 -o postgres /var/log/postgresql\n",
+			wrong: onlyIf(collects, func(s *server, v string) string {
+				data, _ := s.value("data_directory")
+				if !strings.HasPrefix(v, "/") || data != "" && strings.HasPrefix(v+"/", data+"/") {
+					return "is " + display(v) + ", inside the data directory"
+				}
+				return ""
+			}),
+		},
 		note("syslog_sequence_numbers", "3.1.11", "on", "syslog drops a line that is equal to the one before.", onlyIf(toSyslog, is("off", "repeated lines are lost"))),
 		note("syslog_split_messages", "3.1.12", "on", "syslog cuts a line that is too long.", onlyIf(toSyslog, is("off", "long lines are cut"))),
 		funcCheck{logAbout("pgaudit", "3.2", "log_statement records a text; an audit records the objects that a statement has touched."), checkAudit},
@@ -136,5 +140,5 @@ func checkAudit(_ context.Context, s *server) []report.Finding {
 	case s.preloads("pgaudit"):
 		return []report.Finding{report.Passed("pgaudit is loaded")}
 	}
-	return []report.Finding{report.New(report.Note, "shared_preload_libraries", fmt.Sprintf("pgaudit is not loaded (shared_preload_libraries is %s)", display(v)), "-- install the package of pgaudit first\n"+s.preload("pgaudit"))}
+	return []report.Finding{report.New(report.Note, "shared_preload_libraries", fmt.Sprintf("pgaudit is not loaded (shared_preload_libraries is %s)", display(v)), s.preload("pgaudit"))}
 }

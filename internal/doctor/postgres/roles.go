@@ -130,7 +130,8 @@ func powerChecks() []check {
 		listCheck{
 			about:  about{"role_replication", report.Roles, "7.1", "Replication copies the whole cluster, so its role should be used for nothing else."},
 			status: report.Warn,
-			sql: `select quote_ident(rolname), format('alter role %I noreplication;', rolname) from pg_roles r
+			sql: `select quote_ident(rolname), case when exists (select from pg_stat_activity where usesysid = r.oid and backend_type = 'walsender')
+					then format(E'-- %I replicates now: give its standbys another role first\n', rolname) else '' end || format('alter role %I noreplication;', rolname) from pg_roles r
 				where rolreplication and rolcanlogin and not rolsuper
 				and (exists (select from pg_shdepend where refclassid = 'pg_authid'::regclass and refobjid = r.oid and deptype = 'o')
 				or exists (select from pg_auth_members where member = r.oid)) order by 1`,

@@ -82,7 +82,8 @@ func (s *server) preload(library string) string {
 	for _, w := range append(s.words("shared_preload_libraries"), library) {
 		list = append(list, "'"+strings.ReplaceAll(w, "'", "''")+"'")
 	}
-	return safeStatements(s.set("shared_preload_libraries", strings.Join(list, ", ")))
+	return "-- install the package of " + library + " first: PostgreSQL does not start without a library of the list\n" +
+		"-- name all libraries that you add in one statement: each replaces the list\n" + safeStatements(s.set("shared_preload_libraries", strings.Join(list, ", ")))
 }
 
 // settingCheck is a check of one parameter.
@@ -94,6 +95,7 @@ type settingCheck struct {
 	// wrong returns what is wrong with a value; "": nothing.
 	wrong func(s *server, value string) string
 	want  string // the right value, in SQL
+	first string // what to do before, as a comment; empty: nothing
 }
 
 func (c settingCheck) findings(_ context.Context, s *server) []report.Finding {
@@ -112,7 +114,7 @@ func (c settingCheck) findings(_ context.Context, s *server) []report.Finding {
 	if v.file != "" {
 		where += ", " + v.file
 	}
-	return []report.Finding{stamp(c.about, report.New(c.status, where, c.name+" "+reason, s.set(c.name, c.want)))}
+	return []report.Finding{stamp(c.about, report.New(c.status, where, c.name+" "+reason, c.first+s.set(c.name, c.want)))}
 }
 
 func display(value string) string {

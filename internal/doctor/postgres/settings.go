@@ -66,7 +66,7 @@ func checkArchiving(_ context.Context, s *server) []report.Finding {
 	trivial := strings.Trim(command, " \t") == "" || regexp.MustCompile(`^\s*(/usr)?(/bin/)?(true|:|exit 0)\s*$`).MatchString(command)
 	switch {
 	case mode == "off":
-		return []report.Finding{report.New(report.Note, "archive_mode", "archive_mode is off: no WAL is archived", s.set("archive_mode", "on")+"\n-- and set archive_command, as your backup program says")}
+		return []report.Finding{report.New(report.Note, "archive_mode", "archive_mode is off: no WAL is archived", "-- set archive_command first, as your backup program says: without one that works, WAL fills the disk\n"+s.set("archive_mode", "on"))}
 	case known && trivial && library == "":
 		return []report.Finding{report.New(report.Warn, "archive_command", fmt.Sprintf("archive_command is %s: it archives nothing", display(command)), "-- set archive_command, as your backup program says")}
 	}
