@@ -12,11 +12,8 @@ type auditor struct {
 	failing func() error
 }
 
-// kept reports whether there is a trail, so that nothing is prepared for none.
-func (a auditor) kept() bool { return a.keep != nil }
-
 func (a auditor) record(event string, attrs []slog.Attr) {
-	if a.kept() {
+	if a.keep != nil {
 		a.keep(event, attrs)
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"runtime/debug"
 	"time"
 
@@ -141,7 +140,7 @@ func (c *conn) serve(ctx context.Context) error {
 	startup, err := pgwire.ParseStartup(packet)
 	c.peer.recordStartup(startup)
 	if err != nil {
-		return startupRefusal(err)
+		return handshake.StartupRefusal(err)
 	}
 
 	// 4 The verdict, by the newest policy, and the limits.
@@ -292,7 +291,7 @@ func (c *conn) readFirstPacket() (packet pgwire.Packet, direct bool, err error) 
 	}
 	for gssenc := false; ; {
 		if packet, err = pgwire.ReadPacket(c.socket); err != nil {
-			return packet, false, readRefusal(err)
+			return packet, false, handshake.ReadRefusal(err)
 		}
 		c.canSendError = true
 		switch packet.Kind() {
@@ -300,7 +299,7 @@ func (c *conn) readFirstPacket() (packet pgwire.Packet, direct bool, err error) 
 			// One byte and no more: a client takes whatever follows it in
 			// clear for an attack (CVE-2021-23222).
 			_, err := c.socket.Write([]byte{'S'})
-			return packet, false, writeRefusal(err)
+			return packet, false, handshake.WriteRefusal(err)
 		case pgwire.CancelRequest:
 			return packet, false, nil
 		case pgwire.GSSENCRequest:
@@ -309,7 +308,7 @@ func (c *conn) readFirstPacket() (packet pgwire.Packet, direct bool, err error) 
 			}
 			gssenc = true
 			if _, err := c.socket.Write([]byte{'N'}); err != nil {
-				return packet, false, writeRefusal(err)
+				return packet, false, handshake.WriteRefusal(err)
 			}
 		default:
 			startup, _ := pgwire.ParseStartup(packet)
@@ -328,7 +327,7 @@ func (c *conn) answerHealthCheck(refused error) error {
 		return refused
 	}
 	if _, err := c.socket.Write([]byte{'S'}); err != nil {
-		return writeRefusal(err)
+		return handshake.WriteRefusal(err)
 	}
 	if _, err := c.socket.Peek(); errors.Is(err, io.EOF) || relay.IsReset(err) {
 		return refuse(outcome.Probe, "closed after the answer to its SSLRequest")
@@ -344,7 +343,7 @@ func (c *conn) firstByte() (byte, error) {
 		err = io.EOF // how many port scanners end
 	}
 	if err != nil {
-		return 0, readRefusal(err)
+		return 0, handshake.ReadRefusal(err)
 	}
 	return first, nil
 }
@@ -356,7 +355,7 @@ func (c *conn) readStartup(direct bool) (pgwire.Packet, error) {
 	for {
 		packet, err := pgwire.ReadPacket(handshake.Reader{TLS: c.tls, Under: c.under})
 		if err != nil {
-			return packet, readRefusal(err)
+			return packet, handshake.ReadRefusal(err)
 		}
 		kind := packet.Kind()
 		if kind == pgwire.Startup || kind == pgwire.CancelRequest {
@@ -367,7 +366,7 @@ func (c *conn) readStartup(direct bool) (pgwire.Packet, error) {
 		}
 		answered[kind] = true
 		if _, err := c.tls.Write([]byte{'N'}); err != nil {
-			return packet, writeRefusal(err)
+			return packet, handshake.WriteRefusal(err)
 		}
 	}
 }
@@ -432,6 +431,12 @@ func (c *conn) addClientInfo(m *pgwire.StartupMessage) {
 	info.Set(m)
 }
 
+// What clients get whose login takes too long. All sessions have the same, and nobody changes it.
+var (
+	loginTimeout  = pgwire.Fatal(pgwire.SQLStateQueryCanceled, "canceling authentication due to timeout", "")
+	backendSilent = pgwire.Fatal(pgwire.SQLStateCannotConnectNow, "the database does not answer", "") // libpq tries its next host
+)
+
 // startRelay gives the session to the relay, or closes backend.
 func (c *conn) startRelay(backend *backend.Conn, rule *acl.Rule) error {
 	_ = c.socket.SetDeadline(time.Time{})
@@ -447,8 +452,8 @@ func (c *conn) startRelay(backend *backend.Conn, rule *acl.Rule) error {
 		Backend:       backend.Conn,
 		BackendTLS:    backend.TLS,
 		LoginDeadline: c.loginDeadline,
-		LoginMessage:  pgwire.Fatal(pgwire.SQLStateQueryCanceled, "canceling authentication due to timeout", ""),
-		SilentMessage: pgwire.Fatal(pgwire.SQLStateCannotConnectNow, "the database does not answer", ""), // libpq tries its next host
+		LoginMessage:  loginTimeout,
+		SilentMessage: backendSilent,
 		Ready:         session.ready,
 		Refused:       session.loginRefused,
 		Done:          session.relayEnded,
@@ -457,49 +462,4 @@ func (c *conn) startRelay(backend *backend.Conn, rule *acl.Rule) error {
 		_ = backend.Close()
 	}
 	return err
-}
-
-// readRefusal says why a startup packet could not be read.
-func readRefusal(err error) error {
-	switch {
-	case errors.Is(err, io.EOF):
-		return refuse(outcome.Probe, "closed before it asked for anything")
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return refuse(outcome.StartupTimeout, "no complete startup packet in time")
-	case errors.Is(err, handshake.ErrTooLarge), errors.Is(err, handshake.ErrTooManyRecords):
-		return refuse(outcome.InvalidPacket, err.Error())
-	case errors.Is(err, pgwire.ErrLength), errors.Is(err, pgwire.ErrLayout):
-		return refuse(outcome.InvalidPacket, err.Error())
-	case errors.Is(err, io.ErrUnexpectedEOF), relay.IsReset(err):
-		return refuse(outcome.ClientGone, "in the middle of its startup")
-	}
-	return refuse(outcome.TLSFailed, err.Error())
-}
-
-func writeRefusal(err error) error {
-	if err == nil {
-		return nil
-	}
-	return refuse(outcome.ClientGone, err.Error())
-}
-
-// startupRefusal says why a startup message is refused. The words are safe to
-// show: pgwire quotes what is the client's.
-func startupRefusal(err error) error {
-	var p *pgwire.ProtocolError
-	if !errors.As(err, &p) {
-		return err
-	}
-	r := &Refusal{Outcome: outcome.ProtocolViolation, Public: p.Message, Detail: p.Message}
-	switch p.SQLSTATE {
-	case pgwire.SQLStateFeatureNotSupported:
-		r.Outcome = outcome.UnsupportedProtocol
-	case pgwire.SQLStateInvalidAuthorization:
-		r.Outcome = outcome.NoUser
-	case pgwire.SQLStateInsufficientPrivilege:
-		r.Outcome = outcome.ReservedSetting
-	case pgwire.SQLStateInvalidParameterValue:
-		r.Outcome = outcome.InvalidParameter
-	}
-	return r
 }

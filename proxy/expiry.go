@@ -4,21 +4,10 @@ import (
 	"fmt"
 	"time"
 
-	"pgwicket/acl"
 	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgwire"
 	"pgwicket/internal/relay"
 )
-
-// ruleTimes are the limits of a rule; nil: the limit of all.
-type ruleTimes struct{ idle, lifetime *time.Duration }
-
-func timesOf(rule *acl.Rule) ruleTimes {
-	if rule == nil {
-		return ruleTimes{}
-	}
-	return ruleTimes{rule.IdleTimeout, rule.SessionLifetime}
-}
 
 // expire ends the sessions that have been idle, or open, for too long.
 func (s *Server) expire(at time.Time) {
@@ -37,19 +26,12 @@ func (s *session) expire(l Limits, at time.Time) {
 	if s.phase != relaying || s.terminating() {
 		return // it has not begun, or it is ending
 	}
-	if s.times.lifetime != nil {
-		l.SessionLifetime = *s.times.lifetime
-	}
+	l = s.times.Apply(l)
 	if l.SessionLifetime > 0 && s.expireOld(l.SessionLifetime, at) {
 		return
 	}
 	if s.hasMoved(at) {
 		return
-	}
-	if idle := s.times.idle; idle != nil {
-		l.IdleTimeout, l.IdleInTransaction = *idle, *idle
-	} else if l.IdleInTransaction <= 0 {
-		l.IdleInTransaction = l.IdleTimeout
 	}
 	s.expireQuiet(relay.Idle, outcome.IdleTimeout, l.IdleTimeout, at, "it has been idle for the idle_timeout of %v")
 	words := "it has been idle in a transaction for the idle_in_transaction_timeout of %v"

@@ -245,3 +245,53 @@ func TestShutdownWhileAcceptingResumes(t *testing.T) {
 		cancel()
 	}
 }
+
+// slow is a listener whose loop has accepted a connection, and does not go on before goOn is closed.
+type slow struct {
+	*net.TCPListener
+	accepted, goOn chan struct{}
+}
+
+func (s *slow) Accept() (net.Conn, error) {
+	conn, err := s.TCPListener.Accept()
+	if err == nil {
+		close(s.accepted)
+		<-s.goOn
+	}
+	return conn, err
+}
+
+// A connection that an accept loop has just accepted is neither the new process's nor counted yet. The old one must not
+// end before it.
+func TestNotIdleWithAConnectionAccepted(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newServer(t, &proxy.Policy{Networks: networks([]string{"127.0.0.0/8"}, nil), StartupTimeout: patience}, slog.New(slog.DiscardHandler), metrics.New("test"))
+	loop := &slow{ln.(*net.TCPListener), make(chan struct{}), make(chan struct{})}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(loop) }()
+	client, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	<-loop.accepted
+	s.PauseAccepting()
+	s.HandedOver()
+	if s.Idle() {
+		t.Error("it is idle before the connection is served")
+	}
+	close(loop.goOn)
+	eventually(t, "the connection is served", func() bool { return s.Sessions() == 1 })
+	if s.Idle() {
+		t.Error("it is idle beside the connection")
+	}
+	_ = client.Close()
+	eventually(t, "it is idle", s.Idle)
+	if err := s.Drain(context.Background()); err != nil {
+		t.Error(err)
+	}
+	<-served
+}

@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"pgwicket/internal/outcome"
-	"pgwicket/internal/pgwire"
 )
 
 // Each outcome is foreseen by the counters that it may come to, and by no other. The gates of the other tests hold
@@ -29,19 +28,5 @@ func TestOutcomesAreExpected(t *testing.T) {
 	}
 	if has(e.Ended, outcome.Probe) || has(e.Ended, outcome.Plaintext) {
 		t.Error("a live session cannot be a probe")
-	}
-}
-
-// pgwire's SQLSTATEs must arrive as outcomes that have the same one.
-func TestStartupRefusalKeepsTheSQLSTATE(t *testing.T) {
-	for sqlstate, want := range map[string]Outcome{"08P01": outcome.ProtocolViolation, "0A000": outcome.UnsupportedProtocol, "28000": outcome.NoUser} {
-		r := asRefusal(startupRefusal(&pgwire.ProtocolError{SQLSTATE: sqlstate, Message: "why"}))
-		o := r.Outcome
-		if o != want || o.Meaning().SQLSTATE != sqlstate {
-			t.Errorf("%s became %v with %s", sqlstate, o, o.Meaning().SQLSTATE)
-		}
-		if s, text := r.Message(); s != sqlstate || text != "why" {
-			t.Errorf("%s: the client is told %s %q", sqlstate, s, text)
-		}
 	}
 }

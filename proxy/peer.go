@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"pgwicket/acl"
@@ -49,7 +50,7 @@ func (p *peer) proxied(source netip.AddrPort) {
 // recordTLS keeps what a judgement and the log need of a handshake, and no more.
 func (p *peer) recordTLS(s tls.ConnectionState) {
 	p.tls = tlsFacts{version: s.Version, suite: s.CipherSuite, group: s.CurveID, complete: s.HandshakeComplete, protocol: s.NegotiatedProtocol}
-	p.request.SNI = s.ServerName
+	p.request.SNI = kept(s.ServerName)
 }
 
 // tlsFacts is what is kept of a handshake. A tls.ConnectionState would take five times as much.
@@ -86,6 +87,11 @@ const maxText = 256
 // cut returns a text of a client's as it may be printed: escaped, and clipped.
 func cut(s string) string { return printable.Short(s, maxText) }
 
+// kept returns what a session keeps of a text that may be as long as a handshake or a startup
+// packet: enough to see that cut has left something out. PostgreSQL has 63 bytes of an
+// application_name, and a host name has 253.
+func kept(s string) string { return strings.Clone(s[:min(len(s), maxText+1)]) }
+
 // maxReason is how long a reason in the log may be, which may quote the client.
 const maxReason = 1024
 
@@ -96,7 +102,7 @@ func (p *peer) recordStartup(m pgwire.StartupMessage) {
 		return
 	}
 	p.request.User, p.request.Database = m.User(), m.Database()
-	p.application = m.Get("application_name")
+	p.application = kept(m.Get("application_name"))
 	switch walsender, database := m.Replication(); {
 	case database:
 		p.request.Replication = acl.LogicalReplication

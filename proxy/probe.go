@@ -17,7 +17,7 @@ func (s *Server) Alive(ctx context.Context) error {
 		return nil
 	}
 	for ln, loop := range loops {
-		if err := s.probes.Probe(ctx, ln.Addr(), loop.rounds.Load); err != nil && !s.shutdown.begun.Load() {
+		if err := s.probes.Probe(ctx, ln.Addr(), loop.Rounds); err != nil && !s.shutdown.begun.Load() {
 			return err
 		}
 	}

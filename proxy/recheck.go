@@ -25,10 +25,10 @@ func (s *Server) now() time.Time { return s.maintenance.now() }
 // expire and lists go stale, and ends those whose own time is over.
 func (s *Server) maintain() {
 	defer close(s.maintenance.done)
+	change := policy.NewTimer(s.now)
 	policy := s.policy.Load()
 	recheck, expire, summary := every(policy.RecheckInterval), every(policy.Precision()), every(summaryInterval)
-	change := newNextChange(s.now)
-	change.follow(policy)
+	change.Follow(policy)
 	defer s.logLeftOut()
 	for {
 		select {
@@ -36,7 +36,7 @@ func (s *Server) maintain() {
 			recheck.Stop()
 			expire.Stop()
 			summary.Stop()
-			change.timer.Stop()
+			change.Stop()
 			return
 		case <-summary.C:
 			s.logLeftOut()
@@ -45,12 +45,12 @@ func (s *Server) maintain() {
 			reset(recheck, policy.RecheckInterval)
 			reset(expire, policy.Precision())
 			s.recheck()
-			change.follow(policy)
+			change.Follow(policy)
 		case <-recheck.C:
 			s.recheck()
-		case <-change.timer.C:
+		case <-change.C:
 			policy = s.policy.Load() // RenewPolicy does not wake this
-			if change.follow(policy) {
+			if change.Follow(policy) {
 				s.recheck()
 			}
 		case at := <-expire.C:
@@ -183,7 +183,7 @@ func (s *session) judgeAgain(p *Policy, at time.Time) (r *Refusal) {
 	}()
 	rule, err := s.peer.judge(p, at, at)
 	if err == nil {
-		s.times = timesOf(rule)
+		s.times = policy.TimesOf(rule)
 		return nil
 	}
 	if r = asRefusal(err); r.Outcome != outcome.CertExpired || p.OnExpiry == policy.Immediate {

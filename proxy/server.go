@@ -62,7 +62,7 @@ type Server struct {
 	audit       auditor
 
 	mu        sync.Mutex
-	listeners map[net.Listener]*acceptLoop
+	listeners map[net.Listener]*socket.Loop
 	sessions  map[*session]struct{}
 	wg        sync.WaitGroup // one for each session
 	accepts   sync.WaitGroup // one for each Serve
@@ -111,7 +111,7 @@ func New(o Options) (*Server, error) {
 		refusals:    newRefusals(o.Refusals),
 		shutdown:    shutdown{done: make(chan struct{})},
 		metrics:     m,
-		listeners:   make(map[net.Listener]*acceptLoop),
+		listeners:   make(map[net.Listener]*socket.Loop),
 		sessions:    make(map[*session]struct{}),
 		limiter:     limit.NewConnections(countStage(m)),
 		auth:        limit.NewAttempts(),
@@ -186,18 +186,6 @@ func (s *Server) Snapshot() []Session {
 	return all
 }
 
-// Back-off after a failed accept, as net/http has it. Running out of file
-// descriptors is the usual cause and passes as sessions end.
-const (
-	minAcceptDelay = 5 * time.Millisecond
-	maxAcceptDelay = time.Second
-)
-
-// acceptLoop is what is known of the accept loop of a listener.
-type acceptLoop struct {
-	rounds atomic.Uint64
-}
-
 // HandOver is for a server whose successor listens on the same sockets or
 // addresses: a Shutdown then serves the connections that it has accepted, and
 // leaves the sessions alone for half of the time that its context gives. It must be called
@@ -228,39 +216,27 @@ func (s *Server) Serve(ln net.Listener) error {
 		s.begin(conn, name)
 		accepted()
 	}
-	delay := time.Duration(0)
-	for {
-		conn, err := ln.Accept()
-		loop.rounds.Add(1)
-		switch {
-		case err == nil:
-			delay = 0
-			take(conn.(*net.TCPConn))
-		case s.shutdown.accepting.Wait(err):
-		case s.shutdown.accepting.Stopped():
-			if !s.shutdown.upgraded.Load() { // else they are the new process's
-				socket.AcceptQueued(ln, take)
-			}
-			return ErrServerClosed
-		case errors.Is(err, net.ErrClosed):
-			return err
-		default:
-			delay = min(max(2*delay, minAcceptDelay), maxAcceptDelay)
-			s.metrics.AcceptFailed()
-			s.log.Error("accept failed", "listener", name, "error", err, "retry_in", delay.String())
-			time.Sleep(delay)
-		}
+	err := loop.Run(ln, &s.shutdown.accepting, take, func(err error, retryIn time.Duration) {
+		s.metrics.AcceptFailed()
+		s.log.Error("accept failed", "listener", name, "error", err, "retry_in", retryIn.String())
+	})
+	if err != nil {
+		return err
 	}
+	if !s.shutdown.upgraded.Load() { // else they are the new process's
+		socket.AcceptQueued(ln, take)
+	}
+	return ErrServerClosed
 }
 
 // track records a listener, unless the server is shutting down.
-func (s *Server) track(ln net.Listener) *acceptLoop {
+func (s *Server) track(ln net.Listener) *socket.Loop {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.shutdown.begun.Load() {
 		return nil
 	}
-	loop := new(acceptLoop)
+	loop := new(socket.Loop)
 	s.listeners[ln] = loop
 	s.accepts.Add(1)
 	return loop

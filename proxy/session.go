@@ -9,6 +9,7 @@ import (
 	"pgwicket/internal/limit"
 	"pgwicket/internal/outcome"
 	"pgwicket/internal/pgwire"
+	"pgwicket/internal/policy"
 	"pgwicket/internal/printable"
 	"pgwicket/internal/relay"
 )
@@ -46,7 +47,7 @@ type session struct {
 	deferred   bool               // refusal waits until the backend is idle
 	interrupt  context.CancelFunc // ends what a starting or judged connection waits for
 	rule       string             // that has admitted it
-	times      ruleTimes          // of the rule that admits it now
+	times      policy.RuleTimes   // of the rule that admits it now
 	relay      relay.Handle       // from the phase relaying on
 	login      pgwire.Login       // once the backend is ready
 	refusal    *Refusal           // why it was cut, or why recheck has ended it, or will
@@ -131,7 +132,7 @@ func (s *session) hasEnded() bool {
 func (s *session) setRule(rule *acl.Rule) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.rule, s.times = rule.Name, timesOf(rule)
+	s.rule, s.times = rule.Name, policy.TimesOf(rule)
 }
 
 // endStartup ends the startup of a connection that does not become a session, and

@@ -31,6 +31,19 @@ func (s *Server) HandedOver() { s.shutdown.upgraded.Store(true) }
 // TakenBack ends HandedOver: the successor is gone. ResumeAccepting must follow.
 func (s *Server) TakenBack() { s.shutdown.upgraded.Store(false) }
 
+// Idle reports whether nothing is open, and nothing that was accepted is about to be. It is for a server whose accept loops are
+// held up: one of them may just have accepted a connection.
+func (s *Server) Idle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, loop := range s.listeners {
+		if !loop.Held() {
+			return false
+		}
+	}
+	return len(s.sessions) == 0
+}
+
 // Drain is Shutdown after HandedOver: sessions are ended, in words, as they become idle, and nothing is accepted
 // any more.
 func (s *Server) Drain(ctx context.Context) error {

@@ -72,7 +72,8 @@ func serveUpgrade(s cli.Streams, path string, fd int) int {
 
 // serve runs a gate. report is for one that takes over from the running gate; nil: it does not.
 func serve(s cli.Streams, path string, report func(upgradeReport)) int {
-	signals, running := make(chan os.Signal, 4), false
+	reloads, stops := make(chan os.Signal, 1), make(chan os.Signal, 2) // see gate.Signals
+	running := false
 	sockets, err := systemd.PassedSockets()
 	if err != nil {
 		fmt.Fprintf(s.Err, "pgwicket: %v\n", err)
@@ -88,8 +89,8 @@ func serve(s cli.Streams, path string, report func(upgradeReport)) int {
 		fmt.Fprintf(s.Err, "pgwicket: %v\n", err)
 		return cli.Failed
 	}
-	signal.Notify(signals, syscall.SIGHUP) // before the load: an early one must not end the process
-	defer signal.Stop(signals)
+	signal.Notify(reloads, syscall.SIGHUP) // before the load: an early one must not end the process
+	defer signal.Stop(reloads)
 	o := gate.Options{
 		Path: path, Prompts: promptsOf(s, raiseUnless(&running)), Sockets: sockets, Level: new(slog.LevelVar), Build: thisBuild(path),
 		Files: filewatch.Take(config.Files(path)),
@@ -99,17 +100,9 @@ func serve(s cli.Streams, path string, report func(upgradeReport)) int {
 		return status
 	}
 	if report != nil {
-		var err error
-		if o.Predecessor, err = upgrade.Meet(o.Config.Admin.Socket, o.Config.StateDir, o.Build.Version); err != nil {
+		if err := meet(&o); err != nil {
 			report(upgradeReport{Error: err.Error()})
 			return cli.Failed
-		}
-		// In a unit of systemd this process has its own connection to the journal, which knows it by that.
-		if os.Getenv("JOURNAL_STREAM") == "" {
-			if err := o.Predecessor.AdoptLog(); err != nil {
-				report(upgradeReport{Error: err.Error()})
-				return cli.Failed
-			}
 		}
 		o.Upgraded = func(u upgrade.Result) { report(upgradeReport{Done: &u}) }
 	}
@@ -123,9 +116,10 @@ func serve(s cli.Streams, path string, report func(upgradeReport)) int {
 		fmt.Fprintf(s.Err, "pgwicket: %v\n", err)
 		return cli.Failed
 	}
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	signal.Notify(stops, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(stops)
 	running = true
-	if err := g.Run(signals); err != nil {
+	if err := g.Run(gate.Signals{Reload: reloads, Stop: stops}); err != nil {
 		if report != nil {
 			report(upgradeReport{Error: err.Error()}) // nobody reads it if the gate has served
 		}
@@ -141,6 +135,17 @@ func raiseUnless(running *bool) func(os.Signal) {
 			prompt.Raise(sig)
 		}
 	}
+}
+
+// meet asks the gate that runs for an upgrade to this process.
+func meet(o *gate.Options) (err error) {
+	if o.Predecessor, err = upgrade.Meet(o.Config.Admin.Socket, o.Config.StateDir, o.Build.Version); err != nil {
+		return err
+	}
+	if os.Getenv("JOURNAL_STREAM") != "" { // in a unit of systemd the journal knows this process by its own connection
+		return nil
+	}
+	return o.Predecessor.AdoptLog()
 }
 
 // loadConfig loads the configuration of a gate. If that fails, it prints why and

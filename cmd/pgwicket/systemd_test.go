@@ -49,6 +49,20 @@ func newUnit(t *testing.T, lines ...string) *unit {
 	return u
 }
 
+// moveTo has another directory hold that of u.
+func (u *unit) moveTo(parent string) {
+	u.t.Helper()
+	dir, err := os.MkdirTemp(parent, "pgw-unit-")
+	u.check(err)
+	u.t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	files, err := os.ReadDir(u.dir)
+	u.check(err)
+	for _, f := range files {
+		u.check(exec.Command("mv", u.path(f.Name()), dir).Run())
+	}
+	u.dir, u.config = dir, filepath.Join(dir, filepath.Base(u.config))
+}
+
 func (u *unit) path(name string) string { return filepath.Join(u.dir, name) }
 
 func (u *unit) check(err error) {

@@ -93,7 +93,7 @@ func upgradeCommand(s cli.Streams) *cobra.Command {
 }
 
 // askPlan returns what an upgrade would do, and the account that the new process must have. Root takes the gate's word
-// for that from nobody but the kernel.
+// for that from nobody but the kernel, and only where no other account can have put the socket.
 func askPlan(path string, timeout time.Duration) (plan upgrade.Plan, account upgrade.Account, err error) {
 	c, err := adminclient.New(path, true)
 	if err != nil {
@@ -109,7 +109,9 @@ func askPlan(path string, timeout time.Duration) (plan upgrade.Plan, account upg
 	plan.Version, plan.Problem = printable.Escape(plan.Version), printable.Escape(plan.Problem)
 	account.UID = plan.UID
 	if listener, known := c.Listener(); known && os.Geteuid() == 0 {
-		account, err = upgrade.AccountOf(plan.PID, listener)
+		if account, err = upgrade.AccountOf(plan.PID, listener); err == nil {
+			err = account.CheckSocket(c.Socket())
+		}
 	}
 	return plan, account, err
 }

@@ -236,15 +236,24 @@ func TestUpgradeWithoutChannel(t *testing.T) {
 	c.asks("select 3;", "3")
 }
 
-// dying is a test in the part of the old process, which serves an admin socket, hands its place over, and dies before it
-// has said what it has handed over. It returns its end of the connection for commands.
-func (u *unit) dying() <-chan net.Conn {
+// oldProcess is what a test does in the part of the old process, which has no sessions.
+type oldProcess struct {
+	prepared func() error                                          // when the new process is; nil: nothing
+	serving  func(channel *handover.Conn, commands net.Conn) error // when it serves; both are closed then
+	ended    chan error                                            // gets how it has ended
+}
+
+// hands has a test serve an admin socket, and hand its place over to the process that asks for an upgrade. Its log is
+// new.log.
+func (u *unit) hands(p *oldProcess) {
 	u.t.Helper()
+	u.replace("admin: {", fmt.Sprintf("admin: {socket: %s, ", u.path("admin.sock")))
+	u.endGates()
+	p.ended = make(chan error, 1)
 	ln, err := net.Listen("unix", u.path("admin.sock"))
 	u.check(err)
 	ln.(*net.UnixListener).SetUnlinkOnClose(false)
 	u.t.Cleanup(func() { _ = ln.Close() })
-	commands := make(chan net.Conn, 1)
 	plan := upgrade.Plan{PID: os.Getpid(), Version: "old", Format: handover.Version, UID: os.Geteuid()}
 	go func() {
 		_ = http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -254,17 +263,20 @@ func (u *unit) dying() <-chan net.Conn {
 			}
 			conn, _, err := http.NewResponseController(w).Hijack()
 			if err == nil {
-				err = u.handOverAndDie(conn.(*net.UnixConn), ln, commands)
+				err = u.handOver(conn.(*net.UnixConn), ln, p)
 			}
-			if err != nil {
-				u.t.Error(err)
-			}
+			p.ended <- err
 		}))
 	}()
-	return commands
+	u.t.Cleanup(func() {
+		if u.t.Failed() {
+			text, _ := os.ReadFile(u.path("new.log"))
+			u.t.Logf("new.log:\n%s", text)
+		}
+	})
 }
 
-func (u *unit) handOverAndDie(conn *net.UnixConn, ln net.Listener, commands chan<- net.Conn) error {
+func (u *unit) handOver(conn *net.UnixConn, ln net.Listener, p *oldProcess) error {
 	defer conn.Close()
 	c, other, err := handover.Pair()
 	if err != nil {
@@ -286,67 +298,104 @@ func (u *unit) handOverAndDie(conn *net.UnixConn, ln net.Listener, commands chan
 	if err != nil {
 		return err
 	}
+	defer ours.Close()
 	defer theirs.Close()
+	log, err := os.Create(u.path("new.log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
 	if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: pgwicket-upgrade\r\n\r\n"); err != nil {
 		return err
+	}
+	send := func(of any, role, address string) error {
+		return handover.With(of, func(fd int) error {
+			return c.Send(handover.Socket, map[string]string{"role": role, "address": address}, nil, fd)
+		})
 	}
 	err = errors.Join(
 		handover.With(other, func(fd int) error { return handover.OverSocket(conn).Send(handover.Welcome, nil, nil, fd) }),
 		c.Send(handover.Welcome, map[string]any{"format": handover.Version, "version": "old", "sockets": 3, "notify_socket": "", "watchdog_usec": ""}, nil),
-		handover.With(os.Stderr, func(fd int) error {
-			return c.Send(handover.Socket, map[string]string{"role": "log", "address": ""}, nil, fd)
-		}),
-		handover.With(theirs, func(fd int) error {
-			return c.Send(handover.Socket, map[string]string{"role": "commands", "address": ""}, nil, fd)
-		}),
-		handover.With(ln, func(fd int) error {
-			return c.Send(handover.Socket, map[string]string{"role": "admin socket", "address": u.path("admin.sock")}, nil, fd)
-		}),
-		ln.Close(),
-		c.Send(handover.Go, map[string]int{"sessions": 0, "starting": 0, "drain": 0}, nil, claim.Descriptor(), mark.Descriptor()),
+		send(log, "log", ""), send(theirs, "commands", ""), send(ln, "admin socket", u.path("admin.sock")),
+		ln.Close(), theirs.Close(), other.Close(),
 	)
-	if err != nil {
-		return err
-	}
-	for {
-		f, err := c.Receive()
-		if err != nil {
-			return err
+	for err == nil {
+		var f handover.Frame
+		if f, err = c.Receive(); err != nil {
+			break
 		}
 		f.Close()
-		if f.Kind == handover.Failed {
-			return fmt.Errorf("failed: %s", f.Text)
-		}
-		if f.Kind == handover.Serving {
+		switch f.Kind {
+		case handover.Failed:
+			err = fmt.Errorf("failed: %s", f.Text)
+		case handover.Prepared:
+			if p.prepared != nil {
+				err = p.prepared()
+			}
+			if err == nil {
+				err = c.Send(handover.Go, map[string]int{"sessions": 0, "starting": 0, "drain": 0}, nil, claim.Descriptor(), mark.Descriptor())
+			}
+		case handover.Serving:
 			if claim.Take() {
 				return errors.New("the new process serves without its claim")
 			}
-			commands <- ours
-			return c.Send(handover.Ended, map[string][]string{"ids": nil}, nil) // or it had not known that the new one serves
+			return p.serving(c, ours)
 		}
+	}
+	return err
+}
+
+// said has the new process know that the old one has heard of it.
+func said(c *handover.Conn) error {
+	return c.Send(handover.Ended, map[string][]string{"ids": nil}, nil)
+}
+
+// upgradesFrom runs the command, which must succeed.
+func (u *unit) upgradesFrom(p *oldProcess) {
+	u.t.Helper()
+	u.hands(p)
+	out, err := u.upgrade("--timeout", "30s")
+	if err != nil || !strings.Contains(out, "with 0 sessions") {
+		u.t.Fatalf("%v: %s", err, out)
 	}
 }
 
-// A new process that serves says so even if the old one dies before it has handed everything over, and keeps nothing of
-// it open.
-func TestUpgradeFromDyingProcess(t *testing.T) {
+// A new process that serves says so even if the channel breaks before the old one has handed everything over. It still
+// has the old one carry out commands.
+func TestUpgradeWithABrokenChannel(t *testing.T) {
 	t.Parallel()
 	u := newUnit(t)
-	u.replace("admin: {", fmt.Sprintf("admin: {socket: %s, ", u.path("admin.sock")))
-	u.endGates()
-	commands := u.dying()
-	out, err := u.upgrade("--timeout", "30s")
-	if err != nil || !strings.Contains(out, "with 0 sessions") {
-		t.Fatalf("%v: %s", err, out)
-	}
+	broken := make(chan struct{})
+	u.upgradesFrom(&oldProcess{serving: func(c *handover.Conn, commands net.Conn) error {
+		if err := errors.Join(said(c), c.Close()); err != nil {
+			return err
+		}
+		close(broken)
+		requests := bufio.NewReader(commands)
+		for range 3 { // the sessions that match, and all, are asked for first
+			r, err := http.ReadRequest(requests)
+			if err != nil {
+				return err
+			}
+			answer := "[]"
+			if r.Method == http.MethodPost {
+				answer = `{"terminated": 7}`
+			}
+			if _, err := fmt.Fprintf(commands, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(answer), answer); err != nil {
+				return err
+			}
+		}
+		return nil
+	}})
 	if got, err := u.psql("select 'new'"); err != nil || got != "new\n" {
 		t.Errorf("a new client: %v, %s", err, got)
 	}
-	ours := <-commands
-	defer ours.Close()
-	_ = ours.SetReadDeadline(time.Now().Add(deadline))
-	if _, err := ours.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("the connection for commands: %v, want its end", err)
+	<-broken
+	if out, err := u.run("terminate", "--yes", "--user", "nobody"); err != nil || !strings.Contains(out, "terminated 7 sessions") {
+		t.Errorf("%v: %s", err, out)
+	}
+	if p, err := u.plan(); err != nil || !strings.Contains(p.Problem, "the process before this one still has sessions") {
+		t.Errorf("another upgrade while that process lives: %v, %q", err, p.Problem)
 	}
 }
 

@@ -258,6 +258,7 @@ func TestUpgradeKeepsNoPrivileges(t *testing.T) {
 		t.Fatal(err)
 	}
 	u := newUnit(t)
+	u.moveTo("/var") // root upgrades no gate of another account from a directory of everybody
 	u.address = "127.0.7.17:998"
 	u.write("user: "+account.Username, "landlock: false")
 	binary := u.copyProgram()

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -35,13 +36,13 @@ func TestFailedUpgradeKeepsTheAdminSocket(t *testing.T) {
 }
 
 // startStaying starts a gate whose sessions cannot be handed over, and upgrades it while it has one. It returns
-// the process before and the new one.
-func (u *unit) startStaying() (first *instance, next int) {
+// the process before and the new one. The session does something first.
+func (u *unit) startStaying(something ...string) (first *instance, next int) {
 	u.t.Helper()
 	u.replace("tls: {", "tls: {max_protocol_version: TLSv1.2, ciphers: [TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA], ")
 	u.replace("drain_timeout: 1m", "drain_timeout: 10m")
 	first = u.startUpgradable()
-	u.talk().asks("select 1;", "1")
+	u.talk().asks(strings.Join(something, "")+"select 1;", "1")
 	if out, err := u.upgrade(); err != nil || !strings.Contains(out, "finishes 1 session") {
 		u.t.Fatalf("%v: %s", err, out)
 	}
@@ -181,29 +182,44 @@ func (u *unit) listenAs(uid int, path string) net.Listener {
 	return ln
 }
 
-// Root does not start a program with the privileges that a program at the admin socket asks for.
+// Root does not start a program with the privileges that a program at the admin socket asks for, nor with those of an
+// account that has put its socket where every account may.
 // It runs alone, since a thread of this process has another account for a moment.
 func TestUpgradeOfAnImpostor(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give a process another account")
 	}
+	const nobody = 65534
 	u := newUnit(t)
 	dir, err := os.MkdirTemp("", "pgw-")
 	u.check(err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	u.check(os.Chmod(dir, 0o777))
 	u.replace("admin: {", fmt.Sprintf("admin: {socket: %s/admin.sock, ", dir))
-	ln := u.listenAs(65534, dir+"/admin.sock")
+	own := exec.Command("sleep", "600")
+	own.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	u.check(own.Start())
+	t.Cleanup(func() { _ = own.Process.Kill(); _ = own.Wait() })
+	var plan atomic.Pointer[upgrade.Plan]
+	ln := u.listenAs(nobody, dir+"/admin.sock")
 	go func() {
-		_ = http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			_ = json.NewEncoder(w).Encode(upgrade.Plan{PID: os.Getpid(), UID: 0, Format: handover.Version})
-		}))
+		_ = http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(plan.Load()) }))
 	}()
 	program := u.path("program")
 	u.check(os.WriteFile(program, []byte("#!/bin/sh\nid >"+u.path("started")+"\n"), 0o755))
-	for _, args := range [][]string{{"--dry-run"}, {"--binary", program}} {
-		if out, err := u.upgrade(args...); err == nil || !strings.Contains(out, "the account 65534 listens at admin.socket") {
-			t.Errorf("%v: %v: %s", args, err, out)
+	u.check(os.Chmod(u.dir, 0o777))
+	for _, c := range []struct {
+		names upgrade.Plan
+		want  string
+	}{
+		{upgrade.Plan{PID: os.Getpid(), UID: 0, Format: handover.Version}, "the account 65534 listens at admin.socket"},
+		{upgrade.Plan{PID: own.Process.Pid, UID: nobody, Format: handover.Version}, "another account than root and 65534 can write to"},
+	} {
+		plan.Store(&c.names)
+		for _, args := range [][]string{{"--dry-run"}, {"--binary", program}} {
+			if out, err := u.upgrade(args...); err == nil || !strings.Contains(out, c.want) {
+				t.Errorf("%v: %v: %s", args, err, out)
+			}
 		}
 	}
 	if text, err := os.ReadFile(u.path("started")); err == nil {

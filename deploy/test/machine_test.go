@@ -154,10 +154,9 @@ sed -i -e 's|10.0.0.5:5432|127.0.0.1:5432|' -e 's|^  key_file: server.key|  key_
 systemctl enable pgwicket.service
 `
 
-// TestMachine: the package, installed by dpkg on a machine that systemd 252 or later
-// runs, makes the account and a service that starts in its sandbox, with its key from
-// systemd, reloads, restarts by itself, stays for an upgrade and goes with its removal.
-func TestMachine(t *testing.T) {
+// gateDisk has a package, and what sets it up. It skips the test where there is no systemd.
+func gateDisk(t *testing.T, version string) disk {
+	t.Helper()
 	need(t, "dpkg", "systemctl")
 	if _, err := os.Stat("/lib/systemd/systemd"); err != nil {
 		t.Skip("systemd is not installed")
@@ -172,19 +171,27 @@ func TestMachine(t *testing.T) {
 		}
 		texts = append(texts, string(text))
 	}
-	packages := make(map[string]string)
-	for _, version := range []string{"1.2.3", "1.2.4"} {
-		deb, err := os.ReadFile(makePackage(t, "deb", version))
-		if err != nil {
-			t.Fatal(err)
-		}
-		packages[version] = string(deb)
+	deb, err := os.ReadFile(makePackage(t, "deb", version))
+	if err != nil {
+		t.Fatal(err)
 	}
-	m := boot(t, disk{tree: "/", stage: map[string]string{
+	return disk{tree: "/", stage: map[string]string{
 		"setup":        fmt.Sprintf("dpkg --install /stage/pgwicket.deb\n"+setup, texts...),
-		"pgwicket.deb": packages["1.2.3"],
-		"next.deb":     packages["1.2.4"],
-	}})
+		"pgwicket.deb": string(deb),
+	}}
+}
+
+// TestMachine: the package, installed by dpkg on a machine that systemd 252 or later
+// runs, makes the account and a service that starts in its sandbox, with its key from
+// systemd, reloads, restarts by itself, stays for an upgrade and goes with its removal.
+func TestMachine(t *testing.T) {
+	d := gateDisk(t, "1.2.3")
+	next, err := os.ReadFile(makePackage(t, "deb", "1.2.4"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.stage["next.deb"] = string(next)
+	m := boot(t, d)
 
 	if got := m.show(t, "ActiveState"); got != "active" {
 		t.Fatalf("it is %s: %s", got, m.journal())

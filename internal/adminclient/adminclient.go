@@ -71,6 +71,9 @@ func New(file string, bySocket bool) (*Client, error) {
 	return c, nil
 }
 
+// Socket returns the path of the socket of a Client that has no other way.
+func (c *Client) Socket() string { return c.name }
+
 // Listener returns the account that has opened the socket, by the kernel, after Ask. Only Linux tells.
 func (c *Client) Listener() (uid int, known bool) {
 	uid = int(c.listener.Load())

@@ -157,8 +157,12 @@ func (s *server) ask(ctx context.Context, conn *pgconn.PgConn) {
 	for _, row := range q.rows(roleList, "select rolname, rolsuper from pg_roles where rolcanlogin order by 1") {
 		s.roles = append(s.roles, pgRole{name: row[0], super: row[1] == "t"})
 	}
-	for _, row := range q.rows(verifierList, "select rolname from pg_authid where rolcanlogin and rolpassword like 'md5%' order by 1") {
-		s.md5 = append(s.md5, row[0])
+	for _, row := range q.rows(verifierList, "select rolname, rolpassword is null from pg_authid where rolcanlogin and (rolpassword is null or rolpassword like 'md5%') order by 1") {
+		if row[1] == "t" {
+			s.noPassword = append(s.noPassword, row[0])
+		} else {
+			s.md5 = append(s.md5, row[0])
+		}
 	}
 }
 

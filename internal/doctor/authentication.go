@@ -15,7 +15,7 @@ func (s *server) checkTrust() (out []Finding) {
 	}
 	for _, r := range s.rules {
 		if r.Method == "trust" && r.Mistake == "" {
-			out = append(out, finding(Fail, r.At(), fmt.Sprintf(`"%s" accepts every role without authentication`, r), correct(s.stronger(r))))
+			out = append(out, finding(Fail, r.At(), fmt.Sprintf(`"%s" accepts every role without authentication`, r), s.prove(r)))
 		}
 	}
 	return orPass(out, "no line has the method trust")
@@ -38,7 +38,7 @@ func (s *server) checkMethods() (out []Finding) {
 			weak = false
 		}
 		if weak && r.Mistake == "" {
-			out = append(out, finding(Warn, r.At(), fmt.Sprintf(`"%s" %s`, r, why), correct(s.stronger(r))+"\n-- first set the passwords again that are not stored as SCRAM: password_encryption finds them"))
+			out = append(out, finding(Warn, r.At(), fmt.Sprintf(`"%s" %s`, r, why), "-- first set the passwords again that are not stored as SCRAM: password_encryption finds them\n"+s.prove(r)))
 		}
 	}
 	return orPass(out, "no line has a weak method")

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -24,24 +23,16 @@ import (
 // installs.
 func TestFaultsOfReleases(t *testing.T) {
 	t.Parallel()
-	store := os.Getenv("INTEROP")
-	if store == "" {
-		store = "../../.interop"
+	releases := pgtest.Releases("../..")
+	if len(releases) == 0 {
+		t.Skip("no other release is installed; make interop-quick installs them")
 	}
-	found := false
-	for _, major := range []int{14, 16, 17, 18} {
-		native, err := filepath.Abs(filepath.Join(store, "npm", "node_modules", "pg"+strconv.Itoa(major), "native"))
-		if _, err2 := os.Stat(filepath.Join(native, "bin", "postgres")); err != nil || err2 != nil {
-			continue
-		}
-		found = true
+	for major, o := range releases {
 		t.Run(strconv.Itoa(major), func(t *testing.T) {
 			t.Parallel()
-			testFaultsOfServer(t, pgtest.Options{Settings: []string{"timezone=UTC"}, BinDir: filepath.Join(native, "bin"), LibDir: filepath.Join(native, "lib")}, major)
+			o.Settings = []string{"timezone=UTC"}
+			testFaultsOfServer(t, o, major)
 		})
-	}
-	if !found {
-		t.Skip("no other release is in " + store + "; make interop-quick installs them")
 	}
 }
 

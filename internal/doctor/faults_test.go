@@ -39,22 +39,30 @@ func faultsOfServer() []made {
 		{check: "config_files", status: Fail, wrong: `sh: chmod o+w "$PGDATA/pg_hba.conf"`, text: "every account of this machine can write"},
 		{check: "config_files", status: Warn, wrong: `sh: chmod g+w "$PGDATA/pg_ident.conf"`, text: "its group can write"},
 		{check: "library_files", status: Fail, wrong: `sh: mkdir -m 777 "$PGDATA/../libraries"; echo "alter system set dynamic_library_path = '\$libdir:$PGDATA/../libraries'; select pg_reload_conf()" | psql -X -U postgres -d postgres`, text: "mode 0777"},
+		{check: "library_files", status: Fail, wrong: `sh: printf '#!/bin/sh\n' > "$PGDATA/../clean.sh"; chmod 777 "$PGDATA/../clean.sh"; echo "alter system set archive_cleanup_command = '$(readlink -f "$PGDATA/../clean.sh") \"%r\"'; select pg_reload_conf()" | psql -X -U postgres -d postgres`, text: "mode 0777"},
+		{check: "config_files", status: Fail, wrong: `sh: mkdir -m 777 "$PGDATA/conf.d" && echo "work_mem = 4MB" > "$PGDATA/conf.d/a.conf" && chmod 600 "$PGDATA/conf.d/a.conf" && chown -R --reference="$PGDATA" "$PGDATA/conf.d" && echo "include_dir 'conf.d'" >> "$PGDATA/postgresql.conf"`, text: "put other files in the place"},
 	}, transportFaults(), authenticationFaults(), roleFaults(), []made{
 		{check: "schema_public_create", status: Warn, text: "postgres.public", before: 15},
 		{check: "schema_public_create", status: Warn, wrong: "grant create on schema public to public", text: "postgres.public", since: 15},
 		{check: "database_public_create", status: Warn, wrong: "grant create on database app to public", text: "app"},
+		{check: "schema_public_create", status: Warn, wrong: "create schema c1; grant create on schema c1 to app with grant option; set role app; grant create on schema c1 to public", text: "postgres.c1"},
+		{check: "database_public_create", status: Warn, wrong: "grant create on database app to app with grant option; set role app; grant create on database app to public", text: "app"},
 		{check: "database_public", status: Note, text: "app"},
 		{check: "table_public_write", status: Fail, wrong: fmt.Sprintf(table, "w1") + "grant insert, select on w1 to public", text: "postgres.public.w1"},
 		{check: "table_public_write", status: Fail, wrong: fmt.Sprintf(table, "w2") + "grant update (id) on w2 to public", text: "postgres.public.w2"},
+		{check: "table_public_write", status: Fail, wrong: fmt.Sprintf(table, "w3") + "grant insert on w3 to public; grant insert, update (id) on w3 to app with grant option; set role app; grant insert, update (id) on w3 to public", text: "postgres.public.w3"},
 		{check: "table_public_read", status: Warn, wrong: fmt.Sprintf(table, "r1") + "grant select on r1 to public", text: "postgres.public.r1"},
 		{check: "table_public_read", status: Warn, wrong: "create sequence s1; grant usage on sequence s1 to public", text: "postgres.public.s1"},
 		{check: "large_objects_public", status: Warn, wrong: "select lo_create(4711); grant select on large object 4711 to public", text: "large object 4711"},
 		{check: "catalog_public", status: Fail, wrong: "grant execute on function pg_read_file(text) to public", text: "pg_read_file(text)"},
+		{check: "large_objects_public", status: Warn, wrong: "select lo_create(4712); grant select on large object 4712 to app with grant option; set role app; grant select on large object 4712 to public", text: "large object 4712"},
 		{check: "catalog_public", status: Fail, wrong: "grant select on pg_authid to public", text: "pg_authid"},
+		{check: "catalog_public", status: Fail, wrong: "grant select (rolpassword) on pg_authid to public", text: "pg_authid.rolpassword"},
 		{check: "definer_search_path", status: Fail, wrong: "create function d1(text) returns int security definer language sql as 'select 1'", text: "public.d1(text)"},
 		{check: "definer_search_path", status: Fail, wrong: "create procedure d2() security definer set search_path = '$user', public language sql as 'select 1'", text: "public.d2()"},
 		{check: "definer_pg_temp", status: Warn, wrong: "create function d3() returns int security definer set search_path = public language sql as 'select 1'", text: "public.d3()"},
 		{check: "definer_public", status: Warn, wrong: "create function d4() returns int security definer set search_path = pg_catalog, pg_temp language sql as 'select 1'", text: "public.d4()"},
+		{check: "definer_public", status: Warn, wrong: "create function d5() returns int security definer set search_path = pg_catalog, pg_temp language sql as 'select 1'; revoke execute on function d5 from public; grant execute on function d5 to app with grant option; set role app; grant execute on function d5 to public", text: "public.d5()"},
 		{check: "untrusted_functions", status: Warn, wrong: "create language untrusted handler plpgsql_call_handler inline plpgsql_inline_handler validator plpgsql_validator; create function u1() returns int language untrusted as 'begin return 1; end'", text: "public.u1() (untrusted)"},
 		{check: "event_triggers", status: Fail, wrong: "create function e1() returns event_trigger language plpgsql as 'begin end'; alter function e1() owner to app; create event trigger e1 on ddl_command_end execute function e1()", text: "e1 (public.e1() of app)"},
 		{check: "shadowing_functions", status: Note, wrong: "create function lower(varchar) returns text language sql as 'select 1::text'; alter function lower(varchar) owner to app", text: "public.lower(character varying) of app"},
@@ -65,13 +73,21 @@ func faultsOfServer() []made {
 		{check: "policy_true", status: Warn, wrong: fmt.Sprintf(table, "p4") + "alter table p4 enable row level security; create policy every on p4 using (true)", text: "every on public.p4"},
 		{check: "view_row_security", status: Warn, wrong: fmt.Sprintf(table, "p5") + "alter table p5 enable row level security; create view v5 as select * from p5; grant select on v5 to app", text: "public.v5"},
 		{check: "view_row_security", status: Warn, wrong: fmt.Sprintf(table, "p6") + "alter table p6 enable row level security; create materialized view m6 as select * from p6; grant select on m6 to app, public", text: "public.m6"},
+		{check: "view_row_security", status: Warn, wrong: fmt.Sprintf(table, "p7") + "alter table p7 enable row level security; create view v7 as select * from p7; create view w7 as select * from v7; create view x7 as select * from w7; grant select on x7 to app", text: "public.x7"},
 		{check: "foreign_server_public", status: Warn, wrong: "create extension postgres_fdw; create server one foreign data wrapper postgres_fdw; grant usage on foreign server one to public", text: "server one"},
+		{check: "foreign_server_public", status: Warn, wrong: "create server two foreign data wrapper postgres_fdw; grant usage on foreign server two to app with grant option; set role app; grant usage on foreign server two to public", text: "server two"},
 		{check: "user_mapping_public", status: Fail, wrong: "create user mapping for public server one options (user 'x', password 'y')", text: "postgres.one"},
 		{check: "user_mapping_no_password", status: Warn, wrong: "create user mapping for app server one options (user 'x', password_required 'false')", text: "app on one"},
+		{check: "user_mapping_no_password", status: Warn, wrong: "create user mapping for app server two options (user 'x', password_required 'OFF')", text: "app on two"},
 		{check: "user_mapping_password", status: Note, wrong: "create user mapping for dba server one options (user 'x', password 'y')", text: "dba on one"},
 		{check: "publication_all_tables", status: Note, wrong: "create publication everything for all tables", text: "everything"},
 		{check: "subscription_password", status: Note, wrong: "create subscription sub connection 'host=/nowhere user=x password=hidden dbname=x' publication p with (connect = false)", text: "sub"},
+		{check: "subscription_password", status: Note, wrong: "create subscription uri connection 'postgresql://x:hidden@nowhere/x' publication p with (connect = false)", text: "uri"},
+		{check: "subscription_password", status: Note, wrong: "create subscription uri2 connection 'postgres://x@nowhere/x?password=hidden&sslmode=require' publication p with (connect = false)", text: "uri2"},
 		{check: "key_in_source", status: Warn, wrong: "create function k1(bytea) returns text language plpgsql as $$begin return pgp_sym_decrypt($1, 'secret key'); end$$", text: "public.k1(bytea)", mend: "drop function k1"},
+		{check: "key_in_source", status: Warn, wrong: "create function k2(bytea) returns text language plpgsql as 'begin return pgp_sym_decrypt($1, $k$secret key$k$); end'", text: "public.k2(bytea)", mend: "drop function k2"},
+		{check: "key_in_source", status: Warn, wrong: "create extension if not exists pgcrypto; create function k3(t text) returns bytea return pgp_sym_encrypt(t, 'secret key')", text: "public.k3(text)", mend: "drop function k3"},
+		{check: "secret_columns", status: Note, wrong: "create domain word as text; create table c2 (\"apiKey\" word)", text: "public.c2.\"apiKey\"", mend: "drop table c2"},
 		{check: "secret_columns", status: Note, wrong: "create table c1 (customer text, card_number text)", text: "public.c1.card_number", mend: "alter table c1 rename card_number to card_number_hash"},
 		{check: "extension_outdated", status: Note, wrong: "create extension pg_stat_statements version '1.4'", text: "pg_stat_statements 1.4"},
 	}, settingFaults())
@@ -126,9 +142,12 @@ func roleFaults() []made {
 		{check: "role_unused", status: Note, wrong: "create role nobody_uses", text: "nobody_uses"},
 		{check: "role_settings", status: Warn, wrong: "alter role app set log_statement = none", text: "log_statement=none of role app"},
 		{check: "role_settings", status: Warn, wrong: "alter database app set password_encryption = md5", text: "password_encryption=md5 of database app"},
+		{check: "role_settings", status: Warn, wrong: "alter role app set log_min_messages = 'PANIC'", text: "log_min_messages=PANIC of role app"},
+		{check: "parameter_grants", status: Warn, wrong: "grant alter system on parameter archive_command to app with grant option; set role app; grant alter system on parameter archive_command to dba", text: "alter system on archive_command to app, alter system on archive_command to dba", since: 15},
 		{check: "parameter_grants", status: Warn, wrong: "grant alter system on parameter archive_command to app", text: "alter system on archive_command to app", since: 15},
 		{check: "default_privileges", status: Warn, wrong: "alter default privileges for role app in schema public grant select on tables to public", text: "tables of app to public in schema public"},
 		{check: "default_privileges", status: Warn, wrong: "alter default privileges for role dba grant all on sequences to public", text: "sequences of dba to public"},
+		{check: "owner_login", status: Note, wrong: "create role dba_owner login; create schema taken; create table taken.t (id int); alter table taken.t owner to dba", text: "postgres.dba (1 table)"},
 		{check: "owner_login", status: Note, wrong: "create schema owned; create table owned.t (id int); alter table owned.t owner to dba", text: "postgres.dba (1 table)"},
 	}
 }
@@ -288,13 +307,13 @@ func (l *faultLab) examineUntil(batch []made, found bool) (all []Finding) {
 // mend runs the fix of a finding, as a DBA would paste it.
 func (l *faultLab) mend(f Finding) {
 	l.Helper()
-	line, ok := strings.CutPrefix(f.Fix, "write instead: ")
+	_, lines, ok := strings.Cut(f.Fix, "write instead: ")
 	if !ok {
 		l.run(f.Fix)
 		return
 	}
-	line, _, _ = strings.Cut(line, "\n")
-	l.write(l.hba + line + "\n")
+	lines, _, _ = strings.Cut(lines, "\nselect ")
+	l.write(l.hba + lines + "\n")
 }
 
 func has(findings []Finding, m made) int {

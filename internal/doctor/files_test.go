@@ -30,8 +30,10 @@ func TestFilesOfBackend(t *testing.T) {
 		fix       string // of the last of want
 	}{
 		{neighbour.String(), "hostssl all app " + own.String() + "/32 scram-sha-256", neighbour.String(), []made{
-			{check: "unix_socket", status: Skip, text: "on its own machine"}, {check: "backend_tls", status: Skip, text: "is not tried"},
-			{check: "listen_addresses", status: Pass, text: "where the gate connects to it"}, {check: "pg_hba_network", status: Pass, text: own.String()},
+			{check: "unix_socket", status: Skip, text: "on its own machine"},
+			{check: "backend_tls", status: Skip, text: "is not tried"},
+			{check: "listen_addresses", status: Pass, text: "where the gate connects to it"},
+			{check: "pg_hba_network", status: Pass, text: own.String()},
 		}, ""},
 		{neighbour.String(), "host all app " + own.String() + "/32 scram-sha-256", "*", []made{
 			{check: "listen_addresses", status: Warn, text: "the gate needs " + neighbour.String()}, {check: "pg_hba_network", status: Warn, text: "also accepts connections in clear"},

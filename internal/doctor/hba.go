@@ -9,12 +9,16 @@ import (
 	"pgwicket/internal/pgconf"
 )
 
-// correct returns the text of a fix that puts a line in the place of another one. The line
-// has no options: those of pg_hba_file_rules are not always those of the file, and may be
+// correct returns the text of a fix that puts lines in the place of another one. They have
+// no options: those of pg_hba_file_rules are not always those of the file, and may be
 // secrets.
-func correct(r pgconf.Rule) string {
-	r.Options = nil
-	return "write instead: " + hbaLine(r) + "\nselect pg_reload_conf();"
+func correct(rules ...pgconf.Rule) string {
+	var lines []string
+	for _, r := range rules {
+		r.Options = nil
+		lines = append(lines, hbaLine(r))
+	}
+	return "write instead: " + strings.Join(lines, "\n") + "\nselect pg_reload_conf();"
 }
 
 // hbaLine returns a rule as a line of pg_hba.conf, with the quotes that hba.c needs.
@@ -42,6 +46,31 @@ func (s *server) stronger(r pgconf.Rule) pgconf.Rule {
 		r.Method = "peer"
 	}
 	return r
+}
+
+// prove returns the fix of a line that asks for no proof, or for a weak one. Nobody is locked out by
+// it who can help it: the account of PostgreSQL is still its superuser, and roles without a password, who
+// need one from then on, are named.
+func (s *server) prove(r pgconf.Rule) string {
+	rules := []pgconf.Rule{s.stronger(r)}
+	everybody := slices.ContainsFunc(r.Users, func(u string) bool { return u == "all" || strings.HasPrefix(u, "+") })
+	own := s.owner()
+	if r.Type == "local" && rules[0].Method != "peer" && slices.Contains(s.superuserNames(), own) && (everybody || slices.Contains(r.Users, own)) {
+		first := r
+		first.Users, first.Method = []string{own}, "peer"
+		rules = append([]pgconf.Rule{first}, rules...)
+	}
+	fix := correct(rules...)
+	var without []string
+	for _, name := range s.noPassword {
+		if (everybody || slices.Contains(r.Users, name)) && (name != own || len(rules) == 1) {
+			without = append(without, name)
+		}
+	}
+	if len(without) > 0 && rules[len(rules)-1].Method != "peer" {
+		fix = "-- first give those a password (\\password in psql) who log in by this line and have none: " + firstNames(without) + "\n" + fix
+	}
+	return fix
 }
 
 // checkShadowed finds the lines that never decide, because an earlier one matches
@@ -98,7 +127,7 @@ func (s *server) checkHelpers() (out []Finding) {
 		case r.Method == "ldap" && !isOn(r.Option("ldaptls")) && r.Option("ldapscheme") != "ldaps" && !strings.HasPrefix(r.Option("ldapurl"), "ldaps:"):
 			out = append(out, finding(Warn, r.At(), fmt.Sprintf(`"%s" sends passwords to the LDAP server in clear`, publicPart(r)), "add to the end of the line: ldaptls=1\nselect pg_reload_conf();"))
 		case r.Method == "radius":
-			out = append(out, finding(Warn, r.At(), fmt.Sprintf(`"%s" protects passwords with MD5 only on the way to the RADIUS server (CVE-2024-3596)`, publicPart(r)), correct(s.stronger(r))))
+			out = append(out, finding(Warn, r.At(), fmt.Sprintf(`"%s" protects passwords with MD5 only on the way to the RADIUS server (CVE-2024-3596)`, publicPart(r)), s.prove(r)))
 		case r.Method == "oauth" && isOn(r.Option("delegate_ident_mapping")):
 			out = append(out, finding(Warn, r.At(), fmt.Sprintf(`"%s" leaves it to the validator which role a token may use`, publicPart(r)), "remove from the line: delegate_ident_mapping=1\nselect pg_reload_conf();"))
 		}

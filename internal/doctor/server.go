@@ -25,6 +25,7 @@ type server struct {
 	mappings   []pgconf.Mapping
 	roles      []pgRole
 	md5        []string          // roles whose password is stored as MD5
+	noPassword []string          // roles that can log in and have none
 	unknown    map[string]string // the reason, by what is not known
 
 	parameters map[string]string // see parametersOf

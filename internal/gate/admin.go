@@ -148,7 +148,7 @@ func (g *Gate) adminConfig(*tls.ClientHelloInfo) (*tls.Config, error) {
 // addressHandler serves what can be read. It never acts: a client that reaches the
 // address need not be an administrator (CVE-2026-6667).
 func (g *Gate) addressHandler() http.Handler {
-	series := g.Metrics.Handler(g.ready.Load)
+	series := g.Metrics.Handler(g.ready)
 	page, json := status.Page(g.show), status.JSON(g.show)
 	// With TLS the certificate has the name, and DNS rebinding gets no connection.
 	byHost := func(h http.Handler) http.Handler { return status.ByHost(g.adminHosts, h) }
@@ -222,7 +222,7 @@ func (g *Gate) authorized(next http.Handler) http.Handler {
 // socketHandler serves the same and the commands.
 func (g *Gate) socketHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/", g.Metrics.Handler(g.ready.Load))
+	mux.Handle("/", g.Metrics.Handler(g.ready))
 	mux.Handle("GET /{$}", status.Page(g.show))
 	mux.Handle("GET /status.json", status.JSON(g.show))
 	mux.HandleFunc("GET "+SessionsPath, g.serveSessions)
@@ -240,23 +240,22 @@ func (g *Gate) socketHandler() http.Handler {
 
 // serveReload makes wait reload, as a signal does, and answers with the result.
 func (g *Gate) serveReload(w http.ResponseWriter, r *http.Request) {
-	if g.admin.upgrade.given.Load() && !isForwarded(r.Context()) { // until then reloadNext has the new process do it, too
-		http.Error(w, upgrade.Elsewhere, http.StatusServiceUnavailable)
-		return
-	}
-	done := make(chan *status.Reload, 1)
+	done := make(chan reloadAnswer, 1)
 	select {
-	case g.requests <- done:
+	case g.requests <- reloadRequest{isForwarded(r.Context()), done}:
 	case <-r.Context().Done():
 		return
 	}
 	select {
-	case result := <-done:
-		if result == nil {
-			http.Error(w, "the gate is shutting down and does not reload", http.StatusConflict)
-			return
+	case a := <-done:
+		switch {
+		case errors.Is(a.err, errElsewhere):
+			http.Error(w, a.err.Error(), http.StatusServiceUnavailable)
+		case a.err != nil:
+			http.Error(w, a.err.Error(), http.StatusConflict)
+		default:
+			status.WriteJSON(w, g.reloadBefore(a.result))
 		}
-		status.WriteJSON(w, g.reloadBefore(result))
 	case <-r.Context().Done():
 	}
 }

@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -36,7 +37,7 @@ func (g *Gate) forward(method, path string, query url.Values, v any) error {
 	if err == nil && v != nil {
 		err = json.Unmarshal(answer, v)
 	}
-	if err == nil || g.admin.upgrade.before.Load() == nil { // it has just ended
+	if err == nil || errors.Is(err, upgrade.ErrEnded) {
 		return nil
 	}
 	g.Log.Error("the process before has not done what was asked", "pid", before.PID, "path", path, "error", err.Error())

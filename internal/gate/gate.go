@@ -8,11 +8,9 @@
 package gate
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -76,11 +74,11 @@ type Gate struct {
 	server    *proxy.Server
 	started   *config.Config // has the settings that only a restart changes
 	inForce   *config.Config // is from the last successful load
-	ready     atomic.Bool
+	accepts   atomic.Bool    // it has begun to, and no upgrade holds it up; see ready
 	stopping  atomic.Bool
 	failures  chan error // of listeners, which never end by themselves
 	admin     admin
-	requests  chan chan *status.Reload // for a reload, by the admin socket
+	requests  chan reloadRequest // by the admin socket
 	published atomic.Pointer[published]
 	locks     locks
 	groups    groups
@@ -106,7 +104,7 @@ func New(o Options) (*Gate, error) {
 	if started.Admin.TLS != nil {
 		started.Admin.TLS = new(tlsconfig.Server) // only its presence is fixed
 	}
-	g := &Gate{Options: o, started: &started, failures: make(chan error, 1), requests: make(chan chan *status.Reload)}
+	g := &Gate{Options: o, started: &started, failures: make(chan error, 1), requests: make(chan reloadRequest)}
 	g.admin.upgrade.begin()
 	var audit func(string, []slog.Attr)
 	if started.AuditFile != "" {
@@ -130,10 +128,17 @@ func New(o Options) (*Gate, error) {
 	return g, nil
 }
 
-// Run listens, serves, and returns when a signal has ended the gate: SIGHUP reloads,
-// SIGTERM and SIGINT drain, and a second one of these ends it at once. It logs why it
+// Signals are what Run gets from the system. One that waits must not displace one of the other kind, so each kind has a
+// channel, with room for one that reloads and two that stop.
+type Signals struct {
+	Reload <-chan os.Signal
+	Stop   <-chan os.Signal
+}
+
+// Run listens, serves, and returns when a signal has ended the gate: Reload reloads,
+// Stop drains, and a second one of these ends it at once. It logs why it
 // returns an error, which is ErrCannotStart, ErrFailed or ErrKilled.
-func (g *Gate) Run(signals <-chan os.Signal) error {
+func (g *Gate) Run(signals Signals) error {
 	g.notifier = systemd.NewNotifier(g.Log)
 	defer g.notifier.Close()
 	defer g.admin.close()
@@ -150,7 +155,9 @@ func (g *Gate) Run(signals <-chan os.Signal) error {
 	cfg := g.inForce
 	g.Log.Info("ready", "version", g.Build.Version, "listen", cfg.Listen, "admin", cfg.Admin.Address, "socket", cfg.Admin.Socket,
 		"backends", Addresses(cfg.Policy), "config", g.source())
-	err := g.wait(signals)
+	var e ending
+	err := g.wait(signals, &e)
+	g.leaveUpgrade(&e)
 	why := "signal"
 	if err != nil {
 		why = err.Error()
@@ -167,7 +174,7 @@ var (
 )
 
 // start opens everything, gives up privileges, and accepts the first connections.
-func (g *Gate) start(signals <-chan os.Signal) (err error) {
+func (g *Gate) start(signals Signals) (err error) {
 	if g.Predecessor != nil {
 		defer func() {
 			if err != nil {
@@ -197,15 +204,14 @@ func (g *Gate) start(signals <-chan os.Signal) (err error) {
 	} else {
 		g.auditStart("started")
 		g.serve(g.admin.upgrade.listeners)
-		g.ready.Store(true)
+		g.accepts.Store(true)
 	}
 	g.watch(g.inForce.WatchFiles)
 	return nil
 }
 
 // wait handles signals, changed files and requests until the gate has ended.
-func (g *Gate) wait(signals <-chan os.Signal) error {
-	var e ending
+func (g *Gate) wait(signals Signals, e *ending) error {
 	status := time.NewTicker(statusInterval)
 	defer status.Stop()
 	second := time.NewTicker(time.Second)
@@ -220,30 +226,32 @@ func (g *Gate) wait(signals <-chan os.Signal) error {
 			if !files.Equal(*g.loaded.Load()) { // a SIGHUP may have loaded them
 				g.reload(byFiles, files)
 			}
-		case done := <-g.requests:
-			done <- g.reloadByCommand()
-		case sig := <-signals:
-			if err := g.onSignal(sig, &e); err != nil {
+		case r := <-g.requests:
+			r.answer <- g.reloadByCommand(r.forwarded)
+		case <-signals.Reload:
+			g.reloadBySignal()
+		case <-g.admin.upgrade.told.reload:
+			g.reloadBySignal()
+		case sig := <-signals.Stop:
+			if err := g.stop(sig, e); err != nil {
 				return err
 			}
-		case sig := <-g.admin.upgrade.told:
-			if sig == syscall.SIGHUP || e.asked == nil { // else this process has got it, too
-				_ = g.onSignal(sig, &e)
-			}
+		case sig := <-g.admin.upgrade.told.stop:
+			g.stopAsTold(sig, e)
 		case <-second.C:
 			g.followLocks()
 			g.followGroups()
 		case <-status.C:
 			g.notifier.Status(g.status())
 		case next := <-g.admin.upgrade.finished:
-			g.onUpgrade(next, &e)
+			g.onUpgrade(next, e)
 		case err := <-e.drained:
 			if errors.Is(err, upgrade.ErrSuccessorGone) {
 				e.drained = nil
 				g.resumeAfterUpgrade(err)
 				if g.stopping.Load() { // it was told to stop just now
 					e.asked = syscall.SIGTERM
-					g.shutDown(&e)
+					g.shutDown(e)
 				}
 				continue
 			}
@@ -256,82 +264,11 @@ func (g *Gate) wait(signals <-chan os.Signal) error {
 	}
 }
 
-// ending is how far the end of a gate has come. The goroutine of wait owns it.
-type ending struct {
-	drained chan error // gets one when nothing is open any more; nil: this process serves
-	asked   os.Signal  // the signal that has begun it; nil: none has
-}
-
-// onSignal does what a signal is for. An error ends the gate at once.
-func (g *Gate) onSignal(sig os.Signal, e *ending) error {
-	switch {
-	case sig == syscall.SIGHUP && g.stopping.Load():
-		g.Log.Info("no reload while shutting down")
-	case sig == syscall.SIGHUP:
-		if trail := g.trail.Load(); trail != nil {
-			trail.Reopen()
-		}
-		g.reload(bySignal, filewatch.Take(g.files(g.Path)))
-		g.reloadNext(true)
-		go func() { _ = g.forward(http.MethodPost, ReloadPath, nil, nil) }()
-	case e.asked != nil:
-		g.Log.Warn("second signal, exiting at once", "signal", sig.String(), "sessions", g.server.Sessions())
-		return ErrKilled
-	case e.drained != nil: // after an upgrade
-		e.asked = sig
-		g.stopUpgraded()
-	default:
-		e.asked = sig
-		g.stopping.Store(true)
-		if !g.withdrawUpgrade() {
-			g.Log.Info("the new process has taken over; it is told to stop", "signal", sig.String())
-			return nil // onUpgrade goes on
-		}
-		g.shutDown(e)
-	}
-	return nil
-}
-
-// shutDown begins to end the gate, for a signal.
-func (g *Gate) shutDown(e *ending) {
-	e.drained = make(chan error, 1)
-	g.beginShutdown()
-	go g.drain(e.asked, e.drained)
-	g.watch(false)
-}
-
-// reloadByCommand returns nil while the gate shuts down.
-func (g *Gate) reloadByCommand() *status.Reload {
-	if g.stopping.Load() {
-		return nil
-	}
-	result := g.reload(byCommand, filewatch.Take(g.files(g.Path)))
-	g.reloadNext(false)
-	return result
-}
-
-func (g *Gate) logStopped(err error) {
-	if err != nil {
-		g.Log.Warn("stopped; the remaining sessions were terminated")
-	} else {
-		g.Log.Info("stopped")
-	}
-}
-
-func (g *Gate) drain(sig os.Signal, done chan<- error) {
-	g.ready.Store(false)
-	if g.started.ReusePort {
-		g.admin.close() // health and metrics requests must reach the other gate
-	}
-	g.Log.Info("shutting down", "signal", sig.String(), "sessions", g.server.Sessions(), "drain_delay", g.started.DrainDelay.String(), "drain_timeout", g.started.DrainTimeout.String())
-	time.Sleep(g.started.DrainDelay)
-	ctx, cancel := context.WithTimeout(context.Background(), g.started.DrainTimeout)
-	defer cancel()
-	done <- g.server.Shutdown(ctx)
-}
-
 // statusInterval is how often the status line of the service manager is updated.
 const statusInterval = 10 * time.Second
+
+// ready reports whether clients should come here.
+func (g *Gate) ready() bool { return g.accepts.Load() && !g.stopping.Load() }
 
 // status is the line that the service manager shows.
 func (g *Gate) status() string {
@@ -340,14 +277,4 @@ func (g *Gate) status() string {
 		return "shutting down, " + connections + " left"
 	}
 	return connections + "; " + g.outcome
-}
-
-// beginShutdown tells the service manager of the shutdown and how long it may take.
-func (g *Gate) beginShutdown() {
-	g.stopping.Store(true)
-	if before := g.admin.upgrade.before.Load(); before != nil {
-		before.Stop()
-	}
-	const margin = 10 * time.Second // for what follows the drain
-	g.notifier.Stopping(g.status(), g.started.DrainDelay+g.started.DrainTimeout+margin)
 }

@@ -84,7 +84,7 @@ func (g *Gate) state() status.State {
 	switch {
 	case g.stopping.Load():
 		return status.Draining
-	case g.ready.Load():
+	case g.ready():
 		return status.Ready
 	}
 	return status.Starting

@@ -10,25 +10,24 @@ import (
 )
 
 // takeOver is the rest of start for a process that takes over from another one.
-func (g *Gate) takeOver(signals <-chan os.Signal) error {
+func (g *Gate) takeOver(signals Signals) error {
 	p := g.Predecessor
 	if err := p.TakeOver(upgrade.NewGate{Gate: g.shared(), LocksAdded: g.setLocks, Upgraded: g.Upgraded, Signal: g.queueSignal}); err != nil {
 		return err
 	}
-	for len(signals) > 0 {
-		sig := <-signals
-		if sig != syscall.SIGHUP {
-			return fmt.Errorf("a signal has come before the new process accepts connections: %v", sig)
-		}
-		g.queueSignal(sig)
+	select {
+	case sig := <-signals.Stop:
+		return fmt.Errorf("a signal has come before the new process accepts connections: %v", sig)
+	default:
 	}
+	g.followLocks() // the process before may have written its file since openLocks
 	if err := p.Claim(); err != nil {
 		return err
 	}
 	g.admin.upgrade.before.Store(p) // the first command may wait in the queue of the admin socket
 	g.auditStart("upgraded", slog.Int("before", p.PID), slog.String("version_before", p.Version))
 	g.serve(g.admin.upgrade.listeners)
-	g.ready.Store(true)
+	g.accepts.Store(true)
 	p.Serving(func() { g.admin.upgrade.before.Store(nil) })
 	g.ownSocket()
 	return nil
@@ -36,9 +35,13 @@ func (g *Gate) takeOver(signals <-chan os.Signal) error {
 
 // queueSignal has wait act on a signal that the process before has got for the gate.
 func (g *Gate) queueSignal(sig os.Signal) {
+	queue := g.admin.upgrade.told.stop
+	if sig == syscall.SIGHUP {
+		queue = g.admin.upgrade.told.reload
+	}
 	select {
-	case g.admin.upgrade.told <- sig:
-	default: // as for signals
+	case queue <- sig:
+	default: // wait has yet to act on the same
 	}
 }
 
@@ -60,6 +63,23 @@ func (g *Gate) reloadNext(signal bool) {
 func (g *Gate) withdrawUpgrade() bool {
 	next := g.admin.upgrade.next.Load()
 	return next == nil || next.Withdraw("the gate is shutting down")
+}
+
+// leaveUpgrade is for a process that ends without waiting for an upgrade under way: it ends that, or leaves everything to
+// the new process if that one has taken over.
+func (g *Gate) leaveUpgrade(e *ending) {
+	u := &g.admin.upgrade
+	g.stopping.Store(true)
+	next := u.next.Load()
+	if next == nil || u.given.Load() || next.Withdraw("the process before has ended") {
+		return
+	}
+	if g.admin.file != nil {
+		g.admin.file = nil // the socket is the new process's
+	}
+	if e.asked != nil {
+		next.Signal(e.asked)
+	}
 }
 
 // onUpgrade goes on when an upgrade has been made or, without next, has failed.

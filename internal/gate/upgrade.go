@@ -26,7 +26,7 @@ type upgrades struct {
 	next     atomic.Pointer[upgrade.Successor] // its new process, until it has failed; nil: there is none
 	given    atomic.Bool                       // the other process has the sockets
 	finished chan *upgrade.Successor           // gets one when an upgrade has been made or, nil, has failed
-	told     chan os.Signal                    // the process before has got it
+	told     told                              // what the process before has got
 	stop     sync.Once
 	drainNow chan struct{} // closed by stopUpgraded
 	program  string        // see upgrade.ProgramID
@@ -37,12 +37,18 @@ type upgrades struct {
 }
 
 func (u *upgrades) begin() {
-	u.finished, u.told, u.drainNow, u.program = make(chan *upgrade.Successor), make(chan os.Signal, 4), make(chan struct{}), upgrade.ProgramID()
+	u.finished, u.drainNow, u.program = make(chan *upgrade.Successor), make(chan struct{}), upgrade.ProgramID()
+	u.told = told{make(chan os.Signal, 1), make(chan os.Signal, 1)}
 }
 
-// alive is the probe of the watchdog. While a new process takes over, nothing may be accepted here.
+// told are signals for the gate. Each kind has a place: one must not displace the other.
+type told struct{ reload, stop chan os.Signal }
+
+// alive is the probe of the watchdog. While a new process takes over, nothing may be accepted here: a probe that has begun
+// or ended meanwhile proves nothing.
 func (g *Gate) alive(ctx context.Context) error {
-	if err := g.server.Alive(ctx); err != nil && !g.admin.upgrade.under.Load() {
+	under := g.admin.upgrade.under.Load()
+	if err := g.server.Alive(ctx); err != nil && !under && !g.admin.upgrade.under.Load() {
 		return err
 	}
 	return nil
@@ -51,7 +57,7 @@ func (g *Gate) alive(ctx context.Context) error {
 // pauseServing holds up every accept loop, and commands. Connections wait in the queues of the sockets.
 func (g *Gate) pauseServing() {
 	g.admin.upgrade.commands.Pause(true)
-	g.ready.Store(false)
+	g.accepts.Store(false)
 	g.server.PauseAccepting()
 	for i, conns := range g.admin.conns {
 		conns.pause.Begin(g.admin.conns[i].Listener)
@@ -67,7 +73,7 @@ func (g *Gate) resumeServing() {
 	}
 	g.admin.upgrade.commands.Pause(false)
 	g.server.ResumeAccepting()
-	g.ready.Store(!g.stopping.Load())
+	g.accepts.Store(true)
 }
 
 // finishUpgrade has this process finish what it still has, while the new one serves.
@@ -134,7 +140,7 @@ func (g *Gate) mayUpgrade() error {
 		return errors.New("an upgrade is under way")
 	case g.admin.upgrade.before.Load() != nil:
 		return errors.New("the process before this one still has sessions, or connections in their startup; wait until it has ended")
-	case !g.ready.Load():
+	case !g.accepts.Load():
 		return errors.New("the gate is not ready yet")
 	}
 	return nil

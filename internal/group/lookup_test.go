@@ -57,7 +57,12 @@ func sorted(answer map[string][]string) map[string]string {
 
 func TestAsk(t *testing.T) {
 	t.Parallel()
-	s := startPostgres(t, pgtest.Options{})
+	testAsk(t, pgtest.Options{})
+}
+
+func testAsk(t *testing.T, o pgtest.Options) {
+	t.Helper()
+	s := startPostgres(t, o)
 	l := lookup(s.SocketDir, "dba", "ops", "Sales +1", "lonely", "DBA", "gone", "postgres", "al\"i\\ce", `{"a`)
 	answer, err := l.Ask(t.Context())
 	if err != nil {

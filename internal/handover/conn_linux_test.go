@@ -186,7 +186,7 @@ func TestClaim(t *testing.T) {
 	if n := taken.Load(); n != 1 {
 		t.Errorf("taken %d times", n)
 	}
-	if (Claim{-1}).Take() {
+	if ClaimOf(-1).Take() {
 		t.Error("one that cannot be read is taken")
 	}
 }

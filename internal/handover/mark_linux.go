@@ -6,21 +6,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// eventfd is a counter in the kernel that two processes have. One that receives it takes over the descriptor.
+type eventfd struct{ fd int }
+
+func newEventfd(counter uint) (eventfd, error) {
+	fd, err := unix.Eventfd(counter, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	return eventfd{fd}, os.NewSyscallError("eventfd", err)
+}
+
+// Descriptor is for Send.
+func (e eventfd) Descriptor() int { return e.fd }
+
+// Close closes the descriptor.
+func (e eventfd) Close() { _ = unix.Close(e.fd) }
+
 // Mark is a sign that one process sets and the other one sees, also when the channel between them is gone and
 // the one that has set it is dead. It is never taken back.
-type Mark struct{ fd int }
+type Mark struct{ eventfd }
 
 // NewMark returns a mark that is not set.
 func NewMark() (Mark, error) {
-	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	return Mark{fd}, os.NewSyscallError("eventfd", err)
+	e, err := newEventfd(0)
+	return Mark{e}, err
 }
 
 // MarkOf returns the mark that a descriptor is, which it takes over.
-func MarkOf(fd int) Mark { return Mark{fd} }
-
-// Descriptor is for Send.
-func (m Mark) Descriptor() int { return m.fd }
+func MarkOf(fd int) Mark { return Mark{eventfd{fd}} }
 
 // Set sets the mark.
 func (m Mark) Set() error {
@@ -39,24 +50,18 @@ func (m Mark) IsSet() bool {
 	}
 }
 
-// Close closes the descriptor.
-func (m Mark) Close() { _ = unix.Close(m.fd) }
-
 // Claim is what exactly one of two processes can take. The kernel decides, so that it holds also when the channel between
 // them is gone, and when the one that has taken it is dead. Nobody can give it back.
-type Claim struct{ fd int }
+type Claim struct{ eventfd }
 
 // NewClaim returns a claim that nobody has taken.
 func NewClaim() (Claim, error) {
-	fd, err := unix.Eventfd(1, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	return Claim{fd}, os.NewSyscallError("eventfd", err)
+	e, err := newEventfd(1)
+	return Claim{e}, err
 }
 
 // ClaimOf returns the claim that a descriptor is, which it takes over.
-func ClaimOf(fd int) Claim { return Claim{fd} }
-
-// Descriptor is for Send.
-func (c Claim) Descriptor() int { return c.fd }
+func ClaimOf(fd int) Claim { return Claim{eventfd{fd}} }
 
 // Take takes the claim, and reports whether it has. One that cannot be read counts as taken by the other process.
 func (c Claim) Take() bool {
@@ -68,6 +73,3 @@ func (c Claim) Take() bool {
 		}
 	}
 }
-
-// Close closes the descriptor.
-func (c Claim) Close() { _ = unix.Close(c.fd) }

@@ -33,7 +33,7 @@ const (
 const (
 	startupBytes   = pgwire.MaxStartupPacket + 3*(16<<10+256)
 	startupRecords = 8
-	startupEarned  = 512
+	startupEarned  = 192
 	startupRead    = 256
 )
 

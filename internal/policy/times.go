@@ -1,6 +1,36 @@
 package policy
 
-import "time"
+import (
+	"time"
+
+	"pgwicket/acl"
+	"pgwicket/internal/limit"
+)
+
+// RuleTimes are the times that a rule sets for its sessions instead of the limits of all. A
+// session keeps them, and not its rule. The zero value sets none.
+type RuleTimes struct{ idle, lifetime *time.Duration }
+
+// TimesOf returns those of a rule; nil: there is none.
+func TimesOf(rule *acl.Rule) RuleTimes {
+	if rule == nil {
+		return RuleTimes{}
+	}
+	return RuleTimes{rule.IdleTimeout, rule.SessionLifetime}
+}
+
+// Apply returns the limits l with what the rule sets.
+func (t RuleTimes) Apply(l limit.Limits) limit.Limits {
+	if t.lifetime != nil {
+		l.SessionLifetime = *t.lifetime
+	}
+	if t.idle != nil {
+		l.IdleTimeout, l.IdleInTransaction = *t.idle, *t.idle
+	} else if l.IdleInTransaction <= 0 {
+		l.IdleInTransaction = l.IdleTimeout
+	}
+	return l
+}
 
 // LoginDeadline is when a connection that is admitted now must be ready for queries.
 func (p *Policy) LoginDeadline() time.Time {

@@ -288,9 +288,9 @@ func readAll(conn io.Reader, buf []byte) (have int, err error) {
 
 // clientFailure tells an error of a client's TLS: crypto/tls ends a stream of records
 // without data after maxUselessRecords (crypto/tls/common.go) of them, which is no
-// failure of the client (golang/go#80528).
+// failure of the client (golang/go#80528), and a Layer one of KeyUpdates for little data.
 func clientFailure(err error) Cause {
-	if strings.Contains(err.Error(), "too many non-advancing records") || strings.Contains(err.Error(), "too many ignored records") {
+	if errors.Is(err, tlsrecord.ErrKeyUpdates) || strings.Contains(err.Error(), "too many non-advancing records") || strings.Contains(err.Error(), "too many ignored records") {
 		return LimitReached
 	}
 	return ClientLost

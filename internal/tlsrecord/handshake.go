@@ -31,8 +31,8 @@ type Secure interface {
 type Handshake struct {
 	under Transport
 	tls   *tls.Conn
-	tap   *tap
-	keys  *keyLog
+	tap   tap
+	keys  keyLog
 	// refused says that the configuration rules taking over out.
 	refused bool
 }
@@ -42,7 +42,7 @@ func Server(under Transport, config *tls.Config) *Handshake {
 	h := prepare(under, config)
 	// A ticket is sealed with the keys of the data, at a time that nobody sees.
 	h.refused = h.refused || !config.SessionTicketsDisabled
-	h.tls = tls.Server(h.tap, h.config(config))
+	h.tls = tls.Server(&h.tap, h.config(config))
 	return h
 }
 
@@ -50,7 +50,7 @@ func Server(under Transport, config *tls.Config) *Handshake {
 func Client(under Transport, config *tls.Config) *Handshake {
 	h := prepare(under, config)
 	h.keys.client = true
-	h.tls = tls.Client(h.tap, h.config(config))
+	h.tls = tls.Client(&h.tap, h.config(config))
 	return h
 }
 
@@ -64,13 +64,13 @@ func (h *Handshake) config(of *tls.Config) *tls.Config {
 		h.keys.also = func(line []byte) { _, _ = w.Write(line) }
 	}
 	of = of.Clone()
-	of.KeyLogWriter = h.keys
+	of.KeyLogWriter = &h.keys
 	return of
 }
 
 func prepare(under Transport, config *tls.Config) *Handshake {
 	return &Handshake{
-		under: under, tap: &tap{Conn: under}, keys: new(keyLog),
+		under: under, tap: tap{Conn: under},
 		// Only Linux has a relay that works with a Layer. FIPS 140-3 has no use of AES-GCM with
 		// nonces of the caller's.
 		refused: runtime.GOOS != "linux" || fips140.Enabled() || config.GetConfigForClient != nil,
@@ -119,7 +119,7 @@ func (h *Handshake) layer() *Layer {
 	if h.refused || s == nil || h.tap.in.rest+h.tap.in.have+h.tap.out.rest+h.tap.out.have > 0 {
 		return nil
 	}
-	l := &Layer{suite: s, version: state.Version, id: state.CipherSuite, client: h.keys.client}
+	l := &Layer{suite: s, version: state.Version, id: state.CipherSuite, client: h.keys.client, budget: firstBudget}
 	ours, theirs := &l.out, &l.in
 	if !l.client {
 		ours, theirs = theirs, ours

@@ -20,6 +20,12 @@ const (
 	keyLimit = 1 << 24
 	// maxGrant bounds the KeyUpdates that the peer may ask for beside maxUseless.
 	maxGrant = 1 << 12
+	// A peer may send so many other KeyUpdates, and one more for each updateData bytes of its
+	// data: crypto/tls allows 16 before each byte, which cost us a hundred times what
+	// their sender pays for the bytes. What is left over is kept up to maxBudget.
+	firstBudget = 2 * maxUseless
+	maxBudget   = 1 << 8
+	updateData  = 1 << 10
 )
 
 // Layer is the record layer of one end of an established TLS connection. Only one
@@ -40,6 +46,8 @@ type Layer struct {
 	owes    bool             // an answer to a KeyUpdate
 	useless uint16           // records in a row that carried nothing
 	grant   uint16           // KeyUpdates that are not useless
+	budget  uint16           // others that may come
+	earning uint16           // bytes of data since the last that budget has got for them
 	cache   *Cache           // nil: the ciphers are kept
 	slot    int              // in cache; -1: none
 	used    bool             // since cache has looked
@@ -53,6 +61,9 @@ var (
 	errIgnored      = errors.New("tls: too many ignored records")
 	errNonAdvancing = errors.New("tls: too many non-advancing records")
 )
+
+// ErrKeyUpdates is of a peer that changes its key again and again for little data.
+var ErrKeyUpdates = errors.New("tls: too many KeyUpdates for so little data")
 
 // records has room for a record that comes in parts.
 var records = sync.Pool{New: func() any { return new([maxRecord]byte) }}
@@ -258,6 +269,9 @@ func (l *Layer) open(plain, answer, record []byte) (_, _ []byte, err error) {
 	}
 	if kind == typeData && len(data) > 0 && !l.inMessage() {
 		l.useless = 0
+		if l.earning += uint16(len(data)); l.earning >= updateData {
+			l.budget, l.earning = min(l.budget+l.earning/updateData, maxBudget), l.earning%updateData
+		}
 		return all[:len(plain)+len(data)], answer, nil
 	}
 	answer, err = l.control(answer, kind, data)

@@ -158,6 +158,45 @@ func TestKeyUpdatesOfAReader(t *testing.T) {
 	}
 }
 
+// The time that a KeyUpdate costs must be paid for: with data, or with what the peer was sent.
+// One that changes its key for each KiB, or for each answer, may go on.
+func TestKeyUpdatesForData(t *testing.T) {
+	data := func(n int) func(l between, f *forger) []byte {
+		return func(_ between, f *forger) []byte { return f.sealed(typeData, body(n), 0) }
+	}
+	for _, tt := range []struct {
+		name     string
+		between  func(l between, f *forger) []byte // two KeyUpdates
+		endsSoon bool
+	}{
+		{"a byte", data(1), true},
+		{"a small message", data(updateData / 8), true},
+		{"a KiB", data(updateData), false},
+		{"the longest record", data(maxPlaintext), false},
+		{"an answer", func(l between, f *forger) []byte {
+			if _, err := l.Seal(nil, []byte("row")); err != nil {
+				t.Fatal(err)
+			}
+			return f.sealed(typeData, body(1), 0)
+		}, false},
+	} {
+		for request := range byte(2) {
+			l := aes13.layers(t, false)
+			f := l.forger()
+			var err error
+			n := 0
+			for ; n < 4*maxGrant && err == nil; n++ {
+				if _, _, err = l.Open(nil, tt.between(l, f), nil); err == nil {
+					_, _, err = l.Open(nil, f.update(request), nil)
+				}
+			}
+			if tt.endsSoon && (!errors.Is(err, ErrKeyUpdates) || n > 2*firstBudget) || !tt.endsSoon && err != nil {
+				t.Errorf("%s between two KeyUpdates (%d): %v after %d", tt.name, request, err, n)
+			}
+		}
+	}
+}
+
 // A key is changed before it has sealed more than AES-GCM bears (RFC 8446, section 5.5).
 func TestKeyLimit(t *testing.T) {
 	l := aes13.layers(t, false)

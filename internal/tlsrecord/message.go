@@ -169,7 +169,14 @@ func (l *Layer) updateIn(answer, body []byte) (_ []byte, err error) {
 	case request == 1 && l.grant > 0:
 		l.grant--
 		l.owes = true // one answer for all that came together, as the RFC says
+	case l.budget == 0 && l.grant == 0:
+		return l.alert(answer, unexpectedMessage), ErrKeyUpdates
 	default:
+		if l.budget > 0 {
+			l.budget--
+		} else {
+			l.grant--
+		}
 		if answer, err = l.count(answer, errNonAdvancing); err != nil {
 			return answer, err
 		}

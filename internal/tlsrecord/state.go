@@ -81,7 +81,7 @@ func Import(s *State) (*Layer, error) {
 	}
 	l := &Layer{
 		suite: suite, version: s.Version, id: s.CipherSuite, client: s.Client, skip: s.Skip,
-		useless: s.Useless, grant: s.Grant, closed: s.OutClosed,
+		useless: s.Useless, grant: s.Grant, closed: s.OutClosed, budget: firstBudget,
 	}
 	if !l.in.restore(suite, &s.In) || !l.out.restore(suite, &s.Out) {
 		return nil, errState

@@ -43,9 +43,29 @@ func (s *Successor) Withdraw(why string) bool {
 	return true
 }
 
-// Signal sends the new process a signal that this one has got for the gate.
+// bound bounds the step that begins, unless the upgrade has been withdrawn: Withdraw has ended every wait.
+func (s *Successor) bound(step time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.withdrawn == "" {
+		s.conn.SetDeadline(time.Now().Add(step))
+	}
+}
+
+// Signal sends the new process a signal that this one has got for the gate. It waits for at most a second: a process that
+// reads nothing must not keep this one from the next signal.
 func (s *Successor) Signal(sig os.Signal) {
-	if number, ok := sig.(syscall.Signal); ok {
+	number, ok := sig.(syscall.Signal)
+	if !ok {
+		return
+	}
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
 		_ = s.conn.Send(handover.Signal, signalled{number}, nil)
+	}()
+	select {
+	case <-sent:
+	case <-time.After(time.Second):
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -75,8 +76,12 @@ func clientOver(conn net.Conn) *commandClient {
 	return c
 }
 
+// endTimeout is how long the end of a process may take to be known whose connection for commands is closed.
+const endTimeout = 2 * time.Second
+
 // Ask has the old process do what the admin socket is asked, and returns the answer. If that takes too long, the old one
-// may still do it. The connection stays, so the next command can succeed.
+// may still do it. The connection stays, so the next command can succeed. The error is ErrEnded if there is no old
+// process any more.
 func (p *Predecessor) Ask(method, path string, within time.Duration) ([]byte, error) {
 	c := p.commands
 	timeout := time.NewTimer(within)
@@ -101,6 +106,13 @@ func (p *Predecessor) Ask(method, path string, within time.Duration) ([]byte, er
 	done := make(chan result, 1)
 	go func() {
 		body, err := c.request(method, path)
+		if errors.Is(err, errConnection) {
+			select {
+			case <-p.over:
+				err = ErrEnded
+			case <-time.After(endTimeout):
+			}
+		}
 		c.late.Store(false)
 		c.free <- struct{}{}
 		done <- result{body, err}
@@ -114,21 +126,30 @@ func (p *Predecessor) Ask(method, path string, within time.Duration) ([]byte, er
 	}
 }
 
-// request returns when the answer has come, or the connection is closed.
+var errConnection = errors.New("its connection for commands")
+
+// request returns when the answer has come, or the connection is closed: that is errConnection.
 func (c *commandClient) request(method, path string) ([]byte, error) {
 	request, err := http.NewRequestWithContext(context.Background(), method, "http://pgwicket"+path, http.NoBody)
 	if err != nil {
 		return nil, err
 	}
 	response, err := c.http.Do(request)
+	var of *url.Error // repeats the request
+	if errors.As(err, &of) {
+		err = of.Err
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errConnection, err)
 	}
 	defer response.Body.Close()
 	const most = 64 << 20
 	body, err := io.ReadAll(io.LimitReader(response.Body, most))
-	if err == nil && response.StatusCode != http.StatusOK {
-		err = errors.New(strings.TrimSpace(string(body)))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errConnection, err)
 	}
-	return body, err
+	if response.StatusCode != http.StatusOK {
+		return nil, errors.New(strings.TrimSpace(string(body)))
+	}
+	return body, nil
 }

@@ -75,9 +75,12 @@ func (p *Predecessor) close() {
 func (p *Predecessor) follow(first chan<- struct{}, ended func()) {
 	g := p.gate
 	heard := sync.OnceFunc(func() { close(first) })
-	defer ended()
 	defer p.close()
-	defer p.places.ReleaseAll()
+	defer func() { // before close: a command that fails because of it has nobody to reach
+		p.places.ReleaseAll()
+		ended()
+		close(p.over)
+	}()
 	defer heard()
 	for {
 		f, err := p.conn.Receive()
@@ -97,15 +100,20 @@ func (p *Predecessor) follow(first chan<- struct{}, ended func()) {
 	}
 }
 
-// lost takes note that nothing more will come from the old process.
+// lost takes note that nothing more will come from the old process, and returns when that has ended. Until then it has
+// sessions, which count for the limits of this one, and carries out what Ask asks for.
 func (p *Predecessor) lost(err error) {
 	g := p.gate
-	if p.process.Ended(deathTimeout) {
-		g.Log.Error("the process before is gone; sessions that it still had have ended", "pid", p.PID, "error", err.Error())
-	} else {
+	dead := p.process.Ended(deathTimeout)
+	if !dead {
 		g.Log.Error("the channel to the process before is closed; that process finishes its sessions, and this one accepts the connections", "pid", p.PID, "error", err.Error())
 	}
 	p.report(Result{Moved: p.moved}) // unless it was made when all had been handed over: the command waits for it
+	_ = p.conn.Close()               // so that the old one knows, too
+	for !dead {
+		dead = p.process.Ended(time.Minute)
+	}
+	g.Log.Error("the process before is gone; sessions that it still had have ended", "pid", p.PID, "error", err.Error())
 	g.Metrics.CarriedEnded()
 }
 

@@ -164,7 +164,7 @@ func (f *finishing) run(drainNow <-chan struct{}) error {
 			if f.drained == nil {
 				err = f.moveAll()
 			}
-			if f.gate.Server.Sessions() == 0 {
+			if f.gate.Server.Idle() {
 				f.begin()
 			}
 		case err := <-f.drained:

@@ -30,7 +30,8 @@ type Predecessor struct {
 	log         *os.File // the standard error of that process
 	sockets     []*passedFile
 	commands    *commandClient
-	commandConn net.Conn // of commands; nil: there is none
+	commandConn net.Conn      // of commands; nil: there is none
+	over        chan struct{} // closed when the process has ended
 
 	// The rest is for after the switch.
 	gate     NewGate
@@ -58,7 +59,7 @@ func Meet(adminSocket, stateDir, version string) (*Predecessor, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Predecessor{conn: c, PID: peer.PID, process: process}
+	p := &Predecessor{conn: c, PID: peer.PID, process: process, over: make(chan struct{})}
 	c.SetDeadline(time.Now().Add(meetTimeout))
 	if err = c.Send(handover.Hello, hello{handover.Version, version, directoryID(stateDir)}, nil); err == nil {
 		err = p.receiveSockets()

@@ -180,7 +180,7 @@ func (s *Successor) listen() {
 // prepare makes acquaintance and waits until the new process is prepared.
 func (s *Successor) prepare() error {
 	g := s.gate
-	s.conn.SetDeadline(time.Now().Add(meetTimeout))
+	s.bound(meetTimeout)
 	var h hello
 	if err := s.expect(handover.Hello, &h); err != nil {
 		return err
@@ -193,7 +193,7 @@ func (s *Successor) prepare() error {
 	if err := s.sendSockets(); err != nil {
 		return err
 	}
-	s.conn.SetDeadline(time.Now().Add(prepareTimeout))
+	s.bound(prepareTimeout)
 	return s.expect(handover.Prepared, nil)
 }
 
@@ -246,7 +246,7 @@ func (s *Successor) sendSockets() error {
 
 // hand gives the sockets to the new process: nobody accepts until it does.
 func (s *Successor) hand() error {
-	s.conn.SetDeadline(time.Now().Add(switchTimeout))
+	s.bound(switchTimeout)
 	if err := s.sendState(); err != nil {
 		return err
 	}

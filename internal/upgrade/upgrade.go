@@ -21,6 +21,9 @@ var ErrSystem = errors.New("only Linux has upgrades; restart the gate")
 // ErrSuccessorGone is why the old process must accept connections again.
 var ErrSuccessorGone = errors.New("the new process is gone")
 
+// ErrEnded is why the old process is not asked any more.
+var ErrEnded = errors.New("the process before has ended")
+
 // Gate is what both processes have.
 type Gate struct {
 	Server  *proxy.Server

@@ -16,6 +16,9 @@ const Format = 0
 // AccountOf fails.
 func AccountOf(int, int) (Account, error) { return Account{}, ErrSystem }
 
+// CheckSocket fails.
+func (Account) CheckSocket(string) error { return ErrSystem }
+
 // Successor is the new process of an upgrade, which there is on Linux only.
 type Successor struct{}
 

@@ -17,6 +17,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -223,6 +224,46 @@ func exploding() (hostile, error) {
 	return showing("15 CAs of one name and one key (P-521)", chain), err
 }
 
+// updateChunk is how many bytes of KeyUpdates a client sends at a time. It is small, and a client whose end
+// the gate has said computes no more of them: its processor is the gate's here, and not on the Internet.
+const updateChunk = 2 << 10
+
+// sendUpdates changes the key of a client 15 times before each byte, until the gate has enough.
+func sendUpdates(c *wire.Conn, k *wire.KeyUpdater, data string) (err error) {
+	var out []byte
+	for _, b := range []byte(data) {
+		for range 15 {
+			if out, err = k.Update(out); err != nil {
+				return err
+			}
+		}
+		out = k.Data(out, b)
+		if len(out) < updateChunk {
+			continue
+		}
+		if _, err := c.TCP.Write(out); err != nil {
+			return ignoreCut(err)
+		}
+		if out = out[:0]; answeredBy(c) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// answeredBy reports whether something has come that was not read, or the end.
+func answeredBy(c *wire.Conn) (came bool) {
+	raw, err := c.TCP.SyscallConn()
+	if err != nil {
+		return true
+	}
+	e := raw.Control(func(fd uintptr) {
+		_, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		came = !errors.Is(err, unix.EAGAIN)
+	})
+	return came || e != nil
+}
+
 // updating changes its key 15 times before each byte of the longest startup packet.
 func updating() hostile {
 	return hostile{name: "15 KeyUpdates before each byte of the startup packet", open: func(ctx context.Context, g *target, i int) (*wire.Conn, error) {
@@ -235,27 +276,46 @@ func updating() hostile {
 		if err != nil {
 			return c, err
 		}
-		var out []byte
-		for n := range 9000 {
-			for range 15 {
-				if out, err = k.Update(out); err != nil {
-					return c, err
-				}
-			}
-			b := byte('a')
-			if n < 8 {
-				b = "\x00\x00\x27\x00\x00\x03\x00\x00"[n] // a length near the limit, and the version
-			}
-			out = k.Data(out, b)
-			if len(out) < 32<<10 {
-				continue
-			}
-			if _, err := c.TCP.Write(out); err != nil {
-				return c, ignoreCut(err)
-			}
-			out = out[:0]
+		// A length near the limit, and the version.
+		return c, sendUpdates(c, k, "\x00\x00\x27\x00\x00\x03\x00\x00"+strings.Repeat("a", 9000))
+	}}
+}
+
+// plainLogin logs in, and asks nothing.
+var plainLogin = hostile{name: "a plain login", open: func(ctx context.Context, g *target, i int) (*wire.Conn, error) {
+	c, err := g.openShowing(ctx, i, g.lab.client.pair.TLS(), nil)
+	if err != nil || c.TLS == nil {
+		return c, err
+	}
+	return c, c.Exchange(wire.Startup(wire.Protocol30, "user", appUser, "database", "postgres"))
+}}
+
+// updatingLater changes its key 15 times before each byte of a message of size bytes that it
+// sends behind its startup packet, as a role: one that PostgreSQL asks for its password, or one
+// that it logs in.
+func updatingLater(name, role string, kind byte, size int) hostile {
+	return hostile{name: name, open: func(ctx context.Context, g *target, i int) (*wire.Conn, error) {
+		var keys bytes.Buffer
+		c, err := g.openShowing(ctx, i, g.lab.client.pair.TLS(), &keys)
+		if err != nil || c.TLS == nil {
+			return c, err
 		}
-		return c, nil
+		k, err := wire.NewKeyUpdater(keys.String())
+		if err != nil {
+			return c, err
+		}
+		startup := wire.Startup(wire.Protocol30, "user", role, "database", "postgres")
+		if _, err := c.TCP.Write(k.Data(nil, []byte(startup)...)); err != nil {
+			return c, ignoreCut(err)
+		}
+		last := byte('Z')
+		if role == passwordUser {
+			last = 'R'
+		}
+		if _, err := c.Skip(last); err != nil {
+			return c, err
+		}
+		return c, sendUpdates(c, k, wire.Message(kind, strings.Repeat("x", size)))
 	}}
 }
 

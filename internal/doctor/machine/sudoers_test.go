@@ -22,10 +22,14 @@ func TestSudoers(t *testing.T) {
 		text string
 		want []string // status, line and reason
 	}{
-		"aliases": {"User_Alias OPS = alice, %dba : DEVS = carol\nRunas_Alias DB = postgres, backup\nCmnd_Alias SQL = /usr/bin/psql, /usr/bin/pg_dump\nOPS ALL = (DB) NOPASSWD: SQL\n",
-			[]string{"warn 4 alice, %dba become postgres without a password"}},
-		"used before it is defined": {"OPS ALL = (DB) NOPASSWD: ALL\nUser_Alias OPS = alice\nRunas_Alias DB = OTHERS, BACK\nRunas_Alias BACK = postgres\nRunas_Alias OTHERS = mail\n",
-			[]string{"warn 1 alice becomes postgres without a password"}},
+		"aliases": {
+			"User_Alias OPS = alice, %dba : DEVS = carol\nRunas_Alias DB = postgres, backup\nCmnd_Alias SQL = /usr/bin/psql, /usr/bin/pg_dump\nOPS ALL = (DB) NOPASSWD: SQL\n",
+			[]string{"warn 4 alice, %dba become postgres without a password"},
+		},
+		"used before it is defined": {
+			"OPS ALL = (DB) NOPASSWD: ALL\nUser_Alias OPS = alice\nRunas_Alias DB = OTHERS, BACK\nRunas_Alias BACK = postgres\nRunas_Alias OTHERS = mail\n",
+			[]string{"warn 1 alice becomes postgres without a password"},
+		},
 		"alias of every command":    {"Cmnd_Alias ANY = ALL\nalice ALL = NOPASSWD: ANY\n", []string{"note 2 alice becomes every account without a password, and so postgres"}},
 		"alias of everybody":        {"Runas_Alias ANYBODY = ALL\nalice ALL = (ANYBODY) NOPASSWD: ALL\n", []string{"note 2 alice becomes every account"}},
 		"everybody but this":        {"Runas_Alias OURS = postgres\nalice ALL = (ALL, !OURS) NOPASSWD: ALL\n", nil},

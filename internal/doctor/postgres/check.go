@@ -36,7 +36,7 @@ type check interface {
 // checks returns all checks, by heading.
 func checks() (all []check) {
 	for _, of := range [][]check{
-		physicalChecks(), transportChecks(), authenticationChecks(), roleChecks(), grantChecks(), publicChecks(), functionChecks(), nameChecks(), rowChecks(), foreignChecks(),
+		physicalChecks(), transportChecks(), authenticationChecks(), roleChecks(), ownerChecks(), grantChecks(), publicChecks(), functionChecks(), nameChecks(), rowChecks(), foreignChecks(),
 		encryptionChecks(), logChecks(), settingsChecks(), versionChecks(),
 	} {
 		all = append(all, of...)
@@ -172,18 +172,18 @@ func (s *server) runLists(ctx context.Context, conn *pgconn.PgConn, database str
 	return all
 }
 
-func (l listCheck) ask(ctx context.Context, conn *pgconn.PgConn, database string) *found {
+func (c listCheck) ask(ctx context.Context, conn *pgconn.PgConn, database string) *found {
 	f := &found{}
-	rows, err := Query(ctx, conn, fmt.Sprintf("select *, count(*) over () from (%s) objects (name, fix) limit %d", l.sql, maxObjects))
+	rows, err := Query(ctx, conn, fmt.Sprintf("select *, count(*) over () from (%s) objects (name, fix) limit %d", c.sql, maxObjects))
 	if err != nil {
-		if f.failed = Reason(err); l.everywhere {
+		if f.failed = Reason(err); c.everywhere {
 			f.failed = "in " + quoted(database) + ": " + f.failed
 		}
 		return f
 	}
 	for i, row := range rows {
 		o := report.Object{Name: safe(row[0]), Fix: safeStatements(row[1])}
-		if l.everywhere {
+		if c.everywhere {
 			o.Database, o.Name, o.Connect = database, quoted(database)+"."+o.Name, connectTo(database)
 		}
 		f.objects = append(f.objects, o)

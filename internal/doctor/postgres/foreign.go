@@ -8,11 +8,11 @@ func foreignChecks() []check {
 		listCheck{
 			about:  about{"foreign_server_public", report.DataAccess, "4.6", "Every role can make a mapping and tables of its own on it, and reach that server from this machine."},
 			status: report.Warn, everywhere: true,
-			sql: `select format('server %I', srvname), format('revoke usage on foreign server %I from public;', srvname) from pg_foreign_server s
-				where exists (select from aclexplode(s.srvacl) where grantee = 0)
+			sql: `select format('server %I', srvname), fix from pg_foreign_server s,
+				lateral ` + revoke("s.srvacl", "s.srvowner", "grantee = 0", "format('revoke usage on foreign server %I from public;', srvname)") + ` x (fix) where fix is not null
 				union all
-				select format('wrapper %I', fdwname), format('revoke usage on foreign data wrapper %I from public;', fdwname) from pg_foreign_data_wrapper w
-				where exists (select from aclexplode(w.fdwacl) where grantee = 0) order by 1`,
+				select format('wrapper %I', fdwname), fix from pg_foreign_data_wrapper w,
+				lateral ` + revoke("w.fdwacl", "w.fdwowner", "grantee = 0", "format('revoke usage on foreign data wrapper %I from public;', fdwname)") + ` x (fix) where fix is not null order by 1`,
 			reason: "foreign servers and wrappers that every role may use: {}",
 			passed: "no foreign server is open to every role",
 		},
@@ -29,7 +29,7 @@ func foreignChecks() []check {
 			status: report.Warn, everywhere: true,
 			sql: `select format('%I on %I', pg_get_userbyid(m.umuser), s.srvname), format('alter user mapping for %I server %I options (set password_required ''true'');', pg_get_userbyid(m.umuser), s.srvname)
 				from pg_user_mapping m join pg_foreign_server s on s.oid = m.umserver join pg_roles r on r.oid = m.umuser
-				where not r.rolsuper and m.umoptions::text ~ '[{",]password_required=(false|off|no|0)' order by 1`,
+				where not r.rolsuper and m.umoptions::text ~* '[{",]password_required=(false|off|0)' order by 1`,
 			reason: "user mappings that need no password: {}",
 			passed: "no user mapping may connect without a password, superusers aside",
 		},
@@ -52,9 +52,12 @@ func foreignChecks() []check {
 		listCheck{
 			about:  about{"subscription_password", report.Encryption, "", "It is stored in clear, and in every base backup."},
 			status: report.Note, everywhere: true,
-			sql: `select quote_ident(subname), format('alter subscription %I connection %L;', subname,
-				regexp_replace(subconninfo, 'password\s*=\s*(''([^''\\]|\\.)*''|\S+)', 'passfile=/etc/postgresql/subscription.pgpass', 'g'))
-				from pg_subscription where subconninfo ~ 'password\s*=' and subdbid = (select oid from pg_database where datname = current_database()) order by 1`,
+			sql: `select quote_ident(subname), format('alter subscription %I connection %L;', subname, case when subconninfo ~ '^postgres(ql)?://'
+				then regexp_replace(regexp_replace(subconninfo, '^(postgres(ql)?://[^:/@]*):[^/@]*@', '\1@'), '([?&])password=[^&]*&?', '\1') ||
+					case when regexp_replace(subconninfo, '([?&])password=[^&]*&?', '\1') ~ '[?&]$' then '' when subconninfo ~ '\?' then '&' else '?' end || 'passfile=/etc/postgresql/subscription.pgpass'
+				else regexp_replace(subconninfo, 'password\s*=\s*(''([^''\\]|\\.)*''|\S+)', 'passfile=/etc/postgresql/subscription.pgpass', 'g') end)
+				from pg_subscription where subconninfo ~ '(password\s*=|^postgres(ql)?://[^:/@]*:[^/@]+@)' and subdbid = (select oid from pg_database where datname = current_database()) order by 1`,
+			after:  "-- write that file before: host:port:database:role:password, mode 0600, of the account of PostgreSQL",
 			reason: "subscriptions with a password: {}",
 			passed: "no subscription has a password",
 		},

@@ -16,6 +16,11 @@ const definers = `pg_proc p join pg_namespace n on n.oid = p.pronamespace join p
 // publicExecute is the condition that every role may execute the function p.
 const publicExecute = `exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) where grantee = 0)`
 
+// revokeExecute is the statement that takes this from it.
+func revokeExecute() string {
+	return revoke("coalesce(p.proacl, acldefault('f', p.proowner))", "p.proowner", "grantee = 0", "format('revoke execute on routine %s from public;', p.oid::regprocedure)")
+}
+
 // functionChecks find code that runs with the rights of another role.
 func functionChecks() []check {
 	return []check{
@@ -39,7 +44,7 @@ func functionChecks() []check {
 		listCheck{
 			about:  about{"definer_public", report.DataAccess, "4.5", "A function can be executed by every role until that is revoked."},
 			status: report.Warn, everywhere: true,
-			sql: `select p.oid::regprocedure::text, format('revoke execute on routine %s from public;', p.oid::regprocedure) from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+			sql: `select p.oid::regprocedure::text, ` + revokeExecute() + ` from pg_proc p join pg_namespace n on n.oid = p.pronamespace
 				where p.prosecdef and p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype) and ` + own("pg_proc", "p") + ` and ` + publicExecute + ` order by 1`,
 			reason: "every role may execute, with the rights of its owner, {}",
 			passed: "no security definer function can be executed by every role",
@@ -47,7 +52,7 @@ func functionChecks() []check {
 		listCheck{
 			about:  about{"untrusted_functions", report.DataAccess, "4.5", "Such a function can do what the account of PostgreSQL can do, files and programs included."},
 			status: report.Warn, everywhere: true,
-			sql: `select p.oid::regprocedure::text || format(' (%I)', l.lanname), format('revoke execute on routine %s from public;', p.oid::regprocedure)
+			sql: `select p.oid::regprocedure::text || format(' (%I)', l.lanname), ` + revokeExecute() + `
 				from pg_proc p join pg_namespace n on n.oid = p.pronamespace join pg_language l on l.oid = p.prolang
 				where not l.lanpltrusted and l.lanname <> 'internal' and p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype, 'language_handler'::regtype) and ` + own("pg_proc", "p") + ` and ` + publicExecute + ` order by 1`,
 			reason: "functions in an untrusted language that every role may execute: {}",

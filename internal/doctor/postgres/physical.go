@@ -136,6 +136,15 @@ func checkConfigFiles(_ context.Context, s *server) (out []report.Finding) {
 			files = append(files, v)
 		}
 	}
+	for _, dir := range directories(files) {
+		if st, err := os.Stat(dir); err == nil && st.Mode().Perm()&0o022 != 0 {
+			status, who := report.Fail, "every account of this machine"
+			if st.Mode().Perm()&0o002 == 0 {
+				status, who = report.Warn, "its group"
+			}
+			out = append(out, report.New(status, safe(dir), fmt.Sprintf("mode %04o: %s can put other files in the place of those of PostgreSQL", st.Mode().Perm(), who), "chmod go-w "+shellQuoted(dir)))
+		}
+	}
 	for _, file := range files {
 		st, err := os.Stat(file)
 		switch {
@@ -155,6 +164,30 @@ func checkConfigFiles(_ context.Context, s *server) (out []report.Finding) {
 	return out
 }
 
+// directories returns the directories of files, each once.
+func directories(files []string) (dirs []string) {
+	for _, f := range files {
+		if dir := filepath.Dir(f); !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs
+}
+
+// programs returns the programs and scripts that the server runs, with their directories.
+func (s *server) programs() (paths []string) {
+	for _, name := range []string{"archive_command", "archive_cleanup_command", "recovery_end_command", "restore_command", "ssl_passphrase_command"} {
+		command, _ := s.value(name)
+		for word := range strings.FieldsSeq(command) {
+			word = strings.Trim(word, `"'`)
+			if st, err := os.Stat(word); filepath.IsAbs(word) && err == nil && st.Mode().IsRegular() && st.Mode().Perm()&0o111 != 0 {
+				paths = append(paths, word, filepath.Dir(word))
+			}
+		}
+	}
+	return paths
+}
+
 // reaches reports whether every account may enter all directories of a file.
 func reaches(file string) bool {
 	for dir := filepath.Dir(file); ; dir = filepath.Dir(dir) {
@@ -168,7 +201,7 @@ func reaches(file string) bool {
 }
 
 // checkLibraries looks at the directories of libraries and extensions, at those in
-// dynamic_library_path, and at the libraries that are loaded.
+// dynamic_library_path, at the libraries that are loaded, and at the programs that the server runs.
 func checkLibraries(_ context.Context, s *server) (out []report.Finding) {
 	switch {
 	case !s.Local:
@@ -191,14 +224,16 @@ func checkLibraries(_ context.Context, s *server) (out []report.Finding) {
 			paths = append(paths, strings.TrimSuffix(w, ".so")+".so")
 		}
 	}
-	for _, p := range paths {
+	paths = append(paths, s.programs()...)
+	slices.Sort(paths)
+	for _, p := range slices.Compact(paths) {
 		st, err := os.Stat(p)
 		if err == nil && st.Mode().Perm()&0o022 != 0 && st.Mode()&fs.ModeSticky == 0 {
 			out = append(out, report.New(report.Fail, safe(p), fmt.Sprintf("mode %04o: other accounts than its owner can write to it", st.Mode().Perm()), "chmod go-w "+shellQuoted(p)))
 		}
 	}
 	if out == nil {
-		out = append(out, report.Passed("only their owners can write to the libraries and extensions"))
+		out = append(out, report.Passed("only their owners can write to the libraries, extensions and programs"))
 	}
 	return out
 }

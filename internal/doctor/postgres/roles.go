@@ -25,21 +25,27 @@ func roleChecks() []check {
 				lateral (select case when s.setrole = 0 and s.setdatabase = 0 then 'role all' when s.setrole = 0 then 'database ' || quote_ident(d.datname)
 					else 'role ' || quote_ident(r.rolname) || coalesce(' in database ' || quote_ident(d.datname), '') end) x (name),
 				unnest(s.setconfig) c
-				where c in ('password_encryption=md5', 'log_statement=none', 'log_connections=off', 'log_disconnections=off', 'pgaudit.log=none')
-				or c ~ '^(session_preload_libraries|local_preload_libraries|log_min_error_statement=(fatal|panic)|log_min_messages=(fatal|panic))' order by 1`,
+				where lower(c) in ('password_encryption=md5', 'log_statement=none', 'pgaudit.log=none')
+				or c ~* '^(session_preload_libraries|local_preload_libraries|log_min_error_statement=(fatal|panic)|log_min_messages=(fatal|panic)|log_(dis)?connections=(off?|f(a(l(se?)?)?)?|no?|0)$)' order by 1`,
 			reason: "settings that weaken the log, the passwords or the libraries for one role or database: {}",
 			passed: "no role or database has a setting that weakens the log, the passwords or the libraries",
 		},
 		listCheck{
 			about:  about{"parameter_grants", report.Roles, "4.3", "Some parameters run programs and load libraries as the account of PostgreSQL."},
 			status: report.Warn, since: 15,
-			sql: `select format('%s on %s to %s', lower(a.privilege_type), p.parname, x.who), format('revoke %s on parameter %s from %s;', lower(a.privilege_type), p.parname, x.who)
+			sql: `select format('%s on %s to %s', lower(a.privilege_type), p.parname, x.who), ` + byGrantor("a.grantor", "10", "format('revoke %s on parameter %s from %s cascade;', lower(a.privilege_type), p.parname, x.who)") + `
 				from pg_parameter_acl p, aclexplode(p.paracl) a left join pg_roles r on r.oid = a.grantee,
 				lateral (select case when a.grantee = 0 then 'public' else quote_ident(r.rolname) end) x (who)
 				where not coalesce(r.rolsuper, false) and (a.grantee = 0 or a.privilege_type = 'ALTER SYSTEM') order by 1`,
 			reason: "privileges on parameters of the server: {}",
 			passed: "only superusers may change parameters of the server",
 		},
+	)
+}
+
+// ownerChecks find who owns tables, and what becomes open when they make objects.
+func ownerChecks() []check {
+	return []check{
 		listCheck{
 			about:  about{"default_privileges", report.Roles, "4.6", "Every object that is made from now on is open to every role."},
 			status: report.Warn, everywhere: true,
@@ -56,15 +62,18 @@ func roleChecks() []check {
 			about:  about{"owner_login", report.Roles, "4.6", "Anybody who takes over the application can drop the tables and switch their policies off."},
 			status: report.Note, everywhere: true,
 			sql: `select format('%I (%s)', r.rolname, case t.tables when 1 then '1 table' else t.tables || ' tables' end),
-				format(E'create role %1$I nologin;\nreassign owned by %2$I to %1$I;\n%3$s', left(r.rolname, 50) || '_owner', r.rolname,
+				format(E'%3$sreassign owned by %2$I to %1$I;\n%4$s', coalesce(o.owner, 'ANOTHER_ROLE'), r.rolname, case when o.there then '' else format(E'create role %I nologin;\n', o.owner) end,
 				(select string_agg(format(E'grant usage on schema %1$I to %2$I;\ngrant select, insert, update, delete on all tables in schema %1$I to %2$I;\ngrant usage on all sequences in schema %1$I to %2$I;', s, r.rolname), E'\n' order by s) from unnest(t.schemas) s))
 				from (select c.relowner, count(*) as tables, array_agg(distinct n.nspname) as schemas from pg_class c join pg_namespace n on n.oid = c.relnamespace
 					where c.relkind in ('r', 'p') and c.relpersistence <> 't' and ` + own("pg_class", "c") + ` group by 1) t
-				join pg_roles r on r.oid = t.relowner where r.rolcanlogin and not r.rolsuper order by 1`,
+				join pg_roles r on r.oid = t.relowner
+				left join lateral (select name, exists (select from pg_roles where rolname = name) from (values (1, r.rolname || '_owner'), (2, r.rolname || '_owner_nologin'), (3, 'owner_of_' || r.oid)) v (i, name)
+					where octet_length(name) < 64 and not exists (select from pg_roles where rolname = name and (rolcanlogin or exists (select from pg_auth_members where roleid = pg_roles.oid))) order by i limit 1) o (owner, there) on true
+				where r.rolcanlogin and not r.rolsuper order by 1`,
 			reason: "roles that can log in own tables: {}",
 			passed: "no role that can log in owns a table, superusers aside",
 		},
-	)
+	}
 }
 
 // memberships are the member of each role, and the statement that ends it: from 16 on, that of its own grantor.

@@ -2,6 +2,16 @@ package postgres
 
 import "pgwicket/internal/doctor/report"
 
+// hasBarrier is the condition that a view has security_barrier, which somebody has thought about.
+func hasBarrier(alias string) string {
+	return `coalesce(` + alias + `.reloptions && array['security_barrier=true', 'security_barrier=on', 'security_barrier=1'], false)`
+}
+
+// readsAsOwner is the condition that a view reads with the rights of its owner, and nobody has thought about it.
+func readsAsOwner(alias string) string {
+	return `not coalesce(` + alias + `.reloptions && array['security_invoker=true', 'security_invoker=on', 'security_invoker=1'], false) and not ` + hasBarrier(alias)
+}
+
 // rowChecks find row security that does not hold.
 func rowChecks() []check {
 	return []check{
@@ -44,15 +54,21 @@ func rowChecks() []check {
 		listCheck{
 			about:  about{"view_row_security", report.DataAccess, "4.7", "It reads with the rights of its owner, so the policies for the caller do not hold."},
 			status: report.Warn, everywhere: true,
-			sql: `select format('%I.%I', n.nspname, v.relname), case when v.relkind = 'v' and current_setting('server_version_num')::int >= 150000
+			sql: `with recursive above (oid) as (
+					select oid from pg_class where relrowsecurity
+				union
+					select w.ev_class from above join pg_class b on b.oid = above.oid and not ` + hasBarrier("b") + `
+					join pg_depend d on d.refclassid = 'pg_class'::regclass and d.refobjid = b.oid and d.classid = 'pg_rewrite'::regclass
+					join pg_rewrite w on w.oid = d.objid
+				)
+				select format('%I.%I', n.nspname, v.relname), case when v.relkind = 'v' and current_setting('server_version_num')::int >= 150000
 					then format('alter view %I.%I set (security_invoker = true);', n.nspname, v.relname)
-					else format('revoke all on %I.%I from %s;', n.nspname, v.relname, g.who) end
-				from pg_class v join pg_namespace n on n.oid = v.relnamespace,
-				lateral (select string_agg(distinct case when grantee = 0 then 'public' else quote_ident(pg_get_userbyid(grantee)) end, ', ') from aclexplode(v.relacl) where grantee <> v.relowner) g (who)
-				where v.relkind in ('v', 'm') and g.who is not null
-				and not coalesce(v.reloptions && array['security_invoker=true', 'security_invoker=on', 'security_invoker=1', 'security_barrier=true', 'security_barrier=on', 'security_barrier=1'], false)
-				and exists (select from pg_rewrite w join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid and d.refclassid = 'pg_class'::regclass
-					join pg_class t on t.oid = d.refobjid where w.ev_class = v.oid and t.relrowsecurity) order by 1`,
+					else g.revokes end
+				from above join pg_class v on v.oid = above.oid join pg_namespace n on n.oid = v.relnamespace,
+				lateral (select string_agg(` + byGrantor("i.grantor", "v.relowner", "format('revoke all on %I.%I from %s;', n.nspname, v.relname, i.who)") + `, ' ') from (
+					select grantor, string_agg(distinct case when grantee = 0 then 'public' else quote_ident(pg_get_userbyid(grantee)) end, ', ')
+					from aclexplode(v.relacl) where grantee <> v.relowner group by grantor) i (grantor, who)) g (revokes)
+				where v.relkind in ('v', 'm') and g.revokes is not null and ` + readsAsOwner("v") + ` order by 1`,
 			reason: "views of tables with row security, granted to others, without security_invoker or security_barrier: {}",
 			passed: "no view goes around row security",
 		},
