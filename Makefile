@@ -19,7 +19,7 @@ TIME     ?= 10m
 # Builds a program of the module in test and runs it here, so that paths in ARGS are from here.
 RUN = run() { $(GO) build -C test -o "$(CURDIR)/bin/" "./$$1" && "bin/$$1" "$${@:2}"; }; run
 
-.PHONY: help build packages demo test deploy-test ca-test fresh-test lint fuzz soak upgrade-pause bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-moments interop-moments-quick interop-replication interop-tools interop-upgrades screenshots clean
+.PHONY: help build packages demo test deploy-test ca-test spire-test fresh-test lint fuzz soak upgrade-pause bench bench-quick bench-peers bench-scale faults faults-quick interop interop-quick interop-moments interop-moments-quick interop-replication interop-tools interop-upgrades screenshots clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-23s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,10 @@ ca-test: ## a gate with certificates and lists of step-ca, easy-rsa, GnuTLS and 
 	@.ci/need postgresql openssl
 	@OPTIONAL=$(OPTIONAL) .ci/need --optional easy-rsa gnutls-bin curl
 	$(GO) test -C test/ca -timeout 20m ./...
+
+spire-test: ## a gate and a client with SVIDs of SPIRE (builds SPIRE: ten minutes and more when cold)
+	@.ci/need postgresql openssl
+	SPIRE=1 $(GO) test -C test/ca -timeout 60m -run SPIRE -v .
 
 fresh-test: ## what the README says, on a fresh Debian 12 that is thrown away (root; TARGETS=test for make test as well, which takes an hour)
 	@.ci/fresh $(TARGETS)

@@ -22,6 +22,18 @@ func commands(t *testing.T) map[string][]string {
 	return found
 }
 
+// configurationOf returns the part of a configuration in a section of the same page.
+func configurationOf(t *testing.T, section string) string {
+	t.Helper()
+	for _, b := range docpage.Read(t, filepath.Join("..", "..", "docs", "certificates.md")) {
+		if b.Section == section && b.Lang == "yaml" {
+			return b.Text
+		}
+	}
+	t.Fatalf("%s has no configuration", section)
+	return ""
+}
+
 // The lines of docs/certificates.md make a CA whose client is admitted, and then refused.
 func TestDocumentedCAs(t *testing.T) {
 	page := commands(t)
