@@ -56,7 +56,7 @@ func newConn(s *Server, tcp *net.TCPConn, listener string, interrupt context.Can
 		session: &session{server: s, peer: p, interrupt: interrupt},
 		peer:    p,
 		policy:  s.policy.Load(),
-		socket:  relay.NewConn(tcp),
+		socket:  relay.NewPacedConn(tcp),
 	}
 }
 
@@ -407,14 +407,14 @@ func (c *conn) connectBackend(ctx context.Context, p *Policy, rule *acl.Rule, st
 	c.session.host.backend = name
 	c.server.metrics.BackendConnected(c.peer.request.Session, time.Since(began))
 	if c.session.hasEnded() { // by a recheck, while the backend was slow to accept
-		_ = conn.Close()
-		return nil, refuse(outcome.ShuttingDown, "")
+		err = refuse(outcome.ShuttingDown, "")
+	} else if _, e := conn.Write(packet); e != nil {
+		err = refuse(outcome.BackendUnavailable, e.Error())
 	}
-	if _, err := conn.Write(packet); err != nil {
+	if err != nil {
 		_ = conn.Close()
-		return nil, refuse(outcome.BackendUnavailable, err.Error())
 	}
-	return conn, nil
+	return conn, err
 }
 
 // addClientInfo tells PostgreSQL who the client is. An application_name means

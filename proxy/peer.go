@@ -87,9 +87,7 @@ const maxText = 256
 // cut returns a text of a client's as it may be printed: escaped, and clipped.
 func cut(s string) string { return printable.Short(s, maxText) }
 
-// kept returns what a session keeps of a text that may be as long as a handshake or a startup
-// packet: enough to see that cut has left something out. PostgreSQL has 63 bytes of an
-// application_name, and a host name has 253.
+// kept returns what a session keeps of a text that may be very long: what cut shows, and that there is more.
 func kept(s string) string { return strings.Clone(s[:min(len(s), maxText+1)]) }
 
 // maxReason is how long a reason in the log may be, which may quote the client.

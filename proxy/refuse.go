@@ -58,7 +58,7 @@ func (c *conn) close() {
 		_ = c.tls.CloseWrite()
 	}
 	if c.socket.CloseWrite() == nil {
-		_, _ = io.CopyN(io.Discard, c.socket.Socket, refuseDiscard)
+		_, _ = io.CopyN(io.Discard, c.socket, refuseDiscard)
 	}
 	_ = c.socket.Close()
 }

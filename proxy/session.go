@@ -121,8 +121,7 @@ func (s *session) setJudged() {
 	}
 }
 
-// hasEnded reports whether the connection has been refused while its goroutine waited: no byte of it
-// may go to the backend any more.
+// hasEnded reports whether the connection was refused meanwhile: no byte of it may go to the backend.
 func (s *session) hasEnded() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -31,7 +31,7 @@ const (
 // OpenSSL pads a record to 16 KiB if it is told to (RecordPadding), and record_size_limit
 // can ask for records of 64 bytes (RFC 8449), 157 for the longest packet.
 const (
-	startupBytes   = pgwire.MaxStartupPacket + 3*(16<<10+256)
+	startupBytes   = pgwire.MaxStartupPacket + 16<<10 + 256
 	startupRecords = 8
 	startupEarned  = 192
 	startupRead    = 256
@@ -97,7 +97,10 @@ func (h *Conn) ServerName() string { return serverNameOf(h.hello) }
 func (h *Conn) Certificates() [][]byte { return h.sent.certificates() }
 
 // Release ends the counting: the relay has the connection.
-func (h *Conn) Release() { h.free, h.header, h.alert = true, nil, nil }
+func (h *Conn) Release() {
+	h.free, h.header, h.alert = true, nil, nil
+	h.EndPace()
+}
 
 // Unread puts p before everything that is still to be read. It must begin a record, whose counting
 // begins again when it is read.

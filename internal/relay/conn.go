@@ -30,6 +30,43 @@ type Conn struct {
 	err     error   // how the socket's stream ended, once pending is used up
 	sink    *[]byte // where written bytes go instead of the socket
 	first   [1]byte
+	pace    *pace // of reads; nil: none
+}
+
+// pace is what a client's reads have come to.
+type pace struct{ short, received int }
+
+// A read for which a goroutine has to be woken costs ten microseconds, and a client can have one for
+// each byte. So freeReads that leave the socket empty are free, and one more for each freeBytes;
+// from then on what comes is left to gather for slowRead before each. An honest client
+// has a few, and one more for each segment of a long chain of certificates.
+const (
+	freeReads = 32
+	freeBytes = 1 << 10
+	slowRead  = 100 * time.Millisecond
+)
+
+// NewPacedConn returns a Conn over the socket of a client, which is read seldom if it sends little at a
+// time, until EndPace.
+func NewPacedConn(s Socket) *Conn { return &Conn{Socket: s, pace: new(pace)} }
+
+// EndPace ends that.
+func (c *Conn) EndPace() { c.pace = nil }
+
+// readSocket reads the socket.
+func (c *Conn) readSocket(p []byte) (int, error) {
+	if c.pace == nil {
+		return c.Socket.Read(p)
+	}
+	if c.pace.short > freeReads+c.pace.received/freeBytes {
+		time.Sleep(slowRead)
+	}
+	n, err := c.Socket.Read(p)
+	c.pace.received += n
+	if n < len(p) {
+		c.pace.short++
+	}
+	return n, err
 }
 
 // NewConn returns a Conn over s.
@@ -56,7 +93,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		}
 		return n, nil
 	case !c.fed:
-		return c.Socket.Read(p)
+		return c.readSocket(p)
 	case c.err != nil:
 		return 0, c.err
 	}
@@ -106,7 +143,7 @@ func (c *Conn) HasPrefix(prefix string) bool {
 	for i := range len(prefix) {
 		if len(c.pending) <= i {
 			var next [1]byte
-			if n, _ := c.Socket.Read(next[:]); n == 0 {
+			if n, _ := c.readSocket(next[:]); n == 0 {
 				return false
 			}
 			c.pending = append(c.pending, next[0])

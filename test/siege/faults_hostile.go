@@ -313,7 +313,7 @@ func hostileCPU(ctx context.Context, t *trial) (string, error) {
 		if s.observers != nil {
 			s.observers.end() // they cost processor time
 		}
-		handshakes, err := s.costs(ctx, t, showing("a plain handshake", t.client.pair.TLS()), slices.Concat(growing(), []hostile{chain, updating()}), n)
+		handshakes, err := s.costs(ctx, t, showing("a plain handshake", t.client.pair.TLS()), slices.Concat(growing(), []hostile{chain, updating(), byteByByte()}), n)
 		logins, e := s.costs(ctx, t, plainLogin, []hostile{
 			updatingLater("15 KeyUpdates before each byte of a password", passwordUser, 'p', 1000),
 			updatingLater("15 KeyUpdates before each byte of a query", appUser, 'Q', 1000),

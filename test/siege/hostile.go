@@ -319,6 +319,31 @@ func updatingLater(name, role string, kind byte, size int) hostile {
 	}}
 }
 
+// segmentsFactor is what a connection of 4,000 segments may cost. Most of it is the kernel's work for each, and Go's
+// poller, which the gate cannot spare. It was 40 when the gate read each byte.
+const segmentsFactor = 20
+
+// byteByByte sends the beginning of a long ClientHello so that the gate is woken up for each byte.
+func byteByByte() hostile {
+	return hostile{name: "a ClientHello in 4,000 segments", cpu: segmentsFactor, open: func(ctx context.Context, g *target, i int) (*wire.Conn, error) {
+		c, err := g.openFrom(ctx, i)
+		if err != nil {
+			return nil, err
+		}
+		if err := c.RequestTLS(); err != nil {
+			return c, ignoreCut(err)
+		}
+		hello := "\x16\x03\x01\x3f\xf0\x01\x00\x3f\xec\x03\x03" + strings.Repeat("x", 4_000)
+		for i := range len(hello) {
+			time.Sleep(50 * time.Microsecond) // else they would come together
+			if err := c.Send(hello[i : i+1]); err != nil {
+				return c, ignoreCut(err)
+			}
+		}
+		return c, nil
+	}}
+}
+
 // deafHello asks for a handshake and reads none of it, with the smallest receive
 // buffer that the kernel gives.
 func deafHello(hello string) hostile {
