@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"pgwicket/internal/pgtest"
@@ -79,13 +80,15 @@ func startsByOpenSSL(t *testing.T, address string, packet []byte, args ...string
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = in.Close(); _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	end := sync.OnceFunc(func() { _ = in.Close(); _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	defer end()
 	if _, err := in.Write(packet); err != nil {
 		t.Fatal(err)
 	}
 	for {
 		var head [5]byte
 		if _, err := io.ReadFull(out, head[:]); err != nil {
+			end() // nobody writes said any more
 			return fmt.Errorf("%w: %s", err, said.String())
 		}
 		body := make([]byte, int(head[3])<<8|int(head[4])-4)

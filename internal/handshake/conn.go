@@ -31,7 +31,7 @@ const (
 // OpenSSL pads a record to 16 KiB if it is told to (RecordPadding), and record_size_limit
 // can ask for records of 64 bytes (RFC 8449), 157 for the longest packet.
 const (
-	startupBytes   = pgwire.MaxStartupPacket + 16<<10 + 256
+	startupBytes   = pgwire.MaxStartupPacket + 2*(16<<10+256)
 	startupRecords = 8
 	startupEarned  = 192
 	startupRead    = 256
