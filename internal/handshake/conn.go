@@ -33,7 +33,7 @@ const (
 const (
 	startupBytes   = pgwire.MaxStartupPacket + 2*(16<<10+256)
 	startupRecords = 8
-	startupEarned  = 192
+	startupEarned  = 256
 	startupRead    = 256
 )
 
