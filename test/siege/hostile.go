@@ -320,7 +320,7 @@ func updatingLater(name, role string, kind byte, size int) hostile {
 }
 
 // segmentsFactor is what a connection of 4,000 segments may cost. Most of it is the kernel's work for each, and Go's
-// poller, which the gate cannot spare. It was 40 when the gate read each byte.
+// poller, which the gate cannot spare.
 const segmentsFactor = 20
 
 // byteByByte sends the beginning of a long ClientHello so that the gate is woken up for each byte.
