@@ -81,17 +81,9 @@ func TestUpgrade(t *testing.T) {
 	first := u.start("first", nil)
 	come := u.bench("-C", "-c", "4", "-j", "4", "-T", "600")
 	first.served(20)
-	for n := range 20 {
+	for range 20 {
 		before := strings.Count(first.text(), `"msg":"session ended"`)
-		var out string
-		u.eventually("no upgrade", func() bool {
-			var err error
-			out, err = u.upgrade()
-			return err == nil || !strings.Contains(out, "the process before this one still has")
-		})
-		if !strings.HasPrefix(out, "upgraded in ") {
-			t.Fatalf("upgrade %d: %s", n, out)
-		}
+		u.upgradeWhenAlone()
 		first.served(before + 5)
 	}
 	come.stop()
@@ -101,6 +93,20 @@ func TestUpgrade(t *testing.T) {
 		t.Error("a client was refused, or something has failed")
 	}
 	t.Log(strings.Count(text, "upgraded from another process"))
+}
+
+// upgradeWhenAlone upgrades the gate as soon as it knows that the process before it has ended.
+func (u *unit) upgradeWhenAlone() {
+	u.t.Helper()
+	var out string
+	u.eventually("no upgrade", func() bool {
+		var err error
+		out, err = u.upgrade()
+		return err == nil || !strings.Contains(out, "the process before this one still has")
+	})
+	if !strings.HasPrefix(out, "upgraded in ") {
+		u.t.Fatal(out)
+	}
 }
 
 // startUpgradable starts a gate that can be upgraded.
@@ -346,6 +352,10 @@ func TestUpgradeWithSessionsThatStay(t *testing.T) {
 	if out, err := u.psql("select 'new'"); err != nil || out != "new\n" {
 		t.Errorf("a new client: %v, %s", err, out)
 	}
+	u.eventually("the new client's session goes on", func() bool {
+		out, err := exec.Command("pgwicket", "sessions", "--config", u.config).CombinedOutput()
+		return err == nil && strings.Count(string(out), "\n") == 2
+	})
 	if out, err := exec.Command("pgwicket", "terminate", "--config", u.config, "--yes", "--user", role).CombinedOutput(); err != nil || !strings.Contains(string(out), "1") {
 		t.Errorf("terminate: %v: %s", err, out)
 	}
@@ -397,10 +407,7 @@ func TestUpgradesOfReplication(t *testing.T) {
 	}
 	for n := range 10 {
 		sql(fmt.Sprintf("insert into t select %d * 1000 + i from generate_series(1, 1000) i", n))
-		u.onlyOne()
-		if out, err := u.upgrade(); err != nil {
-			t.Fatalf("upgrade %d: %v: %s", n, err, out)
-		}
+		u.upgradeWhenAlone()
 	}
 	sql("insert into t values (-1)")
 	u.eventually("not every row", func() bool {
