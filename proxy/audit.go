@@ -12,8 +12,11 @@ type auditor struct {
 	failing func() error
 }
 
+// kept reports whether there is a trail, so that nothing is prepared for none.
+func (a auditor) kept() bool { return a.keep != nil }
+
 func (a auditor) record(event string, attrs []slog.Attr) {
-	if a.keep != nil {
+	if a.kept() {
 		a.keep(event, attrs)
 	}
 }

@@ -406,15 +406,22 @@ func (c *conn) connectBackend(ctx context.Context, p *Policy, rule *acl.Rule, st
 	}
 	c.session.host.backend = name
 	c.server.metrics.BackendConnected(c.peer.request.Session, time.Since(began))
-	if c.session.hasEnded() { // by a recheck, while the backend was slow to accept
-		err = refuse(outcome.ShuttingDown, "")
-	} else if _, e := conn.Write(packet); e != nil {
-		err = refuse(outcome.BackendUnavailable, e.Error())
-	}
-	if err != nil {
+	if err := c.forwardStartup(conn, packet); err != nil {
 		_ = conn.Close()
+		return nil, err
 	}
-	return conn, err
+	return conn, nil
+}
+
+// forwardStartup sends the startup packet, unless a recheck has ended the session while the backend was slow to accept.
+func (c *conn) forwardStartup(backend *backend.Conn, packet []byte) error {
+	if c.session.hasEnded() {
+		return refuse(outcome.ShuttingDown, "") // endStartup knows better
+	}
+	if _, err := backend.Write(packet); err != nil {
+		return refuse(outcome.BackendUnavailable, err.Error())
+	}
+	return nil
 }
 
 // addClientInfo tells PostgreSQL who the client is. An application_name means

@@ -93,7 +93,7 @@ func (s *Server) logAndCount(e end) {
 	s.rememberRefusal(e)
 	ctx, log := context.Background(), s.log
 	level := e.level()
-	audited := s.audit.keep != nil && level >= slog.LevelInfo // a port scan is no decision for the audit trail
+	audited := s.audit.kept() && level >= slog.LevelInfo // a port scan is no decision for the audit trail
 	if !audited && !log.Enabled(ctx, level) {
 		return
 	}
@@ -113,7 +113,7 @@ func (s *Server) logAndCount(e end) {
 // caller holds the session's mutex.
 func (s *Server) logBegin(one *session) {
 	ctx, logged := context.Background(), !s.policy.Load().LogEndsOnly
-	if logged = logged && s.log.Enabled(ctx, slog.LevelInfo); !logged && s.audit.keep == nil {
+	if logged = logged && s.log.Enabled(ctx, slog.LevelInfo); !logged && !s.audit.kept() {
 		return
 	}
 	p := one.peer

@@ -74,9 +74,7 @@ func (g *Gate) leaveUpgrade(e *ending) {
 	if next == nil || u.given.Load() || next.Withdraw("the process before has ended") {
 		return
 	}
-	if g.admin.file != nil {
-		g.admin.file = nil // the socket is the new process's
-	}
+	g.admin.file = nil // the socket is the new process's
 	if e.asked != nil {
 		next.Signal(e.asked)
 	}

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -135,7 +136,7 @@ func (r *Report) waive(w Waiver) (matched bool, name string) {
 		switch {
 		case f.Name != "" && w.Object == f.Where:
 			name = f.Name
-		case w.Object == "" || f.Name == "" && w.Object == f.Where || f.Name != "" && (w.Object == f.Name || w.Object == quoted(f.Name)):
+		case w.Object == "" || w.Object == cmp.Or(f.Name, f.Where) || f.Name != "" && w.Object == quoted(f.Name):
 			f.Status, f.Severity, f.Waiver = Waived, "", w.text()
 			matched = true
 		case f.list != nil:
