@@ -2,13 +2,10 @@ package proxy_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -22,20 +19,10 @@ import (
 // (RFC 8449) and max_fragment_length (RFC 6066) ask for records as short as these.
 func TestRecordsOfAStartupPacket(t *testing.T) {
 	t.Parallel()
-	pair := testCA().Server("localhost", "127.0.0.1")
-	db, err := pgtest.Start(context.Background(), pgtest.Options{
-		Host:     "127.0.0.1",
-		HBA:      "local all all trust\nhostssl all all all trust",
-		Files:    map[string][]byte{"server.crt": pair.CertPEM(), "server.key": pair.KeyPEM()},
-		Settings: []string{"ssl=on"},
-		SQL:      "create role app login",
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(db.Stop)
-	g := newGate(t, db.SocketDir, to(socketBackend(fmt.Sprintf("%s/.s.PGSQL.%d", db.SocketDir, db.Port))), padded)
-	straight := net.JoinHostPort("127.0.0.1", strconv.Itoa(db.Port))
+	g, straight := besideItsOwnTLS(t, pgtest.Options{
+		HBA: "local all all trust\nhostssl all all all trust",
+		SQL: "create role app login",
+	}, padded)
 
 	short := startup(protocol3, "user", "app", "database", "postgres")
 	long := startup(protocol3, "user", "app", "database", "postgres", "options", strings.Repeat(" ", 9_900))

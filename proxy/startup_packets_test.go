@@ -16,7 +16,24 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"pgwicket/internal/pgtest"
+	"pgwicket/proxy"
 )
+
+// besideItsOwnTLS starts a PostgreSQL with TLS, and a gate that reaches it by its socket. It also returns the address of
+// PostgreSQL itself.
+func besideItsOwnTLS(t *testing.T, o pgtest.Options, edit ...func(*proxy.Policy)) (g *gate, straight string) {
+	t.Helper()
+	pair := testCA().Server("localhost", "127.0.0.1")
+	o.Host, o.Settings = "127.0.0.1", []string{"ssl=on"}
+	o.Files = map[string][]byte{"server.crt": pair.CertPEM(), "server.key": pair.KeyPEM()}
+	db, err := pgtest.Start(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Stop)
+	socket := socketBackend(fmt.Sprintf("%s/.s.PGSQL.%d", db.SocketDir, db.Port))
+	return newGate(t, db.SocketDir, append([]func(*proxy.Policy){to(socket)}, edit...)...), net.JoinHostPort("127.0.0.1", strconv.Itoa(db.Port))
+}
 
 // A start-up packet that PostgreSQL refuses the gate refuses with the same SQLSTATE,
 // whichever of the two refuses it. The same packets go to PostgreSQL itself,
@@ -24,20 +41,10 @@ import (
 // reason says why.
 func TestStartupPacketsAsPostgreSQL(t *testing.T) {
 	t.Parallel()
-	pair := testCA().Server("localhost", "127.0.0.1")
-	db, err := pgtest.Start(context.Background(), pgtest.Options{
-		Host:     "127.0.0.1",
-		HBA:      "local all all trust\nlocal replication all trust\nhostssl all all all trust\nhostssl replication all all trust",
-		Files:    map[string][]byte{"server.crt": pair.CertPEM(), "server.key": pair.KeyPEM()},
-		Settings: []string{"ssl=on"},
-		SQL:      "create role app login; create role " + strings.Repeat("n", 63) + " login; create role shut nologin",
+	g, straight := besideItsOwnTLS(t, pgtest.Options{
+		HBA: "local all all trust\nlocal replication all trust\nhostssl all all all trust\nhostssl replication all all trust",
+		SQL: "create role app login; create role " + strings.Repeat("n", 63) + " login; create role shut nologin",
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(db.Stop)
-	g := newGate(t, db.SocketDir, to(socketBackend(fmt.Sprintf("%s/.s.PGSQL.%d", db.SocketDir, db.Port))))
-	straight := net.JoinHostPort("127.0.0.1", strconv.Itoa(db.Port))
 
 	body := func(s string) []byte { return packet(protocol3, []byte(s)) }
 	length := func(n uint32) []byte { return append(binary.BigEndian.AppendUint32(nil, n), 0, 3, 0, 0) }

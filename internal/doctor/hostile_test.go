@@ -160,16 +160,11 @@ func TestHostileRoles(t *testing.T) {
 // A login trigger of another database does not run as the superuser who examines it.
 func TestLoginTrigger(t *testing.T) {
 	t.Parallel()
-	store := os.Getenv("INTEROP")
-	if store == "" {
-		store = "../../.interop"
+	release, ok := pgtest.Releases("../..")[17]
+	if !ok {
+		t.Skip("release 17 is not installed; make interop-quick installs it")
 	}
-	native, err := filepath.Abs(filepath.Join(store, "npm", "node_modules", "pg17", "native"))
-	l := &faultLab{}
-	if _, err2 := os.Stat(filepath.Join(native, "bin", "postgres")); err != nil || err2 != nil {
-		t.Skip("release 17 is not in " + store + "; make interop-quick installs it")
-	}
-	l = newFaultLab(t, pgtest.Options{BinDir: filepath.Join(native, "bin"), LibDir: filepath.Join(native, "lib")})
+	l := newFaultLab(t, release)
 	l.mustSQL(`create database shop; \connect shop
 		create sequence logins; create function greet() returns event_trigger language plpgsql as $$begin perform nextval('logins'); end$$;
 		create event trigger greet on login execute function greet(); alter function greet() owner to app; grant all on sequence logins to app`)

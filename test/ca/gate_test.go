@@ -49,7 +49,14 @@ admin: {address: %q}
 `, address, s.SocketDir, s.Port, strings.Join(append([]string{""}, settings...), ", "), admin)
 	write(t, filepath.Join(dir, "pgwicket.yaml"), []byte(config))
 	g := &gate{dir: dir, address: address, psql: psql}
-	g.process = start(t, exec.Command(gateBinary, "serve", "--config", filepath.Join(dir, "pgwicket.yaml")))
+	g.serve(t, filepath.Join(dir, "pgwicket.yaml"), admin)
+	return g
+}
+
+// serve starts the gate, and waits until it is ready.
+func (g *gate) serve(t *testing.T, config, admin string) {
+	t.Helper()
+	g.process = start(t, exec.Command(gateBinary, "serve", "--config", config))
 	g.wait(t, "readiness", func() bool {
 		r, err := http.Get("http://" + admin + "/readyz")
 		if err != nil {
@@ -58,7 +65,6 @@ admin: {address: %q}
 		_ = r.Body.Close()
 		return r.StatusCode == http.StatusOK
 	})
-	return g
 }
 
 func freeAddress(t *testing.T) string {

@@ -6,7 +6,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -236,14 +235,6 @@ func (s *spire) gate(t *testing.T, dir string, db *pgtest.Server) *gate {
 		strings.NewReplacer("acl:\n", "acl:\n  allow: [127.0.0.0/8]\n", "[shop]", "[postgres]").Replace(configurationOf(t, "SPIRE")))
 	write(t, filepath.Join(dir, "pgwicket.yaml"), []byte(config))
 	g := &gate{dir: s.at("app"), address: address, psql: psql}
-	g.process = start(t, exec.Command(gateBinary, "serve", "--config", filepath.Join(dir, "pgwicket.yaml")))
-	g.wait(t, "readiness", func() bool {
-		r, err := http.Get("http://" + admin + "/readyz")
-		if err != nil {
-			return false
-		}
-		_ = r.Body.Close()
-		return r.StatusCode == http.StatusOK
-	})
+	g.serve(t, filepath.Join(dir, "pgwicket.yaml"), admin)
 	return g
 }

@@ -164,21 +164,19 @@ func (s *scene) memoryOf(ctx context.Context, kind hostile, n int) (each int64, 
 
 // startupsEnd waits until no connection is in its startup.
 func (s *scene) startupsEnd(ctx context.Context) error {
-	return gate.Eventually(ctx, "the startups end", time.Minute, func() error {
-		m, err := s.Metrics()
-		if err == nil && m["pgwicket_connections_starting"] > 0 {
-			err = fmt.Errorf("%v do not", m["pgwicket_connections_starting"])
-		}
-		return err
-	})
+	return s.comesToNone(ctx, "the startups end", "pgwicket_connections_starting")
 }
 
 // noSession waits until there is no session, an observer's neither.
 func (s *scene) noSession(ctx context.Context) error {
-	return gate.Eventually(ctx, "the sessions end", time.Minute, func() error {
+	return s.comesToNone(ctx, "the sessions end", "pgwicket_sessions_open")
+}
+
+func (s *scene) comesToNone(ctx context.Context, what, metric string) error {
+	return gate.Eventually(ctx, what, time.Minute, func() error {
 		m, err := s.Metrics()
-		if err == nil && m["pgwicket_sessions_open"] > 0 {
-			err = fmt.Errorf("%v do not", m["pgwicket_sessions_open"])
+		if err == nil && m[metric] > 0 {
+			err = fmt.Errorf("%v do not", m[metric])
 		}
 		return err
 	})

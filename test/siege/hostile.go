@@ -264,16 +264,23 @@ func answeredBy(c *wire.Conn) (came bool) {
 	return came || e != nil
 }
 
+// openUpdating opens a connection with a certificate that can change its key. It returns no KeyUpdater if there is no
+// TLS on it.
+func (g *target) openUpdating(ctx context.Context, i int) (*wire.Conn, *wire.KeyUpdater, error) {
+	var keys bytes.Buffer
+	c, err := g.openShowing(ctx, i, g.lab.client.pair.TLS(), &keys)
+	if err != nil || c.TLS == nil {
+		return c, nil, err
+	}
+	k, err := wire.NewKeyUpdater(keys.String())
+	return c, k, err
+}
+
 // updating changes its key 15 times before each byte of the longest startup packet.
 func updating() hostile {
 	return hostile{name: "15 KeyUpdates before each byte of the startup packet", open: func(ctx context.Context, g *target, i int) (*wire.Conn, error) {
-		var keys bytes.Buffer
-		c, err := g.openShowing(ctx, i, g.lab.client.pair.TLS(), &keys)
-		if err != nil || c.TLS == nil {
-			return c, err
-		}
-		k, err := wire.NewKeyUpdater(keys.String())
-		if err != nil {
+		c, k, err := g.openUpdating(ctx, i)
+		if k == nil {
 			return c, err
 		}
 		// A length near the limit, and the version.
@@ -295,13 +302,8 @@ var plainLogin = hostile{name: "a plain login", open: func(ctx context.Context, 
 // that it logs in.
 func updatingLater(name, role string, kind byte, size int) hostile {
 	return hostile{name: name, open: func(ctx context.Context, g *target, i int) (*wire.Conn, error) {
-		var keys bytes.Buffer
-		c, err := g.openShowing(ctx, i, g.lab.client.pair.TLS(), &keys)
-		if err != nil || c.TLS == nil {
-			return c, err
-		}
-		k, err := wire.NewKeyUpdater(keys.String())
-		if err != nil {
+		c, k, err := g.openUpdating(ctx, i)
+		if k == nil {
 			return c, err
 		}
 		startup := wire.Startup(wire.Protocol30, "user", role, "database", "postgres")
