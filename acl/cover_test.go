@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"pgwicket/acl"
 )
@@ -93,11 +92,8 @@ func TestShadowed(t *testing.T) {
 // would fit it anyway.
 func TestShadowedDecidesNothing(t *testing.T) {
 	t.Parallel()
-	if *seed == 0 {
-		*seed = uint64(time.Now().UnixNano())
-	}
-	t.Logf("-seed=%d", *seed)
-	r := modelRand{rand.New(rand.NewPCG(*seed, 1))}
+	t.Logf("-seed=%d", seed())
+	r := modelRand{rand.New(rand.NewPCG(seed(), 1))}
 	names := []string{"root", "abb"}
 	found, fitting := 0, 0
 	for found < 1_500 {
@@ -115,7 +111,7 @@ func TestShadowedDecidesNothing(t *testing.T) {
 			decides := rules.Decide(q)
 			for _, s := range rules.Shadowed() {
 				if s.Rule == decides {
-					t.Fatalf("-seed=%d: shadowed (%v), and decides on %+v\nof %+v:\n%+v", *seed, shadows(rules), *q, q.Certificate, list)
+					t.Fatalf("-seed=%d: shadowed (%v), and decides on %+v\nof %+v:\n%+v", seed(), shadows(rules), *q, q.Certificate, list)
 				}
 				at := slices.Index(rules.All(), s.Rule)
 				if modelDecides(list[at:at+1], names, q) == 0 {
@@ -125,7 +121,7 @@ func TestShadowedDecidesNothing(t *testing.T) {
 		}
 	}
 	if fitting < 1_000 {
-		t.Errorf("-seed=%d: only %d requests would have fitted the %d rules", *seed, fitting, found)
+		t.Errorf("-seed=%d: only %d requests would have fitted the %d rules", seed(), fitting, found)
 	}
 }
 

@@ -8,13 +8,22 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"pgwicket/acl"
 )
 
-var seed = flag.Uint64("seed", 0, "of the random rules; 0: another one each time")
+var seedFlag = flag.Uint64("seed", 0, "of the random rules; 0: another one each time")
+
+// seed is the same for all tests of a run, which run side by side.
+var seed = sync.OnceValue(func() uint64 {
+	if *seedFlag == 0 {
+		return uint64(time.Now().UnixNano())
+	}
+	return *seedFlag
+})
 
 // modelDecides is check_hba: the number of the first rule that fits, -1 without any. It reads the rules as they are
 // written, once more for every question.
@@ -497,11 +506,8 @@ func (r modelRand) request() *acl.Request {
 // The engine and the model decide alike, and Trace tells of the same.
 func TestRulesAgreeWithModel(t *testing.T) {
 	t.Parallel()
-	if *seed == 0 {
-		*seed = uint64(time.Now().UnixNano())
-	}
-	t.Logf("-seed=%d", *seed)
-	r := modelRand{rand.New(rand.NewPCG(*seed, 0))}
+	t.Logf("-seed=%d", seed())
+	r := modelRand{rand.New(rand.NewPCG(seed(), 0))}
 	names := []string{"root", "abb"}
 	took := map[string]int{} // which conditions were met by a request when they mattered
 	lists := 0
@@ -520,7 +526,7 @@ func TestRulesAgreeWithModel(t *testing.T) {
 			want := modelDecides(list, names, q)
 			rule := rules.Decide(q)
 			if got := slices.Index(rules.All(), rule); got != want {
-				t.Fatalf("-seed=%d: rule %d decides, not %d, of %+v\non %+v\nof %+v\n%v", *seed, got, want, list, *q, q.Certificate, rules.Trace(q))
+				t.Fatalf("-seed=%d: rule %d decides, not %d, of %+v\non %+v\nof %+v\n%v", seed(), got, want, list, *q, q.Certificate, rules.Trace(q))
 			}
 			checkTrace(t, rules, q, rule)
 			count(took, list, names, q, want)
@@ -533,7 +539,7 @@ func TestRulesAgreeWithModel(t *testing.T) {
 		"group", "group of another backend", "group not known",
 	} {
 		if took[what] < 60 {
-			t.Errorf("-seed=%d: %s took part in %d of %d decisions", *seed, what, took[what], lists*15)
+			t.Errorf("-seed=%d: %s took part in %d of %d decisions", seed(), what, took[what], lists*15)
 		}
 	}
 	t.Log(took)
